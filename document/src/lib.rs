@@ -1,0 +1,20 @@
+//! Reads a TOML document strictly and reports every mistake at once, with its place and a suggestion.
+//!
+//! It knows TOML and places in a text; it does not know any rule of any document: whoever reads one
+//! adds its own rule mistakes to the [`Mistakes`] that [`read`] hands back.
+//!
+//! Read in this order: [`read`], [`Mistakes`], then `outline` (which dotted path a place has),
+//! `value` (the tree as serde sees it), `refusal` (why serde would not take a value) and `wording`.
+
+mod mistakes;
+mod outline;
+mod read;
+mod refusal;
+mod value;
+mod wording;
+
+pub use mistakes::{Mistake, Mistakes, Place};
+pub use read::read;
+/// A value together with its byte range in the text it was read from.
+pub use toml::Spanned;
+pub use wording::closest;

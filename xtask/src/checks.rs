@@ -1,0 +1,55 @@
+//! Everything that must hold before a change lands, what fails fastest first.
+
+use anyhow::Result;
+
+use crate::progress::Progress;
+use crate::tree::Tree;
+use crate::{cargo_deny, child, plugins, wasm};
+
+/// Runs every check and stops at the first that fails.
+pub(crate) fn run(tree: &Tree) -> Result<()> {
+    let cargo = |arguments: &[&str], way_out: &str| child::stream(tree.cargo().args(arguments), way_out);
+    let mut progress = Progress::of(STEPS);
+
+    progress.step("checking the format", || {
+        let way_out = "`cargo fmt --all`, also in plugins/";
+        cargo(&["fmt", "--all", "--check"], way_out)?;
+        child::stream(tree.plugins_cargo("fmt").args(["--all", "--check"]), way_out)
+    })?;
+    let deny = progress.step("finding cargo-deny", || cargo_deny::provide(tree))?;
+    progress.step("checking dependencies, licences and sources", || {
+        cargo_deny::check(&deny, tree.root())?;
+        cargo_deny::check(&deny, &tree.root().join("plugins"))
+    })?;
+
+    let toolchain = progress.step("finding a compiler for plugins", || wasm::provide(tree))?;
+    progress.step("building the plugins", || plugins::build(tree, &toolchain))?;
+    progress.step("checking the plugins' code", || {
+        child::stream(
+            tree.plugins_cargo("clippy").args(["--locked", "--all-targets", "--", "-D", "warnings"]),
+            "",
+        )
+    })?;
+    progress.step("testing the plugins' code", || {
+        child::stream(tree.plugins_cargo("test").arg("--locked"), "")
+    })?;
+
+    progress.step("checking the code", || {
+        cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
+    })?;
+    // The tests of the whole product start this binary.
+    progress.step("building adit", || cargo(&["build", "--locked", "--package", "adit"], ""))?;
+    progress.step("testing", || cargo(&["test", "--locked", "--workspace"], ""))?;
+    progress.step("checking the documentation", || {
+        child::stream(
+            tree.cargo()
+                .args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+            "",
+        )
+    })?;
+    progress.finish("cargo xtask test: everything passed");
+    Ok(())
+}
+
+const STEPS: usize = 11;

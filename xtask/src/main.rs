@@ -1,0 +1,73 @@
+//! Developer commands: `cargo xtask help` lists them.
+//!
+//! Read [`checks`] for what is checked and in which order, [`wasm`] for how a machine comes by a
+//! compiler for plugins, [`child`] and [`progress`] for how commands are run and shown.
+
+mod cargo_deny;
+mod checks;
+mod child;
+mod demo;
+mod plugins;
+mod progress;
+mod tree;
+mod wasm;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use progress::Progress;
+use tree::Tree;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_else(|| "help".to_owned());
+    match run(&command, &arguments.collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\ncargo xtask {command}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &str, arguments: &[String]) -> Result<()> {
+    if command != "demo" && !arguments.is_empty() {
+        bail!("takes no arguments, got {}", arguments.join(" "));
+    }
+    let tree = Tree::find()?;
+    match command {
+        "setup" => {
+            let mut progress = Progress::of(SETUP_STEPS);
+            progress.step("finding a compiler for plugins", || wasm::provide(&tree))?;
+            progress.step("finding cargo-deny", || cargo_deny::provide(&tree))?;
+            progress.finish("everything is set up");
+        }
+        "plugins" => {
+            let mut progress = Progress::of(PLUGIN_STEPS);
+            let toolchain = progress.step("finding a compiler for plugins", || wasm::provide(&tree))?;
+            progress.step("building the plugins", || plugins::build(&tree, &toolchain))?;
+            progress.finish("the plugins are built");
+        }
+        "demo" => demo::start(&tree, arguments)?,
+        "test" => checks::run(&tree)?,
+        "help" | "--help" | "-h" => print!("{HELP}"),
+        _ => bail!("no such command\n\n{HELP}"),
+    }
+    Ok(())
+}
+
+const SETUP_STEPS: usize = 2;
+const PLUGIN_STEPS: usize = 2;
+
+const HELP: &str = "\
+Usage: cargo xtask <command>
+
+  demo [options]  set everything up, build, and start the demonstration; options go to `adit demo`
+  test            set everything up and run every check; what CI runs
+  plugins         build the plugins into target/plugins
+  setup           only find or fetch the tools: a compiler for plugins, cargo-deny
+  help            this text
+
+Nothing is installed outside of target/, except that `rustup target add wasm32-wasip2` is tried
+where rustup is there and the target is not.
+";

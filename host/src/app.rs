@@ -1,0 +1,167 @@
+//! Puts a host together, runs it, drains it. The only module that names every other; it wires and
+//! decides nothing.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info};
+
+use crate::config::plan::Plan;
+use crate::control::Admin;
+use crate::generation::Generation;
+use crate::origin::Pool;
+use crate::plugin::{Engine, EngineSettings};
+use crate::proxy::{Current, Proxy};
+use crate::report;
+use crate::settings::Settings;
+use crate::tunnel::Identity;
+use crate::tunnel::control::Control;
+use crate::tunnel::discovery::Addresses;
+use crate::tunnel::quic::Dialer;
+use crate::tunnel::slot::{Shared, Slot};
+use crate::tunnel::status::Status;
+use crate::tunnel::trust;
+
+/// A host that is ready to run: everything that can fail on a bad configuration has been done.
+pub struct Host {
+    shards: usize,
+    slots: usize,
+    current: Arc<Current>,
+    shared: Arc<Shared>,
+    admin: TcpListener,
+    // Owned here so that its clock runs for as long as any generation may.
+    _engine: Engine,
+}
+
+impl Host {
+    /// Builds the first generation and binds the admin listener.
+    pub async fn build(settings: Settings, plan: &Plan) -> anyhow::Result<Self> {
+        let engine = Engine::new(EngineSettings::default()).context("the plugin engine")?;
+        let generation = Generation::build(1, plan, &engine, settings.shards).await?;
+        let dialer = Dialer::new(trust::client_config(settings.edge_ca.as_deref())?)?;
+        let admin = TcpListener::bind(settings.admin)
+            .await
+            .with_context(|| format!("binding the admin listener to {}", settings.admin))?;
+        let shared = Shared {
+            identity: Identity::new(settings.credentials, settings.grace_period),
+            addresses: Addresses::new(settings.edges, settings.connections),
+            dialer,
+            control: Control::start()?,
+            status: Status::new(settings.connections),
+            served: AtomicBool::new(false),
+            reported: report::of(plan),
+        };
+        Ok(Self {
+            shards: settings.shards,
+            slots: settings.connections,
+            current: Arc::new(ArcSwap::from_pointee(generation)),
+            shared: Arc::new(shared),
+            admin,
+            _engine: engine,
+        })
+    }
+
+    /// Where the admin API listens.
+    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Serves until `stop`, then drains: the admin API says "not ready", every slot unregisters,
+    /// finishes its requests within the grace period and closes; the admin API ends last.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let identity = &self.shared.identity;
+        let address = self.admin_address()?;
+        info!(kind = "admin", %address, "listening");
+        info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, shards = self.shards, "host starts");
+        let admin = Admin { shared: self.shared.clone(), current: self.current.clone(), stop: stop.clone() };
+        let _admin = AbortOnDropHandle::new(tokio::spawn(admin.serve(self.admin)));
+
+        let tag = HeaderValue::from_str(&identity.connector.to_string()).context("the connector id")?;
+        let (report, mut ended) = mpsc::channel(self.shards);
+        for index in 0..self.shards {
+            let shard = Shard {
+                index,
+                slots: (index..self.slots).step_by(self.shards).collect(),
+                current: self.current.clone(),
+                shared: self.shared.clone(),
+                tag: tag.clone(),
+                stop: stop.clone(),
+            };
+            let report = report.clone();
+            std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+                let outcome = shard.run();
+                let _ = report.blocking_send((index, outcome));
+            })?;
+        }
+        drop(report);
+
+        let mut outcome = Ok(());
+        for _ in 0..self.shards {
+            let (index, result) = ended.recv().await.context("a shard ended by a panic")?;
+            let early = !stop.is_cancelled();
+            // One shard without the others is not the host that was asked for.
+            stop.cancel();
+            match result {
+                Err(problem) => {
+                    error!(shard = index, error = format!("{problem:#}"), "shard ended");
+                    outcome = outcome.and(Err(problem));
+                }
+                Ok(()) if early => {
+                    outcome = outcome.and(Err(anyhow::anyhow!("shard {index} ended before it was asked to")))
+                }
+                Ok(()) => {}
+            }
+        }
+        info!("host ended");
+        outcome
+    }
+}
+
+/// One thread with its runtime, slots and origin pool.
+struct Shard {
+    index: usize,
+    slots: Vec<usize>,
+    current: Arc<Current>,
+    shared: Arc<Shared>,
+    tag: HeaderValue,
+    stop: CancellationToken,
+}
+
+impl Shard {
+    fn run(self) -> anyhow::Result<()> {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        runtime.block_on(async move {
+            let pool = Pool::default();
+            let sweeper = pool.clone();
+            let _sweeper =
+                AbortOnDropHandle::new(tokio::task::spawn_local(async move { sweeper.sweep().await }));
+            let proxy = Rc::new(Proxy { current: self.current, pool, shard: self.index, tag: self.tag });
+            let mut slots = JoinSet::new();
+            for slot in self.slots {
+                let slot = Slot::new(slot, self.shared.clone(), proxy.clone());
+                slots.spawn_local(slot.run(self.stop.clone()));
+            }
+            let mut outcome = Ok(());
+            while let Some(ended) = slots.join_next().await {
+                let ended =
+                    ended.context("a slot ended by a panic").and_then(|ended| ended.map_err(Into::into));
+                if ended.is_err() {
+                    self.stop.cancel();
+                    outcome = outcome.and(ended);
+                }
+            }
+            outcome
+        })
+    }
+}

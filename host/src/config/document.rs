@@ -1,0 +1,120 @@
+//! What may be written in a host's document. Knows names and types; no rule, no default.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use adit_document::Spanned;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Document {
+    pub tunnel: Option<Spanned<Tunnel>>,
+    pub admin: Admin,
+    pub plugin: Vec<Spanned<Plugin>>,
+    pub ingress: Vec<Spanned<Rule>>,
+}
+
+/// `[tunnel]`: who this host is and where it connects to.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Tunnel {
+    pub credentials_file: Option<Spanned<PathBuf>>,
+    pub token_file: Option<Spanned<PathBuf>>,
+    pub edges: Option<Spanned<Vec<Spanned<String>>>>,
+    pub edge_ca: Option<Spanned<PathBuf>>,
+    pub connections: Option<Spanned<i64>>,
+    pub shards: Option<Spanned<i64>>,
+    pub grace_period: Option<Spanned<Quantity>>,
+}
+
+/// `[admin]`: the listener for health, readiness and status.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Admin {
+    pub listen: Option<Spanned<String>>,
+}
+
+/// `[[plugin]]`: a component, how it is configured and what it may use.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Plugin {
+    pub name: Option<Spanned<String>>,
+    pub component: Option<Spanned<PathBuf>>,
+    pub on_error: Option<Spanned<OnError>>,
+    pub timeout: Option<Spanned<Quantity>>,
+    pub memory: Option<Spanned<Quantity>>,
+    pub concurrency: Option<Spanned<i64>>,
+    /// Handed to the plugin as JSON; may hold secrets.
+    pub config: Option<Spanned<toml::Table>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    Deny,
+    Skip,
+}
+
+/// `[[ingress]]`: which requests go where.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Rule {
+    pub name: Option<Spanned<String>>,
+    pub hostname: Option<Spanned<String>>,
+    pub path: Option<Spanned<String>>,
+    pub service: Option<Spanned<String>>,
+    pub plugins: Option<Spanned<Vec<Spanned<String>>>>,
+    pub origin: Option<Spanned<Origin>>,
+}
+
+/// `[ingress.origin]`: how a service is spoken to.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Origin {
+    pub connect_timeout: Option<Spanned<Quantity>>,
+    pub tls_timeout: Option<Spanned<Quantity>>,
+    pub response_timeout: Option<Spanned<Quantity>>,
+    pub keep_alive_timeout: Option<Spanned<Quantity>>,
+    pub keep_alive_connections: Option<Spanned<i64>>,
+    pub tls_verify: Option<Spanned<bool>>,
+    pub ca_file: Option<Spanned<PathBuf>>,
+    pub server_name: Option<Spanned<String>>,
+    pub host_header: Option<Spanned<String>>,
+}
+
+/// A number with its unit, as text: a duration or a size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quantity(pub String);
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(QuantityVisitor)
+    }
+}
+
+struct QuantityVisitor;
+
+impl Visitor<'_> for QuantityVisitor {
+    type Value = Quantity;
+
+    // Shown to whoever writes `timeout = 50`.
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number with a unit in quotes, such as \"30s\" or \"64MiB\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Quantity, E> {
+        Ok(Quantity(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.name)
+            .field("component", &self.component)
+            .finish_non_exhaustive()
+    }
+}

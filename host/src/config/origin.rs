@@ -1,0 +1,97 @@
+//! How services are spoken to: `[ingress.origin]`. Knows its keys and their bounds; no connection.
+
+use std::time::Duration;
+
+use adit_document::Spanned;
+use http::uri::Authority;
+use rustls_pki_types::ServerName;
+
+use super::document::Origin;
+use super::plan::{OriginPlan, Service};
+use super::value::{Reading, Wrong};
+
+/// What is written, with the defaults for what is not.
+pub(super) fn draw(written: Option<&Spanned<Origin>>, reading: &mut Reading<'_>) -> OriginPlan {
+    let nothing = Origin::default();
+    let origin = written.map_or(&nothing, Spanned::get_ref);
+    let response_timeout = origin.response_timeout.as_ref();
+    OriginPlan {
+        connect_timeout: reading.duration(
+            origin.connect_timeout.as_ref(),
+            CONNECT_TIMEOUT,
+            MILLISECOND..=HOUR,
+        ),
+        tls_timeout: reading.duration(origin.tls_timeout.as_ref(), TLS_TIMEOUT, MILLISECOND..=HOUR),
+        response_timeout: response_timeout.map(|text| reading.duration(Some(text), HOUR, MILLISECOND..=HOUR)),
+        keep_alive_timeout: reading.duration(
+            origin.keep_alive_timeout.as_ref(),
+            KEEP_ALIVE,
+            Duration::ZERO..=HOUR,
+        ),
+        keep_alive_connections: reading.count(
+            origin.keep_alive_connections.as_ref(),
+            KEEP_ALIVE_CONNECTIONS,
+            0..=MOST_KEEP_ALIVE_CONNECTIONS,
+        ),
+        tls_verify: origin.tls_verify.as_ref().is_none_or(|verify| *verify.get_ref()),
+        ca_file: reading.path(origin.ca_file.as_ref()),
+        server_name: origin.server_name.as_ref().and_then(|name| {
+            let outcome = server_name(name.get_ref());
+            reading.take(name, outcome)
+        }),
+        host_header: origin.host_header.as_ref().and_then(|host| {
+            let outcome = host_header(host.get_ref());
+            reading.take(host, outcome)
+        }),
+    }
+}
+
+/// What is written but does nothing for this service, or is dangerous; each with its key.
+pub(super) fn doubts(written: &Origin, service: &Service) -> Vec<String> {
+    let Origin { tls_timeout, tls_verify, ca_file, server_name, .. } = written;
+    let tls = [
+        ("tls-timeout", tls_timeout.is_some()),
+        ("tls-verify", tls_verify.is_some()),
+        ("ca-file", ca_file.is_some()),
+        ("server-name", server_name.is_some()),
+    ];
+    let idle = |kind: &str| {
+        tls.iter()
+            .filter(|(_, is_written)| *is_written)
+            .map(|(key, _)| format!("origin.{key} has no effect on {kind}"))
+            .collect()
+    };
+    match service {
+        Service::Http { .. } => idle("an http:// service"),
+        Service::Unix { .. } => idle("a unix: service"),
+        Service::Status(_) | Service::HelloWorld => {
+            vec!["origin has no effect on a built-in service".to_owned()]
+        }
+        Service::Https { .. } if tls_verify.as_ref().is_some_and(|verify| !verify.get_ref()) => {
+            vec!["origin.tls-verify = false: whoever answers in the service's place is believed".to_owned()]
+        }
+        Service::Https { .. } => Vec::new(),
+    }
+}
+
+fn server_name(name: &str) -> Result<String, Wrong> {
+    let is_name = ServerName::try_from(name).is_ok();
+    is_name.then(|| name.to_owned()).ok_or_else(|| {
+        Wrong::with_help("this is not a server name", "write a host name or an IP address, without a port")
+    })
+}
+
+fn host_header(host: &str) -> Result<String, Wrong> {
+    let is_host = host.parse::<Authority>().is_ok_and(|authority| !authority.host().is_empty());
+    (is_host && !host.contains('@')).then(|| host.to_owned()).ok_or_else(|| {
+        Wrong::with_help("this is not a Host header", "write \"app.example.com\" or \"app.example.com:8080\"")
+    })
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(90);
+const KEEP_ALIVE_CONNECTIONS: usize = 100;
+const MOST_KEEP_ALIVE_CONNECTIONS: usize = 65_536;

@@ -1,0 +1,144 @@
+//! What a document means: plugins and rules, every default filled in, every rule kept. Does not know
+//! files, networks or what runs a plugin.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::uri::Authority;
+use regex::Regex;
+
+use super::document::Document;
+use super::value::Reading;
+use super::{ingress, plugin};
+
+/// What a host serves.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub plugins: Vec<Arc<PluginPlan>>,
+    /// In the order of the document: the first that matches a request serves it. The last matches all.
+    pub rules: Vec<Rule>,
+    /// What is allowed but hardly meant, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// One plugin: its component, its configuration, its limits.
+#[derive(Clone)]
+pub struct PluginPlan {
+    /// Unique in the plan; ASCII letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    pub component: PathBuf,
+    /// A JSON object with sorted keys and no white space; may hold secrets.
+    pub config: String,
+    pub on_error: OnError,
+    pub limits: Limits,
+}
+
+/// What becomes of a request when a plugin fails at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The request is refused.
+    Deny,
+    /// The request goes on as if the plugin were not in the chain.
+    Skip,
+}
+
+/// What a plugin may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory of one instance, bytes.
+    pub memory: usize,
+    /// Run time inside the component for one call.
+    pub timeout: Duration,
+    /// Calls at once in one shard.
+    pub concurrency: usize,
+}
+
+/// Which requests go where, and through which plugins.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// For logs and status; as written, or else host name and path.
+    pub name: String,
+    pub hostname: HostPattern,
+    /// Searched for anywhere in the path of a request.
+    pub path: Option<Regex>,
+    pub service: Service,
+    /// Indexes into [`Plan::plugins`], in the order in which a request passes them.
+    pub plugins: Vec<usize>,
+    pub origin: OriginPlan,
+}
+
+/// The host names of a rule; lower case, without a trailing dot, international names as punycode.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    Any,
+    Exact(String),
+    /// Every name that ends in this and is longer; begins with a dot.
+    Wildcard(String),
+}
+
+/// Where requests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Service {
+    Http { authority: Authority },
+    Https { authority: Authority },
+    Unix { path: PathBuf },
+    Status(StatusCode),
+    HelloWorld,
+}
+
+/// How a service is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginPlan {
+    pub connect_timeout: Duration,
+    pub tls_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub keep_alive_timeout: Duration,
+    /// Idle connections kept in one shard; 0 keeps none.
+    pub keep_alive_connections: usize,
+    pub tls_verify: bool,
+    /// Trusted besides the roots of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Asked for and checked in TLS in place of the host of the service.
+    pub server_name: Option<String>,
+    /// Sent in place of the visitor's Host header.
+    pub host_header: Option<String>,
+    /// From the end of the request head to the head of the answer.
+    pub response_timeout: Option<Duration>,
+}
+
+/// Draws the plan of a document. What is wrong is added to the mistakes and left out of the plan.
+pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
+    let mut warnings = Vec::new();
+    let plugins = plugin::draw(&document.plugin, reading);
+    let rules = ingress::draw(&document.ingress, &plugins, reading, &mut warnings);
+    let used = |index| rules.iter().any(|rule| rule.plugins.contains(&index));
+    for (index, plugin) in plugins.iter().enumerate().filter(|(index, _)| !used(*index)) {
+        warnings.push(format!("plugin[{index}] ({}) is in the chain of no rule", plugin.name));
+    }
+    Plan { plugins: plugins.into_iter().map(Arc::new).collect(), rules, warnings }
+}
+
+impl fmt::Debug for PluginPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginPlan")
+            .field("name", &self.name)
+            .field("component", &self.component)
+            .field("config", &format_args!("{} bytes", self.config.len()))
+            .field("on_error", &self.on_error)
+            .field("limits", &self.limits)
+            .finish()
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Exact(name) => f.write_str(name),
+            Self::Wildcard(suffix) => write!(f, "*{suffix}"),
+        }
+    }
+}

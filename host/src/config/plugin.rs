@@ -1,0 +1,168 @@
+//! The plugins of a document: `[[plugin]]`. Knows names, limits and how configuration becomes JSON;
+//! not what a component is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use adit_document::Spanned;
+use toml::Value;
+
+use super::document::{self, Plugin};
+use super::plan::{Limits, OnError, PluginPlan};
+use super::value::{Reading, Wrong};
+
+/// One plan for each plugin written, so that an index means the same in both lists.
+pub(super) fn draw(written: &[Spanned<Plugin>], reading: &mut Reading<'_>) -> Vec<PluginPlan> {
+    let mut taken = HashMap::new();
+    let mut plans = Vec::with_capacity(written.len());
+    for (index, plugin) in written.iter().enumerate() {
+        let name = plugin.get_ref().name.as_ref().and_then(|name| {
+            let first = *taken.entry(name.get_ref().as_str()).or_insert(index);
+            let outcome = check_name(name.get_ref(), index, first);
+            reading.take(name, outcome)
+        });
+        plans.push(plan(name.unwrap_or_default(), plugin, reading));
+    }
+    plans
+}
+
+/// `name` is empty if it is missing or wrong.
+fn plan(name: String, written: &Spanned<Plugin>, reading: &mut Reading<'_>) -> PluginPlan {
+    let plugin = written.get_ref();
+    if plugin.name.is_none() {
+        reading.mistakes.add_missing(written.span(), "name", "rules name the plugin by it: name = \"auth\"");
+    }
+    if plugin.component.is_none() {
+        let help = "write the path of the WebAssembly component: component = \"plugins/auth.wasm\"";
+        reading.mistakes.add_missing(written.span(), "component", help);
+    }
+    let config = plugin.config.as_ref().map(|config| (config, canonical_json(config.get_ref())));
+    PluginPlan {
+        name,
+        component: reading.path(plugin.component.as_ref()).unwrap_or_default(),
+        config: config.and_then(|(at, outcome)| reading.take(at, outcome)).unwrap_or_else(|| "{}".to_owned()),
+        on_error: match plugin.on_error.as_ref().map(Spanned::get_ref) {
+            None | Some(document::OnError::Deny) => OnError::Deny,
+            Some(document::OnError::Skip) => OnError::Skip,
+        },
+        limits: Limits {
+            memory: reading.size(plugin.memory.as_ref(), DEFAULT_MEMORY, MEMORY),
+            timeout: reading.duration(plugin.timeout.as_ref(), DEFAULT_TIMEOUT, TIMEOUT),
+            concurrency: reading.count(plugin.concurrency.as_ref(), DEFAULT_CONCURRENCY, CONCURRENCY),
+        },
+    }
+}
+
+fn check_name(name: &str, index: usize, first: usize) -> Result<String, Wrong> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_plain) {
+        let help = format!("use 1 to {LONGEST_NAME} letters, digits, `-`, `_` and `.`");
+        return Err(Wrong::with_help("this cannot be the name of a plugin", help));
+    }
+    if first < index {
+        let help = "give each plugin a name of its own; several may share a component";
+        return Err(Wrong::with_help(format!("the name `{name}` is taken by plugin[{first}]"), help));
+    }
+    Ok(name.to_owned())
+}
+
+/// The same configuration always gives the same text: sorted keys, no white space. Dates and times
+/// become strings as they were written.
+fn canonical_json(table: &toml::Table) -> Result<String, Wrong> {
+    let mut json = String::new();
+    write_table(&mut json, table, "config")?;
+    Ok(json)
+}
+
+fn write_table(json: &mut String, table: &toml::Table, path: &str) -> Result<(), Wrong> {
+    json.push('{');
+    let sorted: BTreeMap<_, _> = table.iter().collect();
+    for (at, (key, value)) in sorted.into_iter().enumerate() {
+        if at > 0 {
+            json.push(',');
+        }
+        json.push_str(&string(key));
+        json.push(':');
+        write_value(json, value, &format!("{path}.{key}"))?;
+    }
+    json.push('}');
+    Ok(())
+}
+
+fn write_value(json: &mut String, value: &Value, path: &str) -> Result<(), Wrong> {
+    match value {
+        Value::String(text) => json.push_str(&string(text)),
+        Value::Integer(number) => json.push_str(&number.to_string()),
+        // Debug keeps the point of a whole number, so that a float stays one.
+        Value::Float(number) if number.is_finite() => json.push_str(&format!("{number:?}")),
+        Value::Float(_) => {
+            return Err(Wrong::new(format!("`{path}` is not finite, and JSON has no such number")));
+        }
+        Value::Boolean(value) => json.push_str(if *value { "true" } else { "false" }),
+        Value::Datetime(date) => json.push_str(&string(&date.to_string())),
+        Value::Table(table) => write_table(json, table, path)?,
+        Value::Array(elements) => {
+            json.push('[');
+            for (at, element) in elements.iter().enumerate() {
+                if at > 0 {
+                    json.push(',');
+                }
+                write_value(json, element, &format!("{path}[{at}]"))?;
+            }
+            json.push(']');
+        }
+    }
+    Ok(())
+}
+
+fn string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+const LONGEST_NAME: usize = 64;
+
+const DEFAULT_MEMORY: usize = 64 << 20;
+const MEMORY: RangeInclusive<usize> = 1 << 20..=1 << 30;
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(50);
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
+const DEFAULT_CONCURRENCY: usize = 64;
+const CONCURRENCY: RangeInclusive<usize> = 1..=4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> Result<String, Wrong> {
+        canonical_json(&toml::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn configuration_becomes_json_with_sorted_keys() {
+        let text = "\
+z = 1
+a = \"q\\\"\\u0001ü\"
+f = 1.0
+t = [true, { y = 2026-01-02T03:04:05Z, x = 07:30:00 }]
+[m]
+huge = 1e300
+deep.er = []
+";
+        assert_eq!(
+            json(text).unwrap(),
+            "{\"a\":\"q\\\"\\u0001ü\",\"f\":1.0,\"m\":{\"deep\":{\"er\":[]},\"huge\":1e300},\
+             \"t\":[true,{\"x\":\"07:30:00\",\"y\":\"2026-01-02T03:04:05Z\"}],\"z\":1}"
+        );
+        serde_json::from_str::<serde_json::Value>(&json(text).unwrap()).unwrap();
+        assert_eq!(json("").unwrap(), "{}");
+    }
+
+    #[test]
+    fn numbers_that_json_does_not_know_are_named() {
+        assert_eq!(
+            json("a = [1.0, nan]").unwrap_err().message,
+            "`config.a[1]` is not finite, and JSON has no such number"
+        );
+        assert!(json("a.b = -inf").unwrap_err().message.starts_with("`config.a.b`"));
+    }
+}

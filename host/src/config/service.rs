@@ -1,0 +1,169 @@
+//! The forms of a service. Knows how they are written; opens nothing.
+
+use std::path::Path;
+
+use http::StatusCode;
+use http::uri::Authority;
+
+use super::plan::Service;
+use super::value::Wrong;
+
+impl Service {
+    /// Reads one of the forms; a relative path of a socket begins at `folder`. No message repeats the
+    /// text, since people write passwords into URLs.
+    pub(crate) fn parse(text: &str, folder: &Path) -> Result<Self, Wrong> {
+        if let Some((scheme, rest)) = text.split_once("://") {
+            return match scheme.to_ascii_lowercase().as_str() {
+                "http" => Ok(Self::Http { authority: authority(rest)? }),
+                "https" => Ok(Self::Https { authority: authority(rest)? }),
+                "unix" => {
+                    Err(Wrong::with_help("a Unix socket is written without `//`", "write \"unix:/path\""))
+                }
+                "ws" => Err(Wrong::with_help(WEB_SOCKET, "write \"http://…\"")),
+                "wss" => Err(Wrong::with_help(WEB_SOCKET, "write \"https://…\"")),
+                scheme => Err(unknown_scheme(scheme)),
+            };
+        }
+        match text.split_once(':') {
+            Some(("unix", "")) => {
+                Err(Wrong::with_help("the path of the socket is missing", "write \"unix:/path\""))
+            }
+            Some(("unix", path)) => Ok(Self::Unix { path: folder.join(path) }),
+            Some(("http_status", code)) => status(code),
+            None if matches!(text, "hello_world" | "hello-world") => Ok(Self::HelloWorld),
+            _ => Err(unknown(text)),
+        }
+    }
+}
+
+fn authority(rest: &str) -> Result<Authority, Wrong> {
+    let (text, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if !matches!(path, "" | "/") {
+        let help = "end it after the host and port; the path of a request reaches the service unchanged";
+        return Err(Wrong::with_help("a service has no path", help));
+    }
+    if text.contains('@') {
+        let help = "leave user and password out; set an Authorization header with a plugin instead";
+        return Err(Wrong::with_help("a service has no user name", help));
+    }
+    let authority = text.parse::<Authority>().ok().filter(|authority| !authority.host().is_empty());
+    let authority = authority.ok_or_else(|| {
+        Wrong::with_help(
+            "the host of this service is missing or not a host",
+            "write \"http://127.0.0.1:8080\"",
+        )
+    })?;
+    if authority.host().len() < text.len() && authority.port_u16().is_none_or(|port| port == 0) {
+        return Err(Wrong::new("the port of this service is not a number from 1 to 65535"));
+    }
+    Ok(authority)
+}
+
+fn status(code: &str) -> Result<Service, Wrong> {
+    let status = code.parse::<u16>().ok().filter(|code| LOWEST_STATUS <= *code);
+    let status = status.and_then(|code| StatusCode::from_u16(code).ok());
+    // 1xx would announce another answer, and there is none.
+    status.map(Service::Status).ok_or_else(|| Wrong::new("a status is a number from 200 to 999"))
+}
+
+fn unknown_scheme(scheme: &str) -> Wrong {
+    match adit_document::closest(scheme, ["http", "https", "unix"]) {
+        Some(near) if !UNSUPPORTED.contains(&scheme) => {
+            let form = if near == "unix" { "unix:/path" } else { &format!("{near}://…") };
+            Wrong::with_help(format!("unknown scheme `{scheme}`"), format!("did you mean \"{form}\"?"))
+        }
+        _ => Wrong::with_help(format!("services of the scheme `{scheme}` are not supported"), FORMS),
+    }
+}
+
+fn unknown(text: &str) -> Wrong {
+    let word = text.split(':').next().unwrap_or_default();
+    let meant = adit_document::closest(word, ["http_status", "hello_world", "unix"]);
+    let is_address = text.parse::<Authority>().is_ok_and(|authority| authority.port_u16().is_some());
+    if is_address && meant != Some("http_status") && !text.contains('@') {
+        let help = format!("did you mean \"http://{text}\"?");
+        return Wrong::with_help("the scheme of this service is missing", help);
+    }
+    let help = match meant {
+        Some("http_status") => "did you mean \"http_status:404\"?",
+        Some("hello_world") => "did you mean \"hello_world\"?",
+        Some("unix") => "did you mean \"unix:/path\"?",
+        _ => FORMS,
+    };
+    Wrong::with_help("this is not a service", help)
+}
+
+const FORMS: &str =
+    "a service is http://host:port, https://host:port, unix:/path, http_status:404 or hello_world";
+
+const WEB_SOCKET: &str = "WebSockets pass through HTTP services";
+
+/// Schemes of other connectors, too near to ours to be called slips of the pen.
+const UNSUPPORTED: [&str; 4] = ["tcp", "ssh", "rdp", "smb"];
+
+const LOWEST_STATUS: u16 = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Service, Wrong> {
+        Service::parse(text, Path::new("/etc/adit"))
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        let at = |text| Authority::from_static(text);
+        for (text, service) in [
+            ("http://127.0.0.1:8080", Service::Http { authority: at("127.0.0.1:8080") }),
+            ("http://app", Service::Http { authority: at("app") }),
+            ("HTTP://app/", Service::Http { authority: at("app") }),
+            ("https://[::1]:8443", Service::Https { authority: at("[::1]:8443") }),
+            ("unix:/run/app.sock", Service::Unix { path: "/run/app.sock".into() }),
+            ("unix:app.sock", Service::Unix { path: "/etc/adit/app.sock".into() }),
+            ("http_status:404", Service::Status(StatusCode::NOT_FOUND)),
+            ("hello_world", Service::HelloWorld),
+            ("hello-world", Service::HelloWorld),
+        ] {
+            assert_eq!(parse(text), Ok(service), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_the_way_out() {
+        for (text, message, help) in [
+            ("http://app:8080/base", "has no path", "after the host"),
+            ("http://app?x=1", "has no path", "after the host"),
+            ("http://me:hunter2@app", "no user name", "plugin"),
+            ("http://", "host of this service", "127.0.0.1"),
+            ("http://:8080", "host of this service", "127.0.0.1"),
+            ("http://a b", "host of this service", "127.0.0.1"),
+            ("http://app:99999", "port", ""),
+            ("http://app:", "port", ""),
+            ("http://app:0", "port", ""),
+            ("htp://app", "unknown scheme `htp`", "\"http://…\""),
+            ("httpss://app", "unknown scheme `httpss`", "\"https://…\""),
+            ("tcp://app:22", "`tcp` are not supported", "hello_world"),
+            ("gopher://app", "`gopher` are not supported", "hello_world"),
+            ("ws://app", "WebSockets", "http://…"),
+            ("wss://app", "WebSockets", "https://…"),
+            ("unix:///run/app.sock", "without `//`", "unix:/path"),
+            ("unix:", "path of the socket", "unix:/path"),
+            ("localhost:8080", "scheme of this service", "\"http://localhost:8080\""),
+            ("http_status:99", "200 to 999", ""),
+            ("http_status:101", "200 to 999", ""),
+            ("http_status:1000", "200 to 999", ""),
+            ("http_status:", "200 to 999", ""),
+            ("http-status:404", "not a service", "http_status:404"),
+            ("hello", "not a service", "hello_world"),
+            ("", "not a service", "hello_world"),
+            ("banana", "not a service", "hello_world"),
+        ] {
+            let wrong = parse(text).unwrap_err();
+            assert!(wrong.message.contains(message), "{text}: {}", wrong.message);
+            let helped = wrong.help.unwrap_or_default();
+            assert!(helped.contains(help), "{text}: {helped}");
+            assert!(!wrong.message.contains("hunter2") && !helped.contains("hunter2"));
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Single values of a document: durations, sizes, counts and paths, within their bounds. Knows no key.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adit_document::{Mistakes, Spanned};
+
+use super::document::Quantity;
+
+/// A document being read: where it lies and what was found wrong so far.
+pub(crate) struct Reading<'a> {
+    /// Paths of the document are relative to it.
+    pub(crate) folder: &'a Path,
+    pub(crate) mistakes: Mistakes,
+}
+
+/// What is wrong with one value, before it is known where the value stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    pub(crate) message: String,
+    pub(crate) help: Option<String>,
+}
+
+impl Wrong {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None }
+    }
+
+    pub(crate) fn with_help(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { message: message.into(), help: Some(help.into()) }
+    }
+}
+
+impl Reading<'_> {
+    /// The value, or `None` and a mistake at its place.
+    pub(crate) fn take<T, U>(&mut self, at: &Spanned<T>, outcome: Result<U, Wrong>) -> Option<U> {
+        outcome.map_err(|wrong| self.refuse(at, wrong)).ok()
+    }
+
+    pub(crate) fn refuse<T>(&mut self, at: &Spanned<T>, wrong: Wrong) {
+        match wrong.help {
+            Some(help) => self.mistakes.add_with_help(at.span(), wrong.message, help),
+            None => self.mistakes.add(at.span(), wrong.message),
+        }
+    }
+
+    /// A duration such as "30s" within `bounds`; `default` where none is written or it is wrong.
+    pub(crate) fn duration(
+        &mut self,
+        written: Option<&Spanned<Quantity>>,
+        default: Duration,
+        bounds: RangeInclusive<Duration>,
+    ) -> Duration {
+        let duration = written.and_then(|written| {
+            let outcome =
+                duration(&written.get_ref().0).and_then(|value| within(value, &bounds, show_duration));
+            self.take(written, outcome)
+        });
+        duration.unwrap_or(default)
+    }
+
+    /// A size such as "64MiB" within `bounds`, in bytes.
+    pub(crate) fn size(
+        &mut self,
+        written: Option<&Spanned<Quantity>>,
+        default: usize,
+        bounds: RangeInclusive<usize>,
+    ) -> usize {
+        let size = written.and_then(|written| {
+            let outcome = size(&written.get_ref().0).and_then(|value| within(value, &bounds, show_size));
+            self.take(written, outcome)
+        });
+        size.unwrap_or(default)
+    }
+
+    /// A whole number within `bounds`.
+    pub(crate) fn count(
+        &mut self,
+        written: Option<&Spanned<i64>>,
+        default: usize,
+        bounds: RangeInclusive<usize>,
+    ) -> usize {
+        let count = written.and_then(|written| {
+            let number = *written.get_ref();
+            let outcome = usize::try_from(number).ok().filter(|number| bounds.contains(number));
+            let (lowest, highest) = (bounds.start(), bounds.end());
+            let outcome = outcome.ok_or_else(|| {
+                Wrong::new(format!(
+                    "{number} is out of range, expected a whole number from {lowest} to {highest}"
+                ))
+            });
+            self.take(written, outcome)
+        });
+        count.unwrap_or(default)
+    }
+
+    /// A path, joined to the folder of the document.
+    pub(crate) fn path(&mut self, written: Option<&Spanned<PathBuf>>) -> Option<PathBuf> {
+        written.and_then(|written| {
+            let path = written.get_ref();
+            let is_written = !path.as_os_str().is_empty();
+            let outcome =
+                if is_written { Ok(self.folder.join(path)) } else { Err(Wrong::new("this path is empty")) };
+            self.take(written, outcome)
+        })
+    }
+}
+
+fn within<T: PartialOrd>(value: T, bounds: &RangeInclusive<T>, show: fn(&T) -> String) -> Result<T, Wrong> {
+    if bounds.contains(&value) {
+        return Ok(value);
+    }
+    let (value, lowest, highest) = (show(&value), show(bounds.start()), show(bounds.end()));
+    Err(Wrong::new(format!("{value} is out of range, expected {lowest} to {highest}")))
+}
+
+fn duration(text: &str) -> Result<Duration, Wrong> {
+    humantime::parse_duration(text).map_err(|_| {
+        Wrong::with_help(
+            "this is not a duration",
+            "write a number with its unit, such as \"50ms\", \"30s\" or \"3m\"",
+        )
+    })
+}
+
+fn size(text: &str) -> Result<usize, Wrong> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let bytes = UNITS
+        .iter()
+        .find(|(name, _)| *name == unit.trim())
+        .and_then(|(_, factor)| number.parse::<usize>().ok()?.checked_mul(*factor));
+    bytes.ok_or_else(|| {
+        Wrong::with_help(
+            "this is not a size",
+            "write a whole number with its unit, such as \"512KiB\" or \"64MiB\"",
+        )
+    })
+}
+
+fn show_duration(duration: &Duration) -> String {
+    humantime::format_duration(*duration).to_string()
+}
+
+/// The size in the largest unit that leaves no remainder.
+fn show_size(bytes: &usize) -> String {
+    let fits = |(_, factor): &&(&str, usize)| bytes.is_multiple_of(*factor) && bytes >= factor;
+    let (unit, factor) = UNITS.iter().rev().find(fits).unwrap_or(&UNITS[0]);
+    format!("{}{unit}", bytes / factor)
+}
+
+/// Smallest first.
+const UNITS: [(&str, usize); 7] = [
+    ("B", 1),
+    ("kB", 1000),
+    ("KiB", 1 << 10),
+    ("MB", 1_000_000),
+    ("MiB", 1 << 20),
+    ("GB", 1_000_000_000),
+    ("GiB", 1 << 30),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_whole_numbers_with_a_unit() {
+        for (text, bytes) in
+            [("1B", 1), ("2kB", 2000), ("64MiB", 64 << 20), ("1 GiB", 1 << 30), ("3MB", 3_000_000)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "64",
+            "MiB",
+            "-1MiB",
+            "1.5MiB",
+            "64mib",
+            "64Mi",
+            "99999999999999999999GiB",
+            "9999999999999GiB",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        assert_eq!(show_size(&(64 << 20)), "64MiB");
+        assert_eq!(show_size(&1500), "1500B");
+        assert_eq!(show_size(&0), "0B");
+    }
+}

@@ -1,0 +1,142 @@
+//! The admin API: health, readiness, status. Translates what others know; holds no state and
+//! decides nothing.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::proxy::Current;
+use crate::tunnel::slot::Shared;
+
+/// Connections to the admin listener at once.
+const MOST_CONNECTIONS: usize = 64;
+/// How long a client may take to send the head of a request.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the admin API shows.
+pub struct Admin {
+    pub shared: Arc<Shared>,
+    pub current: Arc<Current>,
+    /// Once cancelled, the host is not ready.
+    pub stop: CancellationToken,
+}
+
+impl Admin {
+    /// Serves until dropped.
+    pub async fn serve(self, listener: TcpListener) {
+        let admin = Arc::new(self);
+        let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            let Ok(room) = room.clone().acquire_owned().await else { return };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    debug!(%error, "admin listener");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let admin = admin.clone();
+            connections.spawn(async move {
+                let service = service_fn(|request| {
+                    let response = admin.answer(&request);
+                    async { Ok::<_, Infallible>(response) }
+                });
+                let _ = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_LIMIT)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+                drop(room);
+            });
+        }
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/healthcheck" => text(StatusCode::OK, "OK\n"),
+            "/ready" => self.ready(),
+            "/status" => self.status(),
+            _ => text(StatusCode::NOT_FOUND, "served here: /ready /status /healthcheck\n"),
+        }
+    }
+
+    /// Ready means: at least one connection serves, and no stop was asked for.
+    fn ready(&self) -> Response<Full<Bytes>> {
+        let connected = self.shared.status.connected();
+        let ready = connected > 0 && !self.stop.is_cancelled();
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let page = json!({
+            "status": status.as_u16(),
+            "readyConnections": connected,
+            "connectorId": self.shared.identity.connector,
+            "connections": self.shared.status.slots(),
+        });
+        json(status, &page)
+    }
+
+    fn status(&self) -> Response<Full<Bytes>> {
+        let generation = self.current.load();
+        let plugins: Vec<Value> = generation
+            .plugins()
+            .iter()
+            .map(|plugin| {
+                let counts = plugin.counters();
+                json!({
+                    "name": plugin.name(),
+                    "calls": counts.calls,
+                    "faults": counts.faults,
+                    "traps": counts.traps,
+                    "timeouts": counts.timeouts,
+                    "busy": counts.busy,
+                    "invalid": counts.invalid,
+                    "instantiations": counts.instantiations,
+                })
+            })
+            .collect();
+        let page = json!({
+            "tunnelId": self.shared.identity.credentials.tunnel_id,
+            "connectorId": self.shared.identity.connector,
+            "version": self.shared.identity.version,
+            "generation": generation.number,
+            "connections": self.shared.status.slots(),
+            "plugins": plugins,
+        });
+        json(StatusCode::OK, &page)
+    }
+}
+
+fn json(status: StatusCode, page: &Value) -> Response<Full<Bytes>> {
+    let mut response = text(status, &format!("{page}\n"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn text(status: StatusCode, page: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::copy_from_slice(page.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

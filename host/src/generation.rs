@@ -1,0 +1,73 @@
+//! What runs: routes, origins and plugins, built completely before it serves and never changed
+//! afterwards. Does not know where its plan came from or who is connected.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::config::plan::Plan;
+use crate::origin::Origin;
+use crate::plugin::{Chain, Engine, LARGEST_COMPONENT, Plugin};
+use crate::route::Routes;
+
+/// Everything that one request needs, as one unit.
+#[derive(Debug)]
+pub struct Generation {
+    /// Counts up from 1 with every generation that this process built.
+    pub number: u64,
+    routes: Routes,
+    rules: Vec<Rule>,
+    plugins: Vec<Arc<Plugin>>,
+}
+
+/// A rule as it runs.
+#[derive(Debug)]
+pub struct Rule {
+    pub name: String,
+    pub chain: Chain,
+    pub origin: Origin,
+}
+
+impl Generation {
+    /// Compiles and configures the plugins, prepares the origins. Nothing serves until all of it
+    /// has succeeded.
+    pub async fn build(number: u64, plan: &Plan, engine: &Engine, shards: usize) -> anyhow::Result<Self> {
+        let mut plugins = Vec::with_capacity(plan.plugins.len());
+        for wanted in &plan.plugins {
+            let about = || format!("plugin {} ({})", wanted.name, wanted.component.display());
+            let wasm = read_component(&wanted.component).with_context(about)?;
+            plugins.push(Arc::new(Plugin::load(engine, wanted, &wasm, shards).await.with_context(about)?));
+        }
+        let mut rules = Vec::with_capacity(plan.rules.len());
+        for rule in &plan.rules {
+            let origin = Origin::new(&rule.service, &rule.origin)
+                .with_context(|| format!("ingress rule {}", rule.name))?;
+            let chain = Chain::new(rule.plugins.iter().map(|&index| plugins[index].clone()).collect());
+            rules.push(Rule { name: rule.name.clone(), chain, origin });
+        }
+        Ok(Self { number, routes: Routes::new(&plan.rules), rules, plugins })
+    }
+
+    /// The first rule that matches. `host` may carry a port.
+    pub fn route(&self, host: &str, path: &str) -> Option<&Rule> {
+        self.routes.find(host, path).map(|index| &self.rules[index])
+    }
+
+    /// For status: every plugin of this generation.
+    pub fn plugins(&self) -> &[Arc<Plugin>] {
+        &self.plugins
+    }
+}
+
+fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let limit = u64::try_from(LARGEST_COMPONENT)?;
+    let mut wasm = Vec::new();
+    File::open(path)
+        // One byte more than the limit, so that the plugin module sees that there is more.
+        .and_then(|file| file.take(limit + 1).read_to_end(&mut wasm))
+        .context("the component cannot be read")?;
+    Ok(wasm)
+}

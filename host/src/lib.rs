@@ -1,0 +1,19 @@
+//! The connector: keeps connections to edge servers open and hands each request that arrives
+//! through the plugin chain of its rule to an origin.
+//!
+//! Read in this order: [`settings`] and [`config`] (what people write), [`generation`] (what runs),
+//! [`proxy`] (one request), [`tunnel`] (how requests arrive), [`app`] (how it is put together).
+
+pub mod app;
+pub mod config;
+pub mod control;
+pub mod generation;
+pub mod origin;
+pub mod plugin;
+pub mod proxy;
+pub mod report;
+pub mod route;
+pub mod settings;
+pub mod tunnel;
+
+pub use app::Host;

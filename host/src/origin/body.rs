@@ -1,0 +1,95 @@
+//! Bodies on this side of the wire. Shards are single-threaded, so a body need not be `Send`.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::pool::Lease;
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A stream of chunks with back-pressure: nothing is read before it is asked for.
+pub type Body = Pin<Box<dyn HttpBody<Data = Bytes, Error = BoxError>>>;
+
+/// The body of an origin's answer. Gives its connection back to the pool at the end; when it is
+/// dropped before the end the connection closes, which is how the origin learns that the visitor left.
+pub(super) struct Answer {
+    incoming: Incoming,
+    lease: Option<Lease>,
+}
+
+impl Answer {
+    pub(super) fn new(incoming: Incoming, lease: Lease) -> Self {
+        let mut lease = Some(lease);
+        if incoming.is_end_stream() {
+            lease.take().map(Lease::give_back);
+        }
+        Self { incoming, lease }
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if frame.is_none() || (matches!(frame, Some(Ok(_))) && self.incoming.is_end_stream()) {
+            self.lease.take().map(Lease::give_back);
+        }
+        Poll::Ready(frame.map(|result| result.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// What an upgraded origin connection sends. Owns the task that feeds the other direction, so that
+/// dropping this ends both.
+pub(super) struct Upgraded<R> {
+    reader: R,
+    buffer: Box<[u8]>,
+    _feeding: AbortOnDropHandle<()>,
+}
+
+/// One read of an upgraded connection, bytes.
+const CHUNK: usize = 16 * 1024;
+
+impl<R> Upgraded<R> {
+    pub(super) fn new(reader: R, feeding: AbortOnDropHandle<()>) -> Self {
+        Self { reader, buffer: vec![0; CHUNK].into_boxed_slice(), _feeding: feeding }
+    }
+}
+
+impl<R: AsyncRead + Unpin> HttpBody for Upgraded<R> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let mut buffer = ReadBuf::new(&mut this.buffer);
+        if let Err(error) = ready!(Pin::new(&mut this.reader).poll_read(cx, &mut buffer)) {
+            return Poll::Ready(Some(Err(error.into())));
+        }
+        if buffer.filled().is_empty() {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(buffer.filled())))))
+    }
+}

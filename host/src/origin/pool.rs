@@ -1,0 +1,87 @@
+//! Idle connections to origins, one pool per shard. It outlives generations: a connection is keyed
+//! by everything that shaped it, so a new generation with the same origin finds it again.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1::SendRequest;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Body;
+
+/// How often connections that nobody asked for are looked over.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// What a connection must share with a request to carry it: target, TLS settings, server name.
+pub(super) type Key = Arc<str>;
+
+/// Idle connections of one shard.
+#[derive(Clone, Default)]
+pub struct Pool {
+    idle: Rc<RefCell<HashMap<Key, Vec<Idle>>>>,
+}
+
+/// One open connection, with the task that drives it.
+pub(super) struct Connected {
+    pub(super) sender: SendRequest<Body>,
+    pub(super) _driver: AbortOnDropHandle<()>,
+}
+
+struct Idle {
+    connected: Connected,
+    until: Instant,
+}
+
+/// A connection while a request uses it.
+pub(super) struct Lease {
+    pub(super) connected: Connected,
+    pub(super) pool: Pool,
+    pub(super) key: Key,
+    /// How long it may stay idle afterwards, and with how many others.
+    pub(super) keep: Duration,
+    pub(super) limit: usize,
+}
+
+impl Lease {
+    /// Back into the pool, unless it is closed or the pool has enough.
+    pub(super) fn give_back(self) {
+        if self.connected.sender.is_closed() || self.limit == 0 {
+            return;
+        }
+        let mut idle = self.pool.idle.borrow_mut();
+        let idle = match idle.get_mut(&self.key) {
+            Some(idle) => idle,
+            None => idle.entry(self.key).or_default(),
+        };
+        if idle.len() < self.limit {
+            idle.push(Idle { connected: self.connected, until: Instant::now() + self.keep });
+        }
+    }
+}
+
+impl Pool {
+    /// The connection used last, if one is open and its last exchange is over.
+    pub(super) fn take(&self, key: &Key) -> Option<Connected> {
+        let mut all = self.idle.borrow_mut();
+        let idle = all.get_mut(key)?;
+        idle.retain(|idle| !idle.connected.sender.is_closed());
+        let ready = idle.iter().rposition(|idle| idle.connected.sender.is_ready())?;
+        Some(idle.remove(ready).connected)
+    }
+
+    /// Closes what has been idle too long. Runs until dropped.
+    pub async fn sweep(&self) {
+        let mut clock = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            clock.tick().await;
+            let now = Instant::now();
+            self.idle.borrow_mut().retain(|_, idle| {
+                idle.retain(|idle| idle.until > now && !idle.connected.sender.is_closed());
+                !idle.is_empty()
+            });
+        }
+    }
+}

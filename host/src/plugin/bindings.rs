@@ -1,0 +1,9 @@
+//! What `wit/plugin.wit` says, as Rust: generated, nothing by hand. The world `filter` has every
+//! interface; which of them a component exports is looked at one by one.
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "filter",
+    ownership: Borrowing { duplicate_if_necessary: true },
+    exports: { default: async },
+});

@@ -1,0 +1,150 @@
+//! The plugins of a rule in their order: in for the request, back out for the response.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode, request, response};
+
+use super::edit::Reply;
+use super::failure::Failure;
+use super::{Plugin, RequestStep, ResponseStep};
+use crate::config::plan::OnError;
+
+/// What is known about a request besides its head.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// Names the request in every log.
+    pub id: &'a str,
+    /// The visitor's address; empty if unknown.
+    pub client_ip: &'a str,
+    /// "http" or "https".
+    pub scheme: &'a str,
+}
+
+/// Plugins in the order in which they see a request.
+#[derive(Debug, Default)]
+pub struct Chain {
+    plugins: Vec<Arc<Plugin>>,
+}
+
+/// How far a request went in, and what each plugin left for its own response phase.
+#[derive(Debug, Default)]
+pub struct Passage {
+    /// The response phases of the plugins before this index run.
+    entered: usize,
+    /// By index, ascending; only plugins that left anything.
+    left: Vec<(usize, Left)>,
+}
+
+#[derive(Debug)]
+enum Left {
+    Carry(Vec<u8>),
+    /// It failed and was skipped: it does not see the response either, since it could not have
+    /// prepared for it.
+    Skipped,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum RequestOutcome {
+    Continue(Passage),
+    /// A plugin answers. The answer still goes through [`Chain::on_response`] with the passage,
+    /// for the plugins before that one.
+    Respond(Reply, Passage),
+    Failed(Failure),
+}
+
+/// What becomes of a response.
+#[derive(Debug)]
+pub enum ResponseOutcome {
+    Continue,
+    /// Drop the response and its body and answer with this. It is complete: all phases have run.
+    Respond(Reply),
+    Failed(Failure),
+}
+
+impl Chain {
+    pub fn new(plugins: Vec<Arc<Plugin>>) -> Self {
+        Self { plugins }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.plugins.is_empty()
+    }
+
+    /// Runs the request phases in order and applies their edits to `head`. `shard` is the index
+    /// of the calling thread's shard.
+    ///
+    /// A plugin that fails ends the request, or is skipped as if it had answered `next`, as its
+    /// policy says. May be dropped midway; an instance that is in a call is then dropped as well.
+    pub async fn on_request(
+        &self,
+        shard: usize,
+        facts: &Facts<'_>,
+        head: &mut request::Parts,
+    ) -> RequestOutcome {
+        let mut left = Vec::new();
+        for (index, plugin) in self.plugins.iter().enumerate() {
+            if !plugin.filters_requests() {
+                continue;
+            }
+            match plugin.on_request(shard, facts, head).await {
+                Ok(RequestStep::Next) => {}
+                Ok(RequestStep::Edited { carry }) if carry.is_empty() => {}
+                Ok(RequestStep::Edited { carry }) => left.push((index, Left::Carry(carry))),
+                Ok(RequestStep::Respond(reply)) => {
+                    return RequestOutcome::Respond(reply, Passage { entered: index, left });
+                }
+                Err(failure) => match plugin.on_error() {
+                    OnError::Deny => return RequestOutcome::Failed(failure),
+                    OnError::Skip => left.push((index, Left::Skipped)),
+                },
+            }
+        }
+        RequestOutcome::Continue(Passage { entered: self.plugins.len(), left })
+    }
+
+    /// Runs the response phases in reverse order, for the plugins that the request went through,
+    /// and applies their edits to `head`. A plugin's reply takes the place of the response for
+    /// those that follow; where this is the end of it, `head` is of no use any more.
+    ///
+    /// May be dropped midway, as [`Self::on_request`].
+    pub async fn on_response(
+        &self,
+        passage: Passage,
+        shard: usize,
+        facts: &Facts<'_>,
+        head: &mut response::Parts,
+    ) -> ResponseOutcome {
+        let Passage { entered, mut left } = passage;
+        let mut body = None;
+        for (index, plugin) in self.plugins.iter().enumerate().take(entered).rev() {
+            let carry = match left.pop_if(|(of, _)| *of == index) {
+                None => Vec::new(),
+                Some((_, Left::Carry(carry))) => carry,
+                Some((_, Left::Skipped)) => continue,
+            };
+            if !plugin.filters_responses() {
+                continue;
+            }
+            match plugin.on_response(shard, facts, head, &carry).await {
+                Ok(ResponseStep::Next | ResponseStep::Edited) => {}
+                Ok(ResponseStep::Respond(reply)) => {
+                    head.status = StatusCode::from_u16(reply.status).expect("checked with the reply");
+                    head.headers = reply.headers;
+                    body = Some(reply.body);
+                }
+                Err(failure) => match plugin.on_error() {
+                    OnError::Deny => return ResponseOutcome::Failed(failure),
+                    OnError::Skip => {}
+                },
+            }
+        }
+        match body {
+            None => ResponseOutcome::Continue,
+            Some(body) => {
+                let headers: HeaderMap = std::mem::take(&mut head.headers);
+                ResponseOutcome::Respond(Reply { status: head.status.as_u16(), headers, body })
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What can go wrong with a plugin: when it is loaded and when it is called.
+
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+
+use super::meter::Stop;
+use super::text::printable;
+
+/// Longest part of a guest's text that is kept, bytes.
+const LONGEST_TEXT: usize = 4096;
+/// Longest part of a guest's fault code that is kept, bytes.
+const LONGEST_CODE: usize = 256;
+
+/// A call that failed where the plugin's policy is to deny.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("plugin {plugin}: {kind}")]
+pub struct Failure {
+    /// The plugin's name in the plan.
+    pub plugin: String,
+    pub kind: FailureKind,
+}
+
+/// How a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FailureKind {
+    /// The plugin answered with an error of its own.
+    #[error("fault {code}: {message}")]
+    Fault { code: String, message: String },
+    /// The plugin crashed, or asked for more memory, stack or data than it may have.
+    #[error("trap: {reason}")]
+    Trap { reason: String },
+    /// The plugin used up its time.
+    #[error("time limit")]
+    Timeout,
+    /// As many calls as the plugin may have at once were running, or no instance was free.
+    #[error("too many calls at once")]
+    Busy,
+    /// The plugin's answer asked for something that it may not do.
+    #[error("{what}")]
+    Invalid { what: String },
+}
+
+impl FailureKind {
+    /// One word for logs and counters.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Fault { .. } => "fault",
+            Self::Trap { .. } => "trap",
+            Self::Timeout => "timeout",
+            Self::Busy => "busy",
+            Self::Invalid { .. } => "invalid",
+        }
+    }
+
+    pub(super) fn fault(code: &str, message: &str) -> Self {
+        let fault = ConfigFault::new(code, message);
+        Self::Fault { code: fault.code, message: fault.message }
+    }
+
+    pub(super) fn invalid(what: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into() }
+    }
+}
+
+/// Why a component did not become a plugin. Nothing of it stays behind.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{found}; {way_out}")]
+    NotAComponent { found: &'static str, way_out: &'static str },
+    #[error("{size} bytes are more than the {limit} that a component may have")]
+    TooLarge { size: usize, limit: usize },
+    #[error("not a valid component: {reason}")]
+    Malformed { reason: String },
+    #[error("does not export adit:plugin/lifecycle@0.1; it exports {}", list(.exports))]
+    NoLifecycle { exports: Vec<String> },
+    #[error(
+        "exports neither adit:plugin/request-filter@0.1 nor adit:plugin/response-filter@0.1, so there is nothing to call"
+    )]
+    NoPhase,
+    #[error(
+        "asks for imports that no plugin is given: {}; plugins have adit:plugin/log@0.1 and WASI 0.2 without files, network or environment",
+        list(.imports)
+    )]
+    UnknownImports { imports: Vec<String> },
+    #[error("does not fit adit:plugin@0.1: {reason}")]
+    Mismatch { reason: String },
+    #[error("its manifest is not usable: {reason}")]
+    Manifest { reason: String },
+    #[error("refuses its configuration: {}", lines(.faults))]
+    Refused { faults: Vec<ConfigFault> },
+    #[error("failed in {during}: {kind}{}", trace(.backtrace))]
+    Broken { during: &'static str, kind: FailureKind, backtrace: String },
+}
+
+/// One thing that a plugin does not like about its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct ConfigFault {
+    /// The place as a JSON pointer.
+    pub code: String,
+    pub message: String,
+}
+
+impl ConfigFault {
+    pub(super) fn new(code: &str, message: &str) -> Self {
+        Self {
+            code: printable(code, LONGEST_CODE).into_owned(),
+            message: printable(message, LONGEST_TEXT).into_owned(),
+        }
+    }
+}
+
+/// A failure with what only the log gets to see.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) kind: FailureKind,
+    /// The guest's stack on one line, innermost function first; empty if there is none.
+    pub(super) backtrace: String,
+}
+
+impl From<FailureKind> for Trouble {
+    fn from(kind: FailureKind) -> Self {
+        Self { kind, backtrace: String::new() }
+    }
+}
+
+impl From<Stop> for Trouble {
+    fn from(stop: Stop) -> Self {
+        let error = match stop {
+            Stop::Timeout => return FailureKind::Timeout.into(),
+            Stop::Panicked(message) => {
+                return FailureKind::Trap { reason: format!("the host panicked: {message}") }.into();
+            }
+            Stop::Trapped(error) => error,
+        };
+        if error.is::<PoolConcurrencyLimitError>() {
+            return FailureKind::Busy.into();
+        }
+        let reason = match error.downcast_ref::<Trap>() {
+            Some(trap) => trap.to_string(),
+            None => printable(&error.root_cause().to_string(), LONGEST_TEXT).into_owned(),
+        };
+        let backtrace = error.downcast_ref::<WasmBacktrace>().map(stack).unwrap_or_default();
+        Self { kind: FailureKind::Trap { reason }, backtrace }
+    }
+}
+
+/// wasmtime's own rendering, which demangles the names, brought to one line.
+fn stack(backtrace: &WasmBacktrace) -> String {
+    let text = backtrace.to_string();
+    let frames: Vec<&str> = text.lines().skip(1).map(str::trim).collect();
+    printable(&frames.join(" | "), LONGEST_TEXT).into_owned()
+}
+
+fn trace(backtrace: &str) -> String {
+    if backtrace.is_empty() { String::new() } else { format!(" (at {backtrace})") }
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+fn lines(faults: &[ConfigFault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

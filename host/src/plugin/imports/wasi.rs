@@ -1,0 +1,94 @@
+//! WASI 0.2 with nothing behind it: no files, environment, arguments, input or network. What a
+//! guest prints goes to the log at debug, which is where a Rust guest's panic message ends up.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use tracing::Level;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
+
+use super::super::store::State;
+use super::log::{GuestLog, LONGEST_MESSAGE};
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        // Made when a guest first asks for it: most never do.
+        let ctx = self.wasi.get_or_insert_with(|| context(&self.log));
+        WasiCtxView { ctx, table: &mut self.resources }
+    }
+}
+
+fn context(log: &Arc<GuestLog>) -> WasiCtx {
+    WasiCtx::builder().stdout(Printed(log.clone())).stderr(Printed(log.clone())).build()
+}
+
+/// A guest's standard output or error.
+struct Printed(Arc<GuestLog>);
+
+impl IsTerminal for Printed {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Printed {
+    // Serves interfaces that are not linked here.
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(Lines { log: self.0.clone(), line: Vec::new() })
+    }
+}
+
+/// Gathers what is printed into lines.
+struct Lines {
+    log: Arc<GuestLog>,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    fn end_line(&mut self) {
+        let line = String::from_utf8_lossy(&self.line);
+        if !line.trim().is_empty() {
+            self.log.write(Level::DEBUG, "", &line);
+        }
+        self.line.clear();
+    }
+}
+
+#[async_trait]
+impl Pollable for Lines {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Lines {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ends) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
+            self.line.extend_from_slice(text);
+            if ends || self.line.len() >= LONGEST_MESSAGE {
+                self.end_line();
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(LONGEST_MESSAGE)
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.end_line();
+    }
+}

@@ -1,0 +1,189 @@
+//! Drives one call into a guest: counts the time that the guest really runs, ends it when that or
+//! the time on the wall is used up, and turns a panic of ours into a failure of that call alone.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+use wasmtime::UpdateDeadline;
+
+use super::clock::TICK;
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Allowance {
+    /// Time that the guest runs.
+    pub(super) run: Duration,
+    /// Time from start to end, with the turns of everybody else and the guest's own sleep.
+    pub(super) wall: Duration,
+}
+
+/// Why a call did not return.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Timeout,
+    Panicked(String),
+    Trapped(wasmtime::Error),
+}
+
+/// Counts the run time of one instance's call. The call borrows the instance's store as a whole,
+/// so this is shared between [`drive`] and the store's epoch callback; both run on one thread.
+///
+/// The clock is first read when a call is interrupted for the first time: an ordinary call ends
+/// before that and pays for no clock at all.
+#[derive(Debug)]
+pub(super) struct Meter {
+    origin: Instant,
+    /// Nanoseconds since `origin` at which the guest was last let run; 0 while unknown.
+    resumed: AtomicU64,
+    used: AtomicU64,
+    limit: AtomicU64,
+}
+
+/// What the epoch callback ends a guest with.
+#[derive(Debug, thiserror::Error)]
+#[error("time limit")]
+struct TimeIsUp;
+
+impl Meter {
+    pub(super) fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+            resumed: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            limit: AtomicU64::new(0),
+        }
+    }
+
+    /// The epoch callback: the guest has run for a tick. Ends it or lets the others have a turn.
+    pub(super) fn interrupt(&self) -> wasmtime::Result<UpdateDeadline> {
+        if self.is_used_up(self.now()) {
+            return Err(TimeIsUp.into());
+        }
+        // tokio's own yield lets its driver look at the sockets first. A plain self-wake would
+        // starve them: the scheduler polls them only once in dozens of turns while tasks are ready.
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    }
+
+    fn begin(&self, limit: Duration) {
+        self.resumed.store(0, Ordering::Relaxed);
+        self.used.store(0, Ordering::Relaxed);
+        self.limit.store(nanoseconds(limit), Ordering::Relaxed);
+    }
+
+    fn is_used_up(&self, now: u64) -> bool {
+        if self.resumed.load(Ordering::Relaxed) == 0 {
+            // The first slice of this call, which began at most a tick ago.
+            self.resume(now.saturating_sub(nanoseconds(TICK)));
+        }
+        let slice = now.saturating_sub(self.resumed.load(Ordering::Relaxed));
+        self.used.load(Ordering::Relaxed) + slice >= self.limit.load(Ordering::Relaxed)
+    }
+
+    fn resume(&self, now: u64) {
+        self.resumed.store(now.max(1), Ordering::Relaxed);
+    }
+
+    fn suspend(&self, now: u64) {
+        let resumed = self.resumed.load(Ordering::Relaxed);
+        if resumed != 0 {
+            self.used.fetch_add(now.saturating_sub(resumed), Ordering::Relaxed);
+        }
+    }
+
+    /// Nanoseconds; at least a tick, so that the beginning of the first slice is not before zero.
+    fn now(&self) -> u64 {
+        nanoseconds(self.origin.elapsed() + TICK)
+    }
+}
+
+/// Runs `call` within `allowance`. Dropping this midway ends the guest where it stands; its
+/// instance must then be dropped too.
+pub(super) async fn drive<T>(
+    meter: &Meter,
+    allowance: Allowance,
+    call: impl Future<Output = wasmtime::Result<T>>,
+) -> Result<T, Stop> {
+    let mut call = pin!(call);
+    let mut wall: Option<Pin<Box<Sleep>>> = None;
+    meter.begin(allowance.run);
+    poll_fn(|context| {
+        if wall.is_some() {
+            meter.resume(meter.now());
+        }
+        // Whatever the call has left half done is dropped with its instance.
+        match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))) {
+            Ok(Poll::Ready(result)) => return Poll::Ready(result.map_err(Stop::from)),
+            Ok(Poll::Pending) => {}
+            Err(panic) => return Poll::Ready(Err(Stop::Panicked(message(&*panic)))),
+        }
+        meter.suspend(meter.now());
+        let wall = wall.get_or_insert_with(|| Box::pin(tokio::time::sleep(allowance.wall)));
+        wall.as_mut().poll(context).map(|()| Err(Stop::Timeout))
+    })
+    .await
+}
+
+impl From<wasmtime::Error> for Stop {
+    fn from(error: wasmtime::Error) -> Self {
+        if error.is::<TimeIsUp>() { Self::Timeout } else { Self::Trapped(error) }
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLENTY: Allowance = Allowance { run: Duration::from_secs(3600), wall: Duration::from_secs(3600) };
+
+    #[tokio::test]
+    async fn a_panic_of_the_host_ends_the_call_and_nothing_else() {
+        let stop = drive::<()>(&Meter::new(), PLENTY, async { panic!("in a host function") }).await;
+        assert!(matches!(stop, Err(Stop::Panicked(message)) if message == "in a host function"));
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_sleeps_is_ended_by_the_clock_on_the_wall() {
+        let allowance = Allowance { run: Duration::from_secs(3600), wall: Duration::from_millis(1) };
+        let stop = drive(&Meter::new(), allowance, std::future::pending::<wasmtime::Result<()>>()).await;
+        assert!(matches!(stop, Err(Stop::Timeout)));
+    }
+
+    #[test]
+    fn only_the_turns_of_the_guest_count() {
+        const MS: u64 = 1_000_000;
+        let meter = Meter::new();
+        meter.begin(Duration::from_millis(10));
+        assert!(!meter.is_used_up(5 * MS), "the first slice counts as a tick");
+        meter.suspend(5 * MS);
+        meter.resume(1000 * MS);
+        assert!(!meter.is_used_up(1008 * MS), "the second of waiting does not count: 1 + 8");
+        meter.suspend(1008 * MS);
+        meter.resume(2000 * MS);
+        assert!(meter.is_used_up(2001 * MS), "1 + 8 + 1");
+        meter.begin(Duration::from_millis(10));
+        assert!(!meter.is_used_up(3000 * MS), "the next call begins at nothing");
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_has_used_its_time_is_ended_at_the_next_tick() {
+        let meter = Meter::new();
+        let guest = async { meter.interrupt().map(|_| ()) };
+        let allowance = Allowance { run: TICK, ..PLENTY };
+        assert!(matches!(drive(&meter, allowance, guest).await, Err(Stop::Timeout)));
+    }
+}

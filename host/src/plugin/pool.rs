@@ -1,0 +1,109 @@
+//! The instances of one plugin at rest, in each shard its own, and how many calls run there.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::counters::{Counters, Tally};
+use super::store::Instance;
+
+/// Instances that a shard keeps for later calls. A call runs to its end without giving way in all
+/// but rare cases, so that a shard seldom has use for a second one.
+const AT_REST: usize = 4;
+
+pub(super) struct Pool {
+    shards: Box<[Shard]>,
+    /// Calls at once in one shard.
+    concurrency: usize,
+}
+
+// On cache lines of its own: neighbours belong to other threads.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard {
+    // One thread uses it, so that nobody ever waits for it.
+    rooms: Mutex<Rooms>,
+    tally: Tally,
+}
+
+#[derive(Default)]
+struct Rooms {
+    at_rest: Vec<Instance>,
+    running: usize,
+}
+
+/// The right to run one call in a shard. Gives the place back when dropped.
+pub(super) struct Place<'a>(&'a Shard);
+
+impl Pool {
+    pub(super) fn new(shards: usize, concurrency: usize) -> Self {
+        let shards = (0..shards.max(1)).map(|_| Shard::default()).collect();
+        Self { shards, concurrency: concurrency.max(1) }
+    }
+
+    /// A place, and an instance if one is at rest; `None` if all places are taken.
+    pub(super) fn enter(&self, shard: usize) -> Option<(Place<'_>, Option<Instance>)> {
+        let shard = self.shard(shard);
+        let mut rooms = shard.rooms();
+        if rooms.running >= self.concurrency {
+            return None;
+        }
+        rooms.running += 1;
+        let instance = rooms.at_rest.pop();
+        drop(rooms);
+        Some((Place(shard), instance))
+    }
+
+    /// Puts a new instance to rest.
+    pub(super) fn settle(&self, shard: usize, instance: Instance) {
+        self.shard(shard).rest(instance);
+    }
+
+    pub(super) fn tally(&self, shard: usize) -> &Tally {
+        &self.shard(shard).tally
+    }
+
+    pub(super) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for shard in &self.shards {
+            shard.tally.add_to(&mut sum);
+        }
+        sum
+    }
+
+    fn shard(&self, shard: usize) -> &Shard {
+        &self.shards[shard % self.shards.len()]
+    }
+}
+
+impl Place<'_> {
+    /// Keeps an instance whose call has returned.
+    pub(super) fn rest(&self, instance: Instance) {
+        self.0.rest(instance);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.rooms().running -= 1;
+    }
+}
+
+impl Shard {
+    fn rest(&self, instance: Instance) {
+        let mut rooms = self.rooms();
+        if rooms.at_rest.len() < AT_REST {
+            rooms.at_rest.push(instance);
+        } else {
+            // An instance takes its time to drop: not while the lock is held.
+            drop(rooms);
+            drop(instance);
+        }
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

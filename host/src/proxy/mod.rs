@@ -1,0 +1,118 @@
+//! One request, from whichever transport it came: rule, plugin chain, origin, plugin chain, answer.
+//!
+//! Knows nothing of QUIC, HTTP/2 framing or configuration files.
+
+mod request;
+mod respond;
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use tracing::debug;
+
+pub use request::{Kind, Request};
+pub use respond::{Answer, Asked, Trouble};
+
+use crate::generation::Generation;
+use crate::origin::Pool;
+use crate::plugin::{Facts, RequestOutcome, ResponseOutcome};
+
+/// Carries the connector's identity to origins.
+const TAG_ID: HeaderName = HeaderName::from_static("cf-warp-tag-id");
+/// Where the edge puts the visitor's address.
+const CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
+/// Where the edge puts how the visitor reached it.
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Headers that belong to one connection and never travel further (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+];
+
+/// What runs now. A request takes one snapshot and keeps it to its end.
+pub type Current = ArcSwap<Generation>;
+
+/// Handles the requests of one shard.
+pub struct Proxy {
+    pub current: Arc<Current>,
+    pub pool: Pool,
+    pub shard: usize,
+    /// The connector id as origins see it.
+    pub tag: HeaderValue,
+}
+
+impl Proxy {
+    /// Answers one request. May be dropped midway: the exchange with the origin is then cancelled.
+    pub async fn handle(self: Rc<Self>, request: Request) -> Answer {
+        let generation = self.current.load_full();
+        let Request { kind, mut head, body } = request;
+        let asked = Asked::of(&head);
+        let client_ip = text(&head.headers, &CONNECTING_IP);
+        let client_ip = if client_ip.parse::<IpAddr>().is_ok() { client_ip } else { String::new() };
+        let scheme = if text(&head.headers, &FORWARDED_PROTO) == "https" { "https" } else { "http" };
+        let facts = Facts { id: &asked.id, client_ip: &client_ip, scheme };
+
+        remove_hop_by_hop(&mut head.headers);
+        let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let Some(rule) = generation.route(host, head.uri.path()) else {
+            return asked.refuse(Trouble::NoRule);
+        };
+        debug!(id = asked.id, method = %head.method, rule = rule.name, generation = generation.number, "request");
+
+        let (passage, reply) = match rule.chain.on_request(self.shard, &facts, &mut head).await {
+            RequestOutcome::Continue(passage) => (passage, None),
+            RequestOutcome::Respond(reply, passage) => (passage, Some(reply)),
+            RequestOutcome::Failed(failure) => return asked.refuse(failure.into()),
+        };
+        let response = match reply {
+            Some(reply) => asked.reply(reply),
+            None => {
+                head.headers.insert(TAG_ID, self.tag.clone());
+                let sent = match kind {
+                    Kind::Http => rule.origin.send(&self.pool, head, body).await,
+                    Kind::WebSocket => rule.origin.upgrade(head, body).await,
+                };
+                match sent {
+                    Ok(response) => response,
+                    Err(error) => return asked.refuse(error.into()),
+                }
+            }
+        };
+        let (mut head, body) = response.into_parts();
+        if head.status != StatusCode::SWITCHING_PROTOCOLS {
+            remove_hop_by_hop(&mut head.headers);
+        }
+        match rule.chain.on_response(passage, self.shard, &facts, &mut head).await {
+            ResponseOutcome::Continue => Answer::Response(Response::from_parts(head, body)),
+            ResponseOutcome::Respond(reply) => Answer::Response(asked.reply(reply)),
+            ResponseOutcome::Failed(failure) => asked.refuse(failure.into()),
+        }
+    }
+}
+
+/// Drops what concerns one connection only, and whatever its Connection header names.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+fn text(headers: &HeaderMap, name: &HeaderName) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,140 @@
+//! The one place where failures become statuses.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, request};
+use tracing::{debug, warn};
+
+use crate::origin::{Body, OriginError, empty, full};
+use crate::plugin::{Failure, FailureKind, Reply};
+
+/// Where the edge puts the id of a request.
+const RAY: HeaderName = HeaderName::from_static("cf-ray");
+/// How soon a visitor may come back when a plugin is at its limit, seconds.
+const RETRY_SECONDS: u64 = 1;
+
+/// What goes back to the edge.
+pub enum Answer {
+    Response(Response<Body>),
+    /// No origin was reached; the edge shows its own page for it.
+    Unreachable {
+        reason: String,
+    },
+}
+
+/// Why a request has no answer of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    #[error("no ingress rule matches")]
+    NoRule,
+    #[error("origin: {}", chain(.0))]
+    Origin(#[from] OriginError),
+    #[error("plugin {}: {:?}", .0.plugin, .0.kind)]
+    Plugin(Failure),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Plugin(failure)
+    }
+}
+
+/// What must be remembered of a request to answer it after its head has gone to the origin.
+pub struct Asked {
+    /// The id that the edge gave it; empty if none.
+    pub id: String,
+    head_only: bool,
+    json: bool,
+}
+
+impl Asked {
+    pub fn of(head: &request::Parts) -> Self {
+        let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        Self {
+            id: text(RAY).unwrap_or_default().to_owned(),
+            head_only: head.method == Method::HEAD,
+            json: text(ACCEPT).is_some_and(|accept| accept.contains("application/json")),
+        }
+    }
+
+    /// The answer for a request that failed. Logs why; the visitor learns only the id.
+    pub fn refuse(&self, trouble: Trouble) -> Answer {
+        let status = match &trouble {
+            Trouble::NoRule => StatusCode::NOT_FOUND,
+            Trouble::Origin(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
+            Trouble::Origin(_) => {
+                let reason = trouble.to_string();
+                warn!(id = self.id, reason, "origin gave no answer");
+                return Answer::Unreachable { reason };
+            }
+            Trouble::Plugin(failure) if matches!(failure.kind, FailureKind::Busy) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Trouble::Plugin(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        match &trouble {
+            // The plugin module has logged it with the guest's backtrace.
+            Trouble::Plugin(_) => debug!(id = self.id, %trouble, "request refused"),
+            Trouble::NoRule | Trouble::Origin(_) => warn!(id = self.id, %trouble, "request refused"),
+        }
+        let mut response = self.page(status, &trouble);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+        }
+        Answer::Response(response)
+    }
+
+    /// A plugin's own answer.
+    pub fn reply(&self, reply: Reply) -> Response<Body> {
+        let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = self.full(status, reply.body);
+        for (name, value) in &reply.headers {
+            if *name != CONTENT_LENGTH {
+                response.headers_mut().append(name.clone(), value.clone());
+            }
+        }
+        response
+    }
+
+    fn page(&self, status: StatusCode, trouble: &Trouble) -> Response<Body> {
+        let what = match trouble {
+            Trouble::NoRule => "nothing is served under this address",
+            Trouble::Origin(_) => "the service behind this address took too long",
+            Trouble::Plugin(_) => "a plugin could not handle this request",
+        };
+        let (kind, text) = if self.json {
+            let page = serde_json::json!({ "status": status.as_u16(), "error": what, "error_id": self.id });
+            ("application/json", format!("{page}\n"))
+        } else {
+            ("text/plain; charset=utf-8", format!("{} {what}\nerror id: {}\n", status.as_u16(), self.id))
+        };
+        let mut response = self.full(status, Bytes::from(text));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    fn full(&self, status: StatusCode, bytes: Bytes) -> Response<Body> {
+        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = bytes.len();
+        let body = if bodiless || self.head_only { empty() } else { full(bytes) };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        if !bodiless {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        response
+    }
+}
+
+/// An error and everything that led to it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    line
+}

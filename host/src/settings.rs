@@ -1,0 +1,175 @@
+//! What cannot change without a restart: who this host is, where it connects to, how it is laid out.
+//! Knows the settings' rules and reads the credentials; connects to nothing.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adit_document::Spanned;
+use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
+use http::uri::Authority;
+
+use crate::config::document::{Admin, Document, Tunnel};
+use crate::config::value::{Reading, Wrong};
+
+/// What a host is told to be.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub credentials: Credentials,
+    /// `host:port` of each edge server, no two alike; names are resolved when they are dialled.
+    pub edges: Vec<String>,
+    /// PEM file of the certificate authority that edge servers answer to; without one, those of the system.
+    pub edge_ca: Option<PathBuf>,
+    /// Slots, 1 to 4.
+    pub connections: usize,
+    /// Threads that serve requests, 1 to `connections`.
+    pub shards: usize,
+    /// How long requests may go on once the host was told to end; at most 3 minutes.
+    pub grace_period: Duration,
+    /// Where the admin API listens.
+    pub admin: SocketAddr,
+    /// What is allowed but hardly meant, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Draws the settings of a document, and reads the credentials that it names. `None` only if there is
+/// a mistake that says why; a stand-in takes the place of anything else that is wrong.
+pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Option<Settings> {
+    let mut warnings = Vec::new();
+    let admin = admin(&document.admin, reading, &mut warnings);
+    let Some(section) = &document.tunnel else {
+        let help =
+            "add [tunnel] with credentials-file = \"demo.json\" and edges = [\"edge.example.com:7844\"]";
+        reading.mistakes.add_missing(0..0, "tunnel", help);
+        return None;
+    };
+    let tunnel = section.get_ref();
+    let connections = reading.count(tunnel.connections.as_ref(), MOST_CONNECTIONS, 1..=MOST_CONNECTIONS);
+    let edges = edges(section, reading);
+    if !edges.is_empty() && edges.len() < connections {
+        let (some, all) = (edges.len(), connections);
+        warnings.push(format!(
+            "tunnel.edges lists {some} of the {all} servers for {all} connections, so some share one"
+        ));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let shards = reading.count(tunnel.shards.as_ref(), cores.min(connections), 1..=connections);
+    let grace_period =
+        reading.duration(tunnel.grace_period.as_ref(), GRACE_PERIOD, LEAST_GRACE..=LONGEST_GRACE);
+    let edge_ca = reading.path(tunnel.edge_ca.as_ref());
+    let credentials = credentials(section, reading)?;
+    Some(Settings { credentials, edges, edge_ca, connections, shards, grace_period, admin, warnings })
+}
+
+fn admin(section: &Admin, reading: &mut Reading<'_>, warnings: &mut Vec<String>) -> SocketAddr {
+    let Some(listen) = &section.listen else { return ADMIN };
+    let address = listen.get_ref().parse::<SocketAddr>().map_err(|_| {
+        Wrong::with_help(
+            "this is not an address to listen on",
+            "write an IP address and a port: \"127.0.0.1:20241\"",
+        )
+    });
+    let address = reading.take(listen, address).unwrap_or(ADMIN);
+    if !address.ip().is_loopback() {
+        warnings.push(format!(
+            "admin.listen = {address} can be reached from other machines, and asks nobody who they are"
+        ));
+    }
+    address
+}
+
+fn edges(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Vec<String> {
+    let Some(list) = &section.get_ref().edges else {
+        reading.mistakes.add_missing(section.span(), "edges", EDGES_HELP);
+        return Vec::new();
+    };
+    let count = list.get_ref().len();
+    if count == 0 {
+        reading.refuse(list, Wrong::with_help("there is no edge server to connect to", EDGES_HELP));
+    }
+    if count > MOST_EDGES {
+        reading.refuse(
+            list,
+            Wrong::new(format!("{count} edge servers are more than the {MOST_EDGES} that can be used")),
+        );
+    }
+    let mut seen = HashSet::new();
+    let mut edges = Vec::new();
+    for written in list.get_ref() {
+        let edge = edge(written.get_ref());
+        let is_new = edge.as_ref().map_or(true, |edge| seen.insert(edge.to_ascii_lowercase()));
+        let edge = if is_new { edge } else { Err(Wrong::new("this edge server is listed twice")) };
+        edges.extend(reading.take(written, edge));
+    }
+    edges
+}
+
+/// `host:port`; an IPv6 address stands in brackets.
+fn edge(text: &str) -> Result<String, Wrong> {
+    if let Some((_, rest)) = text.split_once("://") {
+        let help = format!("write \"{}\"", rest.trim_end_matches('/'));
+        return Err(Wrong::with_help("an edge server is a host and a port, not a URL", help));
+    }
+    let authority = text.parse::<Authority>().ok().filter(|it| !it.host().is_empty() && !text.contains('@'));
+    let authority = authority.ok_or_else(|| Wrong::with_help("this is not a host and a port", EDGES_HELP))?;
+    match authority.port_u16() {
+        Some(port) if port > 0 => Ok(text.to_owned()),
+        None if authority.host() == text => {
+            Err(Wrong::with_help("the port of this edge server is missing", format!("write \"{text}:7844\"")))
+        }
+        _ => Err(Wrong::new("the port of this edge server is not a number from 1 to 65535")),
+    }
+}
+
+fn credentials(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Option<Credentials> {
+    let Tunnel { credentials_file, token_file, .. } = section.get_ref();
+    match (credentials_file, token_file) {
+        (Some(file), None) => {
+            let outcome = read(&reading.folder.join(file.get_ref())).and_then(|bytes| {
+                Credentials::from_json(&bytes).map_err(|error| Wrong::new(error.to_string()))
+            });
+            reading.take(file, outcome)
+        }
+        (None, Some(file)) => {
+            let outcome = read(&reading.folder.join(file.get_ref())).and_then(|bytes| {
+                Credentials::from_token(&String::from_utf8_lossy(&bytes))
+                    .map_err(|error| Wrong::new(error.to_string()))
+            });
+            reading.take(file, outcome)
+        }
+        (Some(_), Some(token)) => {
+            let wrong = Wrong::with_help(
+                "`credentials-file` and `token-file` say who the tunnel is twice",
+                "keep one of them",
+            );
+            reading.refuse(token, wrong);
+            None
+        }
+        (None, None) => {
+            if !reading.mistakes.speaks_for(&section.span(), "token-file") {
+                let help = "write the path of the tunnel's credentials: credentials-file = \"demo.json\"";
+                reading.mistakes.add_missing(section.span(), "credentials-file", help);
+            }
+            None
+        }
+    }
+}
+
+/// The file as far as credentials may be long, and a byte more, so that what is too long is seen.
+fn read(path: &Path) -> Result<Vec<u8>, Wrong> {
+    let mut bytes = Vec::new();
+    let outcome =
+        File::open(path).and_then(|file| file.take(MAX_CREDENTIALS as u64 + 1).read_to_end(&mut bytes));
+    outcome.map(|_| bytes).map_err(|error| Wrong::new(format!("reading {}: {error}", path.display())))
+}
+
+const MOST_CONNECTIONS: usize = 4;
+const MOST_EDGES: usize = 64;
+const EDGES_HELP: &str = "write the address of each edge server: edges = [\"edge.example.com:7844\"]";
+const GRACE_PERIOD: Duration = Duration::from_secs(30);
+const LEAST_GRACE: Duration = Duration::ZERO;
+const LONGEST_GRACE: Duration = Duration::from_secs(180);
+const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 20241);

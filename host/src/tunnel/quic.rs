@@ -1,0 +1,284 @@
+//! Connections over QUIC: dialling, and turning the streams that the edge opens into requests
+//! (wire.md, sections 2 and 4).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use adit_protocol::stream::{self, Connect, Opening};
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::BodyExt;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{EndpointConfig, RecvStream, SendStream, VarInt};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, trace};
+
+pub use quinn::Endpoint;
+
+use super::control;
+use crate::origin::{Body, BoxError, empty};
+use crate::proxy::{Answer, Kind, Proxy, Request};
+
+/// The name in every edge server's certificate.
+const SERVER_NAME: &str = "quic.cftunnel.com";
+const ALPN: &[u8] = b"argotunnel";
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+const IDLE_LIMIT: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// How long the head of a request may take to arrive once its stream is open.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// Requests at once on one connection. Every permitted stream costs memory at once, so not more.
+const MOST_REQUESTS: u32 = 1024;
+/// Bytes of one request body that may wait here unread.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// The same for all requests of a connection together.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Bytes of answers that may wait here unacknowledged, per connection.
+const SEND_WINDOW: u64 = 8 * 1024 * 1024;
+/// Socket buffers, bytes; the system may grant less.
+const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+/// Largest piece of a body handed over at once, bytes.
+const CHUNK: usize = 64 * 1024;
+
+const NO_ERROR: VarInt = VarInt::from_u32(0);
+
+/// How this host speaks QUIC: one per process.
+#[derive(Clone)]
+pub struct Dialer {
+    config: quinn::ClientConfig,
+}
+
+impl Dialer {
+    /// `tls` must know which roots to trust; protocol and name are set here.
+    pub fn new(mut tls: rustls::ClientConfig) -> anyhow::Result<Self> {
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        let tls = QuicClientConfig::try_from(tls).context("TLS for QUIC")?;
+        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        let mut transport = quinn::TransportConfig::default();
+        transport
+            .max_idle_timeout(Some(IDLE_LIMIT.try_into().context("idle limit")?))
+            .keep_alive_interval(Some(KEEP_ALIVE))
+            .max_concurrent_bidi_streams(MOST_REQUESTS.into())
+            .max_concurrent_uni_streams(NO_ERROR)
+            .stream_receive_window(STREAM_WINDOW.into())
+            .receive_window(CONNECTION_WINDOW.into())
+            .send_window(SEND_WINDOW);
+        config.transport_config(Arc::new(transport));
+        Ok(Self { config })
+    }
+
+    /// A UDP endpoint for one slot; each has its own so that connections spread over the edge's shards.
+    pub fn endpoint(&self, edge: SocketAddr) -> std::io::Result<Endpoint> {
+        let local: IpAddr =
+            if edge.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(edge),
+            socket2::Type::DGRAM,
+            Some(socket2::Protocol::UDP),
+        )?;
+        // Larger buffers only spare retransmissions: a system that grants less still works.
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+        socket.bind(&SocketAddr::new(local, 0).into())?;
+        let mut endpoint =
+            Endpoint::new(EndpointConfig::default(), None, socket.into(), Arc::new(quinn::TokioRuntime))?;
+        endpoint.set_default_client_config(self.config.clone());
+        Ok(endpoint)
+    }
+}
+
+/// An open connection to an edge server.
+pub struct Connection(quinn::Connection);
+
+impl Connection {
+    pub async fn dial(endpoint: &Endpoint, edge: SocketAddr) -> anyhow::Result<Self> {
+        let connecting = endpoint.connect(edge, SERVER_NAME)?;
+        let connection = timeout(HANDSHAKE_LIMIT, connecting)
+            .await
+            .context("no answer to the QUIC handshake")?
+            .context("QUIC handshake")?;
+        Ok(Self(connection))
+    }
+
+    /// The first stream that this side opens (wire.md, 3.1).
+    pub async fn control_stream(&self) -> anyhow::Result<control::Stream> {
+        let (send, recv) = self.0.open_bi().await?;
+        Ok(control::Stream { read: Box::pin(recv), write: Box::pin(send) })
+    }
+
+    /// Hands every stream that the edge opens to the proxy, until the connection ends. Requests run
+    /// in `requests`, which outlives this call so that they can finish.
+    pub async fn serve(&self, proxy: &Rc<Proxy>, requests: &TaskTracker) -> quinn::ConnectionError {
+        loop {
+            match self.0.accept_bi().await {
+                Ok((send, recv)) => {
+                    requests.spawn_local(exchange(AnswerStream::new(send), recv, proxy.clone()));
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// Closes at once; streams that are still open are cut.
+    pub fn close(&self) {
+        self.0.close(NO_ERROR, b"");
+    }
+}
+
+/// One stream: read the head, handle the request, write the answer. Stops as soon as the edge does.
+async fn exchange(mut answer: AnswerStream, recv: RecvStream, proxy: Rc<Proxy>) {
+    let stopped = answer.stopped();
+    let work = async {
+        match timeout(HEAD_LIMIT, read_head(recv)).await {
+            Ok(Ok((Opening::Data(connect), body))) => answer_to(&mut answer, connect, body, proxy).await,
+            Ok(Ok((Opening::Rpc, _))) => {
+                anyhow::bail!("the edge opened an RPC stream, which this host does not serve")
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => anyhow::bail!("the head of a request did not arrive in time"),
+        }
+    };
+    tokio::select! {
+        biased;
+        result = work => if let Err(error) = result {
+            debug!(error = format!("{error:#}"), "stream failed");
+        },
+        _ = stopped => trace!("the edge cancelled a request"),
+    }
+}
+
+async fn answer_to(
+    answer: &mut AnswerStream,
+    connect: Connect,
+    body: StreamBody,
+    proxy: Rc<Proxy>,
+) -> anyhow::Result<()> {
+    let (kind, head) = match connect {
+        Connect::Http(head) => (Kind::Http, head),
+        Connect::WebSocket(head) => (Kind::WebSocket, head),
+        Connect::Tcp { .. } => {
+            let reason = "this host serves no TCP destinations".to_owned();
+            return answer.refuse(reason).await;
+        }
+    };
+    let (head, ()) = head.into_parts();
+    let body: Body =
+        if kind == Kind::WebSocket || has_body(&head.headers) { Box::pin(body) } else { empty() };
+    match proxy.handle(Request { kind, head, body }).await {
+        Answer::Response(response) => answer.send(response).await,
+        Answer::Unreachable { reason } => answer.refuse(reason).await,
+    }
+}
+
+/// A request has a body only if its head says so (wire.md, 4.3).
+fn has_body(headers: &http::HeaderMap) -> bool {
+    headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+        || headers.get(TRANSFER_ENCODING).is_some_and(|coding| {
+            coding.as_bytes().to_ascii_lowercase().windows(7).any(|word| word == b"chunked")
+        })
+}
+
+async fn read_head(mut recv: RecvStream) -> anyhow::Result<(Opening, StreamBody)> {
+    let mut buffered = BytesMut::new();
+    loop {
+        if let Some(opening) = Opening::decode(&mut buffered)? {
+            return Ok((opening, StreamBody { first: buffered.freeze(), recv }));
+        }
+        let chunk =
+            recv.read_chunk(CHUNK, true).await?.context("the stream ended inside the head of a request")?;
+        buffered.extend_from_slice(&chunk.bytes);
+    }
+}
+
+/// The body of a request: what came with its head, then what follows.
+struct StreamBody {
+    first: Bytes,
+    recv: RecvStream,
+}
+
+impl HttpBody for StreamBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if !self.first.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
+        }
+        // Holds no state of its own between polls.
+        let chunk = ready!(std::pin::pin!(self.recv.read_chunk(CHUNK, true)).poll(cx));
+        Poll::Ready(match chunk {
+            Ok(Some(chunk)) => Some(Ok(Frame::data(chunk.bytes))),
+            Ok(None) => None,
+            Err(error) => Some(Err(error.into())),
+        })
+    }
+}
+
+/// Our side of a request's stream. Unless the answer was sent to its end, the edge is told that it
+/// is broken: a plain drop would look like a complete body.
+struct AnswerStream {
+    send: SendStream,
+    complete: bool,
+}
+
+impl AnswerStream {
+    fn new(send: SendStream) -> Self {
+        Self { send, complete: false }
+    }
+
+    /// Resolves when the edge no longer wants the answer, or the connection is gone.
+    fn stopped(&self) -> impl Future<Output = ()> + 'static {
+        let stopped = self.send.stopped();
+        async move {
+            if matches!(stopped.await, Ok(None)) {
+                // The edge has all of it; what is left to do here may be done.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn send(&mut self, response: http::Response<Body>) -> anyhow::Result<()> {
+        let (head, mut body) = response.into_parts();
+        let head = stream::Answer::Http(http::Response::from_parts(head, ())).encode()?;
+        self.send.write_chunk(head).await?;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| anyhow::anyhow!(error).context("the origin broke off"))?;
+            if let Ok(data) = frame.into_data() {
+                self.send.write_chunk(data).await?;
+            }
+        }
+        self.finish();
+        Ok(())
+    }
+
+    async fn refuse(&mut self, reason: String) -> anyhow::Result<()> {
+        let head = stream::Answer::Refused { reason, flow_rate_limited: false }.encode()?;
+        self.send.write_chunk(head).await?;
+        self.finish();
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        // An error here says that the edge has stopped the stream itself.
+        let _ = self.send.finish();
+        self.complete = true;
+    }
+}
+
+impl Drop for AnswerStream {
+    fn drop(&mut self) {
+        if !self.complete {
+            let _ = self.send.reset(NO_ERROR);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What the slots are doing, for people and probes.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+/// The state of every slot. Written by the slots on every change, read by the admin API.
+#[derive(Debug)]
+pub struct Status {
+    slots: Mutex<Vec<SlotStatus>>,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotStatus {
+    pub index: usize,
+    /// `dialing`, `registering`, `connected`, `waiting`, `draining` or `ended`.
+    pub state: &'static str,
+    pub edge: Option<SocketAddr>,
+    /// The name that the edge server gives itself.
+    pub location: Option<String>,
+    pub protocol: Option<&'static str>,
+    /// Why the last connection or attempt ended.
+    pub last_error: Option<String>,
+}
+
+impl Status {
+    pub fn new(slots: usize) -> Self {
+        let slots = (0..slots).map(|index| SlotStatus { index, state: "dialing", ..SlotStatus::default() });
+        Self { slots: Mutex::new(slots.collect()) }
+    }
+
+    pub fn update(&self, slot: usize, change: impl FnOnce(&mut SlotStatus)) {
+        change(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner)[slot]);
+    }
+
+    pub fn slots(&self) -> Vec<SlotStatus> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many slots hold a connection that serves.
+    pub fn connected(&self) -> usize {
+        self.slots().iter().filter(|slot| slot.state == "connected").count()
+    }
+}

@@ -1,0 +1,347 @@
+//! Build, run, drain: the only file that names every module. It wires and orders; it decides nothing.
+
+use std::io;
+use std::net::{self, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::Context;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::admin::Admin;
+use crate::certificates::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
+use crate::ray::Rays;
+use crate::registry::Registry;
+use crate::settings::{Https, Server, Settings};
+use crate::shard::{self, Milestone, Shard, Shared, Stop};
+use crate::sockets;
+use crate::tunnel::control::{self, Inbox};
+use crate::tunnel::quic;
+use crate::visitor::HostNames;
+
+/// An edge whose sockets are bound and whose certificates exist. It serves when it [runs](Edge::run).
+pub struct Edge {
+    shards: Vec<Shard>,
+    shared: Arc<Shared>,
+    inbox: Inbox,
+    admin: Option<(Admin, net::TcpListener)>,
+    addresses: Addresses,
+}
+
+/// Where one server of the edge listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAddress {
+    pub region: String,
+    pub name: String,
+    /// The UDP address that connectors dial, with the port that was really bound.
+    pub address: SocketAddr,
+}
+
+struct Addresses {
+    http: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+    servers: Vec<ServerAddress>,
+    admin: Option<SocketAddr>,
+    ca: Option<PathBuf>,
+}
+
+impl Edge {
+    /// Binds every socket and makes the certificates that the settings do not name. From here on
+    /// visitors and connectors can reach the sockets; they wait until the edge runs.
+    pub fn build(settings: Settings) -> anyhow::Result<Self> {
+        let Settings { data_dir, http, https, connectors, servers, tunnels, admin } = settings;
+        let count = shard::count();
+        let names = tunnels.iter().flat_map(|tunnel| {
+            let id = tunnel.credentials.tunnel_id;
+            tunnel.hostnames.iter().map(move |name| (name.clone(), id))
+        });
+        let names: Vec<_> = names.collect();
+
+        let mut ca = LazyCa { data_dir: &data_dir, made: None };
+        let connectors = match connectors {
+            Some(identity) => identity,
+            None => ca.issue(CONNECTOR_NAMES.map(str::to_owned).into())?,
+        };
+        let quic = quic::server_config(certificates::connector_tls(&connectors)?)?;
+        let https = match https {
+            None => None,
+            Some(Https { listen, identity }) => {
+                let identity = match identity {
+                    Some(identity) => identity,
+                    None => ca.issue(names.iter().map(|(name, _)| name.for_certificate()).collect())?,
+                };
+                Some((listen, Arc::new(certificates::visitor_tls(&identity)?)))
+            }
+        };
+        let ca = ca.made.map(|ca| ca.path().to_owned());
+
+        let registry = Arc::new(Registry::new(tunnels));
+        let names = names.into_iter().filter_map(|(name, id)| Some((name, registry.tunnel(&id)?.clone())));
+        let names = Arc::new(HostNames::new(names));
+        let rays = Arc::new(Rays::new(servers.first().map_or("", |server| server.name.as_str())));
+
+        let mut shards: Vec<Shard> =
+            (0..count).map(|index| Shard { index, http: None, https: None, servers: Vec::new() }).collect();
+        let mut addresses = Addresses { http: None, https: None, servers: Vec::new(), admin: None, ca };
+        if let Some(listen) = http {
+            for (shard, socket) in
+                shards.iter_mut().zip(bound(listen, sockets::tcp_listeners(listen, count))?)
+            {
+                addresses.http = Some(socket.local_addr()?);
+                shard.http = Some(socket);
+            }
+        }
+        if let Some((listen, tls)) = https {
+            for (shard, socket) in
+                shards.iter_mut().zip(bound(listen, sockets::tcp_listeners(listen, count))?)
+            {
+                addresses.https = Some(socket.local_addr()?);
+                shard.https = Some((socket, tls.clone()));
+            }
+        }
+        for server in servers {
+            let sockets = bound(server.listen, sockets::udp_sockets(server.listen, count))?;
+            let listen = sockets[0].local_addr()?;
+            let server = Arc::new(Server { listen, ..server });
+            addresses.servers.push(ServerAddress {
+                region: server.region.clone(),
+                name: server.name.clone(),
+                address: listen,
+            });
+            for (shard, socket) in shards.iter_mut().zip(sockets) {
+                shard.servers.push((server.clone(), socket));
+            }
+        }
+
+        let stop = Stop::default();
+        let admin = match admin {
+            None => None,
+            Some(listen) => {
+                let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
+                addresses.admin = Some(socket.local_addr()?);
+                let admin = Admin::new(registry.clone(), addresses.servers.clone(), stop.visitors.clone());
+                Some((admin, socket))
+            }
+        };
+        let (control, inbox) = control::channel();
+        let strangers = Arc::default();
+        let shared = Arc::new(Shared { registry, names, rays, control, strangers, quic, stop });
+        Ok(Self { shards, shared, inbox, admin, addresses })
+    }
+
+    /// Address of the cleartext listener for visitors, with the port that was really bound.
+    pub fn visitors_http(&self) -> Option<SocketAddr> {
+        self.addresses.http
+    }
+
+    /// Address of the TLS listener for visitors.
+    pub fn visitors_https(&self) -> Option<SocketAddr> {
+        self.addresses.https
+    }
+
+    /// Addresses that connectors dial, in the order of the document.
+    pub fn servers(&self) -> &[ServerAddress] {
+        &self.addresses.servers
+    }
+
+    /// Address of the admin listener.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.addresses.admin
+    }
+
+    /// The certificate of the development CA, if any certificate of this edge was made by it.
+    pub fn ca_path(&self) -> Option<&Path> {
+        self.addresses.ca.as_deref()
+    }
+
+    /// Serves until `stop`, then drains. An error means that a part of the edge failed. Needs no
+    /// particular runtime around it; dropped midway, the threads stop by themselves.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let Self { shards, shared, inbox, admin, addresses } = self;
+        let order = shared.stop.clone();
+        let (back_office, last) = (CancellationToken::new(), CancellationToken::new());
+        let tokens = [&order.visitors, &order.connections, &back_office, &last];
+        let _stop_threads = tokens.map(|token| token.clone().drop_guard());
+
+        let (threads, mut ended) = Threads::new();
+        let mut parts = 1;
+        threads.start("control", {
+            let stop = back_office.clone();
+            move |runtime| {
+                runtime.block_on(inbox.serve(stop));
+                Ok(())
+            }
+        })?;
+        if let Some((admin, socket)) = admin {
+            let stop = last.clone();
+            threads.start("admin", move |runtime| runtime.block_on(admin.serve(socket, stop)))?;
+            parts += 1;
+        }
+        let (milestones, mut reached) = mpsc::channel(2 * shards.len());
+        let shard_count = shards.len();
+        for shard in shards {
+            let name = format!("shard-{}", shard.index);
+            let (shared, milestones) = (shared.clone(), milestones.clone());
+            threads.start(&name, move |runtime| runtime.block_on(shard.run(shared, milestones)))?;
+            parts += 1;
+        }
+        drop(milestones);
+
+        // Whatever ends before its time ends the edge, and says its name.
+        wait_for(&mut reached, Milestone::Started, shard_count, &mut ended).await?;
+        addresses.log();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            early = ended.recv() => return Err(too_early(early)),
+        }
+
+        info!("draining");
+        // 1. Not ready any more (the admin listener looks at the same token), no new visitors; finish
+        //    the requests under way, up to the grace period.
+        order.visitors.cancel();
+        wait_for(&mut reached, Milestone::VisitorsGone, shard_count, &mut ended).await?;
+        // 2. Only when no shard has a visitor left: any visitor may use any connection.
+        order.connections.cancel();
+        for _ in 0..shard_count {
+            finish(ended.recv().await)?;
+        }
+        // 3. Control streams end with their connections; the admin listener tells about all of it.
+        back_office.cancel();
+        last.cancel();
+        for _ in shard_count..parts {
+            finish(ended.recv().await)?;
+        }
+        info!("stopped");
+        Ok(())
+    }
+}
+
+impl Addresses {
+    fn log(&self) {
+        for (kind, address) in
+            [("visitors-http", self.http), ("visitors-https", self.https), ("admin", self.admin)]
+        {
+            if let Some(address) = address {
+                info!(kind, %address, "listening");
+            }
+        }
+        for ServerAddress { region, name, address } in &self.servers {
+            info!(kind = "server", %address, region, name, "listening");
+        }
+    }
+}
+
+/// The development CA, opened only if something needs it.
+struct LazyCa<'a> {
+    data_dir: &'a Path,
+    made: Option<DevelopmentCa>,
+}
+
+impl LazyCa<'_> {
+    fn issue(&mut self, names: Vec<String>) -> anyhow::Result<Identity> {
+        let ca = match self.made.take() {
+            Some(ca) => ca,
+            None => DevelopmentCa::open(self.data_dir).context("opening the development CA")?,
+        };
+        Ok(self.made.insert(ca).issue(names)?)
+    }
+}
+
+fn bound<T>(address: SocketAddr, result: io::Result<T>) -> anyhow::Result<T> {
+    result.with_context(|| format!("listening on {address}"))
+}
+
+/// Threads with a runtime each; every one says when it has ended.
+struct Threads {
+    ended: mpsc::Sender<Ended>,
+}
+
+struct Ended {
+    name: String,
+    result: anyhow::Result<()>,
+}
+
+impl Threads {
+    fn new() -> (Self, mpsc::Receiver<Ended>) {
+        let (ended, inbox) = mpsc::channel(MOST_THREADS);
+        (Self { ended }, inbox)
+    }
+
+    fn start(
+        &self,
+        name: &str,
+        work: impl FnOnce(&Runtime) -> anyhow::Result<()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let runtime =
+            Builder::new_current_thread().enable_all().build().with_context(|| format!("starting {name}"))?;
+        let ending = Ending { name: name.to_owned(), result: None, ended: self.ended.clone() };
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let mut ending = ending;
+                ending.result = Some(work(&runtime));
+                // Before the word is given: what is still running on it must be over then.
+                drop(runtime);
+            })
+            .with_context(|| format!("starting {name}"))?;
+        Ok(())
+    }
+}
+
+/// Gives word of a thread's end, a panic included.
+struct Ending {
+    name: String,
+    result: Option<anyhow::Result<()>>,
+    ended: mpsc::Sender<Ended>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let result = self.result.take().unwrap_or_else(|| Err(anyhow::anyhow!("panicked")));
+        let name = std::mem::take(&mut self.name);
+        // There is room for every thread, and whoever does not listen does not want to know.
+        let _ = self.ended.try_send(Ended { name, result });
+    }
+}
+
+async fn wait_for(
+    reached: &mut mpsc::Receiver<Milestone>,
+    wanted: Milestone,
+    count: usize,
+    ended: &mut mpsc::Receiver<Ended>,
+) -> anyhow::Result<()> {
+    let mut missing = count;
+    while missing > 0 {
+        tokio::select! {
+            milestone = reached.recv() => match milestone {
+                Some(milestone) if milestone == wanted => missing -= 1,
+                Some(_) => {}
+                None => return Err(too_early(ended.recv().await)),
+            },
+            early = ended.recv() => return Err(too_early(early)),
+        }
+    }
+    Ok(())
+}
+
+fn too_early(ended: Option<Ended>) -> anyhow::Error {
+    match ended {
+        Some(Ended { name, result: Err(error) }) => error.context(format!("{name} failed")),
+        Some(Ended { name, result: Ok(()) }) => anyhow::anyhow!("{name} ended by itself"),
+        None => anyhow::anyhow!("a part of the edge ended by itself"),
+    }
+}
+
+fn finish(ended: Option<Ended>) -> anyhow::Result<()> {
+    match ended {
+        Some(Ended { name, result }) => result.with_context(|| format!("{name} failed")),
+        None => Ok(()),
+    }
+}
+
+/// Shards, control and admin.
+const MOST_THREADS: usize = 16;

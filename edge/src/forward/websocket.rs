@@ -1,0 +1,85 @@
+//! A WebSocket after its 101: raw bytes both ways until both directions are over. Knows half-close;
+//! does not know frames.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::stream::{Downstream, Upstream, broken};
+use crate::registry::Slot;
+use crate::visitor::Busy;
+
+/// Puts back the headers of this hop, which end at the edge (wire.md 4.3, websocket).
+pub(super) fn announce(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+/// Carries bytes until both directions have ended. Dropped midway it cancels the request.
+pub(super) async fn carry(upgrade: OnUpgrade, up: Upstream, down: Downstream, slot: Slot, busy: Busy) {
+    let visitor = match upgrade.await {
+        Ok(visitor) => visitor,
+        Err(error) => return debug!(%error, "visitor left before its upgrade"),
+    };
+    let (from_visitor, to_visitor) = tokio::io::split(TokioIo::new(visitor));
+    if let Err(error) = both(upwards(from_visitor, up), downwards(down, to_visitor)).await {
+        debug!(%error, "websocket broke off");
+    }
+    drop((slot, busy));
+}
+
+/// Runs both directions to their end. When one has ended well the other may go on, as TCP allows it,
+/// but not for ever: a visitor that is gone looks like one that has only ended its own direction.
+/// When one fails, both are dropped.
+async fn both(
+    up: impl Future<Output = io::Result<()>>,
+    down: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
+    tokio::select! {
+        ended = &mut up => {
+            ended?;
+            timeout(HALF_CLOSED, down).await?
+        }
+        ended = &mut down => {
+            ended?;
+            timeout(HALF_CLOSED, up).await?
+        }
+    }
+}
+
+async fn upwards(mut visitor: impl AsyncRead + Unpin, mut up: Upstream) -> io::Result<()> {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(READ_SIZE);
+        if visitor.read_buf(&mut buffer).await? == 0 {
+            up.finish();
+            return Ok(());
+        }
+        match up.write(buffer.split().freeze()).await {
+            Ok(()) => {}
+            // The host has ended both directions at once, as the reference does.
+            Err(quinn::WriteError::Stopped(_)) => return Ok(()),
+            Err(error) => return Err(broken(error)),
+        }
+    }
+}
+
+async fn downwards(mut down: Downstream, mut visitor: impl AsyncWrite + Unpin) -> io::Result<()> {
+    while let Some(mut chunk) = down.read().await.map_err(broken)? {
+        visitor.write_all_buf(&mut chunk).await?;
+        visitor.flush().await?;
+    }
+    visitor.shutdown().await
+}
+
+const READ_SIZE: usize = 16 << 10;
+/// How long one direction goes on after the other has ended.
+const HALF_CLOSED: Duration = Duration::from_secs(60);

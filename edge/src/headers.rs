@@ -1,0 +1,251 @@
+//! What crosses between visitor and origin besides the body: hop-by-hop headers are cut first, then
+//! everything a visitor may not say about itself, and only then the edge adds what it knows. The order
+//! matters: a visitor names headers in `Connection`, and a header that the edge has added must not be
+//! cut because of it.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
+    SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, Version};
+use thiserror::Error;
+
+use crate::ray::Ray;
+
+/// What the edge itself knows about a request.
+pub(crate) struct Facts<'a> {
+    pub(crate) visitor: IpAddr,
+    /// The listener was a TLS one.
+    pub(crate) is_secure: bool,
+    pub(crate) ray: &'a Ray,
+}
+
+/// How a request body ends, as far as its head says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upload {
+    None,
+    /// There is a body; `Content-Length` says how long it is, if it is there.
+    Some,
+}
+
+/// A request that means two things, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum Unacceptable {
+    #[error("the request has no Host header")]
+    NoHost,
+    #[error("the request has more than one Host header")]
+    SeveralHosts,
+    #[error("the Host header is not a host name")]
+    InvalidHost,
+    #[error("the Host header and the address of the request name different hosts")]
+    HostsDiffer,
+    #[error("the address of the request is not a path")]
+    NoPath,
+    #[error("the body of the request broke off")]
+    BrokenBody,
+}
+
+/// The host that the visitor asks for. Routing and what the origin is told both come from this one
+/// value, so that they cannot disagree.
+pub(crate) fn authority(parts: &Parts) -> Result<Authority, Unacceptable> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let header = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Unacceptable::SeveralHosts);
+    }
+    let header = match header {
+        Some(value) => Some(Authority::try_from(value.as_bytes()).map_err(|_| Unacceptable::InvalidHost)?),
+        // RFC 9112 3.2: also a request in absolute form has a Host header; HTTP/2 has `:authority`.
+        None if parts.version < Version::HTTP_2 => return Err(Unacceptable::NoHost),
+        None => None,
+    };
+    let authority = match (parts.uri.authority(), header) {
+        // RFC 9112 3.2.2 lets the address win; two names in one request are an attack on somebody.
+        (Some(address), Some(header)) if *address != header => return Err(Unacceptable::HostsDiffer),
+        (Some(address), _) => address.clone(),
+        (None, Some(header)) => header,
+        (None, None) => return Err(Unacceptable::NoHost),
+    };
+    if authority.host().is_empty() || authority.as_str().contains('@') {
+        return Err(Unacceptable::InvalidHost);
+    }
+    Ok(authority)
+}
+
+/// Whether this asks for a WebSocket in the way of HTTP/1.1 (RFC 6455 4.1).
+pub(crate) fn is_websocket(parts: &Parts) -> bool {
+    parts.method == Method::GET
+        && parts.version == Version::HTTP_11
+        && parts.headers.contains_key(SEC_WEBSOCKET_KEY)
+        && has_token(&parts.headers, &UPGRADE, "websocket")
+        && has_token(&parts.headers, &CONNECTION, "upgrade")
+}
+
+/// Turns what the visitor sent into what the origin gets.
+pub(crate) fn for_origin(
+    parts: Parts,
+    authority: Authority,
+    upload: Upload,
+    facts: &Facts<'_>,
+) -> Result<http::Request<()>, Unacceptable> {
+    let Parts { method, uri, mut headers, .. } = parts;
+    let path = match uri.into_parts().path_and_query {
+        Some(path) if path.as_str().starts_with('/') => path,
+        None => PathAndQuery::from_static("/"),
+        Some(path) if path.as_str().starts_with('?') => {
+            PathAndQuery::try_from(format!("/{path}")).map_err(|_| Unacceptable::NoPath)?
+        }
+        Some(_) => return Err(Unacceptable::NoPath),
+    };
+    let scheme = if facts.is_secure { Scheme::HTTPS } else { Scheme::HTTP };
+
+    cut_hop_by_hop(&mut headers);
+    cut_forgeries(&mut headers);
+    // The authority of the address says it, see `authority`.
+    headers.remove(HOST);
+    // hyper has asked the visitor to continue by itself; an origin that is asked again would wait.
+    headers.remove(EXPECT);
+    join_cookies(&mut headers);
+    add_facts(&mut headers, &scheme, facts);
+    match upload {
+        // wire.md 4.3: a body without either of the two headers is lost.
+        Upload::Some if !headers.contains_key(CONTENT_LENGTH) => {
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Upload::Some | Upload::None => {}
+    }
+
+    let mut target = http::uri::Parts::default();
+    target.scheme = Some(scheme);
+    target.authority = Some(authority);
+    target.path_and_query = Some(path);
+    let mut request = http::Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::from_parts(target).map_err(|_| Unacceptable::NoPath)?;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// Turns what the origin sent into what the visitor gets.
+pub(crate) fn for_visitor(headers: &mut HeaderMap, ray: &Ray) {
+    // RFC 9112 6.3: Transfer-Encoding overrides Content-Length, and only one of the two is true.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    cut_hop_by_hop(headers);
+    cut(headers, |name| INTERNAL_TO_TUNNEL.iter().any(|prefix| name.starts_with(prefix)));
+    headers.insert(CF_RAY, ray.header());
+}
+
+/// RFC 9110 7.6.1: what `Connection` names, and the headers that are always about one hop.
+fn cut_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn cut_forgeries(headers: &mut HeaderMap) {
+    cut(headers, |name| {
+        // Application servers map `-` and `_` to the same letter, so both spellings are one name.
+        let dashed;
+        let name = if name.contains('_') {
+            dashed = name.replace('_', "-");
+            dashed.as_str()
+        } else {
+            name
+        };
+        match name.as_bytes().first() {
+            Some(b'c') => name.starts_with("cf-") && !SAID_BY_VISITORS.contains(&name),
+            Some(b'x') => name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "x-client-ip",
+            Some(b'f') => name == "forwarded",
+            Some(b't') => name == "true-client-ip",
+            // httpoxy: CGI turns it into the environment variable HTTP_PROXY.
+            Some(b'p') => name == "proxy",
+            _ => false,
+        }
+    });
+}
+
+fn cut(headers: &mut HeaderMap, is_cut: impl Fn(&str) -> bool) {
+    let doomed: Vec<HeaderName> = headers.keys().filter(|name| is_cut(name.as_str())).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+/// RFC 9113 8.2.3: cookies that HTTP/2 split are one header again before they leave HTTP/2.
+fn join_cookies(headers: &mut HeaderMap) {
+    let Entry::Occupied(mut cookies) = headers.entry(COOKIE) else { return };
+    if cookies.iter().nth(1).is_none() {
+        return;
+    }
+    let joined = cookies.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    let joined = HeaderValue::from_bytes(&joined).expect("values joined by `; ` are a header value");
+    cookies.insert(joined);
+}
+
+fn add_facts(headers: &mut HeaderMap, scheme: &Scheme, facts: &Facts<'_>) {
+    let visitor = HeaderValue::try_from(facts.visitor.to_canonical().to_string())
+        .expect("an IP address is a header value");
+    headers.insert(X_FORWARDED_FOR, visitor.clone());
+    headers.insert(CF_CONNECTING_IP, visitor);
+    let (proto, cf_visitor) = if *scheme == Scheme::HTTPS {
+        ("https", r#"{"scheme":"https"}"#)
+    } else {
+        ("http", r#"{"scheme":"http"}"#)
+    };
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    headers.insert(CF_VISITOR, HeaderValue::from_static(cf_visitor));
+    headers.insert(CF_RAY, facts.ray.header());
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+pub(crate) const CF_RAY: HeaderName = HeaderName::from_static("cf-ray");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const CF_CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
+const CF_VISITOR: HeaderName = HeaderName::from_static("cf-visitor");
+
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    http::header::TE,
+    http::header::TRAILER,
+    http::header::PROXY_AUTHORIZATION,
+    http::header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// All `Cf-` headers are the edge's own, but for those by which a visitor proves who it is.
+const SAID_BY_VISITORS: [&str; 4] =
+    ["cf-access-client-id", "cf-access-client-secret", "cf-access-jwt-assertion", "cf-access-token"];
+
+/// What a host says to the edge and not to a visitor (wire.md section 6, "left out of it").
+const INTERNAL_TO_TUNNEL: [&str; 3] = ["cf-int-", "cf-cloudflared-", "cf-proxy-"];
+
+#[cfg(test)]
+mod tests;

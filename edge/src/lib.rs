@@ -1,0 +1,28 @@
+//! The self-hostable edge: accepts connectors, serves visitors.
+//!
+//! It knows who may connect, which host name belongs to which tunnel and how a visitor's request
+//! becomes a stream on a connection. It does not know what stands behind a host, and contains no
+//! plugin engine.
+//!
+//! Read in this order: [`Settings`] (what an operator writes), `app` (build, run, drain), `shard`
+//! (one thread: runtime, visitor listeners, QUIC endpoints), then along a request: `visitor`
+//! (listeners, host name to tunnel), `forward` (request to stream and back), `registry` (live
+//! connections), `tunnel` (how a connection becomes live). `headers` and `pages` are the only places
+//! that decide what a visitor may say about itself and what an error looks like.
+
+mod admin;
+mod app;
+mod certificates;
+mod forward;
+mod headers;
+mod pages;
+mod ray;
+mod registry;
+mod settings;
+mod shard;
+mod sockets;
+mod tunnel;
+mod visitor;
+
+pub use app::{Edge, ServerAddress};
+pub use settings::{Settings, SettingsError};

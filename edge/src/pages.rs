@@ -1,0 +1,301 @@
+//! Every answer that the edge makes itself instead of an origin; nothing else in the crate builds
+//! an error answer. Knows statuses, words and the two forms; does not know what went wrong in detail,
+//! because details are for the log.
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,
+};
+use http::{Method, Response, StatusCode};
+use serde::Serialize;
+
+use crate::forward::Body;
+use crate::headers::{CF_RAY, Unacceptable};
+use crate::ray::Ray;
+
+/// What a visitor is told. Statuses are those that the visitors of Cloudflare Tunnel see, where it
+/// has one for the case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// 400: the request contradicts itself.
+    BadRequest(Unacceptable),
+    /// 404: no tunnel is configured for the host name. (Cloudflare would not resolve the name.)
+    UnknownHost,
+    /// 405: CONNECT and TRACE go through no tunnel.
+    Method,
+    /// 431: the head is longer than the wire allows.
+    HeadTooLong,
+    /// 502: the host or its origin failed before there was an answer.
+    OriginFailed,
+    /// 504: no head of an answer in time.
+    OriginTimeout,
+    /// 530, error 1033: no host of this tunnel is connected.
+    NoConnection,
+}
+
+/// In which form the visitor wants to hear about problems.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    json: bool,
+    head: bool,
+}
+
+impl Wanted {
+    pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        Self { json: prefers_json(headers), head: method == Method::HEAD }
+    }
+}
+
+/// The answer to a request that has this problem.
+pub(crate) fn page(problem: Problem, wanted: Wanted, ray: &Ray) -> Response<Body> {
+    let status = problem.status();
+    let message = problem.message();
+    let (text, content_type) = if wanted.json {
+        let page = JsonPage {
+            status: status.as_u16(),
+            code: problem.code(),
+            error: problem.word(),
+            message: &message,
+            ray: ray.as_str(),
+        };
+        let text = serde_json::to_string(&page).expect("numbers and texts have a JSON form");
+        (text, "application/json")
+    } else {
+        (html(problem, status, &message, ray), "text/html; charset=utf-8")
+    };
+    let length = HeaderValue::from(text.len());
+    let mut response = Response::new(if wanted.head { Body::empty() } else { Body::text(Bytes::from(text)) });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, length);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    headers.insert(CF_RAY, ray.header());
+    if problem == Problem::Method {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    response
+}
+
+impl Problem {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::UnknownHost => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::OriginFailed => StatusCode::BAD_GATEWAY,
+            Self::OriginTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoConnection => StatusCode::from_u16(530).expect("530 is a status"),
+        }
+    }
+
+    /// The number by which Cloudflare's documentation knows the problem.
+    fn code(self) -> Option<u16> {
+        match self {
+            Self::NoConnection => Some(1033),
+            Self::BadRequest(_)
+            | Self::UnknownHost
+            | Self::Method
+            | Self::HeadTooLong
+            | Self::OriginFailed
+            | Self::OriginTimeout => None,
+        }
+    }
+
+    /// For programs: one word that stays the same.
+    fn word(self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad-request",
+            Self::UnknownHost => "unknown-host",
+            Self::Method => "method-not-allowed",
+            Self::HeadTooLong => "head-too-long",
+            Self::OriginFailed => "origin-failed",
+            Self::OriginTimeout => "origin-timeout",
+            Self::NoConnection => "no-connection",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "Bad request",
+            Self::UnknownHost => "Unknown host name",
+            Self::Method => "Method not allowed",
+            Self::HeadTooLong => "Request head too long",
+            Self::OriginFailed => "Bad gateway",
+            Self::OriginTimeout => "Gateway timeout",
+            Self::NoConnection => "Tunnel not connected",
+        }
+    }
+
+    fn message(self) -> String {
+        match self {
+            Self::BadRequest(reason) => return reason.to_string(),
+            Self::UnknownHost => "no tunnel is configured for this host name",
+            Self::Method => "this method does not go through a tunnel",
+            Self::HeadTooLong => "the headers of the request are longer than the tunnel carries",
+            Self::OriginFailed => "the service behind the tunnel could not be reached or broke off",
+            Self::OriginTimeout => "the service behind the tunnel did not answer in time",
+            Self::NoConnection => "error 1033: no host of this tunnel is connected",
+        }
+        .to_owned()
+    }
+}
+
+#[derive(Serialize)]
+struct JsonPage<'a> {
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
+    error: &'static str,
+    message: &'a str,
+    ray: &'a str,
+}
+
+fn html(problem: Problem, status: StatusCode, message: &str, ray: &Ray) -> String {
+    let status = status.as_u16();
+    let (title, message, ray) = (escape(problem.title()), escape(message), escape(ray.as_str()));
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{status} {title}</title>\n\
+         <style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1rem}}\
+         small{{color:#666}}</style>\n</head>\n<body>\n<h1>{status} {title}</h1>\n<p>{message}</p>\n\
+         <p><small>Ray {ray}</small></p>\n</body>\n</html>\n"
+    )
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// JSON only for those who name it, and HTML for those who like both the same: browsers name HTML,
+/// programs name JSON beside `*/*`.
+fn prefers_json(headers: &HeaderMap) -> bool {
+    let (mut json, mut html) = (0, 0);
+    for value in headers.get_all(ACCEPT) {
+        for range in value.as_bytes().split(|byte| *byte == b',') {
+            let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            let name = parts.next().unwrap_or_default();
+            let weight = parts.find_map(weight).unwrap_or(1000);
+            if name.eq_ignore_ascii_case(b"application/json")
+                || name.eq_ignore_ascii_case(b"application/problem+json")
+            {
+                json = json.max(weight);
+            } else if name.eq_ignore_ascii_case(b"text/html") {
+                html = html.max(weight);
+            }
+        }
+    }
+    json > html
+}
+
+/// `q=0.5` in thousandths (RFC 9110 12.4.2).
+fn weight(parameter: &[u8]) -> Option<u16> {
+    let value = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="))?;
+    let value: f32 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    Some((value.clamp(0.0, 1.0) * 1000.0) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::ray::Rays;
+
+    const ALL: [Problem; 7] = [
+        Problem::BadRequest(Unacceptable::NoHost),
+        Problem::UnknownHost,
+        Problem::Method,
+        Problem::HeadTooLong,
+        Problem::OriginFailed,
+        Problem::OriginTimeout,
+        Problem::NoConnection,
+    ];
+
+    fn wanted(method: Method, accept: &str) -> Wanted {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_str(accept).unwrap());
+        Wanted::of(&method, &headers)
+    }
+
+    fn text(response: Response<Body>) -> String {
+        let collected = futures_util::FutureExt::now_or_never(response.into_body().collect());
+        String::from_utf8(collected.unwrap().unwrap().to_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn every_page_names_its_status_and_ray_and_is_not_kept() {
+        let ray = Rays::new("west").next();
+        for problem in ALL {
+            for accept in ["text/html", "application/json"] {
+                let response = page(problem, wanted(Method::GET, accept), &ray);
+                let status = response.status().as_u16();
+                assert_eq!(response.headers()["cache-control"], "no-store");
+                assert_eq!(response.headers()["cf-ray"], ray.as_str());
+                assert!(response.headers()["content-type"].to_str().unwrap().starts_with(accept));
+                let length = response.headers()["content-length"].clone();
+                let text = text(response);
+                assert_eq!(length, text.len().to_string());
+                assert!(text.contains(&status.to_string()) && text.contains(ray.as_str()), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_connection_is_530_and_says_error_1033() {
+        let ray = Rays::new("west").next();
+        let response = page(Problem::NoConnection, wanted(Method::GET, "*/*"), &ray);
+        assert_eq!(response.status().as_u16(), 530);
+        assert!(text(response).contains("error 1033"));
+        let json = text(page(Problem::NoConnection, wanted(Method::GET, "application/json"), &ray));
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["code"], 1033);
+        assert_eq!(json["error"], "no-connection");
+    }
+
+    #[test]
+    fn head_gets_the_length_without_the_page() {
+        let ray = Rays::new("west").next();
+        let get = page(Problem::UnknownHost, wanted(Method::GET, "*/*"), &ray);
+        let head = page(Problem::UnknownHost, wanted(Method::HEAD, "*/*"), &ray);
+        assert_eq!(get.headers()["content-length"], head.headers()["content-length"]);
+        assert_eq!(text(head), "");
+    }
+
+    #[test]
+    fn json_is_for_those_who_name_it() {
+        for (accept, json) in [
+            ("", false),
+            ("*/*", false),
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/json, text/plain, */*", true),
+            ("text/html,application/xhtml+xml,application/json;q=0.9", false),
+            ("text/html;q=0.5, application/json", true),
+            ("text/html, application/json", false),
+            ("application/json;q=0", false),
+            ("application/json;q=nonsense", true),
+            (",;,;q=", false),
+        ] {
+            assert_eq!(wanted(Method::GET, accept).json, json, "{accept}");
+        }
+    }
+
+    #[test]
+    fn nothing_on_a_page_is_markup_of_somebody_else() {
+        assert_eq!(escape("<a href='\"'>&"), "&lt;a href=&#39;&quot;&#39;&gt;&amp;");
+    }
+}

@@ -1,0 +1,361 @@
+//! What cannot change without a restart: addresses, certificates, tunnels and their host names.
+//! Knows every rule of the edge's document; does not bind, listen or make certificates.
+
+mod document;
+
+use std::collections::HashMap;
+use std::fs;
+use std::hash::Hash;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adit_document::{Mistakes, Spanned};
+use adit_protocol::credentials::Credentials;
+use thiserror::Error;
+
+use crate::certificates::{CONNECTOR_NAMES, Identity};
+use crate::visitor::HostName;
+use document::{Admin, CertificateFiles, Document};
+
+/// What an edge is told to be. Only [`Settings::load`] makes one, so it keeps every rule.
+#[derive(Debug)]
+pub struct Settings {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) http: Option<SocketAddr>,
+    pub(crate) https: Option<Https>,
+    /// The certificate shown to connectors; without one the development CA makes it.
+    pub(crate) connectors: Option<Identity>,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) tunnels: Vec<Tunnel>,
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Https {
+    pub(crate) listen: SocketAddr,
+    /// The certificate shown to visitors; without one the development CA makes it.
+    pub(crate) identity: Option<Identity>,
+}
+
+/// One edge server: a place that connectors dial.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) region: String,
+    pub(crate) name: String,
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    pub(crate) name: String,
+    pub(crate) credentials: Credentials,
+    pub(crate) hostnames: Vec<HostName>,
+}
+
+/// Why there are no settings. Printing it prints every mistake of the document.
+#[derive(Debug, Error)]
+pub enum SettingsError {
+    #[error("reading {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Mistakes(#[from] Mistakes),
+}
+
+impl Settings {
+    /// Reads the TOML document at `path`. Paths in it are relative to its folder; credentials and
+    /// certificates that it names are read too, so that every mistake is known before anything starts.
+    pub fn load(path: &Path) -> Result<Self, SettingsError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Ok(Self::parse(&path.display().to_string(), &text, folder)?)
+    }
+
+    /// The same for a text at hand; `file` is the name that mistakes carry.
+    fn parse(file: &str, text: &str, folder: &Path) -> Result<Self, Mistakes> {
+        let (document, mistakes) = adit_document::read::<Document>(file, text)?;
+        let mut rules = Rules { folder, mistakes, listens: HashMap::new() };
+        let settings = rules.settings(document);
+        rules.mistakes.into_result(settings)
+    }
+}
+
+/// The rules over one document: what each part means, or a mistake with its place. A part that is
+/// wrong gets a stand-in, so that reading goes on; the mistake keeps the stand-in from being used.
+struct Rules<'a> {
+    folder: &'a Path,
+    mistakes: Mistakes,
+    listens: HashMap<(Transport, SocketAddr), String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Rules<'_> {
+    fn settings(&mut self, document: Document) -> Settings {
+        let data_dir = document.data_dir.map_or_else(|| DATA_DIR.into(), Spanned::into_inner);
+        let (http, https) = self.visitors(document.visitors);
+        let connectors = document.connectors.and_then(|section| {
+            let span = section.span();
+            let identity = self.identity(&span, "[connectors]", section.into_inner())?;
+            if !identity.covers(CONNECTOR_NAMES[0]) {
+                let help = format!("it needs the names {}", CONNECTOR_NAMES.join(", "));
+                let message = format!("no connector accepts a certificate without {}", CONNECTOR_NAMES[0]);
+                self.mistakes.add_with_help(span, message, help);
+            }
+            Some(identity)
+        });
+        Settings {
+            data_dir: self.folder.join(data_dir),
+            http,
+            https,
+            connectors,
+            servers: self.servers(document.server.unwrap_or_default()),
+            tunnels: self.tunnels(document.tunnel.unwrap_or_default()),
+            admin: self.admin(document.admin),
+        }
+    }
+
+    fn visitors(
+        &mut self,
+        section: Option<Spanned<document::Visitors>>,
+    ) -> (Option<SocketAddr>, Option<Https>) {
+        let Some(section) = section else {
+            if !self.mistakes.speaks_for(&(0..0), "visitors") {
+                let help = "add [visitors] with http = \"0.0.0.0:8080\" or https = \"0.0.0.0:8443\"";
+                self.mistakes.add_with_help(0..0, "there is no [visitors] section", help);
+            }
+            return (None, None);
+        };
+        let span = section.span();
+        let document::Visitors { http, https, certificate, private_key } = section.into_inner();
+        if http.is_none() && https.is_none() && !self.mistakes.speaks_for(&span, "http") {
+            let help = "give it http = \"0.0.0.0:8080\", https = \"0.0.0.0:8443\" or both";
+            self.mistakes.add_with_help(span.clone(), "no address for visitors", help);
+        }
+        let identity = self.identity(&span, "[visitors]", CertificateFiles { certificate, private_key });
+        let http = http.and_then(|address| self.address(&address, Transport::Tcp, "visitors.http"));
+        match https {
+            Some(address) => {
+                let listen = self.address(&address, Transport::Tcp, "visitors.https");
+                (http, listen.map(|listen| Https { listen, identity }))
+            }
+            None if identity.is_some() => {
+                let help = "add https = \"0.0.0.0:8443\", or take the certificate away";
+                self.mistakes.add_with_help(span, "a certificate for visitors but no https address", help);
+                (http, None)
+            }
+            None => (http, None),
+        }
+    }
+
+    fn identity(&mut self, table: &Range<usize>, section: &str, files: CertificateFiles) -> Option<Identity> {
+        match (files.certificate, files.private_key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => {
+                let (at_chain, at_key) = (certificate.span(), key.span());
+                let chain = Identity::read_chain(&self.folder.join(certificate.into_inner()));
+                let key = Identity::read_key(&self.folder.join(key.into_inner()));
+                let chain = chain.map_err(|error| self.mistakes.add(at_chain.clone(), error.to_string()));
+                let key = key.map_err(|error| self.mistakes.add(at_key, error.to_string()));
+                Identity::new(chain.ok()?, key.ok()?)
+                    .map_err(|error| self.mistakes.add(at_chain, error.to_string()))
+                    .ok()
+            }
+            (Some(alone), None) => {
+                let help = format!("{section} needs both files, or neither for a development certificate");
+                if !self.mistakes.speaks_for(table, "private-key") {
+                    self.mistakes.add_with_help(alone.span(), "a certificate without `private-key`", help);
+                }
+                None
+            }
+            (None, Some(alone)) => {
+                let help = format!("{section} needs both files, or neither for a development certificate");
+                if !self.mistakes.speaks_for(table, "certificate") {
+                    self.mistakes.add_with_help(alone.span(), "a private key without `certificate`", help);
+                }
+                None
+            }
+        }
+    }
+
+    fn servers(&mut self, tables: Vec<Spanned<document::Server>>) -> Vec<Server> {
+        if tables.is_empty() && !self.mistakes.speaks_for(&(0..0), "server") {
+            let help = "add [[server]] with region = \"…\" and listen = \"0.0.0.0:7844\"";
+            self.mistakes.add_with_help(0..0, "there is no [[server]] for connectors to dial", help);
+        }
+        let mut names = HashMap::new();
+        let mut servers: Vec<Server> = Vec::new();
+        for table in tables {
+            let span = table.span();
+            let document::Server { region, name, listen } = table.into_inner();
+            let region = self.required(&span, "region", region, "every server is in a region");
+            let region = region.and_then(|region| self.word(region));
+            let listen = self
+                .required(&span, "listen", listen, "the address that connectors dial, like \"0.0.0.0:7844\"")
+                .and_then(|address| self.address(&address, Transport::Udp, "a server"));
+            let ordinal = 1 + servers.iter().filter(|known| Some(&known.region) == region.as_ref()).count();
+            let name = match name {
+                Some(name) => {
+                    let at = name.span();
+                    self.word(name).inspect(|name| self.unique(&mut names, name.clone(), at, "server name"))
+                }
+                None => region.as_ref().map(|region| format!("{region}-{ordinal}")),
+            };
+            servers.push(Server {
+                region: region.unwrap_or_default(),
+                name: name.unwrap_or_default(),
+                listen: listen.unwrap_or(STAND_IN),
+            });
+        }
+        servers
+    }
+
+    fn tunnels(&mut self, tables: Vec<Spanned<document::Tunnel>>) -> Vec<Tunnel> {
+        if tables.is_empty() && !self.mistakes.speaks_for(&(0..0), "tunnel") {
+            let help = "add [[tunnel]] with name, credentials-file and hostnames";
+            self.mistakes.add_with_help(0..0, "there is no [[tunnel]]", help);
+        }
+        let (mut names, mut ids, mut hostnames) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut tunnels = Vec::new();
+        for table in tables {
+            let span = table.span();
+            let document::Tunnel { name, credentials_file, hostnames: wanted } = table.into_inner();
+            let name = self.required(&span, "name", name, "every tunnel has a name");
+            let name = name.and_then(|name| {
+                let at = name.span();
+                self.word(name).inspect(|name| self.unique(&mut names, name.clone(), at, "tunnel name"))
+            });
+            let help = "the file that was made with the tunnel; the host uses the same";
+            let file = self.required(&span, "credentials-file", credentials_file, help);
+            let credentials = file.and_then(|file| {
+                let at = file.span();
+                let credentials = self.credentials(file)?;
+                self.unique(&mut ids, credentials.tunnel_id, at, "tunnel id");
+                Some(credentials)
+            });
+            let help = "the public names of this tunnel, like [\"app.example.com\", \"*.example.com\"]";
+            let wanted = self.required(&span, "hostnames", wanted, help).map(Spanned::into_inner);
+            let hostnames = wanted
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|hostname| self.hostname(hostname, &mut hostnames))
+                .collect();
+            if let (Some(name), Some(credentials)) = (name, credentials) {
+                tunnels.push(Tunnel { name, credentials, hostnames });
+            }
+        }
+        tunnels
+    }
+
+    fn credentials(&mut self, file: Spanned<PathBuf>) -> Option<Credentials> {
+        let span = file.span();
+        let path = self.folder.join(file.into_inner());
+        let read = fs::read(&path).map_err(|error| format!("reading {}: {error}", path.display()));
+        let credentials = read.and_then(|bytes| {
+            Credentials::from_json(&bytes).map_err(|error| format!("{}: {error}", path.display()))
+        });
+        credentials.map_err(|message| self.mistakes.add(span, message)).ok()
+    }
+
+    fn hostname(
+        &mut self,
+        hostname: Spanned<String>,
+        known: &mut HashMap<HostName, usize>,
+    ) -> Option<HostName> {
+        let span = hostname.span();
+        match hostname.get_ref().parse::<HostName>() {
+            Ok(parsed) => {
+                self.unique(known, parsed.clone(), span, "host name");
+                Some(parsed)
+            }
+            Err(error) => {
+                self.mistakes.add_with_help(
+                    span,
+                    format!("`{}` is no host name: {error}", hostname.get_ref()),
+                    "write a whole name like \"app.example.com\" or a wildcard like \"*.example.com\"",
+                );
+                None
+            }
+        }
+    }
+
+    fn admin(&mut self, section: Option<Spanned<Admin>>) -> Option<SocketAddr> {
+        let section = section?;
+        let span = section.span();
+        let listen =
+            self.required(&span, "listen", section.into_inner().listen, "like \"127.0.0.1:20240\"")?;
+        self.address(&listen, Transport::Tcp, "admin.listen")
+    }
+
+    fn required<T>(
+        &mut self,
+        table: &Range<usize>,
+        key: &str,
+        value: Option<Spanned<T>>,
+        help: &str,
+    ) -> Option<Spanned<T>> {
+        if value.is_none() {
+            self.mistakes.add_missing(table.clone(), key, help);
+        }
+        value
+    }
+
+    /// A name that appears in logs and status pages: short, and without anything to escape.
+    fn word(&mut self, word: Spanned<String>) -> Option<String> {
+        let span = word.span();
+        let word = word.into_inner();
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if !word.is_empty() && word.len() <= LONGEST_WORD && word.bytes().all(fits) {
+            return Some(word);
+        }
+        let help = format!("use 1 to {LONGEST_WORD} letters, digits, `-`, `_` and `.`");
+        self.mistakes.add_with_help(span, format!("`{}` cannot be a name here", word.escape_debug()), help);
+        None
+    }
+
+    fn address(&mut self, address: &Spanned<String>, transport: Transport, what: &str) -> Option<SocketAddr> {
+        let Ok(parsed) = address.get_ref().parse::<SocketAddr>() else {
+            let message = format!("`{}` is not an address", address.get_ref().escape_debug());
+            let help = "write IP and port, like \"0.0.0.0:8080\" or \"[::1]:8080\"";
+            self.mistakes.add_with_help(address.span(), message, help);
+            return None;
+        };
+        // Port 0 means "any free one" and never collides.
+        if parsed.port() != 0
+            && let Some(other) = self.listens.insert((transport, parsed), what.to_owned())
+        {
+            let message = format!("{parsed} is already taken by {other}");
+            self.mistakes.add(address.span(), message);
+        }
+        Some(parsed)
+    }
+
+    fn unique<T: Eq + Hash>(
+        &mut self,
+        known: &mut HashMap<T, usize>,
+        value: T,
+        span: Range<usize>,
+        what: &str,
+    ) {
+        if known.insert(value, span.start).is_some() {
+            self.mistakes.add(span, format!("this {what} is used twice"));
+        }
+    }
+}
+
+/// How long requests may take to finish when the edge stops.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
+/// Where the development CA lives when the document does not say.
+const DATA_DIR: &str = "edge-data";
+const LONGEST_WORD: usize = 64;
+const STAND_IN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+#[cfg(test)]
+mod tests;

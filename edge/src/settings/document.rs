@@ -1,0 +1,56 @@
+//! What an operator writes for an edge: the TOML document as it stands. Knows names and types;
+//! knows no rule.
+
+use std::path::PathBuf;
+
+use adit_document::Spanned;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Document {
+    pub(super) data_dir: Option<Spanned<PathBuf>>,
+    pub(super) visitors: Option<Spanned<Visitors>>,
+    pub(super) connectors: Option<Spanned<CertificateFiles>>,
+    pub(super) server: Option<Vec<Spanned<Server>>>,
+    pub(super) tunnel: Option<Vec<Spanned<Tunnel>>>,
+    pub(super) admin: Option<Spanned<Admin>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Visitors {
+    pub(super) http: Option<Spanned<String>>,
+    pub(super) https: Option<Spanned<String>>,
+    pub(super) certificate: Option<Spanned<PathBuf>>,
+    pub(super) private_key: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct CertificateFiles {
+    pub(super) certificate: Option<Spanned<PathBuf>>,
+    pub(super) private_key: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Server {
+    pub(super) region: Option<Spanned<String>>,
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) listen: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Tunnel {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) credentials_file: Option<Spanned<PathBuf>>,
+    pub(super) hostnames: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Admin {
+    pub(super) listen: Option<Spanned<String>>,
+}

@@ -1,0 +1,168 @@
+use adit_protocol::credentials::TunnelSecret;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::certificates::DevelopmentCa;
+
+/// A folder with what documents name: credentials of two tunnels, and something that is no credentials.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, byte) in [("demo.json", 1), ("other.json", 2)] {
+        let credentials = Credentials {
+            account_tag: "account".to_owned(),
+            tunnel_secret: TunnelSecret::new(&[byte; 32]).unwrap(),
+            tunnel_id: Uuid::from_bytes([byte; 16]),
+            endpoint: None,
+        };
+        fs::write(folder.path().join(name), credentials.to_json()).unwrap();
+    }
+    fs::write(folder.path().join("bad.json"), "{\"AccountTag\": 7").unwrap();
+    folder
+}
+
+fn parse(folder: &TempDir, text: &str) -> Result<Settings, Mistakes> {
+    Settings::parse("edge.toml", text, folder.path())
+}
+
+const VISITORS: &str = "[visitors]\nhttp = \"127.0.0.1:0\"\n";
+const SERVER: &str = "[[server]]\nregion = \"west\"\nlisten = \"127.0.0.1:0\"\n";
+const TUNNEL: &str =
+    "[[tunnel]]\nname = \"demo\"\ncredentials-file = \"demo.json\"\nhostnames = [\"demo.localhost\"]\n";
+
+#[test]
+fn a_whole_document_becomes_settings() {
+    let folder = folder();
+    let text = format!(
+        "data-dir = \"data\"\n[visitors]\nhttp = \"0.0.0.0:8080\"\nhttps = \"[::]:8443\"\n{SERVER}{SERVER}\
+         [[server]]\nregion = \"east\"\nname = \"edge.east\"\nlisten = \"127.0.0.1:7844\"\n{TUNNEL}\
+         [[tunnel]]\nname = \"other\"\ncredentials-file = \"other.json\"\nhostnames = [\"*.Demo.localhost\"]\n\
+         [admin]\nlisten = \"127.0.0.1:20240\"\n"
+    );
+    let settings = parse(&folder, &text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!(settings.data_dir, folder.path().join("data"));
+    assert_eq!(settings.http.unwrap().port(), 8080);
+    assert_eq!(settings.https.unwrap().listen.port(), 8443);
+    let names: Vec<_> = settings.servers.iter().map(|server| (&*server.region, &*server.name)).collect();
+    assert_eq!(names, [("west", "west-1"), ("west", "west-2"), ("east", "edge.east")]);
+    assert_eq!(settings.tunnels[1].hostnames, ["*.demo.localhost".parse().unwrap()]);
+    assert_eq!(settings.tunnels[1].credentials.tunnel_id, Uuid::from_bytes([2; 16]));
+    assert_eq!(settings.admin.unwrap().port(), 20240);
+}
+
+#[test]
+fn every_mistake_has_its_place_and_its_words() {
+    let folder = folder();
+    let whole = |part: &str| format!("{VISITORS}{SERVER}{TUNNEL}{part}");
+    let cases = [
+        (String::new(), vec!["no [visitors] section", "no [[server]]", "no [[tunnel]]"]),
+        (whole("[admin]\nlisten = "), vec!["edge.toml:11:"]),
+        (whole("[visitor]\n"), vec!["edge.toml:10:", "unknown key `visitor`", "did you mean `visitors`"]),
+        (whole("[admin]\n"), vec!["`listen` is missing"]),
+        (whole("[admin]\nlisten = 8080\n"), vec!["edge.toml:11:10:", "expected a string"]),
+        (whole("[admin]\nlisten = \"localhost:80\"\n"), vec!["edge.toml:11:10:", "`localhost:80` is not an address"]),
+        (whole("[admin]\nlisten = \"127.0.0.1\"\n"), vec!["is not an address", "IP and port"]),
+        (format!("[visitors]\n{SERVER}{TUNNEL}"), vec!["edge.toml:1:", "no address for visitors"]),
+        (
+            format!("[visitors]\nhttp = \"127.0.0.1:80\"\nhttps = \"127.0.0.1:80\"\n{SERVER}{TUNNEL}"),
+            vec!["edge.toml:3:9:", "127.0.0.1:80 is already taken by visitors.http"],
+        ),
+        (
+            format!("{VISITORS}certificate = \"c.pem\"\n{SERVER}{TUNNEL}"),
+            vec!["edge.toml:3:", "a certificate without `private-key`"],
+        ),
+        (
+            format!("[visitors]\nhttps = \"127.0.0.1:0\"\ncertificate = \"c.pem\"\nprivate-key = \"k.pem\"\n{SERVER}{TUNNEL}"),
+            vec!["edge.toml:3:", "c.pem", "edge.toml:4:", "k.pem"],
+        ),
+        (
+            format!("{VISITORS}[[server]]\nlisten = \"127.0.0.1:0\"\n{TUNNEL}"),
+            vec!["edge.toml:3:", "`region` is missing"],
+        ),
+        (
+            format!("{VISITORS}[[server]]\nregion = \"a b\"\nlisten = \"127.0.0.1:0\"\n{TUNNEL}"),
+            vec!["edge.toml:4:10:", "`a b` cannot be a name here"],
+        ),
+        (
+            whole("[[server]]\nregion = \"east\"\nlisten = \"127.0.0.1:7844\"\n[[server]]\nregion = \"east\"\nlisten = \"127.0.0.1:7844\"\n"),
+            vec!["127.0.0.1:7844 is already taken by a server"],
+        ),
+        (format!("{VISITORS}{SERVER}{TUNNEL}{TUNNEL}"), vec!["this tunnel name is used twice", "this tunnel id is used twice", "this host name is used twice"]),
+        (
+            format!("{VISITORS}{SERVER}[[tunnel]]\nname = \"demo\"\ncredentials-file = \"none.json\"\nhostnames = []\n"),
+            vec!["edge.toml:8:20:", "none.json", "No such file"],
+        ),
+        (
+            format!("{VISITORS}{SERVER}[[tunnel]]\nname = \"demo\"\ncredentials-file = \"bad.json\"\nhostnames = []\n"),
+            vec!["edge.toml:8:20:", "bad.json", "not the JSON of credentials"],
+        ),
+        (
+            format!("{VISITORS}{SERVER}[[tunnel]]\nname = \"demo\"\ncredential-file = \"demo.json\"\nhostnames = [\"a:1\"]\n"),
+            vec!["edge.toml:8:", "did you mean `credentials-file`", "edge.toml:9:14:", "`a:1` is no host name"],
+        ),
+        (
+            format!("{VISITORS}{SERVER}[[tunnel]]\n"),
+            vec!["`name` is missing", "`credentials-file` is missing", "`hostnames` is missing"],
+        ),
+        (format!("data-dir = 7\n{}", whole("")), vec!["edge.toml:1:12:", "data-dir"]),
+    ];
+    for (text, wanted) in cases {
+        let Err(mistakes) = parse(&folder, &text) else { panic!("accepted:\n{text}") };
+        let report = mistakes.to_string();
+        for wanted in &wanted {
+            assert!(report.contains(wanted), "{wanted:?} is missing in:\n{report}\nof:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn no_part_is_blamed_for_the_mistake_of_another() {
+    let folder = folder();
+    for (text, count) in [
+        (String::new(), 3),
+        (format!("{VISITORS}{SERVER}{TUNNEL}[visitor]\n"), 1),
+        (format!("visitors = 7\n{SERVER}{TUNNEL}"), 1),
+        (format!("{VISITORS}server = 7\n{TUNNEL}"), 2),
+        (format!("server = 7\n{VISITORS}{TUNNEL}"), 1),
+        (format!("{VISITORS}{SERVER}[[tunnel]]\nname = 7\ncredentials-file = \"demo.json\"\nhostnames = []\n"), 1),
+    ] {
+        let Err(mistakes) = parse(&folder, &text) else { panic!("accepted:\n{text}") };
+        assert_eq!(mistakes.len(), count, "{mistakes}\nof:\n{text}");
+    }
+}
+
+#[test]
+fn certificates_must_fit_together_and_fit_connectors() {
+    let folder = folder();
+    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    let make = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    };
+    let (good, key) = make(&CONNECTOR_NAMES);
+    let (wrong, wrong_key) = make(&["app.example.com"]);
+    write("good.pem", good);
+    write("good.key", key);
+    write("wrong.pem", wrong);
+    write("wrong.key", wrong_key);
+    write("empty.pem", String::new());
+    DevelopmentCa::open(folder.path()).unwrap();
+    for (certificate, key, wanted) in [
+        ("good.pem", "good.key", None),
+        ("wrong.pem", "wrong.key", Some("without quic.cftunnel.com")),
+        ("good.pem", "wrong.key", Some("do not fit together")),
+        ("empty.pem", "good.key", Some("holds no certificate")),
+        ("good.key", "good.pem", Some("reading")),
+    ] {
+        let text = format!(
+            "{VISITORS}{SERVER}{TUNNEL}[connectors]\ncertificate = \"{certificate}\"\nprivate-key = \"{key}\"\n"
+        );
+        match (parse(&folder, &text), wanted) {
+            (Ok(settings), None) => assert!(settings.connectors.is_some()),
+            (Err(mistakes), Some(wanted)) => assert!(mistakes.to_string().contains(wanted), "{mistakes}"),
+            (Ok(_), Some(wanted)) => panic!("accepted although: {wanted}"),
+            (Err(mistakes), None) => panic!("{mistakes}"),
+        }
+    }
+}

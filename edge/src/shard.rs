@@ -1,0 +1,132 @@
+//! A shard: one thread with its own runtime, visitor listeners and QUIC endpoints. What arrives on a
+//! shard stays on it, as long as the tunnel has a connection there; shards share only the registry.
+//! Knows how its parts start and stop; does not know what they do.
+
+use std::net;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use crate::ray::Rays;
+use crate::registry::{Registry, Tunnel};
+use crate::settings;
+use crate::tunnel::control::Control;
+use crate::tunnel::quic::{self, Acceptor, Strangers};
+use crate::visitor::{HostNames, Listener, Service};
+
+/// How many shards this process has: a core each, where several sockets can share an address.
+pub(crate) fn count() -> usize {
+    if !cfg!(target_os = "linux") {
+        return 1;
+    }
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_SHARDS))
+}
+
+/// What one shard owns from the start: its sockets, bound.
+pub(crate) struct Shard {
+    pub(crate) index: usize,
+    pub(crate) http: Option<net::TcpListener>,
+    pub(crate) https: Option<(net::TcpListener, Arc<rustls::ServerConfig>)>,
+    pub(crate) servers: Vec<(Arc<settings::Server>, net::UdpSocket)>,
+}
+
+/// What all shards share.
+pub(crate) struct Shared {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) names: Arc<HostNames<Arc<Tunnel>>>,
+    pub(crate) rays: Arc<Rays>,
+    pub(crate) control: Control,
+    pub(crate) strangers: Arc<Strangers>,
+    pub(crate) quic: quinn::ServerConfig,
+    pub(crate) stop: Stop,
+}
+
+/// The two moments of a stop, see [`Shard::run`].
+#[derive(Clone, Default)]
+pub(crate) struct Stop {
+    /// No more visitors; finish those that are there.
+    pub(crate) visitors: CancellationToken,
+    /// No visitor of any shard is left: close the connections.
+    pub(crate) connections: CancellationToken,
+}
+
+/// What a shard tells whoever started it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Milestone {
+    /// It serves.
+    Started,
+    /// Its last visitor is gone. Connections stay, because visitors of other shards may use them.
+    VisitorsGone,
+}
+
+impl Shard {
+    /// Serves until [`Stop`] says otherwise. Ends early only with an error.
+    pub(crate) async fn run(
+        self,
+        shared: Arc<Shared>,
+        milestones: mpsc::Sender<Milestone>,
+    ) -> anyhow::Result<()> {
+        let visitors = TaskTracker::new();
+        let mut services = JoinSet::new();
+        let service = Arc::new(Service {
+            names: shared.names.clone(),
+            rays: shared.rays.clone(),
+            shard: self.index,
+            tasks: visitors.clone(),
+        });
+        let permits = Listener::permits();
+        let http = self.http.map(|socket| (socket, None));
+        let https = self.https.map(|(socket, tls)| (socket, Some(TlsAcceptor::from(tls))));
+        for (socket, tls) in http.into_iter().chain(https) {
+            let socket = TcpListener::from_std(socket).context("listening for visitors")?;
+            let listener = Listener { socket, tls, service: service.clone(), permits: permits.clone() };
+            services.spawn(listener.run(visitors.clone(), shared.stop.visitors.clone()));
+        }
+        let mut acceptors = JoinSet::new();
+        for (server, socket) in self.servers {
+            let endpoint = quic::endpoint(socket, shared.quic.clone())
+                .with_context(|| format!("opening the QUIC endpoint of {}", server.name))?;
+            let acceptor = Arc::new(Acceptor {
+                server,
+                shard: self.index,
+                registry: shared.registry.clone(),
+                control: shared.control.clone(),
+                strangers: shared.strangers.clone(),
+            });
+            acceptors.spawn(acceptor.run(endpoint, shared.stop.connections.clone()));
+        }
+        let _ = milestones.send(Milestone::Started).await;
+
+        tokio::select! {
+            () = shared.stop.visitors.cancelled() => {}
+            Some(ended) = services.join_next() => {
+                ended.context("a visitor listener ended")?;
+                anyhow::ensure!(shared.stop.visitors.is_cancelled(), "a visitor listener ended");
+            }
+            Some(ended) = acceptors.join_next() => {
+                ended.context("a QUIC endpoint ended")?;
+                anyhow::bail!("a QUIC endpoint ended");
+            }
+        }
+        visitors.close();
+        if timeout(settings::GRACE, visitors.wait()).await.is_err() {
+            info!(shard = self.index, visitors = visitors.len(), "visitors cut: the grace period is over");
+        }
+        let _ = milestones.send(Milestone::VisitorsGone).await;
+
+        shared.stop.connections.cancelled().await;
+        while acceptors.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+/// More than this many threads per address bring nothing that was measured.
+const MOST_SHARDS: usize = 8;

@@ -1,0 +1,188 @@
+//! The control streams of all connections, on one thread: the RPC system is not `Send`. Translates
+//! between calls and the registrar; decides nothing. The only file that names capnp-rpc.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use adit_protocol::rpc::{self, Registration};
+use adit_protocol::schema::tunnelrpc_capnp::registration_server::{
+    Client, RegisterConnectionParams, RegisterConnectionResults, Server, UnregisterConnectionParams,
+    UnregisterConnectionResults, UpdateLocalConfigurationParams, UpdateLocalConfigurationResults,
+};
+use capnp::message::ReaderOptions;
+use capnp_rpc::rpc_twoparty_capnp::Side;
+use capnp_rpc::{RpcSystem, twoparty};
+use futures_util::AsyncRead;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinSet, LocalSet};
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::registrar::Registrar;
+
+/// Handle of the control thread.
+#[derive(Clone)]
+pub(crate) struct Control {
+    streams: mpsc::Sender<ControlStream>,
+}
+
+/// The first stream of a connection, before a byte of it was read.
+struct ControlStream {
+    send: quinn::SendStream,
+    recv: quinn::RecvStream,
+    registrar: Arc<Registrar>,
+    ended: oneshot::Sender<()>,
+}
+
+/// The other end of [`Control`].
+pub(crate) struct Inbox(mpsc::Receiver<ControlStream>);
+
+/// The handle and what [`Inbox::serve`] needs.
+pub(crate) fn channel() -> (Control, Inbox) {
+    let (streams, inbox) = mpsc::channel(WAITING_STREAMS);
+    (Control { streams }, Inbox(inbox))
+}
+
+impl Control {
+    /// Serves one control stream; done when the host ends it or the connection closes. Dropped midway
+    /// the stream is still served until the connection closes.
+    pub(crate) async fn serve(
+        &self,
+        (send, recv): (quinn::SendStream, quinn::RecvStream),
+        registrar: Arc<Registrar>,
+    ) {
+        let (ended, end) = oneshot::channel();
+        let stream = ControlStream { send, recv, registrar, ended };
+        if self.streams.send(stream).await.is_ok() {
+            let _ = end.await;
+        }
+    }
+}
+
+impl Inbox {
+    /// Serves every control stream until `stop`. Blocks its task in a [`LocalSet`].
+    pub(crate) async fn serve(mut self, stop: CancellationToken) {
+        let local = LocalSet::new();
+        let serving = async {
+            let mut streams = JoinSet::new();
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    stream = self.0.recv() => match stream {
+                        // A task of its own each, so that a panic inside the RPC system ends one stream.
+                        Some(stream) => { streams.spawn_local(serve(stream)); }
+                        None => return,
+                    },
+                    Some(_) = streams.join_next() => {}
+                }
+            }
+        };
+        local.run_until(serving).await;
+    }
+}
+
+async fn serve(stream: ControlStream) {
+    let ControlStream { send, recv, registrar, ended: _ended } = stream;
+    let recv = Metered { stream: recv.compat(), read: 0, registrar: registrar.clone() };
+    let mut limits = ReaderOptions::new();
+    limits.traversal_limit_in_words(Some(LONGEST_MESSAGE_WORDS)).nesting_limit(DEEPEST_MESSAGE);
+    let network = twoparty::VatNetwork::new(recv, send.compat_write(), Side::Server, limits);
+    let client: Client = capnp_rpc::new_client(Desk { registrar, calls: Cell::new(0) });
+    if let Err(error) = RpcSystem::new(Box::new(network), Some(client.client)).await {
+        debug!(%error, "control stream ended");
+    }
+}
+
+/// The capability that a host gets: RegistrationServer (wire.md 3.2).
+struct Desk {
+    registrar: Arc<Registrar>,
+    calls: Cell<u32>,
+}
+
+impl Desk {
+    /// Answers of calls stay in memory until the caller lets go of them, so calls are limited too.
+    fn count(&self) -> Result<(), capnp::Error> {
+        self.calls.set(self.calls.get().saturating_add(1));
+        if self.calls.get() > MOST_CALLS {
+            return Err(capnp::Error::failed("too many calls on one control stream".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Server for Desk {
+    async fn register_connection(
+        self: Rc<Self>,
+        params: RegisterConnectionParams,
+        mut results: RegisterConnectionResults,
+    ) -> Result<(), capnp::Error> {
+        self.count()?;
+        let registration = Registration::read(params.get()?).map_err(refused)?;
+        let answer = self.registrar.register(registration);
+        answer.write(results.get().init_result());
+        Ok(())
+    }
+
+    async fn unregister_connection(
+        self: Rc<Self>,
+        _: UnregisterConnectionParams,
+        _: UnregisterConnectionResults,
+    ) -> Result<(), capnp::Error> {
+        self.count()?;
+        if self.registrar.unregister() { Ok(()) } else { Err(unregistered()) }
+    }
+
+    async fn update_local_configuration(
+        self: Rc<Self>,
+        params: UpdateLocalConfigurationParams,
+        _: UpdateLocalConfigurationResults,
+    ) -> Result<(), capnp::Error> {
+        self.count()?;
+        let config = rpc::read_local_configuration(params.get()?).map_err(refused)?;
+        if self.registrar.report(&config) { Ok(()) } else { Err(unregistered()) }
+    }
+}
+
+fn refused(error: rpc::RpcError) -> capnp::Error {
+    capnp::Error::failed(error.to_string())
+}
+
+fn unregistered() -> capnp::Error {
+    capnp::Error::failed("this connection is not registered".to_owned())
+}
+
+/// Counts what a host sends: a stranger gets enough for a registration, and nobody fills memory.
+struct Metered {
+    stream: Compat<quinn::RecvStream>,
+    read: u64,
+    registrar: Arc<Registrar>,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let allowed = if self.registrar.is_registered() { MOST_BYTES } else { MOST_BYTES_OF_STRANGER };
+        if self.read > allowed {
+            return Poll::Ready(Err(io::Error::other("the host sent too much on its control stream")));
+        }
+        let read = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+        self.read += read as u64;
+        Poll::Ready(Ok(read))
+    }
+}
+
+/// Connections that have opened their control stream and wait for the control thread to take it.
+const WAITING_STREAMS: usize = 256;
+/// 2 MiB: a configuration of 1 MiB, its frame, and reading it once.
+const LONGEST_MESSAGE_WORDS: usize = 2 * 1024 * 1024 / 8;
+/// A registration is nested about ten deep.
+const DEEPEST_MESSAGE: i32 = 32;
+/// Enough for a bootstrap and a registration, about 1 KiB in all.
+const MOST_BYTES_OF_STRANGER: u64 = 64 * 1024;
+/// A host reports its configuration when it connects and when it changes.
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
+const MOST_CALLS: u32 = 4096;

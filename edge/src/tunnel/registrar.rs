@@ -1,0 +1,144 @@
+//! One connection's way into the registry, decided on plain values:
+//!
+//! ```text
+//! Waiting --register, right secret--> Registered --unregister, or replaced--> leaving (see `Live`)
+//!    \-----register, anything else--> Refused
+//! ```
+//!
+//! Whatever else is asked changes nothing. Knows who may register; does not know RPC or QUIC.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_protocol::rpc::{
+    ConnectionDetails, ConnectionError, DUPLICATE_CONNECTION, Registration, RegistrationAnswer,
+};
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tracing::{debug, info};
+
+use crate::registry::{AddError, Introduction, Live, Registry, Report, Tunnel};
+use crate::settings;
+
+/// How far a connection has come.
+#[derive(Clone)]
+pub(crate) enum Stage {
+    Waiting,
+    Registered(Arc<Tunnel>, Arc<Live>),
+    Refused,
+}
+
+pub(crate) struct Registrar {
+    registry: Arc<Registry>,
+    link: quinn::Connection,
+    server: Arc<settings::Server>,
+    shard: usize,
+    stage: watch::Sender<Stage>,
+}
+
+impl Registrar {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        link: quinn::Connection,
+        server: Arc<settings::Server>,
+        shard: usize,
+    ) -> Self {
+        Self { registry, link, server, shard, stage: watch::Sender::new(Stage::Waiting) }
+    }
+
+    /// Follows the stage from outside.
+    pub(crate) fn watch(&self) -> watch::Receiver<Stage> {
+        self.stage.subscribe()
+    }
+
+    pub(crate) fn is_registered(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Registered(..))
+    }
+
+    /// registerConnection: the one call that makes a connection serve requests.
+    pub(crate) fn register(&self, registration: Registration) -> RegistrationAnswer {
+        if !matches!(*self.stage.borrow(), Stage::Waiting) {
+            return refusal("this connection has been registered before", None);
+        }
+        let answer = self.admit(registration);
+        if let RegistrationAnswer::Refused(error) = &answer {
+            info!(address = %self.link.remote_address(), server = self.server.name, reason = error.cause, "refused");
+            self.stage.send_replace(Stage::Refused);
+        }
+        answer
+    }
+
+    fn admit(&self, registration: Registration) -> RegistrationAnswer {
+        let Registration { auth, tunnel_id, conn_index, options } = registration;
+        let Some(tunnel) = self.registry.authorise(&tunnel_id, &auth) else {
+            return refusal("Unauthorized: this edge does not know the tunnel with this secret", None);
+        };
+        let live = Arc::new(Live::new(Introduction {
+            link: self.link.clone(),
+            connector: options.client.client_id,
+            index: conn_index,
+            version: options.client.version,
+            arch: options.client.arch,
+            server: self.server.clone(),
+            shard: self.shard,
+        }));
+        match tunnel.add(live.clone(), options.replace_existing) {
+            Ok(()) => {}
+            Err(AddError::Duplicate) => return refusal(DUPLICATE_CONNECTION, None),
+            Err(full @ AddError::Full) => return refusal(&full.to_string(), Some(RETRY_WHEN_FULL)),
+        }
+        info!(
+            tunnel = tunnel.name,
+            connector = %live.connector,
+            index = live.index,
+            server = live.server.name,
+            region = live.server.region,
+            version = live.version,
+            "registered"
+        );
+        let details = ConnectionDetails {
+            uuid: live.id,
+            location_name: self.server.name.clone(),
+            tunnel_is_remotely_managed: false,
+        };
+        self.stage.send_replace(Stage::Registered(tunnel.clone(), live));
+        RegistrationAnswer::Registered(details)
+    }
+
+    /// unregisterConnection: no request begins here from now on. False without a registration.
+    pub(crate) fn unregister(&self) -> bool {
+        let Stage::Registered(tunnel, live) = self.stage.borrow().clone() else { return false };
+        if !live.is_leaving() {
+            info!(
+                tunnel = tunnel.name,
+                connector = %live.connector,
+                index = live.index,
+                server = live.server.name,
+                "unregistered"
+            );
+            live.leave();
+        }
+        true
+    }
+
+    /// updateLocalConfiguration: what the host serves by its own document. False without a
+    /// registration.
+    pub(crate) fn report(&self, config: &[u8]) -> bool {
+        let Stage::Registered(tunnel, live) = self.stage.borrow().clone() else { return false };
+        let digest = Sha256::digest(config);
+        let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        debug!(tunnel = tunnel.name, connector = %live.connector, bytes = config.len(), digest, "configuration reported");
+        live.set_report(Report { bytes: config.len(), digest });
+        true
+    }
+}
+
+fn refusal(cause: &str, retry_after: Option<Duration>) -> RegistrationAnswer {
+    RegistrationAnswer::Refused(ConnectionError {
+        cause: cause.to_owned(),
+        retry_after: retry_after.unwrap_or_default(),
+        should_retry: retry_after.is_some(),
+    })
+}
+
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(30);

@@ -1,0 +1,13 @@
+//! The public side: `listener` accepts visitors, `connection` speaks HTTP with one of them, `service`
+//! answers one request, `names` says which tunnel a host name leads to.
+
+mod connection;
+mod listener;
+mod names;
+mod preface;
+mod service;
+
+pub(crate) use connection::Busy;
+pub(crate) use listener::Listener;
+pub(crate) use names::{HostName, HostNames};
+pub(crate) use service::Service;

@@ -1,0 +1,116 @@
+//! Accepts visitors on one address for one shard, cleartext or TLS, and keeps their number within
+//! limits. Knows sockets; does not know HTTP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::connection::{self, Activity};
+use super::preface::{self, Protocol};
+use super::service::{Handler, Service};
+
+/// One public address on one shard.
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) service: Arc<Service>,
+    /// Shared by the listeners of a shard, see [`Listener::permits`].
+    pub(crate) permits: Arc<Semaphore>,
+}
+
+impl Listener {
+    /// How many visitors' connections one shard holds; further ones wait in the system's queue.
+    pub(crate) fn permits() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(MOST_CONNECTIONS))
+    }
+
+    /// Accepts visitors until `stop`; each becomes a task of `connections`.
+    pub(crate) async fn run(self, connections: TaskTracker, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address, permit)) => {
+                    let tls = self.tls.clone();
+                    let handler = Handler {
+                        service: self.service.clone(),
+                        activity: Activity::new(permit),
+                        visitor: address.ip(),
+                        is_secure: tls.is_some(),
+                    };
+                    connections.spawn(serve(stream, tls, handler, stop.clone()));
+                }
+                Err(error) if is_about_one_visitor(&error) => {
+                    debug!(%error, "visitor left before it was accepted")
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept visitors");
+                    sleep(AFTER_ERROR).await;
+                }
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let permit = self.permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, address) = self.socket.accept().await?;
+        // Small answers must not wait for an acknowledgement.
+        stream.set_nodelay(true)?;
+        Ok((stream, address, permit))
+    }
+}
+
+async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, handler: Handler, stop: CancellationToken) {
+    let activity = handler.activity.clone();
+    match tls {
+        Some(tls) => {
+            let Some(stream) = begun(tls.accept(stream), &stop).await else { return };
+            let protocol = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                _ => Protocol::Http1,
+            };
+            connection::serve(TokioIo::new(stream), protocol, handler, &activity, &stop).await;
+        }
+        None => {
+            let Some((protocol, stream)) = begun(preface::detect(stream), &stop).await else { return };
+            connection::serve(TokioIo::new(stream), protocol, handler, &activity, &stop).await;
+        }
+    }
+}
+
+/// What a connection begins with, unless it fails, takes too long or the edge stops.
+async fn begun<T>(beginning: impl Future<Output = io::Result<T>>, stop: &CancellationToken) -> Option<T> {
+    tokio::select! {
+        begun = timeout(HANDSHAKE, beginning) => begun.ok()?.ok(),
+        () = stop.cancelled() => None,
+    }
+}
+
+/// accept(2): these say that one connection is gone already, not that something is wrong here.
+fn is_about_one_visitor(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::InvalidInput
+    )
+}
+
+const MOST_CONNECTIONS: usize = 10_000;
+/// For the TLS handshake, or the first bytes of a cleartext connection.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Mostly there is no file descriptor left, and a while later there is.
+const AFTER_ERROR: Duration = Duration::from_millis(100);

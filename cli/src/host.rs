@@ -1,0 +1,37 @@
+//! `adit tunnel run` and `adit config check`.
+
+use std::path::Path;
+
+use adit_host::config;
+use adit_host::generation::Generation;
+use adit_host::plugin::{Engine, EngineSettings};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::{Failure, signals};
+
+/// Runs a host until a signal stops it or the edge refuses it for good.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn run(path: &Path, with_stdin: bool) -> Result<(), Failure> {
+    let (settings, plan) = config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
+    for warning in settings.warnings.iter().chain(&plan.warnings) {
+        warn!("{}: {warning}", path.display());
+    }
+    let stop = CancellationToken::new();
+    let _signals = signals::watch(stop.clone(), with_stdin).map_err(anyhow::Error::from)?;
+    let host = adit_host::Host::build(settings, &plan).await.map_err(Failure::Configuration)?;
+    Ok(host.run(stop).await?)
+}
+
+/// Reads a configuration and builds what it asks for, without serving it.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
+    let (settings, plan) = config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
+    let engine = Engine::new(EngineSettings::default())?;
+    Generation::build(1, &plan, &engine, settings.shards).await.map_err(Failure::Configuration)?;
+    for warning in settings.warnings.iter().chain(&plan.warnings) {
+        println!("warning: {warning}");
+    }
+    println!("{}: good ({} rules, {} plugins)", path.display(), plan.rules.len(), plan.plugins.len());
+    Ok(())
+}

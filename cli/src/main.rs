@@ -1,0 +1,130 @@
+//! The one binary. Parses the command line, sets up logging, and turns outcomes into exit codes:
+//! 0 done, 1 failed while running, 2 bad usage or configuration.
+
+mod credentials;
+mod demo;
+mod edge;
+mod host;
+mod password;
+mod signals;
+mod telemetry;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use telemetry::LogFormat;
+
+/// Tunnels that bring traffic to a private origin.
+///
+/// A host beside your services keeps outbound connections to an edge; visitors reach the edge, and
+/// each of their requests passes a chain of WebAssembly plugins before it reaches a service.
+#[derive(Parser)]
+#[command(name = "adit", version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    /// How log lines look on standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "ADIT_LOG_FORMAT")]
+    log_format: LogFormat,
+    /// What is logged: a level, or directives such as "info,adit_edge=debug"
+    #[arg(long, global = true, default_value = "info", env = "ADIT_LOG")]
+    log: String,
+    /// Stop when standard input ends, for a parent process that may vanish
+    #[arg(long, global = true, hide = true)]
+    stop_with_stdin: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Try it out: an edge, a host, an origin and two plugins on this machine
+    Demo(demo::Arguments),
+    /// The host beside your services
+    #[command(subcommand, arg_required_else_help = true)]
+    Tunnel(Tunnel),
+    /// The edge that visitors reach
+    #[command(subcommand, arg_required_else_help = true)]
+    Edge(Edge),
+    /// Look at a host's configuration without running it
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(Config),
+    /// Hash a password for the basic-auth plugin; the password is read from standard input
+    HashPassword,
+}
+
+#[derive(Subcommand)]
+enum Tunnel {
+    /// Connect to the edge and serve the rules of a configuration file
+    Run {
+        /// The host's configuration (TOML)
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Edge {
+    /// Accept hosts and serve visitors
+    Run {
+        /// The edge's configuration (TOML)
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Make credentials for a new tunnel: a file that both the edge and the host are given
+    Credentials {
+        /// Where to write them; an existing file is never overwritten
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Config {
+    /// Report every mistake, then load and configure every plugin
+    Check {
+        /// The host's configuration (TOML)
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(error) = telemetry::start(arguments.log_format, &arguments.log) {
+        return failed(&error, 2);
+    }
+    let with_stdin = arguments.stop_with_stdin;
+    let outcome = match arguments.command {
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Tunnel(Tunnel::Run { config }) => host::run(&config, with_stdin),
+        Command::Edge(Edge::Run { config }) => edge::run(&config, with_stdin),
+        Command::Edge(Edge::Credentials { output }) => credentials::create(&output),
+        Command::Config(Config::Check { config }) => host::check(&config),
+        Command::HashPassword => password::hash(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(error)) => failed(&error, 2),
+        Err(Failure::Running(error)) => failed(&error, 1),
+    }
+}
+
+/// Why a command did not do what was asked, as scripts must tell it.
+enum Failure {
+    /// What was given is wrong: exit code 2.
+    Configuration(anyhow::Error),
+    /// It was right and went wrong all the same: exit code 1.
+    Running(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Running(error)
+    }
+}
+
+fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("adit: {error:#}");
+    ExitCode::from(code)
+}

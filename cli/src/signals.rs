@@ -1,0 +1,41 @@
+//! What stops a running command: SIGINT or SIGTERM once for a clean stop, twice for an end at once.
+
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+/// The usual exit code of a process that a signal ended: 128 and SIGINT's number.
+const INTERRUPTED: i32 = 130;
+
+/// Cancels `stop` at the first signal and ends the process at the second, as long as the handle lives.
+/// `with_stdin`: the end of standard input is a signal too, so that a parent's end is never missed.
+pub(crate) fn watch(stop: CancellationToken, with_stdin: bool) -> std::io::Result<AbortOnDropHandle<()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        tokio::select! {
+            () = either(&mut interrupt, &mut terminate) => {}
+            () = end_of_stdin(), if with_stdin => {}
+        }
+        info!("stopping; once more ends it at once");
+        stop.cancel();
+        either(&mut interrupt, &mut terminate).await;
+        warn!("ended at once");
+        std::process::exit(INTERRUPTED);
+    })))
+}
+
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+async fn end_of_stdin() {
+    let mut discarded = [0; 64];
+    let mut stdin = tokio::io::stdin();
+    while let Ok(1..) = stdin.read(&mut discarded).await {}
+}

@@ -1,9 +1,9 @@
 //! Reads a TOML document strictly and reports every mistake at once, with its place and a suggestion.
 //!
 //! It knows TOML and places in a text; it does not know any rule of any document: whoever reads one
-//! adds its own rule mistakes to the [`Mistakes`] that [`read`] hands back.
+//! adds its own rule mistakes to the [`Mistakes`] that [`read()`] hands back.
 //!
-//! Read in this order: [`read`], [`Mistakes`], then `outline` (which dotted path a place has),
+//! Read in this order: [`read()`], [`Mistakes`], then `outline` (which dotted path a place has),
 //! `value` (the tree as serde sees it), `refusal` (why serde would not take a value) and `wording`.
 
 mod mistakes;

@@ -110,6 +110,8 @@ fn edges(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Vec<String> {
 /// `host:port`; an IPv6 address stands in brackets.
 fn edge(text: &str) -> Result<String, Wrong> {
     if let Some((_, rest)) = text.split_once("://") {
+        // What a URL holds besides may be a password.
+        let rest = rest.rsplit('@').next().unwrap_or(rest);
         let help = format!("write \"{}\"", rest.trim_end_matches('/'));
         return Err(Wrong::with_help("an edge server is a host and a port, not a URL", help));
     }

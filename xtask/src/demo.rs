@@ -16,7 +16,7 @@ pub(crate) fn start(tree: &Tree, arguments: &[String]) -> Result<()> {
     let toolchain = progress.step("finding a compiler for plugins", || wasm::provide(tree))?;
     progress.step("building the plugins", || plugins::build(tree, &toolchain))?;
     progress.step("building adit", || {
-        child::stream(tree.cargo().args(["build", "--locked", "--package", "adit"]), "")
+        child::stream(tree.cargo().args(["build", "--locked", "--workspace", "--bin", "adit"]), "")
     })?;
     progress.finish("starting the demonstration");
 

@@ -32,7 +32,7 @@ pub enum FailureKind {
     #[error("time limit")]
     Timeout,
     /// As many calls as the plugin may have at once were running, or no instance was free.
-    #[error("too many calls at once")]
+    #[error("no free instance")]
     Busy,
     /// The plugin's answer asked for something that it may not do.
     #[error("{what}")]
@@ -93,9 +93,9 @@ pub enum LoadError {
 
 /// One thing that a plugin does not like about its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{code}: {message}")]
+#[error("{}{message}", place(.code))]
 pub struct ConfigFault {
-    /// The place as a JSON pointer.
+    /// The place as a JSON pointer; empty for the configuration as a whole.
     pub code: String,
     pub message: String,
 }
@@ -136,7 +136,7 @@ impl From<Stop> for Trouble {
             return FailureKind::Busy.into();
         }
         let reason = match error.downcast_ref::<Trap>() {
-            Some(trap) => trap.to_string(),
+            Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
             None => printable(&error.root_cause().to_string(), LONGEST_TEXT).into_owned(),
         };
         let backtrace = error.downcast_ref::<WasmBacktrace>().map(stack).unwrap_or_default();
@@ -144,15 +144,30 @@ impl From<Stop> for Trouble {
     }
 }
 
-/// wasmtime's own rendering, which demangles the names, brought to one line.
+/// wasmtime's own rendering, which demangles the names, brought to one line. A frame that repeats,
+/// as in a recursion, is shown once with its count.
 fn stack(backtrace: &WasmBacktrace) -> String {
     let text = backtrace.to_string();
-    let frames: Vec<&str> = text.lines().skip(1).map(str::trim).collect();
-    printable(&frames.join(" | "), LONGEST_TEXT).into_owned()
+    let mut frames: Vec<(&str, usize)> = Vec::new();
+    for line in text.lines().skip(1) {
+        let frame = line.split_once(':').map_or(line, |(_number, frame)| frame).trim();
+        match frames.last_mut() {
+            Some((last, count)) if *last == frame => *count += 1,
+            _ => frames.push((frame, 1)),
+        }
+    }
+    let shown = frames
+        .into_iter()
+        .map(|(frame, count)| if count == 1 { frame.to_owned() } else { format!("{frame} ({count} times)") });
+    printable(&shown.collect::<Vec<_>>().join(" | "), LONGEST_TEXT).into_owned()
 }
 
 fn trace(backtrace: &str) -> String {
     if backtrace.is_empty() { String::new() } else { format!(" (at {backtrace})") }
+}
+
+fn place(code: &str) -> String {
+    if code.is_empty() { String::new() } else { format!("{code}: ") }
 }
 
 fn list(names: &[String]) -> String {

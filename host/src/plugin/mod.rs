@@ -50,7 +50,7 @@ use failure::Trouble;
 use head::Declared;
 use imports::log::{GuestLog, Ration};
 use meter::Allowance;
-use pool::Pool;
+use pool::{Place, Pool};
 use store::Instance;
 use text::printable;
 
@@ -189,12 +189,7 @@ impl Plugin {
         facts: &Facts<'_>,
         head: &mut request::Parts,
     ) -> Result<RequestStep, Trouble> {
-        self.pool.tally(shard).calls.fetch_add(1, Ordering::Relaxed);
-        let (place, instance) = self.pool.enter(shard).ok_or(FailureKind::Busy)?;
-        let mut instance = match instance {
-            Some(instance) => instance,
-            None => self.instance(shard).await?,
-        };
+        let (place, mut instance) = self.enter(shard).await?;
         let answer = {
             let repaired = self.request_headers.repaired(&head.headers);
             let shown = RequestHead {
@@ -228,12 +223,7 @@ impl Plugin {
         head: &mut response::Parts,
         carry: &[u8],
     ) -> Result<ResponseStep, Trouble> {
-        self.pool.tally(shard).calls.fetch_add(1, Ordering::Relaxed);
-        let (place, instance) = self.pool.enter(shard).ok_or(FailureKind::Busy)?;
-        let mut instance = match instance {
-            Some(instance) => instance,
-            None => self.instance(shard).await?,
-        };
+        let (place, mut instance) = self.enter(shard).await?;
         let answer = {
             let repaired = self.response_headers.repaired(&head.headers);
             let shown = ResponseHead {
@@ -255,6 +245,17 @@ impl Plugin {
             Ok(ResponseAction::Respond(reply)) => Ok(ResponseStep::Respond(Reply::check(reply)?)),
             Err(fault) => Err(FailureKind::fault(&fault.code, &fault.message).into()),
         }
+    }
+
+    /// A place in the shard and an instance for one call.
+    async fn enter(&self, shard: usize) -> Result<(Place<'_>, Instance), Trouble> {
+        self.pool.tally(shard).calls.fetch_add(1, Ordering::Relaxed);
+        let (place, at_rest) = self.pool.enter(shard).ok_or(FailureKind::Busy)?;
+        let instance = match at_rest {
+            Some(instance) => instance,
+            None => self.instance(shard).await?,
+        };
+        Ok((place, instance))
     }
 
     /// Counts a failed call and logs it, once.

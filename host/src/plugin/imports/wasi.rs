@@ -13,6 +13,9 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 use super::super::store::State;
 use super::log::{GuestLog, LONGEST_MESSAGE};
 
+/// Most random bytes that a guest gets at once; the host allocates them.
+const RANDOM_BYTES: u64 = 64 * 1024;
+
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         // Made when a guest first asks for it: most never do.
@@ -22,7 +25,8 @@ impl WasiView for State {
 }
 
 fn context(log: &Arc<GuestLog>) -> WasiCtx {
-    WasiCtx::builder().stdout(Printed(log.clone())).stderr(Printed(log.clone())).build()
+    let printed = || Printed(log.clone());
+    WasiCtx::builder().stdout(printed()).stderr(printed()).max_random_size(RANDOM_BYTES).build()
 }
 
 /// A guest's standard output or error.

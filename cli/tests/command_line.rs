@@ -1,0 +1,89 @@
+//! What scripts rely on: exit codes, which stream says what, files and their modes.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output, Stdio};
+
+fn adit(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_adit"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // A program that does not read its input closes it, which is no failure here.
+    let _ = child.stdin.take().expect("standard input is a pipe").write_all(input.as_bytes());
+    child.wait_with_output().expect("the program ends")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn bad_usage_exits_2_and_says_what_was_wrong_on_standard_error() {
+    for (arguments, said) in [
+        (&["--bogus"][..], "--bogus"),
+        (&["tunnel", "run"], "--config"),
+        (&["tunnel", "run", "--config", "no-such-file.toml"], "no-such-file.toml"),
+        (&["edge", "run", "--config", "no-such-file.toml"], "no-such-file.toml"),
+        (&["config", "check", "no-such-file.toml"], "no-such-file.toml"),
+        (&["edge", "run", "--bogus"], "--bogus"),
+        (&["bogus"], "bogus"),
+        (&["--log", "loud=loudest", "hash-password"], "--log"),
+        (&["demo", "--plugins", "no-such-folder"], "no-such-folder"),
+    ] {
+        let output = adit(arguments, "");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains(said), "{arguments:?}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output_and_exit_0() {
+    for (arguments, said) in [
+        (&["--help"][..], "demo"),
+        (&["tunnel", "run", "--help"], "--config"),
+        (&["edge", "--help"], "credentials"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let output = adit(arguments, "");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(text(&output.stdout).contains(said), "{arguments:?}");
+    }
+}
+
+#[test]
+fn credentials_are_for_their_owner_only_and_never_overwritten() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("demo.json");
+    let arguments = ["edge", "credentials", "--output", file.to_str().expect("a path in UTF-8")];
+    let output = adit(&arguments, "");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let mode = std::fs::metadata(&file).expect("the file is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o400);
+    let before = std::fs::read_to_string(&file).expect("the file can be read");
+    let json: serde_json::Value = serde_json::from_str(&before).expect("the file is JSON");
+    let id = json["TunnelID"].as_str().expect("it has a tunnel id");
+    assert!(text(&output.stdout).contains(id));
+    assert!(!text(&output.stdout).contains(json["TunnelSecret"].as_str().expect("it has a secret")));
+
+    let again = adit(&arguments, "");
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("demo.json"));
+    assert_eq!(std::fs::read_to_string(&file).expect("the file can be read"), before);
+}
+
+#[test]
+fn a_password_is_read_from_standard_input_and_hashed_with_a_salt_of_its_own() {
+    let hash = || text(&adit(&["hash-password"], "correct horse\n").stdout);
+    let (one, other) = (hash(), hash());
+    assert!(one.starts_with("$pbkdf2-sha256$i="), "{one}");
+    assert!(!one.contains("correct horse"));
+    assert_ne!(one, other);
+    let empty = adit(&["hash-password"], "\n");
+    assert_eq!(empty.status.code(), Some(1));
+    assert!(text(&empty.stderr).contains("empty"));
+}

@@ -22,13 +22,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::app::ServerAddress;
 use crate::registry::{Live, Registry};
+use crate::settings;
 
 #[derive(Clone)]
 pub(crate) struct Admin {
     registry: Arc<Registry>,
-    servers: Arc<[ServerAddress]>,
+    servers: Arc<[Arc<settings::Server>]>,
     /// Cancelled when the edge begins to drain.
     draining: CancellationToken,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Admin {
 impl Admin {
     pub(crate) fn new(
         registry: Arc<Registry>,
-        servers: Vec<ServerAddress>,
+        servers: Vec<Arc<settings::Server>>,
         draining: CancellationToken,
     ) -> Self {
         Self { registry, servers: servers.into(), draining }
@@ -117,7 +117,7 @@ impl Admin {
         let servers = self.servers.iter().map(|server| ServerStatus {
             region: server.region.clone(),
             name: server.name.clone(),
-            address: server.address.to_string(),
+            address: server.listen.to_string(),
         });
         let tunnels = self.registry.tunnels().map(|(id, tunnel)| TunnelStatus {
             name: tunnel.name.clone(),

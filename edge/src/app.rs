@@ -103,6 +103,7 @@ impl Edge {
                 shard.https = Some((socket, tls.clone()));
             }
         }
+        let mut bound_servers = Vec::new();
         for server in servers {
             let sockets = bound(server.listen, sockets::udp_sockets(server.listen, count))?;
             let listen = sockets[0].local_addr()?;
@@ -115,6 +116,7 @@ impl Edge {
             for (shard, socket) in shards.iter_mut().zip(sockets) {
                 shard.servers.push((server.clone(), socket));
             }
+            bound_servers.push(server);
         }
 
         let stop = Stop::default();
@@ -123,7 +125,7 @@ impl Edge {
             Some(listen) => {
                 let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
                 addresses.admin = Some(socket.local_addr()?);
-                let admin = Admin::new(registry.clone(), addresses.servers.clone(), stop.visitors.clone());
+                let admin = Admin::new(registry.clone(), bound_servers, stop.visitors.clone());
                 Some((admin, socket))
             }
         };

@@ -325,7 +325,8 @@ mod tests {
 
     #[test]
     fn a_damaged_or_halved_ca_is_an_error_and_is_never_overwritten() {
-        let spoil: [(&str, &dyn Fn(&Path)); 5] = [
+        type Spoil<'a> = (&'static str, &'a dyn Fn(&Path));
+        let spoil: [Spoil<'_>; 5] = [
             ("is damaged", &|folder| fs::write(folder.join(CA_CERTIFICATE), "rubbish").unwrap()),
             ("is damaged", &|folder| fs::write(folder.join(CA_KEY), "rubbish").unwrap()),
             ("does not; bring it back", &|folder| fs::remove_file(folder.join(CA_KEY)).unwrap()),

@@ -9,25 +9,24 @@ mod websocket;
 use std::pin::pin;
 use std::time::Duration;
 
-use adit_protocol::stream::{Answer, Connect, DecodeError};
-use bytes::BytesMut;
+use adit_protocol::stream::{Answer, Connect, DecodeError, EncodeError};
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
-use quinn::{ReadError, RecvStream, SendStream};
+use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use crate::activity::Busy;
 use crate::headers;
-use crate::pages::Problem;
 use crate::ray::Ray;
 use crate::registry::{Slot, Tunnel};
-use crate::visitor::Busy;
 
 pub(crate) use body::Body;
 use body::{OriginBody, Upload};
@@ -51,61 +50,88 @@ pub(crate) struct Place<'a> {
     pub(crate) tasks: &'a TaskTracker,
 }
 
+/// Why there is no answer of an origin.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    #[error("no host of the tunnel is connected")]
+    NoConnection,
+    #[error("the head cannot cross: {0}")]
+    Head(#[source] EncodeError),
+    #[error("every connection is at its limit of streams")]
+    Busy,
+    #[error("the host did not take the request: {0}")]
+    Write(#[source] WriteError),
+    #[error("the host broke off before its answer: {0}")]
+    Read(#[source] ReadError),
+    #[error("the host ended the stream without an answer")]
+    Ended,
+    #[error("the host's answer is not readable: {0}")]
+    Decode(#[source] DecodeError),
+    #[error("the host refused: {0}")]
+    Refused(String),
+    #[error("no answer in time")]
+    Late,
+    #[error("the host took no more of the request")]
+    Stalled,
+    #[error("the visitor's body broke off")]
+    Visitor,
+}
+
 /// Carries one request over `tunnel`. Dropped midway it cancels the request at the origin.
 pub(crate) async fn forward(
     tunnel: &Tunnel,
     order: Order,
     place: &Place<'_>,
-) -> Result<Response<Body>, Problem> {
+) -> Result<Response<Body>, Failure> {
     let Order { request, body, upgrade, busy } = order;
     let is_head = request.method() == http::Method::HEAD;
     let connect = if upgrade.is_some() { Connect::WebSocket(request) } else { Connect::Http(request) };
-    let opened = match connect.encode() {
-        Ok(head) => open(tunnel, place).await.map(|opened| (head, opened)),
-        Err(error) => {
-            // Everything else that `encode` refuses was refused before.
-            debug!(ray = place.ray.as_str(), %error, "request head not sent");
-            Err(Problem::HeadTooLong)
-        }
+    let begun = match connect.encode() {
+        Ok(head) => begin(tunnel, head, place).await,
+        Err(error) => Err(Failure::Head(error)),
     };
-    let (head, Opened { send, recv, slot }) = match opened {
-        Ok(opened) => opened,
-        Err(problem) => {
+    let Begun { mut up, mut down, slot } = match begun {
+        Ok(begun) => begun,
+        Err(failure) => {
             place.tasks.spawn(upload::linger(body));
-            return Err(problem);
+            return Err(failure);
         }
     };
-    let mut up = Upstream::new(send);
-    let mut down = Downstream::new(recv);
-
-    if upgrade.is_some() || body.is_end_stream() {
-        let sent = async {
-            up.write(head).await.map_err(Failure::Write)?;
-            if upgrade.is_none() {
-                up.finish();
-            }
-            answer(&mut down).await
-        };
-        let answer = in_time(sent).await.map_err(|failure| failure.problem(place.ray))?;
-        if let (Some(upgrade), Some(response)) = (upgrade, switched(&answer)) {
-            let mut response = response;
-            headers::for_visitor(response.headers_mut(), place.ray);
-            websocket::announce(response.headers_mut());
-            place.tasks.spawn(websocket::carry(upgrade, up, down, slot, busy));
-            return Ok(response);
+    let Some(upgrade) = upgrade else {
+        if body.is_end_stream() {
+            up.finish();
+            let answer = in_time(answer(&mut down)).await?;
+            return respond(answer, Exchange { down, slot, upload: None, is_head, busy }, place).await;
         }
+        return upload(up, body, Exchange { down, slot, upload: None, is_head, busy }, place).await;
+    };
+    let answer = in_time(answer(&mut down)).await?;
+    let Some(mut response) = switched(&answer) else {
         return respond(answer, Exchange { down, slot, upload: None, is_head, busy }, place).await;
-    }
+    };
+    headers::for_visitor(response.headers_mut(), place.ray);
+    websocket::announce(response.headers_mut());
+    place.tasks.spawn(websocket::carry(upgrade, up, down, slot, busy));
+    Ok(response)
+}
 
+/// Sends the visitor's body and waits for the answer at the same time: an origin may answer before
+/// it has read everything.
+async fn upload(
+    up: Upstream,
+    body: Incoming,
+    mut exchange: Exchange,
+    place: &Place<'_>,
+) -> Result<Response<Body>, Failure> {
     let (brake, braked) = oneshot::channel();
-    let mut upload = Box::pin(upload::run(up, head, body, braked, place.tasks.clone()));
-    let (answer, ended) = {
-        let mut answered = pin!(answer(&mut down));
+    let mut sending = Box::pin(upload::run(up, body, braked, place.tasks.clone()));
+    let (answer, is_sent) = {
+        let mut answered = pin!(answer(&mut exchange.down));
         tokio::select! {
             // An answer that is there counts, whatever became of the upload.
             biased;
             answer = &mut answered => (answer, false),
-            end = &mut upload => match end {
+            end = &mut sending => match end {
                 UploadEnd::Finished | UploadEnd::NotWanted => (in_time(answered).await, true),
                 UploadEnd::VisitorFailed => (Err(Failure::Visitor), true),
                 UploadEnd::HostFailed => (Err(Failure::Stalled), true),
@@ -113,74 +139,61 @@ pub(crate) async fn forward(
         }
     };
     // Most uploads are over before the answer and never become a task.
-    let upload = (!ended).then(|| Upload { end: place.tasks.spawn(upload), brake });
+    exchange.upload = (!is_sent).then(|| Upload { end: place.tasks.spawn(sending), brake });
     match answer {
-        Ok(answer) => respond(answer, Exchange { down, slot, upload, is_head, busy }, place).await,
+        Ok(answer) => respond(answer, exchange, place).await,
         Err(failure) => {
-            if let Some(upload) = upload {
-                upload.release();
-            }
-            Err(failure.problem(place.ray))
+            exchange.release();
+            Err(failure)
         }
     }
 }
 
-struct Opened {
-    send: SendStream,
-    recv: RecvStream,
+/// A stream on which the head of the request was written.
+struct Begun {
+    up: Upstream,
+    down: Downstream,
     slot: Slot,
 }
 
-/// Opens a stream on the best connection that takes one at once; if all are at their limit of
-/// streams, waits for the best of them. Nothing of the request has been sent before this succeeds, so
-/// trying another connection is always safe.
-async fn open(tunnel: &Tunnel, place: &Place<'_>) -> Result<Opened, Problem> {
+/// Sends the head on the best connection that takes a stream at once; if all are at their limit,
+/// waits for the best of them. A connection that turns out to be lost before it took the head has
+/// sent nothing of it, so trying another one is always safe.
+async fn begin(tunnel: &Tunnel, head: Bytes, place: &Place<'_>) -> Result<Begun, Failure> {
     let mut busy = None;
     for live in tunnel.choices(place.shard) {
         let Some(slot) = live.begin() else { continue };
         match live.link.open_bi().now_or_never() {
-            Some(Ok((send, recv))) => return Ok(Opened { send, recv, slot }),
-            Some(Err(error)) => debug!(ray = place.ray.as_str(), %error, "connection cannot take a request"),
+            Some(Ok(streams)) => match write_head(streams, slot, &head).await {
+                Err(Failure::Write(WriteError::ConnectionLost(error))) => {
+                    debug!(ray = place.ray.as_str(), %error, "trying another connection");
+                }
+                begun => return begun,
+            },
+            Some(Err(error)) => debug!(ray = place.ray.as_str(), %error, "trying another connection"),
             None => {
                 busy.get_or_insert((live, slot));
             }
         }
     }
-    let Some((live, slot)) = busy else { return Err(Problem::NoConnection) };
+    let Some((live, slot)) = busy else { return Err(Failure::NoConnection) };
     match timeout(STREAM_CREDIT, live.link.open_bi()).await {
-        Ok(Ok((send, recv))) => Ok(Opened { send, recv, slot }),
-        Ok(Err(_)) => Err(Problem::NoConnection),
-        Err(_) => Err(Problem::OriginTimeout),
+        Ok(Ok(streams)) => write_head(streams, slot, &head).await,
+        Ok(Err(_)) => Err(Failure::NoConnection),
+        Err(_) => Err(Failure::Busy),
     }
 }
 
-/// Why there is no answer. For the log; a visitor sees the problem it becomes.
-#[derive(Debug, Error)]
-enum Failure {
-    #[error("the host did not take the request: {0}")]
-    Write(#[source] quinn::WriteError),
-    #[error("the host broke off before its answer: {0}")]
-    Read(#[source] ReadError),
-    #[error("the host ended the stream without an answer")]
-    Ended,
-    #[error("the host's answer is not readable: {0}")]
-    Decode(#[source] DecodeError),
-    #[error("no answer in time")]
-    Late,
-    #[error("the host took no more of the upload")]
-    Stalled,
-    #[error("the visitor's body broke off")]
-    Visitor,
-}
-
-impl Failure {
-    fn problem(self, ray: &Ray) -> Problem {
-        debug!(ray = ray.as_str(), reason = %self, "request failed");
-        match self {
-            Self::Late | Self::Stalled => Problem::OriginTimeout,
-            Self::Write(_) | Self::Read(_) | Self::Ended | Self::Decode(_) => Problem::OriginFailed,
-            Self::Visitor => Problem::BadRequest(headers::Unacceptable::BrokenBody),
-        }
+async fn write_head(
+    (send, recv): (SendStream, RecvStream),
+    slot: Slot,
+    head: &Bytes,
+) -> Result<Begun, Failure> {
+    let (mut up, down) = (Upstream::new(send), Downstream::new(recv));
+    match timeout(STREAM_CREDIT, up.write(head.clone())).await {
+        Ok(Ok(())) => Ok(Begun { up, down, slot }),
+        Ok(Err(error)) => Err(Failure::Write(error)),
+        Err(_) => Err(Failure::Stalled),
     }
 }
 
@@ -194,6 +207,7 @@ async fn answer(down: &mut Downstream) -> Result<Answer, Failure> {
     loop {
         let chunk = down.read().await.map_err(Failure::Read)?.ok_or(Failure::Ended)?;
         buffered.extend_from_slice(&chunk);
+        // The decoder refuses a head that is longer than the protocol allows.
         if let Some(answer) = Answer::decode(&mut buffered).map_err(Failure::Decode)? {
             down.unread(buffered.freeze());
             return Ok(answer);
@@ -210,44 +224,55 @@ struct Exchange {
     busy: Busy,
 }
 
-async fn respond(answer: Answer, exchange: Exchange, place: &Place<'_>) -> Result<Response<Body>, Problem> {
-    let Exchange { mut down, slot, upload, is_head, busy } = exchange;
-    let checked = match answer {
-        Answer::Http(response) if response.status().is_informational() => {
-            Err("a status below 200".to_owned())
+impl Exchange {
+    /// No body follows: an upload that is still going on is of no use.
+    fn release(&mut self) {
+        if let Some(upload) = self.upload.take() {
+            upload.release();
         }
-        Answer::Http(response) => match length(response.headers()) {
-            Ok(length) => Ok((response, length)),
-            Err(reason) => Err(reason.to_owned()),
-        },
-        Answer::Accepted => Err("the answer to a TCP stream".to_owned()),
-        Answer::Refused { reason, .. } => Err(reason),
-    };
-    let (response, left) = match checked {
-        Ok(checked) => checked,
+    }
+}
+
+async fn respond(
+    answer: Answer,
+    mut exchange: Exchange,
+    place: &Place<'_>,
+) -> Result<Response<Body>, Failure> {
+    let (response, left) = match accepted(answer) {
+        Ok(accepted) => accepted,
         Err(reason) => {
-            debug!(ray = place.ray.as_str(), reason, "host refused the request");
-            if let Some(upload) = upload {
-                upload.release();
-            }
-            return Err(Problem::OriginFailed);
+            exchange.release();
+            return Err(Failure::Refused(reason));
         }
     };
     let (mut parts, ()) = response.into_parts();
     headers::for_visitor(&mut parts.headers, place.ray);
-    let has_body =
-        !is_head && parts.status != StatusCode::NO_CONTENT && parts.status != StatusCode::NOT_MODIFIED;
-    let body = if has_body && left != Some(0) {
-        Body::origin(OriginBody { down, left, upload, _slot: slot })
-    } else {
-        if let Some(upload) = upload {
-            upload.release();
-        }
+    let is_bodiless =
+        exchange.is_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if is_bodiless || left == Some(0) {
+        exchange.release();
         // The end is on its way; without it in sight the host would hear of a visitor that left.
-        let _ = timeout(END_OF_NOTHING, down.read()).await;
-        Body::empty()
-    };
+        let _ = timeout(END_OF_NOTHING, exchange.down.read()).await;
+        return Ok(Response::from_parts(parts, Body::empty().keeping(exchange.busy)));
+    }
+    let Exchange { down, slot, upload, busy, is_head: _ } = exchange;
+    let body = Body::origin(OriginBody { down, left, upload, _slot: slot });
     Ok(Response::from_parts(parts, body.keeping(busy)))
+}
+
+/// The answer of an origin with the length of its body, or why it cannot be passed on.
+fn accepted(answer: Answer) -> Result<(Response<()>, Option<u64>), String> {
+    match answer {
+        Answer::Http(response) if response.status().is_informational() => {
+            Err(format!("status {} is no answer", response.status()))
+        }
+        Answer::Http(response) => {
+            let length = length(response.headers())?;
+            Ok((response, length))
+        }
+        Answer::Accepted => Err("it answered as if to a TCP stream".to_owned()),
+        Answer::Refused { reason, .. } => Err(reason),
+    }
 }
 
 /// What `Content-Length` announces. More than one value means somebody disagrees with somebody
@@ -280,6 +305,7 @@ fn switched(answer: &Answer) -> Option<Response<Body>> {
 
 /// As long as Cloudflare waits, about: from the end of the upload to the head of the answer.
 const ANSWER: Duration = Duration::from_secs(100);
-/// How long a request waits for a stream on connections that are all at their limit.
+/// How long a request waits for a stream on connections that are all at their limit, and for its
+/// head to be taken.
 const STREAM_CREDIT: Duration = Duration::from_secs(10);
 const END_OF_NOTHING: Duration = Duration::from_millis(250);

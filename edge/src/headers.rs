@@ -24,12 +24,13 @@ pub(crate) struct Facts<'a> {
     pub(crate) ray: &'a Ray,
 }
 
-/// How a request body ends, as far as its head says.
+/// How long a request body is, as the HTTP library understood the head. What crosses to the origin
+/// is made from this and never from what the head said, which may say it twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Upload {
     None,
-    /// There is a body; `Content-Length` says how long it is, if it is there.
-    Some,
+    Sized(u64),
+    Chunked,
 }
 
 /// A request that means two things, or none.
@@ -45,8 +46,6 @@ pub(crate) enum Unacceptable {
     HostsDiffer,
     #[error("the address of the request is not a path")]
     NoPath,
-    #[error("the body of the request broke off")]
-    BrokenBody,
 }
 
 /// The host that the visitor asks for. Routing and what the origin is told both come from this one
@@ -97,7 +96,7 @@ pub(crate) fn for_origin(
         Some(path) if path.as_str().starts_with('/') => path,
         None => PathAndQuery::from_static("/"),
         Some(path) if path.as_str().starts_with('?') => {
-            PathAndQuery::try_from(format!("/{path}")).map_err(|_| Unacceptable::NoPath)?
+            PathAndQuery::try_from(format!("/{}", path.as_str())).map_err(|_| Unacceptable::NoPath)?
         }
         Some(_) => return Err(Unacceptable::NoPath),
     };
@@ -111,13 +110,7 @@ pub(crate) fn for_origin(
     headers.remove(EXPECT);
     join_cookies(&mut headers);
     add_facts(&mut headers, &scheme, facts);
-    match upload {
-        // wire.md 4.3: a body without either of the two headers is lost.
-        Upload::Some if !headers.contains_key(CONTENT_LENGTH) => {
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        Upload::Some | Upload::None => {}
-    }
+    frame(&mut headers, upload);
 
     let mut target = http::uri::Parts::default();
     target.scheme = Some(scheme);
@@ -197,6 +190,20 @@ fn join_cookies(headers: &mut HeaderMap) {
     let joined = cookies.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
     let joined = HeaderValue::from_bytes(&joined).expect("values joined by `; ` are a header value");
     cookies.insert(joined);
+}
+
+/// wire.md 4.3: a body without either of the two headers is lost.
+fn frame(headers: &mut HeaderMap, upload: Upload) {
+    match upload {
+        // Zero is worth saying, but only where the visitor said it.
+        Upload::None if !headers.contains_key(CONTENT_LENGTH) => {}
+        Upload::None => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(0))),
+        Upload::Sized(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        Upload::Chunked => {
+            headers.remove(CONTENT_LENGTH);
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
 }
 
 fn add_facts(headers: &mut HeaderMap, scheme: &Scheme, facts: &Facts<'_>) {

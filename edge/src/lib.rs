@@ -10,6 +10,7 @@
 //! connections), `tunnel` (how a connection becomes live). `headers` and `pages` are the only places
 //! that decide what a visitor may say about itself and what an error looks like.
 
+mod activity;
 mod admin;
 mod app;
 mod certificates;

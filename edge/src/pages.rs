@@ -9,7 +9,6 @@ use http::header::{
 use http::{Method, Response, StatusCode};
 use serde::Serialize;
 
-use crate::forward::Body;
 use crate::headers::{CF_RAY, Unacceptable};
 use crate::ray::Ray;
 
@@ -25,6 +24,8 @@ pub(crate) enum Problem {
     Method,
     /// 431: the head is longer than the wire allows.
     HeadTooLong,
+    /// 400: the body of the request broke off.
+    BrokenBody,
     /// 502: the host or its origin failed before there was an answer.
     OriginFailed,
     /// 504: no head of an answer in time.
@@ -47,7 +48,7 @@ impl Wanted {
 }
 
 /// The answer to a request that has this problem.
-pub(crate) fn page(problem: Problem, wanted: Wanted, ray: &Ray) -> Response<Body> {
+pub(crate) fn page(problem: Problem, wanted: Wanted, ray: &Ray) -> Response<Bytes> {
     let status = problem.status();
     let message = problem.message();
     let (text, content_type) = if wanted.json {
@@ -64,7 +65,7 @@ pub(crate) fn page(problem: Problem, wanted: Wanted, ray: &Ray) -> Response<Body
         (html(problem, status, &message, ray), "text/html; charset=utf-8")
     };
     let length = HeaderValue::from(text.len());
-    let mut response = Response::new(if wanted.head { Body::empty() } else { Body::text(Bytes::from(text)) });
+    let mut response = Response::new(if wanted.head { Bytes::new() } else { Bytes::from(text) });
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, length);
@@ -81,7 +82,7 @@ pub(crate) fn page(problem: Problem, wanted: Wanted, ray: &Ray) -> Response<Body
 impl Problem {
     fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::UnknownHost => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -99,6 +100,7 @@ impl Problem {
             | Self::UnknownHost
             | Self::Method
             | Self::HeadTooLong
+            | Self::BrokenBody
             | Self::OriginFailed
             | Self::OriginTimeout => None,
         }
@@ -107,7 +109,7 @@ impl Problem {
     /// For programs: one word that stays the same.
     fn word(self) -> &'static str {
         match self {
-            Self::BadRequest(_) => "bad-request",
+            Self::BadRequest(_) | Self::BrokenBody => "bad-request",
             Self::UnknownHost => "unknown-host",
             Self::Method => "method-not-allowed",
             Self::HeadTooLong => "head-too-long",
@@ -119,7 +121,7 @@ impl Problem {
 
     fn title(self) -> &'static str {
         match self {
-            Self::BadRequest(_) => "Bad request",
+            Self::BadRequest(_) | Self::BrokenBody => "Bad request",
             Self::UnknownHost => "Unknown host name",
             Self::Method => "Method not allowed",
             Self::HeadTooLong => "Request head too long",
@@ -135,6 +137,7 @@ impl Problem {
             Self::UnknownHost => "no tunnel is configured for this host name",
             Self::Method => "this method does not go through a tunnel",
             Self::HeadTooLong => "the headers of the request are longer than the tunnel carries",
+            Self::BrokenBody => "the body of the request broke off",
             Self::OriginFailed => "the service behind the tunnel could not be reached or broke off",
             Self::OriginTimeout => "the service behind the tunnel did not answer in time",
             Self::NoConnection => "error 1033: no host of this tunnel is connected",
@@ -210,16 +213,15 @@ fn weight(parameter: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
-
     use super::*;
     use crate::ray::Rays;
 
-    const ALL: [Problem; 7] = [
+    const ALL: [Problem; 8] = [
         Problem::BadRequest(Unacceptable::NoHost),
         Problem::UnknownHost,
         Problem::Method,
         Problem::HeadTooLong,
+        Problem::BrokenBody,
         Problem::OriginFailed,
         Problem::OriginTimeout,
         Problem::NoConnection,
@@ -231,9 +233,8 @@ mod tests {
         Wanted::of(&method, &headers)
     }
 
-    fn text(response: Response<Body>) -> String {
-        let collected = futures_util::FutureExt::now_or_never(response.into_body().collect());
-        String::from_utf8(collected.unwrap().unwrap().to_bytes().to_vec()).unwrap()
+    fn text(response: Response<Bytes>) -> String {
+        String::from_utf8(response.into_body().to_vec()).unwrap()
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use adit_document::{Mistakes, Spanned};
 use adit_protocol::credentials::Credentials;
@@ -350,8 +349,6 @@ impl Rules<'_> {
     }
 }
 
-/// How long requests may take to finish when the edge stops.
-pub(crate) const GRACE: Duration = Duration::from_secs(10);
 /// Where the development CA lives when the document does not say.
 const DATA_DIR: &str = "edge-data";
 const LONGEST_WORD: usize = 64;

@@ -1,9 +1,12 @@
 //! A shard: one thread with its own runtime, visitor listeners and QUIC endpoints. What arrives on a
 //! shard stays on it, as long as the tunnel has a connection there; shards share only the registry.
+//! The system deals packets to shards by the addresses of both ends, so a connector whose address
+//! changes ends up at a stranger and has to connect anew.
 //! Knows how its parts start and stop; does not know what they do.
 
 use std::net;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -117,7 +120,7 @@ impl Shard {
             }
         }
         visitors.close();
-        if timeout(settings::GRACE, visitors.wait()).await.is_err() {
+        if timeout(GRACE, visitors.wait()).await.is_err() {
             info!(shard = self.index, visitors = visitors.len(), "visitors cut: the grace period is over");
         }
         let _ = milestones.send(Milestone::VisitorsGone).await;
@@ -128,5 +131,7 @@ impl Shard {
     }
 }
 
+/// How long requests may take to finish when the edge stops.
+const GRACE: Duration = Duration::from_secs(10);
 /// More than this many threads per address bring nothing that was measured.
 const MOST_SHARDS: usize = 8;

@@ -7,7 +7,6 @@ mod names;
 mod preface;
 mod service;
 
-pub(crate) use connection::Busy;
 pub(crate) use listener::Listener;
 pub(crate) use names::{HostName, HostNames};
 pub(crate) use service::Service;

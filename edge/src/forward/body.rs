@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 use super::stream::{Downstream, broken};
 use super::upload::{Brake, UploadEnd};
+use crate::activity::Busy;
 use crate::registry::Slot;
-use crate::visitor::Busy;
 
 /// Body of every answer to a visitor. Dropping it before its end cancels the request at the origin.
 pub(crate) struct Body {

@@ -32,16 +32,15 @@ pub(super) enum Brake {
     AnswerIsWhole,
 }
 
-/// Sends the head, then the body chunk by chunk. Dropped midway it resets the stream.
+/// Sends the body chunk by chunk. Dropped midway it resets the stream.
 pub(super) async fn run(
     mut up: Upstream,
-    head: Bytes,
     mut body: Incoming,
     mut brake: oneshot::Receiver<Brake>,
     tasks: TaskTracker,
 ) -> UploadEnd {
     let end = tokio::select! {
-        end = pump(&mut up, head, &mut body) => end,
+        end = pump(&mut up, &mut body) => end,
         cause = &mut brake => match cause {
             Ok(Brake::AnswerIsWhole) => UploadEnd::NotWanted,
             Err(_) => UploadEnd::VisitorFailed,
@@ -54,10 +53,7 @@ pub(super) async fn run(
     end
 }
 
-async fn pump(up: &mut Upstream, head: Bytes, body: &mut Incoming) -> UploadEnd {
-    if let Err(end) = write(up, head).await {
-        return end;
-    }
+async fn pump(up: &mut Upstream, body: &mut Incoming) -> UploadEnd {
     loop {
         match body.frame().await {
             None => {

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::stream::{Downstream, Upstream, broken};
+use crate::activity::Busy;
 use crate::registry::Slot;
-use crate::visitor::Busy;
 
 /// Puts back the headers of this hop, which end at the edge (wire.md 4.3, websocket).
 pub(super) fn announce(headers: &mut HeaderMap) {

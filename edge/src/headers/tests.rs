@@ -103,22 +103,24 @@ fn hop_by_hop_headers_stay_on_their_hop_and_others_pass() {
 }
 
 #[test]
-fn a_body_without_length_is_announced_as_chunked() {
-    for (length, upload, chunked) in [
-        (None, Upload::Some, true),
-        (Some("5"), Upload::Some, false),
-        (None, Upload::None, false),
-        (Some("0"), Upload::None, false),
+fn the_length_of_a_body_is_said_once_or_it_is_chunked() {
+    for (said, upload, length, chunked) in [
+        (vec![], Upload::Chunked, None, true),
+        (vec!["5"], Upload::Chunked, None, true),
+        (vec!["5"], Upload::Sized(5), Some("5"), false),
+        (vec!["5", "5"], Upload::Sized(5), Some("5"), false),
+        (vec![], Upload::None, None, false),
+        (vec!["0"], Upload::None, Some("0"), false),
     ] {
-        let request =
-            length.into_iter().fold(get(), |request, length| request.header(CONTENT_LENGTH, length));
-        let request = crossing(request, upload);
-        assert_eq!(request.headers().contains_key(TRANSFER_ENCODING), chunked, "{length:?} {upload:?}");
-        assert_eq!(request.headers().contains_key(CONTENT_LENGTH), length.is_some());
+        let request = said.iter().fold(get(), |request, length| request.header(CONTENT_LENGTH, *length));
+        let request = crossing(request.header(TRANSFER_ENCODING, "gzip"), upload);
+        let headers = request.headers();
+        assert_eq!(headers.get(TRANSFER_ENCODING).is_some(), chunked, "{said:?} {upload:?}");
+        assert_eq!(headers.get_all(CONTENT_LENGTH).iter().collect::<Vec<_>>(), length.as_slice());
     }
-    // A visitor that has its own length cut off has a body without length.
+    // Also for a visitor that would have its length cut off.
     let cut = get().header(CONTENT_LENGTH, "5").header(CONNECTION, "content-length");
-    assert!(crossing(cut, Upload::Some).headers().contains_key(TRANSFER_ENCODING));
+    assert_eq!(crossing(cut, Upload::Sized(5)).headers()[CONTENT_LENGTH], "5");
 }
 
 #[test]

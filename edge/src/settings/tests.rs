@@ -60,7 +60,10 @@ fn every_mistake_has_its_place_and_its_words() {
         (whole("[visitor]\n"), vec!["edge.toml:10:", "unknown key `visitor`", "did you mean `visitors`"]),
         (whole("[admin]\n"), vec!["`listen` is missing"]),
         (whole("[admin]\nlisten = 8080\n"), vec!["edge.toml:11:10:", "expected a string"]),
-        (whole("[admin]\nlisten = \"localhost:80\"\n"), vec!["edge.toml:11:10:", "`localhost:80` is not an address"]),
+        (
+            whole("[admin]\nlisten = \"localhost:80\"\n"),
+            vec!["edge.toml:11:10:", "`localhost:80` is not an address"],
+        ),
         (whole("[admin]\nlisten = \"127.0.0.1\"\n"), vec!["is not an address", "IP and port"]),
         (format!("[visitors]\n{SERVER}{TUNNEL}"), vec!["edge.toml:1:", "no address for visitors"]),
         (
@@ -72,7 +75,9 @@ fn every_mistake_has_its_place_and_its_words() {
             vec!["edge.toml:3:", "a certificate without `private-key`"],
         ),
         (
-            format!("[visitors]\nhttps = \"127.0.0.1:0\"\ncertificate = \"c.pem\"\nprivate-key = \"k.pem\"\n{SERVER}{TUNNEL}"),
+            format!(
+                "[visitors]\nhttps = \"127.0.0.1:0\"\ncertificate = \"c.pem\"\nprivate-key = \"k.pem\"\n{SERVER}{TUNNEL}"
+            ),
             vec!["edge.toml:3:", "c.pem", "edge.toml:4:", "k.pem"],
         ),
         (
@@ -84,21 +89,41 @@ fn every_mistake_has_its_place_and_its_words() {
             vec!["edge.toml:4:10:", "`a b` cannot be a name here"],
         ),
         (
-            whole("[[server]]\nregion = \"east\"\nlisten = \"127.0.0.1:7844\"\n[[server]]\nregion = \"east\"\nlisten = \"127.0.0.1:7844\"\n"),
+            whole(
+                "[[server]]\nregion = \"east\"\nlisten = \"127.0.0.1:7844\"\n[[server]]\nregion = \"east\"\nlisten = \"127.0.0.1:7844\"\n",
+            ),
             vec!["127.0.0.1:7844 is already taken by a server"],
         ),
-        (format!("{VISITORS}{SERVER}{TUNNEL}{TUNNEL}"), vec!["this tunnel name is used twice", "this tunnel id is used twice", "this host name is used twice"]),
         (
-            format!("{VISITORS}{SERVER}[[tunnel]]\nname = \"demo\"\ncredentials-file = \"none.json\"\nhostnames = []\n"),
+            format!("{VISITORS}{SERVER}{TUNNEL}{TUNNEL}"),
+            vec![
+                "this tunnel name is used twice",
+                "this tunnel id is used twice",
+                "this host name is used twice",
+            ],
+        ),
+        (
+            format!(
+                "{VISITORS}{SERVER}[[tunnel]]\nname = \"demo\"\ncredentials-file = \"none.json\"\nhostnames = []\n"
+            ),
             vec!["edge.toml:8:20:", "none.json", "No such file"],
         ),
         (
-            format!("{VISITORS}{SERVER}[[tunnel]]\nname = \"demo\"\ncredentials-file = \"bad.json\"\nhostnames = []\n"),
+            format!(
+                "{VISITORS}{SERVER}[[tunnel]]\nname = \"demo\"\ncredentials-file = \"bad.json\"\nhostnames = []\n"
+            ),
             vec!["edge.toml:8:20:", "bad.json", "not the JSON of credentials"],
         ),
         (
-            format!("{VISITORS}{SERVER}[[tunnel]]\nname = \"demo\"\ncredential-file = \"demo.json\"\nhostnames = [\"a:1\"]\n"),
-            vec!["edge.toml:8:", "did you mean `credentials-file`", "edge.toml:9:14:", "`a:1` is no host name"],
+            format!(
+                "{VISITORS}{SERVER}[[tunnel]]\nname = \"demo\"\ncredential-file = \"demo.json\"\nhostnames = [\"a:1\"]\n"
+            ),
+            vec![
+                "edge.toml:8:",
+                "did you mean `credentials-file`",
+                "edge.toml:9:14:",
+                "`a:1` is no host name",
+            ],
         ),
         (
             format!("{VISITORS}{SERVER}[[tunnel]]\n"),
@@ -124,7 +149,12 @@ fn no_part_is_blamed_for_the_mistake_of_another() {
         (format!("visitors = 7\n{SERVER}{TUNNEL}"), 1),
         (format!("{VISITORS}server = 7\n{TUNNEL}"), 2),
         (format!("server = 7\n{VISITORS}{TUNNEL}"), 1),
-        (format!("{VISITORS}{SERVER}[[tunnel]]\nname = 7\ncredentials-file = \"demo.json\"\nhostnames = []\n"), 1),
+        (
+            format!(
+                "{VISITORS}{SERVER}[[tunnel]]\nname = 7\ncredentials-file = \"demo.json\"\nhostnames = []\n"
+            ),
+            1,
+        ),
     ] {
         let Err(mistakes) = parse(&folder, &text) else { panic!("accepted:\n{text}") };
         assert_eq!(mistakes.len(), count, "{mistakes}\nof:\n{text}");

@@ -2,70 +2,17 @@
 //! or when the edge stops. Knows hyper; does not know what a request means.
 
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::preface::Protocol;
 use super::service::{Handler, Service};
-
-/// What all requests of one connection share.
-pub(crate) struct Activity {
-    requests: AtomicUsize,
-    began: Instant,
-    /// Milliseconds from `began` to the end of the last request.
-    ended: AtomicU64,
-    /// Held as long as anything of the connection lives, a WebSocket made of it included.
-    _permit: OwnedSemaphorePermit,
-}
-
-/// A request under way: as long as it lives, its connection is not idle.
-pub(crate) struct Busy(Arc<Activity>);
-
-impl Activity {
-    pub(super) fn new(permit: OwnedSemaphorePermit) -> Arc<Self> {
-        Arc::new(Self {
-            requests: AtomicUsize::new(0),
-            began: Instant::now(),
-            ended: AtomicU64::new(0),
-            _permit: permit,
-        })
-    }
-
-    pub(super) fn begin(self: &Arc<Self>) -> Busy {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        Busy(self.clone())
-    }
-
-    /// Waits until there was no request for the whole of [`IDLE`].
-    async fn idle(&self) {
-        loop {
-            let ended = self.ended.load(Ordering::Relaxed);
-            let is_busy = self.requests.load(Ordering::Relaxed) > 0;
-            let from = if is_busy { Instant::now() } else { self.began + Duration::from_millis(ended) };
-            if !is_busy && from.elapsed() >= IDLE {
-                return;
-            }
-            sleep_until(from + IDLE).await;
-        }
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let ended = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.ended.store(ended, Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+use crate::activity::Activity;
 
 /// Serves requests on `stream` until either side ends it. After `stop` the requests under way are
 /// finished and no others begin.
@@ -97,16 +44,20 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     stop: &CancellationToken,
 ) {
     let mut connection = pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
+    let ended = tokio::select! {
+        result = connection.as_mut() => Some(result),
+        () = stop.cancelled() => None,
+        () = activity.quiet(IDLE) => None,
+    };
+    let result = match ended {
+        Some(result) => result,
+        None => {
             finish(connection.as_mut());
-            // Who stops us also says how long this may take.
-            connection.await
-        }
-        () = activity.idle() => {
-            finish(connection.as_mut());
-            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+            // Requests under way may take as long as whoever stops us allows; half a head may not.
+            tokio::select! {
+                result = connection => result,
+                () = activity.quiet(FAREWELL) => Ok(()),
+            }
         }
     };
     if let Err(error) = result {
@@ -153,4 +104,5 @@ const HTTP2_PING: Duration = Duration::from_secs(30);
 const HTTP2_PONG: Duration = Duration::from_secs(10);
 /// A connection without requests is ended after this.
 const IDLE: Duration = Duration::from_secs(75);
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a connection without requests may take to end.
+const FAREWELL: Duration = Duration::from_secs(1);

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::connection::{self, Activity};
+use super::connection;
 use super::preface::{self, Protocol};
 use super::service::{Handler, Service};
+use crate::activity::Activity;
 
 /// One public address on one shard.
 pub(crate) struct Listener {

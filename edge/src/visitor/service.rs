@@ -10,9 +10,9 @@ use hyper::body::{Body as _, Incoming};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::connection::{Activity, Busy};
 use super::names::HostNames;
-use crate::forward::{self, Body, Order, Place};
+use crate::activity::{Activity, Busy};
+use crate::forward::{self, Body, Failure, Order, Place};
 use crate::headers::{self, Facts, Upload};
 use crate::pages::{self, Problem, Wanted};
 use crate::ray::{Ray, Rays};
@@ -47,7 +47,7 @@ impl Service {
         debug!(ray = ray.as_str(), method = %request.method(), "request");
         Ok(match handler.carry(request, &ray, busy).await {
             Ok(response) => response,
-            Err(problem) => pages::page(problem, wanted, &ray),
+            Err(problem) => pages::page(problem, wanted, &ray).map(Body::text),
         })
     }
 }
@@ -67,10 +67,31 @@ impl Handler {
         let authority = headers::authority(&parts).map_err(Problem::BadRequest)?;
         let tunnel = self.service.names.find(authority.as_str()).ok_or(Problem::UnknownHost)?;
         let upgrade = headers::is_websocket(&parts).then_some(upgrade);
-        let upload = if upgrade.is_some() || body.is_end_stream() { Upload::None } else { Upload::Some };
+        let upload = match body.size_hint().exact() {
+            _ if upgrade.is_some() || body.is_end_stream() => Upload::None,
+            Some(length) => Upload::Sized(length),
+            None => Upload::Chunked,
+        };
         let facts = Facts { visitor: self.visitor, is_secure: self.is_secure, ray };
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
         let place = Place { shard: self.service.shard, ray, tasks: &self.service.tasks };
-        forward::forward(tunnel, Order { request, body, upgrade, busy }, &place).await
+        let order = Order { request, body, upgrade, busy };
+        forward::forward(tunnel, order, &place).await.map_err(|failure| {
+            debug!(ray = ray.as_str(), reason = %failure, "request failed");
+            problem(&failure)
+        })
+    }
+}
+
+/// What a visitor is told about a failure: its kind, and nothing of its details.
+fn problem(failure: &Failure) -> Problem {
+    match failure {
+        Failure::NoConnection => Problem::NoConnection,
+        Failure::Head(_) => Problem::HeadTooLong,
+        Failure::Busy | Failure::Late | Failure::Stalled => Problem::OriginTimeout,
+        Failure::Write(_) | Failure::Read(_) | Failure::Ended | Failure::Decode(_) | Failure::Refused(_) => {
+            Problem::OriginFailed
+        }
+        Failure::Visitor => Problem::BrokenBody,
     }
 }

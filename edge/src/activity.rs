@@ -1,0 +1,80 @@
+//! Whether anything happens on a visitor's connection. Knows requests only by their number.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep_until};
+
+/// What all requests of one connection share.
+pub(crate) struct Activity {
+    requests: AtomicUsize,
+    began: Instant,
+    /// Milliseconds from `began` to the end of the last request.
+    ended: AtomicU64,
+    /// Held as long as anything of the connection lives, a WebSocket made of it included.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A request under way: as long as it lives, its connection is not idle.
+pub(crate) struct Busy(Arc<Activity>);
+
+impl Activity {
+    pub(crate) fn new(permit: OwnedSemaphorePermit) -> Arc<Self> {
+        Arc::new(Self {
+            requests: AtomicUsize::new(0),
+            began: Instant::now(),
+            ended: AtomicU64::new(0),
+            _permit: permit,
+        })
+    }
+
+    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    /// Waits until, from now on, there was no request for the whole of `period`. May be dropped midway.
+    pub(crate) async fn quiet(&self, period: Duration) {
+        let mut from = Instant::now();
+        loop {
+            sleep_until(from + period).await;
+            let ended = self.began + Duration::from_millis(self.ended.load(Ordering::Relaxed));
+            if self.requests.load(Ordering::Relaxed) > 0 {
+                from = Instant::now();
+            } else if ended > from {
+                from = ended;
+            } else {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let ended = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.ended.store(ended, Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_not_quiet_while_a_request_is_under_way() {
+        let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let activity = Activity::new(permit);
+        let busy = activity.begin();
+        let period = Duration::from_millis(5);
+        assert!(timeout(20 * period, activity.quiet(period)).await.is_err());
+        drop(busy);
+        activity.quiet(period).await;
+    }
+}

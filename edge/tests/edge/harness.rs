@@ -1,0 +1,191 @@
+//! Starts an edge on port 0 with one tunnel, and speaks to it as a visitor.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use adit_edge::{Edge, Settings};
+use adit_protocol::credentials::{Credentials, TunnelSecret};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub(crate) const HOST: &str = "demo.localhost";
+
+/// A running edge. Dropping it stops it.
+pub(crate) struct Fixture {
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) servers: Vec<SocketAddr>,
+    pub(crate) ca: PathBuf,
+    pub(crate) credentials: Credentials,
+    pub(crate) stop: CancellationToken,
+    pub(crate) running: JoinHandle<anyhow::Result<()>>,
+    _folder: TempDir,
+}
+
+pub(crate) fn credentials() -> Credentials {
+    Credentials {
+        account_tag: "0123456789abcdef".to_owned(),
+        tunnel_secret: TunnelSecret::new(&[7; 32]).unwrap(),
+        tunnel_id: Uuid::from_u128(0xad17),
+        endpoint: None,
+    }
+}
+
+pub(crate) fn start() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let credentials = credentials();
+    fs::write(folder.path().join("demo.json"), credentials.to_json()).unwrap();
+    let document = r#"
+        [visitors]
+        http = "127.0.0.1:0"
+        https = "127.0.0.1:0"
+        [[server]]
+        region = "west"
+        listen = "127.0.0.1:0"
+        [[server]]
+        region = "east"
+        listen = "127.0.0.1:0"
+        [[tunnel]]
+        name = "demo"
+        credentials-file = "demo.json"
+        hostnames = ["demo.localhost", "*.demo.localhost"]
+        [admin]
+        listen = "127.0.0.1:0"
+    "#;
+    let path = folder.path().join("edge.toml");
+    fs::write(&path, document).unwrap();
+    let edge = Edge::build(Settings::load(&path).unwrap_or_else(|error| panic!("{error}"))).unwrap();
+    let stop = CancellationToken::new();
+    Fixture {
+        http: edge.visitors_http().unwrap(),
+        https: edge.visitors_https().unwrap(),
+        admin: edge.admin().unwrap(),
+        servers: edge.servers().iter().map(|server| server.address).collect(),
+        ca: edge.ca_path().unwrap().to_owned(),
+        credentials,
+        running: tokio::spawn(edge.run(stop.clone())),
+        stop,
+        _folder: folder,
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub(crate) type AnyBody = BoxBody<Bytes, std::convert::Infallible>;
+
+pub(crate) fn empty() -> AnyBody {
+    Empty::new().boxed()
+}
+
+pub(crate) fn full(text: impl Into<Bytes>) -> AnyBody {
+    Full::new(text.into()).boxed()
+}
+
+pub(crate) fn get(path: &str) -> Request<AnyBody> {
+    Request::get(path).header("host", HOST).body(empty()).unwrap()
+}
+
+/// A response read to its end.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+pub(crate) async fn read(response: Response<Incoming>) -> Page {
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    Page { status: parts.status, headers: parts.headers, text: String::from_utf8_lossy(&bytes).into_owned() }
+}
+
+impl Fixture {
+    /// One request over cleartext HTTP/1.1.
+    pub(crate) async fn send(&self, request: Request<AnyBody>) -> Response<Incoming> {
+        http1(self.http, request).await
+    }
+
+    pub(crate) async fn page(&self, request: Request<AnyBody>) -> Page {
+        read(self.send(request).await).await
+    }
+
+    pub(crate) async fn admin(&self, path: &str) -> (StatusCode, serde_json::Value) {
+        let page = read(http1(self.admin, get(path)).await).await;
+        (page.status, serde_json::from_str(&page.text).unwrap_or_default())
+    }
+
+    /// One request over TLS, in the protocol that ALPN chooses.
+    pub(crate) async fn send_tls(&self, alpn: &[&str], request: Request<AnyBody>) -> Response<Incoming> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&self.ca).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let stream = TcpStream::connect(self.https).await.unwrap();
+        let name = ServerName::try_from(HOST).unwrap();
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            http2(TokioIo::new(stream), request).await
+        } else {
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            sender.send_request(request).await.unwrap()
+        }
+    }
+
+    /// One request over cleartext HTTP/2 with prior knowledge.
+    pub(crate) async fn send_h2c(&self, request: Request<AnyBody>) -> Response<Incoming> {
+        http2(TokioIo::new(TcpStream::connect(self.http).await.unwrap()), request).await
+    }
+}
+
+async fn http1(address: SocketAddr, request: Request<AnyBody>) -> Response<Incoming> {
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    sender.send_request(request).await.unwrap()
+}
+
+async fn http2(
+    stream: impl hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+    request: Request<AnyBody>,
+) -> Response<Incoming> {
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    sender.send_request(request).await.unwrap()
+}
+
+/// Sends bytes and reads what comes back until the edge closes, whatever it is.
+pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.shutdown().await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    answer
+}

@@ -67,7 +67,7 @@ impl Meter {
         }
         // tokio's own yield lets its driver look at the sockets first. A plain self-wake would
         // starve them: the scheduler polls them only once in dozens of turns while tasks are ready.
-        Ok(UpdateDeadline::Yield(1))
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     }
 
     fn begin(&self, limit: Duration) {

@@ -16,7 +16,7 @@ use super::control::{Control, RegisterError, Session};
 use super::discovery::Addresses;
 use super::quic::{Connection, Dialer, Endpoint};
 use super::state::{Action, Event, Jitter, Refusal, State};
-use super::status::Status;
+use super::status::{SERVING, Status};
 use super::{FEATURES, Identity};
 use crate::proxy::Proxy;
 
@@ -172,12 +172,14 @@ impl Slot {
                 self.shared.served.store(true, Ordering::Relaxed);
                 self.failures = 0;
                 let location = session.details.location_name.clone();
-                info!(slot = self.index, %edge, location, connection = %session.details.uuid, protocol = "quic", "registered");
+                // Before the word is out: whoever reads it may ask for the status at once.
                 self.shared.status.update(self.index, |status| {
-                    status.location = Some(location);
+                    status.state = SERVING;
+                    status.location = Some(location.clone());
                     status.protocol = Some("quic");
                     status.last_error = None;
                 });
+                info!(slot = self.index, %edge, location, connection = %session.details.uuid, protocol = "quic", "registered");
                 self.held = Held::Registered(connection, session);
                 (Event::Registered, None)
             }
@@ -278,14 +280,14 @@ impl Slot {
         let name = match state {
             State::Dialing { .. } => "dialing",
             State::Registering { .. } => "registering",
-            State::Serving => "connected",
+            State::Serving => SERVING,
             State::Waiting { .. } => "waiting",
             State::Draining => "draining",
             State::Ended => "ended",
         };
         self.shared.status.update(self.index, |status| {
             status.state = name;
-            if name != "connected" {
+            if name != SERVING {
                 status.location = None;
                 status.protocol = None;
             }

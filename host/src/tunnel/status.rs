@@ -5,6 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
+/// The state of a slot that serves.
+pub const SERVING: &str = "connected";
+
 /// The state of every slot. Written by the slots on every change, read by the admin API.
 #[derive(Debug)]
 pub struct Status {
@@ -41,6 +44,6 @@ impl Status {
 
     /// How many slots hold a connection that serves.
     pub fn connected(&self) -> usize {
-        self.slots().iter().filter(|slot| slot.state == "connected").count()
+        self.slots().iter().filter(|slot| slot.state == SERVING).count()
     }
 }

@@ -42,7 +42,8 @@ fn plan(config: &str) -> PluginPlan {
         component: "not read here".into(),
         config: config.to_owned(),
         on_error: OnError::Deny,
-        limits: Limits { memory: 16 << 20, timeout: Duration::from_millis(50), concurrency: 2 },
+        // Enough time for a guest that is about to trap, on a busy machine; little memory to eat.
+        limits: Limits { memory: 4 << 20, timeout: Duration::from_millis(200), concurrency: 2 },
     }
 }
 

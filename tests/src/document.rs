@@ -1,0 +1,124 @@
+//! The configurations that tests write. Knows the keys; what they mean is the product's business.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// A host name that every edge here serves.
+pub const HOST: &str = "app.localhost";
+/// Any free port of this machine.
+pub const ANY_PORT: &str = "127.0.0.1:0";
+
+/// An edge's document.
+#[derive(Clone)]
+pub struct EdgeDocument {
+    pub http: String,
+    pub https: Option<String>,
+    pub servers: Vec<Server>,
+    pub admin: String,
+    pub hostnames: Vec<String>,
+}
+
+#[derive(Clone)]
+pub struct Server {
+    pub region: String,
+    pub listen: String,
+}
+
+impl EdgeDocument {
+    /// Some servers in each of the named regions, everything on free ports.
+    pub fn new(regions: &[&str], servers_each: usize) -> Self {
+        let servers = regions.iter().flat_map(|region| std::iter::repeat_n(*region, servers_each));
+        Self {
+            http: ANY_PORT.into(),
+            https: None,
+            servers: servers
+                .map(|region| Server { region: region.into(), listen: ANY_PORT.into() })
+                .collect(),
+            admin: ANY_PORT.into(),
+            hostnames: [HOST, "*.app.localhost"].map(str::to_owned).to_vec(),
+        }
+    }
+
+    pub fn with_https(mut self) -> Self {
+        self.https = Some(ANY_PORT.into());
+        self
+    }
+
+    pub fn to_toml(&self) -> String {
+        let https = self.https.as_ref().map(|address| format!("https = \"{address}\"\n")).unwrap_or_default();
+        let mut text = format!("data-dir = \"edge-data\"\n[visitors]\nhttp = \"{}\"\n{https}", self.http);
+        for (number, Server { region, listen }) in self.servers.iter().enumerate() {
+            let _ = write!(
+                text,
+                "[[server]]\nregion = \"{region}\"\nname = \"{region}-{number}\"\nlisten = \"{listen}\"\n"
+            );
+        }
+        let _ = write!(
+            text,
+            "[[tunnel]]\nname = \"demo\"\ncredentials-file = \"demo.json\"\nhostnames = {:?}\n[admin]\nlisten = \"{}\"\n",
+            self.hostnames, self.admin
+        );
+        text
+    }
+}
+
+/// A host's document, but for the edges' addresses, which are known only when an edge runs.
+#[derive(Clone)]
+pub struct HostDocument {
+    pub connections: usize,
+    pub grace: &'static str,
+    pub edge_ca: String,
+    pub plugins: String,
+    pub rules: String,
+}
+
+impl HostDocument {
+    /// One connection and no rule yet.
+    pub fn new() -> Self {
+        Self {
+            connections: 1,
+            grace: "20s",
+            edge_ca: "edge-data/ca.pem".into(),
+            plugins: String::new(),
+            rules: String::new(),
+        }
+    }
+
+    pub fn connections(mut self, count: usize) -> Self {
+        self.connections = count;
+        self
+    }
+
+    /// A plugin; `more` is TOML: its other keys, then `[plugin.config]`.
+    pub fn plugin(mut self, name: &str, component: &Path, more: &str) -> Self {
+        let _ = write!(self.plugins, "[[plugin]]\nname = {name:?}\ncomponent = {component:?}\n{more}\n");
+        self
+    }
+
+    /// A rule, as the TOML of its keys.
+    pub fn rule(mut self, keys: &str) -> Self {
+        let _ = write!(self.rules, "[[ingress]]\n{keys}\n");
+        self
+    }
+
+    /// The usual last rule.
+    pub fn otherwise(self, service: &str) -> Self {
+        self.rule(&format!("service = {service:?}"))
+    }
+
+    pub fn to_toml(&self, edges: &[SocketAddr]) -> String {
+        let edges: Vec<String> = edges.iter().map(SocketAddr::to_string).collect();
+        let Self { connections, grace, edge_ca, plugins, rules } = self;
+        format!(
+            "[tunnel]\ncredentials-file = \"demo.json\"\nedges = {edges:?}\nedge-ca = {edge_ca:?}\n\
+             connections = {connections}\ngrace-period = {grace:?}\n[admin]\nlisten = {ANY_PORT:?}\n{plugins}{rules}"
+        )
+    }
+}
+
+impl Default for HostDocument {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,32 @@
+//! The whole product over real sockets: what the promises in `e2e/` are written with.
+//!
+//! Knows how to start the product's one binary, an origin behind it and a visitor in front of it,
+//! each on a free port. Knows no promise. Whatever waits here has a deadline, and a wait that fails
+//! panics with what the processes said: a harness that cannot go on is a failed test.
+//!
+//! Read in this order: [`process`] (one running program and its log), [`document`] (the
+//! configurations that tests write), [`product`] (an edge and a host together), [`origin`] and
+//! [`visitor`] (the two ends), [`stand_in`] (an edge made only from the description of the wire).
+
+pub mod bulk;
+pub mod certificate;
+pub mod document;
+pub mod origin;
+pub mod process;
+pub mod product;
+pub mod stand_in;
+pub mod visitor;
+
+use std::time::Duration;
+
+/// What any one step may take. Long, because a loaded machine with two cores runs several products
+/// at once; whatever reaches it is broken, not slow.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The outcome of a step that must end, or a panic that names it.
+pub async fn within<T>(what: &str, step: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, step).await {
+        Ok(outcome) => outcome,
+        Err(_) => panic!("{what}: not within {DEADLINE:?}"),
+    }
+}

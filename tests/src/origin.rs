@@ -1,0 +1,207 @@
+//! The service behind a host. Some paths answer by themselves; a path that a test watches does what
+//! the test says, and tells it what happens.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/echo…` | the request's head as JSON, with the text of its body |
+//! | `/sink…` | the digest of the request's body, as JSON |
+//! | `/bytes/N` | a [`Bulk`] of N bytes |
+//! | `/chunks/N` | the same without a length |
+//! | `/status/N` | status N |
+//! | `/websocket…` | sends every message back |
+
+mod raw;
+mod watched;
+mod websocket;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use raw::{RawOrigin, nobody};
+pub use watched::{Upload, Watched};
+
+use crate::bulk::{Bulk, Digest};
+use crate::certificate::Certificate;
+use watched::Script;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Body = UnsyncBoxBody<Bytes, Error>;
+
+/// A running origin, on a thread of its own so that it belongs to no test's runtime.
+pub struct Origin {
+    address: Option<SocketAddr>,
+    shared: Arc<Shared>,
+    _stop: DropGuard,
+}
+
+#[derive(Default)]
+struct Shared {
+    watched: Mutex<HashMap<String, Script>>,
+    connections: Mutex<usize>,
+}
+
+impl Origin {
+    /// Listens on a free TCP port.
+    pub fn start() -> Self {
+        Self::listen(None)
+    }
+
+    /// The same behind TLS.
+    pub fn start_secure(certificate: &Certificate) -> Self {
+        Self::listen(Some(TlsAcceptor::from(Arc::new(certificate.server(&[b"http/1.1"])))))
+    }
+
+    /// Listens on a Unix socket.
+    pub fn start_unix(path: &Path) -> Self {
+        let listener = std::os::unix::net::UnixListener::bind(path).expect("a Unix socket");
+        listener.set_nonblocking(true).expect("a socket that does not block");
+        Self::run(None, async move |shared| {
+            let listener = UnixListener::from_std(listener).expect("a listener");
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, shared.clone()));
+            }
+        })
+    }
+
+    fn listen(tls: Option<TlsAcceptor>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket that does not block");
+        let address = listener.local_addr().expect("an address");
+        Self::run(Some(address), async move |shared| {
+            let listener = TcpListener::from_std(listener).expect("a listener");
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                let (tls, shared) = (tls.clone(), shared.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, shared).await,
+                        Some(tls) => {
+                            let Ok(stream) = tls.accept(stream).await else { return };
+                            serve(stream, shared).await;
+                        }
+                    }
+                });
+            }
+        })
+    }
+
+    fn run(address: Option<SocketAddr>, accept: impl AsyncFnOnce(Arc<Shared>) + Send + 'static) -> Self {
+        let shared = Arc::new(Shared::default());
+        let stop = CancellationToken::new();
+        let (given, stopped) = (shared.clone(), stop.clone());
+        thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(stopped.run_until_cancelled(accept(given)));
+        });
+        Self { address, shared, _stop: stop.drop_guard() }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("this origin has a TCP address")
+    }
+
+    /// As a rule's service.
+    pub fn service(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// From here on the next request for this path is the test's.
+    pub fn watch(&self, path: &str) -> Watched {
+        let (watched, script) = watched::pair();
+        lock(&self.shared.watched).insert(path.to_owned(), script);
+        watched
+    }
+
+    /// Connections accepted so far.
+    pub fn connections(&self) -> usize {
+        *lock(&self.shared.connections)
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Arc<Shared>) {
+    *lock(&shared.connections) += 1;
+    let service = service_fn(move |request| answer(request, shared.clone()));
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+}
+
+async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, Error> {
+    let path = request.uri().path().to_owned();
+    let script = lock(&shared.watched).remove(&path);
+    if let Some(script) = script {
+        return script.play(request).await;
+    }
+    let number = || path.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    match path.split('/').nth(1).unwrap_or_default() {
+        "echo" => echo(request).await,
+        "sink" => sink(request).await,
+        "bytes" => Ok(Response::new(Bulk::new(number()).map_err(Into::into).boxed_unsync())),
+        "chunks" => Ok(Response::new(Bulk::without_length(number()).map_err(Into::into).boxed_unsync())),
+        "status" => Ok(Response::builder().status(number() as u16).body(empty())?),
+        "websocket" => websocket::accept(request),
+        _ => Ok(Response::builder().status(StatusCode::NOT_FOUND).body(text(format!("no {path} here\n")))?),
+    }
+}
+
+async fn echo(request: Request<Incoming>) -> Result<Response<Body>, Error> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let headers: Vec<_> = head
+        .headers
+        .iter()
+        .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
+        .collect();
+    let page = json!({
+        "method": head.method.as_str(),
+        "path": head.uri.to_string(),
+        "headers": headers,
+        "body": String::from_utf8_lossy(&body),
+    });
+    let response = Response::builder().header("content-type", "application/json").header("x-origin", "echo");
+    Ok(response.body(text(page.to_string()))?)
+}
+
+async fn sink(request: Request<Incoming>) -> Result<Response<Body>, Error> {
+    let length = request
+        .headers()
+        .get("content-length")
+        .map(|length| String::from_utf8_lossy(length.as_bytes()).into_owned());
+    let mut body = request.into_body();
+    let mut digest = Digest::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            digest.add(&data);
+        }
+    }
+    let page = json!({ "bytes": digest.bytes, "hash": digest.hash, "content-length": length });
+    Ok(Response::new(text(page.to_string())))
+}
+
+fn text(text: String) -> Body {
+    Full::from(text).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,226 @@
+//! An edge and a host with one tunnel between them, as an operator would run them: two processes, a
+//! folder with their files.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use adit_protocol::credentials::{Credentials, TunnelSecret};
+use serde_json::Value;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::document::{EdgeDocument, HostDocument};
+use crate::origin::Origin;
+use crate::process::Process;
+use crate::visitor::{Answer, Speaks, Visitor, get};
+
+/// A folder with the files of both sides and the credentials of the tunnel `demo`.
+pub struct Site {
+    folder: TempDir,
+    pub credentials: Credentials,
+}
+
+/// A running edge.
+pub struct Edge {
+    pub process: Process,
+    pub document: EdgeDocument,
+    pub http: SocketAddr,
+    pub https: Option<SocketAddr>,
+    pub admin: SocketAddr,
+    pub servers: Vec<SocketAddr>,
+    ca: PathBuf,
+}
+
+/// A running host.
+pub struct Host {
+    pub process: Process,
+    pub admin: SocketAddr,
+}
+
+/// Both, connected.
+pub struct Product {
+    // In the order in which they go: the host first.
+    pub host: Host,
+    pub edge: Edge,
+    pub site: Site,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("adit-e2e-").tempdir().expect("a temporary folder");
+        // Any 32 bytes are as good as random ones here, and no two tests share a folder.
+        let secret = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
+        let credentials = Credentials {
+            account_tag: Uuid::new_v4().simple().to_string(),
+            tunnel_secret: TunnelSecret::new(&secret).expect("a secret of 32 bytes"),
+            tunnel_id: Uuid::new_v4(),
+            endpoint: None,
+        };
+        let site = Self { folder, credentials };
+        site.write("demo.json", site.credentials.to_json());
+        site
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).unwrap_or_else(|error| panic!("writing {}: {error}", path.display()));
+        path
+    }
+
+    /// Starts an edge and waits until it listens everywhere.
+    pub async fn edge(&self, document: &EdgeDocument) -> Edge {
+        self.write("edge.toml", document.to_toml());
+        let process = Process::adit("edge", &["edge", "run", "--config", "edge.toml"], self.folder());
+        let http = listening(&process, "visitors-http").await;
+        let https = match document.https {
+            Some(_) => Some(listening(&process, "visitors-https").await),
+            None => None,
+        };
+        let admin = listening(&process, "admin").await;
+        let mut servers = Vec::new();
+        for (number, server) in document.servers.iter().enumerate() {
+            let name = format!("{}-{number}", server.region);
+            let event = process
+                .event("listening", |event| event["kind"] == "server" && event["name"] == name.as_str());
+            servers.push(address(&event.await));
+        }
+        let ca = self.path("edge-data/ca.pem");
+        Edge { process, document: document.clone(), http, https, admin, servers, ca }
+    }
+
+    /// Starts a host that dials these servers, without waiting for anything but its start.
+    pub fn spawn_host(&self, servers: &[SocketAddr], document: &HostDocument) -> Process {
+        self.write("host.toml", document.to_toml(servers));
+        Process::adit("host", &["tunnel", "run", "--config", "host.toml"], self.folder())
+    }
+
+    /// Starts a host and waits until every connection is registered.
+    pub async fn host(&self, edge: &Edge, document: &HostDocument) -> Host {
+        let process = self.spawn_host(&edge.servers, document);
+        let admin = listening(&process, "admin").await;
+        for slot in 0..document.connections {
+            process.event("registered", |event| event["slot"] == slot).await;
+        }
+        Host { process, admin }
+    }
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Product {
+    pub async fn start(edge: EdgeDocument, host: HostDocument) -> Self {
+        Self::start_at(Site::new(), edge, host).await
+    }
+
+    /// The same where the site has files already.
+    pub async fn start_at(site: Site, edge: EdgeDocument, host: HostDocument) -> Self {
+        let edge = site.edge(&edge).await;
+        let host = site.host(&edge, &host).await;
+        Self { host, edge, site }
+    }
+
+    /// The smallest one: one server, one connection, a catch-all rule.
+    pub async fn simple(service: &str) -> Self {
+        Self::start(EdgeDocument::new(&["west"], 1), HostDocument::new().otherwise(service)).await
+    }
+
+    pub fn visitor(&self, speaks: Speaks) -> Visitor {
+        self.edge.visitor(speaks)
+    }
+
+    /// `GET` over HTTP/1.1 on a connection of its own.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.visitor(Speaks::Http1).send(get(path)).await
+    }
+}
+
+impl Edge {
+    pub fn visitor(&self, speaks: Speaks) -> Visitor {
+        let address =
+            if speaks.is_secure() { self.https.expect("this edge has no https") } else { self.http };
+        Visitor::new(address, speaks, Some(&self.ca))
+    }
+
+    /// The same edge on the ports that it has now, for a start after its end.
+    pub fn pinned(&self) -> EdgeDocument {
+        let mut document = self.document.clone();
+        document.http = self.http.to_string();
+        document.https = self.https.map(|address| address.to_string());
+        document.admin = self.admin.to_string();
+        for (server, address) in document.servers.iter_mut().zip(&self.servers) {
+            server.listen = address.to_string();
+        }
+        document
+    }
+}
+
+impl Host {
+    pub async fn admin(&self, path: &str) -> Answer {
+        Visitor::new(self.admin, Speaks::Http1, None).send(get(path)).await
+    }
+
+    pub async fn ready(&self) -> Value {
+        self.admin("/ready").await.json()
+    }
+}
+
+async fn listening(process: &Process, kind: &str) -> SocketAddr {
+    address(&process.event("listening", |event| event["kind"] == kind).await)
+}
+
+fn address(event: &Value) -> SocketAddr {
+    let text = event["address"].as_str().unwrap_or_default();
+    text.parse().unwrap_or_else(|_| panic!("{event} has no address"))
+}
+
+/// An origin with the product in front of it, that several tests of a module use at once. It ends
+/// with the test process, whose end closes the standard input of both programs.
+pub struct Stage {
+    pub product: Product,
+    pub origin: Origin,
+    /// Further ones, that only have to be there.
+    pub others: Vec<Origin>,
+}
+
+impl Stage {
+    pub fn new(product: Product, origin: Origin) -> Self {
+        Self { product, origin, others: Vec::new() }
+    }
+
+    /// Lends it to one test. If that test fails, it prints what the programs said.
+    pub fn lend(&'static self) -> Lent {
+        Lent(self)
+    }
+}
+
+pub struct Lent(&'static Stage);
+
+impl Deref for Lent {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Product { host, edge, .. } = &self.0.product;
+            eprintln!("{}\n{}", edge.process.tail(), host.process.tail());
+        }
+    }
+}

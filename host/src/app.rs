@@ -49,13 +49,14 @@ impl Host {
     pub async fn build(settings: Settings, plan: &Plan) -> anyhow::Result<Self> {
         let engine = Engine::new(EngineSettings::default()).context("the plugin engine")?;
         let generation = Generation::build(1, plan, &engine, settings.shards).await?;
-        let dialer = Dialer::new(trust::client_config(settings.edge_ca.as_deref())?)?;
+        let dialer =
+            Dialer::new(trust::client_config(settings.edge_ca.as_deref())?, settings.edges.bind_address)?;
         let admin = TcpListener::bind(settings.admin)
             .await
             .with_context(|| format!("binding the admin listener to {}", settings.admin))?;
         let shared = Shared {
             identity: Identity::new(settings.credentials, settings.grace_period),
-            addresses: Addresses::new(settings.edges, settings.connections),
+            addresses: Addresses::start(settings.edges, settings.connections),
             dialer,
             control: Control::start()?,
             status: Status::new(settings.connections),

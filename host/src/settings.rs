@@ -1,7 +1,8 @@
 //! What cannot change without a restart: who this host is, where it connects to, how it is laid out.
 //! Knows the settings' rules and reads the credentials; connects to nothing.
 
-use std::collections::HashSet;
+mod edges;
+
 use std::fs::File;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,17 +11,17 @@ use std::time::Duration;
 
 use adit_document::Spanned;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
-use http::uri::Authority;
 
 use crate::config::document::{Admin, Document, Tunnel};
 use crate::config::value::{Reading, Wrong};
+pub use edges::{DnsServer, EdgeSource, Edges, IpVersion};
 
 /// What a host is told to be.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub credentials: Credentials,
-    /// `host:port` of each edge server, no two alike; names are resolved when they are dialled.
-    pub edges: Vec<String>,
+    /// Where the edge servers are.
+    pub edges: Edges,
     /// PEM file of the certificate authority that edge servers answer to; without one, those of the system.
     pub edge_ca: Option<PathBuf>,
     /// Slots, 1 to 4.
@@ -48,9 +49,12 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Option<Set
     };
     let tunnel = section.get_ref();
     let connections = reading.count(tunnel.connections.as_ref(), MOST_CONNECTIONS, 1..=MOST_CONNECTIONS);
-    let edges = edges(section, reading);
-    if !edges.is_empty() && edges.len() < connections {
-        let (some, all) = (edges.len(), connections);
+    let credentials = credentials(section, reading);
+    let edges = edges::draw(section, credentials.as_ref(), reading, &mut warnings);
+    if let EdgeSource::Listed(list) = &edges.source
+        && (1..connections).contains(&list.len())
+    {
+        let (some, all) = (list.len(), connections);
         warnings.push(format!(
             "tunnel.edges lists {some} of the {all} servers for {all} connections, so some share one"
         ));
@@ -60,8 +64,16 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Option<Set
     let grace_period =
         reading.duration(tunnel.grace_period.as_ref(), GRACE_PERIOD, LEAST_GRACE..=LONGEST_GRACE);
     let edge_ca = reading.path(tunnel.edge_ca.as_ref());
-    let credentials = credentials(section, reading)?;
-    Some(Settings { credentials, edges, edge_ca, connections, shards, grace_period, admin, warnings })
+    Some(Settings {
+        credentials: credentials?,
+        edges,
+        edge_ca,
+        connections,
+        shards,
+        grace_period,
+        admin,
+        warnings,
+    })
 }
 
 fn admin(section: &Admin, reading: &mut Reading<'_>, warnings: &mut Vec<String>) -> SocketAddr {
@@ -79,51 +91,6 @@ fn admin(section: &Admin, reading: &mut Reading<'_>, warnings: &mut Vec<String>)
         ));
     }
     address
-}
-
-fn edges(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Vec<String> {
-    let Some(list) = &section.get_ref().edges else {
-        reading.mistakes.add_missing(section.span(), "edges", EDGES_HELP);
-        return Vec::new();
-    };
-    let count = list.get_ref().len();
-    if count == 0 {
-        reading.refuse(list, Wrong::with_help("there is no edge server to connect to", EDGES_HELP));
-    }
-    if count > MOST_EDGES {
-        reading.refuse(
-            list,
-            Wrong::new(format!("{count} edge servers are more than the {MOST_EDGES} that can be used")),
-        );
-    }
-    let mut seen = HashSet::new();
-    let mut edges = Vec::new();
-    for written in list.get_ref() {
-        let edge = edge(written.get_ref());
-        let is_new = edge.as_ref().map_or(true, |edge| seen.insert(edge.to_ascii_lowercase()));
-        let edge = if is_new { edge } else { Err(Wrong::new("this edge server is listed twice")) };
-        edges.extend(reading.take(written, edge));
-    }
-    edges
-}
-
-/// `host:port`; an IPv6 address stands in brackets.
-fn edge(text: &str) -> Result<String, Wrong> {
-    if let Some((_, rest)) = text.split_once("://") {
-        // What a URL holds besides may be a password.
-        let rest = rest.rsplit('@').next().unwrap_or(rest);
-        let help = format!("write \"{}\"", rest.trim_end_matches('/'));
-        return Err(Wrong::with_help("an edge server is a host and a port, not a URL", help));
-    }
-    let authority = text.parse::<Authority>().ok().filter(|it| !it.host().is_empty() && !text.contains('@'));
-    let authority = authority.ok_or_else(|| Wrong::with_help("this is not a host and a port", EDGES_HELP))?;
-    match authority.port_u16() {
-        Some(port) if port > 0 => Ok(text.to_owned()),
-        None if authority.host() == text => {
-            Err(Wrong::with_help("the port of this edge server is missing", format!("write \"{text}:7844\"")))
-        }
-        _ => Err(Wrong::new("the port of this edge server is not a number from 1 to 65535")),
-    }
 }
 
 fn credentials(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Option<Credentials> {
@@ -169,8 +136,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Wrong> {
 }
 
 const MOST_CONNECTIONS: usize = 4;
-const MOST_EDGES: usize = 64;
-const EDGES_HELP: &str = "write the address of each edge server: edges = [\"edge.example.com:7844\"]";
 const GRACE_PERIOD: Duration = Duration::from_secs(30);
 const LEAST_GRACE: Duration = Duration::ZERO;
 const LONGEST_GRACE: Duration = Duration::from_secs(180);

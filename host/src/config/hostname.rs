@@ -34,10 +34,16 @@ impl HostPattern {
             let message = "`*` can only be the whole first label of a host name";
             return Err(Wrong::with_help(message, "write \"*.example.com\", or use `path` for finer rules"));
         }
-        let name = ascii(name)?;
-        check_labels(&name)?;
+        let name = self::name(name)?;
         Ok(if is_wildcard { Self::Wildcard(format!(".{name}")) } else { Self::Exact(name) })
     }
+}
+
+/// Reads one whole name, without wildcard: lower case, without a trailing dot, in punycode.
+pub(crate) fn name(text: &str) -> Result<String, Wrong> {
+    let name = ascii(text)?;
+    check_labels(&name)?;
+    Ok(name)
 }
 
 /// Lower case, without a trailing dot, in punycode: the form in which visitors ask for it.

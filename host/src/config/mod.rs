@@ -3,7 +3,7 @@
 //! Knows every rule of the host's document; does not run anything.
 
 pub mod document;
-mod hostname;
+pub(crate) mod hostname;
 mod ingress;
 mod origin;
 pub mod plan;

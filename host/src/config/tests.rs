@@ -5,13 +5,18 @@ mod broken;
 use std::path::Path;
 use std::time::Duration;
 
+use adit_protocol::credentials::Credentials;
+
 use super::plan::{HostPattern, Limits, OnError, Service};
 use super::*;
+use crate::settings::{DnsServer, EdgeSource, Edges, IpVersion};
 
 const GOOD: &str = r#"
 [tunnel]
 credentials-file = "demo.json"
 edges = ["127.0.0.1:7844", "edge.example.com:7845", "[::1]:7844"]
+edge-ip-version = "auto"
+dns-servers = ["system", "192.0.2.53:53", "tls://[2001:db8::53]:853#dns.example.com"]
 edge-ca = "ca.pem"
 connections = 3
 shards = 2
@@ -95,7 +100,24 @@ fn a_document_with_everything_means_what_it_says() {
     let (settings, plan) = parse_in(folder.path(), GOOD).unwrap();
 
     assert_eq!(settings.credentials.account_tag, "account");
-    assert_eq!(settings.edges, ["127.0.0.1:7844", "edge.example.com:7845", "[::1]:7844"]);
+    assert_eq!(
+        settings.edges,
+        Edges {
+            source: EdgeSource::Listed(
+                ["127.0.0.1:7844", "edge.example.com:7845", "[::1]:7844"].map(str::to_owned).to_vec()
+            ),
+            ip_version: IpVersion::Auto,
+            bind_address: None,
+            dns_servers: vec![
+                DnsServer::System,
+                DnsServer::Plain("192.0.2.53:53".parse().unwrap()),
+                DnsServer::Tls {
+                    address: "[2001:db8::53]:853".parse().unwrap(),
+                    name: "dns.example.com".into()
+                },
+            ],
+        }
+    );
     assert_eq!(settings.edge_ca, Some(at("ca.pem")));
     assert_eq!((settings.connections, settings.shards), (3, 2));
     assert_eq!(settings.grace_period, Duration::from_secs(90));
@@ -169,6 +191,74 @@ fn what_is_not_written_has_a_default() {
     assert!(settings.warnings.is_empty() && plan.warnings.is_empty() && plan.plugins.is_empty());
 }
 
+/// How edge servers are found by a document with these keys in `[tunnel]`.
+fn edges(keys: &str) -> Result<Edges, Mistakes> {
+    let folder = folder();
+    let bound = Credentials {
+        endpoint: Some("US".into()),
+        ..Credentials::from_json(&std::fs::read(folder.path().join("demo.json")).unwrap()).unwrap()
+    };
+    std::fs::write(folder.path().join("bound.json"), bound.to_json()).unwrap();
+    let credentials =
+        if keys.contains("credentials-file") { "" } else { "credentials-file = \"demo.json\"\n" };
+    let text = format!("[tunnel]\n{credentials}{keys}\n[[ingress]]\nservice = \"hello_world\"\n");
+    parse_in(folder.path(), &text).map(|(settings, _)| settings.edges)
+}
+
+#[test]
+fn without_a_list_the_servers_of_the_public_edge_are_used() {
+    let tls = DnsServer::Tls { address: "1.1.1.1:853".parse().unwrap(), name: "cloudflare-dns.com".into() };
+    assert_eq!(
+        edges("").unwrap(),
+        Edges {
+            source: EdgeSource::Domain { name: "argotunnel.com".into(), region: None },
+            ip_version: IpVersion::Auto,
+            bind_address: None,
+            dns_servers: vec![DnsServer::System, tls],
+        }
+    );
+}
+
+#[test]
+fn a_domain_of_ones_own_is_told_to_the_systems_dns_only() {
+    let keys = "edge-domain = \"Edge.Example.com.\"\nedge-region = \"US\"\nedge-ip-version = \"6\"";
+    assert_eq!(
+        edges(keys).unwrap(),
+        Edges {
+            source: EdgeSource::Domain { name: "edge.example.com".into(), region: Some("us".into()) },
+            ip_version: IpVersion::V6,
+            bind_address: None,
+            dns_servers: vec![DnsServer::System],
+        }
+    );
+}
+
+#[test]
+fn the_source_address_decides_the_family() {
+    for (keys, version) in [
+        ("edge-bind-address = \"192.0.2.1\"", IpVersion::V4),
+        ("edge-bind-address = \"::1\"\nedge-ip-version = \"6\"", IpVersion::V6),
+    ] {
+        let edges = edges(keys).unwrap();
+        assert_eq!(edges.ip_version, version);
+        assert!(edges.bind_address.is_some_and(|address| version.admits(address)));
+    }
+}
+
+#[test]
+fn credentials_that_are_bound_to_a_region_choose_it() {
+    let bound = "credentials-file = \"bound.json\"\n";
+    let EdgeSource::Domain { region, .. } = edges(bound).unwrap().source else { panic!("a domain") };
+    assert_eq!(region.as_deref(), Some("us"));
+    let twice = edges(&format!("{bound}edge-region = \"eu\"")).unwrap_err().to_string();
+    assert!(twice.contains(":3:15: tunnel.edge-region: the credentials say already"), "{twice}");
+    // A list says it all.
+    assert!(matches!(
+        edges(&format!("{bound}edges = [\"127.0.0.1:7844\"]")).unwrap().source,
+        EdgeSource::Listed(_)
+    ));
+}
+
 #[test]
 fn a_token_file_says_the_same_as_a_credentials_file() {
     let folder = folder();
@@ -185,6 +275,7 @@ fn doubtful_documents_are_accepted_with_warnings() {
 [tunnel]
 credentials-file = "demo.json"
 edges = ["127.0.0.1:7844"]
+dns-servers = ["192.0.2.53:53"]
 [admin]
 listen = "0.0.0.0:20241"
 [[plugin]]
@@ -214,6 +305,7 @@ service = "http_status:404"
         settings.warnings,
         [
             "admin.listen = 0.0.0.0:20241 can be reached from other machines, and asks nobody who they are",
+            "tunnel.dns-servers has no effect: `edges` lists no name",
             "tunnel.edges lists 1 of the 4 servers for 4 connections, so some share one",
         ]
     );
@@ -338,7 +430,7 @@ fn a_document_on_disk_is_loaded_with_paths_relative_to_its_folder() {
     assert_eq!(plan.plugins[0].component, folder.path().join("plugins/basic_auth.wasm"));
     std::fs::write(&path, GOOD.replace("[admin]", "[adm]")).unwrap();
     let failure = load(&path).err().unwrap().to_string();
-    assert!(failure.starts_with(&format!("{}:10:2: adm: unknown key", path.display())), "{failure}");
+    assert!(failure.starts_with(&format!("{}:12:2: adm: unknown key", path.display())), "{failure}");
 }
 
 #[test]

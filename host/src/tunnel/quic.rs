@@ -53,11 +53,18 @@ const NO_ERROR: VarInt = VarInt::from_u32(0);
 #[derive(Clone)]
 pub struct Dialer {
     config: quinn::ClientConfig,
+    /// Where connections come from; `None` leaves it to the system.
+    source: Option<IpAddr>,
 }
 
 impl Dialer {
-    /// `tls` must know which roots to trust; protocol and name are set here.
-    pub fn new(mut tls: rustls::ClientConfig) -> anyhow::Result<Self> {
+    /// `tls` must know which roots to trust; protocol and name are set here. `source`, if any, must be an
+    /// address of this machine.
+    pub fn new(mut tls: rustls::ClientConfig, source: Option<IpAddr>) -> anyhow::Result<Self> {
+        if let Some(source) = source {
+            std::net::UdpSocket::bind((source, 0))
+                .with_context(|| format!("binding to {source}, the edge-bind-address"))?;
+        }
         tls.alpn_protocols = vec![ALPN.to_vec()];
         let tls = QuicClientConfig::try_from(tls).context("TLS for QUIC")?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
@@ -71,13 +78,14 @@ impl Dialer {
             .receive_window(CONNECTION_WINDOW.into())
             .send_window(SEND_WINDOW);
         config.transport_config(Arc::new(transport));
-        Ok(Self { config })
+        Ok(Self { config, source })
     }
 
     /// A UDP endpoint for one slot; each has its own so that connections spread over the edge's shards.
     pub fn endpoint(&self, edge: SocketAddr) -> std::io::Result<Endpoint> {
-        let local: IpAddr =
+        let any: IpAddr =
             if edge.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let local = self.source.unwrap_or(any);
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(edge),
             socket2::Type::DGRAM,

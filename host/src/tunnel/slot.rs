@@ -149,8 +149,8 @@ impl Slot {
 
     fn dial_failed(&mut self, edge: Option<SocketAddr>, error: &anyhow::Error) -> Event {
         self.failures = self.failures.saturating_add(1);
-        warn!(?edge, error = format!("{error:#}"), "dialling the edge failed");
         self.shared.status.update(self.index, |status| status.last_error = Some(format!("{error:#}")));
+        warn!(?edge, error = format!("{error:#}"), "dialling the edge failed");
         Event::DialFailed { jitter: jitter() }
     }
 

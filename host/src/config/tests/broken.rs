@@ -4,7 +4,7 @@
 /// of the mistake (empty: the whole document); its path; parts of the message and of the help.
 // One row a line reads better than what rustfmt makes of it.
 #[rustfmt::skip]
-pub(super) const BROKEN: [[&str; 7]; 71] = [
+pub(super) const BROKEN: [[&str; 7]; 82] = [
     // Keys and types.
     ["unknown key", "path = \"^/p", "pth = \"^/p", "pth", "ingress[0].pth", "unknown key `pth`", "`path`?"],
     ["unknown section", "[admin]", "[adm]", "adm]", "adm", "unknown key `adm`", "`admin`?"],
@@ -29,13 +29,24 @@ pub(super) const BROKEN: [[&str; 7]; 71] = [
     ["credentials that are not credentials", "demo.json", "broken.json", "\"broken.json\"", "tunnel.credentials-file", "not the JSON of credentials", ""],
     ["credentials that are too long", "demo.json", "huge.json", "\"huge.json\"", "tunnel.credentials-file", "longer than", ""],
     ["token that is not a token", "credentials-file = \"demo.json\"", "token-file = \"broken.token\"", "\"broken.token\"", "tunnel.token-file", "base64", ""],
-    ["no edges", "edges = [\"127.0.0.1:7844\", \"edge.example.com:7845\", \"[::1]:7844\"]", "", "[tunnel]", "tunnel", "`edges` is missing", "7844"],
     ["empty list of edges", "[\"127.0.0.1:7844\", \"edge.example.com:7845\", \"[::1]:7844\"]", "[]", "[]", "tunnel.edges", "no edge server", "7844"],
     ["edge without a port", "edge.example.com:7845", "edge.example.com", "\"edge.example.com\"", "tunnel.edges[1]", "port of this edge server is missing", "\"edge.example.com:7844\""],
     ["edge as a URL", "edge.example.com:7845", "https://edge.example.com:7845/", "\"https://edge", "tunnel.edges[1]", "not a URL", "\"edge.example.com:7845\""],
     ["edge with an impossible port", "7845", "70000", "\"edge", "tunnel.edges[1]", "1 to 65535", ""],
     ["edge that is nothing", "edge.example.com:7845", "a b", "\"a b", "tunnel.edges[1]", "not a host and a port", "7844"],
     ["edge listed twice", "edge.example.com:7845", "127.0.0.1:7844", "\"127.0.0.1:7844\", \"[", "tunnel.edges[1]", "twice", ""],
+    ["edges and a domain", "edge-ca =", "edge-domain = \"example.com\"\nedge-ca =", "\"example.com\"", "tunnel.edge-domain", "`edges` and `edge-domain` say", "keep `edges`"],
+    ["edges and a region", "edge-ca =", "edge-region = \"us\"\nedge-ca =", "\"us\"", "tunnel.edge-region", "`edges` and `edge-region` say", "keep `edges`"],
+    ["edge domain with a port", ALL_EDGES, "edge-domain = \"example.com:53\"", "\"example.com:53\"", "tunnel.edge-domain", "':' cannot be in a host name", "SRV"],
+    ["edge region of two words", ALL_EDGES, "edge-region = \"u s\"", "\"u s\"", "tunnel.edge-region", "not the name of a region", "\"us\""],
+    ["IP version that is none", "edge-ip-version = \"auto\"", "edge-ip-version = \"5\"", "\"5\"", "tunnel.edge-ip-version", "not an IP version", "\"6\""],
+    ["IP version as a number", "edge-ip-version = \"auto\"", "edge-ip-version = 4", "4\ndns", "tunnel.edge-ip-version", "expected a string, found an integer", ""],
+    ["edge of the other family", "edge-ip-version = \"auto\"", "edge-ip-version = \"4\"", "\"[::1]:7844\"", "tunnel.edges[2]", "not of the family", "`edge-ip-version`"],
+    ["source address that is none", "edge-ip-version = \"auto\"", "edge-bind-address = \"eth0\"", "\"eth0\"", "tunnel.edge-bind-address", "not an IP address", "without a port"],
+    ["source address of the other family", "\"[::1]:7844\"]\nedge-ip-version = \"auto\"", "\"c:1\"]\nedge-ip-version = \"4\"\nedge-bind-address = \"::1\"", "\"::1\"", "tunnel.edge-bind-address", "::1 is not of the family", "`edge-ip-version`"],
+    ["no DNS server", ALL_DNS, "dns-servers = []", "[]", "tunnel.dns-servers", "1 to 4", "\"system\""],
+    ["DNS server without a port", "192.0.2.53:53", "192.0.2.53", "\"192.0.2.53\"", "tunnel.dns-servers[1]", "not a DNS server", "\"192.0.2.1:53\""],
+    ["DNS over TLS without a name", "#dns.example.com", "", "\"tls://", "tunnel.dns-servers[2]", "not a DNS server", "#dns.example.com"],
     ["too many connections", "connections = 3", "connections = 5", "5\n", "tunnel.connections", "5 is out of range", ""],
     ["no connections", "connections = 3", "connections = 0", "0\nshards", "tunnel.connections", "from 1 to 4", ""],
     ["more shards than connections", "shards = 2", "shards = 4", "4\ngrace", "tunnel.shards", "from 1 to 3", ""],
@@ -82,3 +93,7 @@ pub(super) const BROKEN: [[&str; 7]; 71] = [
     ["earlier rule that matches all", "hostname = \"*.example.com\"", "", "[[ingress]]\nname", "ingress[1]", "never reached", "move it to the end"],
     ["earlier rule for the host *", "*.example.com", "*", "[[ingress]]\nname", "ingress[1]", "never reached", "move it to the end"],
 ];
+
+const ALL_EDGES: &str = "edges = [\"127.0.0.1:7844\", \"edge.example.com:7845\", \"[::1]:7844\"]";
+const ALL_DNS: &str =
+    "dns-servers = [\"system\", \"192.0.2.53:53\", \"tls://[2001:db8::53]:853#dns.example.com\"]";

@@ -9,6 +9,7 @@ mod cancel;
 mod components;
 mod configuration;
 mod demo;
+mod discovery;
 mod garbage;
 mod identity;
 mod pages;

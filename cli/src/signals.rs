@@ -1,7 +1,7 @@
 //! What stops a running command: SIGINT or SIGTERM once for a clean stop, twice for an end at once.
 
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -34,8 +34,12 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
     }
 }
 
+/// A thread of its own waits, because a runtime would not end before its read does.
 async fn end_of_stdin() {
-    let mut discarded = [0; 64];
-    let mut stdin = tokio::io::stdin();
-    while let Ok(1..) = stdin.read(&mut discarded).await {}
+    let (ended, end) = oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(ended);
+    });
+    let _ = end.await;
 }

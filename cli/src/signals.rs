@@ -1,5 +1,6 @@
 //! What stops a running command: SIGINT or SIGTERM once for a clean stop, twice for an end at once.
 
+use adit_host::reload::Reload;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,16 @@ pub(crate) fn watch(stop: CancellationToken, with_stdin: bool) -> std::io::Resul
         either(&mut interrupt, &mut terminate).await;
         warn!("ended at once");
         std::process::exit(INTERRUPTED);
+    })))
+}
+
+/// Reloads at every SIGHUP, as long as the handle lives. The verdict is in the log.
+pub(crate) fn reload_on_hangup(reload: Reload) -> std::io::Result<AbortOnDropHandle<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload.ask().await;
+        }
     })))
 }
 

@@ -15,6 +15,7 @@ mod pages;
 mod path;
 mod plugins;
 mod ready;
+mod reload;
 mod stop;
 mod websocket;
 mod wire;

@@ -14,6 +14,7 @@ pub mod document;
 pub mod origin;
 pub mod process;
 pub mod product;
+pub mod reference;
 pub mod stand_in;
 pub mod visitor;
 

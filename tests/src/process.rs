@@ -143,6 +143,10 @@ impl Process {
         self.signal(Signal::INT);
     }
 
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     pub fn kill(&self) {
         self.signal(Signal::KILL);
     }

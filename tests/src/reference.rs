@@ -1,7 +1,10 @@
 //! Another connector of the same protocol in the place of our host: `ADIT_REFERENCE_CONNECTOR` names
 //! its program, which takes the flags of `cloudflared`. Tests whose host needs plugins keep ours.
 //!
-//! `ADIT_REFERENCE_CONNECTOR=/path/to/cloudflared cargo test -p e2e --test e2e bodies cancel pages websocket`
+//! `ADIT_REFERENCE_CONNECTOR=/path/to/cloudflared cargo test -p e2e --test e2e -- bodies cancel path pages websocket`
+//!
+//! Four of these ask for what only our host has, and fail with the other: the list of connections in
+//! `/ready`, a time limit for answers, a line in the log, and a WebSocket that is closed by halves.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

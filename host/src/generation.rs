@@ -42,8 +42,8 @@ pub struct Rule {
 
 impl Generation {
     /// Compiles and configures the plugins, prepares the origins. Nothing serves until all of it
-    /// has succeeded. A plugin of `previous` with the same component, configuration and limits is
-    /// taken over as it runs.
+    /// has succeeded. A component that `previous` runs is not compiled again; a plugin that it runs
+    /// with the same configuration and limits is taken over with its instances.
     pub async fn build(
         number: u64,
         plan: &Plan,
@@ -56,10 +56,14 @@ impl Generation {
             let about = || format!("plugin {} ({})", wanted.name, wanted.component.display());
             let wasm = read_component(&wanted.component).with_context(about)?;
             let digest = Sha256::digest(&wasm).into();
-            let running = previous.and_then(|previous| previous.running(wanted, digest));
-            let plugin = match running {
-                Some(plugin) => plugin,
-                None => Arc::new(Plugin::load(engine, wanted, &wasm, shards).await.with_context(about)?),
+            let known = previous.into_iter().flat_map(|previous| &previous.plugins).chain(&plugins);
+            let compiled: Vec<&Loaded> = known.filter(|loaded| loaded.digest == digest).collect();
+            let plugin = match (compiled.iter().find(|loaded| loaded.plan == *wanted), compiled.first()) {
+                (Some(same), _) => same.plugin.clone(),
+                (None, Some(other)) => Arc::new(other.plugin.load_again(wanted).await.with_context(about)?),
+                (None, None) => {
+                    Arc::new(Plugin::load(engine, wanted, &wasm, shards).await.with_context(about)?)
+                }
             };
             plugins.push(Loaded { plan: wanted.clone(), digest, plugin });
         }
@@ -81,11 +85,6 @@ impl Generation {
     /// For status: every plugin of this generation.
     pub fn plugins(&self) -> impl Iterator<Item = &Plugin> {
         self.plugins.iter().map(|loaded| &*loaded.plugin)
-    }
-
-    fn running(&self, wanted: &PluginPlan, digest: [u8; 32]) -> Option<Arc<Plugin>> {
-        let same = |loaded: &&Loaded| loaded.digest == digest && *loaded.plan == *wanted;
-        self.plugins.iter().find(same).map(|loaded| loaded.plugin.clone())
     }
 }
 

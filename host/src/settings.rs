@@ -17,7 +17,7 @@ use crate::config::value::{Reading, Wrong};
 pub use edges::{DnsServer, EdgeSource, Edges, IpVersion};
 
 /// What a host is told to be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub credentials: Credentials,
     /// Where the edge servers are.

@@ -16,6 +16,7 @@ mod pages;
 mod path;
 mod plugins;
 mod ready;
+mod reload;
 mod stop;
 mod websocket;
 mod wire;

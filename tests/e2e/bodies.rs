@@ -138,7 +138,7 @@ async fn server_sent_events_arrive_one_by_one() {
             assert_eq!(arrived, event.as_bytes(), "{speaks:?}");
         }
         watched.end();
-let rest = within("the end of the events", body.collect()).await.unwrap().to_bytes();
+        let rest = within("the end of the events", body.collect()).await.unwrap().to_bytes();
         assert!(rest.is_empty(), "{speaks:?}");
     }
 }

@@ -26,9 +26,9 @@ use crate::proxy::{Current, Proxy};
 use crate::report;
 use crate::settings::Settings;
 use crate::tunnel::Identity;
+use crate::tunnel::connection::Dialer;
 use crate::tunnel::control::Control;
 use crate::tunnel::discovery::Addresses;
-use crate::tunnel::quic::Dialer;
 use crate::tunnel::slot::{Shared, Slot};
 use crate::tunnel::status::Status;
 use crate::tunnel::trust;
@@ -57,6 +57,7 @@ impl Host {
             identity: Identity::new(settings.credentials, settings.grace_period),
             addresses: Addresses::new(settings.edges, settings.connections),
             dialer,
+            protocol: settings.protocol,
             control: Control::start()?,
             status: Status::new(settings.connections),
             served: AtomicBool::new(false),

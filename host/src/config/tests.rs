@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::plan::{HostPattern, Limits, OnError, Service};
 use super::*;
+use crate::tunnel::state::Protocol;
 
 const GOOD: &str = r#"
 [tunnel]
@@ -14,6 +15,7 @@ credentials-file = "demo.json"
 edges = ["127.0.0.1:7844", "edge.example.com:7845", "[::1]:7844"]
 edge-ca = "ca.pem"
 connections = 3
+protocol = "http2"
 shards = 2
 grace-period = "1m 30s"
 
@@ -98,6 +100,7 @@ fn a_document_with_everything_means_what_it_says() {
     assert_eq!(settings.edges, ["127.0.0.1:7844", "edge.example.com:7845", "[::1]:7844"]);
     assert_eq!(settings.edge_ca, Some(at("ca.pem")));
     assert_eq!((settings.connections, settings.shards), (3, 2));
+    assert_eq!(settings.protocol, Protocol::Http2);
     assert_eq!(settings.grace_period, Duration::from_secs(90));
     assert_eq!(settings.admin.to_string(), "127.0.0.1:0");
     assert_eq!(settings.warnings, [""; 0]);
@@ -162,6 +165,7 @@ fn what_is_not_written_has_a_default() {
     let text = format!("{TUNNEL}[[ingress]]\nservice = \"hello_world\"\n");
     let (settings, plan) = parse_in(folder.path(), &text).unwrap();
     assert_eq!(settings.connections, 4);
+    assert_eq!(settings.protocol, Protocol::Auto);
     assert!((1..=4).contains(&settings.shards));
     assert_eq!(settings.grace_period, Duration::from_secs(30));
     assert_eq!(settings.admin.to_string(), "127.0.0.1:20241");
@@ -338,7 +342,7 @@ fn a_document_on_disk_is_loaded_with_paths_relative_to_its_folder() {
     assert_eq!(plan.plugins[0].component, folder.path().join("plugins/basic_auth.wasm"));
     std::fs::write(&path, GOOD.replace("[admin]", "[adm]")).unwrap();
     let failure = load(&path).err().unwrap().to_string();
-    assert!(failure.starts_with(&format!("{}:10:2: adm: unknown key", path.display())), "{failure}");
+    assert!(failure.starts_with(&format!("{}:11:2: adm: unknown key", path.display())), "{failure}");
 }
 
 #[test]

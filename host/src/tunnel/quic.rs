@@ -29,7 +29,6 @@ use crate::proxy::{Answer, Kind, Proxy, Request};
 /// The name in every edge server's certificate.
 const SERVER_NAME: &str = "quic.cftunnel.com";
 const ALPN: &[u8] = b"argotunnel";
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// How long the head of a request may take to arrive once its stream is open.
@@ -98,9 +97,9 @@ impl Dialer {
 pub struct Connection(quinn::Connection);
 
 impl Connection {
-    pub async fn dial(endpoint: &Endpoint, edge: SocketAddr) -> anyhow::Result<Self> {
+    pub async fn dial(endpoint: &Endpoint, edge: SocketAddr, limit: Duration) -> anyhow::Result<Self> {
         let connecting = endpoint.connect(edge, SERVER_NAME)?;
-        let connection = timeout(HANDSHAKE_LIMIT, connecting)
+        let connection = timeout(limit, connecting)
             .await
             .context("no answer to the QUIC handshake")?
             .context("QUIC handshake")?;

@@ -168,17 +168,17 @@ impl Scene {
             })
             .collect();
         format!(
-            "data-dir = \"edge-data\"\n\n[visitors]\nhttp = \"{}\"\n{servers}\n\
+            "data-dir = \"edge-data\"\n\n[visitors]\nhttp = {}\n{servers}\n\
              [[tunnel]]\nname = \"demo\"\ncredentials-file = \"demo.json\"\n\
              hostnames = [\"demo.localhost\", \"localhost\"]\n",
-            self.listen
+            toml_string(&self.listen)
         )
     }
 
     fn host_configuration(&self, servers: &[String]) -> anyhow::Result<String> {
         // One server of each region in turn, as the list is read.
         let [a, b, c, d] = servers else { bail!("the edge has {} servers", servers.len()) };
-        let plugins = toml_string(&self.plugins.display().to_string());
+        let component = |name: &str| toml_string(&self.plugins.join(name).display().to_string());
         let hash = password::hash_of("adit")?;
         Ok(format!(
             r#"[tunnel]
@@ -216,18 +216,15 @@ plugins = ["headers", "auth"]
 service = "hello_world"
 plugins = ["headers"]
 "#,
-            headers = toml_string(&format!("{}/headers.wasm", unquoted(&plugins))),
-            auth = toml_string(&format!("{}/basic_auth.wasm", unquoted(&plugins))),
+            headers = component("headers.wasm"),
+            auth = component("basic_auth.wasm"),
         ))
     }
 }
 
+/// A JSON string is a TOML string.
 fn toml_string(text: &str) -> String {
     Value::String(text.to_owned()).to_string()
-}
-
-fn unquoted(text: &str) -> &str {
-    text.trim_matches('"')
 }
 
 impl Running {

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::{Failure, signals};
 
-/// Runs a host until a signal stops it or the edge refuses it for good.
+/// Runs a host until a signal stops it or the edge refuses it for good. SIGHUP reloads its rules and plugins.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(path: &Path, with_stdin: bool) -> Result<(), Failure> {
     let (settings, plan) = config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
@@ -19,7 +19,9 @@ pub(crate) async fn run(path: &Path, with_stdin: bool) -> Result<(), Failure> {
     }
     let stop = CancellationToken::new();
     let _signals = signals::watch(stop.clone(), with_stdin).map_err(anyhow::Error::from)?;
-    let host = adit_host::Host::build(settings, &plan).await.map_err(Failure::Configuration)?;
+    let host =
+        adit_host::Host::build(settings, &plan, path.to_owned()).await.map_err(Failure::Configuration)?;
+    let _reloads = signals::reload_on_hangup(host.reload()).map_err(anyhow::Error::from)?;
     Ok(host.run(stop).await?)
 }
 
@@ -28,7 +30,7 @@ pub(crate) async fn run(path: &Path, with_stdin: bool) -> Result<(), Failure> {
 pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
     let (settings, plan) = config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
     let engine = Engine::new(EngineSettings::default())?;
-    Generation::build(1, &plan, &engine, settings.shards).await.map_err(Failure::Configuration)?;
+    Generation::build(1, &plan, &engine, settings.shards, None).await.map_err(Failure::Configuration)?;
     for warning in settings.warnings.iter().chain(&plan.warnings) {
         println!("warning: {warning}");
     }

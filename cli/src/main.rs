@@ -9,6 +9,7 @@ mod password;
 mod signals;
 mod telemetry;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -125,6 +126,7 @@ impl From<anyhow::Error> for Failure {
 }
 
 fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("adit: {error:#}");
+    // Not `eprintln!`, which panics when nobody reads.
+    let _ = writeln!(std::io::stderr(), "adit: {error:#}");
     ExitCode::from(code)
 }

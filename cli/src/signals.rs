@@ -1,7 +1,8 @@
 //! What stops a running command: SIGINT or SIGTERM once for a clean stop, twice for an end at once.
 
-use tokio::io::AsyncReadExt;
+use adit_host::reload::Reload;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -27,6 +28,16 @@ pub(crate) fn watch(stop: CancellationToken, with_stdin: bool) -> std::io::Resul
     })))
 }
 
+/// Reloads at every SIGHUP, as long as the handle lives. The verdict is in the log.
+pub(crate) fn reload_on_hangup(reload: Reload) -> std::io::Result<AbortOnDropHandle<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload.ask().await;
+        }
+    })))
+}
+
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
     tokio::select! {
         _ = interrupt.recv() => {}
@@ -34,8 +45,12 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
     }
 }
 
+/// A thread of its own waits, because a runtime would not end before its read does.
 async fn end_of_stdin() {
-    let mut discarded = [0; 64];
-    let mut stdin = tokio::io::stdin();
-    while let Ok(1..) = stdin.read(&mut discarded).await {}
+    let (ended, end) = oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(ended);
+    });
+    let _ = end.await;
 }

@@ -2,6 +2,7 @@
 //! decides nothing.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,6 +24,7 @@ use crate::generation::Generation;
 use crate::origin::Pool;
 use crate::plugin::{Engine, EngineSettings};
 use crate::proxy::{Current, Proxy};
+use crate::reload::{Reload, Writer};
 use crate::report;
 use crate::settings::Settings;
 use crate::tunnel::Identity;
@@ -40,19 +42,21 @@ pub struct Host {
     current: Arc<Current>,
     shared: Arc<Shared>,
     admin: TcpListener,
-    // Owned here so that its clock runs for as long as any generation may.
-    _engine: Engine,
+    reload: Reload,
+    writer: Writer,
 }
 
 impl Host {
-    /// Builds the first generation and binds the admin listener.
-    pub async fn build(settings: Settings, plan: &Plan) -> anyhow::Result<Self> {
+    /// Builds the first generation and binds the admin listener. A reload reads `document` again.
+    pub async fn build(settings: Settings, plan: &Plan, document: PathBuf) -> anyhow::Result<Self> {
         let engine = Engine::new(EngineSettings::default()).context("the plugin engine")?;
-        let generation = Generation::build(1, plan, &engine, settings.shards).await?;
+        let generation = Generation::build(1, plan, &engine, settings.shards, None).await?;
+        let current = Arc::new(ArcSwap::from_pointee(generation));
         let dialer = Dialer::new(trust::client_config(settings.edge_ca.as_deref())?)?;
         let admin = TcpListener::bind(settings.admin)
             .await
             .with_context(|| format!("binding the admin listener to {}", settings.admin))?;
+        let (reload, writer) = Reload::new(document, settings.clone(), engine, current.clone());
         let shared = Shared {
             identity: Identity::new(settings.credentials, settings.grace_period),
             addresses: Addresses::new(settings.edges, settings.connections),
@@ -66,11 +70,17 @@ impl Host {
         Ok(Self {
             shards: settings.shards,
             slots: settings.connections,
-            current: Arc::new(ArcSwap::from_pointee(generation)),
+            current,
             shared: Arc::new(shared),
             admin,
-            _engine: engine,
+            reload,
+            writer,
         })
+    }
+
+    /// Asks for a reload.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Where the admin API listens.
@@ -85,7 +95,13 @@ impl Host {
         let address = self.admin_address()?;
         info!(kind = "admin", %address, "listening");
         info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, shards = self.shards, "host starts");
-        let admin = Admin { shared: self.shared.clone(), current: self.current.clone(), stop: stop.clone() };
+        let admin = Admin {
+            shared: self.shared.clone(),
+            current: self.current.clone(),
+            reload: self.reload,
+            stop: stop.clone(),
+        };
+        let _writer = AbortOnDropHandle::new(tokio::spawn(self.writer.run()));
         let _admin = AbortOnDropHandle::new(tokio::spawn(admin.serve(self.admin)));
 
         let tag = HeaderValue::from_str(&identity.connector.to_string()).context("the connector id")?;

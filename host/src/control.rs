@@ -1,5 +1,5 @@
-//! The admin API: health, readiness, status. Translates what others know; holds no state and
-//! decides nothing.
+//! The admin API: health, readiness, status, reload. Translates what others know; holds no state
+//! and decides nothing.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::proxy::Current;
+use crate::reload::{Reload, Verdict};
 use crate::tunnel::slot::Shared;
 
 /// Connections to the admin listener at once.
@@ -32,6 +33,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 pub struct Admin {
     pub shared: Arc<Shared>,
     pub current: Arc<Current>,
+    pub reload: Reload,
     /// Once cancelled, the host is not ready.
     pub stop: CancellationToken,
 }
@@ -56,8 +58,8 @@ impl Admin {
             let admin = admin.clone();
             connections.spawn(async move {
                 let service = service_fn(|request| {
-                    let response = admin.answer(&request);
-                    async { Ok::<_, Infallible>(response) }
+                    let admin = admin.clone();
+                    async move { Ok::<_, Infallible>(admin.answer(&request).await) }
                 });
                 let _ = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -69,9 +71,13 @@ impl Admin {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if (request.method(), request.uri().path()) == (&Method::POST, "/reload") {
+            return self.reload().await;
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
+            let mut response =
+                text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here, and POST /reload\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
@@ -79,7 +85,21 @@ impl Admin {
             "/healthcheck" => text(StatusCode::OK, "OK\n"),
             "/ready" => self.ready(),
             "/status" => self.status(),
-            _ => text(StatusCode::NOT_FOUND, "served here: /ready /status /healthcheck\n"),
+            _ => text(StatusCode::NOT_FOUND, "served here: /ready /status /healthcheck, and POST /reload\n"),
+        }
+    }
+
+    /// Reads the document again; the answer is the verdict.
+    async fn reload(&self) -> Response<Full<Bytes>> {
+        match self.reload.ask().await {
+            Verdict::Applied { generation, warnings } => {
+                let page = json!({ "verdict": "applied", "generation": generation, "warnings": warnings });
+                json(StatusCode::OK, &page)
+            }
+            Verdict::Refused { serving, reasons } => {
+                let page = json!({ "verdict": "refused", "serving": serving, "reasons": reasons });
+                json(StatusCode::UNPROCESSABLE_ENTITY, &page)
+            }
         }
     }
 
@@ -101,7 +121,6 @@ impl Admin {
         let generation = self.current.load();
         let plugins: Vec<Value> = generation
             .plugins()
-            .iter()
             .map(|plugin| {
                 let counts = plugin.counters();
                 json!({

@@ -11,6 +11,7 @@ pub mod generation;
 pub mod origin;
 pub mod plugin;
 pub mod proxy;
+pub mod reload;
 pub mod report;
 pub mod route;
 pub mod settings;

@@ -17,7 +17,7 @@ use crate::config::value::{Reading, Wrong};
 use crate::tunnel::state::Protocol;
 
 /// What a host is told to be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub credentials: Credentials,
     /// `host:port` of each edge server, no two alike; names are resolved when they are dialled.

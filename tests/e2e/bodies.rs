@@ -1,7 +1,7 @@
 //! Bodies stream both ways, whatever their size, and nobody keeps them.
 
 use e2e::bulk::{Bulk, Digest};
-use e2e::document::{EdgeDocument, HostDocument};
+use e2e::document::{EdgeDocument, HOST, HostDocument};
 use e2e::origin::Origin;
 use e2e::product::{Lent, Product, Stage};
 use e2e::visitor::{Speaks, Visitor, get, to, with_body};
@@ -11,6 +11,7 @@ use http::Response;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OnceCell;
 
 static STAGE: OnceCell<Stage> = OnceCell::const_new();
@@ -90,7 +91,7 @@ async fn bodies_of_odd_sizes_arrive_whole_in_every_version_of_http() {
         for length in [0, 1, 1023, 65_536, 1_000_003] {
             let visitor = stage.product.visitor(speaks);
             let sunk = visitor.send(with_body(to("POST", "/sink"), Bulk::new(length))).await.json();
-            assert_eq!(sunk_digest(&sunk), Digest::of_bulk(length), "{speaks:?}");
+            assert_eq!(sunk_digest(&sunk), Digest::of_bulk(length), "{speaks:?} {sunk}");
             let connection = visitor.connect().await;
             for path in ["bytes", "chunks"] {
                 let response = connection.send(get(&format!("/{path}/{length}"))).await;
@@ -107,7 +108,7 @@ async fn an_upload_without_a_length_arrives_in_chunks() {
         let length = 3 * MIB + 1;
         let request = with_body(to("POST", "/sink"), Bulk::without_length(length));
         let sunk = stage.product.visitor(speaks).send(request).await.json();
-        assert_eq!(sunk_digest(&sunk), Digest::of_bulk(length), "{speaks:?}");
+        assert_eq!(sunk_digest(&sunk), Digest::of_bulk(length), "{speaks:?} {sunk}");
         assert_eq!(sunk["content-length"], Value::Null, "{speaks:?}");
     }
 }
@@ -176,6 +177,23 @@ async fn a_hundred_visitors_are_served_at_once() {
         assert_eq!(sunk_digest(&sunk.json()), Digest::of_bulk(100_000));
     };
     join_all((0..100).map(|_| ask(visitor.clone()))).await;
+}
+
+#[tokio::test]
+async fn a_visitor_that_asks_before_it_uploads_is_told_to_go_on() {
+    let stage = stage().await;
+    let mut tcp = stage.product.visitor(Speaks::Http1).dial().await;
+    let head = format!(
+        "POST /echo HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 6\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    );
+    tcp.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 25];
+    within("100 Continue", tcp.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    tcp.write_all(b"a body").await.unwrap();
+    let mut answer = String::new();
+    within("the answer", tcp.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"body\":\"a body\""), "{answer}");
 }
 
 /// What came, without keeping it.

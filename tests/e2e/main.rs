@@ -20,6 +20,7 @@ mod pages;
 mod path;
 mod plugins;
 mod ready;
+mod reload;
 mod stop;
 mod transports;
 mod websocket;

@@ -1,15 +1,19 @@
 //! Whatever stops, by request or by accident: what can be finished is finished, and the other side
 //! notices.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use e2e::document::{EdgeDocument, HostDocument};
 use e2e::origin::Origin;
-use e2e::product::Product;
+use e2e::process::adit;
+use e2e::product::{Product, Site};
 use e2e::visitor::{Speaks, get};
-use e2e::within;
+use e2e::{DEADLINE, within};
 use http::Response;
 use http_body_util::BodyExt;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How soon the loss of the other side must be known; QUIC's idle limit is 5 s.
 const NOTICED: Duration = Duration::from_secs(10);
@@ -167,4 +171,31 @@ async fn an_edge_that_is_asked_to_stop_finishes_what_it_has() {
     // The host outlives it and goes on trying.
     product.host.process.event("connection lost", |_| true).await;
     assert!(product.host.process.is_running());
+}
+
+#[tokio::test]
+async fn a_program_whose_log_nobody_reads_still_stops() {
+    let site = Site::new();
+    site.write("edge.toml", EdgeDocument::new(&["west"], 1).to_toml());
+    let mut command = Command::new(adit());
+    command.args(["edge", "run", "--config", "edge.toml"]).current_dir(site.folder());
+    let mut edge = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(edge.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("server") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+    }
+    drop(log);
+    let id = Pid::from_child(&edge);
+    kill_process(id, Signal::TERM).unwrap();
+    let ended = tokio::task::spawn_blocking(move || edge.wait().unwrap());
+    match tokio::time::timeout(DEADLINE, ended).await {
+        Ok(status) => assert_eq!(status.unwrap().code(), Some(0)),
+        Err(_) => {
+            // It was not waited for, so the id is still its own.
+            kill_process(id, Signal::KILL).unwrap();
+            panic!("it did not stop");
+        }
+    }
 }

@@ -145,6 +145,30 @@ async fn what_comes_right_behind_the_handshake_is_not_lost() {
 }
 
 #[tokio::test]
+async fn a_visitor_that_has_said_all_still_hears_the_answer() {
+    let stage = stage().await;
+    let mut tcp = stage.product.visitor(Speaks::Http1).dial().await;
+    tcp.write_all(handshake(HOST).as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let head = async {
+        while !answer.ends_with(b"\r\n\r\n") {
+            assert_ne!(tcp.read_buf(&mut answer).await.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+        }
+    };
+    within("the head of an acceptance", head).await;
+    // A frame, and the end of this direction: there is an answer on its way all the same.
+    tcp.write_all(b"\x81\x82\0\0\0\0hi").await.unwrap();
+    tcp.shutdown().await.unwrap();
+    answer.clear();
+    let read = async {
+        while !answer.starts_with(b"\x81\x02hi") {
+            assert_ne!(tcp.read_buf(&mut answer).await.unwrap(), 0, "the answer was cut off: {answer:?}");
+        }
+    };
+    within("the echo of a last frame", read).await;
+}
+
+#[tokio::test]
 async fn a_visitor_that_vanishes_ends_the_socket_at_the_origin() {
     let stage = stage().await;
     let mut watched = stage.origin.watch("/hanging-websocket");

@@ -182,10 +182,9 @@ async fn an_upload_shorter_than_its_length_is_not_taken_for_whole() {
     let lab = lab(|host| host).await;
     let mut post = lab.origin.watch("/post");
     let head = vector("live-q-post-cl-request");
-    let (reply, ()) = tokio::join!(lab.registered.ask(&head, b"01234"), async {
-        post.arrived().await;
-        assert_eq!(post.uploaded().await, e2e::origin::Upload::Broken { bytes: 5 });
-    });
+    // The origin may see half of it or, if the host holds back its head for so long, nothing.
+    let reply = lab.registered.ask(&head, b"01234").await;
+    assert!(!post.is_uploaded(), "the origin took half a body for a whole one");
     assert!(reply.is_err() || !reply.as_ref().unwrap().error.is_empty(), "{reply:?}");
 }
 

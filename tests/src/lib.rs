@@ -15,6 +15,7 @@ pub mod gate;
 pub mod origin;
 pub mod process;
 pub mod product;
+pub mod reference;
 pub mod stand_in;
 pub mod visitor;
 

@@ -148,6 +148,10 @@ impl Process {
         self.signal(Signal::INT);
     }
 
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     pub fn kill(&self) {
         self.signal(Signal::KILL);
     }
@@ -338,7 +342,7 @@ pub fn adit() -> PathBuf {
     let exe = std::env::current_exe().expect("a test binary has a path");
     let profile = exe.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
     let adit = profile.join("adit");
-    assert!(adit.is_file(), "there is no {}; run `cargo build -p adit` first", adit.display());
+    assert!(adit.is_file(), "there is no {}; run `cargo build --workspace` first", adit.display());
     adit
 }
 

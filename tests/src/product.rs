@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
 use serde_json::Value;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use crate::document::{EdgeDocument, HostDocument};
 use crate::origin::Origin;
 use crate::process::Process;
+use crate::reference;
 use crate::visitor::{Answer, Speaks, Visitor, get};
 
 /// A folder with the files of both sides and the credentials of the tunnel `demo`.
@@ -48,7 +50,10 @@ pub struct Product {
 
 impl Site {
     pub fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("adit-e2e-").tempdir().expect("a temporary folder");
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(sweep);
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().expect("a temporary folder");
         // Any 32 bytes are as good as random ones here, and no two tests share a folder.
         let secret = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
         let credentials = Credentials {
@@ -105,6 +110,9 @@ impl Site {
 
     /// Starts a host and waits until every connection is registered.
     pub async fn host(&self, edge: &Edge, document: &HostDocument) -> Host {
+        if let Some(program) = reference::connector(document) {
+            return reference::host(program, self, edge, document).await;
+        }
         self.host_at(&edge.servers, document).await
     }
 
@@ -190,6 +198,22 @@ fn address(event: &Value) -> SocketAddr {
     let text = event["address"].as_str().unwrap_or_default();
     text.parse().unwrap_or_else(|_| panic!("{event} has no address"))
 }
+
+/// Removes what earlier runs have left: a shared product is never dropped, and a run may be killed.
+fn sweep() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let run = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        if run.is_some_and(|run| !Path::new("/proc").join(run).exists()) {
+            // Somebody else's, or being removed by somebody else, is as good as gone.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Begins the name of every folder of a test; the id of its process follows.
+const PREFIX: &str = "adit-e2e-";
 
 /// An origin with the product in front of it, that several tests of a module use at once. It ends
 /// with the test process, whose end closes the standard input of both programs.

@@ -161,10 +161,10 @@ impl Connector {
 
     /// Waits for the end and gives its application code.
     pub(crate) async fn closed(&self) -> Option<u64> {
-        match self.connection.closed().await {
-            quinn::ConnectionError::ApplicationClosed(close) => Some(close.error_code.into_inner()),
-            _ => None,
+        if let quinn::ConnectionError::ApplicationClosed(close) = self.connection.closed().await {
+            return Some(close.error_code.into_inner());
         }
+        None
     }
 }
 

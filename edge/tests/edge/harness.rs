@@ -22,6 +22,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::connector::Connector;
+
 pub(crate) const HOST: &str = "demo.localhost";
 
 /// A running edge. Dropping it stops it.
@@ -82,6 +84,13 @@ pub(crate) fn start() -> Fixture {
         stop,
         _folder: folder,
     }
+}
+
+/// An edge with one connection.
+pub(crate) async fn one() -> (Fixture, Connector) {
+    let edge = start();
+    let connector = Connector::registered(&edge, 0, Uuid::new_v4(), 0).await;
+    (edge, connector)
 }
 
 impl Drop for Fixture {

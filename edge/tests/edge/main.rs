@@ -1,9 +1,12 @@
 //! The edge over real sockets, towards a connector made here from the wire specification alone and
 //! towards visitors: one promise per test.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed, also in what tests share")]
+
 mod connector;
 mod harness;
 
+mod bodies;
 mod drain;
 mod hostile;
 mod registration;

@@ -25,7 +25,7 @@ pub struct Plan {
 }
 
 /// One plugin: its component, its configuration, its limits.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PluginPlan {
     /// Unique in the plan; ASCII letters, digits, `-`, `_` and `.`.
     pub name: String,

@@ -25,11 +25,19 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn new(incoming: Incoming, lease: Lease) -> Self {
-        let mut lease = Some(lease);
-        if incoming.is_end_stream() {
-            lease.take().map(Lease::give_back);
+        let mut answer = Self { incoming, lease: Some(lease) };
+        if answer.incoming.is_end_stream() {
+            answer.release();
         }
-        Self { incoming, lease }
+        answer
+    }
+}
+
+impl Answer {
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
     }
 }
 
@@ -43,7 +51,7 @@ impl HttpBody for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         if frame.is_none() || (matches!(frame, Some(Ok(_))) && self.incoming.is_end_stream()) {
-            self.lease.take().map(Lease::give_back);
+            self.release();
         }
         Poll::Ready(frame.map(|result| result.map_err(Into::into)))
     }

@@ -25,7 +25,7 @@ use crate::config::plan::{OriginPlan, Service};
 /// What a rule sends its requests to.
 #[derive(Debug)]
 pub enum Origin {
-    Http(http::HttpOrigin),
+    Http(Box<http::HttpOrigin>),
     /// A fixed status with an empty body.
     Status(StatusCode),
     /// The built-in page that shows what arrived.
@@ -61,7 +61,7 @@ impl Origin {
             Service::Status(status) => Self::Status(*status),
             Service::HelloWorld => Self::HelloWorld,
             Service::Http { .. } | Service::Https { .. } | Service::Unix { .. } => {
-                Self::Http(http::HttpOrigin::new(service, plan)?)
+                Self::Http(Box::new(http::HttpOrigin::new(service, plan)?))
             }
         })
     }

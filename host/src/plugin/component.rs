@@ -37,6 +37,18 @@ pub(super) struct Blueprint {
 }
 
 impl Blueprint {
+    /// The same code for another plugin.
+    pub(super) fn copy(&self, log: Arc<GuestLog>, memory: usize) -> Self {
+        Self {
+            pre: self.pre.clone(),
+            lifecycle: self.lifecycle.clone(),
+            request: self.request.clone(),
+            response: self.response.clone(),
+            log,
+            memory,
+        }
+    }
+
     /// Compiles; takes from milliseconds to minutes of CPU. Not for a thread that serves.
     pub(super) fn compile(
         engine: &Engine,

@@ -107,7 +107,22 @@ impl Plugin {
         wasm: &[u8],
         shards: usize,
     ) -> Result<Self, LoadError> {
-        let blueprint = compile(engine, plan, wasm).await?;
+        Self::ready(engine, plan, compile(engine, plan, wasm).await?, shards).await
+    }
+
+    /// The same component with another configuration or other limits: nothing is compiled.
+    pub async fn load_again(&self, plan: &Arc<PluginPlan>) -> Result<Self, LoadError> {
+        let log = Arc::new(GuestLog::new(&plan.name));
+        let blueprint = self.blueprint.copy(log, plan.limits.memory);
+        Self::ready(&self.engine, plan, blueprint, self.pool.shards()).await
+    }
+
+    async fn ready(
+        engine: &Engine,
+        plan: &Arc<PluginPlan>,
+        blueprint: Blueprint,
+        shards: usize,
+    ) -> Result<Self, LoadError> {
         let run = plan.limits.timeout;
         let allowance = Allowance { run, wall: run.saturating_mul(WALL_FACTOR).max(LEAST_WALL) };
         let mut plugin = Self {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, request};
 use tracing::{debug, warn};
+use uuid::Uuid;
 
 use crate::origin::{Body, OriginError, empty, full};
 use crate::plugin::{Failure, FailureKind, Reply};
@@ -41,7 +42,7 @@ impl From<Failure> for Trouble {
 
 /// What must be remembered of a request to answer it after its head has gone to the origin.
 pub struct Asked {
-    /// The id that the edge gave it; empty if none.
+    /// The id that the edge gave it, or one made here.
     pub id: String,
     head_only: bool,
     json: bool,
@@ -51,7 +52,7 @@ impl Asked {
     pub fn of(head: &request::Parts) -> Self {
         let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         Self {
-            id: text(RAY).unwrap_or_default().to_owned(),
+            id: text(RAY).map_or_else(|| Uuid::new_v4().simple().to_string(), str::to_owned),
             head_only: head.method == Method::HEAD,
             json: text(ACCEPT).is_some_and(|accept| accept.contains("application/json")),
         }

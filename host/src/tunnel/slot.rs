@@ -43,7 +43,7 @@ pub struct Shared {
 
 /// Why the whole host must end.
 #[derive(Debug, thiserror::Error)]
-#[error("slot {slot}: {source}")]
+#[error("slot {slot}")]
 pub struct Fatal {
     slot: usize,
     source: RegisterError,

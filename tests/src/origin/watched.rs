@@ -84,6 +84,12 @@ impl Watched {
         .await
     }
 
+    /// Whether a whole request has arrived by now. Use it when nothing more can arrive.
+    pub fn is_uploaded(&mut self) -> bool {
+        std::iter::from_fn(|| self.notices.try_recv().ok())
+            .any(|notice| matches!(notice, Notice::Uploaded(Upload::Complete { .. })))
+    }
+
     /// Waits until the origin has lost whoever asked.
     pub async fn gone(&mut self) {
         self.next("the end of a request at the origin", |notice| {

@@ -2,7 +2,7 @@
 //! one header. Knows names and values; does not know streams.
 
 use adit_protocol::headers::serialized::{
-    RESPONSE_HEADERS, RESPONSE_META, ResponseMeta, Source, TCP_SOURCE, UPGRADE, serialize,
+    REFUSED, RESPONSE_HEADERS, RESPONSE_META, ResponseMeta, Source, TCP_SOURCE, UPGRADE, serialize,
 };
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use http::{Response, StatusCode, request, response};
@@ -52,7 +52,7 @@ pub(super) fn answer(head: &response::Parts) -> Response<()> {
 /// Says that no origin was reached; the edge shows its own page for it.
 pub(super) fn refusal() -> Response<()> {
     let mut answer = Response::new(());
-    *answer.status_mut() = StatusCode::BAD_GATEWAY;
+    *answer.status_mut() = REFUSED;
     describe(answer.headers_mut(), &HeaderMap::new(), Source::Connector);
     answer
 }

@@ -24,6 +24,16 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("wasmtime", &["host/src/plugin/"]),
     ("wasmtime_wasi", &["host/src/plugin/"]),
     ("capnp_rpc", &["host/src/tunnel/control.rs", "edge/src/tunnel/control.rs", "tests/src/stand_in.rs"]),
+    (
+        "h2",
+        &[
+            "host/src/tunnel/http2.rs",
+            "host/src/tunnel/http2/",
+            "edge/src/tunnel/http2.rs",
+            "edge/src/tunnel/http2/",
+        ],
+    ),
+    ("hickory_resolver", &["host/src/tunnel/discovery/"]),
     ("clap", &["cli/src/"]),
 ];
 
@@ -48,7 +58,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("config::plan", &["config"], &["tokio", "wasmtime", "hyper", "quinn", "std::fs", "std::net"]),
     ("config::source", &[], &["wasmtime", "adit_document"]),
     ("config", &["config", "settings"], &["wasmtime", "hyper", "quinn", "tracing"]),
-    ("settings", &["config"], &["wasmtime", "hyper", "quinn"]),
+    ("settings", &["config", "tunnel::state::Protocol"], &["wasmtime", "hyper", "quinn"]),
     ("route", &["config::plan"], &["wasmtime", "hyper", "tokio", "tracing"]),
     ("plugin", &["plugin", "config::plan"], &["hyper", "quinn", "std::fs", "tokio::fs"]),
     ("origin", &["origin", "config::plan"], &["wasmtime", "quinn", "capnp"]),
@@ -71,7 +81,14 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("tunnel::state", &[], &["tokio", "quinn", "tracing", "adit_protocol", "std::time::Instant", "fastrand"]),
     ("tunnel::quic", &["tunnel::control", "proxy", "origin"], &["capnp", "capnp_rpc", "fastrand"]),
+    ("tunnel::http2", &["tunnel::control", "proxy", "origin"], &["capnp", "capnp_rpc", "fastrand", "quinn"]),
     ("tunnel::control", &[], &["http", "hyper", "quinn"]),
+    (
+        "tunnel::discovery::addresses",
+        &[],
+        &["tokio", "tracing", "hickory_resolver", "fastrand", "std::time::SystemTime"],
+    ),
+    ("tunnel::discovery", &["tunnel::discovery", "settings"], &["adit_protocol", "quinn", "h2", "http"]),
     ("tunnel", &["tunnel", "proxy"], &["capnp_rpc", "hyper", "wasmtime"]),
     ("control", &["proxy", "tunnel", "reload"], &["wasmtime", "quinn", "capnp"]),
 ];

@@ -165,6 +165,8 @@ struct ConnectionStatus {
     server: String,
     region: String,
     address: String,
+    /// `quic` or `http2`.
+    protocol: &'static str,
     version: String,
     arch: String,
     /// Requests under way.
@@ -190,6 +192,7 @@ impl ConnectionStatus {
             server: live.server.name.clone(),
             region: live.server.region.clone(),
             address: live.address.to_string(),
+            protocol: live.link.protocol(),
             version: live.version.clone(),
             arch: live.arch.clone(),
             requests: live.requests(),

@@ -37,7 +37,7 @@ pub struct Edge {
 pub struct ServerAddress {
     pub region: String,
     pub name: String,
-    /// The UDP address that connectors dial, with the port that was really bound.
+    /// The address that connectors dial over UDP and TCP, with the port that was really bound.
     pub address: SocketAddr,
 }
 
@@ -66,7 +66,9 @@ impl Edge {
             Some(identity) => identity,
             None => ca.issue(CONNECTOR_NAMES.map(str::to_owned).into())?,
         };
-        let quic = quic::server_config(certificates::connector_tls(&connectors)?)?;
+        let tls = certificates::connector_tls(&connectors)?;
+        let http2 = Arc::new(certificates::without_alpn(tls.clone()));
+        let quic = quic::server_config(tls)?;
         let https = match https {
             None => None,
             Some(Https { listen, identity }) => {
@@ -105,16 +107,16 @@ impl Edge {
         }
         let mut bound_servers = Vec::new();
         for server in servers {
-            let sockets = bound(server.listen, sockets::udp_sockets(server.listen, count))?;
-            let listen = sockets[0].local_addr()?;
+            let (udp, tcp) = bound(server.listen, sockets::both(server.listen, count))?;
+            let listen = udp[0].local_addr()?;
             let server = Arc::new(Server { listen, ..server });
             addresses.servers.push(ServerAddress {
                 region: server.region.clone(),
                 name: server.name.clone(),
                 address: listen,
             });
-            for (shard, socket) in shards.iter_mut().zip(sockets) {
-                shard.servers.push((server.clone(), socket));
+            for ((shard, udp), tcp) in shards.iter_mut().zip(udp).zip(tcp) {
+                shard.servers.push(shard::Server { settings: server.clone(), udp, tcp });
             }
             bound_servers.push(server);
         }
@@ -131,7 +133,7 @@ impl Edge {
         };
         let (control, inbox) = control::channel();
         let strangers = Arc::default();
-        let shared = Arc::new(Shared { registry, names, rays, control, strangers, quic, stop });
+        let shared = Arc::new(Shared { registry, names, rays, control, strangers, quic, http2, stop });
         Ok(Self { shards, shared, inbox, admin, addresses })
     }
 

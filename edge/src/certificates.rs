@@ -104,6 +104,12 @@ pub(crate) fn connector_tls(identity: &Identity) -> Result<ServerConfig, rustls:
     Ok(config)
 }
 
+/// The same TLS for connectors that come over TCP: they offer no ALPN (wire.md section 6).
+pub(crate) fn without_alpn(mut config: ServerConfig) -> ServerConfig {
+    config.alpn_protocols.clear();
+    config
+}
+
 /// TLS towards visitors: TLS 1.2 and 1.3, HTTP/2 preferred.
 pub(crate) fn visitor_tls(identity: &Identity) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))

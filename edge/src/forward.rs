@@ -6,17 +6,16 @@ mod stream;
 mod upload;
 mod websocket;
 
+use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
 use adit_protocol::stream::{Answer, Connect, DecodeError, EncodeError};
-use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
-use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -27,10 +26,12 @@ use crate::activity::Busy;
 use crate::headers;
 use crate::ray::Ray;
 use crate::registry::{Slot, Tunnel};
+use crate::tunnel::http2;
+use crate::tunnel::link::{Channel, WriteError};
 
 pub(crate) use body::Body;
 use body::{OriginBody, Upload};
-use stream::{Downstream, Upstream};
+use stream::{Downstream, Head, Upstream};
 use upload::UploadEnd;
 
 /// A request that is ready to leave.
@@ -62,7 +63,9 @@ pub(crate) enum Failure {
     #[error("the host did not take the request: {0}")]
     Write(#[source] WriteError),
     #[error("the host broke off before its answer: {0}")]
-    Read(#[source] ReadError),
+    Read(#[source] io::Error),
+    #[error("no answer over HTTP/2: {0}")]
+    NoAnswer(#[source] http2::NoAnswer),
     #[error("the host ended the stream without an answer")]
     Ended,
     #[error("the host's answer is not readable: {0}")]
@@ -86,11 +89,9 @@ pub(crate) async fn forward(
     let Order { request, body, upgrade, busy } = order;
     let is_head = request.method() == http::Method::HEAD;
     let connect = if upgrade.is_some() { Connect::WebSocket(request) } else { Connect::Http(request) };
-    let begun = match connect.encode() {
-        Ok(head) => begin(tunnel, head, place).await,
-        Err(error) => Err(Failure::Head(error)),
-    };
-    let Begun { mut up, mut down, slot } = match begun {
+    let is_whole = upgrade.is_none() && body.is_end_stream();
+    let begun = begin(tunnel, Head::new(connect, is_whole), place).await;
+    let Begun { up, mut down, slot } = match begun {
         Ok(begun) => begun,
         Err(failure) => {
             place.tasks.spawn(upload::linger(body));
@@ -98,14 +99,13 @@ pub(crate) async fn forward(
         }
     };
     let Some(upgrade) = upgrade else {
-        if body.is_end_stream() {
-            up.finish();
-            let answer = in_time(answer(&mut down)).await?;
+        if is_whole {
+            let answer = in_time(down.answer()).await?;
             return respond(answer, Exchange { down, slot, upload: None, is_head, busy }, place).await;
         }
         return upload(up, body, Exchange { down, slot, upload: None, is_head, busy }, place).await;
     };
-    let answer = in_time(answer(&mut down)).await?;
+    let answer = in_time(down.answer()).await?;
     let Some(mut response) = switched(&answer) else {
         return respond(answer, Exchange { down, slot, upload: None, is_head, busy }, place).await;
     };
@@ -126,7 +126,7 @@ async fn upload(
     let (brake, braked) = oneshot::channel();
     let mut sending = Box::pin(upload::run(up, body, braked, place.tasks.clone()));
     let (answer, is_sent) = {
-        let mut answered = pin!(answer(&mut exchange.down));
+        let mut answered = pin!(exchange.down.answer());
         tokio::select! {
             // An answer that is there counts, whatever became of the upload.
             biased;
@@ -159,13 +159,13 @@ struct Begun {
 /// Sends the head on the best connection that takes a stream at once; if all are at their limit,
 /// waits for the best of them. A connection that turns out to be lost before it took the head has
 /// sent nothing of it, so trying another one is always safe.
-async fn begin(tunnel: &Tunnel, head: Bytes, place: &Place<'_>) -> Result<Begun, Failure> {
+async fn begin(tunnel: &Tunnel, mut head: Head, place: &Place<'_>) -> Result<Begun, Failure> {
     let mut busy = None;
     for live in tunnel.choices(place.shard) {
         let Some(slot) = live.begin() else { continue };
-        match live.link.open_bi().now_or_never() {
-            Some(Ok(streams)) => match write_head(streams, slot, &head).await {
-                Err(Failure::Write(WriteError::ConnectionLost(error))) => {
+        match live.link.channel().now_or_never() {
+            Some(Ok(channel)) => match send_head(channel, slot, &mut head).await {
+                Err(Failure::Write(WriteError::Lost(error))) => {
                     debug!(ray = place.ray.as_str(), %error, "trying another connection");
                 }
                 begun => return begun,
@@ -177,42 +177,20 @@ async fn begin(tunnel: &Tunnel, head: Bytes, place: &Place<'_>) -> Result<Begun,
         }
     }
     let Some((live, slot)) = busy else { return Err(Failure::NoConnection) };
-    match timeout(STREAM_CREDIT, live.link.open_bi()).await {
-        Ok(Ok(streams)) => write_head(streams, slot, &head).await,
+    match timeout(STREAM_CREDIT, live.link.channel()).await {
+        Ok(Ok(channel)) => send_head(channel, slot, &mut head).await,
         Ok(Err(_)) => Err(Failure::NoConnection),
         Err(_) => Err(Failure::Busy),
     }
 }
 
-async fn write_head(
-    (send, recv): (SendStream, RecvStream),
-    slot: Slot,
-    head: &Bytes,
-) -> Result<Begun, Failure> {
-    let (mut up, down) = (Upstream::new(send), Downstream::new(recv));
-    match timeout(STREAM_CREDIT, up.write(head.clone())).await {
-        Ok(Ok(())) => Ok(Begun { up, down, slot }),
-        Ok(Err(error)) => Err(Failure::Write(error)),
-        Err(_) => Err(Failure::Stalled),
-    }
+async fn send_head(channel: Channel, slot: Slot, head: &mut Head) -> Result<Begun, Failure> {
+    let (up, down) = timeout(STREAM_CREDIT, head.send(channel)).await.unwrap_or(Err(Failure::Stalled))?;
+    Ok(Begun { up, down, slot })
 }
 
 async fn in_time(answer: impl Future<Output = Result<Answer, Failure>>) -> Result<Answer, Failure> {
     timeout(ANSWER, answer).await.unwrap_or(Err(Failure::Late))
-}
-
-/// Reads the head of the answer; what came with it of the body goes back into `down`.
-async fn answer(down: &mut Downstream) -> Result<Answer, Failure> {
-    let mut buffered = BytesMut::new();
-    loop {
-        let chunk = down.read().await.map_err(Failure::Read)?.ok_or(Failure::Ended)?;
-        buffered.extend_from_slice(&chunk);
-        // The decoder refuses a head that is longer than the protocol allows.
-        if let Some(answer) = Answer::decode(&mut buffered).map_err(Failure::Decode)? {
-            down.unread(buffered.freeze());
-            return Ok(answer);
-        }
-    }
 }
 
 /// Everything of an exchange that the answer's body has to hold.

@@ -19,6 +19,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 use crate::settings;
+use crate::tunnel::link::Link;
 
 /// All tunnels of this edge.
 pub(crate) struct Registry {
@@ -39,7 +40,7 @@ pub(crate) struct Tunnel {
 /// One registered connection.
 pub(crate) struct Live {
     pub(crate) id: Uuid,
-    pub(crate) link: quinn::Connection,
+    pub(crate) link: Link,
     pub(crate) connector: Uuid,
     pub(crate) index: u8,
     pub(crate) version: String,
@@ -197,7 +198,7 @@ fn choose(count: usize, turn: usize, load: impl Fn(usize) -> Option<Load>) -> Op
 
 /// What a connection says about itself when it registers.
 pub(crate) struct Introduction {
-    pub(crate) link: quinn::Connection,
+    pub(crate) link: Link,
     pub(crate) connector: Uuid,
     pub(crate) index: u8,
     pub(crate) version: String,
@@ -226,7 +227,7 @@ impl Live {
     }
 
     pub(crate) fn is_serving(&self) -> bool {
-        !self.is_leaving() && self.link.close_reason().is_none()
+        !self.is_leaving() && !self.link.is_closed()
     }
 
     pub(crate) fn is_leaving(&self) -> bool {

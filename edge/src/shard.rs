@@ -1,4 +1,4 @@
-//! A shard: one thread with its own runtime, visitor listeners and QUIC endpoints. What arrives on a
+//! A shard: one thread with its own runtime, visitor listeners and listeners for connectors. What arrives on a
 //! shard stays on it, as long as the tunnel has a connection there; shards share only the registry.
 //! The system deals packets to shards by the addresses of both ends, so a connector whose address
 //! changes ends up at a stranger and has to connect anew.
@@ -22,7 +22,9 @@ use crate::ray::Rays;
 use crate::registry::{Registry, Tunnel};
 use crate::settings;
 use crate::tunnel::control::Control;
-use crate::tunnel::quic::{self, Acceptor, Strangers};
+use crate::tunnel::http2;
+use crate::tunnel::quic;
+use crate::tunnel::reception::{Reception, Strangers};
 use crate::visitor::{HostNames, Listener, Service};
 
 /// How many shards this process has: a core each, where several sockets can share an address.
@@ -38,7 +40,14 @@ pub(crate) struct Shard {
     pub(crate) index: usize,
     pub(crate) http: Option<net::TcpListener>,
     pub(crate) https: Option<(net::TcpListener, Arc<rustls::ServerConfig>)>,
-    pub(crate) servers: Vec<(Arc<settings::Server>, net::UdpSocket)>,
+    pub(crate) servers: Vec<Server>,
+}
+
+/// One server with the sockets of one shard.
+pub(crate) struct Server {
+    pub(crate) settings: Arc<settings::Server>,
+    pub(crate) udp: net::UdpSocket,
+    pub(crate) tcp: net::TcpListener,
 }
 
 /// What all shards share.
@@ -49,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) strangers: Arc<Strangers>,
     pub(crate) quic: quinn::ServerConfig,
+    pub(crate) http2: Arc<rustls::ServerConfig>,
     pub(crate) stop: Stop,
 }
 
@@ -94,17 +104,22 @@ impl Shard {
             services.spawn(listener.run(visitors.clone(), shared.stop.visitors.clone()));
         }
         let mut acceptors = JoinSet::new();
-        for (server, socket) in self.servers {
-            let endpoint = quic::endpoint(socket, shared.quic.clone())
-                .with_context(|| format!("opening the QUIC endpoint of {}", server.name))?;
-            let acceptor = Arc::new(Acceptor {
-                server,
+        for Server { settings, udp, tcp } in self.servers {
+            let endpoint = quic::endpoint(udp, shared.quic.clone())
+                .with_context(|| format!("opening the QUIC endpoint of {}", settings.name))?;
+            let listener = TcpListener::from_std(tcp)
+                .with_context(|| format!("opening the TCP listener of {}", settings.name))?;
+            let reception = Arc::new(Reception {
+                server: settings,
                 shard: self.index,
                 registry: shared.registry.clone(),
                 control: shared.control.clone(),
                 strangers: shared.strangers.clone(),
             });
-            acceptors.spawn(acceptor.run(endpoint, shared.stop.connections.clone()));
+            let close = &shared.stop.connections;
+            acceptors.spawn(quic::Acceptor(reception.clone()).run(endpoint, close.clone()));
+            let tls = TlsAcceptor::from(shared.http2.clone());
+            acceptors.spawn(http2::Acceptor(reception).run(listener, tls, close.clone()));
         }
         let _ = milestones.send(Milestone::Started).await;
 
@@ -115,8 +130,8 @@ impl Shard {
                 anyhow::ensure!(shared.stop.visitors.is_cancelled(), "a visitor listener ended");
             }
             Some(ended) = acceptors.join_next() => {
-                ended.context("a QUIC endpoint ended")?;
-                anyhow::bail!("a QUIC endpoint ended");
+                ended.context("a listener for connectors ended")?;
+                anyhow::bail!("a listener for connectors ended");
             }
         }
         visitors.close();

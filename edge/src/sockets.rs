@@ -29,6 +29,31 @@ pub(crate) fn udp_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<U
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
 }
 
+/// accept(2): these say that one connection is gone already, not that something is wrong here.
+pub(crate) fn is_about_one_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::InvalidInput
+    )
+}
+
+/// Both kinds on the same port, for a server that connectors reach over UDP and over TCP.
+pub(crate) fn both(address: SocketAddr, count: usize) -> io::Result<(Vec<UdpSocket>, Vec<TcpListener>)> {
+    let mut tries = if address.port() == 0 { PORTS_TRIED } else { 1 };
+    loop {
+        let udp = udp_sockets(address, count)?;
+        tries -= 1;
+        match tcp_listeners(udp[0].local_addr()?, count) {
+            // The system has given out a port that somebody uses over TCP.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            tcp => return Ok((udp, tcp?)),
+        }
+    }
+}
+
 fn bind(address: SocketAddr, count: usize, kind: Type) -> io::Result<Vec<Socket>> {
     let first = socket(address, kind)?;
     // Exclusively: with SO_REUSEPORT set before, a second edge on the same address would start and
@@ -76,6 +101,7 @@ fn share(_: &Socket) -> io::Result<()> {
 
 const BACKLOG: i32 = 1024;
 const UDP_BUFFER: usize = 4 << 20;
+const PORTS_TRIED: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -92,6 +118,19 @@ mod tests {
         assert!(ports[0].port() != 0 && ports.iter().all(|port| *port == ports[0]), "{ports:?}");
         let ports: Vec<_> = udp.iter().map(|socket| socket.local_addr().unwrap()).collect();
         assert!(ports[0].port() != 0 && ports.iter().all(|port| *port == ports[0]), "{ports:?}");
+    }
+
+    #[test]
+    fn a_server_has_the_same_port_over_udp_and_tcp() {
+        let shards = if cfg!(target_os = "linux") { 2 } else { 1 };
+        let (udp, tcp) = both(ANY, shards).unwrap();
+        let port = udp[0].local_addr().unwrap();
+        assert!(udp.iter().all(|socket| socket.local_addr().unwrap() == port));
+        assert!(tcp.iter().all(|socket| socket.local_addr().unwrap() == port));
+        // A taken port is tried anew only where any port would do.
+        let held = TcpListener::bind(ANY).unwrap();
+        let error = both(held.local_addr().unwrap(), shards).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]

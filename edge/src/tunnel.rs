@@ -1,6 +1,10 @@
-//! How a connection becomes live: `quic` accepts it, `control` serves its control stream,
-//! `registrar` decides. Knows connectors; does not know visitors.
+//! How a connection becomes live: `quic` and `http2` accept it, `reception` follows it to its end,
+//! `control` serves its control stream, `registrar` decides. `link` is what others see of it. Knows
+//! connectors; does not know visitors.
 
 pub(crate) mod control;
+pub(crate) mod http2;
+pub(crate) mod link;
 pub(crate) mod quic;
+pub(crate) mod reception;
 mod registrar;

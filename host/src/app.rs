@@ -28,9 +28,9 @@ use crate::reload::{Reload, Writer};
 use crate::report;
 use crate::settings::Settings;
 use crate::tunnel::Identity;
+use crate::tunnel::connection::Dialer;
 use crate::tunnel::control::Control;
 use crate::tunnel::discovery::Addresses;
-use crate::tunnel::quic::Dialer;
 use crate::tunnel::slot::{Shared, Slot};
 use crate::tunnel::status::Status;
 use crate::tunnel::trust;
@@ -62,6 +62,7 @@ impl Host {
             identity: Identity::new(settings.credentials, settings.grace_period),
             addresses: Addresses::start(settings.edges, settings.connections),
             dialer,
+            protocol: settings.protocol,
             control: Control::start()?,
             status: Status::new(settings.connections),
             served: AtomicBool::new(false),

@@ -12,8 +12,9 @@ use std::time::Duration;
 use adit_document::Spanned;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 
-use crate::config::document::{Admin, Document, Tunnel};
+use crate::config::document::{self, Admin, Document, Tunnel};
 use crate::config::value::{Reading, Wrong};
+use crate::tunnel::state::Protocol;
 pub use edges::{DnsServer, EdgeSource, Edges, IpVersion};
 
 /// What a host is told to be.
@@ -26,6 +27,8 @@ pub struct Settings {
     pub edge_ca: Option<PathBuf>,
     /// Slots, 1 to 4.
     pub connections: usize,
+    /// Over what edges are reached.
+    pub protocol: Protocol,
     /// Threads that serve requests, 1 to `connections`.
     pub shards: usize,
     /// How long requests may go on once the host was told to end; at most 3 minutes.
@@ -63,12 +66,18 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Option<Set
     let shards = reading.count(tunnel.shards.as_ref(), cores.min(connections), 1..=connections);
     let grace_period =
         reading.duration(tunnel.grace_period.as_ref(), GRACE_PERIOD, LEAST_GRACE..=LONGEST_GRACE);
+    let protocol = match tunnel.protocol.as_ref().map(Spanned::get_ref) {
+        None | Some(document::Protocol::Auto) => Protocol::Auto,
+        Some(document::Protocol::Quic) => Protocol::Quic,
+        Some(document::Protocol::Http2) => Protocol::Http2,
+    };
     let edge_ca = reading.path(tunnel.edge_ca.as_ref());
     Some(Settings {
         credentials: credentials?,
         edges,
         edge_ca,
         connections,
+        protocol,
         shards,
         grace_period,
         admin,

@@ -26,7 +26,7 @@ async fn stage() -> Lent {
 
 async fn build() -> Stage {
     let origin = Origin::start();
-    let host = HostDocument::new().otherwise(&origin.service());
+    let host = HostDocument::new().over(super::PROTOCOL).otherwise(&origin.service());
     Stage::new(Product::start(EdgeDocument::new(&["west"], 1).with_https(), host).await, origin)
 }
 

@@ -27,6 +27,7 @@ async fn build() -> Stage {
         format!("hostname = \"{host}.app.localhost\"\nservice = \"{}\"", origin.service())
     };
     let host = HostDocument::new()
+        .over(super::PROTOCOL)
         .rule(&rule("short", &short))
         .rule(&rule("cut", &cut))
         .rule(&rule("cut-in-chunk", &cut_in_chunk))

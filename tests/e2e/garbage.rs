@@ -275,13 +275,15 @@ async fn a_host_does_not_believe_an_edge_of_another_ca_and_keeps_trying_calmly()
     assert_eq!(host.exit().await.code(), Some(0), "{}", host.tail());
 }
 
-/// Waits for so many failed attempts, which must take at least so long; hands back the last reason.
+/// Waits for so many failed rounds, each of which begins with QUIC, which must take at least so long; hands
+/// back the last reason.
 async fn calm(host: &e2e::process::Process, attempts: usize, least: Duration) -> String {
     let mut mark = host.mark();
     let mut first = None;
     let mut reason = String::new();
     for _ in 0..attempts {
-        let event = host.event_after(mark, "dialling the edge failed", |_| true).await;
+        let event =
+            host.event_after(mark, "dialling the edge failed", |event| event["protocol"] == "quic").await;
         reason = event["error"].as_str().unwrap_or_default().to_owned();
         first.get_or_insert_with(Instant::now);
         mark = host.mark();

@@ -3,6 +3,11 @@
 
 // Every line here is part of a test.
 #![allow(clippy::unwrap_used)]
+// `transports` runs some modules over the other transport.
+#![allow(clippy::duplicate_mod)]
+
+/// What the modules here run over that `transports` runs over HTTP/2 too.
+const PROTOCOL: &str = "quic";
 
 mod bodies;
 mod cancel;
@@ -18,5 +23,6 @@ mod plugins;
 mod ready;
 mod reload;
 mod stop;
+mod transports;
 mod websocket;
 mod wire;

@@ -26,7 +26,7 @@ async fn build() -> Stage {
     let secure = Origin::start_secure(&certificate);
     site.write("origin-ca.pem", &certificate.ca_pem);
     let password = Process::run(&["hash-password"], site.folder(), "open sesame\n").await.output;
-    let host = HostDocument::new()
+    let host = HostDocument::new().over(super::PROTOCOL)
         .plugin(
             "marks",
             &component("headers"),

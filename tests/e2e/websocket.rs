@@ -28,6 +28,7 @@ async fn build() -> Stage {
           Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x05early",
     );
     let host = HostDocument::new()
+        .over(super::PROTOCOL)
         .rule(&format!("hostname = \"early.app.localhost\"\nservice = \"{}\"", early.service()))
         .otherwise(&origin.service());
     Stage::new(Product::start(EdgeDocument::new(&["west"], 1), host).await, origin)

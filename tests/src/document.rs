@@ -67,6 +67,7 @@ impl EdgeDocument {
 #[derive(Clone)]
 pub struct HostDocument {
     pub connections: usize,
+    pub protocol: &'static str,
     pub grace: &'static str,
     pub edge_ca: String,
     pub plugins: String,
@@ -78,6 +79,7 @@ impl HostDocument {
     pub fn new() -> Self {
         Self {
             connections: 1,
+            protocol: "auto",
             grace: "20s",
             edge_ca: "edge-data/ca.pem".into(),
             plugins: String::new(),
@@ -87,6 +89,11 @@ impl HostDocument {
 
     pub fn connections(mut self, count: usize) -> Self {
         self.connections = count;
+        self
+    }
+
+    pub fn over(mut self, protocol: &'static str) -> Self {
+        self.protocol = protocol;
         self
     }
 
@@ -109,10 +116,10 @@ impl HostDocument {
 
     pub fn to_toml(&self, edges: &[SocketAddr]) -> String {
         let edges: Vec<String> = edges.iter().map(SocketAddr::to_string).collect();
-        let Self { connections, grace, edge_ca, plugins, rules } = self;
+        let Self { connections, protocol, grace, edge_ca, plugins, rules } = self;
         format!(
             "[tunnel]\ncredentials-file = \"demo.json\"\nedges = {edges:?}\nedge-ca = {edge_ca:?}\n\
-             connections = {connections}\ngrace-period = {grace:?}\n[admin]\nlisten = {ANY_PORT:?}\n{plugins}{rules}"
+             connections = {connections}\nprotocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {ANY_PORT:?}\n{plugins}{rules}"
         )
     }
 }

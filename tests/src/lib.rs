@@ -6,12 +6,13 @@
 //!
 //! Read in this order: [`process`] (one running program and its log), [`document`] (the
 //! configurations that tests write), [`product`] (an edge and a host together), [`origin`] and
-//! [`visitor`] (the two ends), [`dns`] (a name server), [`stand_in`] (an edge made only from the description of the wire).
+//! [`visitor`] (the two ends), [`dns`] (a name server), [`gate`] (between a host and an edge), [`stand_in`] (an edge made only from the description of the wire).
 
 pub mod bulk;
 pub mod certificate;
 pub mod dns;
 pub mod document;
+pub mod gate;
 pub mod origin;
 pub mod process;
 pub mod product;

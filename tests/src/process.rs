@@ -45,6 +45,11 @@ struct Lines {
 #[derive(Clone, Copy)]
 pub struct Mark(usize);
 
+impl Mark {
+    /// Before the first line.
+    pub const START: Self = Self(0);
+}
+
 impl Process {
     /// The product's own binary with JSON logs.
     pub fn adit(name: &str, arguments: &[&str], folder: &Path) -> Self {
@@ -83,7 +88,7 @@ impl Process {
 
     /// The fields of the first log line, old or new, with this message for which `fits` holds.
     pub async fn event(&self, message: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        self.event_after(Mark(0), message, fits).await
+        self.event_after(Mark::START, message, fits).await
     }
 
     /// The same for lines behind `mark`.

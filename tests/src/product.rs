@@ -113,7 +113,12 @@ impl Site {
         if let Some(program) = reference::connector(document) {
             return reference::host(program, self, edge, document).await;
         }
-        let process = self.spawn_host(&edge.servers, document);
+        self.host_at(&edge.servers, document).await
+    }
+
+    /// The same where the way to the edge is not a straight one.
+    pub async fn host_at(&self, servers: &[SocketAddr], document: &HostDocument) -> Host {
+        let process = self.spawn_host(servers, document);
         let admin = listening(&process, "admin").await;
         for slot in 0..document.connections {
             process.event("registered", |event| event["slot"] == slot).await;

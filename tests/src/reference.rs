@@ -24,12 +24,13 @@ pub fn connector(document: &HostDocument) -> Option<PathBuf> {
 
 /// Starts it and waits until all of its connections are registered.
 pub async fn host(program: PathBuf, site: &Site, edge: &Edge, document: &HostDocument) -> Host {
+    let protocol = if document.protocol == "auto" { "quic" } else { document.protocol };
     site.write("reference.json", configuration(site, document).to_string());
     let mut command = Command::new(program);
     command
         .current_dir(site.folder())
         .args(["tunnel", "--config", "reference.json", "--no-autoupdate", "--no-prechecks"])
-        .args(["--metrics", "127.0.0.1:0", "--cacert", &document.edge_ca, "--protocol", "quic"])
+        .args(["--metrics", "127.0.0.1:0", "--cacert", &document.edge_ca, "--protocol", protocol])
         .args(["--grace-period", document.grace, "--ha-connections", &document.connections.to_string()]);
     // A failing connection asks for an address that none of the others holds: each is listed twice.
     for server in edge.servers.iter().chain(&edge.servers) {

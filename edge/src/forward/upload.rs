@@ -7,12 +7,12 @@ use bytes::Bytes;
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use quinn::WriteError;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::stream::Upstream;
+use crate::tunnel::link::WriteError;
 
 /// How an upload came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +77,8 @@ async fn pump(up: &mut Upstream, body: &mut Incoming) -> UploadEnd {
 async fn write(up: &mut Upstream, bytes: Bytes) -> Result<(), UploadEnd> {
     match timeout(STALLED, up.write(bytes)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(WriteError::Stopped(_))) => Err(UploadEnd::NotWanted),
-        Ok(Err(WriteError::ConnectionLost(_) | WriteError::ClosedStream | WriteError::ZeroRttRejected))
-        | Err(_) => Err(UploadEnd::HostFailed),
+        Ok(Err(WriteError::Unwanted)) => Err(UploadEnd::NotWanted),
+        Ok(Err(WriteError::Lost(_))) | Err(_) => Err(UploadEnd::HostFailed),
     }
 }
 

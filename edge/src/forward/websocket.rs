@@ -15,6 +15,7 @@ use tracing::debug;
 use super::stream::{Downstream, Upstream, broken};
 use crate::activity::Busy;
 use crate::registry::Slot;
+use crate::tunnel::link::WriteError;
 
 /// Puts back the headers of this hop, which end at the edge (wire.md 4.3, websocket).
 pub(super) fn announce(headers: &mut HeaderMap) {
@@ -66,7 +67,7 @@ async fn upwards(mut visitor: impl AsyncRead + Unpin, mut up: Upstream) -> io::R
         match up.write(buffer.split().freeze()).await {
             Ok(()) => {}
             // The host has ended both directions at once, as the reference does.
-            Err(quinn::WriteError::Stopped(_)) => return Ok(()),
+            Err(WriteError::Unwanted) => return Ok(()),
             Err(error) => return Err(broken(error)),
         }
     }

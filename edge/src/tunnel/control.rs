@@ -16,7 +16,7 @@ use adit_protocol::schema::tunnelrpc_capnp::registration_server::{
 use capnp::message::ReaderOptions;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::{RpcSystem, twoparty};
-use futures_util::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
@@ -31,10 +31,15 @@ pub(crate) struct Control {
     streams: mpsc::Sender<ControlStream>,
 }
 
-/// The first stream of a connection, before a byte of it was read.
+/// The two directions of the control stream of a connection, before a byte of it was read.
+pub(crate) struct Stream {
+    pub(crate) read: Box<dyn AsyncRead + Send + Unpin>,
+    pub(crate) write: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+/// What the control thread is given to do.
 struct ControlStream {
-    send: quinn::SendStream,
-    recv: quinn::RecvStream,
+    stream: Stream,
     registrar: Arc<Registrar>,
     ended: oneshot::Sender<()>,
 }
@@ -51,13 +56,9 @@ pub(crate) fn channel() -> (Control, Inbox) {
 impl Control {
     /// Serves one control stream; done when the host ends it or the connection closes. Dropped midway
     /// the stream is still served until the connection closes.
-    pub(crate) async fn serve(
-        &self,
-        (send, recv): (quinn::SendStream, quinn::RecvStream),
-        registrar: Arc<Registrar>,
-    ) {
+    pub(crate) async fn serve(&self, stream: Stream, registrar: Arc<Registrar>) {
         let (ended, end) = oneshot::channel();
-        let stream = ControlStream { send, recv, registrar, ended };
+        let stream = ControlStream { stream, registrar, ended };
         if self.streams.send(stream).await.is_ok() {
             let _ = end.await;
         }
@@ -87,11 +88,11 @@ impl Inbox {
 }
 
 async fn serve(stream: ControlStream) {
-    let ControlStream { send, recv, registrar, ended: _ended } = stream;
-    let recv = Metered { stream: recv.compat(), read: 0, registrar: registrar.clone() };
+    let ControlStream { stream: Stream { read, write }, registrar, ended: _ended } = stream;
+    let read = Metered { stream: read.compat(), read: 0, registrar: registrar.clone() };
     let mut limits = ReaderOptions::new();
     limits.traversal_limit_in_words(Some(LONGEST_MESSAGE_WORDS)).nesting_limit(DEEPEST_MESSAGE);
-    let network = twoparty::VatNetwork::new(recv, send.compat_write(), Side::Server, limits);
+    let network = twoparty::VatNetwork::new(read, write.compat_write(), Side::Server, limits);
     let client: Client = capnp_rpc::new_client(Desk { registrar, calls: Cell::new(0) });
     if let Err(error) = RpcSystem::new(Box::new(network), Some(client.client)).await {
         debug!(%error, "control stream ended");
@@ -158,18 +159,19 @@ fn unregistered() -> capnp::Error {
 
 /// Counts what a host sends: a stranger gets enough for a registration, and nobody fills memory.
 struct Metered {
-    stream: Compat<quinn::RecvStream>,
+    stream: Compat<Box<dyn AsyncRead + Send + Unpin>>,
     read: u64,
     registrar: Arc<Registrar>,
 }
 
-impl AsyncRead for Metered {
+impl futures_util::AsyncRead for Metered {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let allowed = if self.registrar.is_registered() { MOST_BYTES } else { MOST_BYTES_OF_STRANGER };
         if self.read > allowed {
             return Poll::Ready(Err(io::Error::other("the host sent too much on its control stream")));
         }
-        let read = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+        let read =
+            std::task::ready!(futures_util::AsyncRead::poll_read(Pin::new(&mut self.stream), cx, into))?;
         self.read += read as u64;
         Poll::Ready(Ok(read))
     }

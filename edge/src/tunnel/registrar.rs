@@ -5,7 +5,7 @@
 //!    \-----register, anything else--> Refused
 //! ```
 //!
-//! Whatever else is asked changes nothing. Knows who may register; does not know RPC or QUIC.
+//! Whatever else is asked changes nothing. Knows who may register; does not know RPC or transports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tracing::{debug, info};
 
+use super::link::Link;
 use crate::registry::{AddError, Introduction, Live, Registry, Report, Tunnel};
 use crate::settings;
 
@@ -30,7 +31,7 @@ pub(crate) enum Stage {
 
 pub(crate) struct Registrar {
     registry: Arc<Registry>,
-    link: quinn::Connection,
+    link: Link,
     server: Arc<settings::Server>,
     shard: usize,
     stage: watch::Sender<Stage>,
@@ -39,7 +40,7 @@ pub(crate) struct Registrar {
 impl Registrar {
     pub(crate) fn new(
         registry: Arc<Registry>,
-        link: quinn::Connection,
+        link: Link,
         server: Arc<settings::Server>,
         shard: usize,
     ) -> Self {
@@ -93,6 +94,7 @@ impl Registrar {
             index = live.index,
             server = live.server.name,
             region = live.server.region,
+            protocol = live.link.protocol(),
             version = live.version,
             "registered"
         );

@@ -19,6 +19,7 @@ use super::connection;
 use super::preface::{self, Protocol};
 use super::service::{Handler, Service};
 use crate::activity::Activity;
+use crate::sockets;
 
 /// One public address on one shard.
 pub(crate) struct Listener {
@@ -53,7 +54,7 @@ impl Listener {
                     };
                     connections.spawn(serve(stream, tls, handler, stop.clone()));
                 }
-                Err(error) if is_about_one_visitor(&error) => {
+                Err(error) if sockets::is_about_one_peer(&error) => {
                     debug!(%error, "visitor left before it was accepted")
                 }
                 Err(error) => {
@@ -97,17 +98,6 @@ async fn begun<T>(beginning: impl Future<Output = io::Result<T>>, stop: &Cancell
         begun = timeout(HANDSHAKE, beginning) => begun.ok()?.ok(),
         () = stop.cancelled() => None,
     }
-}
-
-/// accept(2): these say that one connection is gone already, not that something is wrong here.
-fn is_about_one_visitor(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::NotConnected
-            | io::ErrorKind::InvalidInput
-    )
 }
 
 const MOST_CONNECTIONS: usize = 10_000;

@@ -89,9 +89,12 @@ fn problem(failure: &Failure) -> Problem {
         Failure::NoConnection => Problem::NoConnection,
         Failure::Head(_) => Problem::HeadTooLong,
         Failure::Busy | Failure::Late | Failure::Stalled => Problem::OriginTimeout,
-        Failure::Write(_) | Failure::Read(_) | Failure::Ended | Failure::Decode(_) | Failure::Refused(_) => {
-            Problem::OriginFailed
-        }
+        Failure::Write(_)
+        | Failure::Read(_)
+        | Failure::NoAnswer(_)
+        | Failure::Ended
+        | Failure::Decode(_)
+        | Failure::Refused(_) => Problem::OriginFailed,
         Failure::Visitor => Problem::BrokenBody,
     }
 }

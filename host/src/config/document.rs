@@ -31,8 +31,18 @@ pub struct Tunnel {
     pub dns_servers: Option<Spanned<Vec<Spanned<String>>>>,
     pub edge_ca: Option<Spanned<PathBuf>>,
     pub connections: Option<Spanned<i64>>,
+    pub protocol: Option<Spanned<Protocol>>,
     pub shards: Option<Spanned<i64>>,
     pub grace_period: Option<Spanned<Quantity>>,
+}
+
+/// How edges are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    Auto,
+    Quic,
+    Http2,
 }
 
 /// `[admin]`: the listener for health, readiness and status.

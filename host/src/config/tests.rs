@@ -10,6 +10,7 @@ use adit_protocol::credentials::Credentials;
 use super::plan::{HostPattern, Limits, OnError, Service};
 use super::*;
 use crate::settings::{DnsServer, EdgeSource, Edges, IpVersion};
+use crate::tunnel::state::Protocol;
 
 const GOOD: &str = r#"
 [tunnel]
@@ -18,6 +19,7 @@ edges = ["127.0.0.1:7844", "edge.example.com:7845", "[::1]:7844"]
 edge-ip-version = "auto"
 dns-servers = ["system", "192.0.2.53:53", "tls://[2001:db8::53]:853#dns.example.com"]
 edge-ca = "ca.pem"
+protocol = "http2"
 connections = 3
 shards = 2
 grace-period = "1m 30s"
@@ -120,6 +122,7 @@ fn a_document_with_everything_means_what_it_says() {
     );
     assert_eq!(settings.edge_ca, Some(at("ca.pem")));
     assert_eq!((settings.connections, settings.shards), (3, 2));
+    assert_eq!(settings.protocol, Protocol::Http2);
     assert_eq!(settings.grace_period, Duration::from_secs(90));
     assert_eq!(settings.admin.to_string(), "127.0.0.1:0");
     assert_eq!(settings.warnings, [""; 0]);
@@ -184,6 +187,7 @@ fn what_is_not_written_has_a_default() {
     let text = format!("{TUNNEL}[[ingress]]\nservice = \"hello_world\"\n");
     let (settings, plan) = parse_in(folder.path(), &text).unwrap();
     assert_eq!(settings.connections, 4);
+    assert_eq!(settings.protocol, Protocol::Auto);
     assert!((1..=4).contains(&settings.shards));
     assert_eq!(settings.grace_period, Duration::from_secs(30));
     assert_eq!(settings.admin.to_string(), "127.0.0.1:20241");
@@ -430,7 +434,7 @@ fn a_document_on_disk_is_loaded_with_paths_relative_to_its_folder() {
     assert_eq!(plan.plugins[0].component, folder.path().join("plugins/basic_auth.wasm"));
     std::fs::write(&path, GOOD.replace("[admin]", "[adm]")).unwrap();
     let failure = load(&path).err().unwrap().to_string();
-    assert!(failure.starts_with(&format!("{}:12:2: adm: unknown key", path.display())), "{failure}");
+    assert!(failure.starts_with(&format!("{}:13:2: adm: unknown key", path.display())), "{failure}");
 }
 
 #[test]

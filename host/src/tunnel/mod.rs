@@ -1,7 +1,9 @@
 //! How requests arrive: slots, the connections they hold, and the control stream of each.
 
+pub mod connection;
 pub mod control;
 pub mod discovery;
+pub mod http2;
 pub mod quic;
 pub mod slot;
 pub mod state;

@@ -29,7 +29,6 @@ use crate::proxy::{Answer, Kind, Proxy, Request};
 /// The name in every edge server's certificate.
 const SERVER_NAME: &str = "quic.cftunnel.com";
 const ALPN: &[u8] = b"argotunnel";
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// How long the head of a request may take to arrive once its stream is open.
@@ -58,13 +57,8 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// `tls` must know which roots to trust; protocol and name are set here. `source`, if any, must be an
-    /// address of this machine.
+    /// `tls` must know which roots to trust; protocol and name are set here.
     pub fn new(mut tls: rustls::ClientConfig, source: Option<IpAddr>) -> anyhow::Result<Self> {
-        if let Some(source) = source {
-            std::net::UdpSocket::bind((source, 0))
-                .with_context(|| format!("binding to {source}, the edge-bind-address"))?;
-        }
         tls.alpn_protocols = vec![ALPN.to_vec()];
         let tls = QuicClientConfig::try_from(tls).context("TLS for QUIC")?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
@@ -106,9 +100,9 @@ impl Dialer {
 pub struct Connection(quinn::Connection);
 
 impl Connection {
-    pub async fn dial(endpoint: &Endpoint, edge: SocketAddr) -> anyhow::Result<Self> {
+    pub async fn dial(endpoint: &Endpoint, edge: SocketAddr, limit: Duration) -> anyhow::Result<Self> {
         let connecting = endpoint.connect(edge, SERVER_NAME)?;
-        let connection = timeout(HANDSHAKE_LIMIT, connecting)
+        let connection = timeout(limit, connecting)
             .await
             .context("no answer to the QUIC handshake")?
             .context("QUIC handshake")?;

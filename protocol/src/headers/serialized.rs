@@ -5,6 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,9 @@ pub const TCP_SOURCE: HeaderName = HeaderName::from_static("cf-cloudflared-proxy
 pub const RESPONSE_HEADERS: HeaderName = HeaderName::from_static("cf-cloudflared-response-headers");
 /// Holds a [`ResponseMeta`].
 pub const RESPONSE_META: HeaderName = HeaderName::from_static("cf-cloudflared-response-meta");
+
+/// The status that goes with [`Source::Connector`].
+pub const REFUSED: StatusCode = StatusCode::BAD_GATEWAY;
 
 /// Names that begin so belong to the tunnel and never come from an origin.
 const RESERVED: [&str; 3] = ["cf-int-", "cf-cloudflared-", "cf-proxy-"];

@@ -4,7 +4,7 @@
 /// of the mistake (empty: the whole document); its path; parts of the message and of the help.
 // One row a line reads better than what rustfmt makes of it.
 #[rustfmt::skip]
-pub(super) const BROKEN: [[&str; 7]; 82] = [
+pub(super) const BROKEN: [[&str; 7]; 83] = [
     // Keys and types.
     ["unknown key", "path = \"^/p", "pth = \"^/p", "pth", "ingress[0].pth", "unknown key `pth`", "`path`?"],
     ["unknown section", "[admin]", "[adm]", "adm]", "adm", "unknown key `adm`", "`admin`?"],
@@ -49,6 +49,7 @@ pub(super) const BROKEN: [[&str; 7]; 82] = [
     ["DNS over TLS without a name", "#dns.example.com", "", "\"tls://", "tunnel.dns-servers[2]", "not a DNS server", "#dns.example.com"],
     ["too many connections", "connections = 3", "connections = 5", "5\n", "tunnel.connections", "5 is out of range", ""],
     ["no connections", "connections = 3", "connections = 0", "0\nshards", "tunnel.connections", "from 1 to 4", ""],
+    ["protocol that nobody speaks", "\"http2\"", "\"http\"", "\"http\"", "tunnel.protocol", "unknown value `http`", "`http2`?"],
     ["more shards than connections", "shards = 2", "shards = 4", "4\ngrace", "tunnel.shards", "from 1 to 3", ""],
     ["negative shards", "shards = 2", "shards = -1", "-1", "tunnel.shards", "-1 is out of range", ""],
     ["grace period too long", "1m 30s", "1h", "\"1h\"", "tunnel.grace-period", "1h is out of range, expected 0s to 3m", ""],

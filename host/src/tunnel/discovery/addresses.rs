@@ -8,7 +8,9 @@
 //! 3. one in the region that the fewest other slots are in, so that two regions are in use whenever
 //!    two have such addresses;
 //! 4. one of the family that did not fail last in its region, within [`FORGET_FAMILY`]; IPv4 at first;
-//! 5. the one that fewer slots hold, then the one whose failure is the longest ago, then the first.
+//! 5. the one that fewer slots hold, then the one whose failure is the longest ago;
+//! 6. the slot's own place: slot 0 is at home with the first address of the first region, slot 1 with
+//!    that of the second, slot 2 with the second of the first, and so on around.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -96,10 +98,10 @@ impl Allocation {
         let held = |slot: &usize| self.held(*slot);
         let region = |slot: &usize| held(slot).and_then(|address| self.region_of(address));
         let holding: Vec<usize> = (0..self.slots.len()).filter(|slot| held(slot).is_some()).collect();
-        let free = self.all().filter(|(_, address)| {
+        let free = self.all().filter(|(.., address)| {
             !self.is_failing(*address, now) && !holding.iter().any(|slot| held(slot) == Some(*address))
         });
-        let free: Vec<usize> = free.map(|(region, _)| region).collect();
+        let free: Vec<usize> = free.map(|(region, ..)| region).collect();
         let sharing = |slot: &&usize| holding.iter().filter(|other| held(other) == held(slot)).count() > 1;
         let last_sharing = holding.iter().rev().find(sharing).filter(|_| !free.is_empty());
         let only_region = holding.first().and_then(region).filter(|only| {
@@ -122,7 +124,7 @@ impl Allocation {
         let load = |region| others.iter().filter(|it| self.region_of(**it) == Some(region)).count();
         let regions: Vec<(usize, bool)> =
             (0..self.regions.len()).map(|region| (load(region), self.prefers_ipv6(region, now))).collect();
-        let rank = |&(region, address): &(usize, SocketAddr)| {
+        let rank = |&(region, place, address): &(usize, usize, SocketAddr)| {
             let holders = others.iter().filter(|other| **other == address).count();
             let (load, prefers_ipv6) = regions[region];
             // `None` is less than any time: an address that never failed comes first.
@@ -134,9 +136,11 @@ impl Allocation {
                 address.is_ipv6() != prefers_ipv6,
                 holders,
                 failed,
+                distance(region, slot, regions.len()),
+                distance(place, slot / regions.len(), self.regions[region].len()),
             )
         };
-        self.all().min_by_key(rank).map(|(_, address)| address)
+        self.all().min_by_key(rank).map(|(.., address)| address)
     }
 
     fn prefers_ipv6(&self, region: usize, now: Instant) -> bool {
@@ -156,10 +160,17 @@ impl Allocation {
         self.regions.iter().position(|region| region.contains(&address))
     }
 
-    fn all(&self) -> impl Iterator<Item = (usize, SocketAddr)> {
-        let regions = self.regions.iter().enumerate();
-        regions.flat_map(|(region, addresses)| addresses.iter().map(move |address| (region, *address)))
+    /// Each address with its region and its place there.
+    fn all(&self) -> impl Iterator<Item = (usize, usize, SocketAddr)> {
+        self.regions.iter().enumerate().flat_map(|(region, addresses)| {
+            addresses.iter().enumerate().map(move |(place, address)| (region, place, *address))
+        })
     }
+}
+
+/// Steps forward from `home` to `place` on a circle of `count` places.
+fn distance(place: usize, home: usize, count: usize) -> usize {
+    (place + count - home % count) % count
 }
 
 #[cfg(test)]

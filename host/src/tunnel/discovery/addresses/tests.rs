@@ -32,6 +32,19 @@ fn slots_alternate_between_regions_and_share_nothing() {
 }
 
 #[test]
+fn slots_find_their_own_places_in_whatever_order_they_start() {
+    for order in [[0, 1], [1, 0]] {
+        let (mut it, now) = allocation(&[&[v4(1), v4(2)], &[v4(11), v4(12)]]);
+        for slot in order {
+            it.hold(slot, now);
+        }
+        assert_eq!([it.hold(0, now), it.hold(1, now)], [Some(v4(1)), Some(v4(11))]);
+    }
+    let (mut it, now) = allocation(&[&[v4(1), v4(2)], &[v4(11), v4(12)]]);
+    assert_eq!(it.hold(2, now), Some(v4(2)));
+}
+
+#[test]
 fn a_failing_slot_moves_to_a_free_address_and_the_others_stay() {
     let (mut it, now) = allocation(&[&[v4(1), v4(2), v4(3)], &[v4(11), v4(12)]]);
     let held: Vec<_> = (0..SLOTS).map(|slot| it.hold(slot, now)).collect();
@@ -67,6 +80,9 @@ fn fewer_addresses_than_slots_are_shared_evenly() {
     let (mut one, now) = allocation(&[&[v4(1), v4(2)]]);
     let held: Vec<_> = (0..SLOTS).map(|slot| one.hold(slot, now).unwrap()).collect();
     assert_eq!(held, [v4(1), v4(2), v4(1), v4(2)]);
+    let (mut one, now) = allocation(&[&[v4(1), v4(2)]]);
+    let held = [0, 2, 1, 3].map(|slot| one.hold(slot, now).unwrap());
+    assert_eq!(held, [v4(1), v4(2), v4(2), v4(1)]);
     // One of them fails: better two on the other than one on none.
     it.rotate(0, now);
     assert_eq!(it.hold(0, now), Some(v4(11)));
@@ -94,7 +110,7 @@ fn an_address_in_use_stays_with_its_slot_over_a_refresh() {
     // The regions change places, two addresses go, others come.
     it.refresh([vec![v4(13), v4(12)], vec![v4(3), v4(1)]]);
     assert_eq!([it.hold(0, now), it.hold(3, now)], [Some(v4(1)), Some(v4(12))]);
-    assert_eq!([it.hold(1, now), it.hold(2, now)], [Some(v4(13)), Some(v4(3))]);
+    assert_eq!([it.hold(1, now), it.hold(2, now)], [Some(v4(3)), Some(v4(13))]);
 }
 
 #[test]

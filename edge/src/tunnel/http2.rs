@@ -1,0 +1,334 @@
+//! Connections of connectors over HTTP/2: a host dials TCP and TLS, and then it is the edge that is the
+//! client and opens every stream (wire.md section 6). Knows h2; what happens between a connection's
+//! start and its end is in `reception`, how heads are written in `head`.
+
+mod head;
+mod pulse;
+mod stream;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use adit_protocol::headers::serialized::UPGRADE;
+use adit_protocol::stream::Connect;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use h2::client::{Builder, SendRequest};
+use h2::{Ping, PingPong};
+use http::{HeaderValue, Request};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::{debug, warn};
+
+use super::control;
+use super::link::{self, Lost};
+use super::reception::{FAREWELL, HANDSHAKE, REGISTRATION, Reception, Stranger};
+use crate::certificates::PROBE_NAME;
+use crate::sockets;
+use pulse::Pulse;
+
+pub(crate) use stream::{NoAnswer, Receiving, Sending};
+
+/// One server's TCP listener on one shard.
+pub(crate) struct Acceptor(pub(crate) Arc<Reception>);
+
+impl Acceptor {
+    /// Accepts connections until `close`, then closes all of them.
+    pub(crate) async fn run(self, listener: TcpListener, tls: TlsAcceptor, close: CancellationToken) {
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = close.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((tcp, address)) => {
+                    let Some(stranger) = self.0.admit() else { continue };
+                    let one = Self(self.0.clone());
+                    connections.spawn(one.accept(tcp, address, tls.clone(), stranger, close.clone()));
+                }
+                Err(error) if sockets::is_about_one_peer(&error) => {
+                    debug!(%error, "connector left before it was accepted")
+                }
+                Err(error) => {
+                    warn!(%error, server = self.0.server.name, "cannot accept connectors over TCP");
+                    sleep(AFTER_ERROR).await;
+                }
+            }
+        }
+        connections.close();
+        let _ = timeout(FAREWELL, connections.wait()).await;
+    }
+
+    async fn accept(
+        self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        tls: TlsAcceptor,
+        stranger: Stranger,
+        close: CancellationToken,
+    ) {
+        // Small frames must not wait for an acknowledgement; a refusal costs only time.
+        let _ = tcp.set_nodelay(true);
+        let mut io = match timeout(HANDSHAKE, tls.accept(tcp)).await {
+            Ok(Ok(io)) => io,
+            Ok(Err(error)) => {
+                return debug!(%address, server = self.0.server.name, %error, "handshake not completed");
+            }
+            Err(_) => return,
+        };
+        if io.get_ref().1.server_name() == Some(PROBE_NAME) {
+            // Connectors try before they start whether an edge can be reached (wire.md section 7).
+            let _ = timeout(REGISTRATION, io.read_u8()).await;
+            return;
+        }
+        let io = Pulse::new(io);
+        let beat = io.beat();
+        let (requests, mut connection) = match builder().handshake(io).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                return debug!(%address, server = self.0.server.name, %error, "handshake not completed");
+            }
+        };
+        let pings = connection.ping_pong();
+        let link = Link::new(address, requests);
+        let driver = AbortOnDropHandle::new(tokio::spawn(drive(connection, pings, beat, link.clone())));
+        tokio::select! {
+            () = self.serve(&link, stranger) => {}
+            () = close.cancelled() => {}
+        }
+        link.close();
+        let _ = timeout(CLOSING, driver).await;
+    }
+
+    async fn serve(&self, link: &Link, stranger: Stranger) {
+        let control_stream = match link.control_stream() {
+            Ok(control_stream) => control_stream,
+            Err(error) => return debug!(address = %link.remote_address(), %error, "no control stream"),
+        };
+        let closed = async { link.closed().await.to_owned() };
+        self.0.serve(link::Link::Http2(link.clone()), control_stream, stranger, closed).await;
+    }
+}
+
+/// Moves the bytes of one connection until it ends, and says why it did.
+async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
+    connection: h2::client::Connection<T, Bytes>,
+    pings: Option<PingPong>,
+    beat: pulse::Beat,
+    link: Link,
+) {
+    let reason = tokio::select! {
+        ended = connection => match ended {
+            Ok(()) => "closed".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        () = silence(pings, beat) => format!("nothing heard for {} s", SILENCE.as_secs()),
+    };
+    link.end(reason);
+}
+
+/// Done when the peer is dead: it says nothing, not even when it is asked. Whatever it sends counts as a
+/// sign of life, because on a slow line an answer to a ping may have to wait for a long time.
+async fn silence(pings: Option<PingPong>, beat: pulse::Beat) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        sleep(PING_EVERY).await;
+        let quiet = beat.quiet();
+        if quiet >= SILENCE {
+            return;
+        }
+        // Takes the answer to an earlier ping off; until there is one, no other can be sent.
+        let _ = std::future::poll_fn(|cx| pings.poll_pong(cx)).now_or_never();
+        if quiet >= PING_EVERY {
+            let _ = pings.send_ping(Ping::opaque());
+        }
+    }
+}
+
+/// An open HTTP/2 connection to a host.
+#[derive(Clone)]
+pub(crate) struct Link(Arc<Shared>);
+
+struct Shared {
+    address: SocketAddr,
+    /// Taken out to close the connection: when its last handle is gone, h2 says goodbye.
+    requests: Mutex<Option<SendRequest<Bytes>>>,
+    /// Streams that we hold, the control stream included.
+    open: AtomicUsize,
+    freed: Notify,
+    /// No new request can begin any more, though others may be under way.
+    spent: CancellationToken,
+    ended: CancellationToken,
+    reason: OnceLock<String>,
+}
+
+/// A place under the host's limit of concurrent streams; given back when dropped.
+pub(crate) struct Channel(Link);
+
+impl Link {
+    fn new(address: SocketAddr, requests: SendRequest<Bytes>) -> Self {
+        Self(Arc::new(Shared {
+            address,
+            requests: Mutex::new(Some(requests)),
+            open: AtomicUsize::new(1),
+            freed: Notify::new(),
+            spent: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            reason: OnceLock::new(),
+        }))
+    }
+
+    pub(super) fn remote_address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.ended.is_cancelled() || self.0.spent.is_cancelled()
+    }
+
+    /// Waits for the end of the connection and says its reason.
+    async fn closed(&self) -> &str {
+        self.0.ended.cancelled().await;
+        self.0.reason.get().map_or("closed", String::as_str)
+    }
+
+    /// Waits until the connection takes no new requests, although it is not closed.
+    pub(super) async fn spent(&self) {
+        self.0.spent.cancelled().await;
+    }
+
+    /// Says goodbye as soon as no stream is left.
+    fn close(&self) {
+        self.requests().take();
+    }
+
+    fn end(&self, reason: String) {
+        let _ = self.0.reason.set(reason);
+        self.close();
+        self.0.ended.cancel();
+    }
+
+    /// See [`link::Link::channel`].
+    pub(super) async fn channel(&self) -> Result<Channel, Lost> {
+        loop {
+            let mut freed = std::pin::pin!(self.0.freed.notified());
+            // From here on no place that becomes free is missed.
+            freed.as_mut().enable();
+            if let Some(channel) = self.try_channel()? {
+                return Ok(channel);
+            }
+            tokio::select! {
+                () = freed => {}
+                () = self.0.ended.cancelled() => {}
+            }
+        }
+    }
+
+    fn try_channel(&self) -> Result<Option<Channel>, Lost> {
+        let limit = match &*self.requests() {
+            Some(requests) if !self.is_closed() => requests.current_max_send_streams(),
+            Some(_) | None => return Err(self.lost()),
+        };
+        let more = |open| (open < limit).then_some(open + 1);
+        let is_free = self.0.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        Ok(is_free.then(|| Channel(self.clone())))
+    }
+
+    /// The stream that everything begins with (wire.md 3.1).
+    fn control_stream(&self) -> Result<control::Stream, Lost> {
+        let mut request = Request::new(());
+        *request.uri_mut() = http::Uri::from_static("https://h2.cftunnel.com/");
+        request.headers_mut().insert(UPGRADE, HeaderValue::from_static("control-stream"));
+        let (response, stream) = self.send(request, false)?;
+        Ok(control::Stream {
+            read: Box::new(stream::ControlReader::new(response)),
+            write: Box::new(stream::ControlWriter::new(stream)),
+        })
+    }
+
+    fn send(
+        &self,
+        request: Request<()>,
+        is_whole: bool,
+    ) -> Result<(h2::client::ResponseFuture, h2::SendStream<Bytes>), Lost> {
+        // A handle of its own: a shared one takes one stream at a time beyond the host's limit.
+        let Some(mut requests) = self.requests().clone() else { return Err(self.lost()) };
+        requests.send_request(request, is_whole).map_err(|error| {
+            // Either the host has said goodbye, or the numbers for streams are used up.
+            self.0.spent.cancel();
+            Lost { reason: error.to_string() }
+        })
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Option<SendRequest<Bytes>>> {
+        // No code panics while it holds the lock.
+        self.0.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lost(&self) -> Lost {
+        let reason = self.0.reason.get().map_or("the connection is closing", String::as_str);
+        Lost { reason: reason.to_owned() }
+    }
+}
+
+impl Channel {
+    /// Sends the head of a request. `is_whole` says that no body follows.
+    pub(crate) fn send(self, connect: &Connect, is_whole: bool) -> Result<(Sending, Receiving), Lost> {
+        let request = head::request(connect);
+        let is_websocket = matches!(connect, Connect::WebSocket(_));
+        let (response, stream) = self.0.send(request, is_whole)?;
+        let channel = Arc::new(self);
+        Ok((Sending::new(stream, is_whole, channel.clone()), Receiving::new(response, is_websocket, channel)))
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.0.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.freed.notify_one();
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(LARGEST_FRAME)
+        .max_header_list_size(LONGEST_HEAD)
+        .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        // Frames of streams that were cancelled may still be on their way, for as long as the connection
+        // lives: counting them would end it one day.
+        .max_local_error_reset_streams(None);
+    builder
+}
+
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+/// How long a goodbye may take that has to wait for somebody else's handle of a stream.
+const CLOSING: Duration = Duration::from_millis(500);
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// A host that says nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(7);
+/// What one slow visitor can make us hold of a download.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// The same for all visitors of one connection.
+const CONNECTION_WINDOW: u32 = 64 << 20;
+const LARGEST_FRAME: u32 = 64 << 10;
+/// The wrapped headers of an answer and what stands around them.
+const LONGEST_HEAD: u32 = 1 << 20;
+/// What may wait here of one upload, besides what the host's window allows.
+const SEND_BUFFER: usize = 256 << 10;
+/// Unread frames smaller than 256 bytes weigh 256 bytes; more than this ends the connection.
+const SMALL_FRAMES: usize = 64 << 20;
+const REMEMBERED_RESETS: usize = 1024;

@@ -1,0 +1,109 @@
+//! A stream of bytes that remembers when it last brought something. Knows the clock; does not know what
+//! the bytes mean.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+pub(super) struct Pulse<T> {
+    io: T,
+    beat: Beat,
+}
+
+/// When the other side was last heard.
+#[derive(Clone)]
+pub(super) struct Beat {
+    began: Instant,
+    /// Milliseconds from `began`.
+    last: Arc<AtomicU64>,
+}
+
+impl<T> Pulse<T> {
+    pub(super) fn new(io: T) -> Self {
+        Self { io, beat: Beat { began: Instant::now(), last: Arc::default() } }
+    }
+
+    pub(super) fn beat(&self) -> Beat {
+        self.beat.clone()
+    }
+}
+
+impl Beat {
+    /// How long nothing was heard.
+    pub(super) fn quiet(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+    }
+
+    fn hear(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(now, Ordering::Relaxed);
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Pulse<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, into);
+        if into.filled().len() > before {
+            self.beat.hear();
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Pulse<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_arrives_is_a_sign_of_life() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let mut pulse = Pulse::new(ours);
+        let long = Duration::from_secs(3600);
+        pulse.beat.began = Instant::now() - long;
+        let beat = pulse.beat();
+        pulse.write_all(b"?").await.unwrap();
+        assert!(beat.quiet() >= long);
+        theirs.write_all(b"!").await.unwrap();
+        pulse.read_u8().await.unwrap();
+        assert!(beat.quiet() < long);
+    }
+}

@@ -1,0 +1,224 @@
+//! The two halves of a stream over HTTP/2, each with an end that no path forgets: RST_STREAM unless it
+//! was finished or read to its end. And the same as plain bytes for the control stream.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use adit_protocol::stream::Answer;
+use bytes::{Buf, Bytes};
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use http::StatusCode;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Channel;
+use super::head::{self, AnswerError};
+use crate::tunnel::link::{Lost, WriteError};
+
+/// Towards the host. Dropping it cancels the whole request, unless [`Sending::finish`] was called.
+pub(crate) struct Sending {
+    stream: SendStream<Bytes>,
+    is_finished: bool,
+    _channel: Arc<Channel>,
+}
+
+/// From the host. When both halves are dropped before the end was seen, the request is cancelled.
+pub(crate) struct Receiving {
+    coming: Coming,
+    is_websocket: bool,
+    _channel: Arc<Channel>,
+}
+
+enum Coming {
+    Head(ResponseFuture),
+    Body(RecvStream),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub(crate) enum NoAnswer {
+    #[error("{0}")]
+    Broken(#[from] h2::Error),
+    #[error("{0}")]
+    Malformed(#[from] AnswerError),
+}
+
+impl Sending {
+    pub(super) fn new(stream: SendStream<Bytes>, is_finished: bool, channel: Arc<Channel>) -> Self {
+        Self { stream, is_finished, _channel: channel }
+    }
+
+    /// Hands `bytes` over without copying them; waits for the host's flow control.
+    pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<(), WriteError> {
+        while bytes.has_remaining() {
+            let room = std::future::poll_fn(|cx| poll_room(&mut self.stream, bytes.len(), cx)).await?;
+            let part = bytes.split_to(room.min(bytes.len()));
+            self.stream.send_data(part, false).map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    /// The body is whole.
+    pub(crate) fn finish(&mut self) {
+        if !self.is_finished {
+            // An error means that the host wants no more, which is no error here.
+            let _ = self.stream.send_data(Bytes::new(), true);
+            self.is_finished = true;
+        }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.stream.send_reset(Reason::CANCEL);
+        }
+    }
+}
+
+impl Receiving {
+    pub(super) fn new(response: ResponseFuture, is_websocket: bool, channel: Arc<Channel>) -> Self {
+        Self { coming: Coming::Head(response), is_websocket, _channel: channel }
+    }
+
+    /// Waits for the head of the answer. To be called once.
+    pub(crate) async fn answer(&mut self) -> Result<Answer, NoAnswer> {
+        let Coming::Head(response) = &mut self.coming else {
+            return Err(NoAnswer::Broken(Reason::INTERNAL_ERROR.into()));
+        };
+        let (head, body) = response.await?.into_parts();
+        self.coming = Coming::Body(body);
+        Ok(head::answer(&head, self.is_websocket)?)
+    }
+
+    /// The next bytes of the body, `None` at its end. What is taken is room for the host to send more.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        match &mut self.coming {
+            Coming::Head(_) => Poll::Ready(Err(io::Error::other("the head was not asked for"))),
+            Coming::Body(body) => poll_data(body, cx),
+        }
+    }
+}
+
+fn poll_data(body: &mut RecvStream, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+    let Some(data) = ready!(body.poll_data(cx)) else { return Poll::Ready(Ok(None)) };
+    let data = data.map_err(io::Error::other)?;
+    body.flow_control().release_capacity(data.len()).map_err(io::Error::other)?;
+    Poll::Ready(Ok(Some(data)))
+}
+
+/// How many of `wanted` bytes may be sent now, at least one.
+fn poll_room(
+    stream: &mut SendStream<Bytes>,
+    wanted: usize,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, WriteError>> {
+    stream.reserve_capacity(wanted.min(LARGEST_PIECE));
+    loop {
+        let room = stream.capacity();
+        if room > 0 {
+            return Poll::Ready(Ok(room));
+        }
+        match ready!(stream.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Poll::Ready(Err(lost(error))),
+            None => {
+                return Poll::Ready(Err(match stream.poll_reset(cx) {
+                    Poll::Ready(Ok(_)) => WriteError::Unwanted,
+                    Poll::Ready(Err(error)) => lost(error),
+                    Poll::Pending => WriteError::Lost(Lost { reason: "the stream is closed".to_owned() }),
+                }));
+            }
+        }
+    }
+}
+
+fn lost(error: h2::Error) -> WriteError {
+    if error.is_reset() { WriteError::Unwanted } else { WriteError::Lost(Lost { reason: error.to_string() }) }
+}
+
+/// What the host says on its control stream.
+pub(super) struct ControlReader {
+    coming: Coming,
+    rest: Bytes,
+}
+
+impl ControlReader {
+    pub(super) fn new(response: ResponseFuture) -> Self {
+        Self { coming: Coming::Head(response), rest: Bytes::new() }
+    }
+}
+
+impl AsyncRead for ControlReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if this.rest.has_remaining() {
+                let part = this.rest.split_to(this.rest.len().min(into.remaining()));
+                into.put_slice(&part);
+                return Poll::Ready(Ok(()));
+            }
+            match &mut this.coming {
+                Coming::Head(response) => {
+                    let response = ready!(Pin::new(response).poll(cx)).map_err(io::Error::other)?;
+                    if response.status() != StatusCode::OK {
+                        let problem = format!("the host answered {}", response.status());
+                        return Poll::Ready(Err(io::Error::other(problem)));
+                    }
+                    this.coming = Coming::Body(response.into_body());
+                }
+                Coming::Body(body) => match ready!(poll_data(body, cx))? {
+                    Some(data) => this.rest = data,
+                    None => return Poll::Ready(Ok(())),
+                },
+            }
+        }
+    }
+}
+
+/// What the edge says on a control stream. Ends its direction when dropped.
+pub(super) struct ControlWriter(SendStream<Bytes>);
+
+impl ControlWriter {
+    pub(super) fn new(stream: SendStream<Bytes>) -> Self {
+        Self(stream)
+    }
+}
+
+impl AsyncWrite for ControlWriter {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let room = ready!(poll_room(&mut self.0, bytes.len(), cx)).map_err(io::Error::other)?;
+        let part = Bytes::copy_from_slice(&bytes[..room.min(bytes.len())]);
+        let written = part.len();
+        self.0.send_data(part, false).map_err(io::Error::other)?;
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let _ = self.0.send_data(Bytes::new(), true);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for ControlWriter {
+    fn drop(&mut self) {
+        let _ = self.0.send_data(Bytes::new(), true);
+    }
+}
+
+/// Room that one write asks for at a time, so that no stream takes all of the connection's.
+const LARGEST_PIECE: usize = 64 << 10;

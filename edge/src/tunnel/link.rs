@@ -1,0 +1,80 @@
+//! An open connection to a host, whichever transport it came by. Knows how a stream for a request is
+//! had; does not know what is sent on it.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use super::http2;
+
+#[derive(Clone)]
+pub(crate) enum Link {
+    Quic(quinn::Connection),
+    Http2(http2::Link),
+}
+
+/// Room for one request on a connection. Nothing was sent yet.
+pub(crate) enum Channel {
+    Quic(quinn::SendStream, quinn::RecvStream),
+    Http2(http2::Channel),
+}
+
+/// The connection is gone, or takes no new requests.
+#[derive(Debug, Error)]
+#[error("{reason}")]
+pub(crate) struct Lost {
+    pub(crate) reason: String,
+}
+
+/// Why a host takes no more of a request.
+#[derive(Debug, Error)]
+pub(crate) enum WriteError {
+    /// It has its answer, or has given up on one; its own direction says which.
+    #[error("the host wants no more")]
+    Unwanted,
+    #[error("{0}")]
+    Lost(#[from] Lost),
+}
+
+impl Link {
+    /// Waits until the host's limit of streams leaves room. May be dropped midway.
+    pub(crate) async fn channel(&self) -> Result<Channel, Lost> {
+        match self {
+            Self::Quic(connection) => match connection.open_bi().await {
+                Ok((send, recv)) => Ok(Channel::Quic(send, recv)),
+                Err(error) => Err(Lost { reason: error.to_string() }),
+            },
+            Self::Http2(link) => link.channel().await.map(Channel::Http2),
+        }
+    }
+
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        match self {
+            Self::Quic(connection) => connection.remote_address(),
+            Self::Http2(link) => link.remote_address(),
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Quic(connection) => connection.close_reason().is_some(),
+            Self::Http2(link) => link.is_closed(),
+        }
+    }
+
+    /// Waits until the connection takes no new requests although it is not closed.
+    pub(crate) async fn spent(&self) {
+        match self {
+            Self::Quic(_) => std::future::pending().await,
+            Self::Http2(link) => link.spent().await,
+        }
+    }
+
+    /// The transport's name as it stands in logs and in the status.
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self {
+            Self::Quic(_) => "quic",
+            Self::Http2(_) => "http2",
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The life of a connection after its handshake, the same over QUIC and HTTP/2: it registers in time or
+//! goes, serves, leaves, drains and may then be closed. Keeps strangers within limits. Knows the steps
+//! of that life; does not know the transports, RPC, requests or who may register.
+
+use std::fmt;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use super::control::{self, Control};
+use super::link::Link;
+use super::registrar::{Registrar, Stage};
+use crate::registry::{Live, Registry, Tunnel};
+use crate::settings;
+
+/// Where the connections of one server on one shard are received.
+pub(crate) struct Reception {
+    pub(crate) server: Arc<settings::Server>,
+    pub(crate) shard: usize,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) control: Control,
+    pub(crate) strangers: Arc<Strangers>,
+}
+
+/// Counts the connections that have not registered yet, over all servers, shards and transports.
+#[derive(Default)]
+pub(crate) struct Strangers(AtomicUsize);
+
+/// One connection that has not registered yet.
+pub(crate) struct Stranger(Arc<Strangers>);
+
+impl Reception {
+    /// Takes one more stranger in, unless there are too many.
+    pub(super) fn admit(&self) -> Option<Stranger> {
+        let stranger = self.strangers.admit();
+        if stranger.is_none() {
+            debug!(server = self.server.name, "refused a connection: too many are not registered yet");
+        }
+        stranger
+    }
+
+    /// One connection from its control stream to the moment at which it may be closed. `closed` is done
+    /// with the reason when the connection is gone.
+    pub(super) async fn serve(
+        &self,
+        link: Link,
+        control_stream: control::Stream,
+        stranger: Stranger,
+        closed: impl Future<Output = String>,
+    ) {
+        let address = link.remote_address();
+        let registrar =
+            Arc::new(Registrar::new(self.registry.clone(), link, self.server.clone(), self.shard));
+        let mut stage = registrar.watch();
+        let mut control = pin!(self.control.serve(control_stream, registrar).fuse());
+        let mut closed = pin!(closed);
+
+        let decided = async {
+            let decided = stage.wait_for(|stage| !matches!(stage, Stage::Waiting)).await;
+            decided.map_or(Stage::Waiting, |stage| stage.clone())
+        };
+        let stage = tokio::select! {
+            // The decision first: a host may end its stream right behind it.
+            biased;
+            stage = timeout(REGISTRATION, decided) => stage.unwrap_or(Stage::Waiting),
+            _ = &mut closed => return,
+            () = &mut control => return,
+        };
+        drop(stranger);
+        match stage {
+            Stage::Waiting => debug!(%address, server = self.server.name, "not registered in time"),
+            Stage::Refused => {
+                // wire.md 3.6: the answer must arrive before the end does.
+                let _ = timeout(REFUSED_LINGER, async {
+                    tokio::select! { () = &mut control => {} _ = &mut closed => {} }
+                })
+                .await;
+            }
+            Stage::Registered(tunnel, live) => {
+                let _registered = Registered { tunnel: tunnel.clone(), live: live.clone() };
+                tokio::select! {
+                    biased;
+                    reason = &mut closed => return log_loss(&tunnel, &live, &reason),
+                    () = live.left() => {}
+                    () = live.link.spent() => live.leave(),
+                    () = &mut control => {
+                        // Without its control stream a host can no longer say that it leaves.
+                        log_loss(&tunnel, &live, &"the host ended its control stream");
+                        live.leave();
+                    }
+                }
+                drain(&live, control, closed).await;
+            }
+        }
+    }
+}
+
+/// wire.md section 0, finding 9: the host waits for its whole grace period unless the edge closes
+/// when its requests are done.
+async fn drain(
+    live: &Live,
+    mut control: Pin<&mut impl FusedFuture<Output = ()>>,
+    closed: Pin<&mut impl Future<Output = String>>,
+) {
+    let done = async {
+        live.drained().await;
+        // The answer to unregisterConnection has to arrive; the host ends the stream after it.
+        if !control.is_terminated() {
+            let _ = timeout(UNREGISTERED_LINGER, control.as_mut()).await;
+        }
+    };
+    tokio::select! {
+        drained = timeout(LONGEST_DRAIN, done) => {
+            if drained.is_err() {
+                let requests = live.requests();
+                info!(connector = %live.connector, index = live.index, requests, "requests cut: draining took too long");
+            }
+        }
+        _ = closed => {}
+    }
+}
+
+/// Takes the connection out of the registry however its task ends.
+struct Registered {
+    tunnel: Arc<Tunnel>,
+    live: Arc<Live>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.live.leave();
+        self.tunnel.remove(&self.live);
+    }
+}
+
+fn log_loss(tunnel: &Tunnel, live: &Live, reason: &dyn fmt::Display) {
+    info!(
+        tunnel = tunnel.name,
+        connector = %live.connector,
+        index = live.index,
+        server = live.server.name,
+        protocol = live.link.protocol(),
+        %reason,
+        "connection lost"
+    );
+}
+
+impl Strangers {
+    fn admit(self: &Arc<Self>) -> Option<Stranger> {
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        let stranger = Stranger(self.clone());
+        (before < MOST_STRANGERS).then_some(stranger)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// For the handshake of a connection.
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
+/// From the handshake to the control stream, and from there to the registration.
+pub(super) const REGISTRATION: Duration = Duration::from_secs(10);
+/// How long the last packets may take when a connection is closed.
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+/// Connections that have not registered, over all servers of this process.
+pub(super) const MOST_STRANGERS: usize = 1024;
+const REFUSED_LINGER: Duration = Duration::from_secs(1);
+const UNREGISTERED_LINGER: Duration = Duration::from_secs(1);
+/// The longest grace period that the reference connector accepts.
+const LONGEST_DRAIN: Duration = Duration::from_secs(3 * 60);

@@ -1,0 +1,244 @@
+//! Connections over HTTP/2: dialling TCP and TLS, and turning the streams that the edge opens into
+//! requests (wire.md, section 6). This side dials, but it is the edge that is the client.
+
+mod head;
+mod pulse;
+mod stream;
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_protocol::headers::serialized::UPGRADE;
+use anyhow::Context as _;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use h2::server::{self, Builder, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream};
+use http::Request;
+use rustls_pki_types::ServerName;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use super::control;
+use crate::proxy::Proxy;
+use pulse::{Beat, Pulse};
+
+/// The name in every edge server's certificate.
+const SERVER_NAME: &str = "h2.cftunnel.com";
+/// For TCP, TLS and the start of HTTP/2 together.
+const DIAL_LIMIT: Duration = Duration::from_secs(5);
+/// How long the edge may take to open the control stream.
+const CONTROL_LIMIT: Duration = Duration::from_secs(5);
+/// How long the last bytes of a connection that is closed may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// An edge that says nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(7);
+/// Requests at once on one connection.
+const MOST_REQUESTS: u32 = 1024;
+/// Bytes of one request body that may wait here unread.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// The same for all requests of a connection together.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const LARGEST_FRAME: u32 = 64 * 1024;
+/// Largest head of a request, bytes; an edge lets less through.
+const LONGEST_HEAD: u32 = 512 * 1024;
+/// Bytes of one answer that may wait here, besides what the edge's window allows.
+const SEND_BUFFER: usize = 256 * 1024;
+/// Unread frames smaller than 256 bytes weigh 256 bytes; more than this ends the connection.
+const SMALL_FRAMES: usize = 64 * 1024 * 1024;
+const REMEMBERED_RESETS: usize = 1024;
+
+/// A request as it arrives, and the way back.
+type Arrived = (Request<RecvStream>, SendResponse<Bytes>);
+
+/// How this host speaks HTTP/2 with edges: one per process.
+#[derive(Clone)]
+pub struct Dialer {
+    tls: TlsConnector,
+    /// Where connections come from; `None` leaves it to the system.
+    source: Option<IpAddr>,
+}
+
+impl Dialer {
+    /// `tls` must know which roots to trust. No protocol is offered in it (wire.md, section 6).
+    pub fn new(mut tls: rustls::ClientConfig, source: Option<IpAddr>) -> Self {
+        tls.alpn_protocols.clear();
+        Self { tls: TlsConnector::from(Arc::new(tls)), source }
+    }
+
+    pub async fn dial(&self, edge: SocketAddr) -> anyhow::Result<Connection> {
+        timeout(DIAL_LIMIT, self.open(edge)).await.context("no HTTP/2 connection in time")?
+    }
+
+    async fn open(&self, edge: SocketAddr) -> anyhow::Result<Connection> {
+        let socket = if edge.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(source) = self.source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let tcp = socket.connect(edge).await.context("TCP connection")?;
+        // Small frames must not wait for an acknowledgement; a refusal costs only time.
+        let _ = tcp.set_nodelay(true);
+        let local = tcp.local_addr()?.ip();
+        let name = ServerName::try_from(SERVER_NAME).expect("the name is a host name");
+        let io = Pulse::new(self.tls.connect(name, tcp).await.context("TLS handshake")?);
+        let beat = io.beat();
+        let connection = builder().handshake(io).await.context("HTTP/2 handshake")?;
+        Ok(Connection::new(local, connection, beat))
+    }
+}
+
+/// An open connection to an edge server.
+pub struct Connection {
+    local: IpAddr,
+    control: Mutex<Option<oneshot::Receiver<Arrived>>>,
+    arrived: Mutex<mpsc::Receiver<Arrived>>,
+    close: CancellationToken,
+    ended: Mutex<Driver>,
+}
+
+/// Moves the bytes; its outcome is why the connection ended.
+enum Driver {
+    Running(AbortOnDropHandle<String>),
+    Ended(String),
+}
+
+impl Connection {
+    fn new(local: IpAddr, connection: ServerConnection, beat: Beat) -> Self {
+        let (control, controlled) = oneshot::channel();
+        let (hand_over, arrived) = mpsc::channel(MOST_REQUESTS as usize);
+        let close = CancellationToken::new();
+        let driver = tokio::task::spawn_local(drive(connection, beat, control, hand_over, close.clone()));
+        Self {
+            local,
+            control: Mutex::new(Some(controlled)),
+            arrived: Mutex::new(arrived),
+            close,
+            ended: Mutex::new(Driver::Running(AbortOnDropHandle::new(driver))),
+        }
+    }
+
+    /// This end's address.
+    pub fn local_ip(&self) -> IpAddr {
+        self.local
+    }
+
+    /// The control stream, which the edge opens before anything else (wire.md, 3.1).
+    pub async fn control_stream(&self) -> anyhow::Result<control::Stream> {
+        let waiting = self.control.lock().await.take().context("the control stream was opened before")?;
+        let arrived = timeout(CONTROL_LIMIT, waiting).await.context("the edge opened no control stream")?;
+        let (request, respond) = arrived.context("the connection ended before its control stream")?;
+        stream::control(request.into_body(), respond)
+    }
+
+    /// Hands every request that the edge sends to the proxy, until the connection ends, and says why it
+    /// did. Requests run in `requests`, which outlives this call so that they can finish.
+    pub async fn serve(&self, proxy: &Rc<Proxy>, requests: &TaskTracker) -> String {
+        let mut arrived = self.arrived.lock().await;
+        while let Some(request) = arrived.recv().await {
+            requests.spawn_local(stream::exchange(request, proxy.clone()));
+        }
+        self.ended().await
+    }
+
+    /// Says goodbye, sends what is under way if that is quick, and closes.
+    pub async fn close(&self) {
+        self.close.cancel();
+        self.ended().await;
+    }
+
+    async fn ended(&self) -> String {
+        let mut ended = self.ended.lock().await;
+        if let Driver::Running(driver) = &mut *ended {
+            let reason = driver.await.unwrap_or_else(|_| "the connection's task failed".to_owned());
+            *ended = Driver::Ended(reason);
+        }
+        match &*ended {
+            Driver::Ended(reason) => reason.clone(),
+            Driver::Running(_) => String::new(),
+        }
+    }
+}
+
+type ServerConnection = server::Connection<Pulse<TlsStream<TcpStream>>, Bytes>;
+
+/// Moves the bytes of one connection and hands over what arrives, until it ends.
+async fn drive(
+    mut connection: ServerConnection,
+    beat: Beat,
+    control: oneshot::Sender<Arrived>,
+    requests: mpsc::Sender<Arrived>,
+    close: CancellationToken,
+) -> String {
+    let mut silent = std::pin::pin!(silence(connection.ping_pong(), beat));
+    let mut control = Some(control);
+    loop {
+        let arrived = tokio::select! {
+            arrived = connection.accept() => arrived,
+            () = &mut silent => return format!("nothing heard for {} s", SILENCE.as_secs()),
+            () = close.cancelled() => break,
+        };
+        let (request, mut respond) = match arrived {
+            Some(Ok(arrived)) => arrived,
+            Some(Err(error)) => return error.to_string(),
+            None => return "closed by the edge".to_owned(),
+        };
+        let is_control = request.headers().get(UPGRADE).is_some_and(|purpose| purpose == "control-stream");
+        match control.take_if(|_| is_control) {
+            Some(control) => drop(control.send((request, respond))),
+            None if is_control => respond.send_reset(Reason::REFUSED_STREAM),
+            None => {
+                if let Err(error) = requests.try_send((request, respond)) {
+                    // Nothing of it was looked at: the edge may send it elsewhere.
+                    error.into_inner().1.send_reset(Reason::REFUSED_STREAM);
+                }
+            }
+        }
+    }
+    connection.graceful_shutdown();
+    let _ = timeout(FAREWELL, std::future::poll_fn(|cx| connection.poll_closed(cx))).await;
+    "closed by this host".to_owned()
+}
+
+/// Done when the edge is dead: it says nothing, not even when it is asked. Whatever it sends counts as a
+/// sign of life, because on a slow line an answer to a ping may have to wait for a long time.
+async fn silence(pings: Option<PingPong>, beat: Beat) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        sleep(PING_EVERY).await;
+        let quiet = beat.quiet();
+        if quiet >= SILENCE {
+            return;
+        }
+        // Takes the answer to an earlier ping off; until there is one, no other can be sent.
+        let _ = std::future::poll_fn(|cx| pings.poll_pong(cx)).now_or_never();
+        if quiet >= PING_EVERY {
+            let _ = pings.send_ping(Ping::opaque());
+        }
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MOST_REQUESTS)
+        .max_frame_size(LARGEST_FRAME)
+        .max_header_list_size(LONGEST_HEAD)
+        .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        // Visitors leave all the time, and edges are those that this host has chosen: cancelled requests
+        // are no attack and must not end the connection one day.
+        .max_pending_accept_reset_streams(MOST_REQUESTS as usize)
+        .max_local_error_reset_streams(None);
+    builder
+}

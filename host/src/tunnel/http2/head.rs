@@ -1,0 +1,122 @@
+//! Heads as they stand in HTTP/2 (wire.md, section 6): a request in plain headers, an answer wrapped into
+//! one header. Knows names and values; does not know streams.
+
+use adit_protocol::headers::serialized::{
+    REFUSED, RESPONSE_HEADERS, RESPONSE_META, ResponseMeta, Source, TCP_SOURCE, UPGRADE, serialize,
+};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use http::{Response, StatusCode, request, response};
+
+use crate::proxy::Kind;
+
+/// What a request of the edge is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    UpdateConfiguration,
+    Tcp,
+    Request(Kind),
+}
+
+/// What this is for, in the order in which the reference looks. Takes the header off that says it, and
+/// puts the host where the proxy looks for it.
+pub(super) fn read(head: &mut request::Parts) -> Purpose {
+    let upgrade = head.headers.remove(UPGRADE);
+    let is_tcp = head.headers.remove(TCP_SOURCE).is_some_and(|source| !source.is_empty());
+    if let Some(authority) = head.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
+    }
+    match upgrade.as_ref().map(HeaderValue::as_bytes) {
+        Some(b"update-configuration") => Purpose::UpdateConfiguration,
+        Some(b"websocket") => Purpose::Request(Kind::WebSocket),
+        Some(_) | None if is_tcp => Purpose::Tcp,
+        Some(_) | None => Purpose::Request(Kind::Http),
+    }
+}
+
+/// The answer of an origin, or one that this host makes in its place.
+pub(super) fn answer(head: &response::Parts) -> Response<()> {
+    let mut answer = Response::new(());
+    // HTTP/2 has no 101; the wrapped headers show what it was.
+    *answer.status_mut() =
+        if head.status == StatusCode::SWITCHING_PROTOCOLS { StatusCode::OK } else { head.status };
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(length), None) = (lengths.next(), lengths.next()) {
+        answer.headers_mut().insert(CONTENT_LENGTH, length.clone());
+    }
+    describe(answer.headers_mut(), &head.headers, Source::Origin);
+    answer
+}
+
+/// Says that no origin was reached; the edge shows its own page for it.
+pub(super) fn refusal() -> Response<()> {
+    let mut answer = Response::new(());
+    *answer.status_mut() = REFUSED;
+    describe(answer.headers_mut(), &HeaderMap::new(), Source::Connector);
+    answer
+}
+
+/// Opens the host's direction of the control stream.
+pub(super) fn control() -> Response<()> {
+    let mut answer = Response::new(());
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer
+}
+
+fn describe(around: &mut HeaderMap, wrapped: &HeaderMap, source: Source) {
+    around.insert(RESPONSE_HEADERS, serialize(wrapped));
+    around.insert(RESPONSE_META, ResponseMeta { source, flow_rate_limited: false }.to_header());
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn asked(headers: &[(&str, &str)]) -> request::Parts {
+        let mut request = Request::get("https://app.example.com/x").header("host", "other.example.com");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn the_purpose_of_a_request_is_found_in_the_order_of_the_reference() {
+        const UPGRADE: &str = "cf-cloudflared-proxy-connection-upgrade";
+        const TCP: &str = "cf-cloudflared-proxy-src";
+        for (headers, purpose) in [
+            (vec![], Purpose::Request(Kind::Http)),
+            (vec![(UPGRADE, "something")], Purpose::Request(Kind::Http)),
+            (vec![(TCP, "")], Purpose::Request(Kind::Http)),
+            (vec![(TCP, "x")], Purpose::Tcp),
+            (vec![(TCP, "x"), (UPGRADE, "websocket")], Purpose::Request(Kind::WebSocket)),
+            (vec![(TCP, "x"), (UPGRADE, "update-configuration")], Purpose::UpdateConfiguration),
+        ] {
+            let mut head = asked(&headers);
+            assert_eq!(read(&mut head), purpose, "{headers:?}");
+            // Neither an origin nor a plugin sees how it travelled.
+            assert_eq!(head.headers.len(), 1, "{headers:?}");
+            assert_eq!(head.headers[HOST], "app.example.com");
+        }
+    }
+
+    #[test]
+    fn an_accepted_websocket_crosses_as_200_with_the_real_headers_wrapped() {
+        let head = Response::builder().status(101).header("upgrade", "websocket").body(()).unwrap();
+        let answer = answer(&head.into_parts().0);
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()[RESPONSE_HEADERS], "dXBncmFkZQ:d2Vic29ja2V0");
+        assert_eq!(answer.headers()[RESPONSE_META], r#"{"src":"origin"}"#);
+    }
+
+    #[test]
+    fn a_refusal_is_the_connectors_502() {
+        let answer = refusal();
+        assert_eq!(answer.status(), 502);
+        assert_eq!(answer.headers()[RESPONSE_META], r#"{"src":"cloudflared"}"#);
+        assert_eq!(answer.headers()[RESPONSE_HEADERS], "");
+    }
+}

@@ -1,0 +1,281 @@
+//! One stream over HTTP/2: a request and its answer, or the bytes of the control stream.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Response};
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::BodyExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tracing::{debug, trace};
+
+use super::Arrived;
+use super::head::{self, Purpose};
+use crate::origin::{Body, BoxError, empty};
+use crate::proxy::{self, Answer, Kind, Proxy};
+use crate::tunnel::control;
+
+/// Room that one write asks for at a time, so that no stream takes all of the connection's.
+const LARGEST_PIECE: usize = 64 * 1024;
+/// A configuration that is pushed here is refused; there is no version that could be applied.
+const NOT_CONFIGURABLE: &str =
+    r#"{"lastAppliedVersion":-1,"err":"this host is configured by its own document"}"#;
+
+/// One stream: handle the request, write the answer. Stops as soon as the edge cancels.
+pub(super) async fn exchange((request, respond): Arrived, proxy: Rc<Proxy>) {
+    let mut answer = AnswerStream { way: Way::Head(respond), complete: false };
+    if let Err(error) = answer_to(&mut answer, request, proxy).await {
+        match error {
+            Broken::Cancelled => trace!("the edge cancelled a request"),
+            Broken::Origin(error) => debug!(%error, "the origin broke off"),
+            Broken::Stream(error) => debug!(%error, "stream failed"),
+        }
+    }
+}
+
+/// Why an answer was not sent to its end.
+enum Broken {
+    Cancelled,
+    Origin(BoxError),
+    Stream(h2::Error),
+}
+
+impl From<h2::Error> for Broken {
+    fn from(error: h2::Error) -> Self {
+        Self::Stream(error)
+    }
+}
+
+async fn answer_to(
+    answer: &mut AnswerStream,
+    request: http::Request<RecvStream>,
+    proxy: Rc<Proxy>,
+) -> Result<(), Broken> {
+    let (mut head, body) = request.into_parts();
+    let kind = match head::read(&mut head) {
+        Purpose::Request(kind) => kind,
+        Purpose::Tcp => return answer.refuse(),
+        Purpose::UpdateConfiguration => {
+            answer.head(Response::new(()), false)?;
+            return answer.write(Bytes::from_static(NOT_CONFIGURABLE.as_bytes()), true).await;
+        }
+    };
+    let has_body = !body.is_end_stream() && (kind == Kind::WebSocket || !says_empty(&head.headers));
+    let body: Body = if has_body { Box::pin(RequestBody(body)) } else { empty() };
+    let handled = tokio::select! {
+        handled = proxy.handle(proxy::Request { kind, head, body }) => handled,
+        () = answer.cancelled() => return Err(Broken::Cancelled),
+    };
+    match handled {
+        Answer::Response(response) => answer.send(response).await,
+        Answer::Unreachable { .. } => answer.refuse(),
+    }
+}
+
+/// Nothing will come, though the end is not here yet.
+fn says_empty(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0")
+}
+
+/// The body of a request. What is taken is room for the edge to send more.
+struct RequestBody(RecvStream);
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let data = ready!(poll_data(&mut self.0, cx));
+        Poll::Ready(data.map(|data| data.map(Frame::data).map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+}
+
+fn poll_data(body: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+    let Some(data) = ready!(body.poll_data(cx)) else { return Poll::Ready(None) };
+    Poll::Ready(Some(data.and_then(|data| {
+        body.flow_control().release_capacity(data.len())?;
+        Ok(data)
+    })))
+}
+
+/// Our side of a request's stream. Unless the answer was sent to its end, the edge is told that it is
+/// broken.
+struct AnswerStream {
+    way: Way,
+    complete: bool,
+}
+
+enum Way {
+    Head(SendResponse<Bytes>),
+    Body(SendStream<Bytes>),
+}
+
+impl AnswerStream {
+    /// Resolves when the edge no longer wants the answer, or the connection is gone.
+    async fn cancelled(&mut self) {
+        let _ = std::future::poll_fn(|cx| match &mut self.way {
+            Way::Head(respond) => respond.poll_reset(cx),
+            Way::Body(stream) => stream.poll_reset(cx),
+        })
+        .await;
+    }
+
+    fn head(&mut self, head: Response<()>, is_whole: bool) -> Result<(), Broken> {
+        let Way::Head(respond) = &mut self.way else { return Ok(()) };
+        let stream = respond.send_response(head, is_whole)?;
+        self.way = Way::Body(stream);
+        self.complete = is_whole;
+        Ok(())
+    }
+
+    async fn send(&mut self, response: Response<Body>) -> Result<(), Broken> {
+        let (head, mut body) = response.into_parts();
+        self.head(head::answer(&head), body.is_end_stream())?;
+        while !self.complete {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = self.cancelled() => return Err(Broken::Cancelled),
+            };
+            match frame {
+                None => self.write(Bytes::new(), true).await?,
+                Some(Err(error)) => return Err(Broken::Origin(error)),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.write(data, body.is_end_stream()).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self) -> Result<(), Broken> {
+        self.head(head::refusal(), true)
+    }
+
+    /// Waits for the edge's flow control.
+    async fn write(&mut self, mut bytes: Bytes, is_last: bool) -> Result<(), Broken> {
+        let Way::Body(stream) = &mut self.way else { return Ok(()) };
+        while bytes.has_remaining() {
+            let room = std::future::poll_fn(|cx| poll_room(stream, bytes.len(), cx)).await?;
+            let part = bytes.split_to(room.min(bytes.len()));
+            let ends = is_last && bytes.is_empty();
+            stream.send_data(part, ends)?;
+            self.complete = ends;
+        }
+        if is_last && !self.complete {
+            stream.send_data(Bytes::new(), true)?;
+            self.complete = true;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for AnswerStream {
+    fn drop(&mut self) {
+        if !self.complete {
+            match &mut self.way {
+                Way::Head(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
+                Way::Body(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+            }
+        }
+    }
+}
+
+/// How many of `wanted` bytes may be sent now, at least one.
+fn poll_room(
+    stream: &mut SendStream<Bytes>,
+    wanted: usize,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, Broken>> {
+    stream.reserve_capacity(wanted.min(LARGEST_PIECE));
+    loop {
+        let room = stream.capacity();
+        if room > 0 {
+            return Poll::Ready(Ok(room));
+        }
+        match ready!(stream.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Poll::Ready(Err(Broken::Stream(error))),
+            None => return Poll::Ready(Err(Broken::Cancelled)),
+        }
+    }
+}
+
+/// Opens this side's direction of the control stream and makes plain bytes of both.
+pub(super) fn control(body: RecvStream, mut respond: SendResponse<Bytes>) -> anyhow::Result<control::Stream> {
+    let stream = respond.send_response(head::control(), false)?;
+    Ok(control::Stream {
+        read: Box::pin(ControlReader { body, rest: Bytes::new() }),
+        write: Box::pin(ControlWriter(stream)),
+    })
+}
+
+/// What the edge says on the control stream.
+struct ControlReader {
+    body: RecvStream,
+    rest: Bytes,
+}
+
+impl AsyncRead for ControlReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.rest.has_remaining() {
+            match ready!(poll_data(&mut self.body, cx)) {
+                Some(data) => self.rest = data.map_err(io::Error::other)?,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let length = self.rest.len().min(into.remaining());
+        into.put_slice(&self.rest.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What this host says on it. Ends its direction when dropped.
+struct ControlWriter(SendStream<Bytes>);
+
+impl AsyncWrite for ControlWriter {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let room = match ready!(poll_room(&mut self.0, bytes.len(), cx)) {
+            Ok(room) => room.min(bytes.len()),
+            Err(_) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        };
+        self.0.send_data(Bytes::copy_from_slice(&bytes[..room]), false).map_err(io::Error::other)?;
+        Poll::Ready(Ok(room))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let _ = self.0.send_data(Bytes::new(), true);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for ControlWriter {
+    fn drop(&mut self) {
+        let _ = self.0.send_data(Bytes::new(), true);
+    }
+}

@@ -1,0 +1,136 @@
+//! QUIC where it works, HTTP/2 where it does not, and the same promises over both.
+
+use std::time::{Duration, Instant};
+
+use e2e::document::{EdgeDocument, HostDocument};
+use e2e::gate::Gate;
+use e2e::origin::Origin;
+use e2e::process::Mark;
+use e2e::product::{Edge, Host, Site};
+use e2e::visitor::{Speaks, get};
+use e2e::within;
+use http::Response;
+use http_body_util::BodyExt;
+
+/// What the modules below run over; those of the crate's root run over QUIC.
+const PROTOCOL: &str = "http2";
+
+#[path = "bodies.rs"]
+mod bodies;
+#[path = "cancel.rs"]
+mod cancel;
+#[path = "path.rs"]
+mod path;
+#[path = "websocket.rs"]
+mod websocket;
+
+/// An edge whose servers are behind gates, and a host in front of them.
+struct Gated {
+    host: Host,
+    edge: Edge,
+    gates: Vec<Gate>,
+    _site: Site,
+}
+
+async fn gated(gate: fn(std::net::SocketAddr) -> Gate, servers: usize, host: HostDocument) -> Gated {
+    let site = Site::new();
+    let edge = site.edge(&EdgeDocument::new(&["west"], servers)).await;
+    let gates: Vec<Gate> = edge.servers.iter().map(|server| gate(*server)).collect();
+    let addresses: Vec<_> = gates.iter().map(|gate| gate.address).collect();
+    let host = site.host_at(&addresses, &host.connections(servers)).await;
+    Gated { host, edge, gates, _site: site }
+}
+
+impl Gated {
+    async fn registered(&self, mark: Mark, slot: usize, protocol: &str) {
+        let fits = |event: &serde_json::Value| event["slot"] == slot && event["protocol"] == protocol;
+        self.host.process.event_after(mark, "registered", fits).await;
+    }
+}
+
+#[tokio::test]
+async fn without_udp_all_four_slots_are_on_http2_within_ten_seconds() {
+    let began = Instant::now();
+    let gated = gated(Gate::without_udp, 4, HostDocument::new().otherwise("hello_world")).await;
+    for slot in 0..4 {
+        gated.registered(Mark::START, slot, "http2").await;
+    }
+    let took = began.elapsed();
+    eprintln!("all on HTTP/2 after {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    for connection in gated.host.ready().await["connections"].as_array().unwrap() {
+        assert_eq!(connection["protocol"], "http2");
+    }
+    assert_eq!(gated.edge.visitor(Speaks::Http1).send(get("/")).await.status, 200);
+}
+
+#[tokio::test]
+async fn when_udp_is_back_the_slot_moves_to_quic_and_nobody_notices() {
+    let origin = Origin::start();
+    let gated = gated(Gate::without_udp, 1, HostDocument::new().otherwise(&origin.service())).await;
+    gated.registered(Mark::START, 0, "http2").await;
+
+    // Something that lasts goes on over the old connection.
+    let mut watched = origin.watch("/lasting");
+    let connection = gated.edge.visitor(Speaks::Http1).connect().await;
+    let directed = async {
+        watched.arrived().await;
+        watched.answer(Response::new(()));
+        watched.say("before");
+    };
+    let (lasting, ()) = tokio::join!(connection.send(get("/lasting")), directed);
+
+    let began = Instant::now();
+    gated.gates[0].let_udp_pass(true);
+    let asking = async {
+        loop {
+            let answer = gated.edge.visitor(Speaks::Http1).send(get("/bytes/1000")).await;
+            assert_eq!((answer.status, answer.body.len()), (200, 1000));
+        }
+    };
+    tokio::select! {
+        () = gated.registered(Mark::START, 0, "quic") => {}
+        () = asking => {}
+    }
+    eprintln!("on QUIC again after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60));
+
+    watched.say(", after");
+    watched.end();
+    let body = within("the lasting answer", lasting.into_body().collect()).await.unwrap().to_bytes();
+    assert_eq!(body, "before, after");
+    let answer = gated.edge.visitor(Speaks::Http1).send(get("/bytes/3")).await;
+    assert_eq!(answer.status, 200);
+    assert!(gated.host.process.events("connection lost").is_empty());
+    assert_eq!(gated.host.ready().await["connections"][0]["protocol"], "quic");
+}
+
+#[tokio::test]
+async fn a_slot_that_loses_udp_falls_back_alone() {
+    let gated = gated(Gate::open, 2, HostDocument::new().otherwise("hello_world")).await;
+    gated.registered(Mark::START, 0, "quic").await;
+    gated.registered(Mark::START, 1, "quic").await;
+    let (mark, began) = (gated.host.process.mark(), Instant::now());
+    gated.gates[0].let_udp_pass(false);
+    gated.registered(mark, 0, "http2").await;
+    eprintln!("fallen back after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert_eq!(gated.host.ready().await["connections"][1]["protocol"], "quic");
+    assert_eq!(gated.edge.visitor(Speaks::Http1).send(get("/")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_tcp_connection_that_died_silently_is_missed_by_both_ends_within_ten_seconds() {
+    let host = HostDocument::new().over("http2").otherwise("hello_world");
+    let gated = gated(Gate::open, 1, host).await;
+    gated.registered(Mark::START, 0, "http2").await;
+    let (mark, began) = (gated.host.process.mark(), Instant::now());
+    gated.gates[0].let_tcp_pass(false);
+    gated.host.process.event_after(mark, "connection lost", |event| event["protocol"] == "http2").await;
+    gated.edge.process.event("connection lost", |event| event["protocol"] == "http2").await;
+    // With a little patience for a loaded machine.
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    gated.gates[0].let_tcp_pass(true);
+    gated.registered(mark, 0, "http2").await;
+    assert_eq!(gated.edge.visitor(Speaks::Http1).send(get("/")).await.status, 200);
+}

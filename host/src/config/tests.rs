@@ -14,8 +14,8 @@ const GOOD: &str = r#"
 credentials-file = "demo.json"
 edges = ["127.0.0.1:7844", "edge.example.com:7845", "[::1]:7844"]
 edge-ca = "ca.pem"
-connections = 3
 protocol = "http2"
+connections = 3
 shards = 2
 grace-period = "1m 30s"
 

@@ -6,7 +6,7 @@ use e2e::document::{EdgeDocument, HostDocument};
 use e2e::gate::Gate;
 use e2e::origin::Origin;
 use e2e::process::Mark;
-use e2e::product::{Edge, Host, Site};
+use e2e::product::{Edge, Host, Product, Site};
 use e2e::visitor::{Speaks, get};
 use e2e::within;
 use http::Response;
@@ -133,4 +133,55 @@ async fn a_tcp_connection_that_died_silently_is_missed_by_both_ends_within_ten_s
     gated.gates[0].let_tcp_pass(true);
     gated.registered(mark, 0, "http2").await;
     assert_eq!(gated.edge.visitor(Speaks::Http1).send(get("/")).await.status, 200);
+}
+
+#[tokio::test]
+async fn over_http2_too_a_host_and_an_edge_that_are_asked_to_stop_finish_what_they_have() {
+    for stops in ["host", "edge"] {
+        let origin = Origin::start();
+        let document = HostDocument::new().over("http2").otherwise(&origin.service());
+        let product = Product::start(EdgeDocument::new(&["west"], 1), document).await;
+        let mut watched = origin.watch("/thinking");
+        let connection = product.visitor(Speaks::Http1).connect().await;
+        let process = if stops == "host" { &product.host.process } else { &product.edge.process };
+        let directed = async {
+            watched.arrived().await;
+            process.terminate();
+            process.event("stopping; once more ends it at once", |_| true).await;
+            watched.answer(Response::new(()));
+            watched.say("a late answer");
+            watched.end();
+        };
+        let (answer, ()) = tokio::join!(connection.ask(get("/thinking")), directed);
+        assert_eq!((answer.status, answer.text()), (200, "a late answer"), "{stops}");
+        drop(connection);
+        let began = Instant::now();
+        assert_eq!(process.exit().await.code(), Some(0), "{}", process.tail());
+        assert!(began.elapsed() < Duration::from_secs(5), "the {stops} took {:?}", began.elapsed());
+        if stops == "host" {
+            assert!(
+                product.edge.process.events("connection lost").is_empty(),
+                "{}",
+                product.edge.process.tail()
+            );
+        } else {
+            product.host.process.event("connection lost", |_| true).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_http2_too_a_host_finds_a_killed_edge_again_when_it_comes_back() {
+    let document = HostDocument::new().over("http2").connections(2).otherwise("hello_world");
+    let Product { host, edge, site } =
+        Product::start(EdgeDocument::new(&["west", "east"], 1), document).await;
+    let (mark, pinned) = (host.process.mark(), edge.pinned());
+    edge.process.kill();
+    edge.process.exit().await;
+    host.process.event_after(mark, "connection lost", |_| true).await;
+    let edge = site.edge(&pinned).await;
+    for slot in 0..2 {
+        host.process.event_after(mark, "registered", |event| event["slot"] == slot).await;
+    }
+    assert_eq!(edge.visitor(Speaks::Http1).send(get("/")).await.status, 200);
 }

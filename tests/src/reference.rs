@@ -4,7 +4,8 @@
 //! `ADIT_REFERENCE_CONNECTOR=/path/to/cloudflared cargo test -p e2e --test e2e -- bodies cancel path pages websocket`
 //!
 //! Four of these ask for what only our host has, and fail with the other: the list of connections in
-//! `/ready`, a time limit for answers, a line in the log, and a WebSocket that is closed by halves.
+//! `/ready`, a time limit for answers, a line in the log, and a WebSocket that is closed by halves. Over
+//! HTTP/2 (`transports::bodies` and so on) it also keeps the start of an answer of known length back.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -111,6 +111,8 @@ impl Registrar {
     pub(crate) fn unregister(&self) -> bool {
         let Stage::Registered(tunnel, live) = self.stage.borrow().clone() else { return false };
         if !live.is_leaving() {
+            // Before the word is out, because a request may come right behind it.
+            live.leave();
             info!(
                 tunnel = tunnel.name,
                 connector = %live.connector,
@@ -118,7 +120,6 @@ impl Registrar {
                 server = live.server.name,
                 "unregistered"
             );
-            live.leave();
         }
         true
     }

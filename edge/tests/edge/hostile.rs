@@ -45,7 +45,7 @@ async fn rubbish_on_tcp_disturbs_nobody() {
         .run_until(async {
             let edge = start();
             let connector = Connector::registered(&edge, 0, Uuid::new_v4(), 0).await;
-            for address in [edge.http, edge.https, edge.admin] {
+            for address in [edge.http, edge.https, edge.admin, edge.servers[0]] {
                 for bytes in rubbish() {
                     raw(address, &bytes).await;
                 }

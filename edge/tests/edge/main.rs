@@ -9,6 +9,7 @@ mod harness;
 mod bodies;
 mod drain;
 mod hostile;
+mod http2;
 mod registration;
 mod requests;
 mod websocket;

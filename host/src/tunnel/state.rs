@@ -284,7 +284,7 @@ impl Transport {
 }
 
 fn dial(failures: u32, way: Way) -> (State, Action) {
-    let patience = if way.other().is_some() { Patience::Short } else { Patience::Long };
+    let patience = if way.protocol == Protocol::Auto { Patience::Short } else { Patience::Long };
     (State::Dialing { failures, way }, Action::Dial { transport: way.transport, patience })
 }
 
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn a_slot_without_udp_falls_back_at_once_and_looks_for_quic_later() {
         let (state, actions) = run(State::start(Protocol::Auto), &[FAILED, Event::Dialled, REGISTERED]);
-        assert_eq!(actions[1], dial(Transport::Http2, Patience::Long));
+        assert_eq!(actions[1], dial(Transport::Http2, Patience::Short));
         assert_eq!(actions[3], Action::Serve { probe: Some(FIRST_PROBE.mul_f64(0.75)) });
         assert_eq!(state, State::Serving { way: fallen_back(), probes: 0 });
     }
@@ -384,7 +384,7 @@ mod tests {
             let way = way(Protocol::Auto, first);
             let (state, actions) =
                 run((State::Waiting { failures: 3, way }, Action::Nothing), &[Event::Waited, FAILED, FAILED]);
-            assert_eq!(actions[1..3], [dial(first, Patience::Short), dial(second, Patience::Long)]);
+            assert_eq!(actions[1..3], [dial(first, Patience::Short), dial(second, Patience::Short)]);
             assert!(matches!(actions[3], Action::Wait { rotate: true, .. }));
             assert_eq!(state, State::Waiting { failures: 4, way });
         }

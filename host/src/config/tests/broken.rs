@@ -21,7 +21,7 @@ pub(super) const BROKEN: [[&str; 7]; 83] = [
     // Syntax.
     ["string without quotes", "\"1m 30s\"", "1m30s", "1m30s", "", "", ""],
     ["open table header", "[admin]", "[admin", "\nlisten", "", "unclosed table", ""],
-    ["open string", "\"ca.pem\"", "\"ca.pem", "\nconnections", "", "string", ""],
+    ["open string", "\"ca.pem\"", "\"ca.pem", "\nprotocol", "", "string", ""],
     // Tunnel.
     ["no credentials", "credentials-file = \"demo.json\"", "", "[tunnel]", "tunnel", "`credentials-file` is missing", "demo.json"],
     ["two kinds of credentials", "edges =", "token-file = \"demo.token\"\nedges =", "\"demo.token\"", "tunnel.token-file", "twice", "keep one"],

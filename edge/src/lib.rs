@@ -22,6 +22,8 @@ mod registry;
 mod settings;
 mod shard;
 mod sockets;
+#[allow(dead_code)]
+mod store;
 mod tunnel;
 mod visitor;
 

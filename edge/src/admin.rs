@@ -108,7 +108,8 @@ impl Admin {
 
     /// Ready means: visitors are accepted. A tunnel without connections is the business of its hosts.
     fn ready(&self) -> Ready {
-        let connections = self.registry.tunnels().map(|(_, tunnel)| tunnel.connections());
+        let tunnels = self.registry.tunnels();
+        let connections = tunnels.values().map(|tunnel| tunnel.connections());
         let connections = connections.map(|all| all.iter().filter(|live| live.is_serving()).count()).sum();
         Ready { status: if self.draining.is_cancelled() { 503 } else { 200 }, connections }
     }
@@ -119,7 +120,8 @@ impl Admin {
             name: server.name.clone(),
             address: server.listen.to_string(),
         });
-        let tunnels = self.registry.tunnels().map(|(id, tunnel)| TunnelStatus {
+        let tunnels = self.registry.tunnels();
+        let tunnels = tunnels.iter().map(|(id, tunnel)| TunnelStatus {
             name: tunnel.name.clone(),
             id: id.to_string(),
             connections: tunnel.connections().iter().map(|live| ConnectionStatus::of(live)).collect(),

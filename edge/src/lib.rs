@@ -12,20 +12,25 @@
 
 mod activity;
 mod admin;
+mod api;
 mod app;
 mod certificates;
 mod forward;
 mod headers;
+mod ledger;
 mod pages;
+mod presence;
 mod ray;
 mod registry;
+mod serving;
 mod settings;
 mod shard;
 mod sockets;
-#[allow(dead_code)]
+mod state;
 mod store;
 mod tunnel;
 mod visitor;
 
 pub use app::{Edge, ServerAddress};
+pub use ledger::{AuditLine, Founding, Ledger, TokenLine, TokenWish};
 pub use settings::{Settings, SettingsError};

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
 use adit_protocol::rpc::TunnelAuth;
@@ -23,17 +24,18 @@ use crate::tunnel::link::Link;
 
 /// All tunnels of this edge.
 pub(crate) struct Registry {
-    tunnels: HashMap<Uuid, Arc<Tunnel>>,
+    tunnels: ArcSwap<HashMap<Uuid, Arc<Tunnel>>>,
     /// Compared with when a tunnel is unknown, so that the answer takes the same path.
-    decoy: Credentials,
+    decoy: Arc<Keys>,
 }
 
 /// One tunnel: who may serve it, and who does.
 pub(crate) struct Tunnel {
     pub(crate) name: String,
-    credentials: Credentials,
+    keys: ArcSwap<Keys>,
     connections: ArcSwap<Vec<Arc<Live>>>,
-    writing: Mutex<()>,
+    /// Whether the tunnel is gone; held while connections come and go.
+    writing: Mutex<bool>,
     turn: AtomicUsize,
 }
 
@@ -46,6 +48,8 @@ pub(crate) struct Live {
     pub(crate) version: String,
     pub(crate) arch: String,
     pub(crate) address: SocketAddr,
+    pub(crate) features: Vec<String>,
+    pub(crate) opened_at: SystemTime,
     pub(crate) server: Arc<settings::Server>,
     /// The shard whose thread drives this connection.
     pub(crate) shard: usize,
@@ -79,6 +83,8 @@ pub(crate) enum AddError {
     Duplicate,
     #[error("the tunnel has {MOST_CONNECTIONS} connections, and that is the most")]
     Full,
+    #[error("the tunnel was deleted")]
+    Gone,
 }
 
 impl Registry {
@@ -86,34 +92,84 @@ impl Registry {
         let tunnels = tunnels
             .into_iter()
             .map(|settings::Tunnel { name, credentials, .. }| {
-                (credentials.tunnel_id, Arc::new(Tunnel::new(name, credentials)))
+                (credentials.tunnel_id, Arc::new(Tunnel::new(name, credentials.into())))
             })
             .collect();
-        Self { tunnels, decoy: decoy() }
+        Self { tunnels: ArcSwap::from_pointee(tunnels), decoy: decoy() }
     }
 
-    pub(crate) fn tunnel(&self, id: &Uuid) -> Option<&Arc<Tunnel>> {
-        self.tunnels.get(id)
+    pub(crate) fn tunnel(&self, id: &Uuid) -> Option<Arc<Tunnel>> {
+        self.tunnels.load().get(id).cloned()
     }
 
-    pub(crate) fn tunnels(&self) -> impl Iterator<Item = (&Uuid, &Arc<Tunnel>)> {
-        self.tunnels.iter()
+    /// All tunnels as they are now.
+    pub(crate) fn tunnels(&self) -> Arc<HashMap<Uuid, Arc<Tunnel>>> {
+        self.tunnels.load_full()
+    }
+
+    /// Changes the set of tunnels to `wanted`. One that stays keeps its connections and takes the new
+    /// keys; one that goes loses its connections, and takes no others.
+    pub(crate) fn replace(&self, wanted: impl IntoIterator<Item = (Uuid, String, Keys)>) {
+        let before = self.tunnels.load_full();
+        let after: HashMap<_, _> = wanted
+            .into_iter()
+            .map(|(id, name, keys)| match before.get(&id) {
+                Some(known) => {
+                    known.keys.store(Arc::new(keys));
+                    (id, known.clone())
+                }
+                None => (id, Arc::new(Tunnel::new(name, keys))),
+            })
+            .collect();
+        let after = Arc::new(after);
+        self.tunnels.store(after.clone());
+        for (_, gone) in before.iter().filter(|(id, _)| !after.contains_key(id)) {
+            gone.retire();
+        }
     }
 
     /// The tunnel that these credentials open. An unknown tunnel and a wrong secret look alike.
-    pub(crate) fn authorise(&self, id: &Uuid, auth: &TunnelAuth) -> Option<&Arc<Tunnel>> {
-        let known = self.tunnels.get(id);
-        let wanted = known.map_or(&self.decoy, |tunnel| &tunnel.credentials);
-        let tag = wanted.account_tag.as_bytes().ct_eq(auth.account_tag.as_bytes());
-        let secret = wanted.tunnel_secret.as_bytes().ct_eq(auth.tunnel_secret.as_bytes());
-        known.filter(|_| bool::from(tag & secret))
+    pub(crate) fn authorise(&self, id: &Uuid, auth: &TunnelAuth) -> Option<Arc<Tunnel>> {
+        let known = self.tunnel(id);
+        let wanted = known.as_ref().map_or_else(|| self.decoy.clone(), |tunnel| tunnel.keys.load_full());
+        let previous = wanted.previous.as_ref().filter(|(_, until)| *until > SystemTime::now());
+        // As many comparisons whether or not there is a previous secret.
+        let secrets = [&wanted.secret, previous.map_or(&self.decoy.secret, |(secret, _)| secret)];
+        let tag = wanted.account.as_bytes().ct_eq(auth.account_tag.as_bytes());
+        let [current, previous] =
+            secrets.map(|secret| secret.as_bytes().ct_eq(auth.tunnel_secret.as_bytes()));
+        known.filter(|_| bool::from(tag & (current | previous)))
+    }
+}
+
+/// What opens a tunnel.
+pub(crate) struct Keys {
+    pub(crate) account: String,
+    pub(crate) secret: TunnelSecret,
+    /// The secret before the last rotation, and when it stops working.
+    pub(crate) previous: Option<(TunnelSecret, SystemTime)>,
+}
+
+impl From<Credentials> for Keys {
+    fn from(credentials: Credentials) -> Self {
+        let Credentials { account_tag: account, tunnel_secret: secret, .. } = credentials;
+        Self { account, secret, previous: None }
     }
 }
 
 impl Tunnel {
-    fn new(name: String, credentials: Credentials) -> Self {
-        let connections = ArcSwap::default();
-        Self { name, credentials, connections, writing: Mutex::new(()), turn: AtomicUsize::new(0) }
+    fn new(name: String, keys: Keys) -> Self {
+        let (keys, connections) = (ArcSwap::from_pointee(keys), ArcSwap::default());
+        Self { name, keys, connections, writing: Mutex::new(false), turn: AtomicUsize::new(0) }
+    }
+
+    /// The tunnel is deleted: its connections leave, and no others come.
+    fn retire(&self) {
+        let mut gone = lock(&self.writing);
+        *gone = true;
+        for live in self.connections.load().iter() {
+            live.leave();
+        }
     }
 
     /// All registered connections, those about to leave included.
@@ -124,7 +180,10 @@ impl Tunnel {
     /// Makes `live` serve requests. `replace` pushes a living connection with the same connector and
     /// index out; a dead or leaving one always makes room.
     pub(crate) fn add(&self, live: Arc<Live>, replace: bool) -> Result<(), AddError> {
-        let _writing = lock(&self.writing);
+        let gone = lock(&self.writing);
+        if *gone {
+            return Err(AddError::Gone);
+        }
         let mut connections = Vec::clone(&self.connections.load());
         let same = |known: &Live| known.connector == live.connector && known.index == live.index;
         if let Some(at) = connections.iter().position(|known| same(known)) {
@@ -203,13 +262,14 @@ pub(crate) struct Introduction {
     pub(crate) index: u8,
     pub(crate) version: String,
     pub(crate) arch: String,
+    pub(crate) features: Vec<String>,
     pub(crate) server: Arc<settings::Server>,
     pub(crate) shard: usize,
 }
 
 impl Live {
     pub(crate) fn new(introduction: Introduction) -> Self {
-        let Introduction { link, connector, index, version, arch, server, shard } = introduction;
+        let Introduction { link, connector, index, version, arch, features, server, shard } = introduction;
         Self {
             id: Uuid::new_v4(),
             address: link.remote_address(),
@@ -218,6 +278,8 @@ impl Live {
             index,
             version,
             arch,
+            features,
+            opened_at: SystemTime::now(),
             server,
             shard,
             leaving: Leaving::default(),
@@ -278,15 +340,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Credentials that nobody has: random, of the usual lengths.
-fn decoy() -> Credentials {
+fn decoy() -> Arc<Keys> {
     let [a, b, c] = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
     let secret = [a.into_bytes(), b.into_bytes()].concat();
-    Credentials {
-        account_tag: c.simple().to_string(),
-        tunnel_secret: TunnelSecret::new(&secret).expect("32 bytes are a secret"),
-        tunnel_id: Uuid::nil(),
-        endpoint: None,
-    }
+    let secret = TunnelSecret::new(&secret).expect("32 bytes are a secret");
+    Arc::new(Keys { account: c.simple().to_string(), secret, previous: None })
 }
 
 /// 25 replicas of four connections each, the limit of Cloudflare Tunnel.
@@ -325,14 +383,43 @@ mod tests {
         assert_eq!(chosen, [1, 1, 3, 3, 1, 1, 3, 3]);
     }
 
+    fn somebody() -> Credentials {
+        let Keys { account, secret, .. } = Arc::into_inner(decoy()).unwrap();
+        Credentials { account_tag: account, tunnel_secret: secret, tunnel_id: Uuid::new_v4(), endpoint: None }
+    }
+
+    #[test]
+    fn after_a_rotation_two_secrets_open_a_tunnel_until_the_older_one_ends() {
+        let [old, new, id] = [somebody(), somebody(), somebody()];
+        let registry = Registry::new([]);
+        let auth = |secret: &TunnelSecret| TunnelAuth {
+            account_tag: new.account_tag.clone(),
+            tunnel_secret: secret.clone(),
+        };
+        let rotate = |until: SystemTime| {
+            let previous = Some((old.tunnel_secret.clone(), until));
+            let keys = Keys { previous, ..new.clone().into() };
+            registry.replace([(id.tunnel_id, "demo".to_owned(), keys)]);
+        };
+        rotate(SystemTime::now() + std::time::Duration::from_secs(60));
+        let tunnel = registry.authorise(&id.tunnel_id, &auth(&new.tunnel_secret)).unwrap();
+        assert!(registry.authorise(&id.tunnel_id, &auth(&old.tunnel_secret)).is_some());
+        rotate(SystemTime::now());
+        assert!(registry.authorise(&id.tunnel_id, &auth(&old.tunnel_secret)).is_none());
+        assert!(registry.authorise(&id.tunnel_id, &auth(&new.tunnel_secret)).is_some());
+        registry.replace([]);
+        assert!(registry.authorise(&id.tunnel_id, &auth(&new.tunnel_secret)).is_none());
+        assert!(*lock(&tunnel.writing), "who still holds a deleted tunnel cannot add to it");
+    }
+
     #[test]
     fn only_the_whole_credentials_open_a_tunnel() {
-        let right = decoy();
+        let right = somebody();
         let id = Uuid::new_v4();
         let credentials = Credentials { tunnel_id: id, ..right.clone() };
         let tunnel = settings::Tunnel { name: "demo".into(), credentials, hostnames: Vec::new() };
         let registry = Registry::new([tunnel]);
-        let other = decoy();
+        let other = somebody();
         let auth = |tag: &str, secret: &TunnelSecret| TunnelAuth {
             account_tag: tag.to_owned(),
             tunnel_secret: secret.clone(),
@@ -343,7 +430,7 @@ mod tests {
             (id, auth(&other.account_tag, &right.tunnel_secret), false),
             (id, auth("", &right.tunnel_secret), false),
             (Uuid::new_v4(), auth(&right.account_tag, &right.tunnel_secret), false),
-            (Uuid::nil(), auth(&registry.decoy.account_tag, &registry.decoy.tunnel_secret), false),
+            (Uuid::nil(), auth(&registry.decoy.account, &registry.decoy.secret), false),
         ] {
             assert_eq!(registry.authorise(&id, &auth).is_some(), opens);
         }

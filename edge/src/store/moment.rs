@@ -55,10 +55,15 @@ impl From<SystemTime> for Moment {
     }
 }
 
+impl From<Moment> for SystemTime {
+    fn from(moment: Moment) -> Self {
+        UNIX_EPOCH + Duration::from_micros(moment.min(LATEST).0)
+    }
+}
+
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = UNIX_EPOCH + Duration::from_micros(self.min(&LATEST).0);
-        humantime::format_rfc3339_micros(time).fmt(f)
+        humantime::format_rfc3339_micros((*self).into()).fmt(f)
     }
 }
 

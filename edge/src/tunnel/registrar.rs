@@ -80,12 +80,14 @@ impl Registrar {
             index: conn_index,
             version: options.client.version,
             arch: options.client.arch,
+            features: options.client.features,
             server: self.server.clone(),
             shard: self.shard,
         }));
         match tunnel.add(live.clone(), options.replace_existing) {
             Ok(()) => {}
             Err(AddError::Duplicate) => return refusal(DUPLICATE_CONNECTION, None),
+            Err(gone @ AddError::Gone) => return refusal(&gone.to_string(), None),
             Err(full @ AddError::Full) => return refusal(&full.to_string(), Some(RETRY_WHEN_FULL)),
         }
         info!(

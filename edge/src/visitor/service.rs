@@ -10,17 +10,16 @@ use hyper::body::{Body as _, Incoming};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::names::HostNames;
+use super::directory::Directory;
 use crate::activity::{Activity, Busy};
 use crate::forward::{self, Body, Failure, Order, Place};
 use crate::headers::{self, Facts, Upload};
 use crate::pages::{self, Problem, Wanted};
 use crate::ray::{Ray, Rays};
-use crate::registry::Tunnel;
 
 /// What all visitors of one shard share.
 pub(crate) struct Service {
-    pub(crate) names: Arc<HostNames<Arc<Tunnel>>>,
+    pub(crate) names: Arc<Directory>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) shard: usize,
     /// Owns what outlives the head of an answer.
@@ -76,7 +75,7 @@ impl Handler {
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
         let place = Place { shard: self.service.shard, ray, tasks: &self.service.tasks };
         let order = Order { request, body, upgrade, busy };
-        forward::forward(tunnel, order, &place).await.map_err(|failure| {
+        forward::forward(&tunnel, order, &place).await.map_err(|failure| {
             debug!(ray = ray.as_str(), reason = %failure, "request failed");
             problem(&failure)
         })

@@ -31,12 +31,13 @@ pub(crate) struct Fixture {
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) api: Option<SocketAddr>,
     pub(crate) servers: Vec<SocketAddr>,
     pub(crate) ca: PathBuf,
     pub(crate) credentials: Credentials,
     pub(crate) stop: CancellationToken,
     pub(crate) running: JoinHandle<anyhow::Result<()>>,
-    _folder: TempDir,
+    pub(crate) folder: Arc<TempDir>,
 }
 
 pub(crate) fn credentials() -> Credentials {
@@ -49,7 +50,11 @@ pub(crate) fn credentials() -> Credentials {
 }
 
 pub(crate) fn start() -> Fixture {
-    let folder = tempfile::tempdir().unwrap();
+    start_in(Arc::new(tempfile::tempdir().unwrap()), "")
+}
+
+/// An edge in a folder of its own, with more sections in its document.
+pub(crate) fn start_in(folder: Arc<TempDir>, more: &str) -> Fixture {
     let credentials = credentials();
     fs::write(folder.path().join("demo.json"), credentials.to_json()).unwrap();
     let document = r#"
@@ -70,19 +75,20 @@ pub(crate) fn start() -> Fixture {
         listen = "127.0.0.1:0"
     "#;
     let path = folder.path().join("edge.toml");
-    fs::write(&path, document).unwrap();
+    fs::write(&path, format!("{document}{more}")).unwrap();
     let edge = Edge::build(Settings::load(&path).unwrap_or_else(|error| panic!("{error}"))).unwrap();
     let stop = CancellationToken::new();
     Fixture {
         http: edge.visitors_http().unwrap(),
         https: edge.visitors_https().unwrap(),
         admin: edge.admin().unwrap(),
+        api: edge.api(),
         servers: edge.servers().iter().map(|server| server.address).collect(),
         ca: edge.ca_path().unwrap().to_owned(),
         credentials,
         running: tokio::spawn(edge.run(stop.clone())),
         stop,
-        _folder: folder,
+        folder,
     }
 }
 
@@ -172,7 +178,7 @@ impl Fixture {
     }
 }
 
-async fn http1(address: SocketAddr, request: Request<AnyBody>) -> Response<Incoming> {
+pub(crate) async fn http1(address: SocketAddr, request: Request<AnyBody>) -> Response<Incoming> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
     tokio::spawn(connection);

@@ -6,6 +6,8 @@
 mod connector;
 mod harness;
 
+mod api;
+mod api_attacks;
 mod bodies;
 mod drain;
 mod hostile;

@@ -144,7 +144,7 @@ async fn a_backup_taken_under_writes_is_whole() {
             for count in 0..200 {
                 // Both or neither must be in the copy.
                 let name = format!("{count:03}");
-                done(&store, put(&format!("b/{name}"), "").put(&format!("c/{name}"), "")).await;
+                done(&store, put(&format!("b/{name}"), "").put(format!("c/{name}"), "")).await;
             }
         })
     };

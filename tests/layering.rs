@@ -35,6 +35,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ),
     ("hickory_resolver", &["host/src/tunnel/discovery/"]),
     ("clap", &["cli/src/"]),
+    ("rusqlite", &["edge/src/store/"]),
 ];
 
 /// What a pure crate does without: I/O, clock, tasks, logging.

@@ -12,6 +12,7 @@ mod bodies;
 mod drain;
 mod hostile;
 mod http2;
+mod reference;
 mod registration;
 mod requests;
 mod websocket;

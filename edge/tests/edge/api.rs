@@ -64,6 +64,11 @@ impl Office {
         token.as_str().to_owned()
     }
 
+    /// Starts a new edge over the same state, after the one before has ended.
+    pub(crate) fn reopen(&mut self) {
+        self.edge = start_in(self.edge.folder.clone(), API);
+    }
+
     pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
         self.ask_as(&self.token, method, path, body).await
     }
@@ -105,7 +110,7 @@ impl Office {
         self.ask(Method::PUT, &format!("/zones/{}/tunnels/{tunnel}/routes", self.zone), Some(body)).await
     }
 
-    async fn visit(&self, host: &str) -> StatusCode {
+    pub(crate) async fn visit(&self, host: &str) -> StatusCode {
         let request = Request::get("/").header("host", host).body(empty()).unwrap();
         self.edge.page(request).await.status
     }
@@ -391,7 +396,7 @@ async fn what_was_made_is_there_after_a_restart() {
     office.route(id(&tunnel), "shop.example.com", false).await.result();
     office.edge.stop.cancel();
     (&mut office.edge.running).await.unwrap().unwrap();
-    office.edge = start_in(office.edge.folder.clone(), API);
+    office.reopen();
     assert_eq!(office.visit("shop.example.com").await, 530);
     assert_eq!(office.get(&office.tunnel(id(&tunnel))).await["name"], "shop");
 }

@@ -8,6 +8,7 @@ mod harness;
 
 mod api;
 mod api_attacks;
+mod api_scale;
 mod bodies;
 mod drain;
 mod hostile;

@@ -110,7 +110,7 @@ enum Edge {
         #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50)]
         lines: u32,
         /// In which form
-        #[arg(long = "output", short, value_name = "FORM", value_enum, default_value_t)]
+        #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
         form: table::Form,
         #[command(flatten)]
         at: office::At,

@@ -38,7 +38,7 @@ pub(crate) enum Token {
         #[command(flatten)]
         at: At,
         /// In which form
-        #[arg(long = "output", short, value_name = "FORM", value_enum, default_value_t)]
+        #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
         form: Form,
     },
     /// End an API token

@@ -153,7 +153,7 @@ mod tests {
             { "conns": [{ "colo": "west-1", "tags": ["a", "b: c"] }], "7": true },
         ]);
         let text = yaml(&value);
-        let read: Value = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
+        let read: Value = serde_norway::from_str(&text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
         assert_eq!(read, value, "{text}");
         assert!(text.contains("- count: 2\n  id: f0b1\n  list: []\n  name: \"yes\"\n"), "{text}");
     }

@@ -27,8 +27,8 @@ use crate::table::Form;
 pub(crate) struct Arguments {
     #[command(flatten)]
     options: Options,
-    /// Without a command: serve this address under a name that is drawn, for a try
-    #[arg(long, value_name = "URL", env = "TUNNEL_URL")]
+    /// What to serve, in place of rules; without a command: under a name that is drawn, for a try
+    #[arg(long, global = true, value_name = "URL", env = "TUNNEL_URL")]
     url: Option<String>,
     /// The control API of the edge that makes the tunnel for --url; by default --api-url
     #[arg(long, value_name = "URL", env = "TUNNEL_QUICK_SERVICE")]
@@ -54,6 +54,15 @@ pub(crate) struct Options {
     api_ca: Option<PathBuf>,
     #[command(flatten)]
     edge: EdgeOptions,
+}
+
+impl Options {
+    /// The file that `create` wrote for a tunnel: beside cert.pem, or where cloudflared keeps it.
+    fn credentials_of(&self, id: Uuid) -> Option<PathBuf> {
+        let name = format!("{id}.json");
+        let beside = self.origin_cert.as_ref().and_then(|cert| Some(cert.parent()?.join(&name)));
+        beside.filter(|path| path.is_file()).or_else(|| places::find(&[&name]))
+    }
 }
 
 /// Where and how a host connects; each goes before its key in the configuration.
@@ -123,7 +132,7 @@ enum Command {
 #[derive(Args)]
 pub(crate) struct Output {
     /// In which form
-    #[arg(long = "output", short, value_name = "FORM", value_enum, default_value_t)]
+    #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
     form: Form,
 }
 

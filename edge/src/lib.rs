@@ -7,7 +7,9 @@
 //! Read in this order: [`Settings`] (what an operator writes), `app` (build, run, drain), `shard`
 //! (one thread: runtime, visitor listeners, QUIC endpoints), then along a request: `visitor`
 //! (listeners, host name to tunnel), `forward` (request to stream and back), `registry` (live
-//! connections), `tunnel` (how a connection becomes live). `headers` and `pages` are the only places
+//! connections), `tunnel` (how a connection becomes live). What changes while it runs comes from `store`
+//! (records on disk) through `state` (all of them in memory) and `serving` (what requests see), and is changed
+//! by `api` and `ledger`. `headers` and `pages` are the only places
 //! that decide what a visitor may say about itself and what an error looks like.
 
 mod activity;

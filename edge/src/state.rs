@@ -131,3 +131,38 @@ impl Follower {
 const PUBLISHED: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 const MOST_AT_ONCE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Note;
+    use crate::store::moment::Moment;
+    use crate::store::records::{Account, key, to_json};
+    use crate::store::sqlite::Sqlite;
+
+    fn put(number: usize) -> Transaction {
+        let note = Note { actor: "test".to_owned(), action: "put", subject: String::new() };
+        let account = Account { name: number.to_string(), created_at: Moment::now() };
+        Transaction::new(note).put(key::account(&(number % 5).to_string()), to_json(&account))
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_fell_too_far_behind_begins_again_and_misses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Sqlite::open(&folder.path().join("state.db")).unwrap());
+        let (state, follower) = State::load(store.clone()).await.unwrap();
+        // More than is kept for watches.
+        let commits = (0..12_005).map(|number| store.commit(put(number)));
+        futures_util::future::join_all(commits).await;
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(follower.run(|_, _| {}, stop.clone()));
+        state.change(put(12_005)).await.unwrap();
+        let mut names = state.read(|snapshot| {
+            snapshot.accounts.values().map(|account| account.record.name.clone()).collect::<Vec<_>>()
+        });
+        names.sort();
+        assert_eq!(names, ["12001", "12002", "12003", "12004", "12005"]);
+        stop.cancel();
+        following.await.unwrap();
+    }
+}

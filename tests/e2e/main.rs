@@ -24,5 +24,6 @@ mod ready;
 mod reload;
 mod stop;
 mod transports;
+mod tunnels;
 mod websocket;
 mod wire;

@@ -21,7 +21,8 @@ pub(super) enum Ingress {
     /// Show the rule that serves a URL
     Rule {
         /// Such as https://app.example.com/path
-        url: String,
+        #[arg(value_name = "URL")]
+        address: String,
     },
 }
 
@@ -33,7 +34,7 @@ pub(super) fn look(ingress: Ingress, options: &Options, file: Option<Legacy>) ->
     }
     match ingress {
         Ingress::Validate => print("OK"),
-        Ingress::Rule { url } => {
+        Ingress::Rule { address: url } => {
             let wrong =
                 || usage(format!("`{}` is no URL such as https://app.example.com/path", url.escape_debug()));
             let parsed: Uri = url.parse().map_err(|_| wrong())?;

@@ -60,7 +60,7 @@ impl Legacy {
 
     pub(super) fn parse(path: PathBuf, text: &str) -> anyhow::Result<Self> {
         let value: Option<Value> =
-            serde_saphyr::from_str(text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+            serde_norway::from_str(text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
         match value {
             None | Some(Value::Null) => Ok(Self { path, keys: Map::new() }),
             Some(Value::Object(keys)) => Ok(Self { path, keys }),
@@ -256,7 +256,11 @@ impl Translation {
         legacy: Option<&Legacy>,
     ) -> anyhow::Result<()> {
         let mut rule = Map::new();
-        rule.insert("service".to_owned(), Value::String(url.to_owned()));
+        // `localhost:8080` is what people write.
+        let is_whole = url.contains("://")
+            || ["unix:", "http_status:", "hello"].iter().any(|known| url.starts_with(known));
+        let url = if is_whole { url.to_owned() } else { format!("http://{url}") };
+        rule.insert("service".to_owned(), Value::String(url));
         self.rule(0, &rule, global, legacy)
     }
 

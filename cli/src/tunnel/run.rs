@@ -72,10 +72,28 @@ pub(super) fn serve(
     for warning in &translation.warnings {
         warn!("{source}: {warning}");
     }
-    let path = folder.path().join("host.toml");
-    places::write_secret(&path, &translation.toml, 0o600).context("writing the translated configuration")?;
-    host::run(&path, with_stdin)
+    for attempt in 1..=MOST_ATTEMPTS {
+        let path = folder.path().join(format!("host-{attempt}.toml"));
+        // A free address for the admin API is looked for anew each time.
+        let toml = legacy::translate(file, proof, options, url).map_err(Failure::Configuration)?.toml;
+        places::write_secret(&path, &toml, 0o600).context("writing the translated configuration")?;
+        match host::run(&path, with_stdin) {
+            // Another host that starts at the same time was faster.
+            Err(failure)
+                if options.edge.metrics.is_none() && attempt < MOST_ATTEMPTS && is_taken(&failure) => {}
+            outcome => return outcome,
+        }
+    }
+    Ok(())
 }
+
+fn is_taken(failure: &Failure) -> bool {
+    let (Failure::Configuration(error) | Failure::Running(error)) = failure;
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes.any(|cause| cause.kind() == std::io::ErrorKind::AddrInUse)
+}
+
+const MOST_ATTEMPTS: usize = 5;
 
 /// Only this user looks into it; gone when the host ends.
 pub(super) fn private_folder() -> anyhow::Result<TempDir> {
@@ -123,11 +141,8 @@ fn credentials_file(run: &Run, options: &Options, file: Option<&Legacy>) -> Resu
         Some(id) => id,
         None => find_id(options, &tunnel)?,
     };
-    let name = format!("{id}.json");
-    let beside = options.origin_cert.as_ref().and_then(|cert| Some(cert.parent()?.join(&name)));
-    let found = beside.filter(|path| path.is_file()).or_else(|| places::find(&[&name]));
-    found.ok_or_else(|| {
-        let message = format!("there is no {name} beside cert.pem or where cloudflared keeps it; --credentials-file says where it is");
+    options.credentials_of(id).ok_or_else(|| {
+        let message = format!("there is no {id}.json beside cert.pem or where cloudflared keeps it; --credentials-file says where it is");
         Failure::Configuration(anyhow!(message))
     })
 }

@@ -249,7 +249,7 @@ pub(super) async fn delete(delete: Delete, options: &Options) -> Result<(), Fail
             );
             let cascade = if delete.force { "?cascade=true" } else { "" };
             client.tunnel("deleting the tunnel", Method::DELETE, id, cascade).await?;
-            remove_credentials(id, delete.credentials_file.as_ref())
+            remove_credentials(id, delete.credentials_file.as_ref(), options)
         };
         if let Err(error) = outcome.await {
             failures.push(format!("{tunnel}: {error:#}"));
@@ -259,8 +259,8 @@ pub(super) async fn delete(delete: Delete, options: &Options) -> Result<(), Fail
 }
 
 /// Only a file that holds the credentials of just this tunnel.
-fn remove_credentials(id: Uuid, named: Option<&PathBuf>) -> anyhow::Result<()> {
-    let Some(path) = named.cloned().or_else(|| places::find(&[&format!("{id}.json")])) else { return Ok(()) };
+fn remove_credentials(id: Uuid, named: Option<&PathBuf>, options: &Options) -> anyhow::Result<()> {
+    let Some(path) = named.cloned().or_else(|| options.credentials_of(id)) else { return Ok(()) };
     let is_its = std::fs::read(&path).ok().and_then(|text| Credentials::from_json(&text).ok());
     if is_its.is_some_and(|credentials| credentials.tunnel_id == id) {
         std::fs::remove_file(&path).with_context(|| format!("it is deleted, but not {}", path.display()))?;

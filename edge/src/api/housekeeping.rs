@@ -101,3 +101,76 @@ const EVERY: Duration = Duration::from_secs(1);
 const SETTLING: Duration = Duration::from_secs(15);
 const UNUSED: Duration = Duration::from_secs(5 * 60);
 const MOST_AT_ONCE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::snapshot::{Kept, Touched};
+    use crate::store::records::{Route, Tunnel};
+    use crate::store::{Batch, Change, Revision};
+
+    /// A snapshot with one tunnel and what was noted about it.
+    fn snapshot(quick: bool, created_at: Moment, seen: Option<Seen>) -> (Uuid, Snapshot) {
+        let id = Uuid::from_u128(7);
+        let tunnel = Tunnel {
+            account: QUICK.to_owned(),
+            name: "one".to_owned(),
+            secret: None,
+            previous: None,
+            created_at,
+            deleted_at: None,
+            remote: false,
+            quick,
+            metadata: serde_json::Value::Null,
+        };
+        let route = Route { zone: String::new(), tunnel: id, created_at };
+        let put = |key: String, value| Change { key, value: Some(value) };
+        let mut changes =
+            vec![put(key::tunnel(id), to_json(&tunnel)), put(key::route("a.try.test"), to_json(&route))];
+        changes.extend(seen.map(|seen| put(key::seen(id), to_json(&seen))));
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(Batch { revision: Revision(1), changes }, &mut Touched::default());
+        (id, snapshot)
+    }
+
+    #[test]
+    fn coming_and_going_is_noted_once() {
+        let now = Moment::now();
+        let here = Seen { active_at: now, inactive_at: None };
+        let gone = Seen { active_at: now, inactive_at: Some(now) };
+        for (seen, is_connected, settled, wanted) in [
+            (None, true, false, 1),
+            (None, false, true, 0),
+            (Some(here.clone()), true, true, 0),
+            (Some(here.clone()), false, true, 1),
+            // Soon after a start hosts are not back yet.
+            (Some(here), false, false, 0),
+            (Some(gone.clone()), true, true, 1),
+            (Some(gone), false, true, 0),
+        ] {
+            let (id, snapshot) = snapshot(false, now, seen.clone());
+            let connected = if is_connected { HashSet::from([id]) } else { HashSet::new() };
+            let noted = notes(&snapshot, &connected, now, settled).len();
+            assert_eq!(noted, wanted, "{seen:?}, connected: {is_connected}, settled: {settled}");
+        }
+    }
+
+    #[test]
+    fn only_quick_tunnels_that_nobody_uses_go() {
+        let start = Moment::now();
+        let later = start.after(UNUSED + Duration::from_secs(1));
+        let left = Seen { active_at: start, inactive_at: Some(later) };
+        for (quick, seen, is_connected, at, wanted) in [
+            (true, None, false, later, 1),
+            (true, None, false, start, 0),
+            (true, None, true, later, 0),
+            (true, Some(left.clone()), false, later, 0),
+            (true, Some(left), false, later.after(UNUSED + Duration::from_secs(1)), 1),
+            (false, None, false, later, 0),
+        ] {
+            let (id, snapshot) = snapshot(quick, start, seen.clone());
+            let connected = if is_connected { HashSet::from([id]) } else { HashSet::new() };
+            assert_eq!(unused(&snapshot, &connected, at).len(), wanted, "{quick} {seen:?} {is_connected}");
+        }
+    }
+}

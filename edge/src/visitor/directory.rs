@@ -32,7 +32,8 @@ impl Directory {
     /// The tunnel that the host of an authority leads to.
     pub(crate) fn find(&self, authority: &str) -> Option<Arc<Tunnel>> {
         let table = self.0.load();
-        table.names.find(authority).or_else(|| table.by_id(authority)).cloned()
+        // A tunnel's own name cannot be led elsewhere by whoever has the zone.
+        table.by_id(authority).or_else(|| table.names.find(authority)).cloned()
     }
 }
 

@@ -135,8 +135,11 @@ async fn one_tunnel_in_two_windows_has_one_id_two_connectors_and_eight_connectio
     office.done(&["cleanup", "demo"]).await;
     office.done(&["delete", "--force", "demo"]).await;
     assert!(!office.folder.path().join(format!("{id}.json")).exists(), "its credentials went with it");
-    assert!(!one.exit().await.success(), "a host whose tunnel is gone says so and ends");
+    // It lost its connections, and gets no others.
+    office.edge.event("refused", |_| true).await;
     assert_eq!(office.visit("app.example.test").await, 404);
+    one.terminate();
+    assert!(one.exit().await.success());
 }
 
 #[tokio::test]

@@ -152,3 +152,30 @@ async fn a_quick_tunnel_serves_under_the_name_that_it_prints() {
     quick.event("registered", |_| true).await;
     assert_eq!(office.visit(&name).await, 200, "{name}");
 }
+
+#[tokio::test]
+async fn a_token_becomes_a_certificate_that_works() {
+    let office = Office::open().await;
+    let token = Process::run(&["edge", "token", "create", "--name", "ci"], office.folder.path(), "").await;
+    assert_eq!(token.code, Some(0), "{token:?}");
+    let api = format!("http://{}", office.api);
+    let with = |command: &'static str| {
+        ["tunnel", "--api-url", &api, "--origincert", "new/cert.pem", command].map(str::to_owned)
+    };
+    let end = Instant::now() + Duration::from_secs(10);
+    // The running edge takes the new token over within a second.
+    loop {
+        let arguments = with("login");
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let login = Process::run(&arguments, office.folder.path(), &token.output).await;
+        if login.code == Some(0) {
+            assert!(!login.output.contains("adit_"), "{login:?}");
+            break;
+        }
+        assert!(Instant::now() < end && login.log.contains("401"), "{login:?}");
+    }
+    let arguments = with("list");
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let list = Process::run(&arguments, office.folder.path(), "").await;
+    assert_eq!(list.code, Some(0), "{list:?}");
+}

@@ -400,3 +400,33 @@ async fn what_was_made_is_there_after_a_restart() {
     assert_eq!(office.visit("shop.example.com").await, 530);
     assert_eq!(office.get(&office.tunnel(id(&tunnel))).await["name"], "shop");
 }
+
+#[tokio::test]
+async fn with_a_certificate_the_api_speaks_tls_and_nothing_else() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    write("api.pem", made.cert.pem());
+    write("api.key", made.signing_key.serialize_pem());
+    let section = "[api]\nlisten = \"127.0.0.1:0\"\ncertificate = \"api.pem\"\nprivate-key = \"api.key\"\n";
+    let edge = start_in(folder, section);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(edge.api.unwrap()).await.unwrap();
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = tls.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("/client/v4/openapi.json").header("host", "api").body(empty()).unwrap();
+    assert_eq!(read(sender.send_request(request).await.unwrap()).await.status, 200);
+    let answer =
+        crate::harness::raw(edge.api.unwrap(), b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+}

@@ -9,7 +9,11 @@
 //! | `/chunks/N` | the same without a length |
 //! | `/status/N` | status N |
 //! | `/websocket…` | sends every message back |
+//! | `/events` | server-sent events, numbered, until the visitor leaves |
+//! | `/load/N/T` | after T ms a [`Bulk`] of N bytes, with the request's mark and the digest of its body |
 
+mod events;
+mod marked;
 mod raw;
 mod watched;
 mod websocket;
@@ -34,6 +38,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use marked::{DIGEST, MARK};
 pub use raw::{RawOrigin, nobody};
 pub use watched::{Upload, Watched};
 
@@ -55,6 +60,7 @@ pub struct Origin {
 struct Shared {
     watched: Mutex<HashMap<String, Script>>,
     connections: Mutex<usize>,
+    arrivals: Mutex<HashMap<String, usize>>,
 }
 
 impl Origin {
@@ -130,6 +136,13 @@ impl Origin {
         watched
     }
 
+    /// The marks of requests for `/load/…` with a method that is not idempotent which arrived more than
+    /// once: whoever asked will have bought twice.
+    pub fn repeated(&self) -> Vec<String> {
+        let arrivals = lock(&self.shared.arrivals);
+        arrivals.iter().filter(|(_, count)| **count > 1).map(|(mark, _)| mark.clone()).collect()
+    }
+
     /// Connections accepted so far.
     pub fn connections(&self) -> usize {
         *lock(&self.shared.connections)
@@ -156,6 +169,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         "chunks" => Ok(Response::new(Bulk::without_length(number()).map_err(Into::into).boxed_unsync())),
         "status" => Ok(Response::builder().status(number() as u16).body(empty())?),
         "websocket" => websocket::accept(request),
+        "events" => Ok(events::answer()),
+        "load" => marked::answer(request, &shared.arrivals).await,
         _ => Ok(Response::builder().status(StatusCode::NOT_FOUND).body(text(format!("no {path} here\n")))?),
     }
 }

@@ -7,12 +7,18 @@
 // Every line here is part of a test.
 #![allow(clippy::unwrap_used)]
 
+mod reference;
 mod rolling;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Two cores carry two loads at once, or one measurement.
 static CORES: Semaphore = Semaphore::const_new(2);
+
+/// For a test that only counts.
+async fn beside_another() -> SemaphorePermit<'static> {
+    CORES.acquire().await.unwrap()
+}
 
 /// For a test that measures time, or is heavy.
 async fn alone() -> SemaphorePermit<'static> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 pub use report::{Failure, Report};
 
@@ -25,9 +25,9 @@ use browser::Browser;
 /// Visitors that ask until they are told to finish.
 pub struct Load {
     passed: watch::Receiver<u64>,
-    report: oneshot::Receiver<Report>,
+    ended: oneshot::Receiver<()>,
+    report: Arc<Mutex<Report>>,
     stop: CancellationToken,
-    _stop: DropGuard,
 }
 
 impl Load {
@@ -42,12 +42,13 @@ impl Load {
     pub fn start(addresses: &[SocketAddr], visitors: usize, every: Duration) -> Self {
         let stop = CancellationToken::new();
         let (passing, passed) = watch::channel(0);
-        let (reporting, report) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        let report = Arc::new(Mutex::new(Report::start()));
         let (addresses, stopped) = (Arc::<[SocketAddr]>::from(addresses), stop.clone());
+        let whole = report.clone();
         thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let whole = Arc::new(Mutex::new(Report::start()));
             runtime.block_on(async {
                 let mut tasks = JoinSet::new();
                 for number in 0..visitors {
@@ -59,10 +60,10 @@ impl Load {
                     ended.expect("a visitor does not panic");
                 }
             });
-            let report = std::mem::replace(&mut *report::lock(&whole), Report::start());
-            let _ = reporting.send(report);
+            // Nobody may want to know any more.
+            let _ = ending.send(());
         });
-        Self { passed, report, _stop: stop.clone().drop_guard(), stop }
+        Self { passed, ended, report, stop }
     }
 
     /// Waits until so many further requests were answered as they should be.
@@ -73,12 +74,22 @@ impl Load {
     }
 
     /// Lets what is under way end; prints the summary.
-    pub async fn finish(self, case: &str) -> Report {
+    pub async fn finish(mut self, case: &str) -> Report {
         self.stop.cancel();
-        let mut report = within("the end of the load", self.report).await.expect("the load ends");
+        within("the end of the load", &mut self.ended).await.expect("the load ends");
+        let mut report = std::mem::replace(&mut *report::lock(&self.report), Report::start());
         report.case = case.to_owned();
         eprintln!("{report}");
         report
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if thread::panicking() {
+            eprintln!("the load so far{}", report::lock(&self.report));
+        }
     }
 }
 

@@ -38,7 +38,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use marked::{DIGEST, MARK};
+pub use marked::{DIGEST, INTERNAL, LEAKED, MARK};
 pub use raw::{RawOrigin, nobody};
 pub use watched::{Upload, Watched};
 

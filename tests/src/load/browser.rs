@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::report::{Failure, Report, lock};
 use crate::bulk::{Bulk, Digest};
 use crate::document;
-use crate::origin::{DIGEST, MARK};
+use crate::origin::{DIGEST, INTERNAL, LEAKED, MARK};
 
 pub(super) struct Browser {
     number: usize,
@@ -110,10 +110,10 @@ impl Browser {
                 Err(error) => Err(Trouble::Unsent(error)),
             };
             match outcome {
-                Ok(()) => {
+                Ok(tries) => {
                     let gap = self.last_good.elapsed();
                     self.last_good = Instant::now();
-                    lock(&self.report).passed(self.address(), began.elapsed(), gap);
+                    lock(&self.report).passed(began.elapsed(), gap, tries > 1);
                     self.passed.send_modify(|passed| *passed += 1);
                     return;
                 }
@@ -191,7 +191,8 @@ impl Open {
         Ok(Self { sender, _driver: AbortOnDropHandle::new(driver) })
     }
 
-    async fn exchange(&mut self, ask: &Ask) -> Result<(), Trouble> {
+    /// How many tries the edge needed.
+    async fn exchange(&mut self, ask: &Ask) -> Result<u32, Trouble> {
         let Ok(response) = timeout(HEAD_LIMIT, self.send(ask)).await else {
             return Err(Trouble::Final(format!("no answer within {HEAD_LIMIT:?}")));
         };
@@ -259,7 +260,8 @@ impl Ask {
         request.body(body).expect("a request")
     }
 
-    fn check(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
+    /// How many tries the edge needed for this answer, if it is the right one.
+    fn check(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Result<u32, String> {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if status != 200 {
             let ray = header("cf-ray");
@@ -267,7 +269,7 @@ impl Ask {
             let title = page.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>"));
             let title = title.map_or("", |(title, _)| title);
             eprintln!("status {status} for {} {}, ray {ray}", self.method, self.mark);
-            return Err(format!("status {status}: {title}"));
+            return Err(format!("status {status}: {title} {}", header(TRIES)));
         }
         if header(MARK) != self.mark {
             return Err(format!("the answer to {} instead", header(MARK)));
@@ -281,7 +283,14 @@ impl Ask {
             let said = header(CONTENT_LENGTH.as_str());
             return Err(format!("a body of {} bytes ({said}) and not of {}", digest.bytes, self.wants));
         }
-        Ok(())
+        if headers.contains_key(LEAKED) {
+            return Err(format!("the origin was sent {}", header(LEAKED)));
+        }
+        let mut internal = headers.keys().filter(|name| name.as_str().starts_with(INTERNAL));
+        if let Some(name) = internal.find(|name| *name != TRIES) {
+            return Err(format!("the visitor was sent {name}"));
+        }
+        Ok(header(TRIES).parse().unwrap_or(1))
     }
 }
 
@@ -296,6 +305,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// How often the edge tried, if more than once (docs/retries.md).
+const TRIES: &str = "adit-tries";
 const NEW_CONNECTION_EVERY: u64 = 12;
 /// What a visitor grants an address before it tries the next.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);

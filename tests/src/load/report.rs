@@ -19,11 +19,12 @@ pub struct Report {
     /// Requests of any method that found their connection or address gone before they were sent, or
     /// refused unread, and went elsewhere.
     pub moved: u64,
+    /// Good answers for which the edge had to try more than once.
+    pub mended: u64,
     pub failures: Vec<Failure>,
     /// The longest time between two good answers to the same visitor.
     pub longest_gap: Duration,
     latencies: Vec<Duration>,
-    served: BTreeMap<SocketAddr, u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -49,10 +50,10 @@ impl Report {
             sent: 0,
             retried: 0,
             moved: 0,
+            mended: 0,
             failures: Vec::new(),
             longest_gap: Duration::ZERO,
             latencies: Vec::new(),
-            served: BTreeMap::new(),
         }
     }
 
@@ -60,8 +61,8 @@ impl Report {
         moment.saturating_duration_since(self.started)
     }
 
-    pub(super) fn passed(&mut self, address: SocketAddr, took: Duration, gap: Duration) {
-        *self.served.entry(address).or_default() += 1;
+    pub(super) fn passed(&mut self, took: Duration, gap: Duration, was_mended: bool) {
+        self.mended += u64::from(was_mended);
         self.latencies.push(took);
         self.longest_gap = self.longest_gap.max(gap);
     }
@@ -104,13 +105,14 @@ impl fmt::Display for Report {
         let idempotent = self.failures.iter().filter(|failure| failure.method.is_idempotent()).count();
         write!(
             f,
-            "{}: sent {}, failed {} ({idempotent} idempotent; {} cut), retried {}, moved {}, longest gap {} ms, p50 {:.1} ms, p99 {:.1} ms",
+            "{}: sent {}, failed {} ({idempotent} idempotent; {} cut), retried {}, moved {}, mended by the edge {}, longest gap {} ms, p50 {:.1} ms, p99 {:.1} ms",
             self.case,
             self.sent,
             self.failures.len(),
             self.cut(),
             self.retried,
             self.moved,
+            self.mended,
             self.longest_gap.as_millis(),
             self.percentile(50).as_secs_f64() * 1000.0,
             self.percentile(99).as_secs_f64() * 1000.0,

@@ -16,6 +16,11 @@ pub const MARK: &str = "x-mark";
 /// The answer's header with the digest of the request's body: its bytes, a hyphen, its hash.
 pub const DIGEST: &str = "x-digest";
 
+/// The answer's header with the names of headers that were no business of the origin.
+pub const LEAKED: &str = "x-leaked";
+/// How the headers begin that the product's own ends send each other.
+pub const INTERNAL: &str = "adit-";
+
 /// `/load/BYTES/MILLISECONDS`.
 pub(super) async fn answer(
     request: Request<Incoming>,
@@ -30,6 +35,9 @@ pub(super) async fn answer(
         let mark = String::from_utf8_lossy(mark.as_bytes()).into_owned();
         *lock(arrivals).entry(mark).or_default() += 1;
     }
+    let internal =
+        request.headers().keys().map(|name| name.as_str()).filter(|name| name.starts_with(INTERNAL));
+    let leaked = internal.collect::<Vec<_>>().join(" ");
     let mut body = request.into_body();
     let mut digest = Digest::new();
     while let Some(frame) = body.frame().await {
@@ -42,5 +50,6 @@ pub(super) async fn answer(
     }
     let body = Bulk::new(bytes).map_err(Into::into).boxed_unsync();
     let response = Response::builder().header(MARK, mark).header(DIGEST, digest.to_string());
+    let response = if leaked.is_empty() { response } else { response.header(LEAKED, leaked) };
     Ok(response.body(body)?)
 }

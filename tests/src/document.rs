@@ -84,6 +84,7 @@ pub struct HostDocument {
     pub protocol: &'static str,
     pub grace: &'static str,
     pub edge_ca: String,
+    pub admin: String,
     pub plugins: String,
     pub rules: String,
 }
@@ -97,6 +98,7 @@ impl HostDocument {
             protocol: "auto",
             grace: "20s",
             edge_ca: "edge-data/ca.pem".into(),
+            admin: ANY_PORT.into(),
             plugins: String::new(),
             rules: String::new(),
         }
@@ -131,11 +133,11 @@ impl HostDocument {
 
     pub fn to_toml(&self, edges: &[SocketAddr]) -> String {
         let edges: Vec<String> = edges.iter().map(SocketAddr::to_string).collect();
-        let Self { connections, shards, protocol, grace, edge_ca, plugins, rules } = self;
+        let Self { connections, shards, protocol, grace, edge_ca, admin, plugins, rules } = self;
         let shards = shards.map(|count| format!("shards = {count}\n")).unwrap_or_default();
         format!(
             "[tunnel]\ncredentials-file = \"demo.json\"\nedges = {edges:?}\nedge-ca = {edge_ca:?}\n\
-             connections = {connections}\n{shards}protocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {ANY_PORT:?}\n{plugins}{rules}"
+             connections = {connections}\n{shards}protocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {admin:?}\n{plugins}{rules}"
         )
     }
 }

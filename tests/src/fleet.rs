@@ -1,7 +1,7 @@
 //! Several edge servers, each a process of its own, and several replicas in front of the same origin:
 //! all start, end and come back one by one, on the addresses that they had. Knows no promise.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::certificate::Certificate;
 use crate::document::{EdgeDocument, HostDocument};
 use crate::gate::Gate;
+use crate::network::Network;
 use crate::process::Process;
 use crate::product::{Edge, Host, Site};
 use crate::within;
@@ -39,6 +40,8 @@ pub struct Replica {
     pub name: String,
     pub document: HostDocument,
     pub edges: Vec<SocketAddr>,
+    /// Where it runs, if not with everybody else.
+    network: Option<Arc<Network>>,
     site: Arc<Site>,
     running: Option<Host>,
 }
@@ -61,8 +64,16 @@ impl Fleet {
 
     /// Edges without hosts.
     pub async fn edges(regions: &[&str]) -> Self {
-        static NETWORKS: AtomicU8 = AtomicU8::new(0);
-        let network = NETWORKS.fetch_add(1, Ordering::Relaxed);
+        Self::edges_at(regions, &OnLoopback::new()).await
+    }
+
+    /// The same where hosts reach the edge servers over a network.
+    pub async fn edges_on(regions: &[&str], network: &Network) -> Self {
+        Self::edges_at(regions, network).await
+    }
+
+    async fn edges_at(regions: &[&str], servers: &impl Addresses) -> Self {
+        let visitors = OnLoopback::new();
         let site = Arc::new(Site::new());
         let certificate = Certificate::new(&["quic.cftunnel.com", "h2.cftunnel.com", "probe.cftunnel.com"]);
         site.write("ca.pem", &certificate.ca_pem);
@@ -76,11 +87,9 @@ impl Fleet {
             document.data_dir = format!("{name}-data");
             document.connectors = Some(["edge.pem", "edge.key"].map(str::to_owned));
             document.servers[0].name.clone_from(&name);
-            // An address that nobody connects from, so that its ports stay free while the edge is away.
-            let address = format!("127.83.{network}.{}:0", number + 1);
-            document.http.clone_from(&address);
-            document.admin.clone_from(&address);
-            document.servers[0].listen = address;
+            document.http = format!("{}:0", visitors.numbered(number));
+            document.admin.clone_from(&document.http);
+            document.servers[0].listen = format!("{}:0", servers.numbered(number));
             let mut edge = EdgeServer {
                 name,
                 region: (*region).to_owned(),
@@ -105,11 +114,27 @@ impl Fleet {
 
     /// Starts further replicas, all at once.
     pub async fn replicas(&mut self, count: usize, document: &HostDocument) {
+        self.replicas_in(None, count, document).await;
+    }
+
+    /// The same behind a network.
+    pub async fn replicas_on(&mut self, network: &Arc<Network>, count: usize, document: &HostDocument) {
+        let document = HostDocument { admin: format!("{}:0", network.host()), ..document.clone() };
+        self.replicas_in(Some(network), count, &document).await;
+    }
+
+    async fn replicas_in(&mut self, network: Option<&Arc<Network>>, count: usize, document: &HostDocument) {
         let edges: Vec<SocketAddr> = self.edges.iter().map(EdgeServer::way).collect();
         let first = self.hosts.len();
         for number in first..first + count {
-            let (document, edges) = (document.clone(), edges.clone());
-            self.hosts.push(Replica::new(number, document, edges, self.site.clone()));
+            self.hosts.push(Replica {
+                name: format!("host-{number}"),
+                document: HostDocument { edge_ca: "ca.pem".into(), ..document.clone() },
+                edges: edges.clone(),
+                network: network.cloned(),
+                site: self.site.clone(),
+                running: None,
+            });
         }
         let starting: Vec<Process> = self.hosts[first..].iter().map(Replica::spawn).collect();
         for (host, process) in self.hosts[first..].iter_mut().zip(starting) {
@@ -122,24 +147,19 @@ impl Fleet {
         self.edges.iter().map(EdgeServer::http).collect()
     }
 
-    /// Waits until every host has a connection to each edge server.
+    /// Waits until every host has one connection to each edge server, by the word of both. For hosts with
+    /// as many connections as there are servers.
     pub async fn spread(&self) {
         for host in &self.hosts {
             host.until("a connection to each edge server", |places| self.is_covered(places)).await;
+        }
+        for edge in &self.edges {
+            edge.has(self.hosts.len() as u64).await;
         }
     }
 
     fn is_covered(&self, places: &[Place]) -> bool {
         self.edges.iter().all(|edge| places.iter().any(|place| place.server == edge.name))
-    }
-
-    /// The last that every process said, for a failed test.
-    pub fn tails(&self) -> String {
-        let edges =
-            self.edges.iter().filter_map(|edge| edge.running.as_ref()).map(|edge| edge.process.tail());
-        let hosts =
-            self.hosts.iter().filter_map(|host| host.running.as_ref()).map(|host| host.process.tail());
-        edges.chain(hosts).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -197,14 +217,17 @@ impl EdgeServer {
 }
 
 impl Replica {
-    pub fn new(number: usize, document: HostDocument, edges: Vec<SocketAddr>, site: Arc<Site>) -> Self {
-        let document = HostDocument { edge_ca: "ca.pem".into(), ..document };
-        Self { name: format!("host-{number}"), document, edges, site, running: None }
-    }
-
     pub fn spawn(&self) -> Process {
         assert!(self.running.is_none(), "{} runs already", self.name);
-        self.site.spawn_host_named(&self.name, &self.edges, &self.document)
+        match &self.network {
+            None => self.site.spawn_host_named(&self.name, &self.edges, &self.document),
+            Some(network) => {
+                let file = format!("{}.toml", self.name);
+                self.site.write(&file, self.document.to_toml(&self.edges));
+                let arguments = ["tunnel", "run", "--config", &file];
+                Process::adit_by(network.inside(), &self.name, &arguments, self.site.folder())
+            }
+        }
     }
 
     /// Starts it and waits until all of its connections are registered.
@@ -262,6 +285,35 @@ impl Replica {
             panic!("{}: no {what} but {places:?}\n{}", self.name, self.host().process.tail());
         }
         places
+    }
+}
+
+/// Where the servers of a fleet are.
+trait Addresses {
+    fn numbered(&self, number: usize) -> IpAddr;
+}
+
+/// Addresses that nobody connects from, so that their ports stay free while an edge is away; of
+/// each fleet its own.
+struct OnLoopback(u8);
+
+impl OnLoopback {
+    fn new() -> Self {
+        static FLEETS: AtomicU8 = AtomicU8::new(0);
+        Self(FLEETS.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Addresses for OnLoopback {
+    fn numbered(&self, number: usize) -> IpAddr {
+        let run = 64 + (std::process::id() % 64) as u8;
+        Ipv4Addr::new(127, run, self.0, number as u8 + 1).into()
+    }
+}
+
+impl Addresses for Network {
+    fn numbered(&self, number: usize) -> IpAddr {
+        self.edge(number)
     }
 }
 

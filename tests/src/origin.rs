@@ -19,7 +19,7 @@ mod watched;
 mod websocket;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -64,14 +64,22 @@ struct Shared {
 }
 
 impl Origin {
-    /// Listens on a free TCP port.
+    /// Listens on a free TCP port of loopback.
     pub fn start() -> Self {
-        Self::listen(None)
+        Self::start_on(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same on another address of this machine.
+    pub fn start_on(address: IpAddr) -> Self {
+        Self::listen(address, None)
     }
 
     /// The same behind TLS.
     pub fn start_secure(certificate: &Certificate) -> Self {
-        Self::listen(Some(TlsAcceptor::from(Arc::new(certificate.server(&[b"http/1.1"])))))
+        Self::listen(
+            Ipv4Addr::LOCALHOST.into(),
+            Some(TlsAcceptor::from(Arc::new(certificate.server(&[b"http/1.1"])))),
+        )
     }
 
     /// Listens on a Unix socket.
@@ -86,8 +94,8 @@ impl Origin {
         })
     }
 
-    fn listen(tls: Option<TlsAcceptor>) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    fn listen(address: IpAddr, tls: Option<TlsAcceptor>) -> Self {
+        let listener = std::net::TcpListener::bind((address, 0)).expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
         let address = listener.local_addr().expect("an address");
         Self::run(Some(address), async move |shared| {

@@ -26,6 +26,7 @@ use crate::activity::Busy;
 use crate::headers;
 use crate::ray::Ray;
 use crate::registry::{Slot, Tunnel};
+use crate::stickiness::Key;
 use crate::tunnel::http2;
 use crate::tunnel::link::{Channel, WriteError};
 
@@ -46,6 +47,8 @@ pub(crate) struct Order {
 /// Where a request is served.
 pub(crate) struct Place<'a> {
     pub(crate) shard: usize,
+    /// What keeps the visitor to its replica.
+    pub(crate) key: Option<Key>,
     pub(crate) ray: &'a Ray,
     /// Owns what outlives the answer's head: uploads and WebSockets.
     pub(crate) tasks: &'a TaskTracker,
@@ -161,7 +164,7 @@ struct Begun {
 /// sent nothing of it, so trying another one is always safe.
 async fn begin(tunnel: &Tunnel, mut head: Head, place: &Place<'_>) -> Result<Begun, Failure> {
     let mut busy = None;
-    for live in tunnel.choices(place.shard) {
+    for live in tunnel.choices(place.shard, place.key) {
         let Some(slot) = live.begin() else { continue };
         match live.link.channel().now_or_never() {
             Some(Ok(channel)) => match send_head(channel, slot, &mut head).await {

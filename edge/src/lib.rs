@@ -22,6 +22,7 @@ mod registry;
 mod settings;
 mod shard;
 mod sockets;
+mod stickiness;
 mod tunnel;
 mod visitor;
 

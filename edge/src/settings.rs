@@ -16,6 +16,7 @@ use adit_protocol::credentials::Credentials;
 use thiserror::Error;
 
 use crate::certificates::{CONNECTOR_NAMES, Identity};
+use crate::stickiness::{Stickiness, StickinessError};
 use crate::visitor::HostName;
 use document::{Admin, CertificateFiles, Document};
 
@@ -52,6 +53,7 @@ pub(crate) struct Tunnel {
     pub(crate) name: String,
     pub(crate) credentials: Credentials,
     pub(crate) hostnames: Vec<HostName>,
+    pub(crate) stickiness: Stickiness,
 }
 
 /// Why there are no settings. Printing it prints every mistake of the document.
@@ -225,7 +227,8 @@ impl Rules<'_> {
         let mut tunnels = Vec::new();
         for table in tables {
             let span = table.span();
-            let document::Tunnel { name, credentials_file, hostnames: wanted } = table.into_inner();
+            let document::Tunnel { name, credentials_file, hostnames: wanted, stickiness } =
+                table.into_inner();
             let name = self.required(&span, "name", name, "every tunnel has a name");
             let name = name.and_then(|name| {
                 let at = name.span();
@@ -246,11 +249,20 @@ impl Rules<'_> {
                 .into_iter()
                 .filter_map(|hostname| self.hostname(hostname, &mut hostnames))
                 .collect();
+            let stickiness = stickiness.map_or_else(Stickiness::default, |word| self.stickiness(&word));
             if let (Some(name), Some(credentials)) = (name, credentials) {
-                tunnels.push(Tunnel { name, credentials, hostnames });
+                tunnels.push(Tunnel { name, credentials, hostnames, stickiness });
             }
         }
         tunnels
+    }
+
+    fn stickiness(&mut self, word: &Spanned<String>) -> Stickiness {
+        word.get_ref().parse().unwrap_or_else(|error: StickinessError| {
+            let help = "write \"none\", \"client-ip\", \"cookie:NAME\" or \"header:NAME\"";
+            self.mistakes.add_with_help(word.span(), error.to_string(), help);
+            Stickiness::None
+        })
     }
 
     fn credentials(&mut self, file: Spanned<PathBuf>) -> Option<Credentials> {

@@ -47,6 +47,7 @@ pub(super) struct Tunnel {
     pub(super) name: Option<Spanned<String>>,
     pub(super) credentials_file: Option<Spanned<PathBuf>>,
     pub(super) hostnames: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) stickiness: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

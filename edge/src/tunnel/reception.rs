@@ -88,11 +88,11 @@ impl Reception {
                     biased;
                     reason = &mut closed => return log_loss(&tunnel, &live, &reason),
                     () = live.left() => {}
-                    () = live.link.spent() => live.leave(),
+                    () = live.link.spent() => tunnel.leave(&live),
                     () = &mut control => {
                         // Without its control stream a host can no longer say that it leaves.
                         log_loss(&tunnel, &live, &"the host ended its control stream");
-                        live.leave();
+                        tunnel.leave(&live);
                     }
                 }
                 drain(&live, control, closed).await;
@@ -134,7 +134,6 @@ struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.live.leave();
         self.tunnel.remove(&self.live);
     }
 }

@@ -80,6 +80,7 @@ impl Registrar {
             index: conn_index,
             version: options.client.version,
             arch: options.client.arch,
+            features: options.client.features,
             server: self.server.clone(),
             shard: self.shard,
         }));
@@ -112,7 +113,7 @@ impl Registrar {
         let Stage::Registered(tunnel, live) = self.stage.borrow().clone() else { return false };
         if !live.is_leaving() {
             // Before the word is out, because a request may come right behind it.
-            live.leave();
+            tunnel.leave(&live);
             info!(
                 tunnel = tunnel.name,
                 connector = %live.connector,

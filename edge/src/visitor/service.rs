@@ -74,7 +74,8 @@ impl Handler {
         };
         let facts = Facts { visitor: self.visitor, is_secure: self.is_secure, ray };
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
-        let place = Place { shard: self.service.shard, ray, tasks: &self.service.tasks };
+        let key = tunnel.stickiness.key(self.visitor, request.headers());
+        let place = Place { shard: self.service.shard, key, ray, tasks: &self.service.tasks };
         let order = Order { request, body, upgrade, busy };
         forward::forward(tunnel, order, &place).await.map_err(|failure| {
             debug!(ray = ray.as_str(), reason = %failure, "request failed");

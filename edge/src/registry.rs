@@ -10,7 +10,7 @@ mod shares;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
 use adit_protocol::rpc::TunnelAuth;
@@ -20,12 +20,14 @@ use thiserror::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::hold::Holds;
+use crate::retry::Retries;
 use crate::settings;
 use crate::stickiness::{Key, Stickiness};
 use roster::Roster;
 use shares::Shares;
 
-pub(crate) use live::{Introduction, Live, Report, Slot};
+pub(crate) use live::{Introduction, Live, Move, Origin, Probe, Report, Slot};
 pub(crate) use roster::Choices;
 pub(crate) use shares::{MOST_WEIGHT, Share};
 
@@ -42,6 +44,8 @@ pub(crate) struct Tunnel {
     pub(crate) stickiness: Stickiness,
     /// When this edge began to know the tunnel.
     pub(crate) began: Instant,
+    pub(crate) retries: Retries,
+    pub(crate) holds: Holds,
     credentials: Credentials,
     /// Made from the book whenever that changes.
     roster: ArcSwap<Roster>,
@@ -56,6 +60,12 @@ struct Book {
     shares: Shares,
     /// When nobody was left the last time.
     lost: Option<Instant>,
+}
+
+impl Book {
+    fn knows(&self, connector: &Uuid) -> bool {
+        self.connections.iter().any(|known| known.connector == *connector) || self.shares.knows(connector)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -78,8 +88,8 @@ impl Registry {
     pub(crate) fn new(tunnels: impl IntoIterator<Item = settings::Tunnel>) -> Self {
         let tunnels = tunnels
             .into_iter()
-            .map(|settings::Tunnel { name, credentials, stickiness, hostnames: _ }| {
-                (credentials.tunnel_id, Arc::new(Tunnel::new(name, credentials, stickiness)))
+            .map(|settings::Tunnel { name, credentials, stickiness, hold, hostnames: _ }| {
+                (credentials.tunnel_id, Arc::new(Tunnel::new(name, credentials, stickiness, hold)))
             })
             .collect();
         Self { tunnels, decoy: decoy() }
@@ -93,6 +103,11 @@ impl Registry {
         self.tunnels.iter()
     }
 
+    /// Whether any connection of any tunnel is one that `is_wanted`, those that are leaving included.
+    pub(crate) fn any(&self, is_wanted: impl Fn(&Live) -> bool) -> bool {
+        self.tunnels.values().any(|tunnel| tunnel.connections().iter().any(|live| is_wanted(live)))
+    }
+
     /// The tunnel that these credentials open. An unknown tunnel and a wrong secret look alike.
     pub(crate) fn authorise(&self, id: &Uuid, auth: &TunnelAuth) -> Option<&Arc<Tunnel>> {
         let known = self.tunnels.get(id);
@@ -104,11 +119,13 @@ impl Registry {
 }
 
 impl Tunnel {
-    fn new(name: String, credentials: Credentials, stickiness: Stickiness) -> Self {
+    fn new(name: String, credentials: Credentials, stickiness: Stickiness, hold: Duration) -> Self {
         Self {
             name,
             stickiness,
             began: Instant::now(),
+            retries: Retries::new(),
+            holds: Holds::new(hold),
             credentials,
             roster: ArcSwap::default(),
             book: Mutex::default(),
@@ -181,6 +198,11 @@ impl Tunnel {
         if self.roster.load().is_empty() { book.lost } else { Some(Instant::now()) }
     }
 
+    /// Whether this replica is there, or was and is remembered.
+    pub(crate) fn knows(&self, connector: &Uuid) -> bool {
+        lock(&self.book).knows(connector)
+    }
+
     pub(crate) fn share(&self, connector: &Uuid) -> Share {
         lock(&self.book).shares.of(connector)
     }
@@ -197,8 +219,7 @@ impl Tunnel {
         change: impl FnOnce(&mut Share),
     ) -> Result<Share, UnknownReplica> {
         let mut book = lock(&self.book);
-        let is_there = book.connections.iter().any(|known| known.connector == connector);
-        if !is_there && !book.shares.knows(&connector) {
+        if !book.knows(&connector) {
             return Err(UnknownReplica);
         }
         let mut share = book.shares.of(&connector);
@@ -261,6 +282,7 @@ mod tests {
             credentials,
             hostnames: Vec::new(),
             stickiness: Stickiness::None,
+            hold: Duration::ZERO,
         };
         let registry = Registry::new([tunnel]);
         let other = decoy();

@@ -1,6 +1,7 @@
 //! By what a visitor is known again, for tunnels that send it to the same replica each time. Knows heads
 //! and addresses; does not know replicas.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -45,6 +46,18 @@ impl Stickiness {
             }),
             Self::Cookie(name) => cookie(headers, name.as_bytes()).map(Key::of),
             Self::Header(name) => headers.get(name).map(|value| Key::of(value.as_bytes())),
+        }
+    }
+}
+
+/// As it is written in a document.
+impl fmt::Display for Stickiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::ClientIp => f.write_str("client-ip"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Header(name) => write!(f, "header:{name}"),
         }
     }
 }

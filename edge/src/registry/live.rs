@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, SystemTime};
 
 use adit_protocol::own;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 use super::lock;
+use crate::liveness::Liveness;
 use crate::settings;
 use crate::tunnel::link::Link;
 
@@ -28,12 +29,46 @@ pub(crate) struct Live {
     pub(crate) server: Arc<settings::Server>,
     /// The shard whose thread drives this connection.
     pub(crate) shard: usize,
-    pub(crate) since: Instant,
+    pub(crate) since: SystemTime,
     leaving: Leaving,
-    is_suspect: AtomicBool,
+    /// Kept up to date by the connection's monitor.
+    pub(crate) liveness: Liveness,
     requests: TaskTracker,
     total: AtomicU64,
     report: Mutex<Option<Report>>,
+    probe: Mutex<Option<Arc<Probe>>>,
+    moves: Mutex<Move>,
+}
+
+/// What the host of a connection said the last time when it was asked for its origins.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    pub(crate) at: SystemTime,
+    pub(crate) took: Duration,
+    /// All origins are there.
+    pub(crate) is_ready: bool,
+    pub(crate) origins: Vec<Origin>,
+    /// Why there is no word of the host.
+    pub(crate) error: Option<String>,
+}
+
+/// One origin, as its host sees it.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) rule: String,
+    pub(crate) origin: String,
+    pub(crate) is_ok: bool,
+    pub(crate) error: Option<String>,
+}
+
+/// What a host does about an edge that is about to go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Move {
+    #[default]
+    Untold,
+    /// It looks for another place, and unregisters when it has one.
+    Moving,
+    Staying,
 }
 
 /// What a host can do, in its own words and as the edge needs it.
@@ -92,12 +127,14 @@ impl Live {
             features: Features::of(features),
             server,
             shard,
-            since: Instant::now(),
+            since: SystemTime::now(),
             leaving: Leaving::default(),
-            is_suspect: AtomicBool::new(false),
+            liveness: Liveness::default(),
             requests: TaskTracker::new(),
             total: AtomicU64::new(0),
             report: Mutex::new(None),
+            probe: Mutex::new(None),
+            moves: Mutex::default(),
         }
     }
 
@@ -111,11 +148,7 @@ impl Live {
 
     /// The host has not been heard for longer than it should take: chosen last, until it is heard again.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.is_suspect.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_suspect(&self, is_suspect: bool) {
-        self.is_suspect.store(is_suspect, Ordering::Relaxed);
+        self.liveness.is_suspect()
     }
 
     /// From now on no request begins here; those under way go on. Through [`super::Tunnel::leave`], so
@@ -164,6 +197,23 @@ impl Live {
 
     pub(crate) fn report(&self) -> Option<Report> {
         lock(&self.report).clone()
+    }
+
+    pub(crate) fn set_probe(&self, probe: Probe) {
+        *lock(&self.probe) = Some(Arc::new(probe));
+    }
+
+    pub(crate) fn probe(&self) -> Option<Arc<Probe>> {
+        lock(&self.probe).clone()
+    }
+
+    pub(crate) fn set_move(&self, moves: Move) {
+        *lock(&self.moves) = moves;
+    }
+
+    /// Whether a stopping edge should wait for this connection: its host moves, or may be about to say so.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.features.notices && *lock(&self.moves) != Move::Staying
     }
 }
 

@@ -98,6 +98,13 @@ impl<'a> Choices<'a> {
         self.tried = connections.fold(0, |tried, (at, live)| tried | (u128::from(was_tried(live)) << at));
     }
 
+    /// Whether there is a connection to hand out that was heard lately.
+    pub(crate) fn has_healthy(&self) -> bool {
+        let is_well = |at: usize| self.load(at).is_some_and(|load| !load.is_suspect);
+        let mut connections = self.roster.connections.iter().enumerate();
+        connections.any(|(at, live)| is_well(at) && live.is_serving())
+    }
+
     fn replica(&self) -> Option<usize> {
         let replicas = &self.roster.replicas;
         if replicas.len() < 2 {

@@ -85,7 +85,7 @@ pub(super) fn replica(standings: &[Option<Standing>], chance: u64) -> Option<usi
         }
     }
     // What rounding has left over.
-    candidates().filter(|(_, standing)| standing.weight > 0).map(|(at, _)| at).last()
+    candidates().filter(|(_, standing)| standing.weight > 0).map(|(at, _)| at).next_back()
 }
 
 /// The replica to which a visitor belongs: among those of the best rank the one with the highest score.

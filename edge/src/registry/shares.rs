@@ -57,8 +57,10 @@ impl Shares {
     }
 
     pub(super) fn set(&mut self, connector: Uuid, share: Share) {
-        let absent = self.0.get(&connector).and_then(|kept| kept.absent);
-        self.0.insert(connector, Kept { share, absent });
+        let before = self.0.remove(&connector);
+        if share != Share::default() {
+            self.0.insert(connector, Kept { share, absent: before.and_then(|kept| kept.absent) });
+        }
     }
 
     /// Takes note of who is there, and forgets who left long ago.

@@ -67,7 +67,8 @@ async fn what_a_leaving_host_turns_away_another_gets_whole() {
             let (edge, hosts) = replicas(2).await;
             for length in [0, 1, 10_000, 64 << 10] {
                 let bytes = noise(length);
-                let chunks: Vec<_> = bytes.chunks(5000).map(|part| Ok(Frame::data(bytes.slice_ref(part)))).collect();
+                let chunks: Vec<_> =
+                    bytes.chunks(5000).map(|part| Ok(Frame::data(bytes.slice_ref(part)))).collect();
                 let chunked = StreamBody::new(futures_util::stream::iter(chunks)).boxed();
                 for request in [post(&bytes), request(Method::POST, chunked)] {
                     let (page, ()) = tokio::join!(edge.page(request), async {
@@ -165,7 +166,11 @@ async fn what_may_have_been_seen_is_asked_again_only_if_that_changes_nothing() {
                     let (page, ()) = tokio::join!(edge.page(asked), async {
                         let (_, mut opened) = next(&hosts).await;
                         assert_eq!(opened.read().await, "body");
-                        if is_ended { opened.send.finish().unwrap() } else { opened.break_off() }
+                        if is_ended {
+                            opened.send.finish().unwrap()
+                        } else {
+                            opened.break_off()
+                        }
                         if is_retried {
                             let (_, mut opened) = next(&hosts).await;
                             assert_eq!(opened.read().await, "body");
@@ -173,7 +178,11 @@ async fn what_may_have_been_seen_is_asked_again_only_if_that_changes_nothing() {
                         }
                     });
                     if is_retried {
-                        assert_eq!((page.status.as_u16(), tries(&page.headers)), (200, Some("2")), "{method}");
+                        assert_eq!(
+                            (page.status.as_u16(), tries(&page.headers)),
+                            (200, Some("2")),
+                            "{method}"
+                        );
                     } else {
                         assert_eq!(page.status.as_u16(), 502, "{method}");
                         assert_eq!((word(&page).as_str(), tries(&page.headers)), ("connection-lost", None));
@@ -385,26 +394,27 @@ async fn the_same_words_over_http2() {
             for word in ["refused", "not here", "broken"] {
                 let edge = start();
                 let mut first = http2::Connector::registered(&edge, 100).await;
-                let (page, ()) = tokio::join!(edge.page(as_json(request(Method::PUT, full("body")))), async {
-                    let (asked, mut respond) = first.accept().await;
-                    let mut body = asked.into_body();
-                    assert_eq!(body.data().await.unwrap().unwrap(), "body");
-                    let second = Connector::registered(&edge, 1, Uuid::new_v4(), 0).await;
-                    match word {
-                        "refused" => respond.send_reset(h2::Reason::REFUSED_STREAM),
-                        "broken" => respond.send_reset(h2::Reason::INTERNAL_ERROR),
-                        _ => {
-                            let head = Response::builder()
-                                .status(502)
-                                .header("cf-cloudflared-response-meta", r#"{"src":"cloudflared"}"#)
-                                .header(own::NOT_HERE, "1");
-                            respond.send_response(head.body(()).unwrap(), true).unwrap();
+                let (page, ()) =
+                    tokio::join!(edge.page(as_json(request(Method::PUT, full("body")))), async {
+                        let (asked, mut respond) = first.accept().await;
+                        let mut body = asked.into_body();
+                        assert_eq!(body.data().await.unwrap().unwrap(), "body");
+                        let second = Connector::registered(&edge, 1, Uuid::new_v4(), 0).await;
+                        match word {
+                            "refused" => respond.send_reset(h2::Reason::REFUSED_STREAM),
+                            "broken" => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+                            _ => {
+                                let head = Response::builder()
+                                    .status(502)
+                                    .header("cf-cloudflared-response-meta", r#"{"src":"cloudflared"}"#)
+                                    .header(own::NOT_HERE, "1");
+                                respond.send_response(head.body(()).unwrap(), true).unwrap();
+                            }
                         }
-                    }
-                    let mut opened = second.accept().await;
-                    assert_eq!(opened.read().await, "body");
-                    opened.ok(b"served").await;
-                });
+                        let mut opened = second.accept().await;
+                        assert_eq!(opened.read().await, "body");
+                        opened.ok(b"served").await;
+                    });
                 assert_eq!((page.text.as_str(), tries(&page.headers)), ("served", Some("2")), "{word}");
             }
         })

@@ -9,14 +9,13 @@ use uuid::Uuid;
 
 use crate::connector::{Connector, Habits};
 use crate::harness::{Fixture, HOST, full, get, start};
-use crate::relay::Relay;
 use crate::http2;
+use crate::relay::Relay;
 
 /// A connector behind a line that can die.
 async fn relayed(edge: &Fixture) -> (Relay, Connector) {
     let relay = Relay::udp(edge.servers[0]).await;
-    let connector =
-        Connector::registered_as(edge, relay.address, Habits::default(), Uuid::new_v4(), 0).await;
+    let connector = Connector::registered_as(edge, relay.address, Habits::default(), Uuid::new_v4(), 0).await;
     (relay, connector)
 }
 
@@ -36,7 +35,8 @@ async fn a_request_on_a_dead_line_is_served_elsewhere_at_once() {
             assert_eq!((page.text.as_str(), page.headers["adit-tries"].to_str().unwrap()), ("served", "2"));
             // From now on it is chosen last, which nobody has to wait for.
             for _ in 0..10 {
-                let (page, ()) = tokio::join!(edge.page(get("/")), async { other.accept().await.ok(b"").await });
+                let (page, ()) =
+                    tokio::join!(edge.page(get("/")), async { other.accept().await.ok(b"").await });
                 assert!(!page.headers.contains_key("adit-tries"));
             }
         })

@@ -23,8 +23,7 @@ use crate::http2;
 
 async fn able() -> (Fixture, Connector) {
     let edge = start();
-    let connector =
-        Connector::registered_as(&edge, edge.servers[0], Habits::own(), Uuid::new_v4(), 0).await;
+    let connector = Connector::registered_as(&edge, edge.servers[0], Habits::own(), Uuid::new_v4(), 0).await;
     (edge, connector)
 }
 
@@ -40,7 +39,8 @@ fn trailers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 /// A call as a client of gRPC makes it, with a body that goes on.
-fn call() -> (http_body_util::channel::Sender<Bytes, std::convert::Infallible>, Request<crate::harness::AnyBody>) {
+fn call()
+-> (http_body_util::channel::Sender<Bytes, std::convert::Infallible>, Request<crate::harness::AnyBody>) {
     let (sender, body) = Channel::new(8);
     let request = Request::post(format!("http://{HOST}/service/method"))
         .version(Version::HTTP_2)
@@ -145,7 +145,8 @@ async fn the_same_call_over_http2() {
             let (edge, mut connector) = able_http2().await;
             let (mut sender, request) = call();
             let (response, (request, mut stream)) = tokio::join!(edge.send_h2c(request), async {
-                let (request, mut respond): (Request<RecvStream>, SendResponse<Bytes>) = connector.accept().await;
+                let (request, mut respond): (Request<RecvStream>, SendResponse<Bytes>) =
+                    connector.accept().await;
                 assert_eq!(request.headers()["te"], "trailers");
                 assert_eq!(request.headers()["adit-trailers"], "1");
                 let stream = respond.send_response(head(), false).unwrap();
@@ -158,7 +159,10 @@ async fn the_same_call_over_http2() {
                 stream.send_data(word.into(), false).unwrap();
                 assert_eq!(data(&mut body).await, word);
             }
-            sender.send_trailers(trailers(&[("x-sum", "6"), ("cf-ray", "forged"), ("host", "a")])).await.unwrap();
+            sender
+                .send_trailers(trailers(&[("x-sum", "6"), ("cf-ray", "forged"), ("host", "a")]))
+                .await
+                .unwrap();
             drop(sender);
             assert!(up.data().await.is_none());
             assert_eq!(up.trailers().await.unwrap().unwrap(), trailers(&[("x-sum", "6")]));
@@ -268,7 +272,8 @@ async fn an_answer_is_framed_only_where_the_host_says_so() {
     LocalSet::new()
         .run_until(async {
             let (edge, connector) = able().await;
-            let request = Request::get("/").header("host", HOST).header("te", "trailers").body(empty()).unwrap();
+            let request =
+                Request::get("/").header("host", HOST).header("te", "trailers").body(empty()).unwrap();
             let (page, ()) = tokio::join!(edge.page(request), async {
                 let opened = connector.accept().await;
                 // A body that is not there needs no frames.
@@ -318,7 +323,8 @@ async fn another_attempt_says_what_the_other_host_understands() {
     LocalSet::new()
         .run_until(async {
             let (edge, first) = able().await;
-            let register = |habits| Connector::registered_as(&edge, edge.servers[1], habits, Uuid::new_v4(), 0);
+            let register =
+                |habits| Connector::registered_as(&edge, edge.servers[1], habits, Uuid::new_v4(), 0);
             let turn_away = async || {
                 let mut framed = Framed::new(first.accept().await);
                 while framed.piece().await.is_some() {}

@@ -73,6 +73,8 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["http", "hyper", "capnp", "quinn"],
     ),
     ("report", &["config::plan"], &["tokio", "quinn"]),
+    ("health::readiness", &["proxy::probe", "tunnel::status"], &["tokio", "http", "tracing"]),
+    ("health", &["health", "proxy::probe", "tunnel"], &["http", "hyper", "wasmtime", "quinn", "capnp"]),
     ("proxy::respond", &["plugin", "origin"], &["tokio", "quinn", "hyper", "wasmtime"]),
     (
         "proxy",
@@ -90,7 +92,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("tunnel::discovery", &["tunnel::discovery", "settings"], &["adit_protocol", "quinn", "h2", "http"]),
     ("tunnel", &["tunnel", "proxy"], &["capnp_rpc", "hyper", "wasmtime"]),
-    ("control", &["proxy", "tunnel", "reload"], &["wasmtime", "quinn", "capnp"]),
+    ("control", &["health", "proxy", "reload"], &["wasmtime", "quinn", "capnp"]),
 ];
 
 /// Where failures become statuses, besides the admin APIs.

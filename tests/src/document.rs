@@ -67,6 +67,7 @@ impl EdgeDocument {
 #[derive(Clone)]
 pub struct HostDocument {
     pub connections: usize,
+    pub ready_connections: usize,
     pub protocol: &'static str,
     pub grace: &'static str,
     pub edge_ca: String,
@@ -79,6 +80,7 @@ impl HostDocument {
     pub fn new() -> Self {
         Self {
             connections: 1,
+            ready_connections: 1,
             protocol: "auto",
             grace: "20s",
             edge_ca: "edge-data/ca.pem".into(),
@@ -89,6 +91,12 @@ impl HostDocument {
 
     pub fn connections(mut self, count: usize) -> Self {
         self.connections = count;
+        self
+    }
+
+    /// How many of them must serve for the host to be ready.
+    pub fn ready_connections(mut self, count: usize) -> Self {
+        self.ready_connections = count;
         self
     }
 
@@ -116,10 +124,11 @@ impl HostDocument {
 
     pub fn to_toml(&self, edges: &[SocketAddr]) -> String {
         let edges: Vec<String> = edges.iter().map(SocketAddr::to_string).collect();
-        let Self { connections, protocol, grace, edge_ca, plugins, rules } = self;
+        let Self { connections, ready_connections, protocol, grace, edge_ca, plugins, rules } = self;
         format!(
             "[tunnel]\ncredentials-file = \"demo.json\"\nedges = {edges:?}\nedge-ca = {edge_ca:?}\n\
-             connections = {connections}\nprotocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {ANY_PORT:?}\n{plugins}{rules}"
+             connections = {connections}\nprotocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {ANY_PORT:?}\n\
+             [ready]\nconnections = {ready_connections}\n{plugins}{rules}"
         )
     }
 }

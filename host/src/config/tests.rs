@@ -27,6 +27,9 @@ grace-period = "1m 30s"
 [admin]
 listen = "127.0.0.1:0"
 
+[ready]
+connections = 2
+
 [[plugin]]
 name = "auth"
 component = "plugins/basic_auth.wasm"
@@ -122,6 +125,7 @@ fn a_document_with_everything_means_what_it_says() {
     );
     assert_eq!(settings.edge_ca, Some(at("ca.pem")));
     assert_eq!((settings.connections, settings.shards), (3, 2));
+    assert_eq!(settings.ready_connections, 2);
     assert_eq!(settings.protocol, Protocol::Http2);
     assert_eq!(settings.grace_period, Duration::from_secs(90));
     assert_eq!(settings.admin.to_string(), "127.0.0.1:0");
@@ -186,7 +190,7 @@ fn what_is_not_written_has_a_default() {
     let folder = folder();
     let text = format!("{TUNNEL}[[ingress]]\nservice = \"hello_world\"\n");
     let (settings, plan) = parse_in(folder.path(), &text).unwrap();
-    assert_eq!(settings.connections, 4);
+    assert_eq!((settings.connections, settings.ready_connections), (4, 1));
     assert_eq!(settings.protocol, Protocol::Auto);
     assert!((1..=4).contains(&settings.shards));
     assert_eq!(settings.grace_period, Duration::from_secs(30));

@@ -80,6 +80,21 @@ impl HttpOrigin {
         })
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.target.name
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(super) async fn probe(&self) -> Result<(), OriginError> {
+        let mut stream = self.target.connect().await?;
+        // A goodbye spares the origin a line in its log.
+        let _ = stream.shutdown().await;
+        Ok(())
+    }
+
     pub(super) async fn send(
         &self,
         pool: &Pool,

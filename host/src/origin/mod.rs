@@ -11,6 +11,7 @@ mod http;
 mod pool;
 mod tls;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 
 use ::http::{Response, StatusCode, request};
@@ -64,6 +65,31 @@ impl Origin {
                 Self::Http(Box::new(http::HttpOrigin::new(service, plan)?))
             }
         })
+    }
+
+    /// As it stands in a document.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Http(origin) => origin.name().into(),
+            Self::Status(status) => format!("http_status:{}", status.as_u16()).into(),
+            Self::HelloWorld => "hello_world".into(),
+        }
+    }
+
+    /// The same for two origins that are reached in the same way.
+    pub fn key(&self) -> Cow<'_, str> {
+        match self {
+            Self::Http(origin) => origin.key().into(),
+            Self::Status(_) | Self::HelloWorld => self.name(),
+        }
+    }
+
+    /// Opens a connection as a request would, and closes it without a word. May be dropped midway.
+    pub async fn probe(&self) -> Result<(), OriginError> {
+        match self {
+            Self::Http(origin) => origin.probe().await,
+            Self::Status(_) | Self::HelloWorld => Ok(()),
+        }
     }
 
     /// Sends one request and waits for the head of the answer. May be dropped midway: the exchange

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of QUIC, HTTP/2 framing or configuration files.
 
+pub mod probe;
 mod request;
 mod respond;
 
@@ -20,6 +21,7 @@ pub use respond::{Answer, Asked, Trouble};
 use crate::generation::Generation;
 use crate::origin::Pool;
 use crate::plugin::{Facts, RequestOutcome, ResponseOutcome};
+use probe::{Probe, Prober};
 
 /// Carries the connector's identity to origins.
 const TAG_ID: HeaderName = HeaderName::from_static("cf-warp-tag-id");
@@ -45,12 +47,19 @@ pub type Current = ArcSwap<Generation>;
 pub struct Proxy {
     pub current: Arc<Current>,
     pub pool: Pool,
+    pub prober: Prober,
     pub shard: usize,
     /// The connector id as origins see it.
     pub tag: HeaderValue,
 }
 
 impl Proxy {
+    /// Looks whether the origins of the running generation can be reached; serialised, it is what an edge
+    /// that sent a probe is told.
+    pub async fn probe(&self) -> Arc<Probe> {
+        self.prober.probe().await
+    }
+
     /// Answers one request. May be dropped midway: the exchange with the origin is then cancelled.
     pub async fn handle(self: Rc<Self>, request: Request) -> Answer {
         let generation = self.current.load_full();

@@ -68,7 +68,11 @@ impl Host {
         let (prober, inspector) = Prober::new(current.clone());
         let (heartbeats, hearts) = Heartbeats::new(settings.shards);
         let shared = Shared {
-            identity: Identity::new(settings.credentials, settings.grace_period),
+            identity: Identity::new(
+                settings.credentials,
+                settings.grace_period,
+                !settings.edges.source.is_public(),
+            ),
             addresses: Addresses::start(settings.edges, settings.connections),
             dialer,
             protocol: settings.protocol,

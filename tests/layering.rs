@@ -27,6 +27,8 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     (
         "h2",
         &[
+            "host/src/origin/http2.rs",
+            "host/src/origin/replay.rs",
             "host/src/tunnel/http2.rs",
             "host/src/tunnel/http2/",
             "edge/src/tunnel/http2.rs",

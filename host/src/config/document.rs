@@ -106,6 +106,7 @@ pub struct Origin {
     pub ca_file: Option<Spanned<PathBuf>>,
     pub server_name: Option<Spanned<String>>,
     pub host_header: Option<Spanned<String>>,
+    pub http2: Option<Spanned<bool>>,
 }
 
 /// A number with its unit, as text: a duration or a size.

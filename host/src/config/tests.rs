@@ -61,6 +61,7 @@ tls-verify = true
 ca-file = "origin.pem"
 server-name = "app.internal"
 host-header = "app.internal:8443"
+http2 = true
 
 [[ingress]]
 name = "everything else of the app"
@@ -161,6 +162,7 @@ fn a_document_with_everything_means_what_it_says() {
             ca_file: Some(at("origin.pem")),
             server_name: Some("app.internal".into()),
             host_header: Some("app.internal:8443".into()),
+            http2: true,
         }
     );
     assert_eq!(rest.name, "everything else of the app");
@@ -178,6 +180,7 @@ fn a_document_with_everything_means_what_it_says() {
             ca_file: None,
             server_name: None,
             host_header: None,
+            http2: false,
         }
     );
     assert_eq!((last.name.as_str(), &last.hostname), ("*", &HostPattern::Any));

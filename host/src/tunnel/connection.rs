@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::handler::Handler;
 use super::state::{Transport, Way};
-use super::suspicion::Vital;
+use super::suspicion::{Ended, Vital};
 use super::{control, http2, quic};
 
 /// How long a dial may take, over whatever transports: so much a dead address costs.
@@ -57,14 +57,6 @@ pub struct DialError {
     source: anyhow::Error,
 }
 
-/// How a connection ended.
-#[derive(Debug, Clone)]
-pub struct Ended {
-    pub reason: String,
-    /// Its edge server lives and has forgotten it (RFC 9000, 10.3), as after a restart.
-    pub is_reset: bool,
-}
-
 impl Dialer {
     /// `tls` must know which roots to trust. Connections come from `source`, if there is one: an address of
     /// this machine, and of the family of every edge that is dialled.
@@ -74,6 +66,14 @@ impl Dialer {
                 .with_context(|| format!("binding to {source}, the edge-bind-address"))?;
         }
         Ok(Self { quic: quic::Dialer::new(tls.clone(), source)?, http2: http2::Dialer::new(tls, source) })
+    }
+
+    /// Done when the machine of this edge says that nobody listens there. Over TCP that is known anyway.
+    pub async fn refusal(&self, transport: Transport, edge: SocketAddr) {
+        match transport {
+            Transport::Quic => self.quic.refusal(edge).await,
+            Transport::Http2 => std::future::pending().await,
+        }
     }
 
     /// For one slot.

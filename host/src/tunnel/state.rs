@@ -33,8 +33,6 @@
 
 pub mod pace;
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
@@ -52,8 +50,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(300);
 /// A slot that waits hears within this that another one found an edge.
 const SOON: Duration = Duration::from_millis(600);
+/// So many failures in a row may be those of a server that restarts: the waits between them do not grow.
+const RESTART: u32 = 4;
 /// A connection that lasted less counts as one more failure.
-const STEADY: Duration = Duration::from_secs(2);
+const STEADY: Duration = Duration::from_millis(250);
 /// Looks for a better address are at most so far apart, at first and later.
 const FIRST_LOOK: Duration = Duration::from_millis(2500);
 const LONGEST_LOOK: Duration = Duration::from_secs(8);
@@ -463,9 +463,9 @@ impl Live {
 
     /// How long to wait after what just failed.
     fn pause(&self, may_be_quick: bool, at: Moment) -> Duration {
-        // The first connection that does not last may have met a restart.
-        let failures = self.failures.saturating_add(self.lapses.saturating_sub(1));
-        if may_be_quick && failures == 0 {
+        let failures = self.failures.saturating_sub(RESTART);
+        let failures = failures.saturating_add(self.lapses.saturating_sub(RESTART));
+        if may_be_quick && self.failures == 0 && failures == 0 {
             return at.jitter.spread(QUICK);
         }
         at.jitter.spread(doubled(FIRST_WAIT, failures, LONGEST_WAIT))

@@ -1,5 +1,7 @@
 //! What follows from what, as a person expects it.
 
+mod simulation;
+
 use super::*;
 
 const HALF: Jitter = Jitter(0.5);

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::pace::{BURST, EVERY};
-use super::*;
+use super::super::pace::{BURST, EVERY};
+use super::super::*;
 use crate::tunnel::discovery::addresses::Allocation;
 
 const WINDOW: Duration = Duration::from_secs(10);

@@ -86,6 +86,8 @@ pub struct Way {
     pub first: Transport,
     /// Whether the other transport is tried too where the first brings nothing.
     pub both: bool,
+    /// Whether to try it soon: what serves has just fallen silent, perhaps because of the transport.
+    pub is_urgent: bool,
 }
 
 /// What a dial is for; it decides the address.
@@ -509,10 +511,12 @@ impl Live {
         }
         self.reach = Reach::Dialing { goal };
         let way = match goal {
-            Goal::Upgrade => Way { first: Transport::Quic, both: false },
-            Goal::Connect | Goal::Rescue | Goal::Leave | Goal::Return => {
-                Way { first: self.preferred, both: self.protocol == Protocol::Auto }
-            }
+            Goal::Upgrade => Way { first: Transport::Quic, both: false, is_urgent: false },
+            Goal::Connect | Goal::Rescue | Goal::Leave | Goal::Return => Way {
+                first: self.preferred,
+                both: self.protocol == Protocol::Auto,
+                is_urgent: goal == Goal::Rescue,
+            },
         };
         (State::Live(self), Action::Dial { goal, way })
     }

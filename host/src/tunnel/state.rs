@@ -363,9 +363,10 @@ impl Live {
             }
             (reach, E::Suspect | E::ToldToLeave) => {
                 let Some(serving) = &mut self.serving else { return (State::Live(self), Action::Continue) };
-                match event {
-                    E::Suspect => serving.is_suspect = true,
-                    _ => serving.must_leave = true,
+                if event == E::Suspect {
+                    serving.is_suspect = true;
+                } else {
+                    serving.must_leave = true;
                 }
                 match reach {
                     R::Resting | R::Dialing { goal: Goal::Upgrade } => self.proceed(at),

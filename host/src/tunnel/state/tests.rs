@@ -40,7 +40,11 @@ impl Scene {
             Action::Continue | Action::Mourn { .. } => {}
             Action::Wait { time, .. } => self.timer = Some(time),
             Action::Rest { time, .. } => self.timer = time,
-            _ => self.timer = None,
+            Action::Dial { .. }
+            | Action::Register
+            | Action::Adopt { .. }
+            | Action::Drain
+            | Action::End { .. } => self.timer = None,
         }
         self.action
     }

@@ -269,7 +269,7 @@ impl World {
                 }
             }
             Action::Wait { .. } | Action::Rest { .. } => self.slots[slot].tries = None,
-            _ => {}
+            Action::Mourn { .. } | Action::Continue | Action::Drain | Action::End { .. } => {}
         }
         Ok(())
     }

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -51,6 +52,8 @@ pub struct Host {
     heartbeats: Heartbeats,
     hearts: Vec<Heart>,
     ready_connections: usize,
+    /// How long nothing may serve; `None` for ever.
+    patience: Option<Duration>,
 }
 
 impl Host {
@@ -94,6 +97,7 @@ impl Host {
             heartbeats,
             hearts,
             ready_connections: settings.ready_connections,
+            patience: settings.exit_after_unconnected,
         })
     }
 
@@ -152,6 +156,15 @@ impl Host {
         }
         drop(report);
 
+        let (give_up, mut given_up) = oneshot::channel();
+        let _patience = self.patience.map(|limit| {
+            let (shared, stop) = (self.shared.clone(), stop.clone());
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                let _ = give_up.send(shared.status.unconnected(limit).await);
+                stop.cancel();
+            }))
+        });
+
         let mut outcome = Ok(());
         for _ in 0..self.shards {
             let (index, result) = ended.recv().await.context("a shard ended by a panic")?;
@@ -168,6 +181,9 @@ impl Host {
                 }
                 Ok(()) => {}
             }
+        }
+        if let Ok(reason) = given_up.try_recv() {
+            outcome = outcome.and(Err(anyhow::anyhow!(reason)));
         }
         info!("host ended");
         outcome

@@ -101,7 +101,7 @@ impl Writer {
     }
 
     async fn build(&self, running: &Generation) -> anyhow::Result<(Generation, Vec<String>)> {
-        let (settings, plan) = config::load(&self.document)?;
+        let (settings, plan) = config::load_with(&self.document, &self.settings.flags)?;
         let mut warnings: Vec<String> = settings.warnings.iter().chain(&plan.warnings).cloned().collect();
         if settings != self.settings {
             warnings.push(

@@ -17,6 +17,7 @@ mod demo;
 mod discovery;
 mod garbage;
 mod identity;
+mod own;
 mod pages;
 mod path;
 mod plugins;

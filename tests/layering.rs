@@ -15,6 +15,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("edge", &["adit-protocol", "adit-document"]),
     ("cli", &["adit-protocol", "adit-host", "adit-edge"]),
     ("tests", &["adit-protocol", "adit-host", "adit-edge"]),
+    ("bench", &[]),
     ("xtask", &[]),
 ];
 
@@ -27,6 +28,8 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     (
         "h2",
         &[
+            "host/src/origin/http2.rs",
+            "host/src/origin/replay.rs",
             "host/src/tunnel/http2.rs",
             "host/src/tunnel/http2/",
             "edge/src/tunnel/http2.rs",
@@ -73,6 +76,8 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["http", "hyper", "capnp", "quinn"],
     ),
     ("report", &["config::plan"], &["tokio", "quinn"]),
+    ("health::readiness", &["proxy::probe", "tunnel::status"], &["tokio", "http", "tracing"]),
+    ("health", &["health", "proxy::probe", "tunnel"], &["http", "hyper", "wasmtime", "quinn", "capnp"]),
     ("proxy::respond", &["plugin", "origin"], &["tokio", "quinn", "hyper", "wasmtime"]),
     (
         "proxy",
@@ -90,7 +95,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("tunnel::discovery", &["tunnel::discovery", "settings"], &["adit_protocol", "quinn", "h2", "http"]),
     ("tunnel", &["tunnel", "proxy"], &["capnp_rpc", "hyper", "wasmtime"]),
-    ("control", &["proxy", "tunnel", "reload"], &["wasmtime", "quinn", "capnp"]),
+    ("control", &["health", "proxy", "reload"], &["wasmtime", "quinn", "capnp"]),
 ];
 
 /// Where failures become statuses, besides the admin APIs.

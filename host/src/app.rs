@@ -21,8 +21,10 @@ use tracing::{error, info};
 use crate::config::plan::Plan;
 use crate::control::Admin;
 use crate::generation::Generation;
+use crate::health::{Health, Heart, Heartbeats};
 use crate::origin::Pool;
 use crate::plugin::{Engine, EngineSettings};
+use crate::proxy::probe::{Inspector, Prober};
 use crate::proxy::{Current, Proxy};
 use crate::reload::{Reload, Writer};
 use crate::report;
@@ -44,6 +46,11 @@ pub struct Host {
     admin: TcpListener,
     reload: Reload,
     writer: Writer,
+    prober: Prober,
+    inspector: Inspector,
+    heartbeats: Heartbeats,
+    hearts: Vec<Heart>,
+    ready_connections: usize,
 }
 
 impl Host {
@@ -58,8 +65,14 @@ impl Host {
             .await
             .with_context(|| format!("binding the admin listener to {}", settings.admin))?;
         let (reload, writer) = Reload::new(document, settings.clone(), engine, current.clone());
+        let (prober, inspector) = Prober::new(current.clone());
+        let (heartbeats, hearts) = Heartbeats::new(settings.shards);
         let shared = Shared {
-            identity: Identity::new(settings.credentials, settings.grace_period),
+            identity: Identity::new(
+                settings.credentials,
+                settings.grace_period,
+                !settings.edges.source.is_public(),
+            ),
             addresses: Addresses::start(settings.edges, settings.connections),
             dialer,
             protocol: settings.protocol,
@@ -76,12 +89,28 @@ impl Host {
             admin,
             reload,
             writer,
+            prober,
+            inspector,
+            heartbeats,
+            hearts,
+            ready_connections: settings.ready_connections,
         })
     }
 
     /// Asks for a reload.
     pub fn reload(&self) -> Reload {
         self.reload.clone()
+    }
+
+    /// Asks how this host is. `stop` is what [`run`](Self::run) is given too.
+    pub fn health(&self, stop: CancellationToken) -> Health {
+        Health {
+            shared: self.shared.clone(),
+            prober: self.prober.clone(),
+            heartbeats: self.heartbeats.clone(),
+            wanted: self.ready_connections,
+            stop,
+        }
     }
 
     /// Where the admin API listens.
@@ -96,22 +125,21 @@ impl Host {
         let address = self.admin_address()?;
         info!(kind = "admin", %address, "listening");
         info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, shards = self.shards, "host starts");
-        let admin = Admin {
-            shared: self.shared.clone(),
-            current: self.current.clone(),
-            reload: self.reload,
-            stop: stop.clone(),
-        };
+        let admin =
+            Admin { health: self.health(stop.clone()), current: self.current.clone(), reload: self.reload };
+        let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
         let _writer = AbortOnDropHandle::new(tokio::spawn(self.writer.run()));
         let _admin = AbortOnDropHandle::new(tokio::spawn(admin.serve(self.admin)));
 
         let tag = HeaderValue::from_str(&identity.connector.to_string()).context("the connector id")?;
         let (report, mut ended) = mpsc::channel(self.shards);
-        for index in 0..self.shards {
+        for (index, heart) in self.hearts.into_iter().enumerate() {
             let shard = Shard {
                 index,
+                heart,
                 slots: (index..self.slots).step_by(self.shards).collect(),
                 current: self.current.clone(),
+                prober: self.prober.clone(),
                 shared: self.shared.clone(),
                 tag: tag.clone(),
                 stop: stop.clone(),
@@ -149,8 +177,10 @@ impl Host {
 /// One thread with its runtime, slots and origin pool.
 struct Shard {
     index: usize,
+    heart: Heart,
     slots: Vec<usize>,
     current: Arc<Current>,
+    prober: Prober,
     shared: Arc<Shared>,
     tag: HeaderValue,
     stop: CancellationToken,
@@ -164,7 +194,14 @@ impl Shard {
             let sweeper = pool.clone();
             let _sweeper =
                 AbortOnDropHandle::new(tokio::task::spawn_local(async move { sweeper.sweep().await }));
-            let proxy = Rc::new(Proxy { current: self.current, pool, shard: self.index, tag: self.tag });
+            let _heart = AbortOnDropHandle::new(tokio::task::spawn_local(self.heart.beat()));
+            let proxy = Rc::new(Proxy {
+                current: self.current,
+                pool,
+                prober: self.prober,
+                shard: self.index,
+                tag: self.tag,
+            });
             let mut slots = JoinSet::new();
             for slot in self.slots {
                 let slot = Slot::new(slot, self.shared.clone(), proxy.clone());

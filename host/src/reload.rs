@@ -104,8 +104,9 @@ impl Writer {
         let (settings, plan) = config::load(&self.document)?;
         let mut warnings: Vec<String> = settings.warnings.iter().chain(&plan.warnings).cloned().collect();
         if settings != self.settings {
-            warnings
-                .push("[tunnel] and [admin] have changed, which takes effect at the next start".to_owned());
+            warnings.push(
+                "[tunnel], [admin] or [ready] has changed, which takes effect at the next start".to_owned(),
+            );
         }
         let number = running.number + 1;
         let generation =

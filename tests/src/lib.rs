@@ -13,6 +13,7 @@ pub mod certificate;
 pub mod dns;
 pub mod document;
 pub mod gate;
+pub mod grpc;
 pub mod origin;
 pub mod process;
 pub mod product;

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{Failure, signals};
+use crate::{Failure, signals, systemd};
 
 /// Where the edge is and how it is reached, in place of what the configuration says. The words of the
 /// environment are those of cloudflared where the meaning is the same.
@@ -81,8 +81,9 @@ pub(crate) async fn run(path: &Path, flags: Flags, with_stdin: bool) -> Result<(
     }
     let stop = CancellationToken::new();
     let _signals = signals::watch(stop.clone(), with_stdin).map_err(anyhow::Error::from)?;
-    let host =
+    let mut host =
         adit_host::Host::build(settings, &plan, path.to_owned()).await.map_err(Failure::Configuration)?;
+    let _systemd = systemd::watch(&mut host, stop.clone()).map_err(anyhow::Error::from)?;
     let _reloads = signals::reload_on_hangup(host.reload()).map_err(anyhow::Error::from)?;
     Ok(host.run(stop).await?)
 }

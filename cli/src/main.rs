@@ -6,7 +6,9 @@ mod demo;
 mod edge;
 mod host;
 mod password;
+mod ready;
 mod signals;
+mod systemd;
 mod telemetry;
 
 use std::io::Write;
@@ -64,6 +66,8 @@ enum Tunnel {
         #[command(flatten)]
         flags: host::Flags,
     },
+    /// Ask a running host whether visitors would be served: exit code 0 if so, 1 if not, 2 if it does not answer
+    Ready(ready::Arguments),
 }
 
 #[derive(Subcommand)]
@@ -101,6 +105,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Tunnel(Tunnel::Run { config, flags }) => host::run(&config, flags, with_stdin),
+        Command::Tunnel(Tunnel::Ready(arguments)) => ready::ask(arguments),
         Command::Edge(Edge::Run { config }) => edge::run(&config, with_stdin),
         Command::Edge(Edge::Credentials { output }) => credentials::create(&output),
         Command::Config(Config::Check { config }) => host::check(&config),

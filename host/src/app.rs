@@ -106,6 +106,11 @@ impl Host {
         self.reload.clone()
     }
 
+    /// Calls `observer` with `true` when a reload begins and with `false` when it is over, good or bad.
+    pub fn observe_reloads(&mut self, observer: impl Fn(bool) + Send + Sync + 'static) {
+        self.writer.observer = Some(Box::new(observer));
+    }
+
     /// Asks how this host is. `stop` is what [`run`](Self::run) is given too.
     pub fn health(&self, stop: CancellationToken) -> Health {
         Health {

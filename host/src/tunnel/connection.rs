@@ -26,8 +26,8 @@ const SHORT_START: Duration = Duration::from_millis(400);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How often a connection over which nothing comes asks whether the edge lives: that of slot 0, and how much
 /// more for each further one. They differ so that slots do not all ask, and learn, at the same time.
-const KEEP_ALIVE: Duration = Duration::from_millis(600);
-const KEEP_ALIVE_STEP: Duration = Duration::from_millis(100);
+const KEEP_ALIVE: Duration = Duration::from_millis(400);
+const KEEP_ALIVE_STEP: Duration = Duration::from_millis(70);
 
 /// How this host reaches edges: one per process.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// After so much silence it is worth while to ask the edge's machine whether anybody listens.
 const UNEASE: Duration = Duration::from_millis(250);
 /// How long an edge may be silent after it was asked something.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(750);
 /// The same in round trips, where these are long.
 const ROUND_TRIPS: u32 = 3;
 /// One question may get lost.
@@ -29,7 +29,7 @@ pub enum Hearing {
     Well,
     /// It asked at least twice since it heard anything, and waits for an answer to the first of these.
     Uneasy,
-    /// It has waited for a second or three round trips.
+    /// It has waited for three quarters of a second, or for three round trips.
     Suspect,
 }
 
@@ -99,8 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn a_second_without_an_answer_to_two_questions_is_suspicious_until_something_is_heard() {
-        let seen = looks(1, &[(0, 1, 1), (250, 2, 1), (500, 3, 1), (1249, 9, 1), (1250, 9, 1), (1500, 9, 2)]);
+    fn no_answer_to_two_questions_for_long_is_suspicious_until_something_is_heard() {
+        let seen = looks(1, &[(0, 1, 1), (250, 2, 1), (500, 3, 1), (999, 9, 1), (1000, 9, 1), (1250, 9, 2)]);
         assert_eq!(seen, [Well, Well, Uneasy, Uneasy, Suspect, Well]);
     }
 

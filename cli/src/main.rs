@@ -1,5 +1,5 @@
 //! The one binary. Parses the command line, sets up logging, and turns outcomes into exit codes:
-//! 0 done, 1 failed while running, 2 bad usage or configuration.
+//! 0 done, 1 failed while running, 2 bad usage or configuration, 130 ended at once by a second signal.
 
 mod credentials;
 mod demo;
@@ -8,8 +8,10 @@ mod host;
 mod manual;
 mod office;
 mod password;
+mod ready;
 mod service;
 mod signals;
+mod systemd;
 mod table;
 mod telemetry;
 mod tunnel;

@@ -60,7 +60,7 @@ pub(crate) fn connectors(registry: &Registry, tunnel: Uuid) -> Vec<Connector> {
             .and_modify(|known| known.run_at = known.run_at.min(connection.opened_at))
             .or_insert_with(|| Connector {
                 id: live.connector,
-                features: live.features.clone(),
+                features: live.features.words.clone(),
                 version: live.version.clone(),
                 arch: live.arch.clone(),
                 run_at: connection.opened_at,
@@ -85,13 +85,14 @@ pub(crate) fn status(connectors: &[Connector], wanted: usize, was_seen: bool) ->
 
 /// Makes the connections of a tunnel, or of one connector of it, leave. How many there were.
 pub(crate) fn disconnect(registry: &Registry, tunnel: Uuid, connector: Option<Uuid>) -> usize {
-    let lives = lives(registry, tunnel);
+    let Some(tunnel) = registry.tunnel(&tunnel) else { return 0 };
+    let lives = tunnel.connections();
     let chosen = lives.iter().filter(|live| connector.is_none_or(|connector| live.connector == connector));
-    chosen.map(|live| live.leave()).count()
+    chosen.map(|live| tunnel.leave(live)).count()
 }
 
 fn lives(registry: &Registry, tunnel: Uuid) -> Vec<Arc<Live>> {
-    registry.tunnel(&tunnel).map(|tunnel| tunnel.connections().iter().cloned().collect()).unwrap_or_default()
+    registry.tunnel(&tunnel).map(|tunnel| tunnel.connections()).unwrap_or_default()
 }
 
 impl Connection {
@@ -102,7 +103,7 @@ impl Connection {
             colo_name: live.server.name.clone(),
             is_pending_reconnect: !live.is_serving(),
             origin_ip: live.address.ip(),
-            opened_at: live.opened_at.into(),
+            opened_at: live.since.into(),
             client_id: live.connector,
             client_version: live.version.clone(),
         }

@@ -2,6 +2,7 @@
 //! and those of the state. The only writer of the registry's tunnels and of the directory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_protocol::credentials::Credentials;
 use uuid::Uuid;
@@ -15,6 +16,8 @@ pub(crate) struct Serving {
     pub(crate) registry: Arc<Registry>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) fixed: Arc<Fixed>,
+    /// How long a tunnel of the state that has lost its connections keeps requests waiting.
+    pub(crate) hold: Duration,
 }
 
 /// The tunnels of the document. They win over the state.
@@ -60,7 +63,7 @@ impl Serving {
                 let keys = Keys { account: tunnel.account.clone(), secret: tunnel.secret.clone()?, previous };
                 (!tunnel.is_deleted()).then(|| (*id, tunnel.name.clone(), keys))
             });
-            self.registry.replace(kept.chain(fixed));
+            self.registry.replace(kept.chain(fixed), self.hold);
         }
         if touched.tunnels || touched.routes {
             let routes = snapshot.routes.iter();

@@ -3,6 +3,7 @@
 //! Read [`checks`] for what is checked and in which order, [`wasm`] for how a machine comes by a
 //! compiler for plugins, [`child`] and [`progress`] for how commands are run and shown.
 
+mod bench;
 mod cargo_deny;
 mod checks;
 mod child;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, arguments: &[String]) -> Result<()> {
-    if command != "demo" && !arguments.is_empty() {
+    if !["demo", "bench"].contains(&command) && !arguments.is_empty() {
         bail!("takes no arguments, got {}", arguments.join(" "));
     }
     let tree = Tree::find()?;
@@ -50,6 +51,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         }
         "demo" => demo::start(&tree, arguments)?,
         "test" => checks::run(&tree)?,
+        "bench" => bench::run(&tree, arguments)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("no such command\n\n{HELP}"),
     }
@@ -65,6 +67,7 @@ Usage: cargo xtask <command>
   demo [options]  set everything up, build, and start the demonstration; options go to `adit demo`
   test            set everything up and run every check; what CI runs
   plugins         build the plugins into target/plugins
+  bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny
   help            this text
 

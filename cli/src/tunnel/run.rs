@@ -50,7 +50,10 @@ pub(super) fn run(
                            credentials, token and URL out, or leave --config out";
             return Err(usage(message));
         }
-        return host::run(config, with_stdin);
+        for flag in options.edge.unused() {
+            warn!("{flag} has no effect: {} says it", config.display());
+        }
+        return host::run(config, &options.edge.flags(), with_stdin);
     }
     let folder = private_folder()?;
     let proof = proof(&run, options, file.as_ref(), folder.path())?;
@@ -77,7 +80,7 @@ pub(super) fn serve(
         // A free address for the admin API is looked for anew each time.
         let toml = legacy::translate(file, proof, options, url).map_err(Failure::Configuration)?.toml;
         places::write_secret(&path, &toml, 0o600).context("writing the translated configuration")?;
-        match host::run(&path, with_stdin) {
+        match host::run(&path, &options.edge.flags_beside_translation(), with_stdin) {
             // Another host that starts at the same time was faster.
             Err(failure)
                 if options.edge.metrics.is_none() && attempt < MOST_ATTEMPTS && is_taken(&failure) => {}

@@ -105,7 +105,7 @@ const MOST_AT_ONCE: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::snapshot::{Kept, Touched};
+    use crate::state::snapshot::Touched;
     use crate::store::records::{Route, Tunnel};
     use crate::store::{Batch, Change, Revision};
 

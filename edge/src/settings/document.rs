@@ -16,6 +16,7 @@ pub(super) struct Document {
     pub(super) tunnel: Option<Vec<Spanned<Tunnel>>>,
     pub(super) admin: Option<Spanned<Admin>>,
     pub(super) api: Option<Spanned<Api>>,
+    pub(super) drain: Option<Spanned<Drain>>,
 }
 
 #[derive(Deserialize)]
@@ -25,6 +26,8 @@ pub(super) struct Visitors {
     pub(super) https: Option<Spanned<String>>,
     pub(super) certificate: Option<Spanned<PathBuf>>,
     pub(super) private_key: Option<Spanned<PathBuf>>,
+    /// A duration like "10s".
+    pub(super) hold: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +51,7 @@ pub(super) struct Tunnel {
     pub(super) name: Option<Spanned<String>>,
     pub(super) credentials_file: Option<Spanned<PathBuf>>,
     pub(super) hostnames: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) stickiness: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -64,4 +68,13 @@ pub(super) struct Api {
     pub(super) private_key: Option<Spanned<PathBuf>>,
     pub(super) tunnel_domain: Option<Spanned<String>>,
     pub(super) quick_domain: Option<Spanned<String>>,
+}
+
+/// How the edge stops. Durations are texts like "3s".
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Drain {
+    pub(super) linger: Option<Spanned<String>>,
+    pub(super) hosts: Option<Spanned<String>>,
+    pub(super) grace_period: Option<Spanned<String>>,
 }

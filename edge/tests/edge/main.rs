@@ -5,15 +5,23 @@
 
 mod connector;
 mod harness;
+mod relay;
 
 mod api;
 mod api_attacks;
 mod api_scale;
 mod bodies;
 mod drain;
+mod hold;
 mod hostile;
 mod http2;
+mod leaving;
+mod notices;
 mod reference;
 mod registration;
+mod replicas;
 mod requests;
+mod retries;
+mod silence;
+mod trailers;
 mod websocket;

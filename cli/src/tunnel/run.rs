@@ -137,7 +137,7 @@ fn credentials_file(run: &Run, options: &Options, file: Option<&Legacy>) -> Resu
     }
     let Some(tunnel) = run.tunnel.clone().or_else(|| file?.tunnel()) else {
         return Err(usage(
-            "say which tunnel: its name or id, --token, --credentials-file, or `tunnel` in config.yml",
+            "say which tunnel: its name or id, --token, --credentials-file, `tunnel` in config.yml, or --config with a TOML configuration",
         ));
     };
     let id = match as_id(&tunnel) {

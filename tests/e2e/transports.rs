@@ -21,6 +21,8 @@ mod bodies;
 mod cancel;
 #[path = "path.rs"]
 mod path;
+#[path = "trailers.rs"]
+mod trailers;
 #[path = "websocket.rs"]
 mod websocket;
 

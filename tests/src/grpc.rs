@@ -7,7 +7,7 @@
 //! | `/Count` | as many messages as the first byte of the message says |
 //! | `/Bidi` | every message, as soon as it is there |
 //! | `/Refuse` | no message: the status is in the head of the answer |
-//! | `/BreakOff` | a message, then a broken stream |
+//! | `/BreakOff` | the first message; at the second the stream breaks |
 //!
 //! Trailers say the status, how many messages came, and the trailer `x-end` of the request.
 
@@ -151,14 +151,14 @@ async fn converse(path: String, mut body: Incoming, mut sender: Sender<Bytes, Bo
     let mut count = 0_usize;
     while let Ok(Some(asked)) = messages.next(&mut body).await {
         count += 1;
+        if path == "/BreakOff" && count == 2 {
+            return sender.abort("as it was asked for".into());
+        }
         let times = if path == "/Count" { usize::from(asked[0]) } else { 1 };
         for _ in 0..times {
             if sender.send_data(message(&asked)).await.is_err() {
                 return;
             }
-        }
-        if path == "/BreakOff" {
-            return sender.abort("as it was asked for".into());
         }
     }
     let mut trailers = HeaderMap::new();

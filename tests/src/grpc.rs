@@ -67,7 +67,7 @@ impl Grpc {
                     let count = count.clone();
                     let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(
                         TokioIo::new(stream),
-                        service_fn(move |request| serve(request, count.clone())),
+                        service_fn(move |request| std::future::ready(serve(request, &count))),
                     );
                     tokio::spawn(connection);
                 }
@@ -121,10 +121,7 @@ impl Messages {
     }
 }
 
-async fn serve(
-    request: Request<Incoming>,
-    count: Arc<watch::Sender<usize>>,
-) -> Result<Response<Body>, BoxError> {
+fn serve(request: Request<Incoming>, count: &Arc<watch::Sender<usize>>) -> Result<Response<Body>, BoxError> {
     let path = request.uri().path().to_owned();
     let answer = Response::builder().header("content-type", "application/grpc");
     // What reached this side is shown to whoever asked.
@@ -138,6 +135,7 @@ async fn serve(
     }
     let (sender, body) = Channel::new(1);
     count.send_modify(|calls| *calls += 1);
+    let count = count.clone();
     tokio::spawn(async move {
         converse(path, request.into_body(), sender).await;
         count.send_modify(|calls| *calls -= 1);

@@ -29,7 +29,7 @@
 //! **Fallback.** With `protocol = "auto"` each dial tries both transports, the one that served last with a
 //! head start. If only HTTP/2 comes about, UDP is the trouble, and the slot looks for QUIC now and then.
 //!
-//! **Pace.** However events fall, [`Budget`](pace::Budget) bounds how often a slot dials.
+//! **Pace.** However events fall, [`Budget`] bounds how often a slot dials.
 
 pub mod pace;
 #[cfg(test)]

@@ -268,7 +268,7 @@ async fn a_host_does_not_believe_an_edge_of_another_ca_and_keeps_trying_calmly()
     let document =
         HostDocument { edge_ca: "other-ca.pem".into(), ..HostDocument::new() }.otherwise("hello_world");
     let host = site.spawn_host(&edge.servers, &document);
-    let reason = calm(&host, 3, Duration::from_millis(600)).await;
+    let reason = calm(&host, 3, Duration::from_millis(800)).await;
     assert!(reason.to_lowercase().contains("certificate"), "{reason}");
     assert!(edge.process.events("registered").is_empty());
     host.terminate();

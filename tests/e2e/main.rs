@@ -25,6 +25,7 @@ mod readiness;
 mod ready;
 mod reload;
 mod stop;
+mod trailers;
 mod transports;
 mod tunnels;
 mod websocket;

@@ -6,7 +6,7 @@
 //! apart:
 //!
 //! 1. one that did not fail when it was last tried; then one that has rested since, in turn; see
-//!    [`Standing`];
+//!    `Standing`;
 //! 2. one where no other slot is;
 //! 3. one in the region where the fewest other slots are, so that two regions are in use whenever two have
 //!    such addresses;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use adit_protocol::credentials::OriginCert;
 use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use uuid::Uuid;
 
@@ -43,6 +43,13 @@ pub(super) struct Refusal {
     what: &'static str,
     pub(super) status: StatusCode,
     reason: String,
+}
+
+struct Exchanged {
+    status: StatusCode,
+    /// After how long the API wants to be asked again.
+    wait: Option<Duration>,
+    text: Bytes,
 }
 
 struct Reply {
@@ -169,10 +176,19 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Reply> {
-        let exchange = self.exchange(method, path, body);
+        let patient = async {
+            loop {
+                let exchanged = self.exchange(method.clone(), path, body).await?;
+                // A call that was one too many was not looked at: what it asks for may be asked again.
+                match exchanged.wait.filter(|_| exchanged.status == StatusCode::TOO_MANY_REQUESTS) {
+                    Some(wait) if wait < LIMIT => sleep(wait).await,
+                    _ => return anyhow::Ok(exchanged),
+                }
+            }
+        };
         let exchanged =
-            timeout(LIMIT, exchange).await.map_err(|_| anyhow!("no answer within {} s", LIMIT.as_secs()));
-        let (status, text) = exchanged
+            timeout(LIMIT, patient).await.map_err(|_| anyhow!("no answer within {} s", LIMIT.as_secs()));
+        let Exchanged { status, text, .. } = exchanged
             .and_then(|exchanged| exchanged)
             .with_context(|| format!("{what}: asking {}", self.base))?;
         let envelope: Value = serde_json::from_slice(&text).unwrap_or_default();
@@ -186,12 +202,7 @@ impl Api {
         Err(Refusal { what, status, reason }.into())
     }
 
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> anyhow::Result<(StatusCode, Bytes)> {
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Exchanged> {
         let authority = self.base.authority().context("the URL has no host")?;
         let port = authority.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -224,14 +235,15 @@ impl Api {
 async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
-) -> anyhow::Result<(StatusCode, Bytes)> {
+) -> anyhow::Result<Exchanged> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
     let response = sender.send_request(request).await?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
     drop(driver);
-    Ok((head.status, body.to_bytes()))
+    let wait = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    Ok(Exchanged { status: head.status, wait: wait.map(Duration::from_secs), text: body.to_bytes() })
 }
 
 fn tls(ca: Option<&Path>) -> anyhow::Result<TlsConnector> {

@@ -10,6 +10,7 @@ mod child;
 mod demo;
 mod plugins;
 mod progress;
+mod schemathesis;
 mod tree;
 mod wasm;
 

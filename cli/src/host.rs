@@ -6,21 +6,15 @@ use adit_host::config;
 use adit_host::generation::Generation;
 use adit_host::plugin::{Engine, EngineSettings};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::{Failure, signals};
 
 /// Runs a host until a signal stops it or the edge refuses it for good. SIGHUP reloads its rules and plugins.
 #[tokio::main(flavor = "current_thread")]
-pub(crate) async fn run(path: &Path, with_stdin: bool) -> Result<(), Failure> {
-    let (settings, plan) = config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
-    for warning in settings.warnings.iter().chain(&plan.warnings) {
-        warn!("{}: {warning}", path.display());
-    }
+pub(crate) async fn run(path: &Path, state_dir: Option<&Path>, with_stdin: bool) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let _signals = signals::watch(stop.clone(), with_stdin).map_err(anyhow::Error::from)?;
-    let host =
-        adit_host::Host::build(settings, &plan, path.to_owned()).await.map_err(Failure::Configuration)?;
+    let host = adit_host::Host::start(path.to_owned(), state_dir).await.map_err(Failure::Configuration)?;
     let _reloads = signals::reload_on_hangup(host.reload()).map_err(anyhow::Error::from)?;
     Ok(host.run(stop).await?)
 }
@@ -30,7 +24,9 @@ pub(crate) async fn run(path: &Path, with_stdin: bool) -> Result<(), Failure> {
 pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
     let (settings, plan) = config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
     let engine = Engine::new(EngineSettings::default())?;
-    Generation::build(1, &plan, &engine, settings.shards, None).await.map_err(Failure::Configuration)?;
+    Generation::build(1, &plan, &engine, settings.shards, None)
+        .await
+        .map_err(|error| Failure::Configuration(error.into()))?;
     for warning in settings.warnings.iter().chain(&plan.warnings) {
         println!("warning: {warning}");
     }

@@ -1,6 +1,7 @@
 //! The one binary. Parses the command line, sets up logging, and turns outcomes into exit codes:
 //! 0 done, 1 failed while running, 2 bad usage or configuration.
 
+mod admin;
 mod credentials;
 mod demo;
 mod edge;
@@ -47,7 +48,14 @@ enum Command {
     /// The edge that visitors reach
     #[command(subcommand, arg_required_else_help = true)]
     Edge(Edge),
-    /// Look at a host's configuration without running it
+    /// Have a running host read its configuration again, and print the verdict
+    Reload {
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
+    /// What a running host would do with a request: rule, plugins, origin, headers
+    Explain(admin::Question),
+    /// A host's configuration: check a file, and look at or change what a running host serves
     #[command(subcommand, arg_required_else_help = true)]
     Config(Config),
     /// Hash a password for the basic-auth plugin; the password is read from standard input
@@ -61,6 +69,10 @@ enum Tunnel {
         /// The host's configuration (TOML)
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Where generations are kept, so that a start needs no readable configuration; goes before its
+        /// `state-dir`
+        #[arg(long, value_name = "FOLDER", env = "ADIT_STATE_DIR")]
+        state_dir: Option<PathBuf>,
     },
 }
 
@@ -88,6 +100,54 @@ enum Config {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// Print what a running host serves, or what it served as a generation
+    Show {
+        generation: Option<u64>,
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
+    /// Every revision of a running host with its verdict and reasons
+    History {
+        /// Print the admin API's own JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
+    /// What differs between two generations, or between what serves and a file
+    Diff {
+        /// The older generation; what serves if it is left out
+        from: Option<u64>,
+        /// The newer generation; what serves if it is left out
+        to: Option<u64>,
+        /// A file in place of the newer generation
+        #[arg(long, value_name = "FILE", conflicts_with = "to")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
+    /// Have a running host serve this file; it replaces the host's own
+    Put {
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+        /// Only if this is what serves: the ETag of the admin API's /config
+        #[arg(long, value_name = "TAG")]
+        if_match: Option<String>,
+        /// Serve it until the next start only
+        #[arg(long)]
+        no_save: bool,
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
+    /// Have a running host serve an earlier generation again
+    Rollback {
+        generation: u64,
+        /// Serve it until the next start only
+        #[arg(long)]
+        no_save: bool,
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
 }
 
 fn main() -> ExitCode {
@@ -98,10 +158,25 @@ fn main() -> ExitCode {
     let with_stdin = arguments.stop_with_stdin;
     let outcome = match arguments.command {
         Command::Demo(arguments) => demo::run(arguments),
-        Command::Tunnel(Tunnel::Run { config }) => host::run(&config, with_stdin),
+        Command::Tunnel(Tunnel::Run { config, state_dir }) => {
+            host::run(&config, state_dir.as_deref(), with_stdin)
+        }
         Command::Edge(Edge::Run { config }) => edge::run(&config, with_stdin),
         Command::Edge(Edge::Credentials { output }) => credentials::create(&output),
+        Command::Reload { admin } => admin::reload(&admin),
+        Command::Explain(question) => admin::explain(&question),
         Command::Config(Config::Check { config }) => host::check(&config),
+        Command::Config(Config::Show { generation, admin }) => admin::show(&admin, generation),
+        Command::Config(Config::History { json, admin }) => admin::history(&admin, json),
+        Command::Config(Config::Diff { from, to, file, admin }) => {
+            admin::diff(&admin, from, to, file.as_ref())
+        }
+        Command::Config(Config::Put { config, if_match, no_save, admin }) => {
+            admin::put(&admin, &config, if_match.as_deref(), no_save)
+        }
+        Command::Config(Config::Rollback { generation, no_save, admin }) => {
+            admin::rollback(&admin, generation, no_save)
+        }
         Command::HashPassword => password::hash(),
     };
     match outcome {

@@ -8,6 +8,7 @@ pub mod app;
 pub mod config;
 pub mod control;
 pub mod generation;
+pub mod history;
 pub mod origin;
 pub mod plugin;
 pub mod proxy;
@@ -15,6 +16,9 @@ pub mod reload;
 pub mod report;
 pub mod route;
 pub mod settings;
+pub mod start;
+pub mod tenure;
 pub mod tunnel;
+pub mod watch;
 
 pub use app::Host;

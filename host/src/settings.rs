@@ -12,7 +12,7 @@ use std::time::Duration;
 use adit_document::Spanned;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 
-use crate::config::document::{self, Admin, Document, Tunnel};
+use crate::config::document::{self, Admin, ConfigSource, Document, Tunnel};
 use crate::config::value::{Reading, Wrong};
 use crate::tunnel::state::Protocol;
 pub use edges::{DnsServer, EdgeSource, Edges, IpVersion};
@@ -35,6 +35,12 @@ pub struct Settings {
     pub grace_period: Duration,
     /// Where the admin API listens.
     pub admin: SocketAddr,
+    /// Where generations are kept; without one they are forgotten with the process.
+    pub state_dir: Option<PathBuf>,
+    /// Whose rules are served.
+    pub config_source: ConfigSource,
+    /// A document that changes, or a file that it names, is read again by itself.
+    pub watch: bool,
     /// What is allowed but hardly meant, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -72,6 +78,11 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Option<Set
         Some(document::Protocol::Http2) => Protocol::Http2,
     };
     let edge_ca = reading.path(tunnel.edge_ca.as_ref());
+    let folder = reading.folder;
+    let state_dir = document.state_dir.as_ref().map(|path| folder.join(path.get_ref()));
+    let config_source =
+        document.config_source.as_ref().map_or(ConfigSource::Local, |source| *source.get_ref());
+    let watch = document.watch.as_ref().is_none_or(|watch| *watch.get_ref());
     Some(Settings {
         credentials: credentials?,
         edges,
@@ -81,6 +92,9 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Option<Set
         shards,
         grace_period,
         admin,
+        state_dir,
+        config_source,
+        watch,
         warnings,
     })
 }
@@ -106,13 +120,13 @@ fn credentials(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Option<C
     let Tunnel { credentials_file, token_file, .. } = section.get_ref();
     match (credentials_file, token_file) {
         (Some(file), None) => {
-            let outcome = read(&reading.folder.join(file.get_ref())).and_then(|bytes| {
+            let outcome = read(&reading.file(file.get_ref())).and_then(|bytes| {
                 Credentials::from_json(&bytes).map_err(|error| Wrong::new(error.to_string()))
             });
             reading.take(file, outcome)
         }
         (None, Some(file)) => {
-            let outcome = read(&reading.folder.join(file.get_ref())).and_then(|bytes| {
+            let outcome = read(&reading.file(file.get_ref())).and_then(|bytes| {
                 Credentials::from_token(&String::from_utf8_lossy(&bytes))
                     .map_err(|error| Wrong::new(error.to_string()))
             });

@@ -3,11 +3,13 @@
 //! Knows every rule of the host's document; does not run anything.
 
 pub mod document;
+pub mod files;
 pub(crate) mod hostname;
 mod ingress;
 mod origin;
 pub mod plan;
 mod plugin;
+pub mod remote;
 mod service;
 pub mod source;
 pub(crate) mod value;
@@ -15,15 +17,25 @@ pub(crate) mod value;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use adit_document::Mistakes;
 
 use crate::settings::Settings;
 use document::Document;
+use files::Files;
 use plan::Plan;
 use source::SourceError;
 use value::Reading;
+
+/// A document that means something.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    pub settings: Settings,
+    pub plan: Plan,
+    /// What the document names.
+    pub files: Files,
+}
 
 /// Why there is no configuration. Printing it prints every mistake of the document.
 #[derive(Debug, thiserror::Error)]
@@ -49,12 +61,42 @@ pub fn load(path: &Path) -> Result<(Settings, Plan), ConfigError> {
 /// # Errors
 /// As [`load`].
 pub fn parse(file: &str, text: &str, folder: &Path) -> Result<(Settings, Plan), Mistakes> {
+    let Configuration { settings, plan, .. } = draw(file, text, folder, Files::default())?;
+    Ok((settings, plan))
+}
+
+/// The same, with all that is known about the files that the document names. Those that have copies
+/// in `files` are read from there.
+///
+/// # Errors
+/// As [`load`].
+pub fn draw(file: &str, text: &str, folder: &Path, files: Files) -> Result<Configuration, Mistakes> {
     let (document, mistakes) = adit_document::read::<Document>(file, text)?;
-    let mut reading = Reading { folder, mistakes };
+    let mut reading = Reading { folder, mistakes, files };
     let plan = plan::draw(&document, &mut reading);
+    let settings = crate::settings::draw(&document, &mut reading);
+    let Reading { mistakes, files, .. } = reading;
     // Without settings there is a mistake that says why.
-    match crate::settings::draw(&document, &mut reading) {
-        Some(settings) => reading.mistakes.into_result((settings, plan)),
-        None => Err(reading.mistakes),
+    match settings {
+        Some(settings) => mistakes.into_result(Configuration { settings, plan, files }),
+        None => Err(mistakes),
     }
+}
+
+/// Where a document that is wrong otherwise wants its state kept, as far as that can be told.
+pub fn state_dir(text: &str, folder: &Path) -> Option<PathBuf> {
+    let (document, _) = adit_document::read::<Document>("", text).ok()?;
+    document.state_dir.map(|path| folder.join(path.get_ref()))
+}
+
+/// Everything that is wrong, one reason for each mistake, with its place and its way out.
+pub fn reasons(mistakes: &Mistakes) -> Vec<String> {
+    let mut reasons: Vec<String> = Vec::new();
+    for line in mistakes.to_string().lines() {
+        match (line.strip_prefix("  help: "), reasons.last_mut()) {
+            (Some(help), Some(reason)) => reason.push_str(&format!("; {help}")),
+            _ => reasons.push(line.to_owned()),
+        }
+    }
+    reasons
 }

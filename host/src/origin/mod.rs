@@ -66,6 +66,14 @@ impl Origin {
         })
     }
 
+    /// The head of a request as this origin is sent it.
+    pub fn addressed(&self, head: request::Parts) -> request::Parts {
+        match self {
+            Self::Http(origin) => origin.address_head(head),
+            Self::Status(_) | Self::HelloWorld => head,
+        }
+    }
+
     /// Sends one request and waits for the head of the answer. May be dropped midway: the exchange
     /// is then cancelled and its connection closed.
     pub async fn send(

@@ -1,6 +1,7 @@
 //! Connections over QUIC: dialling, and turning the streams that the edge opens into requests
 //! (wire.md, sections 2 and 4).
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,12 +12,15 @@ use std::time::Duration;
 use adit_protocol::stream::{self, Connect, Opening};
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::BodyExt;
+use http_body_util::{BodyDataStream, BodyExt};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{EndpointConfig, RecvStream, SendStream, VarInt};
+use tokio::io::AsyncWrite;
 use tokio::time::timeout;
+use tokio_util::io::StreamReader;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, trace};
 
@@ -76,7 +80,7 @@ impl Dialer {
     }
 
     /// A UDP endpoint for one slot; each has its own so that connections spread over the edge's shards.
-    pub fn endpoint(&self, edge: SocketAddr) -> std::io::Result<Endpoint> {
+    pub fn endpoint(&self, edge: SocketAddr) -> io::Result<Endpoint> {
         let any: IpAddr =
             if edge.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let local = self.source.unwrap_or(any);
@@ -137,11 +141,13 @@ impl Connection {
 /// One stream: read the head, handle the request, write the answer. Stops as soon as the edge does.
 async fn exchange(mut answer: AnswerStream, recv: RecvStream, proxy: Rc<Proxy>) {
     let stopped = answer.stopped();
-    let work = async {
+    let work = async move {
         match timeout(HEAD_LIMIT, read_head(recv)).await {
             Ok(Ok((Opening::Data(connect), body))) => answer_to(&mut answer, connect, body, proxy).await,
-            Ok(Ok((Opening::Rpc, _))) => {
-                anyhow::bail!("the edge opened an RPC stream, which this host does not serve")
+            Ok(Ok((Opening::Rpc, body))) => {
+                let read = StreamReader::new(BodyDataStream::new(body).map_err(io::Error::other));
+                let stream = control::Stream { read: Box::pin(read), write: Box::pin(answer) };
+                control::serve_configuration(stream, proxy.pushes.clone()).await
             }
             Ok(Err(error)) => Err(error),
             Err(_) => anyhow::bail!("the head of a request did not arrive in time"),
@@ -274,6 +280,22 @@ impl AnswerStream {
         // An error here says that the edge has stopped the stream itself.
         let _ = self.send.finish();
         self.complete = true;
+    }
+}
+
+/// For RPC streams, whose answers are no HTTP.
+impl AsyncWrite for AnswerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(&mut self.send), cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.send), cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finish();
+        Poll::Ready(Ok(()))
     }
 }
 

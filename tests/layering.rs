@@ -57,6 +57,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("config::document", &[], &["tokio", "wasmtime", "http", "std::fs"]),
     ("config::plan", &["config"], &["tokio", "wasmtime", "hyper", "quinn", "std::fs", "std::net"]),
     ("config::source", &[], &["wasmtime", "adit_document"]),
+    ("config::files", &[], &["tokio", "wasmtime", "std::fs"]),
     ("config", &["config", "settings"], &["wasmtime", "hyper", "quinn", "tracing"]),
     ("settings", &["config", "tunnel::state::Protocol"], &["wasmtime", "hyper", "quinn"]),
     ("route", &["config::plan"], &["wasmtime", "hyper", "tokio", "tracing"]),
@@ -64,25 +65,41 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("origin", &["origin", "config::plan"], &["wasmtime", "quinn", "capnp"]),
     (
         "generation",
-        &["config::plan", "route", "plugin", "origin"],
+        &["config::plan", "report", "route", "plugin", "origin", "tenure"],
         &["tokio", "quinn", "hyper", "adit_document"],
     ),
+    ("tenure", &[], &["tokio", "quinn", "hyper", "http", "tracing", "wasmtime"]),
+    ("history", &["history"], &["tokio", "quinn", "hyper", "http", "wasmtime"]),
     (
         "reload",
-        &["config", "settings", "generation", "plugin::Engine", "proxy::Current"],
+        &[
+            "config",
+            "settings",
+            "generation",
+            "history",
+            "plugin::Engine",
+            "proxy::Current",
+            "tenure::Tenures",
+        ],
+        &["http", "hyper", "capnp", "quinn"],
+    ),
+    ("watch", &["reload", "history::Source"], &["http", "hyper", "capnp", "quinn", "wasmtime"]),
+    (
+        "start",
+        &["config", "settings", "generation", "history", "plugin::Engine", "reload"],
         &["http", "hyper", "capnp", "quinn"],
     ),
     ("report", &["config::plan"], &["tokio", "quinn"]),
     ("proxy::respond", &["plugin", "origin"], &["tokio", "quinn", "hyper", "wasmtime"]),
     (
         "proxy",
-        &["proxy", "generation", "plugin", "origin", "route"],
+        &["proxy", "generation", "plugin", "origin", "route", "tenure"],
         &["quinn", "hyper", "capnp", "wasmtime", "std::fs"],
     ),
     ("tunnel::state", &[], &["tokio", "quinn", "tracing", "adit_protocol", "std::time::Instant", "fastrand"]),
     ("tunnel::quic", &["tunnel::control", "proxy", "origin"], &["capnp", "capnp_rpc", "fastrand"]),
     ("tunnel::http2", &["tunnel::control", "proxy", "origin"], &["capnp", "capnp_rpc", "fastrand", "quinn"]),
-    ("tunnel::control", &[], &["http", "hyper", "quinn"]),
+    ("tunnel::control", &["proxy"], &["http", "hyper", "quinn"]),
     (
         "tunnel::discovery::addresses",
         &[],
@@ -90,13 +107,35 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("tunnel::discovery", &["tunnel::discovery", "settings"], &["adit_protocol", "quinn", "h2", "http"]),
     ("tunnel", &["tunnel", "proxy"], &["capnp_rpc", "hyper", "wasmtime"]),
-    ("control", &["proxy", "tunnel", "reload"], &["wasmtime", "quinn", "capnp"]),
+    ("control::guard", &[], &["tokio", "hyper"]),
+    (
+        "control",
+        &[
+            "control",
+            "proxy",
+            "tunnel",
+            "reload",
+            "history::Source",
+            "config::source",
+            "generation",
+            "tenure",
+        ],
+        &["wasmtime", "quinn", "capnp"],
+    ),
 ];
 
 /// Where failures become statuses, besides the admin APIs.
 const STATUSES: &[(&str, &[&str])] = &[
-    ("host/src", &["host/src/proxy/respond.rs", "host/src/control.rs"]),
-    ("edge/src", &["edge/src/pages.rs", "edge/src/admin.rs"]),
+    (
+        "host/src",
+        &[
+            "host/src/proxy/respond.rs",
+            "host/src/control.rs",
+            "host/src/control/config.rs",
+            "host/src/control/explain.rs",
+        ],
+    ),
+    ("edge/src", &["edge/src/pages.rs", "edge/src/admin.rs", "edge/src/admin/config.rs"]),
 ];
 
 #[test]

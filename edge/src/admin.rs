@@ -1,5 +1,7 @@
-//! The admin listener: whether the edge is alive and ready, and who is connected. It reads; it
-//! changes nothing and holds no state. Knows the registry; does not know shards or requests.
+//! The admin listener: whether the edge is alive and ready, who is connected, and the configurations
+//! that replicas are given. It holds no state. Knows the registry; does not know shards or requests.
+
+mod config;
 
 use std::convert::Infallible;
 use std::net;
@@ -24,10 +26,12 @@ use tracing::{debug, warn};
 
 use crate::registry::{Live, Registry};
 use crate::settings;
+use crate::tunnel::control::Control;
 
 #[derive(Clone)]
 pub(crate) struct Admin {
     registry: Arc<Registry>,
+    control: Control,
     servers: Arc<[Arc<settings::Server>]>,
     /// Cancelled when the edge begins to drain.
     draining: CancellationToken,
@@ -36,10 +40,11 @@ pub(crate) struct Admin {
 impl Admin {
     pub(crate) fn new(
         registry: Arc<Registry>,
+        control: Control,
         servers: Vec<Arc<settings::Server>>,
         draining: CancellationToken,
     ) -> Self {
-        Self { registry, servers: servers.into(), draining }
+        Self { registry, control, servers: servers.into(), draining }
     }
 
     /// Answers until `stop`.
@@ -77,8 +82,13 @@ impl Admin {
 
     async fn converse(self, stream: TcpStream) {
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
-            let response = self.answer(&request);
-            async move { Ok::<_, Infallible>(response) }
+            let admin = self.clone();
+            async move {
+                if config::tunnel_of(request.uri().path()).is_some() {
+                    return Ok::<_, Infallible>(config::answer(&admin, request).await);
+                }
+                Ok(admin.answer(&request))
+            }
         });
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(MOST_HEADERS).keep_alive(false);
@@ -102,7 +112,10 @@ impl Admin {
                 json(status, &ready)
             }
             "/status" => json(StatusCode::OK, &self.status()),
-            _ => text(StatusCode::NOT_FOUND, "there are /healthcheck, /ready and /status\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /healthcheck, /ready, /status and /tunnels/TUNNEL/config\n",
+            ),
         }
     }
 

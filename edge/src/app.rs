@@ -82,6 +82,8 @@ impl Edge {
         let ca = ca.made.map(|ca| ca.path().to_owned());
 
         let registry = Arc::new(Registry::new(tunnels));
+        registry.fleet.open(&data_dir).context("the configurations of tunnels")?;
+        let (control, inbox) = control::channel();
         let names = names.into_iter().filter_map(|(name, id)| Some((name, registry.tunnel(&id)?.clone())));
         let names = Arc::new(HostNames::new(names));
         let rays = Arc::new(Rays::new(servers.first().map_or("", |server| server.name.as_str())));
@@ -127,11 +129,11 @@ impl Edge {
             Some(listen) => {
                 let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
                 addresses.admin = Some(socket.local_addr()?);
-                let admin = Admin::new(registry.clone(), bound_servers, stop.visitors.clone());
+                let admin =
+                    Admin::new(registry.clone(), control.clone(), bound_servers, stop.visitors.clone());
                 Some((admin, socket))
             }
         };
-        let (control, inbox) = control::channel();
         let strangers = Arc::default();
         let shared = Arc::new(Shared { registry, names, rays, control, strangers, quic, http2, stop });
         Ok(Self { shards, shared, inbox, admin, addresses })

@@ -14,6 +14,7 @@ mod activity;
 mod admin;
 mod app;
 mod certificates;
+mod fleet;
 mod forward;
 mod headers;
 mod pages;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
+use crate::fleet::Fleet;
 use crate::settings;
 use crate::tunnel::link::Link;
 
@@ -26,6 +27,8 @@ pub(crate) struct Registry {
     tunnels: HashMap<Uuid, Arc<Tunnel>>,
     /// Compared with when a tunnel is unknown, so that the answer takes the same path.
     decoy: Credentials,
+    /// What the replicas of each tunnel are given.
+    pub(crate) fleet: Arc<Fleet>,
 }
 
 /// One tunnel: who may serve it, and who does.
@@ -89,7 +92,7 @@ impl Registry {
                 (credentials.tunnel_id, Arc::new(Tunnel::new(name, credentials)))
             })
             .collect();
-        Self { tunnels, decoy: decoy() }
+        Self { tunnels, decoy: decoy(), fleet: Arc::default() }
     }
 
     pub(crate) fn tunnel(&self, id: &Uuid) -> Option<&Arc<Tunnel>> {
@@ -114,6 +117,10 @@ impl Tunnel {
     fn new(name: String, credentials: Credentials) -> Self {
         let connections = ArcSwap::default();
         Self { name, credentials, connections, writing: Mutex::new(()), turn: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn id(&self) -> Uuid {
+        self.credentials.tunnel_id
     }
 
     /// All registered connections, those about to leave included.

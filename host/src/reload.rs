@@ -470,3 +470,6 @@ fn hex(digest: &Sha256) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,6 +70,8 @@ pub struct HostDocument {
     pub protocol: &'static str,
     pub grace: &'static str,
     pub edge_ca: String,
+    /// Keys before the first table.
+    pub keys: String,
     pub plugins: String,
     pub rules: String,
 }
@@ -82,6 +84,7 @@ impl HostDocument {
             protocol: "auto",
             grace: "20s",
             edge_ca: "edge-data/ca.pem".into(),
+            keys: String::new(),
             plugins: String::new(),
             rules: String::new(),
         }
@@ -94,6 +97,12 @@ impl HostDocument {
 
     pub fn over(mut self, protocol: &'static str) -> Self {
         self.protocol = protocol;
+        self
+    }
+
+    /// Keys that belong to no table, as TOML.
+    pub fn keys(mut self, keys: &str) -> Self {
+        self.keys = format!("{keys}\n");
         self
     }
 
@@ -116,9 +125,9 @@ impl HostDocument {
 
     pub fn to_toml(&self, edges: &[SocketAddr]) -> String {
         let edges: Vec<String> = edges.iter().map(SocketAddr::to_string).collect();
-        let Self { connections, protocol, grace, edge_ca, plugins, rules } = self;
+        let Self { connections, protocol, grace, edge_ca, keys, plugins, rules } = self;
         format!(
-            "[tunnel]\ncredentials-file = \"demo.json\"\nedges = {edges:?}\nedge-ca = {edge_ca:?}\n\
+            "{keys}[tunnel]\ncredentials-file = \"demo.json\"\nedges = {edges:?}\nedge-ca = {edge_ca:?}\n\
              connections = {connections}\nprotocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {ANY_PORT:?}\n{plugins}{rules}"
         )
     }

@@ -9,6 +9,7 @@ mod child;
 mod demo;
 mod plugins;
 mod progress;
+mod swaps;
 mod tree;
 mod wasm;
 
@@ -50,6 +51,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         }
         "demo" => demo::start(&tree, arguments)?,
         "test" => checks::run(&tree)?,
+        "swaps" => swaps::run(&tree)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("no such command\n\n{HELP}"),
     }
@@ -64,6 +66,7 @@ Usage: cargo xtask <command>
 
   demo [options]  set everything up, build, and start the demonstration; options go to `adit demo`
   test            set everything up and run every check; what CI runs
+  swaps           the long tests of changes under load, optimised: 1,000 swaps, 200 kills
   plugins         build the plugins into target/plugins
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny
   help            this text

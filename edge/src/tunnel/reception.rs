@@ -11,10 +11,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use super::control::{self, Control};
 use super::link::Link;
+use super::push;
 use super::registrar::{Registrar, Stage};
 use crate::registry::{Live, Registry, Tunnel};
 use crate::settings;
@@ -84,6 +86,13 @@ impl Reception {
             }
             Stage::Registered(tunnel, live) => {
                 let _registered = Registered { tunnel: tunnel.clone(), live: live.clone() };
+                let (fleet, newcomer, rpc) =
+                    (self.registry.fleet.clone(), live.clone(), self.control.clone());
+                let id = tunnel.id();
+                // Ends with this connection.
+                let _push = AbortOnDropHandle::new(tokio::spawn(async move {
+                    push::to_newcomer(&fleet, &id, &newcomer, &rpc).await;
+                }));
                 tokio::select! {
                     biased;
                     reason = &mut closed => return log_loss(&tunnel, &live, &reason),

@@ -2,7 +2,7 @@
 //! files, networks or what runs a plugin.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,7 +143,7 @@ fn unconfigured() -> Rule {
         name: "not configured yet".to_owned(),
         hostname: HostPattern::Any,
         path: None,
-        service: Service::Status(StatusCode::SERVICE_UNAVAILABLE),
+        service: Service::parse(UNCONFIGURED, Path::new("")).expect("it is a service"),
         plugins: Vec::new(),
         origin: OriginPlan::default(),
     }
@@ -171,6 +171,7 @@ impl fmt::Display for HostPattern {
     }
 }
 
+const UNCONFIGURED: &str = "http_status:503";
 const SECOND: Duration = Duration::from_secs(1);
 const RETIRE_AFTER: Duration = Duration::from_secs(60 * 60);
 const LONGEST_RETIREMENT: Duration = Duration::from_secs(7 * 24 * 60 * 60);

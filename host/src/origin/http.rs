@@ -80,6 +80,10 @@ impl HttpOrigin {
         })
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.target.name
+    }
+
     pub(super) async fn send(
         &self,
         pool: &Pool,

@@ -11,6 +11,7 @@ mod http;
 mod pool;
 mod tls;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 
 use ::http::{Response, StatusCode, request};
@@ -64,6 +65,15 @@ impl Origin {
                 Self::Http(Box::new(http::HttpOrigin::new(service, plan)?))
             }
         })
+    }
+
+    /// As it stands in a document.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Http(origin) => origin.name().into(),
+            Self::Status(status) => format!("http_status:{}", status.as_u16()).into(),
+            Self::HelloWorld => "hello_world".into(),
+        }
     }
 
     /// The head of a request as this origin is sent it.

@@ -47,7 +47,7 @@ pub async fn explain(
         "plugins": rule.chain.names().collect::<Vec<_>>(),
         "outcome": outcome,
         "reply": reply,
-        "origin": format!("{:?}", rule.origin),
+        "origin": rule.origin.name(),
         "request": {
             "method": head.method.as_str(),
             "target": head.uri.to_string(),

@@ -15,6 +15,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("edge", &["adit-protocol", "adit-document"]),
     ("cli", &["adit-protocol", "adit-host", "adit-edge"]),
     ("tests", &["adit-protocol", "adit-host", "adit-edge"]),
+    ("bench", &[]),
     ("xtask", &[]),
 ];
 

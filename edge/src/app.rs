@@ -5,20 +5,24 @@ use std::net::{self, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::admin::Admin;
 use crate::certificates::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
 use crate::ray::Rays;
-use crate::registry::Registry;
-use crate::settings::{Https, Server, Settings};
-use crate::shard::{self, Milestone, Shard, Shared, Stop};
+use crate::registry::{Live, Registry};
+use crate::settings::{Drain, Https, Server, Settings};
+use crate::shard::{self, Milestone, Shard, Shared};
 use crate::sockets;
+use crate::stop::Stop;
 use crate::tunnel::control::{self, Inbox};
 use crate::tunnel::quic;
 use crate::visitor::HostNames;
@@ -30,6 +34,7 @@ pub struct Edge {
     inbox: Inbox,
     admin: Option<(Admin, net::TcpListener)>,
     addresses: Addresses,
+    drain: Drain,
 }
 
 /// Where one server of the edge listens.
@@ -53,7 +58,7 @@ impl Edge {
     /// Binds every socket and makes the certificates that the settings do not name. From here on
     /// visitors and connectors can reach the sockets; they wait until the edge runs.
     pub fn build(settings: Settings) -> anyhow::Result<Self> {
-        let Settings { data_dir, http, https, connectors, servers, tunnels, admin } = settings;
+        let Settings { data_dir, http, https, connectors, servers, tunnels, admin, drain } = settings;
         let count = shard::count();
         let names = tunnels.iter().flat_map(|tunnel| {
             let id = tunnel.credentials.tunnel_id;
@@ -66,6 +71,7 @@ impl Edge {
             Some(identity) => identity,
             None => ca.issue(CONNECTOR_NAMES.map(str::to_owned).into())?,
         };
+        let seed = connectors.seed().clone();
         let tls = certificates::connector_tls(&connectors)?;
         let http2 = Arc::new(certificates::without_alpn(tls.clone()));
         let quic = quic::server_config(tls)?;
@@ -88,8 +94,14 @@ impl Edge {
         let names = Arc::new(HostNames::new(names));
         let rays = Arc::new(Rays::new(servers.first().map_or("", |server| server.name.as_str())));
 
-        let mut shards: Vec<Shard> =
-            (0..count).map(|index| Shard { index, http: None, https: None, servers: Vec::new() }).collect();
+        let shard = |index| Shard {
+            index,
+            http: None,
+            https: None,
+            servers: Vec::new(),
+            visitors: TaskTracker::new(),
+        };
+        let mut shards: Vec<Shard> = (0..count).map(shard).collect();
         let mut addresses = Addresses { http: None, https: None, servers: Vec::new(), admin: None, ca };
         if let Some(listen) = http {
             for (shard, socket) in
@@ -130,13 +142,13 @@ impl Edge {
                 let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
                 addresses.admin = Some(socket.local_addr()?);
                 let admin =
-                    Admin::new(registry.clone(), control.clone(), bound_servers, stop.visitors.clone());
+                    Admin::new(registry.clone(), control.clone(), bound_servers, stop.draining.clone());
                 Some((admin, socket))
             }
         };
         let strangers = Arc::default();
-        let shared = Arc::new(Shared { registry, names, rays, control, strangers, quic, http2, stop });
-        Ok(Self { shards, shared, inbox, admin, addresses })
+        let shared = Arc::new(Shared { registry, names, rays, control, strangers, quic, seed, http2, stop });
+        Ok(Self { shards, shared, inbox, admin, addresses, drain })
     }
 
     /// Address of the cleartext listener for visitors, with the port that was really bound.
@@ -167,13 +179,13 @@ impl Edge {
     /// Serves until `stop`, then drains. An error means that a part of the edge failed. Needs no
     /// particular runtime around it; dropped midway, the threads stop by themselves.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { shards, shared, inbox, admin, addresses } = self;
+        let Self { shards, shared, inbox, admin, addresses, drain } = self;
         let order = shared.stop.clone();
+        let _stop_threads = AllAtOnce(order.clone());
         let (back_office, last) = (CancellationToken::new(), CancellationToken::new());
-        let tokens = [&order.visitors, &order.connections, &back_office, &last];
-        let _stop_threads = tokens.map(|token| token.clone().drop_guard());
+        let _stop_offices = [&back_office, &last].map(|token| token.clone().drop_guard());
 
-        let (threads, mut ended) = Threads::new();
+        let (threads, ended) = Threads::new();
         let mut parts = 1;
         threads.start("control", {
             let stop = back_office.clone();
@@ -187,8 +199,10 @@ impl Edge {
             threads.start("admin", move |runtime| runtime.block_on(admin.serve(socket, stop)))?;
             parts += 1;
         }
-        let (milestones, mut reached) = mpsc::channel(2 * shards.len());
-        let shard_count = shards.len();
+        let (milestones, reached) = mpsc::channel(3 * shards.len());
+        let mut progress = Progress { reached, ended, passed: Vec::new(), shards: shards.len() };
+        let visitors: Vec<TaskTracker> = shards.iter().map(|shard| shard.visitors.clone()).collect();
+        let registry = shared.registry.clone();
         for shard in shards {
             let name = format!("shard-{}", shard.index);
             let (shared, milestones) = (shared.clone(), milestones.clone());
@@ -198,31 +212,71 @@ impl Edge {
         drop(milestones);
 
         // Whatever ends before its time ends the edge, and says its name.
-        wait_for(&mut reached, Milestone::Started, shard_count, &mut ended).await?;
+        progress.pass(Milestone::Started).await?;
         addresses.log();
         tokio::select! {
             () = stop.cancelled() => {}
-            early = ended.recv() => return Err(too_early(early)),
+            early = progress.ended.recv() => return Err(too_early(early)),
         }
 
         info!("draining");
-        // 1. Not ready any more (the admin listener looks at the same token), no new visitors; finish
-        //    the requests under way, up to the grace period.
-        order.visitors.cancel();
-        wait_for(&mut reached, Milestone::VisitorsGone, shard_count, &mut ended).await?;
-        // 2. Only when no shard has a visitor left: any visitor may use any connection.
-        order.connections.cancel();
-        for _ in 0..shard_count {
-            finish(ended.recv().await)?;
+        let grace = Instant::now() + drain.grace_period;
+        let no_visitors = || visitors.iter().all(TaskTracker::is_empty);
+        // 1. Not ready any more, and no new connections of hosts. Visitors hear it with their answers and may
+        //    still come for a while, because whoever sends them here takes time to notice. Nobody is waited
+        //    for where nobody is.
+        order.draining.come();
+        let nobody = until(|| no_visitors() && !registry.any(|_| true));
+        let _ = timeout(drain.linger.min(drain.grace_period), nobody).await;
+        // 2. No more visitors: who waits is let in, who is idle is let go, requests under way go on. Before
+        //    they are closed in on, whoever has come last gets to ask.
+        order.visitors.come();
+        progress.pass(Milestone::Closed).await?;
+        let _ = timeout(LAST_VISITORS, until(no_visitors)).await;
+        // 3. Only now do hosts hear of it, because one that has moved takes nothing new here.
+        order.hosts.come();
+        let moving = Instant::now() + drain.hosts;
+        tokio::select! {
+            gone = progress.pass(Milestone::VisitorsGone) => gone?,
+            () = sleep_until(grace) => {
+                order.cut.come();
+                progress.pass(Milestone::VisitorsGone).await?;
+            }
         }
-        // 3. Control streams end with their connections; the admin listener tells about all of it.
+        // 4. No shard has a visitor left, who might use any connection: those of hosts that have moved are
+        //    gone or about to go, the others are closed.
+        let moved = until(|| !registry.any(Live::is_awaited));
+        if timeout_at(moving, moved).await.is_err() {
+            info!("closing connections whose hosts have not moved");
+        }
+        order.connections.come();
+        for _ in 0..progress.shards {
+            finish(progress.ended.recv().await)?;
+        }
+        // 5. Control streams end with their connections; the admin listener tells about all of it.
         back_office.cancel();
         last.cancel();
-        for _ in shard_count..parts {
-            finish(ended.recv().await)?;
+        for _ in progress.shards..parts {
+            finish(progress.ended.recv().await)?;
         }
         info!("stopped");
         Ok(())
+    }
+}
+
+/// Lets everything stop when it is dropped, however that comes.
+struct AllAtOnce(Stop);
+
+impl Drop for AllAtOnce {
+    fn drop(&mut self) {
+        self.0.all();
+    }
+}
+
+/// Waits for something that happens rarely enough to be looked for.
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        sleep(LOOK).await;
     }
 }
 
@@ -314,24 +368,29 @@ impl Drop for Ending {
     }
 }
 
-async fn wait_for(
-    reached: &mut mpsc::Receiver<Milestone>,
-    wanted: Milestone,
-    count: usize,
-    ended: &mut mpsc::Receiver<Ended>,
-) -> anyhow::Result<()> {
-    let mut missing = count;
-    while missing > 0 {
-        tokio::select! {
-            milestone = reached.recv() => match milestone {
-                Some(milestone) if milestone == wanted => missing -= 1,
-                Some(_) => {}
-                None => return Err(too_early(ended.recv().await)),
-            },
-            early = ended.recv() => return Err(too_early(early)),
+/// How far the shards are.
+struct Progress {
+    reached: mpsc::Receiver<Milestone>,
+    ended: mpsc::Receiver<Ended>,
+    /// A milestone for each shard that has passed it: some are ahead of others.
+    passed: Vec<Milestone>,
+    shards: usize,
+}
+
+impl Progress {
+    /// Waits until every shard has passed `wanted`. Whatever ends before its time is an error.
+    async fn pass(&mut self, wanted: Milestone) -> anyhow::Result<()> {
+        while self.passed.iter().filter(|passed| **passed == wanted).count() < self.shards {
+            tokio::select! {
+                milestone = self.reached.recv() => match milestone {
+                    Some(milestone) => self.passed.push(milestone),
+                    None => return Err(too_early(self.ended.recv().await)),
+                },
+                early = self.ended.recv() => return Err(too_early(early)),
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn too_early(ended: Option<Ended>) -> anyhow::Error {
@@ -349,5 +408,8 @@ fn finish(ended: Option<Ended>) -> anyhow::Result<()> {
     }
 }
 
+/// How long those may take to ask who were let in last.
+const LAST_VISITORS: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
 /// Shards, control and admin.
 const MOST_THREADS: usize = 16;

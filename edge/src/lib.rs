@@ -17,12 +17,17 @@ mod certificates;
 mod fleet;
 mod forward;
 mod headers;
+mod hold;
+mod liveness;
 mod pages;
 mod ray;
 mod registry;
+mod retry;
 mod settings;
 mod shard;
 mod sockets;
+mod stickiness;
+mod stop;
 mod tunnel;
 mod visitor;
 

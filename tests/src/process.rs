@@ -53,7 +53,11 @@ impl Mark {
 impl Process {
     /// The product's own binary with JSON logs.
     pub fn adit(name: &str, arguments: &[&str], folder: &Path) -> Self {
-        let mut command = Command::new(adit());
+        Self::adit_by(Command::new(adit()), name, arguments, folder)
+    }
+
+    /// The same by a command that becomes it, given its arguments.
+    pub fn adit_by(mut command: Command, name: &str, arguments: &[&str], folder: &Path) -> Self {
         command.args(["--log-format", "json", "--stop-with-stdin"]).args(arguments).current_dir(folder);
         Self::start(name, command)
     }

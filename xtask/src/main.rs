@@ -3,6 +3,7 @@
 //! Read [`checks`] for what is checked and in which order, [`wasm`] for how a machine comes by a
 //! compiler for plugins, [`child`] and [`progress`] for how commands are run and shown.
 
+mod bench;
 mod cargo_deny;
 mod checks;
 mod child;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, arguments: &[String]) -> Result<()> {
-    if command != "demo" && !arguments.is_empty() {
+    if !["demo", "bench"].contains(&command) && !arguments.is_empty() {
         bail!("takes no arguments, got {}", arguments.join(" "));
     }
     let tree = Tree::find()?;
@@ -52,6 +53,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         "demo" => demo::start(&tree, arguments)?,
         "test" => checks::run(&tree)?,
         "swaps" => swaps::run(&tree)?,
+        "bench" => bench::run(&tree, arguments)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("no such command\n\n{HELP}"),
     }
@@ -68,6 +70,7 @@ Usage: cargo xtask <command>
   test            set everything up and run every check; what CI runs
   swaps           the long tests of changes under load, optimised: 1,000 swaps, 200 kills
   plugins         build the plugins into target/plugins
+  bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny
   help            this text
 

@@ -22,6 +22,7 @@ use capnp_rpc::{RpcSystem, twoparty};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
+use tokio::time::timeout;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -66,7 +67,7 @@ pub(crate) fn channel() -> (Control, Inbox) {
 
 impl Control {
     /// Serves one control stream; done when the host ends it or the connection closes. Dropped midway
-    /// the stream is still served until the connection closes.
+    /// it ends the stream.
     pub(crate) async fn serve(&self, stream: Stream, registrar: Arc<Registrar>) {
         let (ended, end) = oneshot::channel();
         let stream = ControlStream { stream, registrar, ended };
@@ -133,19 +134,29 @@ async fn push(stream: Stream, configuration: &Configuration) -> PushResult {
     let answer = ConfigurationAnswer::read(response.get()?.get_result()?)?;
     drop((response, replica));
     // Ends with an Abort message and the end of the stream.
-    let _ = tokio::time::timeout(GOODBYE, disconnect).await;
+    let _ = timeout(GOODBYE, disconnect).await;
     drop(driver);
     Ok(answer)
 }
 
 async fn serve(stream: ControlStream) {
-    let ControlStream { stream: Stream { read, write }, registrar, ended: _ended } = stream;
+    let ControlStream { stream: Stream { read, write }, registrar, mut ended } = stream;
     let read = Metered { stream: read.compat(), read: 0, registrar: registrar.clone() };
     let mut limits = ReaderOptions::new();
     limits.traversal_limit_in_words(Some(LONGEST_MESSAGE_WORDS)).nesting_limit(DEEPEST_MESSAGE);
     let network = twoparty::VatNetwork::new(read, write.compat_write(), Side::Server, limits);
     let client: Client = capnp_rpc::new_client(Desk { registrar, calls: Cell::new(0) });
-    if let Err(error) = RpcSystem::new(Box::new(network), Some(client.client)).await {
+    let mut system = RpcSystem::new(Box::new(network), Some(client.client));
+    let disconnector = system.get_disconnector();
+    let result = tokio::select! {
+        result = &mut system => result,
+        () = ended.closed() => {
+            // Without this the streams would live as long as the references between both sides.
+            let goodbye = async { tokio::join!(disconnector, system).1 };
+            timeout(LAST_WORD, goodbye).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = result {
         debug!(%error, "control stream ended");
     }
 }
@@ -241,3 +252,4 @@ const MOST_BYTES: u64 = 64 * 1024 * 1024;
 const MOST_CALLS: u32 = 4096;
 /// How long the end of an RPC stream may take.
 const GOODBYE: Duration = Duration::from_secs(1);
+const LAST_WORD: Duration = Duration::from_millis(200);

@@ -107,10 +107,8 @@ fn read_answer(answer: &Bytes) -> anyhow::Result<ConfigurationAnswer> {
     }
     let Said { last_applied_version, err } =
         serde_json::from_slice(answer).context("the verdict cannot be read")?;
-    let error = err.map(|error| match error {
-        Value::String(error) => error,
-        _ => "refused; the replica's own log says why".to_owned(),
-    });
+    let unsaid = "refused; the replica's own log says why";
+    let error = err.map(|error| error.as_str().unwrap_or(unsaid).to_owned());
     Ok(ConfigurationAnswer { latest_applied_version: last_applied_version, error })
 }
 

@@ -34,13 +34,13 @@ const WRAPPED: &str = "cf-cloudflared-response-headers";
 const META: &str = "cf-cloudflared-response-meta";
 const UPGRADE: &str = "cf-cloudflared-proxy-connection-upgrade";
 
-struct Connector {
+pub(crate) struct Connector {
     control: registration_server::Client,
     requests: mpsc::UnboundedReceiver<(Request<RecvStream>, SendResponse<Bytes>)>,
     /// Says GOAWAY.
     goodbye: CancellationToken,
-    /// Done when the edge has closed the connection.
-    closed: JoinHandle<()>,
+    /// Done when the edge has closed the connection: in order, or not.
+    pub(crate) closed: JoinHandle<bool>,
 }
 
 async fn dial(ca: &Path, server: SocketAddr, name: &'static str) -> TlsStream<TcpStream> {
@@ -58,7 +58,11 @@ async fn dial(ca: &Path, server: SocketAddr, name: &'static str) -> TlsStream<Tc
 impl Connector {
     /// Connects and waits for the control stream. Needs a [`LocalSet`] around it.
     async fn connect(edge: &Fixture, server: usize, streams: u32) -> Self {
-        let io = dial(&edge.ca, edge.servers[server], "h2.cftunnel.com").await;
+        Self::connect_at(edge, edge.servers[server], streams).await
+    }
+
+    async fn connect_at(edge: &Fixture, server: SocketAddr, streams: u32) -> Self {
+        let io = dial(&edge.ca, server, "h2.cftunnel.com").await;
         let mut connection =
             Builder::new().max_concurrent_streams(streams).handshake::<_, Bytes>(io).await.unwrap();
         let (arrived, mut requests) = mpsc::unbounded_channel();
@@ -76,7 +80,8 @@ impl Connector {
                 tokio::select! {
                     request = connection.accept() => match request {
                         Some(Ok(request)) => drop(arrived.send(request)),
-                        Some(Err(_)) | None => return,
+                        Some(Err(_)) => return false,
+                        None => return true,
                     },
                     () = goodbye => {
                         said = None;
@@ -99,9 +104,21 @@ impl Connector {
         Self { control, requests, goodbye, closed }
     }
 
-    async fn registered(edge: &Fixture, streams: u32) -> Self {
-        let connector = Self::connect(edge, 0, streams).await;
-        let answer = connector.register(&registration(&edge.credentials, Uuid::new_v4(), 0)).await;
+    pub(crate) async fn registered(edge: &Fixture, streams: u32) -> Self {
+        Self::registered_as(edge, edge.servers[0], streams, &[]).await
+    }
+
+    /// At an address that leads to a server of the edge, with more features than the reference.
+    pub(crate) async fn registered_as(
+        edge: &Fixture,
+        server: SocketAddr,
+        streams: u32,
+        features: &[&str],
+    ) -> Self {
+        let connector = Self::connect_at(edge, server, streams).await;
+        let mut registration = registration(&edge.credentials, Uuid::new_v4(), 0);
+        registration.options.client.features.extend(features.iter().map(|word| (*word).to_owned()));
+        let answer = connector.register(&registration).await;
         assert!(matches!(answer, RegistrationAnswer::Registered(_)));
         connector
     }
@@ -113,7 +130,7 @@ impl Connector {
         RegistrationAnswer::read(answer.get().unwrap().get_result().unwrap()).unwrap()
     }
 
-    async fn accept(&mut self) -> (Request<RecvStream>, SendResponse<Bytes>) {
+    pub(crate) async fn accept(&mut self) -> (Request<RecvStream>, SendResponse<Bytes>) {
         self.requests.recv().await.expect("the edge asks")
     }
 }
@@ -139,7 +156,7 @@ fn bytes_of(mut body: RecvStream, mut stream: SendStream<Bytes>) -> DuplexStream
     ours
 }
 
-fn answer(respond: &mut SendResponse<Bytes>, status: u16, wrapped: &str, body: &'static str) {
+pub(crate) fn answer(respond: &mut SendResponse<Bytes>, status: u16, wrapped: &str, body: &'static str) {
     let head = Response::builder()
         .status(status)
         .header("date", "not the origin's")

@@ -22,8 +22,9 @@ impl Link {
         let (response, stream) = self.send(request, false)?;
         let channel = std::sync::Arc::new(channel);
         let mut sending = Sending::new(stream, false, channel);
-        sending.write(json).await?;
-        sending.finish();
+        sending.load(json);
+        sending.flush().await?;
+        sending.finish(None);
         let (head, mut body) = response.await?.into_parts();
         if head.status != StatusCode::OK {
             bail!("the host answered {} instead of a verdict", head.status);

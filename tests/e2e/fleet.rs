@@ -183,7 +183,7 @@ async fn the_reference_connector_takes_what_is_pushed() {
         let site = Site::new();
         let edge = site.edge(&EdgeDocument::new(&["west"], 1)).await;
         assert_eq!(put(&edge, &rules(203)).await.status, 200);
-        let _host = reference::host(program, &site, &edge, &document).await;
+        let _host = reference::host(program, &site, &edge.servers, &document).await;
         // Given to it when it registered.
         let mut page = fleet(&edge).await;
         while page["applied"] != 1 {

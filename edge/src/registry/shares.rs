@@ -65,12 +65,13 @@ impl Shares {
 
     /// Takes note of who is there, and forgets who left long ago.
     pub(super) fn see(&mut self, now: Instant, is_there: impl Fn(&Uuid) -> bool) {
-        for (connector, kept) in &mut self.0 {
-            kept.absent = if is_there(connector) { None } else { kept.absent.or(Some(now)) };
-        }
+        // First, because whoever comes back after a long time is somebody new.
         self.0.retain(|_, kept| {
             kept.absent.is_none_or(|since| now.saturating_duration_since(since) < REMEMBERED)
         });
+        for (connector, kept) in &mut self.0 {
+            kept.absent = if is_there(connector) { None } else { kept.absent.or(Some(now)) };
+        }
         while self.0.len() > MOST_REMEMBERED {
             let absent = self.0.iter().filter_map(|(connector, kept)| Some((kept.absent?, *connector)));
             let Some((_, longest)) = absent.min() else { return };
@@ -105,7 +106,8 @@ mod tests {
         shares.see(later + REMEMBERED, |_| true);
         assert_eq!(shares.of(&one), LIGHT);
         shares.see(later + REMEMBERED, |_| false);
-        shares.see(later + 2 * REMEMBERED, |_| false);
+        // Nobody looks until it comes again.
+        shares.see(later + 2 * REMEMBERED, |_| true);
         assert_eq!(shares.of(&one), Share::default());
     }
 

@@ -28,6 +28,8 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     (
         "h2",
         &[
+            "host/src/origin/http2.rs",
+            "host/src/origin/replay.rs",
             "host/src/tunnel/http2.rs",
             "host/src/tunnel/http2/",
             "edge/src/tunnel/http2.rs",
@@ -91,6 +93,8 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["http", "hyper", "capnp", "quinn"],
     ),
     ("report", &["config::plan"], &["tokio", "quinn"]),
+    ("health::readiness", &["proxy::probe", "tunnel::status"], &["tokio", "http", "tracing"]),
+    ("health", &["health", "proxy::probe", "tunnel"], &["http", "hyper", "wasmtime", "quinn", "capnp"]),
     ("proxy::respond", &["plugin", "origin"], &["tokio", "quinn", "hyper", "wasmtime"]),
     (
         "proxy",
@@ -113,6 +117,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         "control",
         &[
             "control",
+            "health",
             "proxy",
             "tunnel",
             "reload",

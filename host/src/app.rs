@@ -19,8 +19,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
 use crate::control::Admin;
+use crate::health::{Health, Heart, Heartbeats};
 use crate::origin::Pool;
 use crate::plugin::{Engine, EngineSettings};
+use crate::proxy::probe::{Inspector, Prober};
 use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Streams};
 use crate::reload::{self, Reload, Writer};
 use crate::start::{self, Start};
@@ -43,6 +45,11 @@ pub struct Host {
     reload: Reload,
     writer: Writer,
     watched: bool,
+    prober: Prober,
+    inspector: Inspector,
+    heartbeats: Heartbeats,
+    hearts: Vec<Heart>,
+    ready_connections: usize,
 }
 
 impl Host {
@@ -62,8 +69,14 @@ impl Host {
             .with_context(|| format!("binding the admin listener to {}", settings.admin))?;
         let watched = settings.watch;
         let (reload, writer) = Reload::new(path, settings.clone(), engine, current.clone(), history, files);
+        let (prober, inspector) = Prober::new(current.clone());
+        let (heartbeats, hearts) = Heartbeats::new(settings.shards);
         let shared = Shared {
-            identity: Identity::new(settings.credentials, settings.grace_period),
+            identity: Identity::new(
+                settings.credentials,
+                settings.grace_period,
+                !settings.edges.source.is_public(),
+            ),
             addresses: Addresses::start(settings.edges, settings.connections),
             dialer,
             protocol: settings.protocol,
@@ -81,12 +94,28 @@ impl Host {
             reload,
             writer,
             watched,
+            prober,
+            inspector,
+            heartbeats,
+            hearts,
+            ready_connections: settings.ready_connections,
         })
     }
 
     /// Asks for a reload.
     pub fn reload(&self) -> Reload {
         self.reload.clone()
+    }
+
+    /// Asks how this host is. `stop` is what [`run`](Self::run) is given too.
+    pub fn health(&self, stop: CancellationToken) -> Health {
+        Health {
+            shared: self.shared.clone(),
+            prober: self.prober.clone(),
+            heartbeats: self.heartbeats.clone(),
+            wanted: self.ready_connections,
+            stop,
+        }
     }
 
     /// Where the admin API listens.
@@ -102,12 +131,9 @@ impl Host {
         info!(kind = "admin", %address, "listening");
         info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, shards = self.shards, "host starts");
         let watching = self.reload.clone();
-        let admin = Admin {
-            shared: self.shared.clone(),
-            current: self.current.clone(),
-            reload: self.reload,
-            stop: stop.clone(),
-        };
+        let admin =
+            Admin { health: self.health(stop.clone()), current: self.current.clone(), reload: self.reload };
+        let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
         let _watch = self.watched.then(|| AbortOnDropHandle::new(tokio::spawn(watch::watch(watching))));
         let _writer = AbortOnDropHandle::new(tokio::spawn(self.writer.run()));
         let (pushes, mut pushed) = Pushes::new();
@@ -126,12 +152,14 @@ impl Host {
 
         let tag = HeaderValue::from_str(&identity.connector.to_string()).context("the connector id")?;
         let (report, mut ended) = mpsc::channel(self.shards);
-        for index in 0..self.shards {
+        for (index, heart) in self.hearts.into_iter().enumerate() {
             let shard = Shard {
                 index,
+                heart,
                 slots: (index..self.slots).step_by(self.shards).collect(),
                 current: self.current.clone(),
                 pushes: pushes.clone(),
+                prober: self.prober.clone(),
                 shared: self.shared.clone(),
                 tag: tag.clone(),
                 stop: stop.clone(),
@@ -169,9 +197,11 @@ impl Host {
 /// One thread with its runtime, slots and origin pool.
 struct Shard {
     index: usize,
+    heart: Heart,
     slots: Vec<usize>,
     current: Arc<Current>,
     pushes: Pushes,
+    prober: Prober,
     shared: Arc<Shared>,
     tag: HeaderValue,
     stop: CancellationToken,
@@ -189,11 +219,13 @@ impl Shard {
             let sweeper = streams.clone();
             let _retirement =
                 AbortOnDropHandle::new(tokio::task::spawn_local(async move { sweeper.sweep().await }));
+            let _heart = AbortOnDropHandle::new(tokio::task::spawn_local(self.heart.beat()));
             let proxy = Rc::new(Proxy {
                 current: self.current,
                 pool,
                 streams,
                 pushes: self.pushes,
+                prober: self.prober,
                 shard: self.index,
                 tag: self.tag,
             });

@@ -41,6 +41,8 @@ pub struct Settings {
     pub config_source: ConfigSource,
     /// A document that changes, or a file that it names, is read again by itself.
     pub watch: bool,
+    /// Connections that must serve for this host to be ready, 1 to `connections`.
+    pub ready_connections: usize,
     /// What is allowed but hardly meant, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -70,6 +72,8 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Option<Set
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shards = reading.count(tunnel.shards.as_ref(), cores.min(connections), 1..=connections);
+    let ready_connections =
+        reading.count(document.ready.connections.as_ref(), READY_CONNECTIONS, 1..=connections);
     let grace_period =
         reading.duration(tunnel.grace_period.as_ref(), GRACE_PERIOD, LEAST_GRACE..=LONGEST_GRACE);
     let protocol = match tunnel.protocol.as_ref().map(Spanned::get_ref) {
@@ -95,8 +99,14 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Option<Set
         state_dir,
         config_source,
         watch,
+        ready_connections,
         warnings,
     })
+}
+
+/// Where the admin API of a host with this document listens; says nothing of other mistakes in it.
+pub(crate) fn draw_admin(document: &Document, reading: &mut Reading<'_>) -> SocketAddr {
+    admin(&document.admin, reading, &mut Vec::new())
 }
 
 fn admin(section: &Admin, reading: &mut Reading<'_>, warnings: &mut Vec<String>) -> SocketAddr {
@@ -162,4 +172,6 @@ const MOST_CONNECTIONS: usize = 4;
 const GRACE_PERIOD: Duration = Duration::from_secs(30);
 const LEAST_GRACE: Duration = Duration::ZERO;
 const LONGEST_GRACE: Duration = Duration::from_secs(180);
-const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 20241);
+const READY_CONNECTIONS: usize = 1;
+/// Where the admin API listens if nothing is written.
+pub const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 20241);

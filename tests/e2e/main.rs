@@ -22,6 +22,7 @@ mod identity;
 mod pages;
 mod path;
 mod plugins;
+mod readiness;
 mod ready;
 mod reload;
 mod revisions;

@@ -81,6 +81,7 @@ pub struct HostDocument {
     pub connections: usize,
     /// Threads that serve; `None`: as many as the product thinks fit.
     pub shards: Option<usize>,
+    pub ready_connections: usize,
     pub protocol: &'static str,
     pub grace: &'static str,
     pub edge_ca: String,
@@ -97,6 +98,7 @@ impl HostDocument {
         Self {
             connections: 1,
             shards: None,
+            ready_connections: 1,
             protocol: "auto",
             grace: "20s",
             edge_ca: "edge-data/ca.pem".into(),
@@ -109,6 +111,12 @@ impl HostDocument {
 
     pub fn connections(mut self, count: usize) -> Self {
         self.connections = count;
+        self
+    }
+
+    /// How many of them must serve for the host to be ready.
+    pub fn ready_connections(mut self, count: usize) -> Self {
+        self.ready_connections = count;
         self
     }
 
@@ -142,11 +150,23 @@ impl HostDocument {
 
     pub fn to_toml(&self, edges: &[SocketAddr]) -> String {
         let edges: Vec<String> = edges.iter().map(SocketAddr::to_string).collect();
-        let Self { connections, shards, protocol, grace, edge_ca, keys, admin, plugins, rules } = self;
+        let Self {
+            connections,
+            ready_connections,
+            shards,
+            protocol,
+            grace,
+            edge_ca,
+            keys,
+            admin,
+            plugins,
+            rules,
+        } = self;
         let shards = shards.map(|count| format!("shards = {count}\n")).unwrap_or_default();
         format!(
             "{keys}[tunnel]\ncredentials-file = \"demo.json\"\nedges = {edges:?}\nedge-ca = {edge_ca:?}\n\
-             connections = {connections}\n{shards}protocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {admin:?}\n{plugins}{rules}"
+             connections = {connections}\n{shards}protocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {admin:?}\n\
+             [ready]\nconnections = {ready_connections}\n{plugins}{rules}"
         )
     }
 }

@@ -18,6 +18,7 @@ pub struct Document {
     pub retire_after: Option<Spanned<Quantity>>,
     pub tunnel: Option<Spanned<Tunnel>>,
     pub admin: Admin,
+    pub ready: Ready,
     pub plugin: Vec<Spanned<Plugin>>,
     pub ingress: Vec<Spanned<Rule>>,
 }
@@ -66,6 +67,13 @@ pub struct Admin {
     pub listen: Option<Spanned<String>>,
 }
 
+/// `[ready]`: what it takes to be ready.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Ready {
+    pub connections: Option<Spanned<i64>>,
+}
+
 /// `[[plugin]]`: a component, how it is configured and what it may use.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -112,6 +120,7 @@ pub struct Origin {
     pub ca_file: Option<Spanned<PathBuf>>,
     pub server_name: Option<Spanned<String>>,
     pub host_header: Option<Spanned<String>>,
+    pub http2: Option<Spanned<bool>>,
 }
 
 /// A number with its unit, as text: a duration or a size.

@@ -17,6 +17,7 @@ pub(crate) mod value;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use adit_document::Mistakes;
@@ -54,6 +55,19 @@ pub enum ConfigError {
 pub fn load(path: &Path) -> Result<(Settings, Plan), ConfigError> {
     let source = source::read(path)?;
     Ok(parse(&source.file, &source.text, &source.folder)?)
+}
+
+/// Where the admin API of a host listens that runs with the document at `path`. Needs neither its
+/// credentials nor its plugins.
+///
+/// # Errors
+/// Mistakes of the kind that any document can have, and those of `[admin]`.
+pub fn admin_address(path: &Path) -> Result<SocketAddr, ConfigError> {
+    let source = source::read(path)?;
+    let (document, mistakes) = adit_document::read::<Document>(&source.file, &source.text)?;
+    let mut reading = Reading { folder: &source.folder, mistakes, files: Files::default() };
+    let address = crate::settings::draw_admin(&document, &mut reading);
+    Ok(reading.mistakes.into_result(address)?)
 }
 
 /// The same for a text at hand; `file` is the name that mistakes carry.

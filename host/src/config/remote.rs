@@ -25,7 +25,7 @@ pub fn overlay(plan: &mut Plan, policy: ConfigSource, json: &[u8], folder: &Path
         Ok(pushed) => pushed,
         Err(error) => return Err(vec![format!("the pushed configuration: {error}")]),
     };
-    let mut drawing = Drawing { folder, reasons: Vec::new(), warnings: Vec::new() };
+    let mut drawing = Drawing { folder, reasons: Vec::new() };
     let rules = drawing.rules(&pushed, plan);
     if !drawing.reasons.is_empty() {
         return Err(drawing.reasons);
@@ -38,7 +38,6 @@ pub fn overlay(plan: &mut Plan, policy: ConfigSource, json: &[u8], folder: &Path
             plan.rules.extend(rules);
         }
     }
-    plan.warnings.append(&mut drawing.warnings);
     Ok(())
 }
 
@@ -90,7 +89,6 @@ struct Access {
 struct Drawing<'a> {
     folder: &'a Path,
     reasons: Vec<String>,
-    warnings: Vec<String>,
 }
 
 impl Drawing<'_> {
@@ -158,9 +156,6 @@ impl Drawing<'_> {
         if one.access.as_ref().or(all.access.as_ref()).is_some_and(|access| access.required) {
             self.reasons.push(format!("{at}.access: this host cannot check Access tokens"));
         }
-        if one.http2_origin.or(all.http2_origin).unwrap_or_default() {
-            self.warnings.push(format!("{at}.http2Origin: this host speaks HTTP/1.1 with its origins"));
-        }
         let defaults = OriginPlan::default();
         let text = |one: &Option<String>, all: &Option<String>| {
             one.clone().or_else(|| all.clone()).filter(|text| !text.is_empty())
@@ -194,6 +189,7 @@ impl Drawing<'_> {
             ca_file: text(&one.ca_pool, &all.ca_pool).map(|path| self.folder.join(path)),
             server_name,
             host_header,
+            http2: one.http2_origin.or(all.http2_origin).unwrap_or_default(),
         };
         (self.reasons.len() == before).then_some(plan)
     }

@@ -48,7 +48,7 @@ pub(super) async fn answer(admin: &Admin, request: Request<Incoming>) -> Respons
         Ok(request) => request,
         Err(error) => return text(StatusCode::BAD_REQUEST, &format!("{error}\n")),
     };
-    let Ok(tag) = HeaderValue::from_str(&admin.shared.identity.connector.to_string()) else {
+    let Ok(tag) = HeaderValue::from_str(&admin.health.shared.identity.connector.to_string()) else {
         return text(StatusCode::BAD_REQUEST, "this host has no id\n");
     };
     let generation = admin.current.load_full();

@@ -154,7 +154,7 @@ fn plugins(page: &mut Page, generation: &Generation) {
 }
 
 fn connections(page: &mut Page, admin: &Admin) {
-    let status = &admin.shared.status;
+    let status = &admin.health.shared.status;
     page.single(
         "cloudflared_tunnel_ha_connections",
         "gauge",

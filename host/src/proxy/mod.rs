@@ -4,6 +4,7 @@
 
 mod explain;
 mod note;
+pub mod probe;
 mod push;
 mod request;
 mod respond;
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use adit_protocol::own;
 use arc_swap::ArcSwap;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
@@ -27,6 +29,7 @@ use crate::generation::Generation;
 use crate::origin::Pool;
 use crate::plugin::{Facts, RequestOutcome, ResponseOutcome};
 use note::{Note, Plugins};
+use probe::{Probe, Prober};
 
 /// Carries the connector's identity to origins.
 const TAG_ID: HeaderName = HeaderName::from_static("cf-warp-tag-id");
@@ -34,6 +37,9 @@ const TAG_ID: HeaderName = HeaderName::from_static("cf-warp-tag-id");
 const CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
 /// Where the edge puts how the visitor reached it.
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Says to an origin that trailers reach the visitor.
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// Headers that belong to one connection and never travel further (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -54,12 +60,19 @@ pub struct Proxy {
     pub pool: Pool,
     pub streams: Streams,
     pub pushes: Pushes,
+    pub prober: Prober,
     pub shard: usize,
     /// The connector id as origins see it.
     pub tag: HeaderValue,
 }
 
 impl Proxy {
+    /// Looks whether the origins of the running generation can be reached; serialised, it is what an edge
+    /// that sent a probe is told.
+    pub async fn probe(&self) -> Arc<Probe> {
+        self.prober.probe().await
+    }
+
     /// Answers one request. May be dropped midway: the exchange with the origin is then cancelled.
     pub async fn handle(self: Rc<Self>, request: Request) -> Answer {
         let generation = self.current.load_full();
@@ -76,7 +89,7 @@ impl Proxy {
         request: Request,
         note: &mut Note,
     ) -> Answer {
-        let Request { kind, mut head, body } = request;
+        let Request { kind, mut head, body, takes_trailers } = request;
         let (client_ip, scheme) = facts(&head);
         let facts = Facts { id: &asked.id, client_ip: &client_ip, scheme };
 
@@ -101,6 +114,9 @@ impl Proxy {
             Some(reply) => asked.reply(reply),
             None => {
                 head.headers.insert(TAG_ID, self.tag.clone());
+                if takes_trailers && kind == Kind::Http {
+                    head.headers.insert(header::TE, TRAILERS);
+                }
                 let sent = match kind {
                     Kind::Http => rule.origin.send(&self.pool, head, body).await,
                     Kind::WebSocket => rule.origin.upgrade(head, body).await,
@@ -114,6 +130,9 @@ impl Proxy {
         let (mut head, body) = response.into_parts();
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             remove_hop_by_hop(&mut head.headers);
+        }
+        for name in [own::TRAILERS, own::NOTICE, own::NOT_HERE] {
+            head.headers.remove(name);
         }
         match rule.chain.on_response(passage, self.shard, &facts, &mut head).await {
             ResponseOutcome::Continue => Answer::Response(Response::from_parts(head, body)),

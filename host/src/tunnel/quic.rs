@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use adit_protocol::own;
 use adit_protocol::stream::{self, Connect, Opening};
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,7 @@ use http_body_util::{BodyDataStream, BodyExt};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{EndpointConfig, RecvStream, SendStream, VarInt};
 use tokio::io::AsyncWrite;
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use tokio_util::io::StreamReader;
 use tokio_util::task::TaskTracker;
@@ -26,15 +28,20 @@ use tracing::{debug, trace};
 
 pub use quinn::Endpoint;
 
+use super::connection::Ended;
 use super::control;
+use super::handler::Handler;
+use super::suspicion::Vital;
 use crate::origin::{Body, BoxError, empty};
-use crate::proxy::{Answer, Kind, Proxy, Request};
+use crate::proxy::{Answer, Kind};
 
 /// The name in every edge server's certificate.
 const SERVER_NAME: &str = "quic.cftunnel.com";
 const ALPN: &[u8] = b"argotunnel";
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// What the way to an edge is taken for before it is known: a third of QUIC's own guess, because a dial
+/// whose first packet is lost must not cost a second.
+const FIRST_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// How long the head of a request may take to arrive once its stream is open.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// Requests at once on one connection. Every permitted stream costs memory at once, so not more.
@@ -51,11 +58,12 @@ const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 const CHUNK: usize = 64 * 1024;
 
 const NO_ERROR: VarInt = VarInt::from_u32(0);
+const REFUSED: VarInt = VarInt::from_u32(own::REFUSED);
 
 /// How this host speaks QUIC: one per process.
 #[derive(Clone)]
 pub struct Dialer {
-    config: quinn::ClientConfig,
+    tls: Arc<QuicClientConfig>,
     /// Where connections come from; `None` leaves it to the system.
     source: Option<IpAddr>,
 }
@@ -65,25 +73,12 @@ impl Dialer {
     pub fn new(mut tls: rustls::ClientConfig, source: Option<IpAddr>) -> anyhow::Result<Self> {
         tls.alpn_protocols = vec![ALPN.to_vec()];
         let tls = QuicClientConfig::try_from(tls).context("TLS for QUIC")?;
-        let mut config = quinn::ClientConfig::new(Arc::new(tls));
-        let mut transport = quinn::TransportConfig::default();
-        transport
-            .max_idle_timeout(Some(IDLE_LIMIT.try_into().context("idle limit")?))
-            .keep_alive_interval(Some(KEEP_ALIVE))
-            .max_concurrent_bidi_streams(MOST_REQUESTS.into())
-            .max_concurrent_uni_streams(NO_ERROR)
-            .stream_receive_window(STREAM_WINDOW.into())
-            .receive_window(CONNECTION_WINDOW.into())
-            .send_window(SEND_WINDOW);
-        config.transport_config(Arc::new(transport));
-        Ok(Self { config, source })
+        Ok(Self { tls: Arc::new(tls), source })
     }
 
     /// A UDP endpoint for one slot; each has its own so that connections spread over the edge's shards.
-    pub fn endpoint(&self, edge: SocketAddr) -> io::Result<Endpoint> {
-        let any: IpAddr =
-            if edge.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let local = self.source.unwrap_or(any);
+    /// Its connections ask for a sign of life when nothing came for `keep_alive`.
+    pub fn endpoint(&self, edge: SocketAddr, keep_alive: Duration) -> io::Result<Endpoint> {
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(edge),
             socket2::Type::DGRAM,
@@ -92,25 +87,58 @@ impl Dialer {
         // Larger buffers only spare retransmissions: a system that grants less still works.
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-        socket.bind(&SocketAddr::new(local, 0).into())?;
+        socket.bind(&self.local(edge).into())?;
         let mut endpoint =
             Endpoint::new(EndpointConfig::default(), None, socket.into(), Arc::new(quinn::TokioRuntime))?;
-        endpoint.set_default_client_config(self.config.clone());
+        let mut config = quinn::ClientConfig::new(self.tls.clone());
+        config.transport_config(Arc::new(transport(keep_alive)));
+        endpoint.set_default_client_config(config);
         Ok(endpoint)
     }
+
+    /// Done when the machine of this edge says that nobody listens on the port. A socket of QUIC is not told:
+    /// it belongs to no one address. What is sent here is too short to mean anything.
+    pub async fn refusal(&self, edge: SocketAddr) {
+        let refused = async {
+            let socket = UdpSocket::bind(self.local(edge)).await?;
+            socket.connect(edge).await?;
+            socket.send(&[0]).await?;
+            socket.recv(&mut [0; 1]).await
+        };
+        if !refused.await.is_err_and(|error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Any port of the address that connections to this edge come from.
+    fn local(&self, edge: SocketAddr) -> SocketAddr {
+        let any: IpAddr =
+            if edge.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        SocketAddr::new(self.source.unwrap_or(any), 0)
+    }
+}
+
+fn transport(keep_alive: Duration) -> quinn::TransportConfig {
+    let mut transport = quinn::TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(IDLE_LIMIT.try_into().expect("the limit fits into 62 bits of milliseconds")))
+        .keep_alive_interval(Some(keep_alive))
+        .initial_rtt(FIRST_ROUND_TRIP)
+        .max_concurrent_bidi_streams(MOST_REQUESTS.into())
+        .max_concurrent_uni_streams(NO_ERROR)
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(SEND_WINDOW);
+    transport
 }
 
 /// An open connection to an edge server.
 pub struct Connection(quinn::Connection);
 
 impl Connection {
-    pub async fn dial(endpoint: &Endpoint, edge: SocketAddr, limit: Duration) -> anyhow::Result<Self> {
-        let connecting = endpoint.connect(edge, SERVER_NAME)?;
-        let connection = timeout(limit, connecting)
-            .await
-            .context("no answer to the QUIC handshake")?
-            .context("QUIC handshake")?;
-        Ok(Self(connection))
+    /// Waits as long as QUIC does; may be dropped midway.
+    pub async fn dial(endpoint: &Endpoint, edge: SocketAddr) -> anyhow::Result<Self> {
+        Ok(Self(endpoint.connect(edge, SERVER_NAME)?.await.context("QUIC handshake")?))
     }
 
     /// The first stream that this side opens (wire.md, 3.1).
@@ -119,17 +147,34 @@ impl Connection {
         Ok(control::Stream { read: Box::pin(recv), write: Box::pin(send) })
     }
 
-    /// Hands every stream that the edge opens to the proxy, until the connection ends. Requests run
-    /// in `requests`, which outlives this call so that they can finish.
-    pub async fn serve(&self, proxy: &Rc<Proxy>, requests: &TaskTracker) -> quinn::ConnectionError {
+    /// Hands every stream that the edge opens to the handler, until the connection ends. Requests run in
+    /// `requests`, which outlives this call so that they can finish.
+    pub async fn serve(&self, handler: &Rc<Handler>, requests: &TaskTracker) -> Ended {
         loop {
             match self.0.accept_bi().await {
+                Ok((send, recv)) if handler.is_refusing() => refuse(send, recv),
                 Ok((send, recv)) => {
-                    requests.spawn_local(exchange(AnswerStream::new(send), recv, proxy.clone()));
+                    requests.spawn_local(exchange(AnswerStream::new(send), recv, handler.clone()));
                 }
-                Err(error) => return error,
+                Err(error) => {
+                    let is_reset = matches!(error, quinn::ConnectionError::Reset);
+                    return Ended { reason: error.to_string(), is_reset };
+                }
             }
         }
+    }
+
+    pub fn vital(&self) -> Vital {
+        let stats = self.0.stats();
+        let sent = &stats.frame_tx;
+        // What the edge must acknowledge; it may be silent about acknowledgements.
+        let asked = sent.ping
+            + sent.stream
+            + sent.max_data
+            + sent.max_stream_data
+            + sent.reset_stream
+            + sent.stop_sending;
+        Vital { asked, heard: stats.udp_rx.datagrams, round_trip: stats.path.rtt }
     }
 
     /// Closes at once; streams that are still open are cut.
@@ -138,16 +183,23 @@ impl Connection {
     }
 }
 
+/// Turns a stream away unread: nothing of it was processed, so the edge may send it elsewhere.
+fn refuse(mut send: SendStream, mut recv: RecvStream) {
+    // An error says that the edge has given it up itself.
+    let _ = recv.stop(REFUSED);
+    let _ = send.reset(REFUSED);
+}
+
 /// One stream: read the head, handle the request, write the answer. Stops as soon as the edge does.
-async fn exchange(mut answer: AnswerStream, recv: RecvStream, proxy: Rc<Proxy>) {
+async fn exchange(mut answer: AnswerStream, recv: RecvStream, handler: Rc<Handler>) {
     let stopped = answer.stopped();
     let work = async move {
         match timeout(HEAD_LIMIT, read_head(recv)).await {
-            Ok(Ok((Opening::Data(connect), body))) => answer_to(&mut answer, connect, body, proxy).await,
+            Ok(Ok((Opening::Data(connect), body))) => answer_to(&mut answer, connect, body, &handler).await,
             Ok(Ok((Opening::Rpc, body))) => {
                 let read = StreamReader::new(BodyDataStream::new(body).map_err(io::Error::other));
                 let stream = control::Stream { read: Box::pin(read), write: Box::pin(answer) };
-                control::serve_configuration(stream, proxy.pushes.clone()).await
+                control::serve_configuration(stream, handler.proxy.pushes.clone()).await
             }
             Ok(Err(error)) => Err(error),
             Err(_) => anyhow::bail!("the head of a request did not arrive in time"),
@@ -166,7 +218,7 @@ async fn answer_to(
     answer: &mut AnswerStream,
     connect: Connect,
     body: StreamBody,
-    proxy: Rc<Proxy>,
+    handler: &Handler,
 ) -> anyhow::Result<()> {
     let (kind, head) = match connect {
         Connect::Http(head) => (Kind::Http, head),
@@ -179,9 +231,12 @@ async fn answer_to(
     let (head, ()) = head.into_parts();
     let body: Body =
         if kind == Kind::WebSocket || has_body(&head.headers) { Box::pin(body) } else { empty() };
-    match proxy.handle(Request { kind, head, body }).await {
+    match handler.handle(kind, head, body).await {
         Answer::Response(response) => answer.send(response).await,
-        Answer::Unreachable { reason } => answer.refuse(reason).await,
+        Answer::Unreachable { reason, not_here: true } => {
+            answer.refuse(format!("{}{reason}", own::NOT_HERE_REASON)).await
+        }
+        Answer::Unreachable { reason, not_here: false } => answer.refuse(reason).await,
     }
 }
 

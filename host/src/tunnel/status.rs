@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -26,6 +27,16 @@ pub struct SlotStatus {
     pub protocol: Option<&'static str>,
     /// Why the last connection or attempt ended.
     pub last_error: Option<String>,
+    /// The last probe that the edge sent over the connection that serves.
+    #[serde(skip)]
+    pub probed: Option<Probed>,
+}
+
+/// A probe of the edge, and what it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probed {
+    pub at: Instant,
+    pub ready: bool,
 }
 
 impl Status {

@@ -22,8 +22,9 @@ use tracing::{debug, trace};
 use super::Arrived;
 use super::head::{self, Purpose};
 use crate::origin::{Body, BoxError, empty};
-use crate::proxy::{self, Answer, Kind, Proxy, PushVerdict};
+use crate::proxy::{Answer, Kind, Proxy, PushVerdict};
 use crate::tunnel::control;
+use crate::tunnel::handler::Handler;
 
 /// Room that one write asks for at a time, so that no stream takes all of the connection's.
 const LARGEST_PIECE: usize = 64 * 1024;
@@ -33,9 +34,9 @@ const LARGEST_PUSH: usize = MAX_CONFIGURATION + 4096;
 const PUSH_LIMIT: Duration = Duration::from_secs(30);
 
 /// One stream: handle the request, write the answer. Stops as soon as the edge cancels.
-pub(super) async fn exchange((request, respond): Arrived, proxy: Rc<Proxy>) {
+pub(super) async fn exchange((request, respond): Arrived, handler: Rc<Handler>) {
     let mut answer = AnswerStream { way: Way::Head(respond), complete: false };
-    if let Err(error) = answer_to(&mut answer, request, proxy).await {
+    if let Err(error) = answer_to(&mut answer, request, &handler).await {
         match error {
             Broken::Cancelled => trace!("the edge cancelled a request"),
             Broken::Origin(error) => debug!(%error, "the origin broke off"),
@@ -60,14 +61,14 @@ impl From<h2::Error> for Broken {
 async fn answer_to(
     answer: &mut AnswerStream,
     request: http::Request<RecvStream>,
-    proxy: Rc<Proxy>,
+    handler: &Handler,
 ) -> Result<(), Broken> {
     let (mut head, body) = request.into_parts();
     let kind = match head::read(&mut head) {
         Purpose::Request(kind) => kind,
         Purpose::Tcp => return answer.refuse(),
         Purpose::UpdateConfiguration => {
-            let verdict = configure(body, &proxy).await;
+            let verdict = configure(body, &handler.proxy).await;
             answer.head(Response::new(()), false)?;
             return answer.write(verdict, true).await;
         }
@@ -75,7 +76,7 @@ async fn answer_to(
     let has_body = !body.is_end_stream() && (kind == Kind::WebSocket || !says_empty(&head.headers));
     let body: Body = if has_body { Box::pin(RequestBody(body)) } else { empty() };
     let handled = tokio::select! {
-        handled = proxy.handle(proxy::Request { kind, head, body }) => handled,
+        handled = handler.handle(kind, head, body) => handled,
         () = answer.cancelled() => return Err(Broken::Cancelled),
     };
     match handled {

@@ -101,16 +101,32 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["proxy", "generation", "plugin", "origin", "route", "tenure"],
         &["quinn", "hyper", "capnp", "wasmtime", "std::fs"],
     ),
-    ("tunnel::state", &[], &["tokio", "quinn", "tracing", "adit_protocol", "std::time::Instant", "fastrand"]),
-    ("tunnel::quic", &["tunnel::control", "proxy", "origin"], &["capnp", "capnp_rpc", "fastrand"]),
-    ("tunnel::http2", &["tunnel::control", "proxy", "origin"], &["capnp", "capnp_rpc", "fastrand", "quinn"]),
+    // They are told what time it is.
+    ("tunnel::state", &["tunnel::status"], &["tokio", "quinn", "tracing", "adit_protocol", "fastrand"]),
+    ("tunnel::suspicion", &[], &["tokio", "quinn", "tracing", "fastrand"]),
+    (
+        "tunnel::quic",
+        &["tunnel::control", "tunnel::handler", "tunnel::suspicion", "proxy", "origin"],
+        &["capnp", "capnp_rpc", "fastrand"],
+    ),
+    (
+        "tunnel::http2",
+        &["tunnel::control", "tunnel::handler", "tunnel::suspicion", "proxy", "origin"],
+        &["capnp", "capnp_rpc", "fastrand", "quinn"],
+    ),
+    ("tunnel::handler", &["tunnel::notice", "proxy", "origin"], &["quinn", "h2", "tokio"]),
+    ("tunnel::notice", &["tunnel::slot", "tunnel::status", "proxy", "origin"], &["quinn", "h2"]),
     ("tunnel::control", &["proxy"], &["http", "hyper", "quinn"]),
     (
         "tunnel::discovery::addresses",
-        &[],
+        &["tunnel::state"],
         &["tokio", "tracing", "hickory_resolver", "fastrand", "std::time::SystemTime"],
     ),
-    ("tunnel::discovery", &["tunnel::discovery", "settings"], &["adit_protocol", "quinn", "h2", "http"]),
+    (
+        "tunnel::discovery",
+        &["tunnel::discovery", "tunnel::state", "settings"],
+        &["adit_protocol", "quinn", "h2", "http"],
+    ),
     ("tunnel", &["tunnel", "proxy"], &["capnp_rpc", "hyper", "wasmtime"]),
     ("control::guard", &[], &["tokio", "hyper"]),
     (
@@ -130,7 +146,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
-/// Where failures become statuses, besides the admin APIs.
+/// Where failures become statuses, besides the admin APIs and what the edge itself asks a host.
 const STATUSES: &[(&str, &[&str])] = &[
     (
         "host/src",
@@ -139,6 +155,7 @@ const STATUSES: &[(&str, &[&str])] = &[
             "host/src/control.rs",
             "host/src/control/config.rs",
             "host/src/control/explain.rs",
+            "host/src/tunnel/notice.rs",
         ],
     ),
     ("edge/src", &["edge/src/pages.rs", "edge/src/admin.rs", "edge/src/admin/config.rs"]),

@@ -1,5 +1,5 @@
 //! The one binary. Parses the command line, sets up logging, and turns outcomes into exit codes:
-//! 0 done, 1 failed while running, 2 bad usage or configuration.
+//! 0 done, 1 failed while running, 2 bad usage or configuration, 130 ended at once by a second signal.
 
 mod admin;
 mod credentials;
@@ -7,7 +7,9 @@ mod demo;
 mod edge;
 mod host;
 mod password;
+mod ready;
 mod signals;
+mod systemd;
 mod telemetry;
 
 use std::io::Write;
@@ -73,7 +75,11 @@ enum Tunnel {
         /// `state-dir`
         #[arg(long, value_name = "FOLDER", env = "ADIT_STATE_DIR")]
         state_dir: Option<PathBuf>,
+        #[command(flatten)]
+        flags: host::Flags,
     },
+    /// Ask a running host whether visitors would be served: exit code 0 if so, 1 if not, 2 if it does not answer
+    Ready(ready::Arguments),
 }
 
 #[derive(Subcommand)]
@@ -158,9 +164,10 @@ fn main() -> ExitCode {
     let with_stdin = arguments.stop_with_stdin;
     let outcome = match arguments.command {
         Command::Demo(arguments) => demo::run(arguments),
-        Command::Tunnel(Tunnel::Run { config, state_dir }) => {
-            host::run(&config, state_dir.as_deref(), with_stdin)
+        Command::Tunnel(Tunnel::Run { config, state_dir, flags }) => {
+            host::run(&config, state_dir.as_deref(), flags, with_stdin)
         }
+        Command::Tunnel(Tunnel::Ready(arguments)) => ready::ask(arguments),
         Command::Edge(Edge::Run { config }) => edge::run(&config, with_stdin),
         Command::Edge(Edge::Credentials { output }) => credentials::create(&output),
         Command::Reload { admin } => admin::reload(&admin),

@@ -4,11 +4,9 @@ use std::io;
 use std::net::{self, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +21,7 @@ use crate::settings::{Drain, Https, Server, Settings};
 use crate::shard::{self, Milestone, Shard, Shared};
 use crate::sockets;
 use crate::stop::Stop;
+use crate::threads::{Progress, Threads};
 use crate::tunnel::control::{self, Inbox};
 use crate::tunnel::quic;
 use crate::visitor::HostNames;
@@ -200,7 +199,8 @@ impl Edge {
             parts += 1;
         }
         let (milestones, reached) = mpsc::channel(3 * shards.len());
-        let mut progress = Progress { reached, ended, passed: Vec::new(), shards: shards.len() };
+        let shard_count = shards.len();
+        let mut progress = Progress::new(reached, ended, shard_count);
         let visitors: Vec<TaskTracker> = shards.iter().map(|shard| shard.visitors.clone()).collect();
         let registry = shared.registry.clone();
         for shard in shards {
@@ -216,7 +216,7 @@ impl Edge {
         addresses.log();
         tokio::select! {
             () = stop.cancelled() => {}
-            early = progress.ended.recv() => return Err(too_early(early)),
+            early = progress.fail() => return Err(early),
         }
 
         info!("draining");
@@ -250,15 +250,11 @@ impl Edge {
             info!("closing connections whose hosts have not moved");
         }
         order.connections.come();
-        for _ in 0..progress.shards {
-            finish(progress.ended.recv().await)?;
-        }
+        progress.finish(shard_count).await?;
         // 5. Control streams end with their connections; the admin listener tells about all of it.
         back_office.cancel();
         last.cancel();
-        for _ in progress.shards..parts {
-            finish(progress.ended.recv().await)?;
-        }
+        progress.finish(parts - shard_count).await?;
         info!("stopped");
         Ok(())
     }
@@ -315,101 +311,6 @@ fn bound<T>(address: SocketAddr, result: io::Result<T>) -> anyhow::Result<T> {
     result.with_context(|| format!("listening on {address}"))
 }
 
-/// Threads with a runtime each; every one says when it has ended.
-struct Threads {
-    ended: mpsc::Sender<Ended>,
-}
-
-struct Ended {
-    name: String,
-    result: anyhow::Result<()>,
-}
-
-impl Threads {
-    fn new() -> (Self, mpsc::Receiver<Ended>) {
-        let (ended, inbox) = mpsc::channel(MOST_THREADS);
-        (Self { ended }, inbox)
-    }
-
-    fn start(
-        &self,
-        name: &str,
-        work: impl FnOnce(&Runtime) -> anyhow::Result<()> + Send + 'static,
-    ) -> anyhow::Result<()> {
-        let runtime =
-            Builder::new_current_thread().enable_all().build().with_context(|| format!("starting {name}"))?;
-        let ending = Ending { name: name.to_owned(), result: None, ended: self.ended.clone() };
-        thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                let mut ending = ending;
-                ending.result = Some(work(&runtime));
-                // Before the word is given: what is still running on it must be over then.
-                drop(runtime);
-            })
-            .with_context(|| format!("starting {name}"))?;
-        Ok(())
-    }
-}
-
-/// Gives word of a thread's end, a panic included.
-struct Ending {
-    name: String,
-    result: Option<anyhow::Result<()>>,
-    ended: mpsc::Sender<Ended>,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let result = self.result.take().unwrap_or_else(|| Err(anyhow::anyhow!("panicked")));
-        let name = std::mem::take(&mut self.name);
-        // There is room for every thread, and whoever does not listen does not want to know.
-        let _ = self.ended.try_send(Ended { name, result });
-    }
-}
-
-/// How far the shards are.
-struct Progress {
-    reached: mpsc::Receiver<Milestone>,
-    ended: mpsc::Receiver<Ended>,
-    /// A milestone for each shard that has passed it: some are ahead of others.
-    passed: Vec<Milestone>,
-    shards: usize,
-}
-
-impl Progress {
-    /// Waits until every shard has passed `wanted`. Whatever ends before its time is an error.
-    async fn pass(&mut self, wanted: Milestone) -> anyhow::Result<()> {
-        while self.passed.iter().filter(|passed| **passed == wanted).count() < self.shards {
-            tokio::select! {
-                milestone = self.reached.recv() => match milestone {
-                    Some(milestone) => self.passed.push(milestone),
-                    None => return Err(too_early(self.ended.recv().await)),
-                },
-                early = self.ended.recv() => return Err(too_early(early)),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn too_early(ended: Option<Ended>) -> anyhow::Error {
-    match ended {
-        Some(Ended { name, result: Err(error) }) => error.context(format!("{name} failed")),
-        Some(Ended { name, result: Ok(()) }) => anyhow::anyhow!("{name} ended by itself"),
-        None => anyhow::anyhow!("a part of the edge ended by itself"),
-    }
-}
-
-fn finish(ended: Option<Ended>) -> anyhow::Result<()> {
-    match ended {
-        Some(Ended { name, result }) => result.with_context(|| format!("{name} failed")),
-        None => Ok(()),
-    }
-}
-
 /// How long those may take to ask who were let in last.
 const LAST_VISITORS: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(10);
-/// Shards, control and admin.
-const MOST_THREADS: usize = 16;

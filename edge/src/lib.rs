@@ -28,6 +28,7 @@ mod shard;
 mod sockets;
 mod stickiness;
 mod stop;
+mod threads;
 mod tunnel;
 mod visitor;
 

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -25,6 +26,7 @@ use crate::plugin::{Engine, EngineSettings};
 use crate::proxy::probe::{Inspector, Prober};
 use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Streams};
 use crate::reload::{self, Reload, Writer};
+use crate::settings::Flags;
 use crate::start::{self, Start};
 use crate::tunnel::Identity;
 use crate::tunnel::connection::Dialer;
@@ -50,15 +52,17 @@ pub struct Host {
     heartbeats: Heartbeats,
     hearts: Vec<Heart>,
     ready_connections: usize,
+    /// How long nothing may serve; `None` for ever.
+    patience: Option<Duration>,
 }
 
 impl Host {
     /// Builds the first generation, from the document at `path` or what was kept of an earlier one, and
     /// binds the admin listener. `state_dir` goes before what the document says.
-    pub async fn start(path: PathBuf, state_dir: Option<&Path>) -> anyhow::Result<Self> {
+    pub async fn start(path: PathBuf, state_dir: Option<&Path>, flags: Flags) -> anyhow::Result<Self> {
         let engine = Engine::new(EngineSettings::default()).context("the plugin engine")?;
         let Start { settings, generation, history, mut files } =
-            start::start(&path, state_dir, &engine).await?;
+            start::start(&path, state_dir, &flags, &engine).await?;
         files.push(path.clone());
         let reported = generation.report.clone();
         let current = Arc::new(ArcSwap::from_pointee(generation));
@@ -99,12 +103,18 @@ impl Host {
             heartbeats,
             hearts,
             ready_connections: settings.ready_connections,
+            patience: settings.exit_after_unconnected,
         })
     }
 
     /// Asks for a reload.
     pub fn reload(&self) -> Reload {
         self.reload.clone()
+    }
+
+    /// Calls `observer` with `true` when a reload begins and with `false` when it is over, good or bad.
+    pub fn observe_reloads(&mut self, observer: impl Fn(bool) + Send + Sync + 'static) {
+        self.writer.observer = Some(Box::new(observer));
     }
 
     /// Asks how this host is. `stop` is what [`run`](Self::run) is given too.
@@ -172,6 +182,15 @@ impl Host {
         }
         drop(report);
 
+        let (give_up, mut given_up) = oneshot::channel();
+        let _patience = self.patience.map(|limit| {
+            let (shared, stop) = (self.shared.clone(), stop.clone());
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                let _ = give_up.send(shared.status.unconnected(limit).await);
+                stop.cancel();
+            }))
+        });
+
         let mut outcome = Ok(());
         for _ in 0..self.shards {
             let (index, result) = ended.recv().await.context("a shard ended by a panic")?;
@@ -188,6 +207,9 @@ impl Host {
                 }
                 Ok(()) => {}
             }
+        }
+        if let Ok(reason) = given_up.try_recv() {
+            outcome = outcome.and(Err(anyhow::anyhow!(reason)));
         }
         info!("host ended");
         outcome

@@ -90,6 +90,7 @@ pub struct Writer {
     tenures: Arc<Tenures>,
     /// Every file that a change of the configuration may come from.
     files: watch::Sender<Vec<PathBuf>>,
+    pub observer: Option<Observer>,
 }
 
 /// A generation that is ready to serve, and what it was made from.
@@ -108,6 +109,9 @@ pub struct Refusal {
     pub files: Vec<PathBuf>,
     pub digest: String,
 }
+
+/// Told `true` when a reload begins, `false` when it is over.
+pub type Observer = Box<dyn Fn(bool) + Send + Sync>;
 
 impl Reload {
     /// `document` is read again when somebody asks for it. What serves must be in the history.
@@ -129,8 +133,17 @@ impl Reload {
             tenures: tenures.clone(),
             files: seen,
         };
-        let writer =
-            Writer { asks: inbox, document, settings, engine, current, history, tenures, files: named };
+        let writer = Writer {
+            asks: inbox,
+            document,
+            settings,
+            engine,
+            current,
+            history,
+            tenures,
+            files: named,
+            observer: None,
+        };
         (reload, writer)
     }
 
@@ -199,6 +212,7 @@ impl Writer {
                 }
                 next = self.asks.try_recv().ok();
             }
+            self.tell(true);
             if let Some(source) =
                 rereads.iter().map(|(source, _)| *source).max_by_key(|source| *source != Source::File)
             {
@@ -214,6 +228,13 @@ impl Writer {
             for (version, json, asker) in pushes {
                 let _ = asker.send(self.push(version, &json).await);
             }
+            self.tell(false);
+        }
+    }
+
+    fn tell(&self, begins: bool) {
+        if let Some(observer) = &self.observer {
+            observer(begins);
         }
     }
 
@@ -390,7 +411,7 @@ pub async fn build(
     let mut digest = Sha256::new();
     digest.update(text.as_bytes());
     let refused = |reasons, files, digest: &Sha256| Refusal { reasons, files, digest: hex(digest) };
-    let drawn = config::draw(file, text, folder, Files::with_copies(copies.clone()));
+    let drawn = config::draw(file, text, folder, Files::with_copies(copies.clone()), &running.flags);
     let Configuration { settings, mut plan, files } =
         drawn.map_err(|mistakes| refused(config::reasons(&mistakes), Vec::new(), &digest))?;
     let named: Vec<PathBuf> = files.named().map(Path::to_owned).collect();

@@ -16,7 +16,7 @@ use crate::generation::Generation;
 use crate::history::{Draft, History, Source};
 use crate::plugin::Engine;
 use crate::reload::{self, Built, Refusal};
-use crate::settings::Settings;
+use crate::settings::{Flags, Settings};
 
 /// The first generation of a process, and all that it came with.
 pub struct Start {
@@ -32,7 +32,12 @@ pub struct Start {
 ///
 /// # Errors
 /// Everything that is wrong with the document, and why nothing else could take its place.
-pub async fn start(path: &Path, state_dir: Option<&Path>, engine: &Engine) -> anyhow::Result<Start> {
+pub async fn start(
+    path: &Path,
+    state_dir: Option<&Path>,
+    flags: &Flags,
+    engine: &Engine,
+) -> anyhow::Result<Start> {
     let read = source::read(path);
     let state_dir = match (&read, state_dir) {
         (_, Some(folder)) => Some(folder.to_owned()),
@@ -40,7 +45,7 @@ pub async fn start(path: &Path, state_dir: Option<&Path>, engine: &Engine) -> an
         (Err(_), None) => None,
     };
     let history = Arc::new(History::open(state_dir.as_deref())?);
-    let reasons = match from_document(read, &state_dir, &history, engine).await {
+    let reasons = match from_document(read, &state_dir, flags, &history, engine).await {
         Ok(start) => return Ok(start),
         Err(reasons) => reasons.join("\n"),
     };
@@ -49,7 +54,7 @@ pub async fn start(path: &Path, state_dir: Option<&Path>, engine: &Engine) -> an
     }
     let good: Vec<(u64, Draft)> = history.good().collect();
     for (number, draft) in good {
-        let Some(settings) = settings_of(&draft, &state_dir) else { continue };
+        let Some(settings) = settings_of(&draft, &state_dir, flags) else { continue };
         let built =
             reload::build(history.next_generation(), &draft, engine, &settings, None, |_| false).await;
         match built {
@@ -75,6 +80,7 @@ pub async fn start(path: &Path, state_dir: Option<&Path>, engine: &Engine) -> an
 async fn from_document(
     read: Result<source::Source, SourceError>,
     state_dir: &Option<PathBuf>,
+    flags: &Flags,
     history: &Arc<History>,
     engine: &Engine,
 ) -> Result<Start, Vec<String>> {
@@ -86,7 +92,7 @@ async fn from_document(
         copies: BTreeMap::new(),
         remote: None,
     };
-    let drawn = config::draw(&draft.file, &draft.text, &draft.folder, Files::default());
+    let drawn = config::draw(&draft.file, &draft.text, &draft.folder, Files::default(), flags);
     let Configuration { mut settings, plan, .. } = drawn.map_err(|mistakes| vec![mistakes.to_string()])?;
     settings.state_dir.clone_from(state_dir);
     for warning in settings.warnings.iter().chain(&plan.warnings) {
@@ -109,9 +115,9 @@ fn begin(settings: Settings, built: Built, draft: Draft, history: &Arc<History>)
     Start { settings, generation, history: history.clone(), files }
 }
 
-fn settings_of(draft: &Draft, state_dir: &Option<PathBuf>) -> Option<Settings> {
+fn settings_of(draft: &Draft, state_dir: &Option<PathBuf>, flags: &Flags) -> Option<Settings> {
     let files = Files::with_copies(draft.copies.clone());
-    let drawn = config::draw(&draft.file, &draft.text, &draft.folder, files).ok()?;
+    let drawn = config::draw(&draft.file, &draft.text, &draft.folder, files, flags).ok()?;
     let mut settings = drawn.settings;
     settings.state_dir.clone_from(state_dir);
     Some(settings)

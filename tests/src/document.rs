@@ -18,6 +18,8 @@ pub struct EdgeDocument {
     pub connectors: Option<[String; 2]>,
     pub http: String,
     pub https: Option<String>,
+    /// How long requests of a tunnel wait that has just lost its connections; `None`: as the edge does.
+    pub hold: Option<&'static str>,
     pub servers: Vec<Server>,
     pub admin: String,
     pub hostnames: Vec<String>,
@@ -44,6 +46,7 @@ impl EdgeDocument {
             connectors: None,
             http: ANY_PORT.into(),
             https: None,
+            hold: None,
             servers: servers.collect(),
             admin: ANY_PORT.into(),
             hostnames: [HOST, "*.app.localhost"].map(str::to_owned).to_vec(),
@@ -55,10 +58,17 @@ impl EdgeDocument {
         self
     }
 
+    /// Who asks a tunnel without a connection is told so at once.
+    pub fn without_hold(mut self) -> Self {
+        self.hold = Some("0s");
+        self
+    }
+
     pub fn to_toml(&self) -> String {
         let https = self.https.as_ref().map(|address| format!("https = \"{address}\"\n")).unwrap_or_default();
+        let hold = self.hold.map(|hold| format!("hold = \"{hold}\"\n")).unwrap_or_default();
         let mut text =
-            format!("data-dir = {:?}\n[visitors]\nhttp = \"{}\"\n{https}", self.data_dir, self.http);
+            format!("data-dir = {:?}\n[visitors]\nhttp = \"{}\"\n{https}{hold}", self.data_dir, self.http);
         if let Some([certificate, key]) = &self.connectors {
             let _ = write!(text, "[connectors]\ncertificate = {certificate:?}\nprivate-key = {key:?}\n");
         }

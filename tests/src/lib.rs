@@ -15,6 +15,7 @@ pub mod dns;
 pub mod document;
 pub mod fleet;
 pub mod gate;
+pub mod grpc;
 pub mod load;
 pub mod network;
 pub mod origin;

@@ -126,3 +126,41 @@ const EMPTY: Duration = Duration::from_millis(20);
 const EMPTYING: Duration = Duration::from_secs(1);
 /// Mostly there is no file descriptor left, and a while later there is.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::ray::Rays;
+    use crate::visitor::HostNames;
+
+    #[tokio::test]
+    async fn whoever_waits_when_a_listener_closes_is_let_in_and_answered() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let (tasks, stop) = (TaskTracker::new(), Stop::default());
+        let service = Arc::new(Service {
+            names: Arc::new(HostNames::new([])),
+            rays: Arc::new(Rays::new("test")),
+            shard: 0,
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        });
+        let mut visitors = Vec::new();
+        for _ in 0..20 {
+            visitors.push(TcpStream::connect(address).await.unwrap());
+        }
+        stop.draining.come();
+        stop.visitors.come();
+        let listener = Listener { socket, tls: None, service, permits: Listener::permits() };
+        listener.run(tasks, stop).await;
+        assert!(TcpStream::connect(address).await.is_err());
+        for mut visitor in visitors {
+            visitor.write_all(b"GET / HTTP/1.1\r\nHost: nobody.example\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            visitor.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("connection: close"), "{answer}");
+        }
+    }
+}

@@ -1,8 +1,13 @@
 //! Connectors over HTTP/2, made from the wire specification (section 6): they dial, the edge asks.
 
+use std::cell::Cell;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
 use adit_protocol::rpc::{Registration, RegistrationAnswer};
@@ -17,7 +22,7 @@ use http::{Request, Response};
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet};
@@ -33,13 +38,15 @@ use crate::harness::{Fixture, get, start};
 const WRAPPED: &str = "cf-cloudflared-response-headers";
 const META: &str = "cf-cloudflared-response-meta";
 const UPGRADE: &str = "cf-cloudflared-proxy-connection-upgrade";
+/// Bytes before the first frame (RFC 9113 3.4).
+const PREFACE: usize = 24;
 
 pub(crate) struct Connector {
     control: registration_server::Client,
     requests: mpsc::UnboundedReceiver<(Request<RecvStream>, SendResponse<Bytes>)>,
     /// Says GOAWAY.
     goodbye: CancellationToken,
-    /// Done when the edge has closed the connection: in order, or not.
+    /// Done when the edge has closed the connection, and whether it said goodbye.
     pub(crate) closed: JoinHandle<bool>,
 }
 
@@ -62,7 +69,9 @@ impl Connector {
     }
 
     async fn connect_at(edge: &Fixture, server: SocketAddr, streams: u32) -> Self {
+        let has_ended = Rc::new(Cell::new(false));
         let io = dial(&edge.ca, server, "h2.cftunnel.com").await;
+        let io = Tap { io, head: Vec::new(), skip: PREFACE, has_ended: has_ended.clone() };
         let mut connection =
             Builder::new().max_concurrent_streams(streams).handshake::<_, Bytes>(io).await.unwrap();
         let (arrived, mut requests) = mpsc::unbounded_channel();
@@ -80,8 +89,7 @@ impl Connector {
                 tokio::select! {
                     request = connection.accept() => match request {
                         Some(Ok(request)) => drop(arrived.send(request)),
-                        Some(Err(_)) => return false,
-                        None => return true,
+                        Some(Err(_)) | None => return has_ended.get(),
                     },
                     () = goodbye => {
                         said = None;
@@ -132,6 +140,56 @@ impl Connector {
 
     pub(crate) async fn accept(&mut self) -> (Request<RecvStream>, SendResponse<Bytes>) {
         self.requests.recv().await.expect("the edge asks")
+    }
+}
+
+/// Looks for GOAWAY (RFC 9113 6.8) among the frames of the edge.
+struct Tap<T> {
+    io: T,
+    head: Vec<u8>,
+    skip: usize,
+    has_ended: Rc<Cell<bool>>,
+}
+
+impl<T> Tap<T> {
+    fn see(&mut self, byte: u8) {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return;
+        }
+        self.head.push(byte);
+        if let [a, b, c, kind, _, _, _, _, _] = self.head[..] {
+            self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
+            self.has_ended.set(self.has_ended.get() || kind == 7);
+            self.head.clear();
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Tap<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, into);
+        into.filled()[before..].iter().for_each(|byte| self.see(*byte));
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Tap<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

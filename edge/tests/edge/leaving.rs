@@ -9,6 +9,7 @@ use http::{Method, Request};
 use http_body_util::BodyExt;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::{sleep, timeout};
@@ -17,6 +18,9 @@ use uuid::Uuid;
 use crate::connector::{Connector, Habits, dial};
 use crate::harness::{AnyBody, Fixture, HOST, empty, full, get, start, start_with};
 use crate::http2::Connector as Http2Connector;
+
+const WEBSOCKET: &[u8] = b"GET /ws HTTP/1.1\r\nHost: demo.localhost\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: a2V5\r\n\r\n";
 
 /// A host that serves every request after a moment, each in its own time.
 struct Host {
@@ -274,7 +278,7 @@ async fn a_connector_over_http2_hears_a_goodbye_when_the_edge_stops() {
             // Its control stream stays open all the time.
             let connector = Http2Connector::registered(&edge, 100).await;
             edge.stop.cancel();
-            assert!(connector.closed.await.unwrap(), "the connection broke off");
+            assert!(connector.closed.await.unwrap(), "the connection ended without GOAWAY");
             (&mut edge.running).await.unwrap().unwrap();
         })
         .await;
@@ -308,11 +312,17 @@ async fn visitors_are_cut_when_the_grace_period_is_over() {
                 opened.head(http::Response::builder()).await;
                 opened
             });
+            // Nobody ends this one either.
+            let mut socket = TcpStream::connect(edge.http).await.unwrap();
+            socket.write_all(WEBSOCKET).await.unwrap();
+            let mut other = connector.accept().await;
+            other.head(http::Response::builder().status(101)).await;
+            socket.read_exact(&mut [0; 12]).await.unwrap();
             edge.stop.cancel();
             assert!(response.into_body().collect().await.is_err());
             assert_eq!(connector.closed().await, Some(0));
             timeout(Duration::from_secs(15), &mut edge.running).await.unwrap().unwrap().unwrap();
-            drop(opened);
+            drop((opened, other, socket));
         })
         .await;
 }

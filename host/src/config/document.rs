@@ -49,6 +49,7 @@ pub struct Tunnel {
     pub protocol: Option<Spanned<Protocol>>,
     pub shards: Option<Spanned<i64>>,
     pub grace_period: Option<Spanned<Quantity>>,
+    pub exit_after_unconnected: Option<Spanned<Quantity>>,
 }
 
 /// How edges are reached.

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use adit_document::Mistakes;
 
-use crate::settings::Settings;
+use crate::settings::{FlagMistakes, Flags, Settings};
 use document::Document;
 use files::Files;
 use plan::Plan;
@@ -45,6 +45,8 @@ pub enum ConfigError {
     Source(#[from] SourceError),
     #[error(transparent)]
     Mistakes(#[from] Mistakes),
+    #[error(transparent)]
+    Flags(#[from] FlagMistakes),
 }
 
 /// Reads the document at `path`, and the credentials that it names: what the process is, and what
@@ -53,8 +55,16 @@ pub enum ConfigError {
 /// # Errors
 /// Every mistake at once, those of the settings and those of the rules.
 pub fn load(path: &Path) -> Result<(Settings, Plan), ConfigError> {
+    load_with(path, &Flags::default())
+}
+
+/// The same, with what the command line says in place of the document.
+///
+/// # Errors
+/// As [`load`]; those of the document first.
+pub fn load_with(path: &Path, flags: &Flags) -> Result<(Settings, Plan), ConfigError> {
     let source = source::read(path)?;
-    Ok(parse(&source.file, &source.text, &source.folder)?)
+    parse_with(&source.file, &source.text, &source.folder, flags)
 }
 
 /// Where the admin API of a host listens that runs with the document at `path`. Needs neither its
@@ -65,7 +75,12 @@ pub fn load(path: &Path) -> Result<(Settings, Plan), ConfigError> {
 pub fn admin_address(path: &Path) -> Result<SocketAddr, ConfigError> {
     let source = source::read(path)?;
     let (document, mistakes) = adit_document::read::<Document>(&source.file, &source.text)?;
-    let mut reading = Reading { folder: &source.folder, mistakes, files: Files::default() };
+    let mut reading = Reading {
+        folder: &source.folder,
+        mistakes,
+        flag_mistakes: FlagMistakes::default(),
+        files: Files::default(),
+    };
     let address = crate::settings::draw_admin(&document, &mut reading);
     Ok(reading.mistakes.into_result(address)?)
 }
@@ -74,8 +89,12 @@ pub fn admin_address(path: &Path) -> Result<SocketAddr, ConfigError> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn parse(file: &str, text: &str, folder: &Path) -> Result<(Settings, Plan), Mistakes> {
-    let Configuration { settings, plan, .. } = draw(file, text, folder, Files::default())?;
+pub fn parse(file: &str, text: &str, folder: &Path) -> Result<(Settings, Plan), ConfigError> {
+    parse_with(file, text, folder, &Flags::default())
+}
+
+fn parse_with(file: &str, text: &str, folder: &Path, flags: &Flags) -> Result<(Settings, Plan), ConfigError> {
+    let Configuration { settings, plan, .. } = draw(file, text, folder, Files::default(), flags)?;
     Ok((settings, plan))
 }
 
@@ -83,17 +102,27 @@ pub fn parse(file: &str, text: &str, folder: &Path) -> Result<(Settings, Plan), 
 /// in `files` are read from there.
 ///
 /// # Errors
-/// As [`load`].
-pub fn draw(file: &str, text: &str, folder: &Path, files: Files) -> Result<Configuration, Mistakes> {
-    let (document, mistakes) = adit_document::read::<Document>(file, text)?;
-    let mut reading = Reading { folder, mistakes, files };
+/// As [`load_with`].
+pub fn draw(
+    file: &str,
+    text: &str,
+    folder: &Path,
+    files: Files,
+    flags: &Flags,
+) -> Result<Configuration, ConfigError> {
+    let (mut document, mistakes) = adit_document::read::<Document>(file, text)?;
+    if let Some(tunnel) = &mut document.tunnel {
+        flags.put_into(tunnel.get_mut());
+    }
+    let mut reading = Reading { folder, mistakes, flag_mistakes: FlagMistakes::default(), files };
     let plan = plan::draw(&document, &mut reading);
-    let settings = crate::settings::draw(&document, &mut reading);
-    let Reading { mistakes, files, .. } = reading;
     // Without settings there is a mistake that says why.
+    let settings = crate::settings::draw(&document, flags, &mut reading);
+    let Reading { mistakes, flag_mistakes, files, .. } = reading;
+    let settings = mistakes.into_result(settings)?;
     match settings {
-        Some(settings) => mistakes.into_result(Configuration { settings, plan, files }),
-        None => Err(mistakes),
+        Some(settings) if flag_mistakes.is_empty() => Ok(Configuration { settings, plan, files }),
+        _ => Err(flag_mistakes.into()),
     }
 }
 
@@ -104,7 +133,7 @@ pub fn state_dir(text: &str, folder: &Path) -> Option<PathBuf> {
 }
 
 /// Everything that is wrong, one reason for each mistake, with its place and its way out.
-pub fn reasons(mistakes: &Mistakes) -> Vec<String> {
+pub fn reasons(mistakes: &ConfigError) -> Vec<String> {
     let mut reasons: Vec<String> = Vec::new();
     for line in mistakes.to_string().lines() {
         match (line.strip_prefix("  help: "), reasons.last_mut()) {

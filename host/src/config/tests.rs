@@ -90,7 +90,10 @@ pub(crate) fn folder() -> tempfile::TempDir {
 }
 
 fn parse_in(folder: &Path, text: &str) -> Result<(Settings, Plan), Mistakes> {
-    parse("host.toml", text, folder)
+    parse("host.toml", text, folder).map_err(|error| match error {
+        ConfigError::Mistakes(mistakes) => mistakes,
+        other => panic!("{other}"),
+    })
 }
 
 /// The plan of these plugins and rules.

@@ -8,6 +8,7 @@ use adit_document::{Mistakes, Spanned};
 
 use super::document::Quantity;
 use super::files::Files;
+use crate::settings::FlagMistakes;
 
 /// A document being read: where it lies and what was found wrong so far.
 pub(crate) struct Reading<'a> {
@@ -15,10 +16,12 @@ pub(crate) struct Reading<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) mistakes: Mistakes,
     pub(crate) files: Files,
+    /// What is wrong with values that stand on the command line instead.
+    pub(crate) flag_mistakes: FlagMistakes,
 }
 
 /// What is wrong with one value, before it is known where the value stands.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wrong {
     pub(crate) message: String,
     pub(crate) help: Option<String>,
@@ -46,6 +49,7 @@ impl Reading<'_> {
     }
 
     pub(crate) fn refuse<T>(&mut self, at: &Spanned<T>, wrong: Wrong) {
+        let Some(wrong) = self.flag_mistakes.take(at, wrong) else { return };
         match wrong.help {
             Some(help) => self.mistakes.add_with_help(at.span(), wrong.message, help),
             None => self.mistakes.add(at.span(), wrong.message),

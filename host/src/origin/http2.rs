@@ -12,15 +12,14 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Response, Uri, Version, request};
+use http::{Request, Response, Uri, Version, request};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connect::Target;
-use super::ending::{End, Ending};
+use super::connect::{Stream, Target};
 use super::pool::{Key, Pool};
 use super::replay::{Attempt, Source};
 use super::{Body, OriginError};
@@ -67,7 +66,6 @@ struct Connection {
     sender: SendRequest<Attempt>,
     /// Gone once it has nothing more to do: what still waits in it is handed back then.
     driver: Rc<RefCell<Option<Driver>>>,
-    end: End,
     _drive: AbortOnDropHandle<()>,
     requests: Cell<usize>,
     /// When the last request ended.
@@ -75,7 +73,7 @@ struct Connection {
     keep: Duration,
 }
 
-type Driver = http2::Connection<TokioIo<Ending>, Attempt, Local>;
+type Driver = http2::Connection<TokioIo<Stream>, Attempt, Local>;
 
 /// A request's place on a connection.
 struct Place(Rc<Connection>);
@@ -113,7 +111,7 @@ impl Http2 {
                 Err(mut error) => {
                     let was_sent = error.take_message().is_none();
                     let error = error.into_error();
-                    let may_repeat = !was_sent || place.0.has_not_seen(&head.method, &error);
+                    let may_repeat = !was_sent || is_unseen(&error);
                     let error = self.target.exchange(error);
                     if !may_repeat {
                         return Err(error);
@@ -183,7 +181,7 @@ impl Http2 {
 }
 
 async fn open(target: &Target, keep: Duration) -> Result<Rc<Connection>, OriginError> {
-    let (stream, end) = Ending::new(target.connect().await?);
+    let stream = target.connect().await?;
     let mut builder = http2::Builder::new(Local);
     builder
         .timer(TokioTimer::new())
@@ -211,7 +209,6 @@ async fn open(target: &Target, keep: Duration) -> Result<Rc<Connection>, OriginE
     Ok(Rc::new(Connection {
         sender,
         driver,
-        end,
         _drive: drive,
         requests: Cell::new(0),
         idle: Cell::new(Instant::now()),
@@ -239,24 +236,6 @@ impl Connection {
         let most = self.driver.borrow().as_ref().map_or(0, Driver::current_max_send_streams);
         self.requests.get() < most
     }
-
-    /// Whether the origin says that it has not looked at a request (RFC 9113, 8.7), so that it may be sent
-    /// once more.
-    fn has_not_seen(&self, method: &Method, error: &hyper::Error) -> bool {
-        let mut next = std::error::Error::source(error);
-        while let Some(cause) = next {
-            if let Some(error) = cause.downcast_ref::<h2::Error>() {
-                let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-                let is_leaving = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-                // A request behind the last that the origin works on fails with GOAWAY, but when the
-                // connection ends after that, all do.
-                let is_behind = is_leaving && (!self.end.is_reached() || method.is_idempotent());
-                return error.is_remote() && (is_refused || is_behind);
-            }
-            next = cause.source();
-        }
-        false
-    }
 }
 
 impl Place {
@@ -278,6 +257,22 @@ impl Exchange {
     pub(super) fn finish(self) {
         self.source.finish();
     }
+}
+
+/// Whether the origin says that it has not looked at a request, so that it may be sent once more (RFC 9113,
+/// 8.7). Only those behind the last that it works on fail with GOAWAY; the others go on, and fail with the
+/// connection if it ends.
+fn is_unseen(error: &hyper::Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<h2::Error>() {
+            let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let is_behind = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            return error.is_remote() && (is_refused || is_behind);
+        }
+        next = cause.source();
+    }
+    false
 }
 
 /// Starts tasks on the shard's own thread.

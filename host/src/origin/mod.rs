@@ -6,7 +6,6 @@
 
 mod body;
 mod connect;
-mod ending;
 mod hello;
 mod http;
 mod http2;

@@ -13,19 +13,21 @@ use tokio_util::task::TaskTracker;
 
 use super::handler::Handler;
 use super::state::{Transport, Way};
-use super::suspicion::Vital;
+use super::suspicion::{Ended, Vital};
 use super::{control, http2, quic};
 
 /// How long a dial may take, over whatever transports: so much a dead address costs.
 const DIAL_LIMIT: Duration = Duration::from_secs(3);
 /// How long the first transport is waited for before the other one is tried beside it.
 const HEAD_START: Duration = Duration::from_secs(1);
+/// The same where it is urgent.
+const SHORT_START: Duration = Duration::from_millis(400);
 /// How long the last packets of a slot may take.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How often a connection over which nothing comes asks whether the edge lives: that of slot 0, and how much
 /// more for each further one. They differ so that slots do not all ask, and learn, at the same time.
-const KEEP_ALIVE: Duration = Duration::from_millis(600);
-const KEEP_ALIVE_STEP: Duration = Duration::from_millis(100);
+const KEEP_ALIVE: Duration = Duration::from_millis(400);
+const KEEP_ALIVE_STEP: Duration = Duration::from_millis(70);
 
 /// How this host reaches edges: one per process.
 #[derive(Clone)]
@@ -57,14 +59,6 @@ pub struct DialError {
     source: anyhow::Error,
 }
 
-/// How a connection ended.
-#[derive(Debug, Clone)]
-pub struct Ended {
-    pub reason: String,
-    /// Its edge server lives and has forgotten it (RFC 9000, 10.3), as after a restart.
-    pub is_reset: bool,
-}
-
 impl Dialer {
     /// `tls` must know which roots to trust. Connections come from `source`, if there is one: an address of
     /// this machine, and of the family of every edge that is dialled.
@@ -74,6 +68,14 @@ impl Dialer {
                 .with_context(|| format!("binding to {source}, the edge-bind-address"))?;
         }
         Ok(Self { quic: quic::Dialer::new(tls.clone(), source)?, http2: http2::Dialer::new(tls, source) })
+    }
+
+    /// Done when the machine of this edge says that nobody listens there. Over TCP that is known anyway.
+    pub async fn refusal(&self, transport: Transport, edge: SocketAddr) {
+        match transport {
+            Transport::Quic => self.quic.refusal(edge).await,
+            Transport::Http2 => std::future::pending().await,
+        }
     }
 
     /// For one slot.
@@ -87,9 +89,8 @@ impl Dialer {
 impl Line {
     /// Whichever transport of the way comes about. May be dropped midway.
     pub async fn dial(&self, way: Way, edge: SocketAddr) -> Result<Connection, DialError> {
-        let dialling = async {
-            if way.both { self.race(way.first, edge).await } else { self.over(way.first, edge).await }
-        };
+        let dialling =
+            async { if way.both { self.race(way, edge).await } else { self.over(way.first, edge).await } };
         match timeout(DIAL_LIMIT, dialling).await {
             Ok(outcome) => outcome,
             Err(_) => Err(DialError::new(anyhow::anyhow!("no answer within {} s", DIAL_LIMIT.as_secs()))),
@@ -97,16 +98,17 @@ impl Line {
     }
 
     /// The other transport is tried when the first has failed, or is slow.
-    async fn race(&self, first: Transport, edge: SocketAddr) -> Result<Connection, DialError> {
-        let mut one = pin!(self.over(first, edge));
+    async fn race(&self, way: Way, edge: SocketAddr) -> Result<Connection, DialError> {
+        let start = if way.is_urgent { SHORT_START } else { HEAD_START };
+        let mut one = pin!(self.over(way.first, edge));
         let failed = tokio::select! {
             outcome = &mut one => match outcome {
                 Ok(connection) => return Ok(connection),
                 Err(error) => Some(error),
             },
-            () = sleep(HEAD_START) => None,
+            () = sleep(start) => None,
         };
-        let mut other = pin!(self.over(first.other(), edge));
+        let mut other = pin!(self.over(way.first.other(), edge));
         let failed = match failed {
             Some(failed) => failed,
             None => tokio::select! {

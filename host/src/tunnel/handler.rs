@@ -45,7 +45,7 @@ impl Handler {
         self.is_refusing.get()
     }
 
-    /// Reads what a head says about trailers.
+    /// Reads what the head of a request says about trailers.
     pub fn trailers(&self, headers: &HeaderMap) -> Trailers {
         match headers.get(own::TRAILERS) {
             Some(value) if self.speaks_own && *value == own::WELCOME => Trailers::Welcome,
@@ -55,25 +55,22 @@ impl Handler {
     }
 
     /// Answers one request. May be dropped midway.
-    pub async fn handle(&self, kind: Kind, mut head: request::Parts, body: Body) -> Answer {
+    pub async fn handle(
+        &self,
+        kind: Kind,
+        mut head: request::Parts,
+        body: Body,
+        trailers: Trailers,
+    ) -> Answer {
         if self.speaks_own
             && let Some(notice) = Notice::of(&head)
         {
             return Answer::Response(self.notices.answer(notice).await);
         }
-        let takes_trailers = self.trailers(&head.headers) != Trailers::Unwelcome;
-        forget(&mut head.headers);
-        let mut answer = self.proxy.clone().handle(Request { kind, head, body, takes_trailers }).await;
-        if let Answer::Response(response) = &mut answer {
-            forget(response.headers_mut());
+        for name in [own::TRAILERS, own::NOTICE, own::NOT_HERE] {
+            head.headers.remove(name);
         }
-        answer
-    }
-}
-
-/// Removes the words between edge and host, which nobody else may say or hear.
-fn forget(headers: &mut HeaderMap) {
-    for name in [own::TRAILERS, own::NOTICE, own::NOT_HERE] {
-        headers.remove(name);
+        let takes_trailers = trailers != Trailers::Unwelcome;
+        self.proxy.clone().handle(Request { kind, head, body, takes_trailers }).await
     }
 }

@@ -26,10 +26,9 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::connection::Ended;
 use super::control;
 use super::handler::Handler;
-use super::suspicion::Vital;
+use super::suspicion::{Ended, Vital};
 use pulse::{Beat, Pulse};
 
 /// The name in every edge server's certificate.

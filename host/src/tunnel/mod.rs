@@ -24,7 +24,7 @@ use uuid::Uuid;
 /// Features that this host offers at registration. Only what it can do is listed.
 pub const FEATURES: &[&str] = &["serialized_headers", "support_quic_eof"];
 /// The same, to an edge that may be one of ours.
-pub const OWN_FEATURES: &[&str] = &[own::FEATURE_NOTICES];
+pub const OWN_FEATURES: &[&str] = &[own::FEATURE_NOTICES, own::FEATURE_TRAILERS];
 
 /// What every slot of this host shares.
 pub struct Identity {

@@ -3,13 +3,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use adit_protocol::own;
+use adit_protocol::own::{self, FrameReader, Piece};
 use adit_protocol::stream::{self, Connect, Opening};
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
@@ -28,10 +28,9 @@ use tracing::{debug, trace};
 
 pub use quinn::Endpoint;
 
-use super::connection::Ended;
 use super::control;
-use super::handler::Handler;
-use super::suspicion::Vital;
+use super::handler::{Handler, Trailers};
+use super::suspicion::{Ended, Vital};
 use crate::origin::{Body, BoxError, empty};
 use crate::proxy::{Answer, Kind};
 
@@ -190,9 +189,10 @@ fn refuse(mut send: SendStream, mut recv: RecvStream) {
     let _ = send.reset(REFUSED);
 }
 
-/// One stream: read the head, handle the request, write the answer. Stops as soon as the edge does.
+/// One stream: read the head, handle the request, write the answer. Stops as soon as the edge does, and
+/// lasts until the edge has all of the answer: a connection that finishes must not close before.
 async fn exchange(mut answer: AnswerStream, recv: RecvStream, handler: Rc<Handler>) {
-    let stopped = answer.stopped();
+    let mut stopped = pin!(answer.send.stopped());
     let work = async move {
         match timeout(HEAD_LIMIT, read_head(recv)).await {
             Ok(Ok((Opening::Data(connect), body))) => answer_to(&mut answer, connect, body, &handler).await,
@@ -207,10 +207,11 @@ async fn exchange(mut answer: AnswerStream, recv: RecvStream, handler: Rc<Handle
     };
     tokio::select! {
         biased;
-        result = work => if let Err(error) = result {
-            debug!(error = format!("{error:#}"), "stream failed");
+        result = work => match result {
+            Ok(()) => drop(stopped.await),
+            Err(error) => debug!(error = format!("{error:#}"), "stream failed"),
         },
-        _ = stopped => trace!("the edge cancelled a request"),
+        _ = &mut stopped => trace!("the edge cancelled a request"),
     }
 }
 
@@ -229,10 +230,20 @@ async fn answer_to(
         }
     };
     let (head, ()) = head.into_parts();
-    let body: Body =
-        if kind == Kind::WebSocket || has_body(&head.headers) { Box::pin(body) } else { empty() };
-    match handler.handle(kind, head, body).await {
-        Answer::Response(response) => answer.send(response).await,
+    let trailers = match kind {
+        Kind::Http => handler.trailers(&head.headers),
+        Kind::WebSocket => Trailers::Unwelcome,
+    };
+    let body: Body = match (kind, trailers) {
+        (_, Trailers::Framed) => Box::pin(FramedBody::new(body)),
+        (Kind::Http, _) if !has_body(&head.headers) => empty(),
+        (Kind::Http | Kind::WebSocket, _) => Box::pin(body),
+    };
+    match handler.handle(kind, head, body, trailers).await {
+        Answer::Response(response) if trailers == Trailers::Unwelcome || response.body().is_end_stream() => {
+            answer.send(response).await
+        }
+        Answer::Response(response) => answer.send_framed(response).await,
         Answer::Unreachable { reason, not_here: true } => {
             answer.refuse(format!("{}{reason}", own::NOT_HERE_REASON)).await
         }
@@ -287,6 +298,47 @@ impl HttpBody for StreamBody {
     }
 }
 
+/// The same where it is framed (`adit_protocol::own`): data, and trailers behind it.
+struct FramedBody {
+    body: StreamBody,
+    /// What has arrived and is not read yet.
+    rest: Bytes,
+    frames: FrameReader,
+}
+
+impl FramedBody {
+    fn new(body: StreamBody) -> Self {
+        Self { body, rest: Bytes::new(), frames: FrameReader::default() }
+    }
+}
+
+impl HttpBody for FramedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        loop {
+            match this.frames.next(&mut this.rest) {
+                Ok(Some(Piece::Data(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Some(Piece::Trailers(trailers))) => {
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(frame) => this.rest = frame?.into_data().unwrap_or_default(),
+                None if this.frames.is_whole() => return Poll::Ready(None),
+                None => return Poll::Ready(Some(Err("the body ended within a frame".into()))),
+            }
+        }
+    }
+}
+
 /// Our side of a request's stream. Unless the answer was sent to its end, the edge is told that it
 /// is broken: a plain drop would look like a complete body.
 struct AnswerStream {
@@ -299,29 +351,46 @@ impl AnswerStream {
         Self { send, complete: false }
     }
 
-    /// Resolves when the edge no longer wants the answer, or the connection is gone.
-    fn stopped(&self) -> impl Future<Output = ()> + 'static {
-        let stopped = self.send.stopped();
-        async move {
-            if matches!(stopped.await, Ok(None)) {
-                // The edge has all of it; what is left to do here may be done.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
+    /// The answer as it is; trailers have no place.
     async fn send(&mut self, response: http::Response<Body>) -> anyhow::Result<()> {
         let (head, mut body) = response.into_parts();
-        let head = stream::Answer::Http(http::Response::from_parts(head, ())).encode()?;
-        self.send.write_chunk(head).await?;
+        self.head(head).await?;
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| anyhow::anyhow!(error).context("the origin broke off"))?;
-            if let Ok(data) = frame.into_data() {
+            if let Ok(data) = frame.map_err(broken)?.into_data() {
                 self.send.write_chunk(data).await?;
             }
         }
         self.finish();
         Ok(())
+    }
+
+    /// The answer with its trailers, if there are any (`adit_protocol::own`).
+    async fn send_framed(&mut self, response: http::Response<Body>) -> anyhow::Result<()> {
+        let (mut head, mut body) = response.into_parts();
+        head.headers.insert(own::TRAILERS, own::FRAMED);
+        self.head(head).await?;
+        while let Some(frame) = body.frame().await {
+            match frame.map_err(broken)?.into_data() {
+                Ok(data) => {
+                    let head = Bytes::copy_from_slice(&own::data_head(data.len()));
+                    self.send.write_all_chunks(&mut [head, data]).await?;
+                }
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        self.send.write_chunk(own::encode_trailers(&trailers)?).await?;
+                        // Nothing may follow.
+                        break;
+                    }
+                }
+            }
+        }
+        self.finish();
+        Ok(())
+    }
+
+    async fn head(&mut self, head: http::response::Parts) -> anyhow::Result<()> {
+        let head = stream::Answer::Http(http::Response::from_parts(head, ())).encode()?;
+        Ok(self.send.write_chunk(head).await?)
     }
 
     async fn refuse(&mut self, reason: String) -> anyhow::Result<()> {
@@ -360,4 +429,8 @@ impl Drop for AnswerStream {
             let _ = self.send.reset(NO_ERROR);
         }
     }
+}
+
+fn broken(error: BoxError) -> anyhow::Error {
+    anyhow::anyhow!(error).context("the origin broke off")
 }

@@ -1,6 +1,7 @@
 //! A registered connection from the moment at which it serves to its end: what becomes of it and how it
 //! finishes. Does not know why it came about, or what comes after it.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{Instrument, info, warn};
 
-use super::connection::{Connection, Ended};
+use super::connection::{Connection, Dialer};
 use super::control::Session;
 use super::handler::Handler;
 use super::notice::Notices;
 use super::slot::Shared;
-use super::suspicion::Watch;
+use super::suspicion::{Ended, Hearing, Watch};
 use crate::proxy::Proxy;
 
 /// How often a connection is looked at. One that died is suspect a second after it was asked.
@@ -35,6 +36,9 @@ pub struct Serving {
     task: AbortOnDropHandle<Ended>,
     watch: Watch,
     is_suspect: bool,
+    /// Done when the edge's machine says that nobody listens there any more.
+    knock: Option<AbortOnDropHandle<()>>,
+    dialer: Dialer,
     /// Cancelled by the edge's word that it goes away.
     leave: CancellationToken,
     has_left: bool,
@@ -88,6 +92,8 @@ impl Serving {
             task,
             watch: Watch::default(),
             is_suspect: false,
+            knock: None,
+            dialer: shared.dialer.clone(),
             leave,
             has_left: false,
             retired,
@@ -112,10 +118,23 @@ impl Serving {
                 self.has_left = true;
                 return Sign::ToldToLeave;
             }
+            () = knocked(&mut self.knock), if !self.is_suspect => {
+                self.is_suspect = true;
+                return Sign::Suspect;
+            }
             () = sleep(LOOK_EVERY) => {}
         }
         let was_suspect = self.is_suspect;
-        self.is_suspect = self.watch.look(self.connection.vital(), Instant::now().into_std());
+        match self.watch.look(self.connection.vital(), Instant::now().into_std()) {
+            Hearing::Well => (self.is_suspect, self.knock) = (false, None),
+            Hearing::Uneasy if self.knock.is_none() => {
+                let (dialer, edge, transport) = (self.dialer.clone(), self.edge, self.connection.transport());
+                let knock = async move { dialer.refusal(transport, edge).await };
+                self.knock = Some(AbortOnDropHandle::new(tokio::task::spawn_local(knock)));
+            }
+            Hearing::Uneasy => {}
+            Hearing::Suspect => self.is_suspect = true,
+        }
         match (was_suspect, self.is_suspect) {
             (false, true) => Sign::Suspect,
             (true, false) => Sign::Recovered,
@@ -147,6 +166,16 @@ impl Serving {
         drop(self.session);
         self.connection.close().await;
     }
+}
+
+async fn knocked(knock: &mut Option<AbortOnDropHandle<()>>) {
+    if let Some(knock) = knock
+        && knock.await.is_ok()
+    {
+        return;
+    }
+    // One that failed says nothing.
+    pending().await
 }
 
 /// Tells the edge what this host serves; once per connection of slot 0.

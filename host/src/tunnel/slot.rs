@@ -188,8 +188,6 @@ impl Slot {
                     return Event::Waited;
                 }
                 Ok(()) = found.changed() => {
-                    // Its own luck is no news.
-                    found.mark_unchanged();
                     return Event::Encouraged;
                 }
             }

@@ -33,8 +33,6 @@
 
 pub mod pace;
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
@@ -52,8 +50,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(300);
 /// A slot that waits hears within this that another one found an edge.
 const SOON: Duration = Duration::from_millis(600);
+/// So many failures in a row may be those of a server that restarts: the waits between them do not grow.
+const RESTART: u32 = 4;
 /// A connection that lasted less counts as one more failure.
-const STEADY: Duration = Duration::from_secs(2);
+const STEADY: Duration = Duration::from_millis(250);
 /// Looks for a better address are at most so far apart, at first and later.
 const FIRST_LOOK: Duration = Duration::from_millis(2500);
 const LONGEST_LOOK: Duration = Duration::from_secs(8);
@@ -86,6 +86,8 @@ pub struct Way {
     pub first: Transport,
     /// Whether the other transport is tried too where the first brings nothing.
     pub both: bool,
+    /// Whether to try it soon: what serves has just fallen silent, perhaps because of the transport.
+    pub is_urgent: bool,
 }
 
 /// What a dial is for; it decides the address.
@@ -361,9 +363,10 @@ impl Live {
             }
             (reach, E::Suspect | E::ToldToLeave) => {
                 let Some(serving) = &mut self.serving else { return (State::Live(self), Action::Continue) };
-                match event {
-                    E::Suspect => serving.is_suspect = true,
-                    _ => serving.must_leave = true,
+                if event == E::Suspect {
+                    serving.is_suspect = true;
+                } else {
+                    serving.must_leave = true;
                 }
                 match reach {
                     R::Resting | R::Dialing { goal: Goal::Upgrade } => self.proceed(at),
@@ -463,9 +466,9 @@ impl Live {
 
     /// How long to wait after what just failed.
     fn pause(&self, may_be_quick: bool, at: Moment) -> Duration {
-        // The first connection that does not last may have met a restart.
-        let failures = self.failures.saturating_add(self.lapses.saturating_sub(1));
-        if may_be_quick && failures == 0 {
+        let failures = self.failures.saturating_sub(RESTART);
+        let failures = failures.saturating_add(self.lapses.saturating_sub(RESTART));
+        if may_be_quick && self.failures == 0 && failures == 0 {
             return at.jitter.spread(QUICK);
         }
         at.jitter.spread(doubled(FIRST_WAIT, failures, LONGEST_WAIT))
@@ -509,10 +512,12 @@ impl Live {
         }
         self.reach = Reach::Dialing { goal };
         let way = match goal {
-            Goal::Upgrade => Way { first: Transport::Quic, both: false },
-            Goal::Connect | Goal::Rescue | Goal::Leave | Goal::Return => {
-                Way { first: self.preferred, both: self.protocol == Protocol::Auto }
-            }
+            Goal::Upgrade => Way { first: Transport::Quic, both: false, is_urgent: false },
+            Goal::Connect | Goal::Rescue | Goal::Leave | Goal::Return => Way {
+                first: self.preferred,
+                both: self.protocol == Protocol::Auto,
+                is_urgent: goal == Goal::Rescue,
+            },
         };
         (State::Live(self), Action::Dial { goal, way })
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
@@ -142,7 +142,7 @@ impl Browser {
             reason,
             was_cut,
             address: self.address(),
-            at: lock(&self.report).since_start(began),
+            at: SystemTime::now() - began.elapsed(),
             took: began.elapsed(),
         };
         lock(&self.report).failures.push(failure);
@@ -264,11 +264,9 @@ impl Ask {
     fn check(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Result<u32, String> {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if status != 200 {
-            let ray = header("cf-ray");
             let page = String::from_utf8_lossy(body);
             let title = page.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>"));
             let title = title.map_or("", |(title, _)| title);
-            eprintln!("status {status} for {} {}, ray {ray}", self.method, self.mark);
             return Err(format!("status {status}: {title} {}", header(TRIES)));
         }
         if header(MARK) != self.mark {

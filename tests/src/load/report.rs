@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Method;
 
 /// One for a whole load.
 pub struct Report {
     pub case: String,
-    started: Instant,
     pub sent: u64,
     /// Idempotent requests that were sent once more after their connection broke.
     pub retried: u64,
@@ -36,8 +35,8 @@ pub struct Failure {
     pub was_cut: bool,
     /// Which edge was asked last.
     pub address: SocketAddr,
-    /// Since the load began.
-    pub at: Duration,
+    /// When it was first sent.
+    pub at: SystemTime,
     /// How long the visitor waited for nothing.
     pub took: Duration,
 }
@@ -46,7 +45,6 @@ impl Report {
     pub(super) fn start() -> Self {
         Self {
             case: String::new(),
-            started: Instant::now(),
             sent: 0,
             retried: 0,
             moved: 0,
@@ -55,10 +53,6 @@ impl Report {
             longest_gap: Duration::ZERO,
             latencies: Vec::new(),
         }
-    }
-
-    pub(super) fn since_start(&self, moment: Instant) -> Duration {
-        moment.saturating_duration_since(self.started)
     }
 
     pub(super) fn passed(&mut self, took: Duration, gap: Duration, was_mended: bool) {
@@ -123,12 +117,25 @@ impl fmt::Display for Report {
         }
         for ((method, reason), count) in reasons {
             write!(f, "\n  {count} x {method}: {reason}")?;
-        }
-        for failure in self.failures.iter().take(SHOWN) {
-            let Failure { method, mark, address, at, took, .. } = failure;
-            write!(f, "\n  {method} {mark} at {address}, {at:.3?} after the start, took {took:.3?}")?;
+            let alike = |failure: &&Failure| failure.method == method && failure.reason == reason;
+            for failure in self.failures.iter().filter(alike).take(SHOWN) {
+                let Failure { mark, address, at, took, .. } = failure;
+                write!(f, "\n    {mark} at {address} from {} for {took:.3?}", Clock(*at))?;
+            }
         }
         Ok(())
+    }
+}
+
+/// A time of day (UTC) as logs have it.
+struct Clock(SystemTime);
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (seconds, milliseconds) = (since.as_secs() % 86_400, since.subsec_millis());
+        let [hours, minutes, seconds] = [seconds / 3600, seconds / 60 % 60, seconds % 60];
+        write!(f, "{hours:02}:{minutes:02}:{seconds:02}.{milliseconds:03}")
     }
 }
 
@@ -138,5 +145,5 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How many answers one death can cut: those whose body was on its way at that moment.
 const MOST_CUT: usize = 2;
-/// How many failures are told one by one.
-const SHOWN: usize = 12;
+/// How many failures of one kind are told one by one.
+const SHOWN: usize = 4;

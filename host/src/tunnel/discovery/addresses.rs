@@ -33,7 +33,7 @@ pub const LONGEST_REST: Duration = Duration::from_secs(8);
 pub const FIRST_QUARANTINE: Duration = Duration::from_secs(4);
 pub const LONGEST_QUARANTINE: Duration = Duration::from_secs(20);
 /// A connection that was lost sooner counts as one that the address refused.
-pub const SHORT: Duration = Duration::from_secs(2);
+pub const SHORT: Duration = Duration::from_secs(1);
 /// A connection that lasted so long clears an address of what it did before.
 pub const TRUSTED: Duration = Duration::from_secs(20);
 /// For how long an address that failed comes behind those that did not.

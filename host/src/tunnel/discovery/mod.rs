@@ -116,12 +116,14 @@ impl Addresses {
     /// other slots when this one found an edge.
     pub fn follow(&self, slot: usize, event: Event, state: &State, action: &Action) {
         self.allocation().follow(slot, event, state, action, now());
-        match action {
-            Action::Adopt { .. } => self.found.send_modify(|count| *count += 1),
-            Action::Wait { verdict: Verdict::Unreachable | Verdict::Unfit, .. }
-            | Action::Rest { verdict: Verdict::Unreachable | Verdict::Unfit, .. }
-            | Action::Mourn { verdict: Verdict::Unreachable } => self.failed.notify_one(),
-            _ => {}
+        if matches!(action, Action::Adopt { .. }) {
+            self.found.send_modify(|count| *count += 1);
+        }
+        if let Action::Wait { verdict, .. } | Action::Rest { verdict, .. } | Action::Mourn { verdict } =
+            action
+            && matches!(verdict, Verdict::Unreachable | Verdict::Unfit)
+        {
+            self.failed.notify_one();
         }
     }
 

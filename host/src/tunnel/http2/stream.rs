@@ -6,12 +6,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use adit_protocol::own;
 use adit_protocol::rpc::MAX_CONFIGURATION;
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
@@ -24,7 +25,7 @@ use super::head::{self, Purpose};
 use crate::origin::{Body, BoxError, empty};
 use crate::proxy::{Answer, Kind, Proxy, PushVerdict};
 use crate::tunnel::control;
-use crate::tunnel::handler::Handler;
+use crate::tunnel::handler::{Handler, Trailers};
 
 /// Room that one write asks for at a time, so that no stream takes all of the connection's.
 const LARGEST_PIECE: usize = 64 * 1024;
@@ -66,7 +67,7 @@ async fn answer_to(
     let (mut head, body) = request.into_parts();
     let kind = match head::read(&mut head) {
         Purpose::Request(kind) => kind,
-        Purpose::Tcp => return answer.refuse(),
+        Purpose::Tcp => return answer.refuse(false),
         Purpose::UpdateConfiguration => {
             let verdict = configure(body, &handler.proxy).await;
             answer.head(Response::new(()), false)?;
@@ -74,14 +75,19 @@ async fn answer_to(
         }
     };
     let has_body = !body.is_end_stream() && (kind == Kind::WebSocket || !says_empty(&head.headers));
-    let body: Body = if has_body { Box::pin(RequestBody(body)) } else { empty() };
+    let trailers = match kind {
+        Kind::Http => handler.trailers(&head.headers),
+        Kind::WebSocket => Trailers::Unwelcome,
+    };
+    let takes_trailers = trailers != Trailers::Unwelcome;
+    let body: Body = if has_body { Box::pin(RequestBody { stream: body, takes_trailers }) } else { empty() };
     let handled = tokio::select! {
-        handled = handler.handle(kind, head, body) => handled,
+        handled = handler.handle(kind, head, body, trailers) => handled,
         () = answer.cancelled() => return Err(Broken::Cancelled),
     };
     match handled {
-        Answer::Response(response) => answer.send(response).await,
-        Answer::Unreachable { .. } => answer.refuse(),
+        Answer::Response(response) => answer.send(response, takes_trailers).await,
+        Answer::Unreachable { not_here, .. } => answer.refuse(not_here && handler.speaks_own),
     }
 }
 
@@ -94,7 +100,7 @@ struct Pushed {
 
 /// The verdict on a pushed configuration as the answer says it.
 async fn configure(body: RecvStream, proxy: &Proxy) -> Bytes {
-    let body = Limited::new(RequestBody(body), LARGEST_PUSH).collect();
+    let body = Limited::new(RequestBody { stream: body, takes_trailers: false }, LARGEST_PUSH).collect();
     let verdict = match timeout(PUSH_LIMIT, body).await {
         Ok(Ok(body)) => match serde_json::from_slice::<Pushed>(&body.to_bytes()) {
             Ok(Pushed { version, config }) => proxy.pushes.push(version, config.to_string().into()).await,
@@ -113,7 +119,11 @@ fn says_empty(headers: &HeaderMap) -> bool {
 }
 
 /// The body of a request. What is taken is room for the edge to send more.
-struct RequestBody(RecvStream);
+struct RequestBody {
+    stream: RecvStream,
+    /// Whether what stands behind the data is passed on.
+    takes_trailers: bool,
+}
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
@@ -123,12 +133,18 @@ impl HttpBody for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let data = ready!(poll_data(&mut self.0, cx));
-        Poll::Ready(data.map(|data| data.map(Frame::data).map_err(Into::into)))
+        if let Some(data) = ready!(poll_data(&mut self.stream, cx)) {
+            return Poll::Ready(Some(data.map(Frame::data).map_err(Into::into)));
+        }
+        if !self.takes_trailers {
+            return Poll::Ready(None);
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx));
+        Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers).map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.stream.is_end_stream()
     }
 }
 
@@ -170,7 +186,7 @@ impl AnswerStream {
         Ok(())
     }
 
-    async fn send(&mut self, response: Response<Body>) -> Result<(), Broken> {
+    async fn send(&mut self, response: Response<Body>, takes_trailers: bool) -> Result<(), Broken> {
         let (head, mut body) = response.into_parts();
         self.head(head::answer(&head), body.is_end_stream())?;
         while !self.complete {
@@ -181,18 +197,29 @@ impl AnswerStream {
             match frame {
                 None => self.write(Bytes::new(), true).await?,
                 Some(Err(error)) => return Err(Broken::Origin(error)),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.write(data, body.is_end_stream()).await?;
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.write(data, body.is_end_stream()).await?,
+                    Err(frame) => {
+                        if let (Ok(trailers), Way::Body(stream), true) =
+                            (frame.into_trailers(), &mut self.way, takes_trailers)
+                        {
+                            stream.send_trailers(trailers)?;
+                            self.complete = true;
+                        }
                     }
-                }
+                },
             }
         }
         Ok(())
     }
 
-    fn refuse(&mut self) -> Result<(), Broken> {
-        self.head(head::refusal(), true)
+    /// `not_here`: no byte of the request reached an origin, so the edge may ask elsewhere.
+    fn refuse(&mut self, not_here: bool) -> Result<(), Broken> {
+        let mut head = head::refusal();
+        if not_here {
+            head.headers_mut().insert(own::NOT_HERE, HeaderValue::from_static("1"));
+        }
+        self.head(head, true)
     }
 
     /// Waits for the edge's flow control.

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 /// Dials that may follow each other at once.
-pub const BURST: u32 = 6;
+pub const BURST: u32 = 10;
 /// What each further one has to wait for.
-pub const EVERY: Duration = Duration::from_secs(1);
+pub const EVERY: Duration = Duration::from_millis(500);
 
 /// A uniform random number in [0, 1), drawn by the caller so that the table stays pure.
 #[derive(Debug, Clone, Copy, PartialEq)]

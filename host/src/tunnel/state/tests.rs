@@ -1,5 +1,7 @@
 //! What follows from what, as a person expects it.
 
+mod simulation;
+
 use super::*;
 
 const HALF: Jitter = Jitter(0.5);
@@ -38,7 +40,11 @@ impl Scene {
             Action::Continue | Action::Mourn { .. } => {}
             Action::Wait { time, .. } => self.timer = Some(time),
             Action::Rest { time, .. } => self.timer = time,
-            _ => self.timer = None,
+            Action::Dial { .. }
+            | Action::Register
+            | Action::Adopt { .. }
+            | Action::Drain
+            | Action::End { .. } => self.timer = None,
         }
         self.action
     }
@@ -56,7 +62,7 @@ impl Scene {
 }
 
 fn dial(goal: Goal, first: Transport) -> Action {
-    Action::Dial { goal, way: Way { first, both: true } }
+    Action::Dial { goal, way: Way { first, both: true, is_urgent: goal == Goal::Rescue } }
 }
 
 fn rest(verdict: Verdict) -> Action {
@@ -75,7 +81,10 @@ fn a_slot_that_meets_no_trouble_dials_registers_serves_and_drains() {
         (Protocol::Http2, Transport::Http2, false),
     ] {
         let mut slot = Scene::start(protocol);
-        assert_eq!(slot.action, Action::Dial { goal: Goal::Connect, way: Way { first, both } });
+        assert_eq!(
+            slot.action,
+            Action::Dial { goal: Goal::Connect, way: Way { first, both, is_urgent: false } }
+        );
         assert_eq!(slot.on(Event::Dialled { transport: first }), Action::Register);
         assert_eq!(slot.on(Event::Registered), Action::Adopt { rest: None });
         assert_eq!(slot.on(Event::Stop), Action::Drain);
@@ -207,7 +216,10 @@ fn a_slot_that_came_over_http2_looks_for_quic_and_finds_it_within_a_minute() {
     let Action::Adopt { rest: Some(mut time) } = slot.on(Event::Registered) else {
         panic!("{:?}", slot.action)
     };
-    let upgrade = Action::Dial { goal: Goal::Upgrade, way: Way { first: Transport::Quic, both: false } };
+    let upgrade = Action::Dial {
+        goal: Goal::Upgrade,
+        way: Way { first: Transport::Quic, both: false, is_urgent: false },
+    };
     let mut last = Duration::ZERO;
     for _ in 0..100 {
         assert!(time >= last && time <= LONGEST_PROBE);
@@ -260,7 +272,10 @@ fn a_protocol_that_was_asked_for_is_never_left() {
         for _ in 0..20 {
             assert_eq!(
                 slot.action,
-                Action::Dial { goal: Goal::Connect, way: Way { first: transport, both: false } }
+                Action::Dial {
+                    goal: Goal::Connect,
+                    way: Way { first: transport, both: false, is_urgent: false }
+                }
             );
             slot.on(Event::Dialled { transport });
             slot.on(Event::Cut);
@@ -321,7 +336,7 @@ fn the_luck_of_another_slot_ends_a_long_wait_once() {
 }
 
 fn dial_quic() -> Action {
-    Action::Dial { goal: Goal::Connect, way: Way { first: Transport::Quic, both: false } }
+    Action::Dial { goal: Goal::Connect, way: Way { first: Transport::Quic, both: false, is_urgent: false } }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::pace::{BURST, EVERY};
-use super::*;
+use super::super::pace::{BURST, EVERY};
+use super::super::*;
 use crate::tunnel::discovery::addresses::Allocation;
 
 const WINDOW: Duration = Duration::from_secs(10);
@@ -269,7 +269,7 @@ impl World {
                 }
             }
             Action::Wait { .. } | Action::Rest { .. } => self.slots[slot].tries = None,
-            _ => {}
+            Action::Mourn { .. } | Action::Continue | Action::Drain | Action::End { .. } => {}
         }
         Ok(())
     }

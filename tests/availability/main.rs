@@ -7,8 +7,16 @@
 // Every line here is part of a test.
 #![allow(clippy::unwrap_used)]
 
+mod losses;
+mod networks;
+mod paths;
+mod recovery;
 mod reference;
+mod replicas;
+mod restarts;
 mod rolling;
+
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -23,4 +31,12 @@ async fn beside_another() -> SemaphorePermit<'static> {
 /// For a test that measures time, or is heavy.
 async fn alone() -> SemaphorePermit<'static> {
     CORES.acquire_many(2).await.unwrap()
+}
+
+/// Prints the figures of a case, in order, and hands back the middle one.
+fn median(case: &str, mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    eprintln!("{case}: {} times, median {median:.3?}, all {times:.3?}", times.len());
+    median
 }

@@ -30,6 +30,7 @@ mod revisions;
 mod sources;
 mod stop;
 mod swaps;
+mod trailers;
 mod transports;
 mod upgrade;
 mod websocket;

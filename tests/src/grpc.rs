@@ -7,7 +7,7 @@
 //! | `/Count` | as many messages as the first byte of the message says |
 //! | `/Bidi` | every message, as soon as it is there |
 //! | `/Refuse` | no message: the status is in the head of the answer |
-//! | `/BreakOff` | a message, then a broken stream |
+//! | `/BreakOff` | the first message; at the second the stream breaks |
 //!
 //! Trailers say the status, how many messages came, and the trailer `x-end` of the request.
 
@@ -67,7 +67,7 @@ impl Grpc {
                     let count = count.clone();
                     let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(
                         TokioIo::new(stream),
-                        service_fn(move |request| serve(request, count.clone())),
+                        service_fn(move |request| std::future::ready(serve(request, &count))),
                     );
                     tokio::spawn(connection);
                 }
@@ -121,10 +121,7 @@ impl Messages {
     }
 }
 
-async fn serve(
-    request: Request<Incoming>,
-    count: Arc<watch::Sender<usize>>,
-) -> Result<Response<Body>, BoxError> {
+fn serve(request: Request<Incoming>, count: &Arc<watch::Sender<usize>>) -> Result<Response<Body>, BoxError> {
     let path = request.uri().path().to_owned();
     let answer = Response::builder().header("content-type", "application/grpc");
     // What reached this side is shown to whoever asked.
@@ -138,6 +135,7 @@ async fn serve(
     }
     let (sender, body) = Channel::new(1);
     count.send_modify(|calls| *calls += 1);
+    let count = count.clone();
     tokio::spawn(async move {
         converse(path, request.into_body(), sender).await;
         count.send_modify(|calls| *calls -= 1);
@@ -151,14 +149,14 @@ async fn converse(path: String, mut body: Incoming, mut sender: Sender<Bytes, Bo
     let mut count = 0_usize;
     while let Ok(Some(asked)) = messages.next(&mut body).await {
         count += 1;
+        if path == "/BreakOff" && count == 2 {
+            return sender.abort("as it was asked for".into());
+        }
         let times = if path == "/Count" { usize::from(asked[0]) } else { 1 };
         for _ in 0..times {
             if sender.send_data(message(&asked)).await.is_err() {
                 return;
             }
-        }
-        if path == "/BreakOff" {
-            return sender.abort("as it was asked for".into());
         }
     }
     let mut trailers = HeaderMap::new();

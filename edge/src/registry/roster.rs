@@ -159,10 +159,17 @@ impl Iterator for Choices<'_> {
     type Item = Arc<Live>;
 
     fn next(&mut self) -> Option<Arc<Live>> {
-        let replica = self.replica()?;
-        let connections = self.roster.replicas[replica].connections.clone();
-        let loads = connections.clone().map(|at| self.load(at));
-        let at = connections.start + selection::connection(loads, fastrand::u64(..))?;
+        let at = loop {
+            let replica = self.replica()?;
+            let connections = self.roster.replicas[replica].connections.clone();
+            let loads = connections.clone().map(|at| self.load(at));
+            match selection::connection(loads, fastrand::u64(..)) {
+                Some(at) => break connections.start + at,
+                None if self.roster.replicas.len() < 2 => return None,
+                // Its last connection has begun to leave since; what leaves does not come back.
+                None => {}
+            }
+        };
         self.tried |= 1 << at;
         Some(self.roster.connections[at].clone())
     }

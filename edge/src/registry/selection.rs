@@ -105,16 +105,30 @@ pub(super) fn sticky(standings: &[Option<Standing>], score: impl Fn(usize) -> u6
 
 /// The connection with the least to do (`None` is no candidate), `chance` decides between equals. A far one
 /// costs a wake across threads both ways, so it has to have clearly less to do than a near one.
-pub(super) fn connection(loads: impl Iterator<Item = Option<Load>> + Clone, chance: u64) -> Option<usize> {
+///
+/// Each load is looked at once: it may change from one look to the next, and then nobody would be the best.
+pub(super) fn connection(loads: impl Iterator<Item = Option<Load>>, mut chance: u64) -> Option<usize> {
     let cost = |load: Load| {
         let far = if load.is_far { load.requests + FAR } else { 0 };
         (load.is_suspect, load.requests.saturating_mul(4).saturating_add(far))
     };
-    let costs = loads.enumerate().filter_map(|(at, load)| Some((at, cost(load?))));
-    let least = costs.clone().map(|(_, cost)| cost).min()?;
-    let equals = costs.filter(|(_, cost)| *cost == least);
-    let at = part(chance >> 32, equals.clone().count());
-    equals.map(|(at, _)| at).nth(at)
+    let (mut best, mut equals) = (None, 0);
+    for (at, load) in loads.enumerate() {
+        let Some(cost) = load.map(cost) else { continue };
+        match best {
+            Some((least, _)) if cost > least => {}
+            Some((least, _)) if cost == least => {
+                equals += 1;
+                // Each of them is the last that is kept with the same likelihood.
+                chance = chance.wrapping_mul(STEP).wrapping_add(1);
+                if part(chance >> 32, equals) == 0 {
+                    best = Some((cost, at));
+                }
+            }
+            Some(_) | None => (best, equals) = (Some((cost, at)), 1),
+        }
+    }
+    best.map(|(_, at)| at)
 }
 
 /// `chance`, 32 bits of it, as a number below `count`.
@@ -127,6 +141,8 @@ fn unit(chance: u64) -> f64 {
     (chance >> 11) as f64 / (1_u64 << 53) as f64
 }
 
+/// Makes a new chance of one that was used (Knuth's linear congruential generator).
+const STEP: u64 = 6_364_136_223_846_793_005;
 /// A far connection counts as if it had a quarter more requests, and besides as many quarters as this.
 const FAR: usize = 9;
 
@@ -146,6 +162,17 @@ mod tests {
 
     fn load(is_suspect: bool, is_far: bool, requests: usize) -> Option<Load> {
         Some(Load { is_suspect, is_far, requests })
+    }
+
+    #[test]
+    fn loads_that_change_while_they_are_looked_at_leave_somebody() {
+        let looks = std::cell::Cell::new(0);
+        let loads = (0..2).map(|_| {
+            looks.set(looks.get() + 1);
+            load(false, false, looks.get())
+        });
+        assert_eq!(connection(loads, 7), Some(0));
+        assert_eq!(looks.get(), 2);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_edge::{Edge, Settings};
 use adit_protocol::credentials::{Credentials, TunnelSecret};
@@ -107,6 +108,23 @@ pub(crate) async fn one() -> (Fixture, Connector) {
     let edge = start();
     let connector = Connector::registered(&edge, 0, Uuid::new_v4(), 0).await;
     (edge, connector)
+}
+
+/// tokio's, for a test: what hangs fails, and says so.
+pub(crate) struct LocalSet(tokio::task::LocalSet);
+
+impl LocalSet {
+    pub(crate) fn new() -> Self {
+        Self(tokio::task::LocalSet::new())
+    }
+
+    pub(crate) async fn run_until<F: Future>(&self, test: F) -> F::Output {
+        let limit = Duration::from_secs(60);
+        match tokio::time::timeout(limit, self.0.run_until(test)).await {
+            Ok(output) => output,
+            Err(_) => panic!("a step of this test was still awaited after {limit:?}"),
+        }
+    }
 }
 
 impl Drop for Fixture {

@@ -11,12 +11,12 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::connector::{Connector, Habits, dial};
-use crate::harness::{AnyBody, Fixture, HOST, empty, full, get, start, start_with};
+use crate::harness::{AnyBody, Fixture, HOST, LocalSet, empty, full, get, start, start_with};
 use crate::http2::Connector as Http2Connector;
 
 const WEBSOCKET: &[u8] = b"GET /ws HTTP/1.1\r\nHost: demo.localhost\r\nConnection: Upgrade\r\n\

@@ -6,12 +6,11 @@ use adit_protocol::own;
 use http::{Request, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::task::LocalSet;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::connector::{Connector, Habits, Opened};
-use crate::harness::{Fixture, HOST, empty, start, start_with};
+use crate::harness::{Fixture, HOST, LocalSet, empty, start, start_with};
 use crate::http2;
 
 const REPORT: &str = r#"{"ready":false,"origins":[

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use adit_protocol::rpc::RegistrationAnswer;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::connector::{Connector, Habits, registration};
-use crate::harness::{AnyBody, Fixture, HOST, empty, full, get, start, start_with};
+use crate::harness::{AnyBody, Fixture, HOST, LocalSet, empty, full, get, start, start_with};
 
 /// A replica of one connection that answers every request with its name.
 struct Replica {

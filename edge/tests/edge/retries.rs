@@ -9,11 +9,10 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use crate::connector::{Connector, Opened};
-use crate::harness::{AnyBody, Fixture, HOST, Page, full, get, start};
+use crate::harness::{AnyBody, Fixture, HOST, LocalSet, Page, full, get, start};
 use crate::http2;
 
 /// An edge with so many replicas of one connection each.

@@ -4,11 +4,10 @@
 use std::time::{Duration, Instant};
 
 use http::Request;
-use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use crate::connector::{Connector, Habits};
-use crate::harness::{Fixture, HOST, full, get, start};
+use crate::harness::{Fixture, HOST, LocalSet, full, get, start};
 use crate::http2;
 use crate::relay::Relay;
 

@@ -14,11 +14,10 @@ use http_body_util::channel::Channel;
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use crate::connector::{Connector, Habits, Opened};
-use crate::harness::{Fixture, HOST, empty, full, one, start};
+use crate::harness::{Fixture, HOST, LocalSet, empty, full, one, start};
 use crate::http2;
 
 async fn able() -> (Fixture, Connector) {

@@ -92,7 +92,7 @@ pub(crate) fn folder() -> tempfile::TempDir {
 fn parse_in(folder: &Path, text: &str) -> Result<(Settings, Plan), Mistakes> {
     parse("host.toml", text, folder).map_err(|error| match error {
         ConfigError::Mistakes(mistakes) => mistakes,
-        other => panic!("{other}"),
+        other @ (ConfigError::Source(_) | ConfigError::Flags(_)) => panic!("{other}"),
     })
 }
 

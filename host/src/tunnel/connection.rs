@@ -47,7 +47,7 @@ pub struct Line {
 /// An open connection to an edge server.
 pub enum Connection {
     Quic(quic::Connection),
-    Http2(http2::Connection),
+    Http2(Box<http2::Connection>),
 }
 
 /// Why no connection came about.
@@ -140,7 +140,7 @@ impl Line {
                 }
             }
             Transport::Http2 => match self.dialer.http2.dial(edge, self.keep_alive).await {
-                Ok(connection) => Ok(Connection::Http2(connection)),
+                Ok(connection) => Ok(Connection::Http2(Box::new(connection))),
                 Err(error) => Err(DialError::new(error.context("HTTP/2"))),
             },
         }

@@ -20,8 +20,8 @@ use super::slot::Shared;
 use super::suspicion::{Ended, Hearing, Watch};
 use crate::proxy::Proxy;
 
-/// How often a connection is looked at. One that died is suspect a second after it was asked.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often a connection is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long an edge may take to acknowledge that a connection leaves.
 const UNREGISTER_LIMIT: Duration = Duration::from_secs(5);
 

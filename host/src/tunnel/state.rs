@@ -29,14 +29,18 @@
 //! **Fallback.** With `protocol = "auto"` each dial tries both transports, the one that served last with a
 //! head start. If only HTTP/2 comes about, UDP is the trouble, and the slot looks for QUIC now and then.
 //!
-//! **Pace.** However events fall, [`Budget`](pace::Budget) bounds how often a slot dials.
+//! **Pace.** However events fall, [`Budget`] bounds how often a slot dials.
 
+mod action;
+mod event;
 pub mod pace;
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
+pub use action::{Action, Goal, Verdict, Way};
+pub use event::{Event, Moment, Refusal};
 pub use pace::Jitter;
 use pace::{Budget, doubled};
 
@@ -78,31 +82,6 @@ pub enum Protocol {
 pub enum Transport {
     Quic,
     Http2,
-}
-
-/// Over what an address is dialled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
-    pub first: Transport,
-    /// Whether the other transport is tried too where the first brings nothing.
-    pub both: bool,
-    /// Whether to try it soon: what serves has just fallen silent, perhaps because of the transport.
-    pub is_urgent: bool,
-}
-
-/// What a dial is for; it decides the address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goal {
-    /// Nothing serves: the best address.
-    Connect,
-    /// What serves is not heard of any more: another address, the same only if there is no other.
-    Rescue,
-    /// The edge server that serves goes away: another address.
-    Leave,
-    /// A better address, if there is one.
-    Return,
-    /// QUIC at the same address.
-    Upgrade,
 }
 
 /// Where a slot is. [`Live`] holds the details.
@@ -161,114 +140,6 @@ enum Reach {
     Registering {
         goal: Goal,
         transport: Transport,
-    },
-}
-
-/// What happened. The first group concerns what is tried, the second what serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    Dialled {
-        transport: Transport,
-    },
-    /// No connection came about. `refused`: at once, as from a machine where nobody listens now.
-    DialFailed {
-        refused: bool,
-    },
-    /// There is no address for this goal.
-    NoPlace,
-    Registered,
-    Refused(Refusal),
-    /// The connection went, or the edge said nothing, before it was registered.
-    Cut,
-    /// The time of [`Action::Wait`] or [`Action::Rest`] is over.
-    Waited,
-    /// Another slot has just been registered somewhere.
-    Encouraged,
-
-    /// Nothing is heard of what serves although it was asked.
-    Suspect,
-    /// It was heard after all.
-    Recovered,
-    /// The edge server that serves is about to go away.
-    ToldToLeave,
-    /// A better address than the one that serves is free.
-    Misplaced,
-    /// `reset`: its edge server lives, but has forgotten the connection, as after a restart.
-    Lost {
-        reset: bool,
-    },
-
-    Stop,
-    Drained,
-}
-
-/// What an edge said when it refused a registration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
-    /// Asking again is of no use.
-    pub permanent: bool,
-    /// Not to come back sooner; zero if the edge does not mind.
-    pub retry_after: Duration,
-}
-
-/// When an event happened, and what else the table must know that is not in the state.
-#[derive(Debug, Clone, Copy)]
-pub struct Moment {
-    pub now: Instant,
-    pub jitter: Jitter,
-    /// Whether any slot of this process ever served.
-    pub served: bool,
-}
-
-/// What is thought of an address: of the one that was tried or, after [`Event::Lost`], of the one that served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing is wrong with it; others may have it.
-    Free,
-    /// The next dial goes there again.
-    Keep,
-    /// No connection came about, or it was lost.
-    Unreachable,
-    /// It takes connections, but not ours.
-    Unfit,
-}
-
-/// What to do, until the next event. Whatever is tried and not mentioned is given up, except by
-/// [`Continue`](Self::Continue) and [`Mourn`](Self::Mourn).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Choose an address for this goal and dial it.
-    Dial {
-        goal: Goal,
-        way: Way,
-    },
-    /// Register on the connection that was dialled.
-    Register,
-    /// What was registered serves from now on; what served before finishes. Report [`Event::Waited`] after
-    /// `rest`.
-    Adopt {
-        rest: Option<Duration>,
-    },
-    /// Report [`Event::Waited`] after this time.
-    Wait {
-        time: Duration,
-        verdict: Verdict,
-    },
-    /// What serves is good enough; report [`Event::Waited`] after `time`.
-    Rest {
-        time: Option<Duration>,
-        verdict: Verdict,
-    },
-    /// What served is gone; what is tried, or the timer, goes on. The verdict is on what served.
-    Mourn {
-        verdict: Verdict,
-    },
-    /// Go on.
-    Continue,
-    /// Unregister, finish the requests, report [`Event::Drained`].
-    Drain,
-    End {
-        fatal: bool,
     },
 }
 

@@ -266,7 +266,7 @@ const LARGEST_PIECE: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use http::Request;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
 
@@ -281,12 +281,27 @@ mod tests {
             async { no_answer(response.await.unwrap_err()) }
         };
         let answers = [ask(), ask()];
+        both_asked(&mut theirs).await;
         theirs.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
         for frame in frames {
             theirs.write_all(frame).await.unwrap();
         }
         theirs.shutdown().await.unwrap();
         futures_util::future::join_all(answers).await.try_into().unwrap()
+    }
+
+    /// Reads until both requests are on their way.
+    async fn both_asked(theirs: &mut DuplexStream) {
+        const HEADERS: u8 = 1;
+        theirs.read_exact(&mut [0; 24]).await.expect("the preface");
+        let mut asked = 0;
+        while asked < 2 {
+            let mut head = [0; 9];
+            theirs.read_exact(&mut head).await.expect("the head of a frame");
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            theirs.read_exact(&mut vec![0; length]).await.expect("its payload");
+            asked += usize::from(head[3] == HEADERS);
+        }
     }
 
     const REFUSED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07";

@@ -6,7 +6,7 @@
 //! apart:
 //!
 //! 1. one that did not fail when it was last tried; then one that has rested since, in turn; see
-//!    [`Standing`];
+//!    `Standing`;
 //! 2. one where no other slot is;
 //! 3. one in the region where the fewest other slots are, so that two regions are in use whenever two have
 //!    such addresses;
@@ -189,7 +189,7 @@ impl Allocation {
     }
 
     /// Whether this slot should try another address though its own serves: it shares its own while one is
-    /// free or shared by fewer, or its region has two slots more than another one with room.
+    /// free or shared by fewer, and came last; or its region has two slots more than another one with room.
     pub fn is_misplaced(&self, slot: usize, now: Instant) -> bool {
         let Place { tried, is_doubtful, .. } = self.slots[slot];
         tried.is_none() && !is_doubtful && self.better(slot, now).is_some()
@@ -202,8 +202,17 @@ impl Allocation {
         let others = self.others(slot);
         let mine = self.load(&others, self.region_of(held)?);
         let sharing = others.iter().filter(|other| **other == held).count();
+        // Who came last leaves first.
+        let since = self.slots[slot].held.map(|(_, since)| since);
+        let is_last = !self.slots.iter().any(|place| {
+            place.held.is_some_and(|(other, _)| other == held)
+                && place.held.map(|(_, since)| since) > since
+                && place.tried.is_none()
+                && !place.is_doubtful
+        });
         self.best(slot, now, |region, address, holders| {
-            let is_better = holders < sharing || (holders == sharing && self.load(&others, region) < mine);
+            let is_better =
+                (holders < sharing && is_last) || (holders == sharing && self.load(&others, region) < mine);
             is_better && address != held && self.standing(address, now) < Standing::Bad
         })
     }

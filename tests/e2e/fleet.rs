@@ -1,6 +1,6 @@
 //! A configuration that is put once at the edge reaches every replica, and the verdict of each can be read.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use e2e::document::{EdgeDocument, HostDocument};
 use e2e::process::{Process, component};
@@ -141,6 +141,69 @@ async fn every_replica_is_given_it_and_a_refusal_of_one_is_not_hidden() {
         tokio::task::yield_now().await;
     };
     assert_eq!(page["config"], rules(201), "{page}");
+}
+
+/// Replicas of the big fleet.
+const MANY: usize = 25;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_five_replicas_have_it_within_seconds_and_each_verdict_can_be_read() {
+    let site = Site::new();
+    let edge = site.edge(&EdgeDocument::new(&["west"], 2)).await;
+    let mut starting = Vec::new();
+    for number in 0..MANY {
+        let protocol = if number % 2 == 0 { "quic" } else { "http2" };
+        let mut document = HostDocument::new().over(protocol).keys("config-source = \"remote\"");
+        document.shards = Some(1);
+        starting.push(site.spawn_host_named(&format!("host-{number}"), &edge.servers, &document));
+    }
+    let mut hosts = Vec::new();
+    for process in starting {
+        hosts.push(Host::connected(process, 1).await);
+    }
+
+    let begun = Instant::now();
+    let answer = put(&edge, &rules(201)).await;
+    let took = begun.elapsed();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let page = answer.json();
+    assert_eq!(
+        (&page["connected"], &page["applied"], &page["refused"]),
+        (&json!(MANY), &json!(MANY), &json!(0)),
+        "{page}"
+    );
+    let mut each: Vec<u64> = Vec::new();
+    for replica in page["replicas"].as_array().unwrap() {
+        assert_eq!((&replica["applied"], &replica["error"]), (&json!(1), &Value::Null), "{replica}");
+        each.push(replica["milliseconds"].as_u64().unwrap());
+    }
+    each.sort_unstable();
+    eprintln!("all of {MANY} replicas had applied it after {took:?}; each of them after, ms: {each:?}");
+    assert!(took < Duration::from_secs(10), "it took {took:?}");
+    // What the edge is told is what they serve.
+    for host in &hosts {
+        let metrics = host.admin("/metrics").await;
+        let version = "\ncloudflared_orchestration_config_version 1\n";
+        assert!(metrics.text().contains(version), "{}", metrics.text());
+    }
+    for _ in 0..MANY {
+        assert_eq!(status(&edge).await, 201);
+    }
+
+    // One of them is replaced by one that keeps to itself: the others serve what is new, and it is named.
+    let gone = hosts.pop().unwrap();
+    gone.process.terminate();
+    assert!(gone.process.exit().await.success());
+    let own = HostDocument::new().otherwise("http_status:202");
+    hosts.push(Host::connected(site.spawn_host_named("own", &edge.servers, &own), 1).await);
+    let answer = put(&edge, &rules(203)).await;
+    assert_eq!(answer.status, 422, "{answer:?}");
+    let page = answer.json();
+    assert_eq!(
+        (&page["connected"], &page["applied"], &page["refused"]),
+        (&json!(MANY), &json!(MANY - 1), &json!(1)),
+        "{page}"
+    );
 }
 
 #[tokio::test]

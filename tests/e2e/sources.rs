@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
 use e2e::document::{EdgeDocument, HostDocument};
 use e2e::origin::Origin;
@@ -13,6 +14,12 @@ use e2e::within;
 use http::Response;
 use http_body_util::BodyExt;
 use serde_json::Value;
+
+/// How often the process is killed, unless `ADIT_KILLS` says otherwise.
+const KILLS: usize = 12;
+/// The moments at which it is: so many, so far from each other. 37 has no divisor in common with them.
+const MOMENTS: usize = 64;
+const MOMENT: Duration = Duration::from_micros(1200);
 
 /// A host with a state folder whose answers carry `mark`.
 fn document(mark: &str) -> HostDocument {
@@ -270,7 +277,7 @@ async fn without_any_document_the_state_folder_of_the_command_line_is_enough() {
 
 #[tokio::test]
 async fn whatever_moment_a_process_is_killed_at_the_last_good_generation_serves() {
-    let rounds: usize = std::env::var("ADIT_KILLS").map_or(50, |rounds| rounds.parse().unwrap());
+    let rounds: usize = std::env::var("ADIT_KILLS").map_or(KILLS, |rounds| rounds.parse().unwrap());
     let site = Site::new();
     let edge = site.edge(&EdgeDocument::new(&["west"], 1)).await;
     let text = |mark: &str| document(mark).to_toml(&edge.servers);
@@ -292,7 +299,7 @@ async fn whatever_moment_a_process_is_killed_at_the_last_good_generation_serves(
         assert!(is_good, "round {round}: {}", serving.text());
         generation = number;
 
-        // Two swaps, and the end somewhere in them: a little later in each round.
+        // Two swaps, and the end somewhere in them: at another moment in each round.
         let address = host.admin;
         let swaps = tokio::spawn(async move {
             let host = Visitor::new(address, Speaks::Http1, None);
@@ -307,7 +314,7 @@ async fn whatever_moment_a_process_is_killed_at_the_last_good_generation_serves(
             }
             done
         });
-        let delay = std::time::Duration::from_micros(400 * (round as u64 % 64) * 3);
+        let delay = MOMENT * u32::try_from(round * 37 % MOMENTS).unwrap();
         tokio::time::sleep(delay).await;
         host.process.kill();
         host.process.exit().await;

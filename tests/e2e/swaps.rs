@@ -87,6 +87,15 @@ struct Load {
 }
 
 impl Load {
+    fn new(first: Marks) -> Arc<Self> {
+        Arc::new(Self {
+            stop: AtomicBool::new(false),
+            served: AtomicUsize::new(0),
+            generations: Mutex::new(HashSet::from([first])),
+            latencies: Mutex::default(),
+        })
+    }
+
     fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
@@ -104,12 +113,16 @@ impl Load {
         assert!(self.generations.lock().unwrap().contains(&asked), "no generation was {asked:?}");
     }
 
-    /// The 99.9th percentile since the last time.
-    fn slowest(&self) -> Duration {
-        let mut all = std::mem::take(&mut *self.latencies.lock().unwrap());
-        all.sort_unstable();
-        all.get(all.len() * 999 / 1000).copied().unwrap_or_default()
+    /// How long requests took since the last time.
+    fn take(&self) -> Vec<Duration> {
+        std::mem::take(&mut *self.latencies.lock().unwrap())
     }
+}
+
+/// The 99.9th percentile.
+fn slowest(mut latencies: Vec<Duration>) -> Duration {
+    latencies.sort_unstable();
+    latencies.get(latencies.len() * 999 / 1000).copied().unwrap_or_default()
 }
 
 async fn asks(load: Arc<Load>, visitor: Visitor, kept_alive: bool, posts: bool) {
@@ -192,12 +205,7 @@ async fn a_swap_every_tenth_of_a_second_loses_and_mixes_nothing() {
     let mut marks = Marks { rule: 0, config: 0, component: 0 };
     let first = marks.document(&origin, &components);
     let product = Product::start_at(site, EdgeDocument::new(&["west"], 2), first).await;
-    let load = Arc::new(Load {
-        stop: AtomicBool::new(false),
-        served: AtomicUsize::new(0),
-        generations: Mutex::new(HashSet::from([marks.clone()])),
-        latencies: Mutex::default(),
-    });
+    let load = Load::new(marks.clone());
     let visitor = || product.visitor(Speaks::Http1);
     let mut visitors = tokio::task::JoinSet::new();
     for (kept_alive, posts) in [(true, false), (true, true), (false, false), (false, true)] {
@@ -228,9 +236,9 @@ async fn a_swap_every_tenth_of_a_second_loses_and_mixes_nothing() {
         number += 1;
     }
     let settled = |limit| tokio::time::sleep(limit);
-    load.slowest();
+    load.take();
     settled(EVERY * u32::try_from(swaps).unwrap()).await;
-    let (calm, before) = (load.slowest(), product.host.process.memory());
+    let (calm, before) = (slowest(load.take()), product.host.process.memory());
     let served = load.served.load(Ordering::Relaxed);
     let (begun, mut course) = (Instant::now(), Vec::new());
     let mut ticks = tokio::time::interval(EVERY);
@@ -247,7 +255,7 @@ async fn a_swap_every_tenth_of_a_second_loses_and_mixes_nothing() {
         }
     }
     let took = begun.elapsed();
-    let (busy, after) = (load.slowest(), product.host.process.memory());
+    let (busy, after) = (slowest(load.take()), product.host.process.memory());
     let served = load.served.load(Ordering::Relaxed) - served;
     load.stop.store(true, Ordering::Relaxed);
     while let Some(ended) = visitors.join_next().await {
@@ -265,5 +273,102 @@ async fn a_swap_every_tenth_of_a_second_loses_and_mixes_nothing() {
     if strict.is_some() {
         assert!(busy <= calm.mul_f64(1.5), "p99.9 was {busy:?} and {calm:?} without swaps");
         assert!(after <= before + before / 20, "memory went from {before} to {after} bytes");
+    }
+}
+
+/// Bytes of a component that nobody has compiled before, in the strict run and in the normal one.
+const LARGE: usize = 1 << 20;
+const LARGER: usize = 1 << 18;
+
+/// The same component with its largest module in it so often that it has `size` bytes. Nobody uses the
+/// copies, and all of them are compiled.
+fn enlarged(wasm: &[u8], size: usize) -> Vec<u8> {
+    const HEADER: usize = 8;
+    const MODULE: u8 = 1;
+    let (mut at, mut module) = (HEADER, 0..0);
+    while at < wasm.len() {
+        let begin = at;
+        let kind = wasm[at];
+        at += 1;
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let byte = wasm[at];
+            at += 1;
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        at += length;
+        if kind == MODULE && at - begin > module.len() {
+            module = begin..at;
+        }
+    }
+    let mut large = wasm.to_vec();
+    while large.len() < size {
+        large.extend_from_slice(&wasm[module.clone()]);
+    }
+    large
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_served_while_a_large_component_is_compiled_does_not_wait_for_it() {
+    let strict: Option<usize> = std::env::var("ADIT_COMPILES").ok().map(|count| count.parse().unwrap());
+    let compiles = strict.unwrap_or(1);
+    let origin = Origin::start();
+    let site = Site::new();
+    let wasm = std::fs::read(component("headers")).unwrap();
+    let large = enlarged(&wasm, if strict.is_some() { LARGE } else { LARGER });
+    let components = [site.write("a.wasm", &wasm), site.write("b.wasm", &wasm)];
+    let first = Marks { rule: 0, config: 0, component: 0 };
+    // Only who puts a document means it.
+    let document = |marks: &Marks| marks.document(&origin, &components).keys("watch = false");
+    let product = Product::start_at(site, EdgeDocument::new(&["west"], 2), document(&first)).await;
+    let load = Load::new(first.clone());
+    let mut visitors = tokio::task::JoinSet::new();
+    for posts in [false, true] {
+        visitors.spawn(asks(load.clone(), product.visitor(Speaks::Http1), true, posts));
+    }
+    let swap = async |number: usize| {
+        let marks = Marks { component: 2 * number, ..first.clone() };
+        load.generations.lock().unwrap().insert(marks.clone());
+        // Another one each time: a custom section with the number.
+        let name = number.to_string();
+        let length = u8::try_from(name.len()).unwrap();
+        let section = [&[0, length + 1, length][..], name.as_bytes()].concat();
+        std::fs::write(&components[0], [&large[..], &section].concat()).unwrap();
+        let text = document(&marks).to_toml(&product.edge.servers);
+        let request = to("PUT", "/config?save=false").header("host", "localhost").header("if-match", "*");
+        let admin = Visitor::new(product.host.admin, Speaks::Http1, None);
+        let begun = Instant::now();
+        let answer = admin.send(with_text(request, &text)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        begun.elapsed()
+    };
+    let mut course = vec![swap(1).await];
+    // Turns of both kinds alternate, so that what else the machine does counts for both.
+    let (mut busy, mut calm) = (Vec::new(), Vec::new());
+    for number in 2..compiles + 2 {
+        load.take();
+        let took = swap(number).await;
+        busy.extend(load.take());
+        tokio::time::sleep(took).await;
+        calm.extend(load.take());
+        course.push(took);
+    }
+    load.stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = visitors.join_next().await {
+        ended.expect("no visitor fails");
+    }
+    let (requests, without) = (busy.len(), calm.len());
+    let (busy, calm) = (slowest(busy), slowest(calm));
+    eprintln!(
+        "{} bytes compiled in {course:?} under load; {requests} requests meanwhile with p99.9 {busy:?}, \
+         {without} without with {calm:?}",
+        large.len()
+    );
+    if strict.is_some() {
+        assert!(busy <= calm.mul_f64(1.5), "p99.9 was {busy:?} and {calm:?} without compiling");
     }
 }

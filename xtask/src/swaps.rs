@@ -1,4 +1,5 @@
-//! The long form of the tests about changes under load: a thousand swaps, two hundred kills.
+//! The long form of the tests about changes under load: a thousand swaps, two hundred kills,
+//! components that are compiled, revisions that are refused, a fleet.
 
 use anyhow::Result;
 
@@ -16,20 +17,31 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
             "",
         )
     })?;
-    // One after the other, since the first is about time.
-    for (name, test, count) in [
-        ("swapping a thousand times under load", "swaps::", ("ADIT_SWAPS", "1000")),
-        ("killing two hundred times", "sources::whatever_moment", ("ADIT_KILLS", "200")),
-        ("refusing a hundred kinds of bad revisions", "revisions::", ("ADIT_KILLS", "200")),
-    ] {
+    // One after the other, since some are about time.
+    for (name, test, count) in PROMISES {
         progress.step(name, || {
-            let test =
-                ["test", "--locked", "--release", "--workspace", "--test", "e2e", "--", test, "--nocapture"];
-            child::stream(tree.cargo().args(test).env(count.0, count.1), "")
+            let test = ["test", "--locked", "--release", "--workspace", "--test", "e2e", "--", test];
+            let mut command = tree.cargo();
+            command.args(test).args(["--nocapture", "--test-threads", "1"]);
+            if let Some((variable, count)) = count {
+                command.env(variable, count);
+            }
+            child::stream(&mut command, "")
         })?;
     }
     progress.finish("nothing was lost, nothing was mixed");
     Ok(())
 }
 
-const STEPS: usize = 6;
+/// What is done, the test that does it, and the variable that makes it long and strict.
+type Promise = (&'static str, &'static str, Option<(&'static str, &'static str)>);
+
+const PROMISES: [Promise; 5] = [
+    ("swapping a thousand times under load", "swaps::a_swap", Some(("ADIT_SWAPS", "1000"))),
+    ("compiling a large component under load", "swaps::whoever", Some(("ADIT_COMPILES", "20"))),
+    ("refusing a hundred kinds of bad revisions", "revisions::", None),
+    ("killing two hundred times", "sources::whatever_moment", Some(("ADIT_KILLS", "200"))),
+    ("configuring a fleet", "fleet::twenty_five", None),
+];
+
+const STEPS: usize = 3 + PROMISES.len();

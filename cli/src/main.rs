@@ -18,7 +18,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use mimalloc::MiMalloc;
+
 use telemetry::LogFormat;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Tunnels that bring traffic to a private origin.
 ///

@@ -32,6 +32,7 @@ mod stop;
 mod swaps;
 mod trailers;
 mod transports;
+mod tunnels;
 mod upgrade;
 mod websocket;
 mod wire;

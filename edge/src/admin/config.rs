@@ -110,8 +110,8 @@ fn state(admin: &Admin, id: Uuid, tunnel: &Tunnel) -> Value {
 }
 
 fn find(admin: &Admin, name: &str) -> Option<(Uuid, Arc<Tunnel>)> {
-    let mut tunnels = admin.registry.tunnels();
-    let found = tunnels.find(|(id, tunnel)| tunnel.name == name || id.to_string() == name);
+    let tunnels = admin.registry.tunnels();
+    let found = tunnels.iter().find(|(id, tunnel)| tunnel.name == name || id.to_string() == name);
     found.map(|(id, tunnel)| (*id, tunnel.clone()))
 }
 

@@ -93,7 +93,7 @@ impl Reception {
                 let _monitor = AbortOnDropHandle::new(tokio::spawn(monitor(tunnel.clone(), live.clone())));
                 let (fleet, newcomer, rpc) =
                     (self.registry.fleet.clone(), live.clone(), self.control.clone());
-                let id = tunnel.id();
+                let id = tunnel.id;
                 // Ends with this connection.
                 let _push = AbortOnDropHandle::new(tokio::spawn(async move {
                     push::to_newcomer(&fleet, &id, &newcomer, &rpc).await;

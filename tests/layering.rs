@@ -61,6 +61,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("config::document", &[], &["tokio", "wasmtime", "http", "std::fs"]),
     ("config::plan", &["config"], &["tokio", "wasmtime", "hyper", "quinn", "std::fs", "std::net"]),
     ("config::source", &[], &["wasmtime", "adit_document"]),
+    ("config::files", &[], &["tokio", "wasmtime", "std::fs"]),
     ("config", &["config", "settings"], &["wasmtime", "hyper", "quinn", "tracing"]),
     ("settings", &["config", "tunnel::state::Protocol"], &["wasmtime", "hyper", "quinn"]),
     ("route", &["config::plan"], &["wasmtime", "hyper", "tokio", "tracing"]),
@@ -68,12 +69,28 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("origin", &["origin", "config::plan"], &["wasmtime", "quinn", "capnp"]),
     (
         "generation",
-        &["config::plan", "route", "plugin", "origin"],
+        &["config::plan", "report", "route", "plugin", "origin", "tenure"],
         &["tokio", "quinn", "hyper", "adit_document"],
     ),
+    ("tenure", &[], &["tokio", "quinn", "hyper", "http", "tracing", "wasmtime"]),
+    ("history", &["history"], &["tokio", "quinn", "hyper", "http", "wasmtime"]),
     (
         "reload",
-        &["config", "settings", "generation", "plugin::Engine", "proxy::Current"],
+        &[
+            "config",
+            "settings",
+            "generation",
+            "history",
+            "plugin::Engine",
+            "proxy::Current",
+            "tenure::Tenures",
+        ],
+        &["http", "hyper", "capnp", "quinn"],
+    ),
+    ("watch", &["reload", "history::Source"], &["http", "hyper", "capnp", "quinn", "wasmtime"]),
+    (
+        "start",
+        &["config", "settings", "generation", "history", "plugin::Engine", "reload"],
         &["http", "hyper", "capnp", "quinn"],
     ),
     ("report", &["config::plan"], &["tokio", "quinn"]),
@@ -82,7 +99,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("proxy::respond", &["plugin", "origin"], &["tokio", "quinn", "hyper", "wasmtime"]),
     (
         "proxy",
-        &["proxy", "generation", "plugin", "origin", "route"],
+        &["proxy", "generation", "plugin", "origin", "route", "tenure"],
         &["quinn", "hyper", "capnp", "wasmtime", "std::fs"],
     ),
     // They are told what time it is.
@@ -100,7 +117,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("tunnel::handler", &["tunnel::notice", "proxy", "origin"], &["quinn", "h2", "tokio"]),
     ("tunnel::notice", &["tunnel::slot", "tunnel::status", "proxy", "origin"], &["quinn", "h2"]),
-    ("tunnel::control", &[], &["http", "hyper", "quinn"]),
+    ("tunnel::control", &["proxy"], &["http", "hyper", "quinn"]),
     (
         "tunnel::discovery::addresses",
         &["tunnel::state"],
@@ -112,13 +129,40 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["adit_protocol", "quinn", "h2", "http"],
     ),
     ("tunnel", &["tunnel", "proxy"], &["capnp_rpc", "hyper", "wasmtime"]),
-    ("control", &["health", "proxy", "reload"], &["wasmtime", "quinn", "capnp"]),
+    ("control::guard", &[], &["tokio", "hyper"]),
+    (
+        "control",
+        &[
+            "control",
+            "health",
+            "proxy",
+            "tunnel",
+            "reload",
+            "history::Source",
+            "config::source",
+            "generation",
+            "tenure",
+        ],
+        &["wasmtime", "quinn", "capnp"],
+    ),
 ];
 
 /// Where failures become statuses, besides the admin APIs and what the edge itself asks a host.
 const STATUSES: &[(&str, &[&str])] = &[
-    ("host/src", &["host/src/proxy/respond.rs", "host/src/control.rs", "host/src/tunnel/notice.rs"]),
-    ("edge/src", &["edge/src/pages.rs", "edge/src/admin.rs", "edge/src/api/envelope.rs"]),
+    (
+        "host/src",
+        &[
+            "host/src/proxy/respond.rs",
+            "host/src/control.rs",
+            "host/src/control/config.rs",
+            "host/src/control/explain.rs",
+            "host/src/tunnel/notice.rs",
+        ],
+    ),
+    (
+        "edge/src",
+        &["edge/src/pages.rs", "edge/src/admin.rs", "edge/src/admin/config.rs", "edge/src/api/envelope.rs"],
+    ),
 ];
 
 #[test]

@@ -7,22 +7,21 @@ use adit_host::generation::Generation;
 use adit_host::plugin::{Engine, EngineSettings};
 use adit_host::settings;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::{Failure, signals, systemd};
 
 /// Runs a host until a signal stops it or the edge refuses it for good. SIGHUP reloads its rules and plugins.
 #[tokio::main(flavor = "current_thread")]
-pub(crate) async fn run(path: &Path, flags: &settings::Flags, with_stdin: bool) -> Result<(), Failure> {
-    let loaded = config::load_with(path, flags);
-    let (settings, plan) = loaded.map_err(|error| Failure::Configuration(error.into()))?;
-    for warning in settings.warnings.iter().chain(&plan.warnings) {
-        warn!("{}: {warning}", path.display());
-    }
+pub(crate) async fn run(
+    path: &Path,
+    state_dir: Option<&Path>,
+    flags: settings::Flags,
+    with_stdin: bool,
+) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let _signals = signals::watch(stop.clone(), with_stdin).map_err(anyhow::Error::from)?;
     let mut host =
-        adit_host::Host::build(settings, &plan, path.to_owned()).await.map_err(Failure::Configuration)?;
+        adit_host::Host::start(path.to_owned(), state_dir, flags).await.map_err(Failure::Configuration)?;
     let _systemd = systemd::watch(&mut host, stop.clone()).map_err(anyhow::Error::from)?;
     let _reloads = signals::reload_on_hangup(host.reload()).map_err(anyhow::Error::from)?;
     Ok(host.run(stop).await?)
@@ -33,7 +32,9 @@ pub(crate) async fn run(path: &Path, flags: &settings::Flags, with_stdin: bool) 
 pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
     let (settings, plan) = config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
     let engine = Engine::new(EngineSettings::default())?;
-    Generation::build(1, &plan, &engine, settings.shards, None).await.map_err(Failure::Configuration)?;
+    Generation::build(1, &plan, &engine, settings.shards, None)
+        .await
+        .map_err(|error| Failure::Configuration(error.into()))?;
     for warning in settings.warnings.iter().chain(&plan.warnings) {
         println!("warning: {warning}");
     }

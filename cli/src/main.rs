@@ -1,6 +1,7 @@
 //! The one binary. Parses the command line, sets up logging, and turns outcomes into exit codes:
 //! 0 done, 1 failed while running, 2 bad usage or configuration, 130 ended at once by a second signal.
 
+mod admin;
 mod credentials;
 mod demo;
 mod edge;
@@ -21,8 +22,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
 
 use telemetry::LogFormat;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Tunnels that bring traffic to a private origin.
 ///
@@ -53,7 +58,14 @@ enum Command {
     /// The edge that visitors reach
     #[command(subcommand, arg_required_else_help = true)]
     Edge(Edge),
-    /// Look at a host's configuration without running it
+    /// Have a running host read its configuration again, and print the verdict
+    Reload {
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
+    /// What a running host would do with a request: rule, plugins, origin, headers
+    Explain(admin::Question),
+    /// A host's configuration: check a file, and look at or change what a running host serves
     #[command(subcommand, arg_required_else_help = true)]
     Config(Config),
     /// Hash a password for the basic-auth plugin; the password is read from standard input
@@ -127,6 +139,54 @@ enum Config {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// Print what a running host serves, or what it served as a generation
+    Show {
+        generation: Option<u64>,
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
+    /// Every revision of a running host with its verdict and reasons
+    History {
+        /// Print the admin API's own JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
+    /// What differs between two generations, or between what serves and a file
+    Diff {
+        /// The older generation; what serves if it is left out
+        from: Option<u64>,
+        /// The newer generation; what serves if it is left out
+        to: Option<u64>,
+        /// A file in place of the newer generation
+        #[arg(long, value_name = "FILE", conflicts_with = "to")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
+    /// Have a running host serve this file; it replaces the host's own
+    Put {
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+        /// Only if this is what serves: the ETag of the admin API's /config
+        #[arg(long, value_name = "TAG")]
+        if_match: Option<String>,
+        /// Serve it until the next start only
+        #[arg(long)]
+        no_save: bool,
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
+    /// Have a running host serve an earlier generation again
+    Rollback {
+        generation: u64,
+        /// Serve it until the next start only
+        #[arg(long)]
+        no_save: bool,
+        #[command(flatten)]
+        admin: admin::Admin,
+    },
 }
 
 fn main() -> ExitCode {
@@ -147,7 +207,20 @@ fn main() -> ExitCode {
         }
         Command::Edge(Edge::Backup { file, at }) => office::backup(&at, &file),
         Command::Edge(Edge::Audit { lines, form, at }) => office::audit(&at, lines, form),
+        Command::Reload { admin } => admin::reload(&admin),
+        Command::Explain(question) => admin::explain(&question),
         Command::Config(Config::Check { config }) => host::check(&config),
+        Command::Config(Config::Show { generation, admin }) => admin::show(&admin, generation),
+        Command::Config(Config::History { json, admin }) => admin::history(&admin, json),
+        Command::Config(Config::Diff { from, to, file, admin }) => {
+            admin::diff(&admin, from, to, file.as_ref())
+        }
+        Command::Config(Config::Put { config, if_match, no_save, admin }) => {
+            admin::put(&admin, &config, if_match.as_deref(), no_save)
+        }
+        Command::Config(Config::Rollback { generation, no_save, admin }) => {
+            admin::rollback(&admin, generation, no_save)
+        }
         Command::HashPassword => password::hash(),
         Command::Service(service) => service::run(service),
         Command::Completions { shell } => manual::completions(shell),

@@ -1,5 +1,6 @@
 //! What stops a running command: SIGINT or SIGTERM once for a clean stop, twice for an end at once.
 
+use adit_host::history::Source;
 use adit_host::reload::Reload;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -33,7 +34,7 @@ pub(crate) fn reload_on_hangup(reload: Reload) -> std::io::Result<AbortOnDropHan
     let mut hangup = signal(SignalKind::hangup())?;
     Ok(AbortOnDropHandle::new(tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            reload.ask().await;
+            reload.reread(Source::Signal).await;
         }
     })))
 }

@@ -1,6 +1,7 @@
 //! The admin listener: whether the edge is alive and ready, who is connected, and what each replica is to
 //! get. Translates; holds no state. Knows the registry; does not know shards or requests.
 
+mod config;
 mod view;
 
 use std::convert::Infallible;
@@ -30,11 +31,13 @@ use uuid::Uuid;
 use crate::registry::{MOST_WEIGHT, Registry, Share, UnknownReplica};
 use crate::settings;
 use crate::stop::Moment;
+use crate::tunnel::control::Control;
 use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
 
 #[derive(Clone)]
 pub(crate) struct Admin {
     registry: Arc<Registry>,
+    control: Control,
     servers: Arc<[Arc<settings::Server>]>,
     /// Cancelled when the edge begins to drain.
     draining: Moment,
@@ -43,10 +46,11 @@ pub(crate) struct Admin {
 impl Admin {
     pub(crate) fn new(
         registry: Arc<Registry>,
+        control: Control,
         servers: Vec<Arc<settings::Server>>,
         draining: Moment,
     ) -> Self {
-        Self { registry, servers: servers.into(), draining }
+        Self { registry, control, servers: servers.into(), draining }
     }
 
     /// Answers until `stop`.
@@ -86,7 +90,12 @@ impl Admin {
         let admin = Arc::new(self);
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
             let admin = admin.clone();
-            async move { Ok::<_, Infallible>(admin.answer(request).await) }
+            async move {
+                if config::tunnel_of(request.uri().path()).is_some() {
+                    return Ok::<_, Infallible>(config::answer(&admin, request).await);
+                }
+                Ok(admin.answer(request).await)
+            }
         });
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(MOST_HEADERS).keep_alive(false);

@@ -122,6 +122,8 @@ impl Edge {
             domain: api.as_ref().and_then(|api| api.tunnel_domain.clone()),
         });
         let registry = Arc::new(Registry::new(tunnels));
+        registry.fleet.open(&data_dir).context("the configurations of tunnels")?;
+        let (control, inbox) = control::channel();
         let names = Arc::new(Directory::new(fixed.table(&registry)));
         let rays = Arc::new(Rays::new(servers.first().map_or("", |server| server.name.as_str())));
 
@@ -173,7 +175,8 @@ impl Edge {
             Some(listen) => {
                 let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
                 addresses.admin = Some(socket.local_addr()?);
-                let admin = Admin::new(registry.clone(), bound_servers, stop.draining.clone());
+                let admin =
+                    Admin::new(registry.clone(), control.clone(), bound_servers, stop.draining.clone());
                 Some((admin, socket))
             }
         };
@@ -199,7 +202,6 @@ impl Edge {
             }
             _ => None,
         };
-        let (control, inbox) = control::channel();
         let strangers = Arc::default();
         let shared = Arc::new(Shared { registry, names, rays, control, strangers, quic, seed, http2, stop });
         Ok(Self { shards, shared, inbox, admin, office, addresses, drain })

@@ -17,6 +17,7 @@ mod admin;
 mod api;
 mod app;
 mod certificates;
+mod fleet;
 mod forward;
 mod headers;
 mod hold;

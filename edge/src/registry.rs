@@ -20,6 +20,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::fleet::Fleet;
 use crate::hold::Holds;
 use crate::retry::Retries;
 use crate::settings;
@@ -36,10 +37,13 @@ pub(crate) struct Registry {
     tunnels: ArcSwap<HashMap<Uuid, Arc<Tunnel>>>,
     /// Compared with when a tunnel is unknown, so that the answer takes the same path.
     decoy: Arc<Keys>,
+    /// What the replicas of each tunnel are given.
+    pub(crate) fleet: Arc<Fleet>,
 }
 
 /// One tunnel: who may serve it, and who does.
 pub(crate) struct Tunnel {
+    pub(crate) id: Uuid,
     pub(crate) name: String,
     pub(crate) stickiness: Stickiness,
     /// When this edge began to know the tunnel.
@@ -93,10 +97,11 @@ impl Registry {
         let tunnels: HashMap<_, _> = tunnels
             .into_iter()
             .map(|settings::Tunnel { name, credentials, stickiness, hold, hostnames: _ }| {
-                (credentials.tunnel_id, Arc::new(Tunnel::new(name, credentials.into(), stickiness, hold)))
+                let id = credentials.tunnel_id;
+                (id, Arc::new(Tunnel::new(id, name, credentials.into(), stickiness, hold)))
             })
             .collect();
-        Self { tunnels: ArcSwap::from_pointee(tunnels), decoy: decoy() }
+        Self { tunnels: ArcSwap::from_pointee(tunnels), decoy: decoy(), fleet: Arc::default() }
     }
 
     pub(crate) fn tunnel(&self, id: &Uuid) -> Option<Arc<Tunnel>> {
@@ -125,7 +130,7 @@ impl Registry {
                     known.keys.store(Arc::new(keys));
                     (id, known.clone())
                 }
-                None => (id, Arc::new(Tunnel::new(name, keys, Stickiness::None, hold))),
+                None => (id, Arc::new(Tunnel::new(id, name, keys, Stickiness::None, hold))),
             })
             .collect();
         let after = Arc::new(after);
@@ -165,8 +170,9 @@ impl From<Credentials> for Keys {
 }
 
 impl Tunnel {
-    fn new(name: String, keys: Keys, stickiness: Stickiness, hold: Duration) -> Self {
+    fn new(id: Uuid, name: String, keys: Keys, stickiness: Stickiness, hold: Duration) -> Self {
         Self {
+            id,
             name,
             stickiness,
             began: Instant::now(),

@@ -7,6 +7,7 @@ pub(crate) mod control;
 pub(crate) mod http2;
 pub(crate) mod link;
 mod notice;
+pub(crate) mod push;
 pub(crate) mod quic;
 pub(crate) mod reception;
 mod registrar;

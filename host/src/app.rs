@@ -2,7 +2,7 @@
 //! decides nothing.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,17 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
-use crate::config::plan::Plan;
 use crate::control::Admin;
-use crate::generation::Generation;
 use crate::health::{Health, Heart, Heartbeats};
 use crate::origin::Pool;
 use crate::plugin::{Engine, EngineSettings};
 use crate::proxy::probe::{Inspector, Prober};
-use crate::proxy::{Current, Proxy};
-use crate::reload::{Reload, Writer};
-use crate::report;
-use crate::settings::Settings;
+use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Streams};
+use crate::reload::{self, Reload, Writer};
+use crate::settings::Flags;
+use crate::start::{self, Start};
 use crate::tunnel::Identity;
 use crate::tunnel::connection::Dialer;
 use crate::tunnel::control::Control;
@@ -37,6 +35,7 @@ use crate::tunnel::discovery::Addresses;
 use crate::tunnel::slot::{Shared, Slot};
 use crate::tunnel::status::Status;
 use crate::tunnel::trust;
+use crate::watch;
 
 /// A host that is ready to run: everything that can fail on a bad configuration has been done.
 pub struct Host {
@@ -47,6 +46,7 @@ pub struct Host {
     admin: TcpListener,
     reload: Reload,
     writer: Writer,
+    watched: bool,
     prober: Prober,
     inspector: Inspector,
     heartbeats: Heartbeats,
@@ -57,17 +57,22 @@ pub struct Host {
 }
 
 impl Host {
-    /// Builds the first generation and binds the admin listener. A reload reads `document` again.
-    pub async fn build(settings: Settings, plan: &Plan, document: PathBuf) -> anyhow::Result<Self> {
+    /// Builds the first generation, from the document at `path` or what was kept of an earlier one, and
+    /// binds the admin listener. `state_dir` goes before what the document says.
+    pub async fn start(path: PathBuf, state_dir: Option<&Path>, flags: Flags) -> anyhow::Result<Self> {
         let engine = Engine::new(EngineSettings::default()).context("the plugin engine")?;
-        let generation = Generation::build(1, plan, &engine, settings.shards, None).await?;
+        let Start { settings, generation, history, mut files } =
+            start::start(&path, state_dir, &flags, &engine).await?;
+        files.push(path.clone());
+        let reported = generation.report.clone();
         let current = Arc::new(ArcSwap::from_pointee(generation));
         let dialer =
             Dialer::new(trust::client_config(settings.edge_ca.as_deref())?, settings.edges.bind_address)?;
         let admin = TcpListener::bind(settings.admin)
             .await
             .with_context(|| format!("binding the admin listener to {}", settings.admin))?;
-        let (reload, writer) = Reload::new(document, settings.clone(), engine, current.clone());
+        let watched = settings.watch;
+        let (reload, writer) = Reload::new(path, settings.clone(), engine, current.clone(), history, files);
         let (prober, inspector) = Prober::new(current.clone());
         let (heartbeats, hearts) = Heartbeats::new(settings.shards);
         let shared = Shared {
@@ -82,7 +87,7 @@ impl Host {
             control: Control::start()?,
             status: Status::new(settings.connections),
             served: AtomicBool::new(false),
-            reported: report::of(plan),
+            reported,
         };
         Ok(Self {
             shards: settings.shards,
@@ -92,6 +97,7 @@ impl Host {
             admin,
             reload,
             writer,
+            watched,
             prober,
             inspector,
             heartbeats,
@@ -134,10 +140,24 @@ impl Host {
         let address = self.admin_address()?;
         info!(kind = "admin", %address, "listening");
         info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, shards = self.shards, "host starts");
+        let watching = self.reload.clone();
         let admin =
             Admin { health: self.health(stop.clone()), current: self.current.clone(), reload: self.reload };
         let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
+        let _watch = self.watched.then(|| AbortOnDropHandle::new(tokio::spawn(watch::watch(watching))));
         let _writer = AbortOnDropHandle::new(tokio::spawn(self.writer.run()));
+        let (pushes, mut pushed) = Pushes::new();
+        let reload = admin.reload.clone();
+        let _pushes = AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Some(push) = pushed.recv().await {
+                let reload = reload.clone();
+                // Several may be asked for at once; the writer puts them in order.
+                tokio::spawn(async move {
+                    let reload::Pushed { version, error } = reload.push(push.version, push.json).await;
+                    let _ = push.verdict.send(PushVerdict { version, error });
+                });
+            }
+        }));
         let _admin = AbortOnDropHandle::new(tokio::spawn(admin.serve(self.admin)));
 
         let tag = HeaderValue::from_str(&identity.connector.to_string()).context("the connector id")?;
@@ -148,6 +168,7 @@ impl Host {
                 heart,
                 slots: (index..self.slots).step_by(self.shards).collect(),
                 current: self.current.clone(),
+                pushes: pushes.clone(),
                 prober: self.prober.clone(),
                 shared: self.shared.clone(),
                 tag: tag.clone(),
@@ -201,6 +222,7 @@ struct Shard {
     heart: Heart,
     slots: Vec<usize>,
     current: Arc<Current>,
+    pushes: Pushes,
     prober: Prober,
     shared: Arc<Shared>,
     tag: HeaderValue,
@@ -215,10 +237,16 @@ impl Shard {
             let sweeper = pool.clone();
             let _sweeper =
                 AbortOnDropHandle::new(tokio::task::spawn_local(async move { sweeper.sweep().await }));
+            let streams = Streams::default();
+            let sweeper = streams.clone();
+            let _retirement =
+                AbortOnDropHandle::new(tokio::task::spawn_local(async move { sweeper.sweep().await }));
             let _heart = AbortOnDropHandle::new(tokio::task::spawn_local(self.heart.beat()));
             let proxy = Rc::new(Proxy {
                 current: self.current,
                 pool,
+                streams,
+                pushes: self.pushes,
                 prober: self.prober,
                 shard: self.index,
                 tag: self.tag,

@@ -1,6 +1,11 @@
 //! The admin API: life, readiness, status, reload. Translates what others know; holds no state
 //! and decides nothing.
 
+mod config;
+mod explain;
+mod guard;
+mod metrics;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +26,7 @@ use tracing::debug;
 
 use crate::health::Health;
 use crate::proxy::Current;
-use crate::reload::{Reload, Verdict};
+use crate::reload::Reload;
 
 /// Connections to the admin listener at once.
 const MOST_CONNECTIONS: usize = 64;
@@ -56,7 +61,7 @@ impl Admin {
             connections.spawn(async move {
                 let service = service_fn(|request| {
                     let admin = admin.clone();
-                    async move { Ok::<_, Infallible>(admin.answer(&request).await) }
+                    async move { Ok::<_, Infallible>(admin.answer(request).await) }
                 });
                 let _ = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -68,13 +73,18 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if (request.method(), request.uri().path()) == (&Method::POST, "/reload") {
-            return self.reload().await;
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if config::is_about(&request) {
+            return config::answer(self, request).await;
+        }
+        if (request.method(), request.uri().path()) == (&Method::POST, "/explain") {
+            return explain::answer(self, request).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response =
-                text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here, and POST /reload\n");
+            let mut response = text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET and HEAD are served here, POST /reload and PUT /config\n",
+            );
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
@@ -90,24 +100,15 @@ impl Admin {
                 judged(readiness.ready, &json!(readiness))
             }
             "/status" => self.status(),
+            "/metrics" => {
+                let mut response = text(StatusCode::OK, &metrics::page(self));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+                response
+            }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "served here: /livez /readyz /status /ready /healthcheck, and POST /reload\n",
+                "served here: /livez /readyz /status /metrics /ready /healthcheck /config /config/history, POST /reload, POST /explain and PUT /config\n",
             ),
-        }
-    }
-
-    /// Reads the document again; the answer is the verdict.
-    async fn reload(&self) -> Response<Full<Bytes>> {
-        match self.reload.ask().await {
-            Verdict::Applied { generation, warnings } => {
-                let page = json!({ "verdict": "applied", "generation": generation, "warnings": warnings });
-                json(StatusCode::OK, &page)
-            }
-            Verdict::Refused { serving, reasons } => {
-                let page = json!({ "verdict": "refused", "serving": serving, "reasons": reasons });
-                json(StatusCode::UNPROCESSABLE_ENTITY, &page)
-            }
         }
     }
 
@@ -144,11 +145,20 @@ impl Admin {
                 })
             })
             .collect();
+        let (tenures, _) = self.reload.tenures().known();
+        let retired: Vec<Value> = tenures
+            .iter()
+            .map(|tenure| (tenure.number, tenure.requests().1))
+            .filter(|(_, open)| *open > 0)
+            .map(|(generation, open)| json!({ "generation": generation, "open": open }))
+            .collect();
         let page = json!({
             "tunnelId": shared.identity.credentials.tunnel_id,
             "connectorId": shared.identity.connector,
             "version": shared.identity.version,
             "generation": generation.number,
+            "retired": retired,
+            "degraded": self.reload.history().degraded(),
             "connections": shared.status.slots(),
             "plugins": plugins,
         });

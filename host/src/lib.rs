@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod generation;
 pub mod health;
+pub mod history;
 pub mod origin;
 pub mod plugin;
 pub mod proxy;
@@ -16,6 +17,9 @@ pub mod reload;
 pub mod report;
 pub mod route;
 pub mod settings;
+pub mod start;
+pub mod tenure;
 pub mod tunnel;
+pub mod watch;
 
 pub use app::Host;

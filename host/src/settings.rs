@@ -13,7 +13,7 @@ use std::time::Duration;
 use adit_document::Spanned;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 
-use crate::config::document::{self, Admin, Document, Tunnel};
+use crate::config::document::{self, Admin, ConfigSource, Document, Tunnel};
 use crate::config::value::{Reading, Wrong};
 use crate::tunnel::state::Protocol;
 pub use edges::{DnsServer, EdgeSource, Edges, IpVersion};
@@ -39,6 +39,12 @@ pub struct Settings {
     pub exit_after_unconnected: Option<Duration>,
     /// Where the admin API listens.
     pub admin: SocketAddr,
+    /// Where generations are kept; without one they are forgotten with the process.
+    pub state_dir: Option<PathBuf>,
+    /// Whose rules are served.
+    pub config_source: ConfigSource,
+    /// A document that changes, or a file that it names, is read again by itself.
+    pub watch: bool,
     /// Connections that must serve for this host to be ready, 1 to `connections`.
     pub ready_connections: usize,
     /// What the command line said in place of the document; a reload says it again.
@@ -85,6 +91,11 @@ pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>
         Some(document::Protocol::Http2) => Protocol::Http2,
     };
     let edge_ca = reading.path(tunnel.edge_ca.as_ref());
+    let folder = reading.folder;
+    let state_dir = document.state_dir.as_ref().map(|path| folder.join(path.get_ref()));
+    let config_source =
+        document.config_source.as_ref().map_or(ConfigSource::Local, |source| *source.get_ref());
+    let watch = document.watch.as_ref().is_none_or(|watch| *watch.get_ref());
     Some(Settings {
         credentials: credentials?,
         edges,
@@ -95,6 +106,9 @@ pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>
         grace_period,
         exit_after_unconnected,
         admin,
+        state_dir,
+        config_source,
+        watch,
         ready_connections,
         flags: flags.clone(),
         warnings,
@@ -127,13 +141,13 @@ fn credentials(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Option<C
     let Tunnel { credentials_file, token_file, .. } = section.get_ref();
     match (credentials_file, token_file) {
         (Some(file), None) => {
-            let outcome = read(&reading.folder.join(file.get_ref())).and_then(|bytes| {
+            let outcome = read(&reading.file(file.get_ref())).and_then(|bytes| {
                 Credentials::from_json(&bytes).map_err(|error| Wrong::new(error.to_string()))
             });
             reading.take(file, outcome)
         }
         (None, Some(file)) => {
-            let outcome = read(&reading.folder.join(file.get_ref())).and_then(|bytes| {
+            let outcome = read(&reading.file(file.get_ref())).and_then(|bytes| {
                 Credentials::from_token(&String::from_utf8_lossy(&bytes))
                     .map_err(|error| Wrong::new(error.to_string()))
             });

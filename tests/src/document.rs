@@ -95,6 +95,8 @@ pub struct HostDocument {
     pub protocol: &'static str,
     pub grace: &'static str,
     pub edge_ca: String,
+    /// Keys before the first table.
+    pub keys: String,
     pub admin: String,
     pub plugins: String,
     pub rules: String,
@@ -110,6 +112,7 @@ impl HostDocument {
             protocol: "auto",
             grace: "20s",
             edge_ca: "edge-data/ca.pem".into(),
+            keys: String::new(),
             admin: ANY_PORT.into(),
             plugins: String::new(),
             rules: String::new(),
@@ -132,6 +135,12 @@ impl HostDocument {
         self
     }
 
+    /// Keys that belong to no table, as TOML.
+    pub fn keys(mut self, keys: &str) -> Self {
+        self.keys = format!("{keys}\n");
+        self
+    }
+
     /// A plugin; `more` is TOML: its other keys, then `[plugin.config]`.
     pub fn plugin(mut self, name: &str, component: &Path, more: &str) -> Self {
         let _ = write!(self.plugins, "[[plugin]]\nname = {name:?}\ncomponent = {component:?}\n{more}\n");
@@ -151,11 +160,21 @@ impl HostDocument {
 
     pub fn to_toml(&self, edges: &[SocketAddr]) -> String {
         let edges: Vec<String> = edges.iter().map(SocketAddr::to_string).collect();
-        let Self { connections, ready_connections, shards, protocol, grace, edge_ca, admin, plugins, rules } =
-            self;
+        let Self {
+            connections,
+            ready_connections,
+            shards,
+            protocol,
+            grace,
+            edge_ca,
+            keys,
+            admin,
+            plugins,
+            rules,
+        } = self;
         let shards = shards.map(|count| format!("shards = {count}\n")).unwrap_or_default();
         format!(
-            "[tunnel]\ncredentials-file = \"demo.json\"\nedges = {edges:?}\nedge-ca = {edge_ca:?}\n\
+            "{keys}[tunnel]\ncredentials-file = \"demo.json\"\nedges = {edges:?}\nedge-ca = {edge_ca:?}\n\
              connections = {connections}\n{shards}protocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {admin:?}\n\
              [ready]\nconnections = {ready_connections}\n{plugins}{rules}"
         )

@@ -11,6 +11,7 @@ mod demo;
 mod plugins;
 mod progress;
 mod schemathesis;
+mod swaps;
 mod tree;
 mod wasm;
 
@@ -52,6 +53,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         }
         "demo" => demo::start(&tree, arguments)?,
         "test" => checks::run(&tree)?,
+        "swaps" => swaps::run(&tree)?,
         "bench" => bench::run(&tree, arguments)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("no such command\n\n{HELP}"),
@@ -67,6 +69,7 @@ Usage: cargo xtask <command>
 
   demo [options]  set everything up, build, and start the demonstration; options go to `adit demo`
   test            set everything up and run every check; what CI runs
+  swaps           the long tests of changes under load, optimised: 1,000 swaps, 200 kills
   plugins         build the plugins into target/plugins
   bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny

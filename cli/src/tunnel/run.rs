@@ -30,6 +30,10 @@ pub(super) struct Run {
     /// The same in a file
     #[arg(long, value_name = "FILE", env = "TUNNEL_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// Where generations are kept, so that a start needs no readable configuration; goes before its
+    /// `state-dir`
+    #[arg(long, value_name = "FOLDER", env = "ADIT_STATE_DIR")]
+    state_dir: Option<PathBuf>,
 }
 
 pub(super) fn run(
@@ -53,7 +57,10 @@ pub(super) fn run(
         for flag in options.edge.unused() {
             warn!("{flag} has no effect: {} says it", config.display());
         }
-        return host::run(config, &options.edge.flags(), with_stdin);
+        return host::run(config, run.state_dir.as_deref(), options.edge.flags(), with_stdin);
+    }
+    if run.state_dir.is_some() {
+        warn!("--state-dir has no effect: generations are kept of a TOML configuration only");
     }
     let folder = private_folder()?;
     let proof = proof(&run, options, file.as_ref(), folder.path())?;
@@ -80,7 +87,7 @@ pub(super) fn serve(
         // A free address for the admin API is looked for anew each time.
         let toml = legacy::translate(file, proof, options, url).map_err(Failure::Configuration)?.toml;
         places::write_secret(&path, &toml, 0o600).context("writing the translated configuration")?;
-        match host::run(&path, &options.edge.flags_beside_translation(), with_stdin) {
+        match host::run(&path, None, options.edge.flags_beside_translation(), with_stdin) {
             // Another host that starts at the same time was faster.
             Err(failure)
                 if options.edge.metrics.is_none() && attempt < MOST_ATTEMPTS && is_taken(&failure) => {}

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use adit_protocol::rpc::{self, Registration};
+use adit_protocol::framing::rpc_reader_options;
+use adit_protocol::rpc::{self, Configuration, ConfigurationAnswer, Registration};
+use adit_protocol::schema::tunnelrpc_capnp::configuration_manager;
 use adit_protocol::schema::tunnelrpc_capnp::registration_server::{
     Client, RegisterConnectionParams, RegisterConnectionResults, Server, UnregisterConnectionParams,
     UnregisterConnectionResults, UpdateLocalConfigurationParams, UpdateLocalConfigurationResults,
@@ -23,6 +25,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::registrar::Registrar;
@@ -30,7 +33,7 @@ use super::registrar::Registrar;
 /// Handle of the control thread.
 #[derive(Clone)]
 pub(crate) struct Control {
-    streams: mpsc::Sender<ControlStream>,
+    streams: mpsc::Sender<Work>,
 }
 
 /// The two directions of the control stream of a connection, before a byte of it was read.
@@ -46,8 +49,15 @@ struct ControlStream {
     ended: oneshot::Sender<()>,
 }
 
+enum Work {
+    Serve(ControlStream),
+    Push { stream: Stream, configuration: Configuration, answer: oneshot::Sender<PushResult> },
+}
+
+type PushResult = anyhow::Result<ConfigurationAnswer>;
+
 /// The other end of [`Control`].
-pub(crate) struct Inbox(mpsc::Receiver<ControlStream>);
+pub(crate) struct Inbox(mpsc::Receiver<Work>);
 
 /// The handle and what [`Inbox::serve`] needs.
 pub(crate) fn channel() -> (Control, Inbox) {
@@ -61,9 +71,18 @@ impl Control {
     pub(crate) async fn serve(&self, stream: Stream, registrar: Arc<Registrar>) {
         let (ended, end) = oneshot::channel();
         let stream = ControlStream { stream, registrar, ended };
-        if self.streams.send(stream).await.is_ok() {
+        if self.streams.send(Work::Serve(stream)).await.is_ok() {
             let _ = end.await;
         }
+    }
+
+    /// Calls updateConfiguration on a stream that was opened for it and carries RPC. Dropped midway, the call
+    /// goes on until the connection closes.
+    pub(crate) async fn push(&self, stream: Stream, configuration: Configuration) -> PushResult {
+        let (answer, answered) = oneshot::channel();
+        let gone = || anyhow::anyhow!("the control thread has ended");
+        self.streams.send(Work::Push { stream, configuration, answer }).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
     }
 }
 
@@ -78,7 +97,15 @@ impl Inbox {
                     () = stop.cancelled() => return,
                     stream = self.0.recv() => match stream {
                         // A task of its own each, so that a panic inside the RPC system ends one stream.
-                        Some(stream) => { streams.spawn_local(serve(stream)); }
+                        Some(Work::Serve(stream)) => { streams.spawn_local(serve(stream)); }
+                        Some(Work::Push { stream, configuration, mut answer }) => {
+                            streams.spawn_local(async move {
+                                tokio::select! {
+                                    pushed = push(stream, &configuration) => drop(answer.send(pushed)),
+                                    () = answer.closed() => {}
+                                }
+                            });
+                        }
                         None => return,
                     },
                     Some(_) = streams.join_next() => {}
@@ -87,6 +114,29 @@ impl Inbox {
         };
         local.run_until(serving).await;
     }
+}
+
+/// The calling side of an RPC stream of its own.
+async fn push(stream: Stream, configuration: &Configuration) -> PushResult {
+    let network = twoparty::VatNetwork::new(
+        stream.read.compat(),
+        stream.write.compat_write(),
+        Side::Client,
+        rpc_reader_options(),
+    );
+    let mut system = RpcSystem::new(Box::new(network), None);
+    let replica: configuration_manager::Client = system.bootstrap(Side::Server);
+    let disconnect = system.get_disconnector();
+    let driver = AbortOnDropHandle::new(tokio::task::spawn_local(system));
+    let mut request = replica.update_configuration_request();
+    configuration.write(request.get());
+    let response = request.send().promise.await?;
+    let answer = ConfigurationAnswer::read(response.get()?.get_result()?)?;
+    drop((response, replica));
+    // Ends with an Abort message and the end of the stream.
+    let _ = timeout(GOODBYE, disconnect).await;
+    drop(driver);
+    Ok(answer)
 }
 
 async fn serve(stream: ControlStream) {
@@ -200,4 +250,6 @@ const MOST_BYTES_OF_STRANGER: u64 = 64 * 1024;
 /// A host reports its configuration when it connects and when it changes.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 const MOST_CALLS: u32 = 4096;
+/// How long the end of an RPC stream may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 const LAST_WORD: Duration = Duration::from_millis(200);

@@ -2,6 +2,7 @@
 //! client and opens every stream (wire.md section 6). Knows h2; what happens between a connection's
 //! start and its end is in `reception`, how heads are written in `head`.
 
+mod configuration;
 mod head;
 mod pulse;
 mod stream;

@@ -17,6 +17,7 @@ use tracing::{debug, info};
 use super::control::{self, Control};
 use super::link::Link;
 use super::notice;
+use super::push;
 use super::registrar::{Registrar, Stage};
 use crate::liveness;
 use crate::registry::{Live, Registry, Tunnel};
@@ -90,6 +91,13 @@ impl Reception {
             Stage::Registered(tunnel, live) => {
                 let _registered = Registered { tunnel: tunnel.clone(), live: live.clone() };
                 let _monitor = AbortOnDropHandle::new(tokio::spawn(monitor(tunnel.clone(), live.clone())));
+                let (fleet, newcomer, rpc) =
+                    (self.registry.fleet.clone(), live.clone(), self.control.clone());
+                let id = tunnel.id;
+                // Ends with this connection.
+                let _push = AbortOnDropHandle::new(tokio::spawn(async move {
+                    push::to_newcomer(&fleet, &id, &newcomer, &rpc).await;
+                }));
                 tokio::select! {
                     biased;
                     reason = &mut closed => return log_loss(&tunnel, &live, &reason),

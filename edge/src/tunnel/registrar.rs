@@ -112,7 +112,7 @@ impl Registrar {
         let details = ConnectionDetails {
             uuid: live.id,
             location_name: self.server.name.clone(),
-            tunnel_is_remotely_managed: false,
+            tunnel_is_remotely_managed: self.registry.fleet.wanted(&tunnel_id).is_some(),
         };
         self.stage.send_replace(Stage::Registered(tunnel.clone(), live));
         RegistrationAnswer::Registered(details)

@@ -11,11 +11,25 @@ use serde::de::{Deserializer, Error, Visitor};
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Document {
+    pub state_dir: Option<Spanned<PathBuf>>,
+    pub config_source: Option<Spanned<ConfigSource>>,
+    pub watch: Option<Spanned<bool>>,
+    pub access_log: Option<Spanned<bool>>,
+    pub retire_after: Option<Spanned<Quantity>>,
     pub tunnel: Option<Spanned<Tunnel>>,
     pub admin: Admin,
     pub ready: Ready,
     pub plugin: Vec<Spanned<Plugin>>,
     pub ingress: Vec<Spanned<Rule>>,
+}
+
+/// Whose rules are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConfigSource {
+    Local,
+    Remote,
+    Layered,
 }
 
 /// `[tunnel]`: who this host is and where it connects to.

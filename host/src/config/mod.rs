@@ -3,11 +3,13 @@
 //! Knows every rule of the host's document; does not run anything.
 
 pub mod document;
+pub mod files;
 pub(crate) mod hostname;
 mod ingress;
 mod origin;
 pub mod plan;
 mod plugin;
+pub mod remote;
 mod service;
 pub mod source;
 pub(crate) mod value;
@@ -16,15 +18,25 @@ pub(crate) mod value;
 pub(crate) mod tests;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use adit_document::Mistakes;
 
 use crate::settings::{FlagMistakes, Flags, Settings};
 use document::Document;
+use files::Files;
 use plan::Plan;
 use source::SourceError;
 use value::Reading;
+
+/// A document that means something.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    pub settings: Settings,
+    pub plan: Plan,
+    /// What the document names.
+    pub files: Files,
+}
 
 /// Why there is no configuration. Printing it prints every mistake of the document.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +75,12 @@ pub fn load_with(path: &Path, flags: &Flags) -> Result<(Settings, Plan), ConfigE
 pub fn admin_address(path: &Path) -> Result<SocketAddr, ConfigError> {
     let source = source::read(path)?;
     let (document, mistakes) = adit_document::read::<Document>(&source.file, &source.text)?;
-    let mut reading = Reading { folder: &source.folder, mistakes, flag_mistakes: FlagMistakes::default() };
+    let mut reading = Reading {
+        folder: &source.folder,
+        mistakes,
+        flag_mistakes: FlagMistakes::default(),
+        files: Files::default(),
+    };
     let address = crate::settings::draw_admin(&document, &mut reading);
     Ok(reading.mistakes.into_result(address)?)
 }
@@ -77,17 +94,52 @@ pub fn parse(file: &str, text: &str, folder: &Path) -> Result<(Settings, Plan), 
 }
 
 fn parse_with(file: &str, text: &str, folder: &Path, flags: &Flags) -> Result<(Settings, Plan), ConfigError> {
+    let Configuration { settings, plan, .. } = draw(file, text, folder, Files::default(), flags)?;
+    Ok((settings, plan))
+}
+
+/// The same, with all that is known about the files that the document names. Those that have copies
+/// in `files` are read from there.
+///
+/// # Errors
+/// As [`load_with`].
+pub fn draw(
+    file: &str,
+    text: &str,
+    folder: &Path,
+    files: Files,
+    flags: &Flags,
+) -> Result<Configuration, ConfigError> {
     let (mut document, mistakes) = adit_document::read::<Document>(file, text)?;
     if let Some(tunnel) = &mut document.tunnel {
         flags.put_into(tunnel.get_mut());
     }
-    let mut reading = Reading { folder, mistakes, flag_mistakes: FlagMistakes::default() };
+    let mut reading = Reading { folder, mistakes, flag_mistakes: FlagMistakes::default(), files };
     let plan = plan::draw(&document, &mut reading);
     // Without settings there is a mistake that says why.
     let settings = crate::settings::draw(&document, flags, &mut reading);
-    let settings = reading.mistakes.into_result(settings)?;
+    let Reading { mistakes, flag_mistakes, files, .. } = reading;
+    let settings = mistakes.into_result(settings)?;
     match settings {
-        Some(settings) if reading.flag_mistakes.is_empty() => Ok((settings, plan)),
-        _ => Err(reading.flag_mistakes.into()),
+        Some(settings) if flag_mistakes.is_empty() => Ok(Configuration { settings, plan, files }),
+        _ => Err(flag_mistakes.into()),
     }
+}
+
+/// Where a document that is wrong otherwise wants its state kept, as far as that can be told.
+pub fn state_dir(text: &str, folder: &Path) -> Option<PathBuf> {
+    let (document, _) = adit_document::read::<Document>("", text).ok()?;
+    document.state_dir.map(|path| folder.join(path.get_ref()))
+}
+
+/// Everything that is wrong, one reason for each mistake, with its place and its way out.
+pub fn reasons(mistakes: &ConfigError) -> Vec<String> {
+    let mut reasons: Vec<String> = Vec::new();
+    for line in mistakes.to_string().lines() {
+        match (line.strip_prefix("  help: "), reasons.last_mut()) {
+            (Some(help), Some(reason)) => reason.push_str(&format!("; {help}")),
+            _ => reasons.push(line.to_owned()),
+        }
+    }
+    reasons
 }

@@ -47,6 +47,23 @@ pub(super) fn draw(written: Option<&Spanned<Origin>>, reading: &mut Reading<'_>)
     }
 }
 
+impl Default for OriginPlan {
+    fn default() -> Self {
+        Self {
+            connect_timeout: CONNECT_TIMEOUT,
+            tls_timeout: TLS_TIMEOUT,
+            response_timeout: None,
+            keep_alive_timeout: KEEP_ALIVE,
+            keep_alive_connections: KEEP_ALIVE_CONNECTIONS,
+            tls_verify: true,
+            ca_file: None,
+            server_name: None,
+            host_header: None,
+            http2: false,
+        }
+    }
+}
+
 /// What is written but does nothing for this service, or is dangerous; each with its key.
 pub(super) fn doubts(written: &Origin, service: &Service) -> Vec<String> {
     let Origin { tls_timeout, tls_verify, ca_file, server_name, .. } = written;
@@ -75,14 +92,14 @@ pub(super) fn doubts(written: &Origin, service: &Service) -> Vec<String> {
     }
 }
 
-fn server_name(name: &str) -> Result<String, Wrong> {
+pub(super) fn server_name(name: &str) -> Result<String, Wrong> {
     let is_name = ServerName::try_from(name).is_ok();
     is_name.then(|| name.to_owned()).ok_or_else(|| {
         Wrong::with_help("this is not a server name", "write a host name or an IP address, without a port")
     })
 }
 
-fn host_header(host: &str) -> Result<String, Wrong> {
+pub(super) fn host_header(host: &str) -> Result<String, Wrong> {
     let is_host = host.parse::<Authority>().is_ok_and(|authority| !authority.host().is_empty());
     (is_host && !host.contains('@')).then(|| host.to_owned()).ok_or_else(|| {
         Wrong::with_help("this is not a Host header", "write \"app.example.com\" or \"app.example.com:8080\"")
@@ -95,4 +112,4 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(90);
 const KEEP_ALIVE_CONNECTIONS: usize = 100;
-const MOST_KEEP_ALIVE_CONNECTIONS: usize = 65_536;
+pub(super) const MOST_KEEP_ALIVE_CONNECTIONS: usize = 65_536;

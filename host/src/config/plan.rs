@@ -2,7 +2,7 @@
 //! files, networks or what runs a plugin.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use http::StatusCode;
 use http::uri::Authority;
 use regex::Regex;
 
-use super::document::Document;
+use super::document::{ConfigSource, Document};
 use super::value::Reading;
 use super::{ingress, plugin};
 
@@ -20,6 +20,10 @@ pub struct Plan {
     pub plugins: Vec<Arc<PluginPlan>>,
     /// In the order of the document: the first that matches a request serves it. The last matches all.
     pub rules: Vec<Rule>,
+    /// One line is logged for each request.
+    pub access_log: bool,
+    /// How long answers of an earlier generation may go on.
+    pub retire_after: Duration,
     /// What is allowed but hardly meant, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -115,12 +119,36 @@ pub struct OriginPlan {
 pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
     let mut warnings = Vec::new();
     let plugins = plugin::draw(&document.plugin, reading);
-    let rules = ingress::draw(&document.ingress, &plugins, reading, &mut warnings);
+    let is_remote = document
+        .config_source
+        .as_ref()
+        .is_some_and(|source| matches!(source.get_ref(), ConfigSource::Remote | ConfigSource::Layered));
+    let rules = if document.ingress.is_empty() && is_remote {
+        vec![unconfigured()]
+    } else {
+        ingress::draw(&document.ingress, &plugins, reading, &mut warnings)
+    };
     let used = |index| rules.iter().any(|rule| rule.plugins.contains(&index));
     for (index, plugin) in plugins.iter().enumerate().filter(|(index, _)| !used(*index)) {
         warnings.push(format!("plugin[{index}] ({}) is in the chain of no rule", plugin.name));
     }
-    Plan { plugins: plugins.into_iter().map(Arc::new).collect(), rules, warnings }
+    let access_log = document.access_log.as_ref().is_some_and(|wanted| *wanted.get_ref());
+    let retire_after =
+        reading.duration(document.retire_after.as_ref(), RETIRE_AFTER, SECOND..=LONGEST_RETIREMENT);
+    let plugins = plugins.into_iter().map(Arc::new).collect();
+    Plan { plugins, rules, access_log, retire_after, warnings }
+}
+
+/// What is served while the rules are still to come from the edge.
+fn unconfigured() -> Rule {
+    Rule {
+        name: "not configured yet".to_owned(),
+        hostname: HostPattern::Any,
+        path: None,
+        service: Service::parse(UNCONFIGURED, Path::new("")).expect("it is a service"),
+        plugins: Vec::new(),
+        origin: OriginPlan::default(),
+    }
 }
 
 impl fmt::Debug for PluginPlan {
@@ -144,3 +172,8 @@ impl fmt::Display for HostPattern {
         }
     }
 }
+
+const UNCONFIGURED: &str = "http_status:503";
+const SECOND: Duration = Duration::from_secs(1);
+const RETIRE_AFTER: Duration = Duration::from_secs(60 * 60);
+const LONGEST_RETIREMENT: Duration = Duration::from_secs(7 * 24 * 60 * 60);

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 /// A document as it was found.
 #[derive(Clone)]
 pub struct Source {
@@ -44,6 +46,24 @@ pub fn read(path: &Path) -> Result<Source, SourceError> {
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     Ok(Source { file: path.display().to_string(), folder, text })
 }
+
+/// The SHA-256 of a file's content, read piece by piece.
+///
+/// # Errors
+/// It cannot be read.
+pub fn digest(path: &Path) -> io::Result<[u8; 32]> {
+    let mut file = File::open(path)?;
+    let mut digest = Sha256::new();
+    let mut piece = vec![0; PIECE];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(digest.finalize().into()),
+            length => digest.update(&piece[..length]),
+        }
+    }
+}
+
+const PIECE: usize = 64 * 1024;
 
 /// Largest document that is read, bytes.
 pub const LARGEST_DOCUMENT: u64 = 4 * 1024 * 1024;

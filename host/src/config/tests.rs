@@ -73,10 +73,10 @@ service = "http_status:404"
 "#;
 
 /// The settings of a document that has none worth mentioning.
-const TUNNEL: &str = "[tunnel]\ncredentials-file = \"demo.json\"\nedges = [\"127.0.0.1:7844\", \"127.0.0.1:7845\", \"127.0.0.1:7846\", \"127.0.0.1:7847\"]\n";
+pub(crate) const TUNNEL: &str = "[tunnel]\ncredentials-file = \"demo.json\"\nedges = [\"127.0.0.1:7844\", \"127.0.0.1:7845\", \"127.0.0.1:7846\", \"127.0.0.1:7847\"]\n";
 
 /// A folder with credentials as the documents of these tests name them.
-fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write(

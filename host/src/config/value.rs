@@ -7,6 +7,7 @@ use std::time::Duration;
 use adit_document::{Mistakes, Spanned};
 
 use super::document::Quantity;
+use super::files::Files;
 use crate::settings::FlagMistakes;
 
 /// A document being read: where it lies and what was found wrong so far.
@@ -14,6 +15,7 @@ pub(crate) struct Reading<'a> {
     /// Paths of the document are relative to it.
     pub(crate) folder: &'a Path,
     pub(crate) mistakes: Mistakes,
+    pub(crate) files: Files,
     /// What is wrong with values that stand on the command line instead.
     pub(crate) flag_mistakes: FlagMistakes,
 }
@@ -36,6 +38,11 @@ impl Wrong {
 }
 
 impl Reading<'_> {
+    /// Where to read a file that the document names.
+    pub(crate) fn file(&mut self, path: &Path) -> PathBuf {
+        self.files.name(self.folder.join(path))
+    }
+
     /// The value, or `None` and a mistake at its place.
     pub(crate) fn take<T, U>(&mut self, at: &Spanned<T>, outcome: Result<U, Wrong>) -> Option<U> {
         outcome.map_err(|wrong| self.refuse(at, wrong)).ok()
@@ -105,7 +112,7 @@ impl Reading<'_> {
             let path = written.get_ref();
             let is_written = !path.as_os_str().is_empty();
             let outcome =
-                if is_written { Ok(self.folder.join(path)) } else { Err(Wrong::new("this path is empty")) };
+                if is_written { Ok(self.file(path)) } else { Err(Wrong::new("this path is empty")) };
             self.take(written, outcome)
         })
     }

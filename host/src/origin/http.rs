@@ -199,7 +199,7 @@ impl HttpOrigin {
     }
 
     /// Points a head at this origin: origin-form target, HTTP/1.1, the Host that the rule asks for.
-    fn address_head(&self, mut head: request::Parts) -> request::Parts {
+    pub(super) fn address_head(&self, mut head: request::Parts) -> request::Parts {
         head.version = Version::HTTP_11;
         if let Some(path) = head.uri.path_and_query().cloned() {
             head.uri = Uri::from(path);

@@ -98,6 +98,14 @@ impl Origin {
         }
     }
 
+    /// The head of a request as this origin is sent it.
+    pub fn addressed(&self, head: request::Parts) -> request::Parts {
+        match self {
+            Self::Http(origin) => origin.address_head(head),
+            Self::Status(_) | Self::HelloWorld => head,
+        }
+    }
+
     /// The same for two origins that are reached in the same way.
     pub fn key(&self) -> Cow<'_, str> {
         match self {

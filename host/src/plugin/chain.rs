@@ -71,6 +71,11 @@ impl Chain {
         self.plugins.is_empty()
     }
 
+    /// The plugins' names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.plugins.iter().map(|plugin| plugin.name())
+    }
+
     /// Runs the request phases in order and applies their edits to `head`. `shard` is the index
     /// of the calling thread's shard.
     ///

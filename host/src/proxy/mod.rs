@@ -2,9 +2,13 @@
 //!
 //! Knows nothing of QUIC, HTTP/2 framing or configuration files.
 
+mod explain;
+mod note;
 pub mod probe;
+mod push;
 mod request;
 mod respond;
+mod streams;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -13,15 +17,18 @@ use std::sync::Arc;
 use adit_protocol::own;
 use arc_swap::ArcSwap;
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use tracing::debug;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
 
+pub use explain::explain;
+pub use push::{Push, PushVerdict, Pushes};
 pub use request::{Kind, Request};
 pub use respond::{Answer, Asked, Trouble};
+pub use streams::Streams;
 
 use crate::generation::Generation;
 use crate::origin::Pool;
 use crate::plugin::{Facts, RequestOutcome, ResponseOutcome};
+use note::{Note, Plugins};
 use probe::{Probe, Prober};
 
 /// Carries the connector's identity to origins.
@@ -51,6 +58,8 @@ pub type Current = ArcSwap<Generation>;
 pub struct Proxy {
     pub current: Arc<Current>,
     pub pool: Pool,
+    pub streams: Streams,
+    pub pushes: Pushes,
     pub prober: Prober,
     pub shard: usize,
     /// The connector id as origins see it.
@@ -67,11 +76,21 @@ impl Proxy {
     /// Answers one request. May be dropped midway: the exchange with the origin is then cancelled.
     pub async fn handle(self: Rc<Self>, request: Request) -> Answer {
         let generation = self.current.load_full();
+        let asked = Asked::of(&request.head);
+        let mut note = Note::begin(&generation, self.shard, &asked.id, &request.head);
+        let answer = self.answer(&generation, &asked, request, &mut note).await;
+        note.follow(answer, &self.streams)
+    }
+
+    async fn answer(
+        &self,
+        generation: &Generation,
+        asked: &Asked,
+        request: Request,
+        note: &mut Note,
+    ) -> Answer {
         let Request { kind, mut head, body, takes_trailers } = request;
-        let asked = Asked::of(&head);
-        let client_ip = text(&head.headers, &CONNECTING_IP);
-        let client_ip = if client_ip.parse::<IpAddr>().is_ok() { client_ip } else { String::new() };
-        let scheme = if text(&head.headers, &FORWARDED_PROTO) == "https" { "https" } else { "http" };
+        let (client_ip, scheme) = facts(&head);
         let facts = Facts { id: &asked.id, client_ip: &client_ip, scheme };
 
         remove_hop_by_hop(&mut head.headers);
@@ -79,12 +98,17 @@ impl Proxy {
         let Some(rule) = generation.route(host, head.uri.path()) else {
             return asked.refuse(Trouble::NoRule);
         };
-        debug!(id = asked.id, method = %head.method, rule = rule.name, generation = generation.number, "request");
-
+        note.routed(rule);
         let (passage, reply) = match rule.chain.on_request(self.shard, &facts, &mut head).await {
             RequestOutcome::Continue(passage) => (passage, None),
-            RequestOutcome::Respond(reply, passage) => (passage, Some(reply)),
-            RequestOutcome::Failed(failure) => return asked.refuse(failure.into()),
+            RequestOutcome::Respond(reply, passage) => {
+                note.plugins = Plugins::Answered;
+                (passage, Some(reply))
+            }
+            RequestOutcome::Failed(failure) => {
+                note.plugins = Plugins::Failed(failure.plugin.clone());
+                return asked.refuse(failure.into());
+            }
         };
         let response = match reply {
             Some(reply) => asked.reply(reply),
@@ -112,10 +136,24 @@ impl Proxy {
         }
         match rule.chain.on_response(passage, self.shard, &facts, &mut head).await {
             ResponseOutcome::Continue => Answer::Response(Response::from_parts(head, body)),
-            ResponseOutcome::Respond(reply) => Answer::Response(asked.reply(reply)),
-            ResponseOutcome::Failed(failure) => asked.refuse(failure.into()),
+            ResponseOutcome::Respond(reply) => {
+                note.plugins = Plugins::Answered;
+                Answer::Response(asked.reply(reply))
+            }
+            ResponseOutcome::Failed(failure) => {
+                note.plugins = Plugins::Failed(failure.plugin.clone());
+                asked.refuse(failure.into())
+            }
         }
     }
+}
+
+/// The visitor's address, empty if it is unknown, and the scheme.
+fn facts(head: &heads::Parts) -> (String, &'static str) {
+    let client_ip = text(&head.headers, &CONNECTING_IP);
+    let client_ip = if client_ip.parse::<IpAddr>().is_ok() { client_ip } else { String::new() };
+    let scheme = if text(&head.headers, &FORWARDED_PROTO) == "https" { "https" } else { "http" };
+    (client_ip, scheme)
 }
 
 /// Drops what concerns one connection only, and whatever its Connection header names.

@@ -4,11 +4,17 @@
 //! Cap'n Proto RPC is bound to one thread, so all control streams of the process live on a thread
 //! of their own behind [`Control`], which can be used from any shard. Knows nothing of requests.
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use adit_protocol::framing::rpc_reader_options;
+use adit_protocol::rpc::{Configuration, ConfigurationAnswer};
 use adit_protocol::rpc::{ConnectionDetails, ConnectionError, Registration, RegistrationAnswer};
+use adit_protocol::schema::tunnelrpc_capnp::configuration_manager::{
+    self, UpdateConfigurationParams, UpdateConfigurationResults,
+};
 use adit_protocol::schema::tunnelrpc_capnp::registration_server;
 use anyhow::Context;
 use capnp_rpc::rpc_twoparty_capnp::Side;
@@ -19,6 +25,8 @@ use tokio::time::timeout;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
+
+use crate::proxy::{PushVerdict, Pushes};
 
 /// How long an edge may take for one call.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -166,6 +174,52 @@ async fn session(ask: Ask) {
     }
     drop(driver);
 }
+
+/// Serves an RPC stream that the edge has opened to push a configuration, until the edge ends it or is
+/// silent for too long. Runs on the thread that calls it.
+pub async fn serve_configuration(stream: Stream, pushes: Pushes) -> anyhow::Result<()> {
+    let mut limits = rpc_reader_options();
+    limits.traversal_limit_in_words(Some(LARGEST_PUSH_WORDS));
+    let network =
+        twoparty::VatNetwork::new(stream.read.compat(), stream.write.compat_write(), Side::Server, limits);
+    let desk = ConfigurationDesk { pushes, calls: Cell::new(0) };
+    let client: configuration_manager::Client = capnp_rpc::new_client(desk);
+    let system = RpcSystem::new(Box::new(network), Some(client.client));
+    timeout(PUSH_LIMIT, system).await.context("an RPC stream took too long")?.context("RPC stream")
+}
+
+/// The capability that the edge gets on such a stream.
+struct ConfigurationDesk {
+    pushes: Pushes,
+    calls: Cell<u32>,
+}
+
+impl configuration_manager::Server for ConfigurationDesk {
+    async fn update_configuration(
+        self: Rc<Self>,
+        params: UpdateConfigurationParams,
+        mut results: UpdateConfigurationResults,
+    ) -> Result<(), capnp::Error> {
+        self.calls.set(self.calls.get().saturating_add(1));
+        if self.calls.get() > MOST_PUSHES {
+            return Err(capnp::Error::failed("too many calls on one stream".to_owned()));
+        }
+        let read = Configuration::read(params.get()?);
+        let Configuration { version, config } =
+            read.map_err(|error| capnp::Error::failed(error.to_string()))?;
+        let PushVerdict { version, error } = self.pushes.push(version, config.into()).await;
+        let answer = ConfigurationAnswer { latest_applied_version: version, error };
+        answer.write(results.get().init_result());
+        Ok(())
+    }
+}
+
+/// 2 MiB: the largest configuration, its frame, and reading it once.
+const LARGEST_PUSH_WORDS: usize = 2 * 1024 * 1024 / 8;
+/// How long one stream may be used, the building of generations included.
+const PUSH_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// Configurations pushed on one stream.
+const MOST_PUSHES: u32 = 64;
 
 async fn in_time(limit: Duration, call: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     timeout(limit, call).await.context("no answer in time")?

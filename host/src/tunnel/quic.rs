@@ -13,13 +13,16 @@ use adit_protocol::own::{self, FrameReader, Piece};
 use adit_protocol::stream::{self, Connect, Opening};
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::BodyExt;
+use http_body_util::{BodyDataStream, BodyExt};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{EndpointConfig, RecvStream, SendStream, VarInt};
+use tokio::io::AsyncWrite;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
+use tokio_util::io::StreamReader;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, trace};
 
@@ -190,11 +193,13 @@ fn refuse(mut send: SendStream, mut recv: RecvStream) {
 /// lasts until the edge has all of the answer: a connection that finishes must not close before.
 async fn exchange(mut answer: AnswerStream, recv: RecvStream, handler: Rc<Handler>) {
     let mut stopped = pin!(answer.send.stopped());
-    let work = async {
+    let work = async move {
         match timeout(HEAD_LIMIT, read_head(recv)).await {
             Ok(Ok((Opening::Data(connect), body))) => answer_to(&mut answer, connect, body, &handler).await,
-            Ok(Ok((Opening::Rpc, _))) => {
-                anyhow::bail!("the edge opened an RPC stream, which this host does not serve")
+            Ok(Ok((Opening::Rpc, body))) => {
+                let read = StreamReader::new(BodyDataStream::new(body).map_err(io::Error::other));
+                let stream = control::Stream { read: Box::pin(read), write: Box::pin(answer) };
+                control::serve_configuration(stream, handler.proxy.pushes.clone()).await
             }
             Ok(Err(error)) => Err(error),
             Err(_) => anyhow::bail!("the head of a request did not arrive in time"),
@@ -399,6 +404,22 @@ impl AnswerStream {
         // An error here says that the edge has stopped the stream itself.
         let _ = self.send.finish();
         self.complete = true;
+    }
+}
+
+/// For RPC streams, whose answers are no HTTP.
+impl AsyncWrite for AnswerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(&mut self.send), cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.send), cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finish();
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -4,30 +4,35 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use adit_protocol::own;
+use adit_protocol::rpc::MAX_CONFIGURATION;
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
+use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 use tracing::{debug, trace};
 
 use super::Arrived;
 use super::head::{self, Purpose};
 use crate::origin::{Body, BoxError, empty};
-use crate::proxy::{Answer, Kind};
+use crate::proxy::{Answer, Kind, Proxy, PushVerdict};
 use crate::tunnel::control;
 use crate::tunnel::handler::{Handler, Trailers};
 
 /// Room that one write asks for at a time, so that no stream takes all of the connection's.
 const LARGEST_PIECE: usize = 64 * 1024;
-/// A configuration that is pushed here is refused; there is no version that could be applied.
-const NOT_CONFIGURABLE: &str =
-    r#"{"lastAppliedVersion":-1,"err":"this host is configured by its own document"}"#;
+/// Largest request that pushes a configuration, bytes.
+const LARGEST_PUSH: usize = MAX_CONFIGURATION + 4096;
+/// How long it may take to arrive.
+const PUSH_LIMIT: Duration = Duration::from_secs(30);
 
 /// One stream: handle the request, write the answer. Stops as soon as the edge cancels.
 pub(super) async fn exchange((request, respond): Arrived, handler: Rc<Handler>) {
@@ -64,8 +69,9 @@ async fn answer_to(
         Purpose::Request(kind) => kind,
         Purpose::Tcp => return answer.refuse(false),
         Purpose::UpdateConfiguration => {
+            let verdict = configure(body, &handler.proxy).await;
             answer.head(Response::new(()), false)?;
-            return answer.write(Bytes::from_static(NOT_CONFIGURABLE.as_bytes()), true).await;
+            return answer.write(verdict, true).await;
         }
     };
     let has_body = !body.is_end_stream() && (kind == Kind::WebSocket || !says_empty(&head.headers));
@@ -83,6 +89,28 @@ async fn answer_to(
         Answer::Response(response) => answer.send(response, takes_trailers).await,
         Answer::Unreachable { not_here, .. } => answer.refuse(not_here && handler.speaks_own),
     }
+}
+
+/// A configuration that the edge pushes (wire.md, section 6).
+#[derive(Deserialize)]
+struct Pushed {
+    version: i32,
+    config: serde_json::Value,
+}
+
+/// The verdict on a pushed configuration as the answer says it.
+async fn configure(body: RecvStream, proxy: &Proxy) -> Bytes {
+    let body = Limited::new(RequestBody { stream: body, takes_trailers: false }, LARGEST_PUSH).collect();
+    let verdict = match timeout(PUSH_LIMIT, body).await {
+        Ok(Ok(body)) => match serde_json::from_slice::<Pushed>(&body.to_bytes()) {
+            Ok(Pushed { version, config }) => proxy.pushes.push(version, config.to_string().into()).await,
+            Err(error) => PushVerdict { version: -1, error: Some(error.to_string()) },
+        },
+        Ok(Err(error)) => PushVerdict { version: -1, error: Some(error.to_string()) },
+        Err(_) => PushVerdict { version: -1, error: Some("it did not arrive in time".to_owned()) },
+    };
+    let answer = serde_json::json!({ "lastAppliedVersion": verdict.version, "err": verdict.error });
+    answer.to_string().into()
 }
 
 /// Nothing will come, though the end is not here yet.

@@ -1,0 +1,208 @@
+//! The configurations that this edge gives to the replicas of its tunnels, and what each replica made of
+//! them. Knows versions and verdicts; does not know how a replica is spoken to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tracing::warn;
+use uuid::Uuid;
+
+/// A configuration for every replica of a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Only goes up.
+    pub(crate) version: i32,
+    /// JSON in the reference's form (wire.md, 9.2).
+    pub(crate) config: Bytes,
+}
+
+/// What one replica made of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Replica {
+    pub(crate) connector: Uuid,
+    /// The version that it was given last.
+    pub(crate) pushed: i32,
+    /// The version that it serves; absent if it did not say.
+    pub(crate) applied: Option<i32>,
+    /// Why it serves another.
+    pub(crate) error: Option<String>,
+    /// From the push to the verdict.
+    pub(crate) milliseconds: u64,
+}
+
+/// All tunnels that have a configuration of this edge.
+#[derive(Default)]
+pub(crate) struct Fleet {
+    tunnels: Mutex<HashMap<Uuid, Managed>>,
+    folder: OnceLock<PathBuf>,
+}
+
+struct Managed {
+    wanted: Wanted,
+    replicas: BTreeMap<Uuid, Replica>,
+}
+
+/// As it lies in the folder.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    version: i32,
+    config: Value,
+}
+
+impl Fleet {
+    /// Reads what an earlier process has kept, and keeps what comes there too.
+    pub(crate) fn open(&self, data_dir: &Path) -> io::Result<()> {
+        let folder = data_dir.join("configurations");
+        fs::create_dir_all(&folder)?;
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let id =
+                path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse::<Uuid>().ok());
+            let (Some(id), Some("json")) = (id, path.extension().and_then(|ext| ext.to_str())) else {
+                continue;
+            };
+            let kept = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Kept>(&bytes)?));
+            match kept {
+                Ok(Kept { version, config }) => {
+                    let wanted = Wanted { version, config: config.to_string().into() };
+                    self.lock().insert(id, Managed { wanted, replicas: BTreeMap::new() });
+                }
+                Err(error) => {
+                    warn!(path = %path.display(), %error, "a tunnel's configuration cannot be read")
+                }
+            }
+        }
+        let _ = self.folder.set(folder);
+        Ok(())
+    }
+
+    /// What replicas of this tunnel are given.
+    pub(crate) fn wanted(&self, tunnel: &Uuid) -> Option<Wanted> {
+        self.lock().get(tunnel).map(|managed| managed.wanted.clone())
+    }
+
+    /// The next version of a tunnel's configuration, higher than `above` too. It is kept before it counts.
+    /// Writes a file.
+    pub(crate) fn put(&self, tunnel: Uuid, config: &Value, above: i32) -> io::Result<Wanted> {
+        let mut tunnels = self.lock();
+        let last = tunnels.get(&tunnel).map_or(0, |managed| managed.wanted.version);
+        let version = last.max(above).checked_add(1);
+        let version = version.ok_or_else(|| io::Error::other("there is no higher version"))?;
+        if let Some(folder) = self.folder.get() {
+            let text = serde_json::to_vec(&Kept { version, config: config.clone() })?;
+            write(&folder.join(format!("{tunnel}.json")), &text)?;
+        }
+        let wanted = Wanted { version, config: config.to_string().into() };
+        let managed = tunnels
+            .entry(tunnel)
+            .or_insert_with(|| Managed { wanted: wanted.clone(), replicas: BTreeMap::new() });
+        managed.wanted = wanted.clone();
+        Ok(wanted)
+    }
+
+    /// Notes what a replica said to a version, or why it said nothing.
+    pub(crate) fn note(
+        &self,
+        tunnel: &Uuid,
+        connector: Uuid,
+        pushed: i32,
+        took: Duration,
+        said: Result<(i32, Option<String>), String>,
+    ) {
+        let mut tunnels = self.lock();
+        let Some(managed) = tunnels.get_mut(tunnel) else { return };
+        let (applied, error) = match said {
+            // No error, and another version: it has a higher one, and versions never go back.
+            Ok((version, None)) if version != pushed => {
+                (Some(version), Some(format!("it serves version {version}, which does not go back")))
+            }
+            Ok((version, error)) => (Some(version), error),
+            Err(error) => (managed.replicas.get(&connector).and_then(|known| known.applied), Some(error)),
+        };
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        managed.replicas.insert(connector, Replica { connector, pushed, applied, error, milliseconds });
+    }
+
+    /// The verdicts of the replicas that are connected; forgets the others.
+    pub(crate) fn replicas(&self, tunnel: &Uuid, connected: &[Uuid]) -> Vec<Replica> {
+        let mut tunnels = self.lock();
+        let Some(managed) = tunnels.get_mut(tunnel) else { return Vec::new() };
+        managed.replicas.retain(|connector, _| connected.contains(connector));
+        managed.replicas.values().cloned().collect()
+    }
+
+    /// Whether this replica was given what its tunnel wants.
+    pub(crate) fn is_told(&self, tunnel: &Uuid, connector: &Uuid, version: i32) -> bool {
+        let tunnels = self.lock();
+        let replica = tunnels.get(tunnel).and_then(|managed| managed.replicas.get(connector));
+        replica.is_some_and(|replica| replica.pushed >= version && replica.applied.is_some())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Managed>> {
+        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whole or not at all, whenever the power fails.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn versions_only_go_up_and_outlive_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let tunnel = Uuid::new_v4();
+        let fleet = Fleet::default();
+        fleet.open(folder.path()).unwrap();
+        assert_eq!(fleet.wanted(&tunnel), None);
+        assert_eq!(fleet.put(tunnel, &json!({"ingress": []}), -1).unwrap().version, 1);
+        assert_eq!(fleet.put(tunnel, &json!({"ingress": [1]}), 41).unwrap().version, 42);
+
+        let fleet = Fleet::default();
+        fleet.open(folder.path()).unwrap();
+        let wanted = fleet.wanted(&tunnel).unwrap();
+        assert_eq!((wanted.version, &*wanted.config), (42, br#"{"ingress":[1]}"#.as_slice()));
+        assert!(fleet.put(tunnel, &json!({}), i32::MAX).is_err());
+        assert_eq!(fleet.wanted(&tunnel).unwrap().version, 42);
+    }
+
+    #[test]
+    fn every_replica_has_its_own_verdict() {
+        let (tunnel, fleet) = (Uuid::new_v4(), Fleet::default());
+        fleet.put(tunnel, &json!({}), -1).unwrap();
+        let [good, bad, ahead, silent, gone] = [(); 5].map(|()| Uuid::new_v4());
+        let note = |connector, said| fleet.note(&tunnel, connector, 1, Duration::from_millis(5), said);
+        note(good, Ok((1, None)));
+        note(bad, Ok((-1, Some("no".into()))));
+        note(ahead, Ok((7, None)));
+        note(silent, Err("no answer".into()));
+        note(gone, Ok((1, None)));
+        let replicas = fleet.replicas(&tunnel, &[good, bad, ahead, silent]);
+        let of = |connector| replicas.iter().find(|replica| replica.connector == connector).unwrap();
+        assert_eq!(replicas.len(), 4);
+        assert_eq!((of(good).applied, &of(good).error), (Some(1), &None));
+        assert_eq!((of(bad).applied, of(bad).error.as_deref()), (Some(-1), Some("no")));
+        assert!(of(ahead).error.as_deref().unwrap().contains("version 7"));
+        assert_eq!((of(silent).applied, of(silent).error.as_deref()), (None, Some("no answer")));
+        assert!(fleet.is_told(&tunnel, &good, 1) && !fleet.is_told(&tunnel, &silent, 1));
+        assert!(!fleet.is_told(&tunnel, &good, 2));
+    }
+}

@@ -1,0 +1,78 @@
+//! `POST /explain`: what would become of a request. Not a GET, since plugins run and may do something.
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+use super::{Admin, guard, text};
+use crate::proxy;
+
+/// Largest question, bytes.
+const LARGEST: usize = 64 * 1024;
+
+/// What somebody asks.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    url: String,
+    #[serde(default = "get")]
+    method: String,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    #[serde(default = "yes")]
+    plugins: bool,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub(super) async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if let Some(reason) = guard::refusal(&request) {
+        return text(StatusCode::FORBIDDEN, &format!("{reason}\n"));
+    }
+    let Ok(body) = Limited::new(request.into_body(), LARGEST).collect().await else {
+        return text(StatusCode::PAYLOAD_TOO_LARGE, "the question is too large\n");
+    };
+    let request = serde_json::from_slice::<Question>(&body.to_bytes())
+        .map_err(|error| error.to_string())
+        .and_then(|question| Ok((head(&question)?, question.plugins)));
+    let (head, plugins) = match request {
+        Ok(request) => request,
+        Err(error) => return text(StatusCode::BAD_REQUEST, &format!("{error}\n")),
+    };
+    let Ok(tag) = HeaderValue::from_str(&admin.health.shared.identity.connector.to_string()) else {
+        return text(StatusCode::BAD_REQUEST, "this host has no id\n");
+    };
+    let generation = admin.current.load_full();
+    let page = proxy::explain(&generation, head, &tag, plugins).await;
+    super::json(StatusCode::OK, &page)
+}
+
+/// The head as a transport would hand it over.
+fn head(question: &Question) -> Result<http::request::Parts, String> {
+    let uri: Uri = question.url.parse().map_err(|error| format!("{}: {error}", question.url))?;
+    let Some(authority) = uri.authority().cloned() else {
+        return Err(format!("{}: write the whole address: https://app.example.com/path", question.url));
+    };
+    let method: Method = question.method.parse().map_err(|_| format!("{}: not a method", question.method))?;
+    let scheme = uri.scheme_str().unwrap_or("http").to_owned();
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = method;
+    head.uri = uri;
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|error| format!("{text:?}: {error}"));
+    head.headers.insert(HOST, value(authority.as_str())?);
+    head.headers.insert(HeaderName::from_static("x-forwarded-proto"), value(&scheme)?);
+    for (name, text) in &question.headers {
+        let name: HeaderName = name.parse().map_err(|_| format!("{name:?}: not the name of a header"))?;
+        head.headers.append(name, value(text)?);
+    }
+    Ok(head)
+}

@@ -1,0 +1,224 @@
+//! `/metrics` in Prometheus' text format (version 0.0.4), under the reference's names where they mean the
+//! same. Written by hand: libraries for it add `_total` to counters, which the reference's names lack, or
+//! want a lock in the path of a request.
+
+use std::fmt::Write as _;
+
+use super::Admin;
+use crate::generation::Generation;
+use crate::tenure::{BOUNDS, Totals};
+
+/// Rules and plugins with lines of their own; the others share one, so that no document makes the page
+/// grow without end.
+const MOST_LABELS: usize = 200;
+const OTHERS: &str = "(others)";
+
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What is counted, at this moment.
+pub(super) fn page(admin: &Admin) -> String {
+    let generation = admin.current.load();
+    let history = admin.reload.history();
+    let (retired, forgotten) = admin.reload.tenures().known();
+    let mut page = Page(String::with_capacity(16 * 1024));
+
+    page.family("build_info", "gauge", "Version of this program");
+    page.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+
+    let serving = history.serving();
+    let remote = serving.as_ref().and_then(|serving| serving.draft.remote.as_ref());
+    page.single(
+        "cloudflared_orchestration_config_version",
+        "gauge",
+        "Version of the configuration that the edge has pushed",
+        remote.map_or(-1.0, |remote| f64::from(remote.version)),
+    );
+    page.single("adit_generation", "gauge", "Number of the generation that serves", float(generation.number));
+    let degraded = if history.degraded().is_some() { 1.0 } else { 0.0 };
+    page.single(
+        "adit_config_degraded",
+        "gauge",
+        "1 while the document cannot be used and an earlier generation serves",
+        degraded,
+    );
+    let counts = history.counts();
+    page.family("adit_config_revisions_total", "counter", "Revisions by verdict");
+    page.sample("adit_config_revisions_total", &[("verdict", "applied")], float(counts.applied));
+    page.sample("adit_config_revisions_total", &[("verdict", "refused")], float(counts.refused));
+
+    let tenures = || retired.iter().chain([&generation.tenure]);
+    let all: u64 = tenures().map(|tenure| tenure.requests().0).sum();
+    let open: u64 = tenures().map(|tenure| tenure.requests().1).sum();
+    page.single("cloudflared_tunnel_total_requests", "counter", "Requests", float(all + forgotten));
+    page.single(
+        "cloudflared_tunnel_concurrent_requests_per_tunnel",
+        "gauge",
+        "Requests under way",
+        float(open),
+    );
+    page.family("adit_generation_requests_total", "counter", "Requests by generation, of the last ones");
+    for tenure in tenures() {
+        let number = tenure.number.to_string();
+        page.sample("adit_generation_requests_total", &[("generation", &number)], float(tenure.requests().0));
+    }
+    page.family("adit_generation_requests_open", "gauge", "Requests under way by generation");
+    for tenure in tenures() {
+        let number = tenure.number.to_string();
+        page.sample("adit_generation_requests_open", &[("generation", &number)], float(tenure.requests().1));
+    }
+    rules(&mut page, &generation);
+    plugins(&mut page, &generation);
+    connections(&mut page, admin);
+    page.0
+}
+
+fn rules(page: &mut Page, generation: &Generation) {
+    let mut totals: Vec<(&str, Totals)> = Vec::new();
+    let mut others = Totals::default();
+    for rule in generation.rules() {
+        if totals.iter().any(|(name, _)| *name == rule.name) {
+            // Rules of one name count together.
+        } else if totals.len() < MOST_LABELS {
+            totals.push((&rule.name, rule.tally.totals()));
+        } else {
+            others.add(&rule.tally.totals());
+        }
+    }
+    if generation.rules().len() > MOST_LABELS {
+        totals.push((OTHERS, others));
+    }
+    let errors = totals.iter().map(|(_, totals)| totals.unreachable).sum();
+    page.single(
+        "cloudflared_tunnel_request_errors",
+        "counter",
+        "Requests whose origin was not reached",
+        float(errors),
+    );
+    page.family(
+        "adit_rule_requests_total",
+        "counter",
+        "Requests by rule and first digit of the status, 0 for none",
+    );
+    for (rule, totals) in &totals {
+        for (class, count) in totals.statuses.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let class = if class == 0 { "none".to_owned() } else { format!("{class}xx") };
+            page.sample("adit_rule_requests_total", &[("rule", rule), ("status", &class)], float(*count));
+        }
+    }
+    page.family("adit_rule_response_bytes_total", "counter", "Bytes of answers by rule");
+    for (rule, totals) in &totals {
+        page.sample("adit_rule_response_bytes_total", &[("rule", rule)], float(totals.bytes));
+    }
+    page.family("adit_rule_broken_total", "counter", "Answers that were not sent to their end, by rule");
+    for (rule, totals) in &totals {
+        page.sample("adit_rule_broken_total", &[("rule", rule)], float(totals.broken));
+    }
+    let name = "adit_rule_duration_seconds";
+    page.family(name, "histogram", "Time from the head of a request to the end of its answer, by rule");
+    for (rule, totals) in &totals {
+        let mut sum = 0;
+        for (bucket, count) in totals.durations.iter().enumerate() {
+            sum += count;
+            let bound = BOUNDS.get(bucket).map_or("+Inf".to_owned(), f64::to_string);
+            page.sample(&format!("{name}_bucket"), &[("rule", rule), ("le", &bound)], float(sum));
+        }
+        page.sample(&format!("{name}_sum"), &[("rule", rule)], float(totals.microseconds) / 1e6);
+        page.sample(&format!("{name}_count"), &[("rule", rule)], float(sum));
+    }
+}
+
+fn plugins(page: &mut Page, generation: &Generation) {
+    let plugins: Vec<_> = generation.plugins().take(MOST_LABELS).collect();
+    page.family("adit_plugin_calls_total", "counter", "Calls of plugins since they were loaded");
+    for plugin in &plugins {
+        page.sample("adit_plugin_calls_total", &[("plugin", plugin.name())], float(plugin.counters().calls));
+    }
+    page.family(
+        "adit_plugin_failures_total",
+        "counter",
+        "Calls that failed since the plugin was loaded, by kind",
+    );
+    for plugin in &plugins {
+        let counts = plugin.counters();
+        for (kind, count) in [
+            ("fault", counts.faults),
+            ("trap", counts.traps),
+            ("timeout", counts.timeouts),
+            ("busy", counts.busy),
+            ("invalid", counts.invalid),
+        ] {
+            let labels = [("plugin", plugin.name()), ("kind", kind)];
+            page.sample("adit_plugin_failures_total", &labels, float(count));
+        }
+    }
+}
+
+fn connections(page: &mut Page, admin: &Admin) {
+    let status = &admin.health.shared.status;
+    page.single(
+        "cloudflared_tunnel_ha_connections",
+        "gauge",
+        "Connections that serve",
+        float(status.connected() as u64),
+    );
+    page.family("cloudflared_tunnel_server_locations", "gauge", "Where each connection leads");
+    for slot in status.slots() {
+        if let Some(location) = &slot.location {
+            let index = slot.index.to_string();
+            let labels = [("connection_id", index.as_str()), ("edge_location", location)];
+            page.sample("cloudflared_tunnel_server_locations", &labels, 1.0);
+        }
+    }
+}
+
+/// Whole numbers up to 2^53 stay what they are.
+#[allow(clippy::cast_precision_loss)]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: f64) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.0.push_str(name);
+        for (at, (label, value)) in labels.iter().enumerate() {
+            self.0.push_str(if at == 0 { "{" } else { "," });
+            self.0.push_str(label);
+            self.0.push_str("=\"");
+            for c in value.chars() {
+                match c {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    c => self.0.push(c),
+                }
+            }
+            self.0.push('"');
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{end} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_can_hold_anything() {
+        let mut page = Page(String::new());
+        page.sample("a_total", &[("rule", "x\"y\\z\n"), ("status", "2xx")], 3.0);
+        page.sample("b", &[], 0.25);
+        assert_eq!(page.0, "a_total{rule=\"x\\\"y\\\\z\\n\",status=\"2xx\"} 3\nb 0.25\n");
+    }
+}

@@ -1,0 +1,62 @@
+//! What would become of a request, without sending it: the same steps as for a real one, up to the origin.
+
+use http::header::HOST;
+use http::request;
+use serde_json::{Value, json};
+
+use super::{Asked, HeaderValue, TAG_ID, facts, remove_hop_by_hop};
+use crate::generation::Generation;
+use crate::plugin::RequestOutcome;
+
+/// The rule, the plugins and what they do, the origin and what it would be sent, as a running generation
+/// treats it. `runs_plugins`: their request phases really run, with all that they do besides.
+pub async fn explain(
+    generation: &Generation,
+    mut head: request::Parts,
+    tag: &HeaderValue,
+    runs_plugins: bool,
+) -> Value {
+    let asked = Asked::of(&head);
+    let (client_ip, scheme) = facts(&head);
+    remove_hop_by_hop(&mut head.headers);
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let Some(rule) = generation.route(host, head.uri.path()) else {
+        return json!({ "generation": generation.number, "rule": null });
+    };
+    let index = generation.rules().iter().position(|known| std::ptr::eq(known, rule));
+    let mut outcome = json!("not asked");
+    let mut reply = Value::Null;
+    if runs_plugins {
+        let facts = crate::plugin::Facts { id: &asked.id, client_ip: &client_ip, scheme };
+        outcome = match rule.chain.on_request(0, &facts, &mut head).await {
+            RequestOutcome::Continue(_) => json!("passed"),
+            RequestOutcome::Respond(answer, _) => {
+                reply = json!({ "status": answer.status, "headers": pairs(&answer.headers) });
+                json!("answered")
+            }
+            RequestOutcome::Failed(failure) => {
+                json!({ "failed": failure.plugin, "why": failure.to_string() })
+            }
+        };
+    }
+    head.headers.insert(TAG_ID, tag.clone());
+    let head = rule.origin.addressed(head);
+    json!({
+        "generation": generation.number,
+        "rule": { "number": index, "name": rule.name },
+        "plugins": rule.chain.names().collect::<Vec<_>>(),
+        "outcome": outcome,
+        "reply": reply,
+        "origin": rule.origin.name(),
+        "request": {
+            "method": head.method.as_str(),
+            "target": head.uri.to_string(),
+            "headers": pairs(&head.headers),
+        },
+    })
+}
+
+fn pairs(headers: &http::HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+}

@@ -1,0 +1,200 @@
+//! What is remembered of one request from its head to the end of its answer: for the counters, for the
+//! access log, and so that an answer ends when the time of its generation is over.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{Response, request};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tracing::{Level, debug, enabled, info};
+
+use super::respond::Answer;
+use super::streams::{Place, Streams};
+use crate::generation::{Generation, Rule};
+use crate::origin::{Body, BoxError};
+use crate::tenure::{Ending, Tally, Tenure};
+
+/// Counts and logs one request when it is dropped, which may be midway.
+pub(super) struct Note {
+    tenure: Arc<Tenure>,
+    tally: Option<Arc<Tally>>,
+    shard: usize,
+    begun: Instant,
+    status: u16,
+    bytes: u64,
+    is_whole: bool,
+    is_reached: bool,
+    /// What the plugins made of the request.
+    pub(super) plugins: Plugins,
+    /// Absent if nobody will read it.
+    line: Option<Box<Line>>,
+}
+
+/// What a chain made of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Plugins {
+    /// The rule has none, or the request did not come so far.
+    None,
+    Passed,
+    /// One of them answered.
+    Answered,
+    /// This one failed, and the request was refused.
+    Failed(String),
+}
+
+/// What only the access log says. No query, no visitor: they are nobody's business.
+struct Line {
+    id: String,
+    method: String,
+    host: String,
+    path: String,
+    is_asked_for: bool,
+}
+
+impl Note {
+    pub(super) fn begin(generation: &Generation, shard: usize, id: &str, head: &request::Parts) -> Self {
+        let is_asked_for = generation.access_log;
+        generation.tenure.begin(shard);
+        let line = (is_asked_for || enabled!(Level::DEBUG)).then(|| {
+            let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+            Box::new(Line {
+                id: id.to_owned(),
+                method: head.method.to_string(),
+                host: host.to_owned(),
+                path: head.uri.path().to_owned(),
+                is_asked_for,
+            })
+        });
+        Self {
+            tenure: generation.tenure.clone(),
+            tally: None,
+            shard,
+            begun: Instant::now(),
+            status: 0,
+            bytes: 0,
+            is_whole: false,
+            is_reached: true,
+            plugins: Plugins::None,
+            line,
+        }
+    }
+
+    pub(super) fn routed(&mut self, rule: &Rule) {
+        self.tally = Some(rule.tally.clone());
+        if !rule.chain.is_empty() {
+            self.plugins = Plugins::Passed;
+        }
+    }
+
+    /// Follows the answer to its end.
+    pub(super) fn follow(mut self, answer: Answer, streams: &Streams) -> Answer {
+        match answer {
+            Answer::Response(response) => {
+                let (head, body) = response.into_parts();
+                self.status = head.status.as_u16();
+                if body.is_end_stream() {
+                    self.is_whole = true;
+                    return Answer::Response(Response::from_parts(head, body));
+                }
+                let place = streams.enter(self.tenure.clone());
+                let body: Body = Box::pin(Followed { body, note: self, place });
+                Answer::Response(Response::from_parts(head, body))
+            }
+            unreachable @ Answer::Unreachable { .. } => {
+                self.status = UNREACHABLE;
+                self.is_reached = false;
+                self.is_whole = true;
+                unreachable
+            }
+        }
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        let Self { status, bytes, is_whole, is_reached, .. } = *self;
+        let duration = self.begun.elapsed();
+        self.tenure.end(self.shard);
+        if let Some(tally) = &self.tally {
+            tally.count(self.shard, Ending { status, bytes, duration, is_whole, is_reached });
+        }
+        let Some(line) = &self.line else { return };
+        let Line { id, method, host, path, is_asked_for } = &**line;
+        let rule = self.tally.as_ref().map_or("", |tally| &tally.name);
+        let generation = self.tenure.number;
+        let milliseconds = duration.as_secs_f64() * 1e3;
+        let (plugins, failed) = match &self.plugins {
+            Plugins::None => ("none", ""),
+            Plugins::Passed => ("passed", ""),
+            Plugins::Answered => ("answered", ""),
+            Plugins::Failed(plugin) => ("failed", plugin.as_str()),
+        };
+        // The level of an event is fixed where it is written.
+        if *is_asked_for {
+            info!(target: ACCESS, id, generation, rule, method, host, path, status, bytes, milliseconds, plugins, failed, whole = is_whole, "access");
+        } else {
+            debug!(target: ACCESS, id, generation, rule, method, host, path, status, bytes, milliseconds, plugins, failed, whole = is_whole, "access");
+        }
+    }
+}
+
+/// The body of an answer, counted, and cut when the time of its generation is over.
+struct Followed {
+    body: Body,
+    note: Note,
+    place: Place,
+}
+
+/// Another configuration took the place of the one that this answer began with, long ago.
+#[derive(Debug, thiserror::Error)]
+#[error("generation {0} was retired and its time is over")]
+struct Over(u64);
+
+impl HttpBody for Followed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if this.note.tenure.is_over() {
+            return Poll::Ready(Some(Err(Over(this.note.tenure.number).into())));
+        }
+        let frame = match this.body.as_mut().poll_frame(cx) {
+            Poll::Pending => {
+                this.place.wait(cx.waker());
+                return Poll::Pending;
+            }
+            Poll::Ready(frame) => frame,
+        };
+        match &frame {
+            Some(Ok(piece)) => {
+                this.note.bytes += piece.data_ref().map_or(0, |data| data.len() as u64);
+                this.note.is_whole = this.body.is_end_stream();
+            }
+            Some(Err(_)) => {}
+            None => this.note.is_whole = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What a filter of the log is given to have this alone, or all but this.
+const ACCESS: &str = "adit_host::access";
+
+/// What the edge makes of an origin that was not reached.
+const UNREACHABLE: u16 = 502;

@@ -1,0 +1,124 @@
+//! What a process begins with: its document, or where that cannot be used the last generation that could.
+//! Loudly, because then what serves is not what is written.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use tracing::{error, warn};
+
+use crate::config::document::ConfigSource;
+use crate::config::files::Files;
+use crate::config::source::{self, SourceError};
+use crate::config::{self, Configuration};
+use crate::generation::Generation;
+use crate::history::{Draft, History, Source};
+use crate::plugin::Engine;
+use crate::reload::{self, Built, Refusal};
+use crate::settings::{Flags, Settings};
+
+/// The first generation of a process, and all that it came with.
+pub struct Start {
+    pub settings: Settings,
+    pub generation: Generation,
+    pub history: Arc<History>,
+    /// What the document and the last good generation name.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads the document at `path` and builds what it asks for. Where that fails and there is a state folder,
+/// the last good generation is built instead. `state_dir` goes before what the document says.
+///
+/// # Errors
+/// Everything that is wrong with the document, and why nothing else could take its place.
+pub async fn start(
+    path: &Path,
+    state_dir: Option<&Path>,
+    flags: &Flags,
+    engine: &Engine,
+) -> anyhow::Result<Start> {
+    let read = source::read(path);
+    let state_dir = match (&read, state_dir) {
+        (_, Some(folder)) => Some(folder.to_owned()),
+        (Ok(read), None) => config::state_dir(&read.text, &read.folder),
+        (Err(_), None) => None,
+    };
+    let history = Arc::new(History::open(state_dir.as_deref())?);
+    let reasons = match from_document(read, &state_dir, flags, &history, engine).await {
+        Ok(start) => return Ok(start),
+        Err(reasons) => reasons.join("\n"),
+    };
+    if state_dir.is_none() {
+        return Err(anyhow!(reasons));
+    }
+    let good: Vec<(u64, Draft)> = history.good().collect();
+    for (number, draft) in good {
+        let Some(settings) = settings_of(&draft, &state_dir, flags) else { continue };
+        let built =
+            reload::build(history.next_generation(), &draft, engine, &settings, None, |_| false).await;
+        match built {
+            Ok(Some(built)) => {
+                error!(
+                    generation = number,
+                    reasons, "the document cannot be used: the last good generation serves in its place"
+                );
+                history.set_degraded(Some(reasons));
+                let (generation, mut files) = built.begin(draft, Source::LastGood, &history);
+                files.push(path.to_owned());
+                return Ok(Start { settings, generation, history, files });
+            }
+            Ok(None) => {}
+            Err(Refusal { reasons, .. }) => {
+                warn!(generation = number, reasons = reasons.join("\n"), "a kept generation cannot be used");
+            }
+        }
+    }
+    Err(anyhow!(reasons)).context("and no generation is kept that could serve in its place")
+}
+
+async fn from_document(
+    read: Result<source::Source, SourceError>,
+    state_dir: &Option<PathBuf>,
+    flags: &Flags,
+    history: &Arc<History>,
+    engine: &Engine,
+) -> Result<Start, Vec<String>> {
+    let read = read.map_err(|error| vec![error.to_string()])?;
+    let mut draft = Draft {
+        file: read.file,
+        folder: read.folder,
+        text: read.text.into(),
+        copies: BTreeMap::new(),
+        remote: None,
+    };
+    let drawn = config::draw(&draft.file, &draft.text, &draft.folder, Files::default(), flags);
+    let Configuration { mut settings, plan, .. } = drawn.map_err(|mistakes| vec![mistakes.to_string()])?;
+    settings.state_dir.clone_from(state_dir);
+    for warning in settings.warnings.iter().chain(&plan.warnings) {
+        warn!("{}: {warning}", draft.file);
+    }
+    if settings.config_source != ConfigSource::Local {
+        draft.remote = history.remote();
+    }
+    let number = history.next_generation();
+    let built = match reload::build(number, &draft, engine, &settings, None, |_| false).await {
+        Ok(built) => built,
+        Err(refusal) => return Err(refusal.reasons),
+    };
+    let Some(built) = built else { return Err(Vec::new()) };
+    Ok(begin(settings, built, draft, history))
+}
+
+fn begin(settings: Settings, built: Built, draft: Draft, history: &Arc<History>) -> Start {
+    let (generation, files) = built.begin(draft.clone(), Source::Start, history);
+    Start { settings, generation, history: history.clone(), files }
+}
+
+fn settings_of(draft: &Draft, state_dir: &Option<PathBuf>, flags: &Flags) -> Option<Settings> {
+    let files = Files::with_copies(draft.copies.clone());
+    let drawn = config::draw(&draft.file, &draft.text, &draft.folder, files, flags).ok()?;
+    let mut settings = drawn.settings;
+    settings.state_dir.clone_from(state_dir);
+    Some(settings)
+}

@@ -1,0 +1,260 @@
+//! What outlives a generation: how long its answers may go on once another serves, and what was counted
+//! while it served. Knows no plan and no plugin, so that keeping it keeps nothing else.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The time of one generation. An answer that is under way holds this, not the generation: what a
+/// swap replaces is freed at once, however long somebody listens to a stream.
+#[derive(Debug)]
+pub struct Tenure {
+    /// The number of the generation.
+    pub number: u64,
+    /// When answers that are still under way are cut; unset while the generation serves.
+    over: OnceLock<Instant>,
+    shards: Box<[Shard]>,
+}
+
+// On cache lines of its own: neighbours belong to other threads.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// What happened to the requests of one rule, in whichever generation. Counts only up.
+#[derive(Debug)]
+pub struct Tally {
+    /// The name of the rule.
+    pub name: String,
+    shards: Box<[Counts]>,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Counts {
+    /// By the first digit of the status; 0 is for those that ended without an answer.
+    statuses: [AtomicU64; 10],
+    bytes: AtomicU64,
+    broken: AtomicU64,
+    unreachable: AtomicU64,
+    /// By upper bound, as [`BOUNDS`]; the last is for all that took longer.
+    durations: [AtomicU64; BOUNDS.len() + 1],
+    microseconds: AtomicU64,
+}
+
+/// The sum over all shards.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Totals {
+    /// By the first digit of the status; 0 is for those that ended without an answer.
+    pub statuses: [u64; 10],
+    /// Of the bodies of answers.
+    pub bytes: u64,
+    /// Answers that were not sent to their end.
+    pub broken: u64,
+    /// Requests whose origin was not reached.
+    pub unreachable: u64,
+    /// As [`BOUNDS`], each alone; the last is for all that took longer.
+    pub durations: [u64; BOUNDS.len() + 1],
+    pub microseconds: u64,
+}
+
+/// The tenures that are over or will be: those with answers under way, and the last few.
+#[derive(Debug, Default)]
+pub struct Tenures {
+    inner: Mutex<Retired>,
+}
+
+#[derive(Debug, Default)]
+struct Retired {
+    /// The oldest first.
+    known: VecDeque<Arc<Tenure>>,
+    /// Requests of those that are not known any more.
+    forgotten: u64,
+}
+
+/// How one request ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending {
+    /// 0 if there was no answer.
+    pub status: u16,
+    /// Of the answer's body.
+    pub bytes: u64,
+    /// From the head of the request to the end of the answer.
+    pub duration: Duration,
+    /// The answer was sent to its end.
+    pub is_whole: bool,
+    pub is_reached: bool,
+}
+
+/// Upper bounds of durations, seconds.
+pub const BOUNDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+impl Tenure {
+    pub fn new(number: u64, shards: usize) -> Self {
+        let shards = (0..shards.max(1)).map(|_| Shard::default()).collect();
+        Self { number, over: OnceLock::new(), shards }
+    }
+
+    /// Another generation serves; answers of this one may go on until `over`. The first word counts.
+    pub fn retire(&self, over: Instant) {
+        let _ = self.over.set(over);
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.over.get().is_some()
+    }
+
+    /// Whether answers must end now.
+    pub fn is_over(&self) -> bool {
+        self.over.get().is_some_and(|over| *over <= Instant::now())
+    }
+
+    pub fn begin(&self, shard: usize) {
+        self.shard(shard).begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn end(&self, shard: usize) {
+        self.shard(shard).ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that this generation took, and how many of them are still under way.
+    pub fn requests(&self) -> (u64, u64) {
+        // In this order, so that what ends meanwhile does not make the difference negative.
+        let ended: u64 = self.shards.iter().map(|shard| shard.ended.load(Ordering::Relaxed)).sum();
+        let begun: u64 = self.shards.iter().map(|shard| shard.begun.load(Ordering::Relaxed)).sum();
+        (begun, begun.saturating_sub(ended))
+    }
+
+    fn shard(&self, shard: usize) -> &Shard {
+        &self.shards[shard % self.shards.len()]
+    }
+}
+
+impl Tenures {
+    /// Remembers one that was retired.
+    pub fn add(&self, tenure: Arc<Tenure>) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.known.push_back(tenure);
+        let idle = inner.known.iter().filter(|tenure| tenure.requests().1 == 0).count();
+        let surplus = idle.saturating_sub(RETIRED_KNOWN).max(inner.known.len().saturating_sub(MOST_RETIRED));
+        for _ in 0..surplus {
+            let oldest = inner.known.iter().position(|tenure| tenure.requests().1 == 0).unwrap_or(0);
+            if let Some(tenure) = inner.known.remove(oldest) {
+                inner.forgotten += tenure.requests().0;
+            }
+        }
+    }
+
+    /// Those that are known, the oldest first, and how many requests the others had.
+    pub fn known(&self) -> (Vec<Arc<Tenure>>, u64) {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        (inner.known.iter().cloned().collect(), inner.forgotten)
+    }
+}
+
+/// Retired tenures that are known though nothing of them is under way.
+const RETIRED_KNOWN: usize = 8;
+/// Retired tenures that are known at all.
+const MOST_RETIRED: usize = 256;
+
+impl Tally {
+    pub fn new(name: &str, shards: usize) -> Self {
+        let shards = (0..shards.max(1)).map(|_| Counts::default()).collect();
+        Self { name: name.to_owned(), shards }
+    }
+
+    pub fn count(&self, shard: usize, ending: Ending) {
+        let counts = &self.shards[shard % self.shards.len()];
+        let class = usize::from(ending.status / 100).min(9);
+        counts.statuses[class].fetch_add(1, Ordering::Relaxed);
+        counts.bytes.fetch_add(ending.bytes, Ordering::Relaxed);
+        if !ending.is_whole {
+            counts.broken.fetch_add(1, Ordering::Relaxed);
+        }
+        if !ending.is_reached {
+            counts.unreachable.fetch_add(1, Ordering::Relaxed);
+        }
+        let seconds = ending.duration.as_secs_f64();
+        let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
+        counts.durations[bucket].fetch_add(1, Ordering::Relaxed);
+        let microseconds = u64::try_from(ending.duration.as_micros()).unwrap_or(u64::MAX);
+        counts.microseconds.fetch_add(microseconds, Ordering::Relaxed);
+    }
+
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for counts in &self.shards {
+            let add = |sum: &mut u64, count: &AtomicU64| *sum += count.load(Ordering::Relaxed);
+            totals.statuses.iter_mut().zip(&counts.statuses).for_each(|(sum, count)| add(sum, count));
+            totals.durations.iter_mut().zip(&counts.durations).for_each(|(sum, count)| add(sum, count));
+            add(&mut totals.bytes, &counts.bytes);
+            add(&mut totals.broken, &counts.broken);
+            add(&mut totals.unreachable, &counts.unreachable);
+            add(&mut totals.microseconds, &counts.microseconds);
+        }
+        totals
+    }
+}
+
+impl Totals {
+    pub fn add(&mut self, other: &Self) {
+        self.statuses.iter_mut().zip(&other.statuses).for_each(|(sum, count)| *sum += count);
+        self.durations.iter_mut().zip(&other.durations).for_each(|(sum, count)| *sum += count);
+        self.bytes += other.bytes;
+        self.broken += other.broken;
+        self.unreachable += other.unreachable;
+        self.microseconds += other.microseconds;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenure_is_over_only_after_its_retirement() {
+        let tenure = Tenure::new(7, 2);
+        assert!(!tenure.is_retired() && !tenure.is_over());
+        tenure.retire(Instant::now() + Duration::from_secs(3600));
+        assert!(tenure.is_retired() && !tenure.is_over());
+
+        let tenure = Tenure::new(8, 2);
+        tenure.retire(Instant::now());
+        // A later word does not give it more time.
+        tenure.retire(Instant::now() + Duration::from_secs(3600));
+        assert!(tenure.is_over());
+    }
+
+    #[test]
+    fn what_shards_count_adds_up() {
+        let tally = Tally::new("rule", 2);
+        let whole = Ending {
+            status: 200,
+            bytes: 5,
+            duration: Duration::from_millis(2),
+            is_whole: true,
+            is_reached: true,
+        };
+        tally.count(0, whole);
+        tally.count(1, Ending { status: 503, ..whole });
+        tally.count(1, Ending { status: 0, is_whole: false, duration: Duration::from_secs(60), ..whole });
+        let totals = tally.totals();
+        assert_eq!((totals.statuses[2], totals.statuses[5], totals.statuses[0]), (1, 1, 1));
+        assert_eq!((totals.bytes, totals.broken), (15, 1));
+        assert_eq!((totals.durations[1], totals.durations[BOUNDS.len()]), (2, 1));
+        assert_eq!(totals.durations.iter().sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn requests_under_way_are_those_that_have_begun_and_not_ended() {
+        let tenure = Tenure::new(1, 2);
+        tenure.begin(0);
+        tenure.begin(1);
+        tenure.end(0);
+        assert_eq!(tenure.requests(), (2, 1));
+    }
+}

@@ -1,0 +1,199 @@
+//! What an operator asks a running host, by command line and by metrics, is what it really does.
+
+use e2e::document::{EdgeDocument, HostDocument};
+use e2e::origin::Origin;
+use e2e::process::{Outcome, Process, component};
+use e2e::product::Product;
+use e2e::visitor::{Speaks, get, to, with_text};
+
+fn document(origin: &Origin, mark: &str) -> HostDocument {
+    let config = format!("[plugin.config]\nrequest.set = {{ x-mark = \"{mark}\" }}");
+    HostDocument::new()
+        .keys("access-log = true")
+        .plugin("marks", &component("headers"), &config)
+        .plugin("wild", &component("test/misbehave"), "")
+        .rule(&format!(
+            "name = \"marked\"\npath = \"^/echo\"\nservice = \"{}\"\nplugins = [\"marks\"]\n\
+             [ingress.origin]\nhost-header = \"app.internal\"",
+            origin.service()
+        ))
+        .rule("name = \"wild\"\npath = \"^/wild\"\nservice = \"hello_world\"\nplugins = [\"wild\"]")
+        .otherwise("http_status:404")
+}
+
+async fn start(origin: &Origin) -> Product {
+    Product::start(EdgeDocument::new(&["west"], 1), document(origin, "first")).await
+}
+
+/// Runs a command against the product's host.
+async fn adit(product: &Product, arguments: &[&str]) -> Outcome {
+    let admin = product.host.admin.to_string();
+    let arguments = [arguments, &["--admin", &admin]].concat();
+    Process::run(&arguments, product.site.folder(), "").await
+}
+
+#[tokio::test]
+async fn the_commands_of_the_configuration_say_and_do_what_the_host_does() {
+    let origin = Origin::start();
+    let product = start(&origin).await;
+    let text = |mark: &str| document(&origin, mark).to_toml(&product.edge.servers);
+
+    product.site.write("host.toml", text("second"));
+    let outcome = adit(&product, &["reload"]).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.output.contains("applied: generation 2 serves"), "{outcome:?}");
+
+    product.site.write("bad.toml", text("bad").replace("[[ingress]]", "[[ingres]]"));
+    let outcome = adit(&product, &["config", "put", "bad.toml"]).await;
+    assert_eq!(outcome.code, Some(2), "{outcome:?}");
+    assert!(
+        outcome.log.contains("did you mean `ingress`") && outcome.log.contains("generation 2"),
+        "{outcome:?}"
+    );
+    let outcome = adit(&product, &["config", "put", "bad.toml", "--if-match", "\"7-0\""]).await;
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+
+    let outcome = adit(&product, &["config", "diff", "1", "2"]).await;
+    let has = |part: &str| outcome.output.contains(part);
+    assert!(
+        has("-request.set = { x-mark = \"first\" }") && has("+request.set = { x-mark = \"second\" }"),
+        "{outcome:?}"
+    );
+    assert_eq!(adit(&product, &["config", "show", "1"]).await.output, text("first").trim_end());
+
+    let outcome = adit(&product, &["config", "rollback", "1"]).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let outcome = adit(&product, &["config", "diff", "1"]).await;
+    assert_eq!((outcome.code, outcome.output.as_str()), (Some(0), ""), "{outcome:?}");
+    let outcome = adit(&product, &["config", "history"]).await;
+    for part in ["*    3", "rollback", "refused", "reason: ", "did you mean `ingress`"] {
+        assert!(outcome.output.contains(part), "{part} is not in {}", outcome.output);
+    }
+    let nobody = ["reload", "--admin", "127.0.0.1:1"];
+    let outcome = Process::run(&nobody, product.site.folder(), "").await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.log.contains("--admin"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn an_explanation_is_what_the_request_would_meet() {
+    let origin = Origin::start();
+    let product = start(&origin).await;
+    let url = "https://app.localhost/echo/x?y=1";
+    let outcome = adit(&product, &["explain", url, "-H", "x-mine: 1", "-H", "connection: close"]).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let page: serde_json::Value = serde_json::from_str(&outcome.output).unwrap();
+    assert_eq!((&page["generation"], &page["rule"]["name"]), (&1.into(), &"marked".into()), "{page}");
+    assert_eq!((&page["plugins"][0], &page["outcome"]), (&"marks".into(), &"passed".into()), "{page}");
+    assert_eq!(page["origin"], origin.service());
+    assert_eq!(page["request"]["target"], "/echo/x?y=1");
+    let explained: Vec<(String, String)> =
+        serde_json::from_value(page["request"]["headers"].clone()).unwrap();
+    let has = |name: &str, value: &str| explained.iter().any(|header| header.0 == name && header.1 == value);
+    assert!(has("x-mark", "first") && has("x-mine", "1") && has("host", "app.internal"), "{page}");
+    assert!(has("x-forwarded-host", "app.localhost") && !has("connection", "close"), "{page}");
+
+    // The origin saw the same of a real one.
+    let seen = product.visitor(Speaks::Http1).send(get("/echo/x?y=1")).await.json();
+    for (name, value) in [("x-mark", "first"), ("host", "app.internal")] {
+        let headers = seen["headers"].as_array().unwrap();
+        assert!(headers.iter().any(|header| header[0] == name && header[1] == value), "{seen}");
+    }
+    let outcome =
+        adit(&product, &["explain", "https://app.localhost/wild", "-H", "x-misbehave: respond"]).await;
+    let page: serde_json::Value = serde_json::from_str(&outcome.output).unwrap();
+    assert_eq!((&page["outcome"], &page["reply"]["status"]), (&"answered".into(), &418.into()), "{page}");
+    let outcome = adit(&product, &["explain", "/no-host"]).await;
+    assert_eq!(outcome.code, Some(2), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn every_request_has_its_line_in_the_access_log_with_its_generation() {
+    let origin = Origin::start();
+    let product = start(&origin).await;
+    let log = async |path: &str| product.host.process.event("access", |event| event["path"] == path).await;
+    let answer = product.get("/echo/one?secret=hunter2").await;
+    let line = log("/echo/one").await;
+    assert_eq!((&line["generation"], &line["rule"]), (&1.into(), &"marked".into()), "{line}");
+    assert_eq!(
+        (&line["status"], &line["method"], &line["plugins"]),
+        (&200.into(), &"GET".into(), &"passed".into())
+    );
+    assert_eq!(line["bytes"], answer.body.len());
+    assert_eq!((line["id"].as_str().unwrap(), &line["whole"]), (answer.header("cf-ray"), &true.into()));
+    assert!(line["milliseconds"].as_f64().unwrap() > 0.0);
+    assert!(!product.host.process.log().contains("hunter2"));
+
+    let wild = |path: &str, act: &str| to("GET", path).header("x-misbehave", act);
+    let visitor = product.visitor(Speaks::Http1);
+    visitor.send(with_text(wild("/wild/a", "respond"), "")).await;
+    visitor.send(with_text(wild("/wild/b", "trap"), "")).await;
+    assert_eq!(log("/wild/a").await["plugins"], "answered");
+    let line = log("/wild/b").await;
+    assert_eq!(
+        (&line["plugins"], &line["failed"], &line["status"]),
+        (&"failed".into(), &"wild".into(), &500.into())
+    );
+
+    // Cut in the middle: the line says so.
+    let mut watched = origin.watch("/echo/cut");
+    let connection = visitor.connect().await;
+    let answering = async {
+        watched.arrived().await;
+        watched.answer(http::Response::new(()));
+        watched.say("half");
+    };
+    let (response, ()) = tokio::join!(connection.send(get("/echo/cut")), answering);
+    drop((response, connection));
+    assert_eq!(log("/echo/cut").await["whole"], false);
+
+    product.site.write("host.toml", document(&origin, "second").to_toml(&product.edge.servers));
+    assert_eq!(adit(&product, &["reload"]).await.code, Some(0));
+    product.get("/echo/two").await;
+    assert_eq!(log("/echo/two").await["generation"], 2);
+}
+
+#[tokio::test]
+async fn metrics_count_by_generation_rule_and_plugin() {
+    let origin = Origin::start();
+    let product = start(&origin).await;
+    for _ in 0..3 {
+        assert_eq!(product.get("/echo").await.status, 200);
+    }
+    assert_eq!(product.get("/nothing").await.status, 404);
+    product.site.write("host.toml", document(&origin, "second").to_toml(&product.edge.servers));
+    assert_eq!(adit(&product, &["reload"]).await.code, Some(0));
+    assert_eq!(product.get("/echo").await.status, 200);
+    // What is counted at the end of an answer may come a little after the answer.
+    let page = loop {
+        let page = product.host.admin("/metrics").await;
+        assert!(page.header("content-type").starts_with("text/plain; version=0.0.4"), "{page:?}");
+        if page.text().contains("adit_rule_requests_total{rule=\"marked\",status=\"2xx\"} 4\n") {
+            break page;
+        }
+        tokio::task::yield_now().await;
+    };
+    for line in [
+        "adit_generation 2",
+        "adit_generation_requests_total{generation=\"1\"} 4",
+        "adit_generation_requests_total{generation=\"2\"} 1",
+        "adit_rule_requests_total{rule=\"*\",status=\"4xx\"} 1",
+        "adit_rule_duration_seconds_count{rule=\"marked\"} 4",
+        "adit_config_revisions_total{verdict=\"applied\"} 2",
+        "cloudflared_tunnel_total_requests 5",
+        "cloudflared_tunnel_ha_connections 1",
+        "cloudflared_tunnel_server_locations{connection_id=\"0\",edge_location=\"west-0\"} 1",
+        "adit_plugin_failures_total{plugin=\"wild\",kind=\"trap\"} 0",
+    ] {
+        assert!(page.text().contains(&format!("\n{line}\n")), "{line} is not in\n{}", page.text());
+    }
+    // Every line is a comment or a sample, and every sample's family was announced.
+    for line in page.text().lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        let family = name.split('{').next().unwrap();
+        let family =
+            ["_bucket", "_sum", "_count"].iter().find_map(|end| family.strip_suffix(end)).unwrap_or(family);
+        assert!(page.text().contains(&format!("# TYPE {family} ")), "{line}");
+        value.parse::<f64>().unwrap();
+    }
+}

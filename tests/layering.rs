@@ -23,6 +23,7 @@ const CRATES: &[(&str, &[&str])] = &[
 const KEPT_TO: &[(&str, &[&str])] = &[
     ("wasmtime", &["host/src/plugin/"]),
     ("wasmtime_wasi", &["host/src/plugin/"]),
+    ("wasmtime_wasi_http", &["host/src/plugin/"]),
     ("capnp_rpc", &["host/src/tunnel/control.rs", "edge/src/tunnel/control.rs", "tests/src/stand_in.rs"]),
     (
         "h2",
@@ -60,11 +61,16 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("config", &["config", "settings"], &["wasmtime", "hyper", "quinn", "tracing"]),
     ("settings", &["config", "tunnel::state::Protocol"], &["wasmtime", "hyper", "quinn"]),
     ("route", &["config::plan"], &["wasmtime", "hyper", "tokio", "tracing"]),
-    ("plugin", &["plugin", "config::plan"], &["hyper", "quinn", "std::fs", "tokio::fs"]),
+    ("outbound", &["outbound", "config::grants"], &["wasmtime", "quinn", "tracing", "std::fs"]),
+    (
+        "plugin",
+        &["plugin", "config::plan", "config::grants", "outbound"],
+        &["hyper", "quinn", "std::fs", "tokio::fs"],
+    ),
     ("origin", &["origin", "config::plan"], &["wasmtime", "quinn", "capnp"]),
     (
         "generation",
-        &["config::plan", "route", "plugin", "origin"],
+        &["config::plan", "config::grants", "route", "plugin", "origin"],
         &["tokio", "quinn", "hyper", "adit_document"],
     ),
     (
@@ -90,7 +96,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("tunnel::discovery", &["tunnel::discovery", "settings"], &["adit_protocol", "quinn", "h2", "http"]),
     ("tunnel", &["tunnel", "proxy"], &["capnp_rpc", "hyper", "wasmtime"]),
-    ("control", &["proxy", "tunnel", "reload"], &["wasmtime", "quinn", "capnp"]),
+    ("control", &["proxy", "tunnel", "reload", "plugin::Number"], &["wasmtime", "quinn", "capnp"]),
 ];
 
 /// Where failures become statuses, besides the admin APIs.

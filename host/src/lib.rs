@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod generation;
 pub mod origin;
+pub mod outbound;
 pub mod plugin;
 pub mod proxy;
 pub mod reload;

@@ -3,6 +3,7 @@
 //! Knows every rule of the host's document; does not run anything.
 
 pub mod document;
+pub mod grants;
 pub(crate) mod hostname;
 mod ingress;
 mod origin;

@@ -11,6 +11,7 @@ use http::uri::Authority;
 use regex::Regex;
 
 use super::document::Document;
+use super::grants::Grants;
 use super::value::Reading;
 use super::{ingress, plugin};
 
@@ -34,6 +35,9 @@ pub struct PluginPlan {
     pub config: String,
     pub on_error: OnError,
     pub limits: Limits,
+    pub grants: Grants,
+    /// Between two calls of its regular work, if it has any.
+    pub tick: Duration,
 }
 
 /// What becomes of a request when a plugin fails at it.
@@ -50,8 +54,8 @@ pub enum OnError {
 pub struct Limits {
     /// Linear memory of one instance, bytes.
     pub memory: usize,
-    /// Run time inside the component for one call.
-    pub timeout: Duration,
+    /// Run time inside the component for one call; the plugin's role says which where none is written.
+    pub timeout: Option<Duration>,
     /// Calls at once in one shard.
     pub concurrency: usize,
 }
@@ -82,11 +86,19 @@ pub enum HostPattern {
 /// Where requests go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Service {
-    Http { authority: Authority },
-    Https { authority: Authority },
-    Unix { path: PathBuf },
+    Http {
+        authority: Authority,
+    },
+    Https {
+        authority: Authority,
+    },
+    Unix {
+        path: PathBuf,
+    },
     Status(StatusCode),
     HelloWorld,
+    /// A plugin that is a service: an index into [`Plan::plugins`].
+    Component(usize),
 }
 
 /// How a service is spoken to.
@@ -114,9 +126,11 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
     let mut warnings = Vec::new();
     let plugins = plugin::draw(&document.plugin, reading);
     let rules = ingress::draw(&document.ingress, &plugins, reading, &mut warnings);
-    let used = |index| rules.iter().any(|rule| rule.plugins.contains(&index));
+    let used = |index| {
+        rules.iter().any(|rule| rule.plugins.contains(&index) || rule.service == Service::Component(index))
+    };
     for (index, plugin) in plugins.iter().enumerate().filter(|(index, _)| !used(*index)) {
-        warnings.push(format!("plugin[{index}] ({}) is in the chain of no rule", plugin.name));
+        warnings.push(format!("plugin[{index}] ({}) is in no rule", plugin.name));
     }
     Plan { plugins: plugins.into_iter().map(Arc::new).collect(), rules, warnings }
 }
@@ -129,6 +143,8 @@ impl fmt::Debug for PluginPlan {
             .field("config", &format_args!("{} bytes", self.config.len()))
             .field("on_error", &self.on_error)
             .field("limits", &self.limits)
+            .field("grants", &self.grants)
+            .field("tick", &self.tick)
             .finish()
     }
 }

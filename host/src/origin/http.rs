@@ -55,7 +55,9 @@ impl HttpOrigin {
                 (tcp(authority, 443), format!("https://{authority}"), Some(Tls { config, server_name }))
             }
             Service::Unix { path } => (Address::Unix(path.clone()), format!("unix:{}", path.display()), None),
-            Service::Status(_) | Service::HelloWorld => anyhow::bail!("not an HTTP origin"),
+            Service::Status(_) | Service::HelloWorld | Service::Component(_) => {
+                anyhow::bail!("not an HTTP origin")
+            }
         };
         let key = format!("{name} {:?} {:?} {}", plan.server_name, plan.ca_file, plan.tls_verify);
         let host_header = plan

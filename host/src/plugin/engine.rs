@@ -11,6 +11,7 @@ use wasmtime::{Config, PoolingAllocationConfig, Strategy, WasmBacktraceDetails};
 
 use super::clock::Clock;
 use super::imports;
+use super::keep::Keep;
 use super::store::State;
 
 /// Instances of all plugins, in all shards and generations, that may exist at a time.
@@ -56,6 +57,7 @@ struct Inner {
     clock: Clock,
     wasm: wasmtime::Engine,
     linker: Linker<State>,
+    keep: Keep,
 }
 
 impl Engine {
@@ -76,7 +78,7 @@ impl Engine {
         let linker = imports::linker(&wasm).map_err(anyhow::Error::from).context("linking the imports")?;
         let ticking = wasm.clone();
         let clock = Clock::start(move || ticking.increment_epoch()).context("starting the plugin clock")?;
-        Ok(Self { inner: Arc::new(Inner { clock, wasm, linker }) })
+        Ok(Self { inner: Arc::new(Inner { clock, wasm, linker, keep: Keep::default() }) })
     }
 
     pub(super) fn wasm(&self) -> &wasmtime::Engine {
@@ -85,6 +87,10 @@ impl Engine {
 
     pub(super) fn linker(&self) -> &Linker<State> {
         &self.inner.linker
+    }
+
+    pub(super) fn keep(&self) -> &Keep {
+        &self.inner.keep
     }
 
     pub(super) fn clock(&self) -> &Clock {

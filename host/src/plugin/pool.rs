@@ -1,6 +1,6 @@
 //! The instances of one plugin at rest, in each shard its own, and how many calls run there.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counters::{Counters, Tally};
 use super::store::Instance;
@@ -33,6 +33,12 @@ struct Rooms {
 /// The right to run one call in a shard. Gives the place back when dropped.
 pub(super) struct Place<'a>(&'a Shard);
 
+/// The same for a call that outlives whoever began it.
+pub(super) struct Seat {
+    pool: Arc<Pool>,
+    shard: usize,
+}
+
 impl Pool {
     pub(super) fn new(shards: usize, concurrency: usize) -> Self {
         let shards = (0..shards.max(1)).map(|_| Shard::default()).collect();
@@ -50,6 +56,17 @@ impl Pool {
         let instance = rooms.at_rest.pop();
         drop(rooms);
         Some((Place(shard), instance))
+    }
+
+    /// A place for a call with an instance of its own; `None` if all are taken.
+    pub(super) fn sit(self: &Arc<Self>, shard: usize) -> Option<Seat> {
+        let mut rooms = self.shard(shard).rooms();
+        if rooms.running >= self.concurrency {
+            return None;
+        }
+        rooms.running += 1;
+        drop(rooms);
+        Some(Seat { pool: self.clone(), shard })
     }
 
     /// Puts a new instance to rest.
@@ -88,6 +105,12 @@ impl Place<'_> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.rooms().running -= 1;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.pool.shard(self.shard).rooms().running -= 1;
     }
 }
 

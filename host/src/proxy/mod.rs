@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of QUIC, HTTP/2 framing or configuration files.
 
+mod component;
+mod observe;
 mod request;
 mod respond;
 
@@ -17,9 +19,10 @@ use tracing::debug;
 pub use request::{Kind, Request};
 pub use respond::{Answer, Asked, Trouble};
 
-use crate::generation::Generation;
-use crate::origin::Pool;
+use crate::generation::{Backend, Generation, Rule};
+use crate::origin::{Body, Pool};
 use crate::plugin::{Facts, RequestOutcome, ResponseOutcome};
+use observe::Observation;
 
 /// Carries the connector's identity to origins.
 const TAG_ID: HeaderName = HeaderName::from_static("cf-warp-tag-id");
@@ -68,7 +71,27 @@ impl Proxy {
         };
         debug!(id = asked.id, method = %head.method, rule = rule.name, generation = generation.number, "request");
 
-        let (passage, reply) = match rule.chain.on_request(self.shard, &facts, &mut head).await {
+        let observation = rule
+            .chain
+            .observers()
+            .map(|observers| Observation::begin(observers, self.shard, &rule.name, &facts, &head));
+        let answer = self.answer(rule, &facts, &asked, kind, head, body).await;
+        match observation {
+            Some(observation) => observation.watch(answer),
+            None => answer,
+        }
+    }
+
+    async fn answer(
+        &self,
+        rule: &Rule,
+        facts: &Facts<'_>,
+        asked: &Asked,
+        kind: Kind,
+        mut head: http::request::Parts,
+        body: Body,
+    ) -> Answer {
+        let (passage, reply) = match rule.chain.on_request(self.shard, facts, &mut head).await {
             RequestOutcome::Continue(passage) => (passage, None),
             RequestOutcome::Respond(reply, passage) => (passage, Some(reply)),
             RequestOutcome::Failed(failure) => return asked.refuse(failure.into()),
@@ -77,13 +100,22 @@ impl Proxy {
             Some(reply) => asked.reply(reply),
             None => {
                 head.headers.insert(TAG_ID, self.tag.clone());
-                let sent = match kind {
-                    Kind::Http => rule.origin.send(&self.pool, head, body).await,
-                    Kind::WebSocket => rule.origin.upgrade(head, body).await,
+                let sent = match (&rule.backend, kind) {
+                    (Backend::Origin(origin), Kind::Http) => {
+                        origin.send(&self.pool, head, body).await.map_err(Trouble::from)
+                    }
+                    (Backend::Origin(origin), Kind::WebSocket) => {
+                        origin.upgrade(head, body).await.map_err(Trouble::from)
+                    }
+                    (Backend::Component(plugin), kind) => {
+                        component::send(plugin, self.shard, facts, kind, head, body)
+                            .await
+                            .map_err(Trouble::from)
+                    }
                 };
                 match sent {
                     Ok(response) => response,
-                    Err(error) => return asked.refuse(error.into()),
+                    Err(trouble) => return asked.refuse(trouble),
                 }
             }
         };
@@ -91,7 +123,7 @@ impl Proxy {
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             remove_hop_by_hop(&mut head.headers);
         }
-        match rule.chain.on_response(passage, self.shard, &facts, &mut head).await {
+        match rule.chain.on_response(passage, self.shard, facts, &mut head).await {
             ResponseOutcome::Continue => Answer::Response(Response::from_parts(head, body)),
             ResponseOutcome::Respond(reply) => Answer::Response(asked.reply(reply)),
             ResponseOutcome::Failed(failure) => asked.refuse(failure.into()),

@@ -11,7 +11,7 @@ use crate::plugin::{Failure, FailureKind, Reply};
 
 /// Where the edge puts the id of a request.
 const RAY: HeaderName = HeaderName::from_static("cf-ray");
-/// How soon a visitor may come back when a plugin is at its limit, seconds.
+/// How soon a visitor may come back when a plugin is at its limit or rests, seconds.
 const RETRY_SECONDS: u64 = 1;
 
 /// What goes back to the edge.
@@ -68,7 +68,7 @@ impl Asked {
                 warn!(id = self.id, reason, "origin gave no answer");
                 return Answer::Unreachable { reason };
             }
-            Trouble::Plugin(failure) if matches!(failure.kind, FailureKind::Busy) => {
+            Trouble::Plugin(failure) if matches!(failure.kind, FailureKind::Busy | FailureKind::Resting) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Trouble::Plugin(_) => StatusCode::INTERNAL_SERVER_ERROR,

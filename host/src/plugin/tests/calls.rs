@@ -91,7 +91,7 @@ async fn calls_over_the_limit_of_a_shard_are_refused_at_once() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_looping_plugin_lets_the_other_tasks_of_its_thread_do_their_input_and_output() {
     const CONNECTIONS: usize = 20;
-    let (chain, _) = counting(|plan| plan.limits.timeout = Duration::from_millis(500)).await;
+    let (chain, _) = counting(|plan| plan.limits.timeout = Some(Duration::from_millis(500))).await;
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback binds");
     let address = listener.local_addr().expect("bound");
     // A task, as requests are: one that wakes itself again and again is what starves a scheduler.

@@ -13,8 +13,9 @@ use http::{HeaderMap, Request, Response, request, response};
 
 use super::{
     Chain, Engine, EngineSettings, Facts, FailureKind, LoadError, Passage, Plugin, RequestOutcome,
-    ResponseOutcome,
+    ResponseOutcome, Secrets,
 };
+use crate::config::grants::Grants;
 use crate::config::plan::{Limits, OnError, PluginPlan};
 
 /// A guest that does in a request or its response what a header asks for; see `tests/guests`.
@@ -43,13 +44,15 @@ fn plan(config: &str) -> PluginPlan {
         config: config.to_owned(),
         on_error: OnError::Deny,
         // Enough time for a guest that is about to trap, on a busy machine; little memory to eat.
-        limits: Limits { memory: 4 << 20, timeout: Duration::from_millis(200), concurrency: 2 },
+        limits: Limits { memory: 4 << 20, timeout: Some(Duration::from_millis(200)), concurrency: 2 },
+        grants: Grants::default(),
+        tick: Duration::from_secs(3600),
     }
 }
 
 async fn try_load(component_name: &str, plan: PluginPlan) -> Result<Arc<Plugin>, LoadError> {
     let wasm = component(component_name);
-    Plugin::load(engine(), &Arc::new(plan), &wasm, 1).await.map(Arc::new)
+    Plugin::load(engine(), &Arc::new(plan), &wasm, &Secrets::default(), 1).await.map(Arc::new)
 }
 
 async fn load(component_name: &str, config: &str) -> Arc<Plugin> {

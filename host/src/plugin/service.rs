@@ -1,0 +1,151 @@
+//! A component as an origin: any `wasi:http` 0.2 service. A fresh instance answers each request;
+//! both bodies stream, and the guest runs on until its answer is complete.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{Error, WasiHttpView};
+
+use super::component::Blueprint;
+use super::failure::{Failure, FailureKind, Trouble};
+use super::member::Member;
+use super::meter::{Allowance, Meter, drive};
+use super::store::{begin, store, trouble};
+
+/// How long a service may take to begin its answer.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long one exchange may last. Whoever asks may leave earlier, which ends it.
+const WALL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The body of a service's answer. Dropping it ends the guest.
+pub struct ServiceBody {
+    body: HyperOutgoingBody,
+    _guest: AbortOnDropHandle<Result<(), Failure>>,
+}
+
+type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+/// Has a fresh instance answer a request whose URI is absolute. Returns with the head of the answer.
+/// May be dropped midway, which ends the guest.
+pub(super) async fn serve<B>(
+    member: &Arc<Member>,
+    shard: usize,
+    id: &str,
+    secure: bool,
+    request: Request<B>,
+) -> Result<Response<ServiceBody>, Failure>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    let request = request.map(|body| body.map_err(|_| Error::ConnectionTerminated));
+    let refuse = |kind: FailureKind| member.report(shard, id, kind.into());
+    member.admit(shard).map_err(refuse)?;
+    let seat = member.pool.sit(shard).ok_or_else(|| refuse(FailureKind::Busy))?;
+    let (answer, answered) = oneshot::channel();
+    let mut guest = {
+        let (member, id) = (member.clone(), id.to_owned());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let _seat = seat;
+            match run(&member, shard, &id, secure, request, answer).await {
+                Ok(()) => {
+                    member.returned();
+                    Ok(())
+                }
+                Err(trouble) => Err(member.report(shard, &id, trouble)),
+            }
+        }))
+    };
+    let head = async {
+        match answered.await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(code)) => Err(refuse(FailureKind::fault("wasi:http", &format!("{code:?}")))),
+            // It went without an answer, and has said why if it broke.
+            Err(_) => match (&mut guest).await {
+                Ok(Err(failure)) => Err(failure),
+                Ok(Ok(())) => Err(refuse(FailureKind::invalid("it ended without an answer"))),
+                Err(_) => Err(refuse(FailureKind::Trap { reason: "the host panicked".to_owned() })),
+            },
+        }
+    };
+    let response = tokio::time::timeout(HEAD, head).await;
+    let response = response.unwrap_or_else(|_| Err(refuse(FailureKind::Timeout)))?;
+    Ok(response.map(|body| ServiceBody { body, _guest: guest }))
+}
+
+/// Runs one instance from its birth to the end of its answer.
+async fn run<B>(
+    member: &Member,
+    shard: usize,
+    id: &str,
+    secure: bool,
+    request: Request<B>,
+    answer: oneshot::Sender<Answer>,
+) -> Result<(), Trouble>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Error>,
+{
+    let Blueprint { pre, phases, service, .. } = &member.blueprint;
+    let service = service.as_ref().expect("only a service is asked");
+    let meter = Arc::new(Meter::new());
+    let mut store = store(&member.blueprint, &member.sandbox, &meter);
+    begin(&mut store, id);
+    let ended = {
+        let call = async {
+            let instance = pre.instantiate_async(&mut store).await?;
+            member.pool.tally(shard).instantiations.fetch_add(1, Ordering::Relaxed);
+            if let Some(phases) = phases {
+                let lifecycle = phases.lifecycle.load(&mut store, &instance)?;
+                let faults = lifecycle.call_configure(&mut store, &member.plan.config).await?;
+                // The first instance took the same configuration.
+                faults.map_err(|_| wasmtime::Error::msg("it refuses its configuration"))?;
+            }
+            let service = service.load(&mut store, &instance)?;
+            let scheme = if secure { Scheme::Https } else { Scheme::Http };
+            let request = store.data_mut().http().new_incoming_request(scheme, request)?;
+            let answer = store.data_mut().http().new_response_outparam(answer)?;
+            service.wasi_http_incoming_handler().call_handle(&mut store, request, answer).await
+        };
+        let allowance = Allowance { run: member.allowance.run, wall: WALL };
+        let mut call = pin!(drive(&meter, allowance, call));
+        // A guest may wait for hours: the clock ticks for it only while it runs.
+        poll_fn(|context| {
+            let _running = member.engine.clock().running(shard);
+            call.as_mut().poll(context)
+        })
+        .await
+    };
+    ended.map_err(|stop| trouble(&store, stop))
+}
+
+impl Body for ServiceBody {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -86,11 +86,10 @@ impl Generation {
         let mut rules = Vec::with_capacity(plan.rules.len());
         for rule in &plan.rules {
             let about = || format!("ingress rule {}", rule.name);
-            let backend = match rule.service {
-                Service::Component(index) => {
-                    Backend::Component(service(&plugins[index]).with_context(about)?)
-                }
-                _ => Backend::Origin(Origin::new(&rule.service, &rule.origin).with_context(about)?),
+            let backend = if let Service::Component(index) = rule.service {
+                Backend::Component(service(&plugins[index]).with_context(about)?)
+            } else {
+                Backend::Origin(Origin::new(&rule.service, &rule.origin).with_context(about)?)
             };
             let filters = rule.plugins.iter().map(|&index| filter(&plugins[index]));
             let chain = Chain::new(filters.collect::<anyhow::Result<_>>().with_context(about)?);

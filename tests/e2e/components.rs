@@ -97,3 +97,74 @@ async fn a_plugin_that_breaks_while_it_is_configured_is_refused_by_name() {
         assert!(outcome.log.contains(pointer), "{}", outcome.log);
     }
 }
+
+#[tokio::test]
+async fn what_a_component_asks_for_and_is_not_granted_refuses_it_with_the_list() {
+    let site = Site::new();
+    let outcome = refused(&site, with(&component("test/toolbox"), "")).await;
+    for asked in ["adit:plugin/secret", "adit:plugin/key-value", "adit:plugin/http-client", "[plugin.grants]"]
+    {
+        assert!(outcome.log.contains(asked), "{asked}: {}", outcome.log);
+    }
+    let grants = "[plugin.grants]\nhttp = [\"http://127.0.0.1:9\"]\nsecrets = { key = { file = \"absent.txt\" } }\nbuckets = { seen = \"1MiB\" }";
+    let outcome = refused(&site, with(&component("test/toolbox"), grants)).await;
+    assert!(outcome.log.contains("absent.txt") && outcome.log.contains("suspect"), "{}", outcome.log);
+}
+
+#[tokio::test]
+async fn a_component_in_a_role_that_it_does_not_have_is_refused_with_the_way_out() {
+    let site = Site::new();
+    let outcome = refused(&site, with(&component("test/service"), "")).await;
+    assert!(outcome.log.contains("wasm:suspect"), "{}", outcome.log);
+    let host =
+        HostDocument::new().plugin("suspect", &component("headers"), "").rule("service = \"wasm:suspect\"");
+    let outcome = refused(&site, host).await;
+    assert!(outcome.log.contains("is a filter") && outcome.log.contains("plugins = "), "{}", outcome.log);
+    let host =
+        HostDocument::new().plugin("suspect", &component("headers"), "").rule("service = \"wasm:suspekt\"");
+    let outcome = refused(&site, host).await;
+    assert!(outcome.log.contains("did you mean `suspect`"), "{}", outcome.log);
+}
+
+#[tokio::test]
+async fn a_component_can_be_looked_at_and_tried_without_a_configuration() {
+    let site = Site::new();
+    let check = async |name: &str| {
+        let path = component(name).display().to_string();
+        Process::run(&["plugin", "check", &path], site.folder(), "").await
+    };
+    let toolbox = check("test/toolbox").await;
+    assert_eq!(toolbox.code, Some(0), "{toolbox:?}");
+    for said in [
+        ": filter\n",
+        "toolbox 0.1.0",
+        "x-do",
+        "\"probe\"",
+        "secrets (for adit:plugin/secret",
+        "adit:plugin/ticker@0.1.0",
+        "compiled in",
+        "KiB",
+    ] {
+        assert!(toolbox.output.contains(said), "{said}: {}", toolbox.output);
+    }
+    let service = check("test/service").await;
+    assert!(service.output.contains(": service\n"), "{service:?}");
+    assert!(service.output.contains("wasi:http/incoming-handler@0.2"), "{service:?}");
+    let text = site.write("text.wasm", "this is a text");
+    let refused = Process::run(&["plugin", "check", &text.display().to_string()], site.folder(), "").await;
+    assert!(refused.code == Some(2) && refused.log.contains("text.wasm"), "{refused:?}");
+
+    let run = async |name: &str, more: &[&str]| {
+        let path = component(name).display().to_string();
+        let arguments: Vec<&str> = ["plugin", "run", &path].iter().chain(more).copied().collect();
+        Process::run(&arguments, site.folder(), "").await
+    };
+    let headers = run("headers", &["--config", r#"{"request": {"set": {"x-mark": "yes"}}}"#]).await;
+    assert!(headers.code == Some(0) && headers.output.contains("x-mark: yes"), "{headers:?}");
+    let replied = run("test/misbehave", &["--header", "x-misbehave: respond"]).await;
+    assert!(replied.output.contains("answers itself") && replied.output.contains("418"), "{replied:?}");
+    let trapped = run("test/misbehave", &["--header", "x-misbehave: trap"]).await;
+    assert!(trapped.code == Some(1) && trapped.log.contains("trap"), "{trapped:?}");
+    let served = run("test/service", &["--url", "http://a.example/teapot"]).await;
+    assert!(served.code == Some(0) && served.output.contains("418"), "{served:?}");
+}

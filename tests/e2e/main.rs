@@ -22,6 +22,7 @@ mod path;
 mod plugins;
 mod ready;
 mod reload;
+mod services;
 mod stop;
 mod transports;
 mod websocket;

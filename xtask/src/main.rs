@@ -3,6 +3,7 @@
 //! Read [`checks`] for what is checked and in which order, [`wasm`] for how a machine comes by a
 //! compiler for plugins, [`child`] and [`progress`] for how commands are run and shown.
 
+mod bench;
 mod cargo_deny;
 mod checks;
 mod child;
@@ -49,6 +50,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
             progress.finish("the plugins are built");
         }
         "demo" => demo::start(&tree, arguments)?,
+        "bench" => bench::run(&tree)?,
         "test" => checks::run(&tree)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("no such command\n\n{HELP}"),
@@ -64,6 +66,7 @@ Usage: cargo xtask <command>
 
   demo [options]  set everything up, build, and start the demonstration; options go to `adit demo`
   test            set everything up and run every check; what CI runs
+  bench           build everything optimised and print what a plugin costs
   plugins         build the plugins into target/plugins
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny
   help            this text

@@ -40,7 +40,7 @@ const ELF: &[u8] = b"\x7fELF";
 /// here, once. Clones share the code.
 #[derive(Clone)]
 pub(super) struct Blueprint {
-    component: Component,
+    pub(super) component: Component,
     pub(super) pre: InstancePre<State>,
     /// Of a component that exports `lifecycle`.
     pub(super) phases: Option<Phases>,
@@ -61,8 +61,9 @@ pub(super) struct Phases {
 }
 
 impl Blueprint {
-    /// Compiles; takes from milliseconds to minutes of CPU. Not for a thread that serves.
-    pub(super) fn compile(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<Self, LoadError> {
+    /// Compiles; takes from milliseconds to minutes of CPU. Not for a thread that serves. `name` is
+    /// the plugin's, for the log.
+    pub(super) fn compile(engine: &Engine, name: &str, wasm: &[u8]) -> Result<Self, LoadError> {
         check(wasm)?;
         let component = Component::from_binary(engine.wasm(), wasm)
             .map_err(|error| LoadError::Malformed { reason: error.root_cause().to_string() })?;
@@ -86,15 +87,11 @@ impl Blueprint {
         if !needs.unknown.is_empty() {
             return Err(LoadError::UnknownImports { imports: needs.unknown });
         }
-        let refused = imports::missing(&component, engine.wasm(), &plan.grants);
-        if !refused.is_empty() {
-            return Err(LoadError::NotGranted { imports: refused });
-        }
         let pre = if needs.unserved.is_empty() {
             engine.linker().instantiate_pre(&component)
         } else {
             // Ordinary components import more of WASI than they use.
-            let (plugin, imports) = (&plan.name, needs.unserved.join(", "));
+            let (plugin, imports) = (name, needs.unserved.join(", "));
             warn!(plugin, imports, "imports of WASI that are not served: a call of them is a trap");
             let mut linker = engine.linker().clone();
             linker.define_unknown_imports_as_traps(&component).map_err(mismatch)?;
@@ -106,7 +103,7 @@ impl Blueprint {
         Ok(Self { component, pre, phases, service })
     }
 
-    /// Checks the component's imports against the grants of another plugin that is made of it.
+    /// Checks the component's imports against the grants of a plugin that is to be made of it.
     pub(super) fn check_grants(&self, engine: &Engine, plan: &PluginPlan) -> Result<(), LoadError> {
         let imports = imports::missing(&self.component, engine.wasm(), &plan.grants);
         if imports.is_empty() { Ok(()) } else { Err(LoadError::NotGranted { imports }) }

@@ -19,6 +19,7 @@ mod engine;
 mod failure;
 mod head;
 mod imports;
+mod inspect;
 mod keep;
 mod member;
 mod meter;
@@ -39,6 +40,7 @@ pub use edit::Reply;
 pub use engine::{Engine, EngineSettings};
 pub use failure::{ConfigFault, Failure, FailureKind, LoadError};
 pub use imports::metrics::Number;
+pub use inspect::{Description, Inspection, inspect};
 pub use sandbox::Secrets;
 pub use service::ServiceBody;
 
@@ -123,6 +125,7 @@ impl Plugin {
         shards: usize,
     ) -> Result<Self, LoadError> {
         let blueprint = compile(engine, plan, wasm).await?;
+        blueprint.check_grants(engine, plan)?;
         Self::ready(engine, plan, blueprint, secrets, shards).await
     }
 
@@ -397,7 +400,7 @@ impl fmt::Debug for Plugin {
 
 async fn compile(engine: &Engine, plan: &Arc<PluginPlan>, wasm: &[u8]) -> Result<Blueprint, LoadError> {
     let (engine, plan, wasm) = (engine.clone(), plan.clone(), wasm.to_vec());
-    let compiled = tokio::task::spawn_blocking(move || Blueprint::compile(&engine, &plan, &wasm)).await;
+    let compiled = tokio::task::spawn_blocking(move || Blueprint::compile(&engine, &plan.name, &wasm)).await;
     compiled
         .unwrap_or_else(|error| Err(LoadError::Malformed { reason: format!("the compiler failed: {error}") }))
 }

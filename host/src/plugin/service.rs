@@ -4,8 +4,8 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,8 @@ const WALL: Duration = Duration::from_secs(24 * 60 * 60);
 /// The body of a service's answer. Dropping it ends the guest.
 pub struct ServiceBody {
     body: HyperOutgoingBody,
+    /// Whether the guest broke: the body then ends as if it were complete.
+    broken: Arc<AtomicBool>,
     _guest: AbortOnDropHandle<Result<(), Failure>>,
 }
 
@@ -54,11 +56,12 @@ where
     member.admit(shard).map_err(refuse)?;
     let seat = member.pool.sit(shard).ok_or_else(|| refuse(FailureKind::Busy))?;
     let (answer, answered) = oneshot::channel();
+    let broken = Arc::new(AtomicBool::new(false));
     let mut guest = {
-        let (member, id) = (member.clone(), id.to_owned());
+        let (member, id, broken) = (member.clone(), id.to_owned(), broken.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let _seat = seat;
-            match run(&member, shard, &id, secure, request, answer).await {
+            match run(&member, shard, &id, secure, request, answer, &broken).await {
                 Ok(()) => {
                     member.returned();
                     Ok(())
@@ -81,7 +84,7 @@ where
     };
     let response = tokio::time::timeout(HEAD, head).await;
     let response = response.unwrap_or_else(|_| Err(refuse(FailureKind::Timeout)))?;
-    Ok(response.map(|body| ServiceBody { body, _guest: guest }))
+    Ok(response.map(|body| ServiceBody { body, broken, _guest: guest }))
 }
 
 /// Runs one instance from its birth to the end of its answer.
@@ -92,6 +95,7 @@ async fn run<B>(
     secure: bool,
     request: Request<B>,
     answer: oneshot::Sender<Answer>,
+    broken: &AtomicBool,
 ) -> Result<(), Trouble>
 where
     B: Body<Data = Bytes> + Send + 'static,
@@ -127,7 +131,11 @@ where
         })
         .await
     };
-    ended.map_err(|stop| trouble(&store, stop))
+    ended.map_err(|stop| {
+        // Before the store goes, and with it the other end of the answer's body.
+        broken.store(true, Ordering::Release);
+        trouble(&store, stop)
+    })
 }
 
 impl Body for ServiceBody {
@@ -138,7 +146,11 @@ impl Body for ServiceBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context).map_err(Into::into)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() && self.broken.swap(false, Ordering::Acquire) {
+            return Poll::Ready(Some(Err("the guest broke before the end of its answer".into())));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{StatusCode, request};
+use http::request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::respond::Answer;
@@ -53,16 +53,13 @@ impl Observation {
         let head_after = self.begun.elapsed();
         let Some(served) = &mut self.served else { return answer };
         served.head_after = head_after;
+        served.status = answer.status().as_u16();
         match answer {
             Answer::Response(response) => {
-                served.status = response.status().as_u16();
                 served.complete = response.body().is_end_stream();
                 Answer::Response(response.map(|body| Box::pin(Watched { body, observation: self }) as Body))
             }
-            Answer::Unreachable { .. } => {
-                served.status = StatusCode::BAD_GATEWAY.as_u16();
-                answer
-            }
+            Answer::Unreachable { .. } => answer,
         }
     }
 }

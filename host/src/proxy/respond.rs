@@ -23,6 +23,16 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// What the visitor gets to see, as far as this side decides it.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Response(response) => response.status(),
+            Self::Unreachable { .. } => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
 /// Why a request has no answer of its own.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {

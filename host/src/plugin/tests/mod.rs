@@ -3,7 +3,11 @@
 
 mod calls;
 mod chain;
+mod component;
+mod forge;
+mod hostile;
 mod load;
+mod services;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -12,8 +16,8 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response, request, response};
 
 use super::{
-    Chain, Engine, EngineSettings, Facts, FailureKind, LoadError, Passage, Plugin, RequestOutcome,
-    ResponseOutcome, Secrets,
+    Chain, Engine, EngineSettings, Facts, Failure, FailureKind, LoadError, Number, Passage, Plugin,
+    RequestOutcome, ResponseOutcome, Secrets, Served, ServiceBody,
 };
 use crate::config::grants::Grants;
 use crate::config::plan::{Limits, OnError, PluginPlan};

@@ -6,6 +6,7 @@ mod demo;
 mod edge;
 mod host;
 mod password;
+mod plugin;
 mod signals;
 mod telemetry;
 
@@ -50,6 +51,9 @@ enum Command {
     /// Look at a host's configuration without running it
     #[command(subcommand, arg_required_else_help = true)]
     Config(Config),
+    /// Look at a plugin, or try it on one request
+    #[command(subcommand, arg_required_else_help = true)]
+    Plugin(Plugin),
     /// Hash a password for the basic-auth plugin; the password is read from standard input
     HashPassword,
 }
@@ -90,6 +94,18 @@ enum Config {
     },
 }
 
+#[derive(Subcommand)]
+enum Plugin {
+    /// Say what a component is: its role, what it asks for, what it says of itself
+    Check {
+        /// The component
+        #[arg(value_name = "FILE")]
+        component: PathBuf,
+    },
+    /// Have a component handle one request, and print what it decided; nothing is granted to it
+    Run(plugin::Try),
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(error) = telemetry::start(arguments.log_format, &arguments.log) {
@@ -102,6 +118,8 @@ fn main() -> ExitCode {
         Command::Edge(Edge::Run { config }) => edge::run(&config, with_stdin),
         Command::Edge(Edge::Credentials { output }) => credentials::create(&output),
         Command::Config(Config::Check { config }) => host::check(&config),
+        Command::Plugin(Plugin::Check { component }) => plugin::check(&component),
+        Command::Plugin(Plugin::Run(asked)) => plugin::run(asked),
         Command::HashPassword => password::hash(),
     };
     match outcome {

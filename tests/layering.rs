@@ -15,6 +15,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("edge", &["adit-protocol", "adit-document"]),
     ("cli", &["adit-protocol", "adit-host", "adit-edge"]),
     ("tests", &["adit-protocol", "adit-host", "adit-edge"]),
+    ("bench", &[]),
     ("xtask", &[]),
 ];
 
@@ -28,6 +29,8 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     (
         "h2",
         &[
+            "host/src/origin/http2.rs",
+            "host/src/origin/replay.rs",
             "host/src/tunnel/http2.rs",
             "host/src/tunnel/http2/",
             "edge/src/tunnel/http2.rs",
@@ -79,29 +82,47 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["http", "hyper", "capnp", "quinn"],
     ),
     ("report", &["config::plan"], &["tokio", "quinn"]),
+    ("health::readiness", &["proxy::probe", "tunnel::status"], &["tokio", "http", "tracing"]),
+    ("health", &["health", "proxy::probe", "tunnel"], &["http", "hyper", "wasmtime", "quinn", "capnp"]),
     ("proxy::respond", &["plugin", "origin"], &["tokio", "quinn", "hyper", "wasmtime"]),
     (
         "proxy",
         &["proxy", "generation", "plugin", "origin", "route"],
         &["quinn", "hyper", "capnp", "wasmtime", "std::fs"],
     ),
-    ("tunnel::state", &[], &["tokio", "quinn", "tracing", "adit_protocol", "std::time::Instant", "fastrand"]),
-    ("tunnel::quic", &["tunnel::control", "proxy", "origin"], &["capnp", "capnp_rpc", "fastrand"]),
-    ("tunnel::http2", &["tunnel::control", "proxy", "origin"], &["capnp", "capnp_rpc", "fastrand", "quinn"]),
+    // They are told what time it is.
+    ("tunnel::state", &["tunnel::status"], &["tokio", "quinn", "tracing", "adit_protocol", "fastrand"]),
+    ("tunnel::suspicion", &[], &["tokio", "quinn", "tracing", "fastrand"]),
+    (
+        "tunnel::quic",
+        &["tunnel::control", "tunnel::handler", "tunnel::suspicion", "proxy", "origin"],
+        &["capnp", "capnp_rpc", "fastrand"],
+    ),
+    (
+        "tunnel::http2",
+        &["tunnel::control", "tunnel::handler", "tunnel::suspicion", "proxy", "origin"],
+        &["capnp", "capnp_rpc", "fastrand", "quinn"],
+    ),
+    ("tunnel::handler", &["tunnel::notice", "proxy", "origin"], &["quinn", "h2", "tokio"]),
+    ("tunnel::notice", &["tunnel::slot", "tunnel::status", "proxy", "origin"], &["quinn", "h2"]),
     ("tunnel::control", &[], &["http", "hyper", "quinn"]),
     (
         "tunnel::discovery::addresses",
-        &[],
+        &["tunnel::state"],
         &["tokio", "tracing", "hickory_resolver", "fastrand", "std::time::SystemTime"],
     ),
-    ("tunnel::discovery", &["tunnel::discovery", "settings"], &["adit_protocol", "quinn", "h2", "http"]),
+    (
+        "tunnel::discovery",
+        &["tunnel::discovery", "tunnel::state", "settings"],
+        &["adit_protocol", "quinn", "h2", "http"],
+    ),
     ("tunnel", &["tunnel", "proxy"], &["capnp_rpc", "hyper", "wasmtime"]),
-    ("control", &["proxy", "tunnel", "reload", "plugin::Number"], &["wasmtime", "quinn", "capnp"]),
+    ("control", &["health", "plugin::Number", "proxy", "reload"], &["wasmtime", "quinn", "capnp"]),
 ];
 
-/// Where failures become statuses, besides the admin APIs.
+/// Where failures become statuses, besides the admin APIs and what the edge itself asks a host.
 const STATUSES: &[(&str, &[&str])] = &[
-    ("host/src", &["host/src/proxy/respond.rs", "host/src/control.rs"]),
+    ("host/src", &["host/src/proxy/respond.rs", "host/src/control.rs", "host/src/tunnel/notice.rs"]),
     ("edge/src", &["edge/src/pages.rs", "edge/src/admin.rs"]),
 ];
 

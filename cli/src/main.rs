@@ -1,5 +1,5 @@
 //! The one binary. Parses the command line, sets up logging, and turns outcomes into exit codes:
-//! 0 done, 1 failed while running, 2 bad usage or configuration.
+//! 0 done, 1 failed while running, 2 bad usage or configuration, 130 ended at once by a second signal.
 
 mod credentials;
 mod demo;
@@ -7,7 +7,9 @@ mod edge;
 mod host;
 mod password;
 mod plugin;
+mod ready;
 mod signals;
+mod systemd;
 mod telemetry;
 
 use std::io::Write;
@@ -65,7 +67,11 @@ enum Tunnel {
         /// The host's configuration (TOML)
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        #[command(flatten)]
+        flags: host::Flags,
     },
+    /// Ask a running host whether visitors would be served: exit code 0 if so, 1 if not, 2 if it does not answer
+    Ready(ready::Arguments),
 }
 
 #[derive(Subcommand)]
@@ -114,7 +120,8 @@ fn main() -> ExitCode {
     let with_stdin = arguments.stop_with_stdin;
     let outcome = match arguments.command {
         Command::Demo(arguments) => demo::run(arguments),
-        Command::Tunnel(Tunnel::Run { config }) => host::run(&config, with_stdin),
+        Command::Tunnel(Tunnel::Run { config, flags }) => host::run(&config, flags, with_stdin),
+        Command::Tunnel(Tunnel::Ready(arguments)) => ready::ask(arguments),
         Command::Edge(Edge::Run { config }) => edge::run(&config, with_stdin),
         Command::Edge(Edge::Credentials { output }) => credentials::create(&output),
         Command::Config(Config::Check { config }) => host::check(&config),

@@ -27,6 +27,7 @@ fn bad_usage_exits_2_and_says_what_was_wrong_on_standard_error() {
         (&["--bogus"][..], "--bogus"),
         (&["tunnel", "run"], "--config"),
         (&["tunnel", "run", "--config", "no-such-file.toml"], "no-such-file.toml"),
+        (&["tunnel", "run", "--config", "x.toml", "--protocol", "h3"], "possible values: auto, quic, http2"),
         (&["edge", "run", "--config", "no-such-file.toml"], "no-such-file.toml"),
         (&["config", "check", "no-such-file.toml"], "no-such-file.toml"),
         (&["edge", "run", "--bogus"], "--bogus"),
@@ -42,10 +43,56 @@ fn bad_usage_exits_2_and_says_what_was_wrong_on_standard_error() {
 }
 
 #[test]
+fn a_flag_takes_the_place_of_a_key_and_keeps_to_its_rules() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("a path in UTF-8").to_owned();
+    assert_eq!(adit(&["edge", "credentials", "--output", &at("demo.json")], "").status.code(), Some(0));
+    let document = "[tunnel]\ncredentials-file = \"demo.json\"\nedges = [\"127.0.0.1:1\"]\n\
+                    grace-period = \"1s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+                    [[ingress]]\nservice = \"hello_world\"\n";
+    std::fs::write(at("host.toml"), document).expect("the folder can be written to");
+    let document = at("host.toml");
+    for (flags, said) in [
+        (&["--edge", "edge.example.com"][..], "--edge: the port of this edge server is missing"),
+        (&["--edge", "a:1,a:1"], "--edge: this edge server is listed twice"),
+        (&["--edge", "a:1", "--region", "us"], "--region: `edges` and `edge-region`"),
+        (&["--edge-ip-version", "5"], "--edge-ip-version: this is not an IP version"),
+        (&["--edge-bind-address", "here"], "--edge-bind-address: this is not an IP address"),
+        (&["--grace-period", "4m"], "--grace-period: 4m is out of range, expected 0s to 3m"),
+        (&["--grace-period", "soon"], "--grace-period: this is not a duration"),
+        (&["--exit-after-unconnected", "0s"], "--exit-after-unconnected: 0s is out of range"),
+    ] {
+        let arguments = [&["tunnel", "run", "--config", document.as_str()], flags].concat();
+        let output = adit(&arguments, "");
+        assert_eq!(output.status.code(), Some(2), "{flags:?}");
+        assert!(text(&output.stderr).contains(said), "{flags:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_host_that_finds_no_edge_for_long_enough_gives_up_if_it_was_told_to() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("a path in UTF-8").to_owned();
+    assert_eq!(adit(&["edge", "credentials", "--output", &at("demo.json")], "").status.code(), Some(0));
+    let document = "[tunnel]\ncredentials-file = \"demo.json\"\nedges = [\"127.0.0.1:1\"]\n\
+                    [admin]\nlisten = \"127.0.0.1:0\"\n[[ingress]]\nservice = \"hello_world\"\n";
+    std::fs::write(at("host.toml"), document).expect("the folder can be written to");
+    let document = at("host.toml");
+    let output = adit(&["tunnel", "run", "--config", &document, "--exit-after-unconnected", "1s"], "");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("adit: no connection to the edge for 1s"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
 fn help_and_version_go_to_standard_output_and_exit_0() {
     for (arguments, said) in [
         (&["--help"][..], "demo"),
         (&["tunnel", "run", "--help"], "--config"),
+        (&["tunnel", "run", "--help"], "TUNNEL_TRANSPORT_PROTOCOL"),
         (&["edge", "--help"], "credentials"),
         (&["--version"], env!("CARGO_PKG_VERSION")),
     ] {

@@ -1,10 +1,10 @@
 //! Whether anything happens on a visitor's connection. Knows requests only by their number.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
 /// What all requests of one connection share.
@@ -13,6 +13,8 @@ pub(crate) struct Activity {
     began: Instant,
     /// Milliseconds from `began` to the end of the last request.
     ended: AtomicU64,
+    has_begun: AtomicBool,
+    first: Notify,
     /// Held as long as anything of the connection lives, a WebSocket made of it included.
     _permit: OwnedSemaphorePermit,
 }
@@ -26,13 +28,26 @@ impl Activity {
             requests: AtomicUsize::new(0),
             began: Instant::now(),
             ended: AtomicU64::new(0),
+            has_begun: AtomicBool::new(false),
+            first: Notify::new(),
             _permit: permit,
         })
     }
 
     pub(crate) fn begin(self: &Arc<Self>) -> Busy {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        if !self.has_begun.load(Ordering::Relaxed) {
+            self.has_begun.store(true, Ordering::Relaxed);
+            self.first.notify_one();
+        }
         Busy(self.clone())
+    }
+
+    /// Waits for the first request, unless it has already come. For one waiter; may be dropped midway.
+    pub(crate) async fn begun(&self) {
+        if !self.has_begun.load(Ordering::Relaxed) {
+            self.first.notified().await;
+        }
     }
 
     /// Waits until, from now on, there was no request for the whole of `period`. May be dropped midway.

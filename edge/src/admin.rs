@@ -1,5 +1,7 @@
-//! The admin listener: whether the edge is alive and ready, and who is connected. It reads; it
-//! changes nothing and holds no state. Knows the registry; does not know shards or requests.
+//! The admin listener: whether the edge is alive and ready, who is connected, and what each replica is to
+//! get. Translates; holds no state. Knows the registry; does not know shards or requests.
+
+mod view;
 
 use std::convert::Infallible;
 use std::net;
@@ -8,36 +10,41 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
 
-use crate::registry::{Live, Registry};
+use crate::registry::{MOST_WEIGHT, Registry, Share, Tunnel, UnknownReplica};
 use crate::settings;
+use crate::stop::Moment;
+use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
 
 #[derive(Clone)]
 pub(crate) struct Admin {
     registry: Arc<Registry>,
     servers: Arc<[Arc<settings::Server>]>,
     /// Cancelled when the edge begins to drain.
-    draining: CancellationToken,
+    draining: Moment,
 }
 
 impl Admin {
     pub(crate) fn new(
         registry: Arc<Registry>,
         servers: Vec<Arc<settings::Server>>,
-        draining: CancellationToken,
+        draining: Moment,
     ) -> Self {
         Self { registry, servers: servers.into(), draining }
     }
@@ -76,9 +83,10 @@ impl Admin {
     }
 
     async fn converse(self, stream: TcpStream) {
+        let admin = Arc::new(self);
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
-            let response = self.answer(&request);
-            async move { Ok::<_, Infallible>(response) }
+            let admin = admin.clone();
+            async move { Ok::<_, Infallible>(admin.answer(request).await) }
         });
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(MOST_HEADERS).keep_alive(false);
@@ -87,22 +95,101 @@ impl Admin {
         }
     }
 
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
-        }
-        match request.uri().path() {
-            "/healthcheck" => text(StatusCode::OK, "OK\n"),
-            "/ready" => {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let path: Vec<&str> = parts.uri.path().trim_start_matches('/').split('/').collect();
+        let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
+        let outcome = match path.as_slice() {
+            ["healthcheck"] if is_read => return text(StatusCode::OK, "OK\n"),
+            ["ready"] if is_read => {
                 let ready = self.ready();
-                let status =
-                    if ready.status == 200 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-                json(status, &ready)
+                let is_ready = ready.status == 200;
+                return json(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &ready);
             }
-            "/status" => json(StatusCode::OK, &self.status()),
-            _ => text(StatusCode::NOT_FOUND, "there are /healthcheck, /ready and /status\n"),
+            ["status"] if is_read => {
+                Ok(shown(&Status::of(&self.registry, &self.servers, self.draining.has_come())))
+            }
+            ["tunnels"] if is_read => Ok(shown(&Tunnels::of(&self.registry))),
+            ["tunnels", tunnel, rest @ ..] => self.tunnel(tunnel, rest, &parts, body).await,
+            ["healthcheck" | "ready" | "status" | "tunnels"] => Err(Refusal::Method(READ)),
+            _ => Err(Refusal::NoPath),
+        };
+        outcome.unwrap_or_else(|refusal| refusal.answer())
+    }
+
+    /// `/tunnels/TUNNEL` and what is below it. A tunnel is named by its id or its name.
+    async fn tunnel(
+        &self,
+        wanted: &str,
+        rest: &[&str],
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Response<Full<Bytes>>, Refusal> {
+        let tunnels = view::by_name(&self.registry);
+        let is_wanted = |(id, tunnel): &&(&Uuid, &Arc<Tunnel>)| {
+            tunnel.name == wanted || Uuid::parse_str(wanted).is_ok_and(|wanted| wanted == **id)
+        };
+        let Some((id, tunnel)) = tunnels.iter().find(is_wanted) else {
+            return Err(Refusal::NoTunnel {
+                wanted: brief(wanted),
+                known: listed(tunnels.iter().map(|(_, tunnel)| &tunnel.name)),
+            });
+        };
+        let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
+        let (connector, action) = match rest {
+            [] if is_read => return Ok(shown(&TunnelView::of(id, tunnel))),
+            ["replicas"] if is_read => return Ok(shown(&Replicas::of(id, tunnel))),
+            [] | ["replicas"] => return Err(Refusal::Method(READ)),
+            ["replicas", connector] => (*connector, None),
+            ["replicas", connector, action @ ("drain" | "undrain")] => (*connector, Some(*action)),
+            _ => return Err(Refusal::NoPath),
+        };
+        let unknown = || {
+            let mut known: Vec<Uuid> = tunnel.connections().iter().map(|live| live.connector).collect();
+            known.sort_unstable();
+            known.dedup();
+            let (wanted, tunnel) = (brief(connector), tunnel.name.clone());
+            Refusal::NoReplica { wanted, tunnel, known: listed(known) }
+        };
+        let connector = Uuid::parse_str(connector).map_err(|_| unknown())?;
+        let change: Box<dyn FnOnce(&mut Share) + Send> = match (action, &parts.method) {
+            (None, _) if is_read => {
+                if !tunnel.knows(&connector) {
+                    return Err(unknown());
+                }
+                return Ok(shown(&ReplicaView::of(tunnel, connector)));
+            }
+            (None, &Method::PUT | &Method::PATCH) => {
+                let wanted = Wanted::read(&self.body(parts, body).await?)?;
+                Box::new(move |share| wanted.apply(share))
+            }
+            (Some(action), &Method::POST) => {
+                if !self.body(parts, body).await?.is_empty() {
+                    return Err(Refusal::Body(format!("{action} takes no body")));
+                }
+                let is_draining = action == "drain";
+                Box::new(move |share| share.is_draining = is_draining)
+            }
+            (None, _) => return Err(Refusal::Method("GET, HEAD, PUT, PATCH")),
+            (Some(_), _) => return Err(Refusal::Method("POST")),
+        };
+        let share = tunnel.set_share(connector, change).map_err(|UnknownReplica| unknown())?;
+        let Share { weight, is_draining } = share;
+        info!(tunnel = tunnel.name, %connector, weight, is_draining, "replica changed");
+        Ok(shown(&ReplicaView::of(tunnel, connector)))
+    }
+
+    /// The body of a request that changes something.
+    async fn body(&self, parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
+        // Every browser says so when a page of somebody else asks (Fetch 3.2), and no administrator's
+        // tool does: who can read this listener's answers is not who can reach it.
+        if parts.headers.contains_key(ORIGIN) {
+            return Err(Refusal::Browser);
+        }
+        match timeout(BODY, Limited::new(body, LONGEST_BODY).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TooLong),
+            Ok(Err(_)) | Err(_) => Err(Refusal::Body("the body broke off".to_owned())),
         }
     }
 
@@ -110,102 +197,106 @@ impl Admin {
     fn ready(&self) -> Ready {
         let connections = self.registry.tunnels().map(|(_, tunnel)| tunnel.connections());
         let connections = connections.map(|all| all.iter().filter(|live| live.is_serving()).count()).sum();
-        Ready { status: if self.draining.is_cancelled() { 503 } else { 200 }, connections }
-    }
-
-    fn status(&self) -> Status {
-        let servers = self.servers.iter().map(|server| ServerStatus {
-            region: server.region.clone(),
-            name: server.name.clone(),
-            address: server.listen.to_string(),
-        });
-        let tunnels = self.registry.tunnels().map(|(id, tunnel)| TunnelStatus {
-            name: tunnel.name.clone(),
-            id: id.to_string(),
-            connections: tunnel.connections().iter().map(|live| ConnectionStatus::of(live)).collect(),
-        });
-        let mut tunnels: Vec<_> = tunnels.collect();
-        tunnels.sort_by(|one, other| one.name.cmp(&other.name));
-        Status { draining: self.draining.is_cancelled(), servers: servers.collect(), tunnels }
+        Ready { status: if self.draining.has_come() { 503 } else { 200 }, connections }
     }
 }
 
-#[derive(Serialize)]
-struct Ready {
-    status: u16,
-    connections: usize,
+/// What a replica is to be from now on; what is not said stays.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    weight: Option<u8>,
+    draining: Option<bool>,
+}
+
+impl Wanted {
+    fn read(body: &[u8]) -> Result<Self, Refusal> {
+        let wanted: Self = serde_json::from_slice(body).map_err(|error| Refusal::Body(error.to_string()))?;
+        match wanted {
+            Self { weight: None, draining: None } => Err(Refusal::Body("it changes nothing".to_owned())),
+            Self { weight: Some(weight), .. } if weight > MOST_WEIGHT => {
+                Err(Refusal::Body(format!("weight {weight} is out of range")))
+            }
+            Self { .. } => Ok(wanted),
+        }
+    }
+
+    fn apply(self, share: &mut Share) {
+        share.weight = self.weight.unwrap_or(share.weight);
+        share.is_draining = self.draining.unwrap_or(share.is_draining);
+    }
+}
+
+/// Why a request is not done, and what would be.
+#[derive(Debug, Error)]
+enum Refusal {
+    #[error(
+        "there is nothing here; there are /healthcheck, /ready, /status, /tunnels, /tunnels/ID, \
+         /tunnels/ID/replicas, /tunnels/ID/replicas/CONNECTOR, and POST …/drain and …/undrain below it"
+    )]
+    NoPath,
+    #[error("there is no tunnel `{wanted}`; there are {known}")]
+    NoTunnel { wanted: String, known: String },
+    #[error("tunnel {tunnel} has no replica `{wanted}`; there are {known}")]
+    NoReplica { wanted: String, tunnel: String, known: String },
+    #[error("method not allowed; try {0}")]
+    Method(&'static str),
+    #[error("{0}; send {{\"weight\": 0 to {MOST_WEIGHT}}}, {{\"draining\": true or false}} or both")]
+    Body(String),
+    #[error("the body is longer than {LONGEST_BODY} bytes")]
+    TooLong,
+    #[error("a page in a browser changes nothing here; use a tool that sends no Origin header, such as curl")]
+    Browser,
+}
+
+impl Refusal {
+    fn answer(&self) -> Response<Full<Bytes>> {
+        let status = match self {
+            Self::NoPath | Self::NoTunnel { .. } | Self::NoReplica { .. } => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Browser => StatusCode::FORBIDDEN,
+        };
+        let mut response = json(status, &Problem { error: self.to_string() });
+        if let Self::Method(allowed) = self {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        response
+    }
 }
 
 #[derive(Serialize)]
-struct Status {
-    draining: bool,
-    servers: Vec<ServerStatus>,
-    tunnels: Vec<TunnelStatus>,
+struct Problem {
+    error: String,
 }
 
-#[derive(Serialize)]
-struct ServerStatus {
-    region: String,
-    name: String,
-    address: String,
-}
-
-#[derive(Serialize)]
-struct TunnelStatus {
-    name: String,
-    id: String,
-    connections: Vec<ConnectionStatus>,
-}
-
-#[derive(Serialize)]
-struct ConnectionStatus {
-    id: String,
-    connector: String,
-    index: u8,
-    server: String,
-    region: String,
-    address: String,
-    /// `quic` or `http2`.
-    protocol: &'static str,
-    version: String,
-    arch: String,
-    /// Requests under way.
-    requests: usize,
-    leaving: bool,
-    /// What the host said about its own configuration, if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    configuration: Option<ConfigurationStatus>,
-}
-
-#[derive(Serialize)]
-struct ConfigurationStatus {
-    bytes: usize,
-    digest: String,
-}
-
-impl ConnectionStatus {
-    fn of(live: &Live) -> Self {
-        Self {
-            id: live.id.to_string(),
-            connector: live.connector.to_string(),
-            index: live.index,
-            server: live.server.name.clone(),
-            region: live.server.region.clone(),
-            address: live.address.to_string(),
-            protocol: live.link.protocol(),
-            version: live.version.clone(),
-            arch: live.arch.clone(),
-            requests: live.requests(),
-            leaving: live.is_leaving(),
-            configuration: live
-                .report()
-                .map(|report| ConfigurationStatus { bytes: report.bytes, digest: report.digest }),
+/// A list for a sentence.
+fn listed<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
+    let mut all = all.into_iter();
+    let mut named: Vec<String> = all.by_ref().take(MOST_NAMED).map(|one| one.to_string()).collect();
+    match (named.len(), all.count()) {
+        (0, _) => "none".to_owned(),
+        (_, 0) => named.join(", "),
+        (_, more) => {
+            named.push(format!("and {more} more"));
+            named.join(", ")
         }
     }
 }
 
+/// Something that was asked for, short enough to be repeated.
+fn brief(text: &str) -> String {
+    text.chars().take(LONGEST_NAME).collect()
+}
+
+fn shown(value: &impl Serialize) -> Response<Full<Bytes>> {
+    json(StatusCode::OK, value)
+}
+
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
-    let text = serde_json::to_vec(value).expect("texts and numbers have a JSON form");
+    let mut text = serde_json::to_vec(value).expect("texts and numbers have a JSON form");
+    text.push(b'\n');
     answer(status, "application/json", text.into())
 }
 
@@ -222,6 +313,13 @@ fn answer(status: StatusCode, content_type: &'static str, body: Bytes) -> Respon
     response
 }
 
+const READ: &str = "GET, HEAD";
+/// Bytes.
+const LONGEST_BODY: usize = 4096;
+const BODY: Duration = Duration::from_secs(10);
+/// In an answer that says what there is.
+const MOST_NAMED: usize = 25;
+const LONGEST_NAME: usize = 64;
 const MOST_CONNECTIONS: usize = 64;
 const MOST_HEADERS: usize = 64;
 const HEAD: Duration = Duration::from_secs(10);

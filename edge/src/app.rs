@@ -4,21 +4,24 @@ use std::io;
 use std::net::{self, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::admin::Admin;
 use crate::certificates::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
 use crate::ray::Rays;
-use crate::registry::Registry;
-use crate::settings::{Https, Server, Settings};
-use crate::shard::{self, Milestone, Shard, Shared, Stop};
+use crate::registry::{Live, Registry};
+use crate::settings::{Drain, Https, Server, Settings};
+use crate::shard::{self, Milestone, Shard, Shared};
 use crate::sockets;
+use crate::stop::Stop;
+use crate::threads::{Progress, Threads};
 use crate::tunnel::control::{self, Inbox};
 use crate::tunnel::quic;
 use crate::visitor::HostNames;
@@ -30,6 +33,7 @@ pub struct Edge {
     inbox: Inbox,
     admin: Option<(Admin, net::TcpListener)>,
     addresses: Addresses,
+    drain: Drain,
 }
 
 /// Where one server of the edge listens.
@@ -53,7 +57,7 @@ impl Edge {
     /// Binds every socket and makes the certificates that the settings do not name. From here on
     /// visitors and connectors can reach the sockets; they wait until the edge runs.
     pub fn build(settings: Settings) -> anyhow::Result<Self> {
-        let Settings { data_dir, http, https, connectors, servers, tunnels, admin } = settings;
+        let Settings { data_dir, http, https, connectors, servers, tunnels, admin, drain } = settings;
         let count = shard::count();
         let names = tunnels.iter().flat_map(|tunnel| {
             let id = tunnel.credentials.tunnel_id;
@@ -66,6 +70,7 @@ impl Edge {
             Some(identity) => identity,
             None => ca.issue(CONNECTOR_NAMES.map(str::to_owned).into())?,
         };
+        let seed = connectors.seed().clone();
         let tls = certificates::connector_tls(&connectors)?;
         let http2 = Arc::new(certificates::without_alpn(tls.clone()));
         let quic = quic::server_config(tls)?;
@@ -86,8 +91,14 @@ impl Edge {
         let names = Arc::new(HostNames::new(names));
         let rays = Arc::new(Rays::new(servers.first().map_or("", |server| server.name.as_str())));
 
-        let mut shards: Vec<Shard> =
-            (0..count).map(|index| Shard { index, http: None, https: None, servers: Vec::new() }).collect();
+        let shard = |index| Shard {
+            index,
+            http: None,
+            https: None,
+            servers: Vec::new(),
+            visitors: TaskTracker::new(),
+        };
+        let mut shards: Vec<Shard> = (0..count).map(shard).collect();
         let mut addresses = Addresses { http: None, https: None, servers: Vec::new(), admin: None, ca };
         if let Some(listen) = http {
             for (shard, socket) in
@@ -127,14 +138,14 @@ impl Edge {
             Some(listen) => {
                 let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
                 addresses.admin = Some(socket.local_addr()?);
-                let admin = Admin::new(registry.clone(), bound_servers, stop.visitors.clone());
+                let admin = Admin::new(registry.clone(), bound_servers, stop.draining.clone());
                 Some((admin, socket))
             }
         };
         let (control, inbox) = control::channel();
         let strangers = Arc::default();
-        let shared = Arc::new(Shared { registry, names, rays, control, strangers, quic, http2, stop });
-        Ok(Self { shards, shared, inbox, admin, addresses })
+        let shared = Arc::new(Shared { registry, names, rays, control, strangers, quic, seed, http2, stop });
+        Ok(Self { shards, shared, inbox, admin, addresses, drain })
     }
 
     /// Address of the cleartext listener for visitors, with the port that was really bound.
@@ -165,13 +176,13 @@ impl Edge {
     /// Serves until `stop`, then drains. An error means that a part of the edge failed. Needs no
     /// particular runtime around it; dropped midway, the threads stop by themselves.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { shards, shared, inbox, admin, addresses } = self;
+        let Self { shards, shared, inbox, admin, addresses, drain } = self;
         let order = shared.stop.clone();
+        let _stop_threads = AllAtOnce(order.clone());
         let (back_office, last) = (CancellationToken::new(), CancellationToken::new());
-        let tokens = [&order.visitors, &order.connections, &back_office, &last];
-        let _stop_threads = tokens.map(|token| token.clone().drop_guard());
+        let _stop_offices = [&back_office, &last].map(|token| token.clone().drop_guard());
 
-        let (threads, mut ended) = Threads::new();
+        let (threads, ended) = Threads::new();
         let mut parts = 1;
         threads.start("control", {
             let stop = back_office.clone();
@@ -185,8 +196,11 @@ impl Edge {
             threads.start("admin", move |runtime| runtime.block_on(admin.serve(socket, stop)))?;
             parts += 1;
         }
-        let (milestones, mut reached) = mpsc::channel(2 * shards.len());
+        let (milestones, reached) = mpsc::channel(3 * shards.len());
         let shard_count = shards.len();
+        let mut progress = Progress::new(reached, ended, shard_count);
+        let visitors: Vec<TaskTracker> = shards.iter().map(|shard| shard.visitors.clone()).collect();
+        let registry = shared.registry.clone();
         for shard in shards {
             let name = format!("shard-{}", shard.index);
             let (shared, milestones) = (shared.clone(), milestones.clone());
@@ -196,31 +210,67 @@ impl Edge {
         drop(milestones);
 
         // Whatever ends before its time ends the edge, and says its name.
-        wait_for(&mut reached, Milestone::Started, shard_count, &mut ended).await?;
+        progress.pass(Milestone::Started).await?;
         addresses.log();
         tokio::select! {
             () = stop.cancelled() => {}
-            early = ended.recv() => return Err(too_early(early)),
+            early = progress.fail() => return Err(early),
         }
 
         info!("draining");
-        // 1. Not ready any more (the admin listener looks at the same token), no new visitors; finish
-        //    the requests under way, up to the grace period.
-        order.visitors.cancel();
-        wait_for(&mut reached, Milestone::VisitorsGone, shard_count, &mut ended).await?;
-        // 2. Only when no shard has a visitor left: any visitor may use any connection.
-        order.connections.cancel();
-        for _ in 0..shard_count {
-            finish(ended.recv().await)?;
+        let grace = Instant::now() + drain.grace_period;
+        let no_visitors = || visitors.iter().all(TaskTracker::is_empty);
+        // 1. Not ready any more, and no new connections of hosts. Visitors hear it with their answers and may
+        //    still come for a while, because whoever sends them here takes time to notice. Nobody is waited
+        //    for where nobody is.
+        order.draining.come();
+        let nobody = until(|| no_visitors() && !registry.any(|_| true));
+        let _ = timeout(drain.linger.min(drain.grace_period), nobody).await;
+        // 2. No more visitors: who waits is let in, who is idle is let go, requests under way go on. Before
+        //    they are closed in on, whoever has come last gets to ask.
+        order.visitors.come();
+        progress.pass(Milestone::Closed).await?;
+        let _ = timeout(LAST_VISITORS, until(no_visitors)).await;
+        // 3. Only now do hosts hear of it, because one that has moved takes nothing new here.
+        order.hosts.come();
+        let moving = Instant::now() + drain.hosts;
+        tokio::select! {
+            gone = progress.pass(Milestone::VisitorsGone) => gone?,
+            () = sleep_until(grace) => {
+                order.cut.come();
+                progress.pass(Milestone::VisitorsGone).await?;
+            }
         }
-        // 3. Control streams end with their connections; the admin listener tells about all of it.
+        // 4. No shard has a visitor left, who might use any connection: those of hosts that have moved are
+        //    gone or about to go, the others are closed.
+        let moved = until(|| !registry.any(Live::is_awaited));
+        if timeout_at(moving, moved).await.is_err() {
+            info!("closing connections whose hosts have not moved");
+        }
+        order.connections.come();
+        progress.finish(shard_count).await?;
+        // 5. Control streams end with their connections; the admin listener tells about all of it.
         back_office.cancel();
         last.cancel();
-        for _ in shard_count..parts {
-            finish(ended.recv().await)?;
-        }
+        progress.finish(parts - shard_count).await?;
         info!("stopped");
         Ok(())
+    }
+}
+
+/// Lets everything stop when it is dropped, however that comes.
+struct AllAtOnce(Stop);
+
+impl Drop for AllAtOnce {
+    fn drop(&mut self) {
+        self.0.all();
+    }
+}
+
+/// Waits for something that happens rarely enough to be looked for.
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        sleep(LOOK).await;
     }
 }
 
@@ -259,93 +309,6 @@ fn bound<T>(address: SocketAddr, result: io::Result<T>) -> anyhow::Result<T> {
     result.with_context(|| format!("listening on {address}"))
 }
 
-/// Threads with a runtime each; every one says when it has ended.
-struct Threads {
-    ended: mpsc::Sender<Ended>,
-}
-
-struct Ended {
-    name: String,
-    result: anyhow::Result<()>,
-}
-
-impl Threads {
-    fn new() -> (Self, mpsc::Receiver<Ended>) {
-        let (ended, inbox) = mpsc::channel(MOST_THREADS);
-        (Self { ended }, inbox)
-    }
-
-    fn start(
-        &self,
-        name: &str,
-        work: impl FnOnce(&Runtime) -> anyhow::Result<()> + Send + 'static,
-    ) -> anyhow::Result<()> {
-        let runtime =
-            Builder::new_current_thread().enable_all().build().with_context(|| format!("starting {name}"))?;
-        let ending = Ending { name: name.to_owned(), result: None, ended: self.ended.clone() };
-        thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                let mut ending = ending;
-                ending.result = Some(work(&runtime));
-                // Before the word is given: what is still running on it must be over then.
-                drop(runtime);
-            })
-            .with_context(|| format!("starting {name}"))?;
-        Ok(())
-    }
-}
-
-/// Gives word of a thread's end, a panic included.
-struct Ending {
-    name: String,
-    result: Option<anyhow::Result<()>>,
-    ended: mpsc::Sender<Ended>,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let result = self.result.take().unwrap_or_else(|| Err(anyhow::anyhow!("panicked")));
-        let name = std::mem::take(&mut self.name);
-        // There is room for every thread, and whoever does not listen does not want to know.
-        let _ = self.ended.try_send(Ended { name, result });
-    }
-}
-
-async fn wait_for(
-    reached: &mut mpsc::Receiver<Milestone>,
-    wanted: Milestone,
-    count: usize,
-    ended: &mut mpsc::Receiver<Ended>,
-) -> anyhow::Result<()> {
-    let mut missing = count;
-    while missing > 0 {
-        tokio::select! {
-            milestone = reached.recv() => match milestone {
-                Some(milestone) if milestone == wanted => missing -= 1,
-                Some(_) => {}
-                None => return Err(too_early(ended.recv().await)),
-            },
-            early = ended.recv() => return Err(too_early(early)),
-        }
-    }
-    Ok(())
-}
-
-fn too_early(ended: Option<Ended>) -> anyhow::Error {
-    match ended {
-        Some(Ended { name, result: Err(error) }) => error.context(format!("{name} failed")),
-        Some(Ended { name, result: Ok(()) }) => anyhow::anyhow!("{name} ended by itself"),
-        None => anyhow::anyhow!("a part of the edge ended by itself"),
-    }
-}
-
-fn finish(ended: Option<Ended>) -> anyhow::Result<()> {
-    match ended {
-        Some(Ended { name, result }) => result.with_context(|| format!("{name} failed")),
-        None => Ok(()),
-    }
-}
-
-/// Shards, control and admin.
-const MOST_THREADS: usize = 16;
+/// How long those may take to ask who were let in last.
+const LAST_VISITORS: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);

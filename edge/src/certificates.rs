@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ::aws_lc_rs::hkdf;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
@@ -34,7 +35,28 @@ pub(crate) const CONNECTOR_ALPN: &[u8] = b"argotunnel";
 
 /// A certificate chain with the private key that fits it.
 #[derive(Clone)]
-pub(crate) struct Identity(Arc<CertifiedKey>);
+pub(crate) struct Identity {
+    certified: Arc<CertifiedKey>,
+    seed: Seed,
+}
+
+/// What further keys are drawn from: as secret and as lasting as the private key that it was made of.
+#[derive(Clone)]
+pub(crate) struct Seed(Arc<hkdf::Prk>);
+
+impl Seed {
+    fn of(key: &[u8]) -> Self {
+        Self(Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, b"adit edge").extract(key)))
+    }
+
+    /// 32 bytes for `purpose`, the same at each start.
+    pub(crate) fn draw(&self, purpose: &[&[u8]]) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        let drawn = self.0.expand(purpose, hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut bytes));
+        drawn.expect("one block of SHA-256 is never too long");
+        bytes
+    }
+}
 
 #[derive(Debug, Error)]
 pub(crate) enum IdentityError {
@@ -66,13 +88,18 @@ impl Identity {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, IdentityError> {
+        let seed = Seed::of(key.secret_der());
         let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(IdentityError::Mismatch)?;
-        Ok(Self(Arc::new(certified)))
+        Ok(Self { certified: Arc::new(certified), seed })
+    }
+
+    pub(crate) fn seed(&self) -> &Seed {
+        &self.seed
     }
 
     /// Whether a client that asks for `name` would accept this certificate's names.
     pub(crate) fn covers(&self, name: &str) -> bool {
-        let Some(leaf) = self.0.cert.first() else { return false };
+        let Some(leaf) = self.certified.cert.first() else { return false };
         let (Ok(leaf), Ok(name)) = (ParsedCertificate::try_from(leaf), ServerName::try_from(name)) else {
             return false;
         };
@@ -97,7 +124,7 @@ pub(crate) fn connector_tls(identity: &Identity) -> Result<ServerConfig, rustls:
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&version::TLS13])?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.0.clone())));
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified.clone())));
     config.alpn_protocols = vec![CONNECTOR_ALPN.to_vec()];
     // Connectors do not resume sessions.
     config.send_tls13_tickets = 0;
@@ -115,7 +142,7 @@ pub(crate) fn visitor_tls(identity: &Identity) -> Result<ServerConfig, rustls::E
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.0.clone())));
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified.clone())));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -129,6 +156,7 @@ fn provider() -> CryptoProvider {
 pub(crate) struct DevelopmentCa {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
+    seed: Seed,
     path: PathBuf,
 }
 
@@ -177,7 +205,9 @@ impl DevelopmentCa {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let leaf = params.signed_by(&key, &self.issuer)?;
         let chain = vec![leaf.der().clone(), self.certificate.clone()];
-        Ok(Identity::new(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))?)
+        let identity = Identity::new(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
+        // The key of the leaf is gone at the next start, the CA's is not.
+        Ok(Identity { seed: self.seed.clone(), ..identity })
     }
 
     fn make(folder: &Path, certificate: PathBuf, key: &Path) -> Result<Self, CaError> {
@@ -196,7 +226,13 @@ impl DevelopmentCa {
         // The key first: a crash in between leaves a half that the next start names.
         write_new(key, &pair.serialize_pem(), true)?;
         write_new(&certificate, &made.pem(), false)?;
-        Ok(Self { certificate: made.der().clone(), issuer: Issuer::new(params, pair), path: certificate })
+        let seed = Seed::of(&pair.serialize_der());
+        Ok(Self {
+            certificate: made.der().clone(),
+            issuer: Issuer::new(params, pair),
+            seed,
+            path: certificate,
+        })
     }
 
     fn read(path: PathBuf, key_path: &Path) -> Result<Self, CaError> {
@@ -212,9 +248,17 @@ impl DevelopmentCa {
             .map_err(|error| damaged(&path, error.to_string()))?;
         let pair =
             KeyPair::from_pem(&text(key_path)?).map_err(|error| damaged(key_path, error.to_string()))?;
-        let ca = Self { certificate, issuer: Issuer::new(ca_params(), pair), path };
+        let seed = Seed::of(&pair.serialize_der());
+        let ca = Self { certificate, issuer: Issuer::new(ca_params(), pair), seed, path };
         ca.prove().map_err(|reason| damaged(&ca.path, reason))?;
         Ok(ca)
+    }
+
+    /// What somebody trusts who trusts this CA.
+    pub(crate) fn roots(&self) -> Result<RootCertStore, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone())?;
+        Ok(roots)
     }
 
     /// Issues a leaf and checks it as a client would: this finds a key that belongs to another
@@ -222,15 +266,14 @@ impl DevelopmentCa {
     fn prove(&self) -> Result<(), String> {
         let reason = |error: &dyn fmt::Display| error.to_string();
         let leaf = self.issue(vec![PROBE_NAME.to_owned()]).map_err(|error| reason(&error))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).map_err(|error| reason(&error))?;
+        let roots = self.roots().map_err(|error| reason(&error))?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()))
             .build()
             .map_err(|error| reason(&error))?;
         let name = ServerName::try_from(PROBE_NAME).map_err(|error| reason(&error))?;
         let now = UnixTime::since_unix_epoch(since_epoch());
         verifier
-            .verify_server_cert(&leaf.0.cert[0], &[], &name, &[], now)
+            .verify_server_cert(&leaf.certified.cert[0], &[], &name, &[], now)
             .map(|_| ())
             .map_err(|error| format!("it does not vouch for what its key signs: {error}"))
     }

@@ -1,43 +1,52 @@
 //! A visitor's request becomes a stream on a live connection, and the host's answer the visitor's
-//! response. Knows streams and bodies; does not know listeners, host names or how errors look.
+//! response; where an attempt gives no answer, another one may follow (docs/retries.md). Knows streams
+//! and bodies; does not know listeners, host names or how errors look.
 
 mod body;
+mod course;
+mod head;
+mod source;
 mod stream;
 mod upload;
 mod websocket;
 
-use std::io;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use adit_protocol::own;
 use adit_protocol::stream::{Answer, Connect, DecodeError, EncodeError};
-use futures_util::FutureExt;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use thiserror::Error;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::debug;
 
 use crate::activity::Busy;
-use crate::headers;
+use crate::headers::{self, Trailers};
 use crate::ray::Ray;
-use crate::registry::{Slot, Tunnel};
+use crate::registry::{Live, Slot, Tunnel};
+use crate::retry::Reason;
+use crate::stickiness::Key;
 use crate::tunnel::http2;
-use crate::tunnel::link::{Channel, WriteError};
+use crate::tunnel::link::WriteError;
 
 pub(crate) use body::Body;
-use body::{OriginBody, Upload};
-use stream::{Downstream, Head, Upstream};
-use upload::UploadEnd;
+use body::{OriginBody, Rest};
+use course::{Chosen, Course};
+use head::Head;
+use source::Source;
+use stream::{Downstream, Upstream};
+use upload::{Upload, UploadEnd};
 
 /// A request that is ready to leave.
 pub(crate) struct Order {
     pub(crate) request: http::Request<()>,
     pub(crate) body: Incoming,
+    /// What the visitor says about trailers, if anything.
+    pub(crate) trailers: Option<Trailers>,
     /// The visitor's connection, if it asks for a WebSocket.
     pub(crate) upgrade: Option<OnUpgrade>,
     pub(crate) busy: Busy,
@@ -46,9 +55,18 @@ pub(crate) struct Order {
 /// Where a request is served.
 pub(crate) struct Place<'a> {
     pub(crate) shard: usize,
+    /// What keeps the visitor to its replica.
+    pub(crate) key: Option<Key>,
     pub(crate) ray: &'a Ray,
     /// Owns what outlives the answer's head: uploads and WebSockets.
     pub(crate) tasks: &'a TaskTracker,
+}
+
+/// Why there is no answer of an origin, and after how many attempts.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) failure: Failure,
+    pub(crate) tries: u32,
 }
 
 /// Why there is no answer of an origin.
@@ -60,14 +78,22 @@ pub(crate) enum Failure {
     Head(#[source] EncodeError),
     #[error("every connection is at its limit of streams")]
     Busy,
+    #[error("the connection was lost before the request was sent: {0}")]
+    NotSent(String),
+    #[error("the host takes no new requests")]
+    TurnedAway,
     #[error("the host did not take the request: {0}")]
     Write(#[source] WriteError),
+    #[error("the connection was lost during the upload")]
+    Lost,
     #[error("the host broke off before its answer: {0}")]
-    Read(#[source] io::Error),
+    Read(#[source] quinn::ReadError),
     #[error("no answer over HTTP/2: {0}")]
     NoAnswer(#[source] http2::NoAnswer),
     #[error("the host ended the stream without an answer")]
     Ended,
+    #[error("nothing is heard of the host")]
+    Silent,
     #[error("the host's answer is not readable: {0}")]
     Decode(#[source] DecodeError),
     #[error("the host refused: {0}")]
@@ -78,6 +104,34 @@ pub(crate) enum Failure {
     Stalled,
     #[error("the visitor's body broke off")]
     Visitor,
+    #[error("the body is too long to be sent once more ({})", .0.word())]
+    NotReplayable(Reason),
+}
+
+impl Failure {
+    /// Why another attempt may follow; `None` if this one was the last.
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::NotSent(_) => Some(Reason::NotSent),
+            Self::TurnedAway => Some(Reason::Refused),
+            Self::Refused(reason) if reason.starts_with(own::NOT_HERE_REASON) => Some(Reason::NotHere),
+            Self::Lost | Self::Read(_) | Self::NoAnswer(http2::NoAnswer::Broken(_)) | Self::Ended => {
+                Some(Reason::Broken)
+            }
+            Self::Silent => Some(Reason::Silent),
+            Self::NoConnection
+            | Self::Head(_)
+            | Self::Busy
+            | Self::Write(_)
+            | Self::NoAnswer(_)
+            | Self::Decode(_)
+            | Self::Refused(_)
+            | Self::Late
+            | Self::Stalled
+            | Self::Visitor
+            | Self::NotReplayable(_) => None,
+        }
+    }
 }
 
 /// Carries one request over `tunnel`. Dropped midway it cancels the request at the origin.
@@ -85,119 +139,160 @@ pub(crate) async fn forward(
     tunnel: &Tunnel,
     order: Order,
     place: &Place<'_>,
-) -> Result<Response<Body>, Failure> {
-    let Order { request, body, upgrade, busy } = order;
-    let is_head = request.method() == http::Method::HEAD;
-    let connect = if upgrade.is_some() { Connect::WebSocket(request) } else { Connect::Http(request) };
-    let is_whole = upgrade.is_none() && body.is_end_stream();
-    let begun = begin(tunnel, Head::new(connect, is_whole), place).await;
-    let Begun { up, mut down, slot } = match begun {
-        Ok(begun) => begun,
-        Err(failure) => {
-            place.tasks.spawn(upload::linger(body));
-            return Err(failure);
+) -> Result<Response<Body>, Failed> {
+    let Order { request, body, trailers, upgrade, busy } = order;
+    let is_head = request.method() == Method::HEAD;
+    let is_websocket = upgrade.is_some();
+    let mut course = Course::new(tunnel, place, IDEMPOTENT.contains(request.method()) && !is_websocket);
+    let connect = if is_websocket { Connect::WebSocket(request) } else { Connect::Http(request) };
+    let is_whole = !is_websocket && body.is_end_stream();
+    let mut head = Head::new(connect, is_whole, trailers.filter(|_| !is_websocket));
+    let mut source = (!is_whole && !is_websocket).then(|| Source::new(body));
+
+    let answered = ask(&mut course, &mut head, &mut source).await;
+    if let Some(source) = source {
+        upload::linger(source, place.tasks);
+    }
+    let tries = course.tries();
+    let failed = |failure| Failed { failure, tries };
+    let Answered { answer, up, upload, mut down, slot } = answered.map_err(failed)?;
+    let response = match (upgrade, switched(&answer), up) {
+        (Some(upgrade), Some(mut response), Some(up)) => {
+            headers::for_visitor(response.headers_mut(), place.ray, false);
+            websocket::announce(response.headers_mut());
+            place.tasks.spawn(websocket::carry(upgrade, up, down, slot, busy));
+            Ok(response)
+        }
+        _ => {
+            let has_trailers = head.takes_trailers() && down.take_trailers(is_framed(&answer));
+            let upload = upload.map(|upload| rest(upload, place.tasks));
+            respond(answer, Exchange { down, has_trailers, slot, upload, is_head, busy }, place).await
         }
     };
-    let Some(upgrade) = upgrade else {
-        if is_whole {
-            let answer = in_time(down.answer()).await?;
-            return respond(answer, Exchange { down, slot, upload: None, is_head, busy }, place).await;
-        }
-        return upload(up, body, Exchange { down, slot, upload: None, is_head, busy }, place).await;
-    };
-    let answer = in_time(down.answer()).await?;
-    let Some(mut response) = switched(&answer) else {
-        return respond(answer, Exchange { down, slot, upload: None, is_head, busy }, place).await;
-    };
-    headers::for_visitor(response.headers_mut(), place.ray);
-    websocket::announce(response.headers_mut());
-    place.tasks.spawn(websocket::carry(upgrade, up, down, slot, busy));
+    let mut response = response.map_err(failed)?;
+    headers::add_tries(response.headers_mut(), tries);
     Ok(response)
 }
 
-/// Sends the visitor's body and waits for the answer at the same time: an origin may answer before
-/// it has read everything.
-async fn upload(
-    up: Upstream,
-    body: Incoming,
-    mut exchange: Exchange,
-    place: &Place<'_>,
-) -> Result<Response<Body>, Failure> {
-    let (brake, braked) = oneshot::channel();
-    let mut sending = Box::pin(upload::run(up, body, braked, place.tasks.clone()));
-    let (answer, is_sent) = {
-        let mut answered = pin!(exchange.down.answer());
-        tokio::select! {
-            // An answer that is there counts, whatever became of the upload.
-            biased;
-            answer = &mut answered => (answer, false),
-            end = &mut sending => match end {
-                UploadEnd::Finished | UploadEnd::NotWanted => (in_time(answered).await, true),
-                UploadEnd::VisitorFailed => (Err(Failure::Visitor), true),
-                UploadEnd::HostFailed => (Err(Failure::Stalled), true),
+/// An answer that has begun.
+struct Answered {
+    /// Anything but a refusal.
+    answer: Answer,
+    down: Downstream,
+    /// Of a request without a body.
+    up: Option<Upstream>,
+    /// A body that is not all sent yet.
+    upload: Option<Upload>,
+    slot: Slot,
+}
+
+/// Asks one connection after the other until there is an answer or no reason to go on. The `source` is
+/// left behind if it is not needed any more.
+async fn ask(
+    course: &mut Course<'_>,
+    head: &mut Head,
+    source: &mut Option<Source>,
+) -> Result<Answered, Failure> {
+    loop {
+        let chosen = course.next().await?;
+        let live = chosen.live.clone();
+        match attempt(course, chosen, head, source).await {
+            Ok(answered) => return Ok(answered),
+            Err(failure) => {
+                course.miss(failure, &live, source.as_ref().is_none_or(Source::is_replayable))?;
             }
         }
+        if let Some(source) = source {
+            source.rewind();
+        }
+    }
+}
+
+async fn attempt(
+    course: &mut Course<'_>,
+    chosen: Chosen,
+    head: &mut Head,
+    source: &mut Option<Source>,
+) -> Result<Answered, Failure> {
+    let Chosen { live, slot, channel } = chosen;
+    let sent = timeout(STREAM_CREDIT, head.send(channel, live.features.trailers));
+    let (up, mut down) = sent.await.unwrap_or(Err(Failure::Stalled))?;
+    let Some(body) = source.take() else {
+        let (answer, _) = answer(course, &live, &mut down, None).await?;
+        return Ok(Answered { answer, down, up: Some(up), upload: None, slot });
     };
-    // Most uploads are over before the answer and never become a task.
-    exchange.upload = (!is_sent).then(|| Upload { end: place.tasks.spawn(sending), brake });
-    match answer {
-        Ok(answer) => respond(answer, exchange, place).await,
+    let mut upload = Upload { up, source: body };
+    match answer(course, &live, &mut down, Some(&mut upload)).await {
+        Ok((answer, false)) => Ok(Answered { answer, down, up: None, upload: Some(upload), slot }),
+        Ok((answer, true)) => {
+            *source = Some(upload.source);
+            Ok(Answered { answer, down, up: None, upload: None, slot })
+        }
         Err(failure) => {
-            exchange.release();
+            *source = Some(upload.source);
             Err(failure)
         }
     }
 }
 
-/// A stream on which the head of the request was written.
-struct Begun {
-    up: Upstream,
-    down: Downstream,
-    slot: Slot,
-}
-
-/// Sends the head on the best connection that takes a stream at once; if all are at their limit,
-/// waits for the best of them. A connection that turns out to be lost before it took the head has
-/// sent nothing of it, so trying another one is always safe.
-async fn begin(tunnel: &Tunnel, mut head: Head, place: &Place<'_>) -> Result<Begun, Failure> {
-    let mut busy = None;
-    for live in tunnel.choices(place.shard) {
-        let Some(slot) = live.begin() else { continue };
-        match live.link.channel().now_or_never() {
-            Some(Ok(channel)) => match send_head(channel, slot, &mut head).await {
-                Err(Failure::Write(WriteError::Lost(error))) => {
-                    debug!(ray = place.ray.as_str(), %error, "trying another connection");
-                }
-                begun => return begun,
-            },
-            Some(Err(error)) => debug!(ray = place.ray.as_str(), %error, "trying another connection"),
-            None => {
-                busy.get_or_insert((live, slot));
+/// Sends the visitor's body and waits for the answer at the same time: an origin may answer before it
+/// has read everything. Says too whether the upload is over.
+async fn answer(
+    course: &mut Course<'_>,
+    live: &Live,
+    down: &mut Downstream,
+    mut upload: Option<&mut Upload>,
+) -> Result<(Answer, bool), Failure> {
+    let retries = course.retries();
+    let mut answered = pin!(down.answer());
+    let mut doubt = pin!(course.doubt(live));
+    let (mut is_sent, mut may_doubt) = (upload.is_none(), true);
+    loop {
+        let pump = async {
+            match &mut upload {
+                Some(upload) if !is_sent => upload.pump().await,
+                Some(_) | None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            // An answer that is there counts, whatever became of the upload.
+            biased;
+            answer = &mut answered => return match answer? {
+                Answer::Refused { reason, .. } => Err(Failure::Refused(reason)),
+                answer @ (Answer::Http(_) | Answer::Accepted) => Ok((answer, is_sent)),
+            },
+            end = pump => match end {
+                UploadEnd::Finished | UploadEnd::NotWanted => is_sent = true,
+                UploadEnd::Refused => return Err(Failure::TurnedAway),
+                UploadEnd::VisitorFailed => return Err(Failure::Visitor),
+                UploadEnd::Lost => return Err(Failure::Lost),
+                UploadEnd::Stalled => return Err(Failure::Stalled),
+            },
+            () = &mut doubt, if may_doubt => {
+                may_doubt = false;
+                let is_replayable = upload.as_ref().is_none_or(|upload| upload.source.is_replayable());
+                if is_replayable && retries.allow(Reason::Silent, Instant::now()) {
+                    return Err(Failure::Silent);
+                }
+            }
+            () = sleep(ANSWER), if is_sent => return Err(Failure::Late),
         }
     }
-    let Some((live, slot)) = busy else { return Err(Failure::NoConnection) };
-    match timeout(STREAM_CREDIT, live.link.channel()).await {
-        Ok(Ok(channel)) => send_head(channel, slot, &mut head).await,
-        Ok(Err(_)) => Err(Failure::NoConnection),
-        Err(_) => Err(Failure::Busy),
-    }
 }
 
-async fn send_head(channel: Channel, slot: Slot, head: &mut Head) -> Result<Begun, Failure> {
-    let (up, down) = timeout(STREAM_CREDIT, head.send(channel)).await.unwrap_or(Err(Failure::Stalled))?;
-    Ok(Begun { up, down, slot })
-}
-
-async fn in_time(answer: impl Future<Output = Result<Answer, Failure>>) -> Result<Answer, Failure> {
-    timeout(ANSWER, answer).await.unwrap_or(Err(Failure::Late))
+/// Goes on with an upload beside the answer. It will not be needed again.
+fn rest(mut upload: Upload, tasks: &TaskTracker) -> Rest {
+    upload.source.forget();
+    let (brake, braked) = oneshot::channel();
+    Rest { end: tasks.spawn(upload.run(braked, tasks.clone())), brake }
 }
 
 /// Everything of an exchange that the answer's body has to hold.
 struct Exchange {
     down: Downstream,
+    has_trailers: bool,
     slot: Slot,
-    upload: Option<Upload>,
+    upload: Option<Rest>,
     is_head: bool,
     busy: Busy,
 }
@@ -224,17 +319,17 @@ async fn respond(
         }
     };
     let (mut parts, ()) = response.into_parts();
-    headers::for_visitor(&mut parts.headers, place.ray);
+    headers::for_visitor(&mut parts.headers, place.ray, exchange.has_trailers);
     let is_bodiless =
         exchange.is_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if is_bodiless || left == Some(0) {
+    if is_bodiless || (left == Some(0) && !exchange.has_trailers) {
         exchange.release();
         // The end is on its way; without it in sight the host would hear of a visitor that left.
         let _ = timeout(END_OF_NOTHING, exchange.down.read()).await;
         return Ok(Response::from_parts(parts, Body::empty().keeping(exchange.busy)));
     }
-    let Exchange { down, slot, upload, busy, is_head: _ } = exchange;
-    let body = Body::origin(OriginBody { down, left, upload, _slot: slot });
+    let Exchange { down, has_trailers, slot, upload, busy, is_head: _ } = exchange;
+    let body = Body::origin(OriginBody { down, left, has_trailers, upload, _slot: slot });
     Ok(Response::from_parts(parts, body.keeping(busy)))
 }
 
@@ -269,6 +364,12 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     }
 }
 
+/// Whether the host says that the body of its answer is in frames.
+fn is_framed(answer: &Answer) -> bool {
+    let Answer::Http(response) = answer else { return false };
+    response.headers().get(own::TRAILERS) == Some(&own::FRAMED)
+}
+
 /// The head of an answer that turns the stream into a WebSocket.
 fn switched(answer: &Answer) -> Option<Response<Body>> {
     let Answer::Http(response) = answer else { return None };
@@ -286,4 +387,7 @@ const ANSWER: Duration = Duration::from_secs(100);
 /// How long a request waits for a stream on connections that are all at their limit, and for its
 /// head to be taken.
 const STREAM_CREDIT: Duration = Duration::from_secs(10);
+/// RFC 9110 9.2.2
+const IDEMPOTENT: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
 const END_OF_NOTHING: Duration = Duration::from_millis(250);

@@ -3,11 +3,13 @@
 //! matters: a visitor names headers in `Connection`, and a header that the edge has added must not be
 //! cut because of it.
 
+mod trailers;
+
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
-    SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName,
+    HeaderValue, SEC_WEBSOCKET_KEY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
@@ -15,6 +17,8 @@ use http::{Method, Version};
 use thiserror::Error;
 
 use crate::ray::Ray;
+
+pub(crate) use trailers::{Trailers, trailers_for_origin, trailers_for_visitor};
 
 /// What the edge itself knows about a request.
 pub(crate) struct Facts<'a> {
@@ -123,15 +127,28 @@ pub(crate) fn for_origin(
     Ok(request)
 }
 
-/// Turns what the origin sent into what the visitor gets.
-pub(crate) fn for_visitor(headers: &mut HeaderMap, ray: &Ray) {
+/// Turns what the origin sent into what the visitor gets. What it announces of trailers is only true if
+/// they can cross.
+pub(crate) fn for_visitor(headers: &mut HeaderMap, ray: &Ray, has_trailers: bool) {
     // RFC 9112 6.3: Transfer-Encoding overrides Content-Length, and only one of the two is true.
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
+    let announced: Vec<HeaderValue> =
+        if has_trailers { headers.get_all(TRAILER).iter().cloned().collect() } else { Vec::new() };
     cut_hop_by_hop(headers);
+    for names in announced {
+        headers.append(TRAILER, names);
+    }
     cut(headers, |name| INTERNAL_TO_TUNNEL.iter().any(|prefix| name.starts_with(prefix)));
     headers.insert(CF_RAY, ray.header());
+}
+
+/// Says how many attempts an answer took, if it was not the first.
+pub(crate) fn add_tries(headers: &mut HeaderMap, tries: u32) {
+    if tries > 1 {
+        headers.insert(TRIES, HeaderValue::from(tries));
+    }
 }
 
 /// RFC 9110 7.6.1: what `Connection` names, and the headers that are always about one hop.
@@ -153,25 +170,29 @@ fn cut_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn cut_forgeries(headers: &mut HeaderMap) {
-    cut(headers, |name| {
-        // Application servers map `-` and `_` to the same letter, so both spellings are one name.
-        let dashed;
-        let name = if name.contains('_') {
-            dashed = name.replace('_', "-");
-            dashed.as_str()
-        } else {
-            name
-        };
-        match name.as_bytes().first() {
-            Some(b'c') => name.starts_with("cf-") && !SAID_BY_VISITORS.contains(&name),
-            Some(b'x') => name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "x-client-ip",
-            Some(b'f') => name == "forwarded",
-            Some(b't') => name == "true-client-ip",
-            // httpoxy: CGI turns it into the environment variable HTTP_PROXY.
-            Some(b'p') => name == "proxy",
-            _ => false,
-        }
-    });
+    cut(headers, is_forgery);
+}
+
+fn is_forgery(name: &str) -> bool {
+    // Application servers map `-` and `_` to the same letter, so both spellings are one name.
+    let dashed;
+    let name = if name.contains('_') {
+        dashed = name.replace('_', "-");
+        dashed.as_str()
+    } else {
+        name
+    };
+    match name.as_bytes().first() {
+        // What edge and host say to each other (own.rs), now and in future.
+        Some(b'a') => name.starts_with("adit-"),
+        Some(b'c') => name.starts_with("cf-") && !SAID_BY_VISITORS.contains(&name),
+        Some(b'x') => name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "x-client-ip",
+        Some(b'f') => name == "forwarded",
+        Some(b't') => name == "true-client-ip",
+        // httpoxy: CGI turns it into the environment variable HTTP_PROXY.
+        Some(b'p') => name == "proxy",
+        _ => false,
+    }
 }
 
 fn cut(headers: &mut HeaderMap, is_cut: impl Fn(&str) -> bool) {
@@ -230,6 +251,8 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 }
 
 pub(crate) const CF_RAY: HeaderName = HeaderName::from_static("cf-ray");
+/// Of an answer: how many attempts it took.
+const TRIES: HeaderName = HeaderName::from_static("adit-tries");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const CF_CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
@@ -239,8 +262,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     TRANSFER_ENCODING,
     UPGRADE,
-    http::header::TE,
-    http::header::TRAILER,
+    TE,
+    TRAILER,
     http::header::PROXY_AUTHORIZATION,
     http::header::PROXY_AUTHENTICATE,
     HeaderName::from_static("keep-alive"),
@@ -251,8 +274,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 const SAID_BY_VISITORS: [&str; 4] =
     ["cf-access-client-id", "cf-access-client-secret", "cf-access-jwt-assertion", "cf-access-token"];
 
-/// What a host says to the edge and not to a visitor (wire.md section 6, "left out of it").
-const INTERNAL_TO_TUNNEL: [&str; 3] = ["cf-int-", "cf-cloudflared-", "cf-proxy-"];
+/// What a host says to the edge and not to a visitor (wire.md section 6, "left out of it", and own.rs).
+const INTERNAL_TO_TUNNEL: [&str; 4] = ["cf-int-", "cf-cloudflared-", "cf-proxy-", "adit-"];
 
 #[cfg(test)]
 mod tests;

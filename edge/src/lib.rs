@@ -16,12 +16,18 @@ mod app;
 mod certificates;
 mod forward;
 mod headers;
+mod hold;
+mod liveness;
 mod pages;
 mod ray;
 mod registry;
+mod retry;
 mod settings;
 mod shard;
 mod sockets;
+mod stickiness;
+mod stop;
+mod threads;
 mod tunnel;
 mod visitor;
 

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY,
 };
 use http::{Method, Response, StatusCode};
 use serde::Serialize;
@@ -28,6 +28,11 @@ pub(crate) enum Problem {
     BrokenBody,
     /// 502: the host or its origin failed before there was an answer.
     OriginFailed,
+    /// 502: the connection to the host was lost before there was an answer, and whether the origin has seen
+    /// the request is not known (docs/retries.md).
+    Lost,
+    /// 503: no host took the request, and it cannot be sent once more from here (docs/retries.md).
+    NotTaken,
     /// 504: no head of an answer in time.
     OriginTimeout,
     /// 530, error 1033: no host of this tunnel is connected.
@@ -73,6 +78,9 @@ pub(crate) fn page(problem: Problem, wanted: Wanted, ray: &Ray) -> Response<Byte
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(VARY, HeaderValue::from_static("accept"));
     headers.insert(CF_RAY, ray.header());
+    if problem == Problem::NotTaken {
+        headers.insert(RETRY_AFTER, HeaderValue::from(1));
+    }
     if problem == Problem::Method {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
@@ -86,7 +94,8 @@ impl Problem {
             Self::UnknownHost => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::OriginFailed => StatusCode::BAD_GATEWAY,
+            Self::OriginFailed | Self::Lost => StatusCode::BAD_GATEWAY,
+            Self::NotTaken => StatusCode::SERVICE_UNAVAILABLE,
             Self::OriginTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::NoConnection => StatusCode::from_u16(530).expect("530 is a status"),
         }
@@ -102,6 +111,8 @@ impl Problem {
             | Self::HeadTooLong
             | Self::BrokenBody
             | Self::OriginFailed
+            | Self::Lost
+            | Self::NotTaken
             | Self::OriginTimeout => None,
         }
     }
@@ -114,6 +125,8 @@ impl Problem {
             Self::Method => "method-not-allowed",
             Self::HeadTooLong => "head-too-long",
             Self::OriginFailed => "origin-failed",
+            Self::Lost => "connection-lost",
+            Self::NotTaken => "not-taken",
             Self::OriginTimeout => "origin-timeout",
             Self::NoConnection => "no-connection",
         }
@@ -125,7 +138,8 @@ impl Problem {
             Self::UnknownHost => "Unknown host name",
             Self::Method => "Method not allowed",
             Self::HeadTooLong => "Request head too long",
-            Self::OriginFailed => "Bad gateway",
+            Self::OriginFailed | Self::Lost => "Bad gateway",
+            Self::NotTaken => "Request not taken",
             Self::OriginTimeout => "Gateway timeout",
             Self::NoConnection => "Tunnel not connected",
         }
@@ -139,6 +153,14 @@ impl Problem {
             Self::HeadTooLong => "the headers of the request are longer than the tunnel carries",
             Self::BrokenBody => "the body of the request broke off",
             Self::OriginFailed => "the service behind the tunnel could not be reached or broke off",
+            Self::Lost => {
+                "the connection to the host of the tunnel was lost before its answer came; whether the request \
+                 took effect is not known"
+            }
+            Self::NotTaken => {
+                "no host of the tunnel took the request, and its body is too long or too late to be offered \
+                 once more from here; nothing of it was processed, so it can be sent again"
+            }
             Self::OriginTimeout => "the service behind the tunnel did not answer in time",
             Self::NoConnection => "error 1033: no host of this tunnel is connected",
         }
@@ -216,13 +238,15 @@ mod tests {
     use super::*;
     use crate::ray::Rays;
 
-    const ALL: [Problem; 8] = [
+    const ALL: [Problem; 10] = [
         Problem::BadRequest(Unacceptable::NoHost),
         Problem::UnknownHost,
         Problem::Method,
         Problem::HeadTooLong,
         Problem::BrokenBody,
         Problem::OriginFailed,
+        Problem::Lost,
+        Problem::NotTaken,
         Problem::OriginTimeout,
         Problem::NoConnection,
     ];

@@ -3,23 +3,33 @@
 //!
 //! Shared by all shards: reading is one atomic load, writing (a connection comes or goes) is rare.
 
+mod live;
+mod roster;
+mod selection;
+mod shares;
+
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
 use adit_protocol::rpc::TunnelAuth;
 use arc_swap::ArcSwap;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::hold::Holds;
+use crate::retry::Retries;
 use crate::settings;
-use crate::tunnel::link::Link;
+use crate::stickiness::{Key, Stickiness};
+use roster::Roster;
+use shares::Shares;
+
+pub(crate) use live::{Introduction, Live, Move, Origin, Probe, Report, Slot};
+pub(crate) use roster::Choices;
+pub(crate) use shares::{MOST_WEIGHT, Share};
 
 /// All tunnels of this edge.
 pub(crate) struct Registry {
@@ -31,62 +41,55 @@ pub(crate) struct Registry {
 /// One tunnel: who may serve it, and who does.
 pub(crate) struct Tunnel {
     pub(crate) name: String,
+    pub(crate) stickiness: Stickiness,
+    /// When this edge began to know the tunnel.
+    pub(crate) began: Instant,
+    pub(crate) retries: Retries,
+    pub(crate) holds: Holds,
     credentials: Credentials,
-    connections: ArcSwap<Vec<Arc<Live>>>,
-    writing: Mutex<()>,
-    turn: AtomicUsize,
-}
-
-/// One registered connection.
-pub(crate) struct Live {
-    pub(crate) id: Uuid,
-    pub(crate) link: Link,
-    pub(crate) connector: Uuid,
-    pub(crate) index: u8,
-    pub(crate) version: String,
-    pub(crate) arch: String,
-    pub(crate) address: SocketAddr,
-    pub(crate) server: Arc<settings::Server>,
-    /// The shard whose thread drives this connection.
-    pub(crate) shard: usize,
-    leaving: Leaving,
-    requests: TaskTracker,
-    report: Mutex<Option<Report>>,
-}
-
-/// What a host said about its own configuration: enough to see whether two hosts differ.
-#[derive(Debug, Clone)]
-pub(crate) struct Report {
-    pub(crate) bytes: usize,
-    /// First half of the SHA-256, in hexadecimal digits.
-    pub(crate) digest: String,
-}
-
-/// Whoever holds it has a request on the connection; the connection is not closed under it.
-pub(crate) struct Slot {
-    _request: TaskTrackerToken,
+    /// Made from the book whenever that changes.
+    roster: ArcSwap<Roster>,
+    book: Mutex<Book>,
+    arrivals: watch::Sender<()>,
 }
 
 #[derive(Default)]
-struct Leaving {
-    flag: AtomicBool,
-    token: CancellationToken,
+struct Book {
+    /// All registered connections, those that are leaving included.
+    connections: Vec<Arc<Live>>,
+    shares: Shares,
+    /// When nobody was left the last time.
+    lost: Option<Instant>,
+}
+
+impl Book {
+    fn knows(&self, connector: &Uuid) -> bool {
+        self.connections.iter().any(|known| known.connector == *connector) || self.shares.knows(connector)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum AddError {
     #[error("this connector already has this connection")]
     Duplicate,
-    #[error("the tunnel has {MOST_CONNECTIONS} connections, and that is the most")]
+    #[error(
+        "the tunnel has {MOST_CONNECTIONS} connections (25 replicas), and that is the most: stop a replica, \
+         or wait until one has left"
+    )]
     Full,
 }
+
+/// No replica of the tunnel has this connector id, nor had it lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the tunnel has no replica with this connector id")]
+pub(crate) struct UnknownReplica;
 
 impl Registry {
     pub(crate) fn new(tunnels: impl IntoIterator<Item = settings::Tunnel>) -> Self {
         let tunnels = tunnels
             .into_iter()
-            .map(|settings::Tunnel { name, credentials, .. }| {
-                (credentials.tunnel_id, Arc::new(Tunnel::new(name, credentials)))
+            .map(|settings::Tunnel { name, credentials, stickiness, hold, hostnames: _ }| {
+                (credentials.tunnel_id, Arc::new(Tunnel::new(name, credentials, stickiness, hold)))
             })
             .collect();
         Self { tunnels, decoy: decoy() }
@@ -100,6 +103,11 @@ impl Registry {
         self.tunnels.iter()
     }
 
+    /// Whether any connection of any tunnel is one that `is_wanted`, those that are leaving included.
+    pub(crate) fn any(&self, is_wanted: impl Fn(&Live) -> bool) -> bool {
+        self.tunnels.values().any(|tunnel| tunnel.connections().iter().any(|live| is_wanted(live)))
+    }
+
     /// The tunnel that these credentials open. An unknown tunnel and a wrong secret look alike.
     pub(crate) fn authorise(&self, id: &Uuid, auth: &TunnelAuth) -> Option<&Arc<Tunnel>> {
         let known = self.tunnels.get(id);
@@ -111,164 +119,132 @@ impl Registry {
 }
 
 impl Tunnel {
-    fn new(name: String, credentials: Credentials) -> Self {
-        let connections = ArcSwap::default();
-        Self { name, credentials, connections, writing: Mutex::new(()), turn: AtomicUsize::new(0) }
+    fn new(name: String, credentials: Credentials, stickiness: Stickiness, hold: Duration) -> Self {
+        Self {
+            name,
+            stickiness,
+            began: Instant::now(),
+            retries: Retries::new(),
+            holds: Holds::new(hold),
+            credentials,
+            roster: ArcSwap::default(),
+            book: Mutex::default(),
+            arrivals: watch::Sender::new(()),
+        }
     }
 
-    /// All registered connections, those about to leave included.
-    pub(crate) fn connections(&self) -> Arc<Vec<Arc<Live>>> {
-        self.connections.load_full()
+    /// All registered connections, those that are leaving included.
+    pub(crate) fn connections(&self) -> Vec<Arc<Live>> {
+        lock(&self.book).connections.clone()
     }
 
     /// Makes `live` serve requests. `replace` pushes a living connection with the same connector and
     /// index out; a dead or leaving one always makes room.
     pub(crate) fn add(&self, live: Arc<Live>, replace: bool) -> Result<(), AddError> {
-        let _writing = lock(&self.writing);
-        let mut connections = Vec::clone(&self.connections.load());
-        let same = |known: &Live| known.connector == live.connector && known.index == live.index;
-        if let Some(at) = connections.iter().position(|known| same(known)) {
-            if connections[at].is_serving() && !replace {
-                return Err(AddError::Duplicate);
-            }
-            connections.remove(at).leave();
+        let mut book = lock(&self.book);
+        let same = |known: &Arc<Live>| known.connector == live.connector && known.index == live.index;
+        let at = book.connections.iter().position(same);
+        if at.is_some_and(|at| book.connections[at].is_serving()) && !replace {
+            return Err(AddError::Duplicate);
         }
-        if connections.iter().filter(|known| known.is_serving()).count() >= MOST_CONNECTIONS {
+        let others = book.connections.iter().enumerate().filter(|(other, _)| Some(*other) != at);
+        if others.filter(|(_, known)| known.is_serving()).count() >= MOST_CONNECTIONS {
             return Err(AddError::Full);
         }
-        connections.push(live);
-        self.connections.store(Arc::new(connections));
+        if let Some(at) = at {
+            book.connections.remove(at).leave();
+        }
+        book.connections.push(live);
+        self.apply(&mut book);
+        drop(book);
+        self.arrivals.send_replace(());
         Ok(())
     }
 
-    pub(crate) fn remove(&self, live: &Live) {
-        let _writing = lock(&self.writing);
-        let connections = self.connections.load();
-        let rest = connections.iter().filter(|known| known.id != live.id).cloned().collect();
-        self.connections.store(Arc::new(rest));
-    }
-
-    /// The connections in the order in which a request of `shard` should try them. Lazy, since
-    /// nearly always the first one takes it.
-    pub(crate) fn choices(&self, shard: usize) -> Choices {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        Choices { connections: self.connections(), tried: 0, shard, turn }
-    }
-}
-
-/// See [`Tunnel::choices`].
-pub(crate) struct Choices {
-    connections: Arc<Vec<Arc<Live>>>,
-    tried: u128,
-    shard: usize,
-    turn: usize,
-}
-
-impl Iterator for Choices {
-    type Item = Arc<Live>;
-
-    fn next(&mut self) -> Option<Arc<Live>> {
-        let load = |at: usize| {
-            let live = &self.connections[at];
-            let is_open = self.tried & (1 << at) == 0 && live.is_serving();
-            is_open.then(|| Load { is_far: live.shard != self.shard, requests: live.requests.len() })
-        };
-        // `add` keeps the serving ones below 100; more only wait for their end.
-        let count = self.connections.len().min(u128::BITS as usize);
-        let at = choose(count, self.turn, load)?;
-        self.tried |= 1 << at;
-        Some(self.connections[at].clone())
-    }
-}
-
-/// How unwilling a connection is to take a request, least first: one on another thread costs a wake
-/// across threads both ways, and more requests at once share its bandwidth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Load {
-    is_far: bool,
-    requests: usize,
-}
-
-/// The least loaded of `count` candidates (`None` is no candidate); `turn` decides between equals.
-fn choose(count: usize, turn: usize, load: impl Fn(usize) -> Option<Load>) -> Option<usize> {
-    let start = turn.checked_rem(count)?;
-    let order = (start..count).chain(0..start);
-    order.filter_map(|at| Some((load(at)?, at))).min_by_key(|(load, _)| *load).map(|(_, at)| at)
-}
-
-/// What a connection says about itself when it registers.
-pub(crate) struct Introduction {
-    pub(crate) link: Link,
-    pub(crate) connector: Uuid,
-    pub(crate) index: u8,
-    pub(crate) version: String,
-    pub(crate) arch: String,
-    pub(crate) server: Arc<settings::Server>,
-    pub(crate) shard: usize,
-}
-
-impl Live {
-    pub(crate) fn new(introduction: Introduction) -> Self {
-        let Introduction { link, connector, index, version, arch, server, shard } = introduction;
-        Self {
-            id: Uuid::new_v4(),
-            address: link.remote_address(),
-            link,
-            connector,
-            index,
-            version,
-            arch,
-            server,
-            shard,
-            leaving: Leaving::default(),
-            requests: TaskTracker::new(),
-            report: Mutex::new(None),
+    /// From now on no request begins on `live`; those under way go on.
+    pub(crate) fn leave(&self, live: &Live) {
+        let mut book = lock(&self.book);
+        if !live.is_leaving() {
+            live.leave();
+            self.apply(&mut book);
         }
     }
 
-    pub(crate) fn is_serving(&self) -> bool {
-        !self.is_leaving() && !self.link.is_closed()
+    /// The end of `live`.
+    pub(crate) fn remove(&self, live: &Live) {
+        let mut book = lock(&self.book);
+        live.leave();
+        book.connections.retain(|known| known.id != live.id);
+        self.apply(&mut book);
     }
 
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.flag.load(Ordering::SeqCst)
+    /// The connections in the order in which a request that came in on `shard` should try them. Those who
+    /// were not heard lately come last, those who are leaving not at all; a visitor's `key` keeps it to its
+    /// replica. Lazy, since nearly always the first one takes it.
+    pub(crate) fn choices(&self, shard: usize, key: Option<Key>) -> Choices<'_> {
+        Choices::new(self, shard, key)
     }
 
-    /// From now on no request begins here; those under way go on.
-    pub(crate) fn leave(&self) {
-        self.leaving.flag.store(true, Ordering::SeqCst);
-        self.leaving.token.cancel();
+    /// Sees a change whenever a connection has begun to serve. To be had before looking for one, so that
+    /// none is missed.
+    pub(crate) fn arrivals(&self) -> watch::Receiver<()> {
+        self.arrivals.subscribe()
     }
 
-    /// Waits for [`Live::leave`]. May be dropped midway.
-    pub(crate) async fn left(&self) {
-        self.leaving.token.cancelled().await;
+    /// When the tunnel was left without a connection the last time: now, if those that it has are only about
+    /// to be found dead, and `None` if it never had one.
+    pub(crate) fn lost(&self) -> Option<Instant> {
+        let book = lock(&self.book);
+        if self.roster.load().is_empty() { book.lost } else { Some(Instant::now()) }
     }
 
-    /// Waits until no request is under way any more. Only meaningful after [`Live::leave`]; may be
-    /// dropped midway.
-    pub(crate) async fn drained(&self) {
-        self.requests.close();
-        self.requests.wait().await;
+    /// Whether this replica is there, or was and is remembered.
+    pub(crate) fn knows(&self, connector: &Uuid) -> bool {
+        lock(&self.book).knows(connector)
     }
 
-    /// Begins a request, unless the connection is leaving.
-    pub(crate) fn begin(&self) -> Option<Slot> {
-        // Counted before the flag is read: `drained` sees either the request or an unwilling `begin`.
-        let slot = Slot { _request: self.requests.token() };
-        (!self.is_leaving()).then_some(slot)
+    pub(crate) fn share(&self, connector: &Uuid) -> Share {
+        lock(&self.book).shares.of(connector)
     }
 
-    pub(crate) fn requests(&self) -> usize {
-        self.requests.len()
+    /// Shares that are remembered of replicas that are not there.
+    pub(crate) fn absent(&self) -> Vec<(Uuid, Share)> {
+        lock(&self.book).shares.absent().collect()
     }
 
-    pub(crate) fn set_report(&self, report: Report) {
-        *lock(&self.report) = Some(report);
+    /// Changes how much a replica gets, from its next request on, and says what it is now.
+    pub(crate) fn set_share(
+        &self,
+        connector: Uuid,
+        change: impl FnOnce(&mut Share),
+    ) -> Result<Share, UnknownReplica> {
+        let mut book = lock(&self.book);
+        if !book.knows(&connector) {
+            return Err(UnknownReplica);
+        }
+        let mut share = book.shares.of(&connector);
+        change(&mut share);
+        book.shares.set(connector, share);
+        self.apply(&mut book);
+        Ok(share)
     }
 
-    pub(crate) fn report(&self) -> Option<Report> {
-        lock(&self.report).clone()
+    /// Makes what requests see of what the book says.
+    fn apply(&self, book: &mut Book) {
+        let Book { connections, shares, lost } = book;
+        let now = Instant::now();
+        shares.see(now, |connector| connections.iter().any(|known| known.connector == *connector));
+        let staying = connections.iter().filter(|known| !known.is_leaving());
+        let roster = Roster::new(staying, |connector| shares.of(connector));
+        let is_empty = roster.is_empty();
+        let before = self.roster.swap(Arc::new(roster));
+        if is_empty && !before.is_empty() {
+            *lost = Some(now);
+        }
+    }
+
+    fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
     }
 }
 
@@ -296,41 +272,18 @@ const MOST_CONNECTIONS: usize = 100;
 mod tests {
     use super::*;
 
-    fn near(requests: usize) -> Option<Load> {
-        Some(Load { is_far: false, requests })
-    }
-
-    fn far(requests: usize) -> Option<Load> {
-        Some(Load { is_far: true, requests })
-    }
-
-    #[test]
-    fn the_own_shard_comes_first_then_the_least_loaded() {
-        for (loads, wanted) in [
-            (vec![], None),
-            (vec![None, None], None),
-            (vec![None, near(3)], Some(1)),
-            (vec![far(0), near(9)], Some(1)),
-            (vec![near(2), near(1), near(3)], Some(1)),
-            (vec![far(5), None, far(4)], Some(2)),
-        ] {
-            assert_eq!(choose(loads.len(), 0, |at| loads[at]), wanted, "{loads:?}");
-        }
-    }
-
-    #[test]
-    fn equals_take_turns() {
-        let loads = [near(1), near(0), far(0), near(0)];
-        let chosen: Vec<_> = (0..8).map(|turn| choose(4, turn, |at| loads[at]).unwrap()).collect();
-        assert_eq!(chosen, [1, 1, 3, 3, 1, 1, 3, 3]);
-    }
-
     #[test]
     fn only_the_whole_credentials_open_a_tunnel() {
         let right = decoy();
         let id = Uuid::new_v4();
         let credentials = Credentials { tunnel_id: id, ..right.clone() };
-        let tunnel = settings::Tunnel { name: "demo".into(), credentials, hostnames: Vec::new() };
+        let tunnel = settings::Tunnel {
+            name: "demo".into(),
+            credentials,
+            hostnames: Vec::new(),
+            stickiness: Stickiness::None,
+            hold: Duration::ZERO,
+        };
         let registry = Registry::new([tunnel]);
         let other = decoy();
         let auth = |tag: &str, secret: &TunnelSecret| TunnelAuth {

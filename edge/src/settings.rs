@@ -8,14 +8,16 @@ use std::fs;
 use std::hash::Hash;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use adit_document::{Mistakes, Spanned};
 use adit_protocol::credentials::Credentials;
 use thiserror::Error;
 
 use crate::certificates::{CONNECTOR_NAMES, Identity};
+use crate::stickiness::{Stickiness, StickinessError};
 use crate::visitor::HostName;
 use document::{Admin, CertificateFiles, Document};
 
@@ -30,6 +32,18 @@ pub struct Settings {
     pub(crate) servers: Vec<Server>,
     pub(crate) tunnels: Vec<Tunnel>,
     pub(crate) admin: Option<SocketAddr>,
+    pub(crate) drain: Drain,
+}
+
+/// How long each part of a stop may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Drain {
+    /// From the order to stop to the moment from which no visitor is taken in any more.
+    pub(crate) linger: Duration,
+    /// From the moment at which hosts are told to the end of their connections.
+    pub(crate) hosts: Duration,
+    /// From the order to stop to the moment at which visitors are cut.
+    pub(crate) grace_period: Duration,
 }
 
 #[derive(Debug)]
@@ -52,6 +66,9 @@ pub(crate) struct Tunnel {
     pub(crate) name: String,
     pub(crate) credentials: Credentials,
     pub(crate) hostnames: Vec<HostName>,
+    pub(crate) stickiness: Stickiness,
+    /// How long a request waits for a tunnel that has just lost its connections.
+    pub(crate) hold: Duration,
 }
 
 /// Why there are no settings. Printing it prints every mistake of the document.
@@ -99,6 +116,8 @@ enum Transport {
 impl Rules<'_> {
     fn settings(&mut self, document: Document) -> Settings {
         let data_dir = document.data_dir.map_or_else(|| DATA_DIR.into(), Spanned::into_inner);
+        let hold = document.visitors.as_ref().and_then(|section| section.get_ref().hold.clone());
+        let hold = self.duration(hold, HOLD, Duration::ZERO..=LONGEST_HOLD);
         let (http, https) = self.visitors(document.visitors);
         let connectors = document.connectors.and_then(|section| {
             let span = section.span();
@@ -116,8 +135,9 @@ impl Rules<'_> {
             https,
             connectors,
             servers: self.servers(document.server.unwrap_or_default()),
-            tunnels: self.tunnels(document.tunnel.unwrap_or_default()),
+            tunnels: self.tunnels(document.tunnel.unwrap_or_default(), hold),
             admin: self.admin(document.admin),
+            drain: self.drain(document.drain),
         }
     }
 
@@ -133,7 +153,7 @@ impl Rules<'_> {
             return (None, None);
         };
         let span = section.span();
-        let document::Visitors { http, https, certificate, private_key } = section.into_inner();
+        let document::Visitors { http, https, certificate, private_key, hold: _ } = section.into_inner();
         if http.is_none() && https.is_none() && !self.mistakes.speaks_for(&span, "http") {
             let help = "give it http = \"0.0.0.0:8080\", https = \"0.0.0.0:8443\" or both";
             self.mistakes.add_with_help(span.clone(), "no address for visitors", help);
@@ -216,7 +236,7 @@ impl Rules<'_> {
         servers
     }
 
-    fn tunnels(&mut self, tables: Vec<Spanned<document::Tunnel>>) -> Vec<Tunnel> {
+    fn tunnels(&mut self, tables: Vec<Spanned<document::Tunnel>>, hold: Duration) -> Vec<Tunnel> {
         if tables.is_empty() && !self.mistakes.speaks_for(&(0..0), "tunnel") {
             let help = "add [[tunnel]] with name, credentials-file and hostnames";
             self.mistakes.add_with_help(0..0, "there is no [[tunnel]]", help);
@@ -225,7 +245,8 @@ impl Rules<'_> {
         let mut tunnels = Vec::new();
         for table in tables {
             let span = table.span();
-            let document::Tunnel { name, credentials_file, hostnames: wanted } = table.into_inner();
+            let document::Tunnel { name, credentials_file, hostnames: wanted, stickiness } =
+                table.into_inner();
             let name = self.required(&span, "name", name, "every tunnel has a name");
             let name = name.and_then(|name| {
                 let at = name.span();
@@ -246,11 +267,20 @@ impl Rules<'_> {
                 .into_iter()
                 .filter_map(|hostname| self.hostname(hostname, &mut hostnames))
                 .collect();
+            let stickiness = stickiness.map_or_else(Stickiness::default, |word| self.stickiness(&word));
             if let (Some(name), Some(credentials)) = (name, credentials) {
-                tunnels.push(Tunnel { name, credentials, hostnames });
+                tunnels.push(Tunnel { name, credentials, hostnames, stickiness, hold });
             }
         }
         tunnels
+    }
+
+    fn stickiness(&mut self, word: &Spanned<String>) -> Stickiness {
+        word.get_ref().parse().unwrap_or_else(|error: StickinessError| {
+            let help = "write \"none\", \"client-ip\", \"cookie:NAME\" or \"header:NAME\"";
+            self.mistakes.add_with_help(word.span(), error.to_string(), help);
+            Stickiness::None
+        })
     }
 
     fn credentials(&mut self, file: Spanned<PathBuf>) -> Option<Credentials> {
@@ -291,6 +321,39 @@ impl Rules<'_> {
         let listen =
             self.required(&span, "listen", section.into_inner().listen, "like \"127.0.0.1:20240\"")?;
         self.address(&listen, Transport::Tcp, "admin.listen")
+    }
+
+    fn drain(&mut self, section: Option<Spanned<document::Drain>>) -> Drain {
+        let section = section.map(Spanned::into_inner).unwrap_or_default();
+        Drain {
+            linger: self.duration(section.linger, LINGER, Duration::ZERO..=LONGEST_STOP),
+            hosts: self.duration(section.hosts, HOSTS, Duration::ZERO..=LONGEST_STOP),
+            grace_period: self.duration(section.grace_period, GRACE_PERIOD, Duration::ZERO..=LONGEST_STOP),
+        }
+    }
+
+    /// A duration such as "3s"; `default` where none is written or it is wrong.
+    fn duration(
+        &mut self,
+        written: Option<Spanned<String>>,
+        default: Duration,
+        bounds: RangeInclusive<Duration>,
+    ) -> Duration {
+        let Some(written) = written else { return default };
+        match humantime::parse_duration(written.get_ref()) {
+            Ok(duration) if bounds.contains(&duration) => return duration,
+            Ok(duration) => {
+                let [value, lowest, highest] =
+                    [duration, *bounds.start(), *bounds.end()].map(humantime::format_duration);
+                let message = format!("{value} is out of range, expected {lowest} to {highest}");
+                self.mistakes.add(written.span(), message);
+            }
+            Err(_) => {
+                let help = "write a number with its unit, such as \"500ms\", \"30s\" or \"3m\"";
+                self.mistakes.add_with_help(written.span(), "this is not a duration", help);
+            }
+        }
+        default
     }
 
     fn required<T>(
@@ -352,6 +415,14 @@ impl Rules<'_> {
 /// Where the development CA lives when the document does not say.
 const DATA_DIR: &str = "edge-data";
 const LONGEST_WORD: usize = 64;
+const HOLD: Duration = Duration::from_secs(10);
+const LONGEST_HOLD: Duration = Duration::from_secs(60);
+/// Long enough for whoever balances load to see that this edge is not ready any more.
+const LINGER: Duration = Duration::from_secs(3);
+/// A host that can move has done so long before.
+const HOSTS: Duration = Duration::from_secs(5);
+const GRACE_PERIOD: Duration = Duration::from_secs(30);
+const LONGEST_STOP: Duration = Duration::from_secs(60 * 60);
 const STAND_IN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 #[cfg(test)]

@@ -14,13 +14,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::certificates::Seed;
 use crate::ray::Rays;
 use crate::registry::{Registry, Tunnel};
 use crate::settings;
+use crate::stop::Stop;
 use crate::tunnel::control::Control;
 use crate::tunnel::http2;
 use crate::tunnel::quic;
@@ -41,6 +42,8 @@ pub(crate) struct Shard {
     pub(crate) http: Option<net::TcpListener>,
     pub(crate) https: Option<(net::TcpListener, Arc<rustls::ServerConfig>)>,
     pub(crate) servers: Vec<Server>,
+    /// Everything that is there for visitors: their connections, and what outlives the answers.
+    pub(crate) visitors: TaskTracker,
 }
 
 /// One server with the sockets of one shard.
@@ -58,17 +61,10 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) strangers: Arc<Strangers>,
     pub(crate) quic: quinn::ServerConfig,
+    /// What the endpoints draw their keys from.
+    pub(crate) seed: Seed,
     pub(crate) http2: Arc<rustls::ServerConfig>,
     pub(crate) stop: Stop,
-}
-
-/// The two moments of a stop, see [`Shard::run`].
-#[derive(Clone, Default)]
-pub(crate) struct Stop {
-    /// No more visitors; finish those that are there.
-    pub(crate) visitors: CancellationToken,
-    /// No visitor of any shard is left: close the connections.
-    pub(crate) connections: CancellationToken,
 }
 
 /// What a shard tells whoever started it.
@@ -76,6 +72,8 @@ pub(crate) struct Stop {
 pub(crate) enum Milestone {
     /// It serves.
     Started,
+    /// It lets no more visitors in.
+    Closed,
     /// Its last visitor is gone. Connections stay, because visitors of other shards may use them.
     VisitorsGone,
 }
@@ -87,12 +85,13 @@ impl Shard {
         shared: Arc<Shared>,
         milestones: mpsc::Sender<Milestone>,
     ) -> anyhow::Result<()> {
-        let visitors = TaskTracker::new();
+        let (visitors, stop) = (self.visitors, &shared.stop);
         let mut services = JoinSet::new();
         let service = Arc::new(Service {
             names: shared.names.clone(),
             rays: shared.rays.clone(),
             shard: self.index,
+            stop: stop.clone(),
             tasks: visitors.clone(),
         });
         let permits = Listener::permits();
@@ -101,11 +100,12 @@ impl Shard {
         for (socket, tls) in http.into_iter().chain(https) {
             let socket = TcpListener::from_std(socket).context("listening for visitors")?;
             let listener = Listener { socket, tls, service: service.clone(), permits: permits.clone() };
-            services.spawn(listener.run(visitors.clone(), shared.stop.visitors.clone()));
+            services.spawn(listener.run(visitors.clone(), stop.clone()));
         }
         let mut acceptors = JoinSet::new();
         for Server { settings, udp, tcp } in self.servers {
-            let endpoint = quic::endpoint(udp, shared.quic.clone())
+            let name = &settings.name;
+            let endpoint = quic::endpoint(udp, shared.quic.clone(), &shared.seed, name, self.index)
                 .with_context(|| format!("opening the QUIC endpoint of {}", settings.name))?;
             let listener = TcpListener::from_std(tcp)
                 .with_context(|| format!("opening the TCP listener of {}", settings.name))?;
@@ -115,38 +115,46 @@ impl Shard {
                 registry: shared.registry.clone(),
                 control: shared.control.clone(),
                 strangers: shared.strangers.clone(),
+                stop: stop.clone(),
             });
-            let close = &shared.stop.connections;
-            acceptors.spawn(quic::Acceptor(reception.clone()).run(endpoint, close.clone()));
+            acceptors.spawn(quic::Acceptor(reception.clone()).run(endpoint));
             let tls = TlsAcceptor::from(shared.http2.clone());
-            acceptors.spawn(http2::Acceptor(reception).run(listener, tls, close.clone()));
+            acceptors.spawn(http2::Acceptor(reception).run(listener, tls));
         }
         let _ = milestones.send(Milestone::Started).await;
 
         tokio::select! {
-            () = shared.stop.visitors.cancelled() => {}
+            () = stop.visitors.wait() => {}
             Some(ended) = services.join_next() => {
                 ended.context("a visitor listener ended")?;
-                anyhow::ensure!(shared.stop.visitors.is_cancelled(), "a visitor listener ended");
+                anyhow::ensure!(stop.visitors.has_come(), "a visitor listener ended");
             }
             Some(ended) = acceptors.join_next() => {
                 ended.context("a listener for connectors ended")?;
                 anyhow::bail!("a listener for connectors ended");
             }
         }
+        while services.join_next().await.is_some() {}
+        let _ = milestones.send(Milestone::Closed).await;
+
         visitors.close();
-        if timeout(GRACE, visitors.wait()).await.is_err() {
-            info!(shard = self.index, visitors = visitors.len(), "visitors cut: the grace period is over");
+        tokio::select! {
+            () = visitors.wait() => {}
+            () = stop.cut.wait() => {
+                info!(shard = self.index, visitors = visitors.len(), "visitors cut: the grace period is over");
+                // Those who can be told are; the others end with their connections.
+                let _ = timeout(FAREWELL, visitors.wait()).await;
+            }
         }
         let _ = milestones.send(Milestone::VisitorsGone).await;
 
-        shared.stop.connections.cancelled().await;
+        stop.connections.wait().await;
         while acceptors.join_next().await.is_some() {}
         Ok(())
     }
 }
 
-/// How long requests may take to finish when the edge stops.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long visitors may take to go when they are cut.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// More than this many threads per address bring nothing that was measured.
 const MOST_SHARDS: usize = 8;

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Listeners on one address, one per shard; with port 0 all share the port that the first one got.
 pub(crate) fn tcp_listeners(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
@@ -38,6 +38,14 @@ pub(crate) fn is_about_one_peer(error: &io::Error) -> bool {
             | io::ErrorKind::NotConnected
             | io::ErrorKind::InvalidInput
     )
+}
+
+/// Lets nobody else wait at this listener, as far as the system can: whoever waits already can still be
+/// accepted. listen(2) again only changes the length of the queue.
+pub(crate) fn close_door(listener: &tokio::net::TcpListener) {
+    if cfg!(target_os = "linux") {
+        let _ = SockRef::from(listener).listen(0);
+    }
 }
 
 /// Both kinds on the same port, for a server that connectors reach over UDP and over TCP.

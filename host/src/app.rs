@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -21,8 +22,10 @@ use tracing::{error, info};
 use crate::config::plan::Plan;
 use crate::control::Admin;
 use crate::generation::Generation;
+use crate::health::{Health, Heart, Heartbeats};
 use crate::origin::Pool;
 use crate::plugin::{Engine, EngineSettings};
+use crate::proxy::probe::{Inspector, Prober};
 use crate::proxy::{Current, Proxy};
 use crate::reload::{Reload, Writer};
 use crate::report;
@@ -44,6 +47,13 @@ pub struct Host {
     admin: TcpListener,
     reload: Reload,
     writer: Writer,
+    prober: Prober,
+    inspector: Inspector,
+    heartbeats: Heartbeats,
+    hearts: Vec<Heart>,
+    ready_connections: usize,
+    /// How long nothing may serve; `None` for ever.
+    patience: Option<Duration>,
 }
 
 impl Host {
@@ -58,8 +68,14 @@ impl Host {
             .await
             .with_context(|| format!("binding the admin listener to {}", settings.admin))?;
         let (reload, writer) = Reload::new(document, settings.clone(), engine, current.clone());
+        let (prober, inspector) = Prober::new(current.clone());
+        let (heartbeats, hearts) = Heartbeats::new(settings.shards);
         let shared = Shared {
-            identity: Identity::new(settings.credentials, settings.grace_period),
+            identity: Identity::new(
+                settings.credentials,
+                settings.grace_period,
+                !settings.edges.source.is_public(),
+            ),
             addresses: Addresses::start(settings.edges, settings.connections),
             dialer,
             protocol: settings.protocol,
@@ -76,12 +92,34 @@ impl Host {
             admin,
             reload,
             writer,
+            prober,
+            inspector,
+            heartbeats,
+            hearts,
+            ready_connections: settings.ready_connections,
+            patience: settings.exit_after_unconnected,
         })
     }
 
     /// Asks for a reload.
     pub fn reload(&self) -> Reload {
         self.reload.clone()
+    }
+
+    /// Calls `observer` with `true` when a reload begins and with `false` when it is over, good or bad.
+    pub fn observe_reloads(&mut self, observer: impl Fn(bool) + Send + Sync + 'static) {
+        self.writer.observer = Some(Box::new(observer));
+    }
+
+    /// Asks how this host is. `stop` is what [`run`](Self::run) is given too.
+    pub fn health(&self, stop: CancellationToken) -> Health {
+        Health {
+            shared: self.shared.clone(),
+            prober: self.prober.clone(),
+            heartbeats: self.heartbeats.clone(),
+            wanted: self.ready_connections,
+            stop,
+        }
     }
 
     /// Where the admin API listens.
@@ -96,22 +134,21 @@ impl Host {
         let address = self.admin_address()?;
         info!(kind = "admin", %address, "listening");
         info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, shards = self.shards, "host starts");
-        let admin = Admin {
-            shared: self.shared.clone(),
-            current: self.current.clone(),
-            reload: self.reload,
-            stop: stop.clone(),
-        };
+        let admin =
+            Admin { health: self.health(stop.clone()), current: self.current.clone(), reload: self.reload };
+        let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
         let _writer = AbortOnDropHandle::new(tokio::spawn(self.writer.run()));
         let _admin = AbortOnDropHandle::new(tokio::spawn(admin.serve(self.admin)));
 
         let tag = HeaderValue::from_str(&identity.connector.to_string()).context("the connector id")?;
         let (report, mut ended) = mpsc::channel(self.shards);
-        for index in 0..self.shards {
+        for (index, heart) in self.hearts.into_iter().enumerate() {
             let shard = Shard {
                 index,
+                heart,
                 slots: (index..self.slots).step_by(self.shards).collect(),
                 current: self.current.clone(),
+                prober: self.prober.clone(),
                 shared: self.shared.clone(),
                 tag: tag.clone(),
                 stop: stop.clone(),
@@ -123,6 +160,15 @@ impl Host {
             })?;
         }
         drop(report);
+
+        let (give_up, mut given_up) = oneshot::channel();
+        let _patience = self.patience.map(|limit| {
+            let (shared, stop) = (self.shared.clone(), stop.clone());
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                let _ = give_up.send(shared.status.unconnected(limit).await);
+                stop.cancel();
+            }))
+        });
 
         let mut outcome = Ok(());
         for _ in 0..self.shards {
@@ -141,6 +187,9 @@ impl Host {
                 Ok(()) => {}
             }
         }
+        if let Ok(reason) = given_up.try_recv() {
+            outcome = outcome.and(Err(anyhow::anyhow!(reason)));
+        }
         info!("host ended");
         outcome
     }
@@ -149,8 +198,10 @@ impl Host {
 /// One thread with its runtime, slots and origin pool.
 struct Shard {
     index: usize,
+    heart: Heart,
     slots: Vec<usize>,
     current: Arc<Current>,
+    prober: Prober,
     shared: Arc<Shared>,
     tag: HeaderValue,
     stop: CancellationToken,
@@ -164,7 +215,14 @@ impl Shard {
             let sweeper = pool.clone();
             let _sweeper =
                 AbortOnDropHandle::new(tokio::task::spawn_local(async move { sweeper.sweep().await }));
-            let proxy = Rc::new(Proxy { current: self.current, pool, shard: self.index, tag: self.tag });
+            let _heart = AbortOnDropHandle::new(tokio::task::spawn_local(self.heart.beat()));
+            let proxy = Rc::new(Proxy {
+                current: self.current,
+                pool,
+                prober: self.prober,
+                shard: self.index,
+                tag: self.tag,
+            });
             let mut slots = JoinSet::new();
             for slot in self.slots {
                 let slot = Slot::new(slot, self.shared.clone(), proxy.clone());

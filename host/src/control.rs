@@ -1,4 +1,4 @@
-//! The admin API: health, readiness, status, reload. Translates what others know; holds no state
+//! The admin API: life, readiness, status, reload. Translates what others know; holds no state
 //! and decides nothing.
 
 use std::convert::Infallible;
@@ -17,13 +17,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::health::Health;
 use crate::plugin::Number;
 use crate::proxy::Current;
 use crate::reload::{Reload, Verdict};
-use crate::tunnel::slot::Shared;
 
 /// Connections to the admin listener at once.
 const MOST_CONNECTIONS: usize = 64;
@@ -32,11 +31,9 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the admin API shows.
 pub struct Admin {
-    pub shared: Arc<Shared>,
+    pub health: Health,
     pub current: Arc<Current>,
     pub reload: Reload,
-    /// Once cancelled, the host is not ready.
-    pub stop: CancellationToken,
 }
 
 impl Admin {
@@ -84,9 +81,20 @@ impl Admin {
         }
         match request.uri().path() {
             "/healthcheck" => text(StatusCode::OK, "OK\n"),
+            "/livez" => {
+                let life = self.health.life().await;
+                judged(life.alive, &json!(life))
+            }
             "/ready" => self.ready(),
+            "/readyz" => {
+                let readiness = self.health.readiness().await;
+                judged(readiness.ready, &json!(readiness))
+            }
             "/status" => self.status(),
-            _ => text(StatusCode::NOT_FOUND, "served here: /ready /status /healthcheck, and POST /reload\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "served here: /livez /readyz /status /ready /healthcheck, and POST /reload\n",
+            ),
         }
     }
 
@@ -104,22 +112,23 @@ impl Admin {
         }
     }
 
-    /// Ready means: at least one connection serves, and no stop was asked for.
+    /// As the reference means it: at least one connection serves, and no stop was asked for.
     fn ready(&self) -> Response<Full<Bytes>> {
-        let connected = self.shared.status.connected();
-        let ready = connected > 0 && !self.stop.is_cancelled();
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let shared = &self.health.shared;
+        let (connected, _) = self.health.connections();
+        let is_ready = connected > 0 && !self.health.stop.is_cancelled();
+        let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let page = json!({
             "status": status.as_u16(),
             "readyConnections": connected,
-            "connectorId": self.shared.identity.connector,
-            "connections": self.shared.status.slots(),
+            "connectorId": shared.identity.connector,
+            "connections": shared.status.slots(),
         });
         json(status, &page)
     }
 
     fn status(&self) -> Response<Full<Bytes>> {
-        let generation = self.current.load();
+        let (generation, shared) = (self.current.load(), &self.health.shared);
         let plugins: Vec<Value> = generation
             .plugins()
             .map(|plugin| {
@@ -143,15 +152,20 @@ impl Admin {
             })
             .collect();
         let page = json!({
-            "tunnelId": self.shared.identity.credentials.tunnel_id,
-            "connectorId": self.shared.identity.connector,
-            "version": self.shared.identity.version,
+            "tunnelId": shared.identity.credentials.tunnel_id,
+            "connectorId": shared.identity.connector,
+            "version": shared.identity.version,
             "generation": generation.number,
-            "connections": self.shared.status.slots(),
+            "connections": shared.status.slots(),
             "plugins": plugins,
         });
         json(StatusCode::OK, &page)
     }
+}
+
+/// A page whose status says the same as its content.
+fn judged(is_good: bool, page: &Value) -> Response<Full<Bytes>> {
+    json(if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, page)
 }
 
 fn json(status: StatusCode, page: &Value) -> Response<Full<Bytes>> {

@@ -103,6 +103,11 @@ impl Generation {
         self.routes.find(host, path).map(|index| &self.rules[index])
     }
 
+    /// In the order of the document.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
     /// For status: every plugin of this generation.
     pub fn plugins(&self) -> impl Iterator<Item = &Plugin> {
         self.plugins.iter().map(|loaded| &*loaded.plugin)

@@ -8,6 +8,7 @@ pub mod app;
 pub mod config;
 pub mod control;
 pub mod generation;
+pub mod health;
 pub mod origin;
 pub mod outbound;
 pub mod plugin;

@@ -40,7 +40,11 @@ pub struct Writer {
     pub settings: Settings,
     pub engine: Engine,
     pub current: Arc<Current>,
+    pub observer: Option<Observer>,
 }
+
+/// Told `true` when a reload begins, `false` when it is over.
+pub type Observer = Box<dyn Fn(bool) + Send + Sync>;
 
 impl Reload {
     pub fn new(
@@ -51,7 +55,7 @@ impl Reload {
     ) -> (Self, Writer) {
         let (asks, inbox) = mpsc::channel(MOST_ASKS);
         let reload = Self { asks, current: current.clone() };
-        (reload, Writer { asks: inbox, document, settings, engine, current })
+        (reload, Writer { asks: inbox, document, settings, engine, current, observer: None })
     }
 
     /// Reads the document again and serves it, if all of it is good. Dropped midway the reload goes on.
@@ -72,7 +76,9 @@ impl Writer {
     /// Serves requests until dropped.
     pub async fn run(mut self) {
         while let Some(asked) = self.asks.recv().await {
+            self.tell(true);
             let verdict = self.reload().await;
+            self.tell(false);
             match &verdict {
                 Verdict::Applied { generation, warnings } => {
                     for warning in warnings {
@@ -85,6 +91,12 @@ impl Writer {
                 }
             }
             let _ = asked.send(verdict);
+        }
+    }
+
+    fn tell(&self, begins: bool) {
+        if let Some(observer) = &self.observer {
+            observer(begins);
         }
     }
 
@@ -101,11 +113,12 @@ impl Writer {
     }
 
     async fn build(&self, running: &Generation) -> anyhow::Result<(Generation, Vec<String>)> {
-        let (settings, plan) = config::load(&self.document)?;
+        let (settings, plan) = config::load_with(&self.document, &self.settings.flags)?;
         let mut warnings: Vec<String> = settings.warnings.iter().chain(&plan.warnings).cloned().collect();
         if settings != self.settings {
-            warnings
-                .push("[tunnel] and [admin] have changed, which takes effect at the next start".to_owned());
+            warnings.push(
+                "[tunnel], [admin] or [ready] has changed, which takes effect at the next start".to_owned(),
+            );
         }
         let number = running.number + 1;
         let generation =

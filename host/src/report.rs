@@ -22,7 +22,8 @@ pub fn of(plan: &Plan) -> Vec<u8> {
                 entry.insert("path".into(), json!(path.as_str()));
             }
             entry.insert("service".into(), json!(service(&rule.service, plan)));
-            entry.insert("originRequest".into(), json!({}));
+            let origin = if rule.origin.http2 { json!({ "http2Origin": true }) } else { json!({}) };
+            entry.insert("originRequest".into(), origin);
             Value::Object(entry)
         })
         .collect();

@@ -2,6 +2,7 @@
 //! Knows the settings' rules and reads the credentials; connects to nothing.
 
 mod edges;
+mod flags;
 
 use std::fs::File;
 use std::io::Read;
@@ -16,6 +17,7 @@ use crate::config::document::{self, Admin, Document, Tunnel};
 use crate::config::value::{Reading, Wrong};
 use crate::tunnel::state::Protocol;
 pub use edges::{DnsServer, EdgeSource, Edges, IpVersion};
+pub use flags::{FlagMistakes, Flags};
 
 /// What a host is told to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,15 +35,21 @@ pub struct Settings {
     pub shards: usize,
     /// How long requests may go on once the host was told to end; at most 3 minutes.
     pub grace_period: Duration,
+    /// How long no connection may serve before the host gives up; without it, for ever.
+    pub exit_after_unconnected: Option<Duration>,
     /// Where the admin API listens.
     pub admin: SocketAddr,
+    /// Connections that must serve for this host to be ready, 1 to `connections`.
+    pub ready_connections: usize,
+    /// What the command line said in place of the document; a reload says it again.
+    pub flags: Flags,
     /// What is allowed but hardly meant, one sentence each.
     pub warnings: Vec<String>,
 }
 
 /// Draws the settings of a document, and reads the credentials that it names. `None` only if there is
 /// a mistake that says why; a stand-in takes the place of anything else that is wrong.
-pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Option<Settings> {
+pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>) -> Option<Settings> {
     let mut warnings = Vec::new();
     let admin = admin(&document.admin, reading, &mut warnings);
     let Some(section) = &document.tunnel else {
@@ -64,8 +72,13 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Option<Set
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shards = reading.count(tunnel.shards.as_ref(), cores.min(connections), 1..=connections);
+    let ready_connections =
+        reading.count(document.ready.connections.as_ref(), READY_CONNECTIONS, 1..=connections);
     let grace_period =
         reading.duration(tunnel.grace_period.as_ref(), GRACE_PERIOD, LEAST_GRACE..=LONGEST_GRACE);
+    let exit_after_unconnected = tunnel.exit_after_unconnected.as_ref().map(|written| {
+        reading.duration(Some(written), LEAST_UNCONNECTED, LEAST_UNCONNECTED..=LONGEST_UNCONNECTED)
+    });
     let protocol = match tunnel.protocol.as_ref().map(Spanned::get_ref) {
         None | Some(document::Protocol::Auto) => Protocol::Auto,
         Some(document::Protocol::Quic) => Protocol::Quic,
@@ -80,9 +93,17 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Option<Set
         protocol,
         shards,
         grace_period,
+        exit_after_unconnected,
         admin,
+        ready_connections,
+        flags: flags.clone(),
         warnings,
     })
+}
+
+/// Where the admin API of a host with this document listens; says nothing of other mistakes in it.
+pub(crate) fn draw_admin(document: &Document, reading: &mut Reading<'_>) -> SocketAddr {
+    admin(&document.admin, reading, &mut Vec::new())
 }
 
 fn admin(section: &Admin, reading: &mut Reading<'_>, warnings: &mut Vec<String>) -> SocketAddr {
@@ -148,4 +169,9 @@ const MOST_CONNECTIONS: usize = 4;
 const GRACE_PERIOD: Duration = Duration::from_secs(30);
 const LEAST_GRACE: Duration = Duration::ZERO;
 const LONGEST_GRACE: Duration = Duration::from_secs(180);
-const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 20241);
+/// Less than the first dials may take would end hosts that only start slowly.
+const LEAST_UNCONNECTED: Duration = Duration::from_secs(1);
+const LONGEST_UNCONNECTED: Duration = Duration::from_secs(24 * 60 * 60);
+const READY_CONNECTIONS: usize = 1;
+/// Where the admin API listens if nothing is written.
+pub const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 20241);

@@ -5,11 +5,12 @@
 //!
 //! Reading order: [`stream`] (the head of every data stream), with [`headers`] (how HTTP headers cross) and
 //! [`framing`] (limits of one message) below it; then [`rpc`] (the control stream) and [`credentials`]
-//! (who a tunnel is). [`schema`] is generated.
+//! (who a tunnel is). [`own`] is what only our two ends say. [`schema`] is generated.
 
 pub mod credentials;
 pub mod framing;
 pub mod headers;
+pub mod own;
 pub mod rpc;
 pub mod stream;
 

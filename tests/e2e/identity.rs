@@ -29,7 +29,7 @@ async fn refused(site: &Site, edge: &e2e::product::Edge, credentials: &Credentia
 #[tokio::test]
 async fn a_wrong_secret_an_unknown_tunnel_and_a_wrong_account_are_refused() {
     let site = Site::new();
-    let edge = site.edge(&EdgeDocument::new(&["west"], 2)).await;
+    let edge = site.edge(&EdgeDocument::new(&["west"], 2).without_hold()).await;
     let right = site.credentials.clone();
     let secret = TunnelSecret::new(&[7; 32]).unwrap();
     refused(&site, &edge, &Credentials { tunnel_secret: secret, ..right.clone() }).await;

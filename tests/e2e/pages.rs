@@ -13,7 +13,7 @@ fn wants_json(path: &str) -> Request<e2e::visitor::Body> {
 #[tokio::test]
 async fn without_a_connection_the_edge_says_530_and_error_1033() {
     let site = Site::new();
-    let edge = site.edge(&EdgeDocument::new(&["west"], 1).with_https()).await;
+    let edge = site.edge(&EdgeDocument::new(&["west"], 1).with_https().without_hold()).await;
     for speaks in Speaks::ALL {
         let visitor = edge.visitor(speaks);
         let page = visitor.send(get("/any")).await;

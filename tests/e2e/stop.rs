@@ -18,10 +18,16 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How soon the loss of the other side must be known; QUIC's idle limit is 5 s.
 const NOTICED: Duration = Duration::from_secs(10);
 
+/// The smallest product, with an edge that says at once that nobody is there.
+async fn unheld(service: &str) -> Product {
+    let edge = EdgeDocument::new(&["west"], 1).without_hold();
+    Product::start(edge, HostDocument::new().otherwise(service)).await
+}
+
 #[tokio::test]
 async fn a_host_that_is_asked_to_stop_finishes_what_it_has_and_takes_nothing_new() {
     let origin = Origin::start();
-    let product = Product::simple(&origin.service()).await;
+    let product = unheld(&origin.service()).await;
     let mut thinking = origin.watch("/thinking");
     let mut streaming = origin.watch("/streaming");
     let connection = product.visitor(Speaks::Http2).connect().await;
@@ -58,7 +64,7 @@ async fn a_host_that_is_asked_to_stop_finishes_what_it_has_and_takes_nothing_new
 
 #[tokio::test]
 async fn an_idle_host_stops_at_once() {
-    let product = Product::simple("hello_world").await;
+    let product = unheld("hello_world").await;
     assert_eq!(product.get("/").await.status, 200);
     let started = Instant::now();
     product.host.process.terminate();
@@ -109,7 +115,7 @@ async fn a_second_signal_ends_a_host_at_once() {
 
 #[tokio::test]
 async fn a_killed_host_is_noticed_and_visitors_get_530() {
-    let product = Product::simple("hello_world").await;
+    let product = unheld("hello_world").await;
     assert_eq!(product.get("/").await.status, 200);
     let killed = Instant::now();
     product.host.process.kill();
@@ -121,7 +127,7 @@ async fn a_killed_host_is_noticed_and_visitors_get_530() {
 
 #[tokio::test]
 async fn a_request_to_a_killed_host_gets_an_error_and_not_silence() {
-    let product = Product::simple("hello_world").await;
+    let product = unheld("hello_world").await;
     assert_eq!(product.get("/").await.status, 200);
     let killed = Instant::now();
     product.host.process.kill();

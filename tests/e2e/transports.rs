@@ -21,6 +21,8 @@ mod bodies;
 mod cancel;
 #[path = "path.rs"]
 mod path;
+#[path = "trailers.rs"]
+mod trailers;
 #[path = "websocket.rs"]
 mod websocket;
 
@@ -157,7 +159,9 @@ async fn over_http2_too_a_host_and_an_edge_that_are_asked_to_stop_finish_what_th
         drop(connection);
         let began = Instant::now();
         assert_eq!(process.exit().await.code(), Some(0), "{}", process.tail());
-        assert!(began.elapsed() < Duration::from_secs(5), "the {stops} took {:?}", began.elapsed());
+        // An edge gives its visitors 3 s to notice and its hosts 5 s to move; this host has nowhere to go.
+        let limit = Duration::from_secs(if stops == "host" { 5 } else { 10 });
+        assert!(began.elapsed() < limit, "the {stops} took {:?}", began.elapsed());
         if stops == "host" {
             assert!(
                 product.edge.process.events("connection lost").is_empty(),

@@ -73,6 +73,9 @@ async fn the_registration_is_what_the_description_says_byte_for_byte() {
         "management_logs",
         "support_datagram_v3_2",
         "postquantum",
+        // Words of our own, which no other edge knows.
+        adit_protocol::own::FEATURE_NOTICES,
+        adit_protocol::own::FEATURE_TRAILERS,
     ];
     for feature in &call.features {
         assert!(known.contains(&feature.as_str()), "{feature} is not a word of this wire");

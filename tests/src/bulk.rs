@@ -1,6 +1,7 @@
 //! Large bodies that are made and checked as they pass, so that no test holds one in memory.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -78,6 +79,12 @@ impl Digest {
             digest.add(&block[..next as usize]);
         }
         digest
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:016x}", self.bytes, self.hash)
     }
 }
 

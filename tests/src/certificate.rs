@@ -8,7 +8,8 @@ pub struct Certificate {
     /// The CA, as a file that somebody may trust.
     pub ca_pem: String,
     pub chain: Vec<CertificateDer<'static>>,
-    key: Vec<u8>,
+    chain_pem: String,
+    key: KeyPair,
 }
 
 impl Certificate {
@@ -19,12 +20,17 @@ impl Certificate {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let key = KeyPair::generate().expect("a key");
         let leaf = CertificateParams::new(names).expect("names").signed_by(&key, &ca).expect("a certificate");
-        Self { ca_pem: ca.pem(), chain: vec![leaf.der().clone()], key: key.serialize_der() }
+        Self { ca_pem: ca.pem(), chain: vec![leaf.der().clone()], chain_pem: leaf.pem(), key }
+    }
+
+    /// The chain and the key as files.
+    pub fn pem(&self) -> [String; 2] {
+        [self.chain_pem.clone(), self.key.serialize_pem()]
     }
 
     /// TLS as a server that shows this certificate.
     pub fn server(&self, protocols: &[&[u8]]) -> rustls::ServerConfig {
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.clone()));
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("the provider has ciphers")

@@ -12,8 +12,14 @@ pub const ANY_PORT: &str = "127.0.0.1:0";
 /// An edge's document.
 #[derive(Clone)]
 pub struct EdgeDocument {
+    /// Where the edge keeps what it makes; relative to the document.
+    pub data_dir: String,
+    /// PEM files for the side of the hosts: the chain and its key. `None`: of the edge's own making.
+    pub connectors: Option<[String; 2]>,
     pub http: String,
     pub https: Option<String>,
+    /// How long requests of a tunnel wait that has just lost its connections; `None`: as the edge does.
+    pub hold: Option<&'static str>,
     pub servers: Vec<Server>,
     pub admin: String,
     pub hostnames: Vec<String>,
@@ -22,6 +28,7 @@ pub struct EdgeDocument {
 #[derive(Clone)]
 pub struct Server {
     pub region: String,
+    pub name: String,
     pub listen: String,
 }
 
@@ -29,12 +36,18 @@ impl EdgeDocument {
     /// Some servers in each of the named regions, everything on free ports.
     pub fn new(regions: &[&str], servers_each: usize) -> Self {
         let servers = regions.iter().flat_map(|region| std::iter::repeat_n(*region, servers_each));
+        let servers = servers.enumerate().map(|(number, region)| Server {
+            region: region.into(),
+            name: format!("{region}-{number}"),
+            listen: ANY_PORT.into(),
+        });
         Self {
+            data_dir: "edge-data".into(),
+            connectors: None,
             http: ANY_PORT.into(),
             https: None,
-            servers: servers
-                .map(|region| Server { region: region.into(), listen: ANY_PORT.into() })
-                .collect(),
+            hold: None,
+            servers: servers.collect(),
             admin: ANY_PORT.into(),
             hostnames: [HOST, "*.app.localhost"].map(str::to_owned).to_vec(),
         }
@@ -45,14 +58,23 @@ impl EdgeDocument {
         self
     }
 
+    /// Who asks a tunnel without a connection is told so at once.
+    pub fn without_hold(mut self) -> Self {
+        self.hold = Some("0s");
+        self
+    }
+
     pub fn to_toml(&self) -> String {
         let https = self.https.as_ref().map(|address| format!("https = \"{address}\"\n")).unwrap_or_default();
-        let mut text = format!("data-dir = \"edge-data\"\n[visitors]\nhttp = \"{}\"\n{https}", self.http);
-        for (number, Server { region, listen }) in self.servers.iter().enumerate() {
-            let _ = write!(
-                text,
-                "[[server]]\nregion = \"{region}\"\nname = \"{region}-{number}\"\nlisten = \"{listen}\"\n"
-            );
+        let hold = self.hold.map(|hold| format!("hold = \"{hold}\"\n")).unwrap_or_default();
+        let mut text =
+            format!("data-dir = {:?}\n[visitors]\nhttp = \"{}\"\n{https}{hold}", self.data_dir, self.http);
+        if let Some([certificate, key]) = &self.connectors {
+            let _ = write!(text, "[connectors]\ncertificate = {certificate:?}\nprivate-key = {key:?}\n");
+        }
+        for Server { region, name, listen } in &self.servers {
+            let _ =
+                write!(text, "[[server]]\nregion = \"{region}\"\nname = \"{name}\"\nlisten = \"{listen}\"\n");
         }
         let _ = write!(
             text,
@@ -67,9 +89,13 @@ impl EdgeDocument {
 #[derive(Clone)]
 pub struct HostDocument {
     pub connections: usize,
+    /// Threads that serve; `None`: as many as the product thinks fit.
+    pub shards: Option<usize>,
+    pub ready_connections: usize,
     pub protocol: &'static str,
     pub grace: &'static str,
     pub edge_ca: String,
+    pub admin: String,
     pub plugins: String,
     pub rules: String,
 }
@@ -79,9 +105,12 @@ impl HostDocument {
     pub fn new() -> Self {
         Self {
             connections: 1,
+            shards: None,
+            ready_connections: 1,
             protocol: "auto",
             grace: "20s",
             edge_ca: "edge-data/ca.pem".into(),
+            admin: ANY_PORT.into(),
             plugins: String::new(),
             rules: String::new(),
         }
@@ -89,6 +118,12 @@ impl HostDocument {
 
     pub fn connections(mut self, count: usize) -> Self {
         self.connections = count;
+        self
+    }
+
+    /// How many of them must serve for the host to be ready.
+    pub fn ready_connections(mut self, count: usize) -> Self {
+        self.ready_connections = count;
         self
     }
 
@@ -116,10 +151,13 @@ impl HostDocument {
 
     pub fn to_toml(&self, edges: &[SocketAddr]) -> String {
         let edges: Vec<String> = edges.iter().map(SocketAddr::to_string).collect();
-        let Self { connections, protocol, grace, edge_ca, plugins, rules } = self;
+        let Self { connections, ready_connections, shards, protocol, grace, edge_ca, admin, plugins, rules } =
+            self;
+        let shards = shards.map(|count| format!("shards = {count}\n")).unwrap_or_default();
         format!(
             "[tunnel]\ncredentials-file = \"demo.json\"\nedges = {edges:?}\nedge-ca = {edge_ca:?}\n\
-             connections = {connections}\nprotocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {ANY_PORT:?}\n{plugins}{rules}"
+             connections = {connections}\n{shards}protocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {admin:?}\n\
+             [ready]\nconnections = {ready_connections}\n{plugins}{rules}"
         )
     }
 }

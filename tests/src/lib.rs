@@ -5,14 +5,19 @@
 //! panics with what the processes said: a harness that cannot go on is a failed test.
 //!
 //! Read in this order: [`process`] (one running program and its log), [`document`] (the
-//! configurations that tests write), [`product`] (an edge and a host together), [`origin`] and
-//! [`visitor`] (the two ends), [`dns`] (a name server), [`gate`] (between a host and an edge), [`stand_in`] (an edge made only from the description of the wire).
+//! configurations that tests write), [`product`] (an edge and a host together), [`fleet`] (many of
+//! both), [`origin`] and [`visitor`] (the two ends), [`load`] (many visitors), [`dns`] (a name server),
+//! [`gate`] and [`network`] (between a host and an edge), [`stand_in`] (an edge made only from the description of the wire).
 
 pub mod bulk;
 pub mod certificate;
 pub mod dns;
 pub mod document;
+pub mod fleet;
 pub mod gate;
+pub mod grpc;
+pub mod load;
+pub mod network;
 pub mod origin;
 pub mod process;
 pub mod product;

@@ -9,13 +9,17 @@
 //! | `/chunks/N` | the same without a length |
 //! | `/status/N` | status N |
 //! | `/websocket…` | sends every message back |
+//! | `/events` | server-sent events, numbered, until the visitor leaves |
+//! | `/load/N/T` | after T ms a [`Bulk`] of N bytes, with the request's mark and the digest of its body |
 
+mod events;
+mod marked;
 mod raw;
 mod watched;
 mod websocket;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -34,6 +38,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use marked::{DIGEST, INTERNAL, LEAKED, MARK};
 pub use raw::{RawOrigin, nobody};
 pub use watched::{Upload, Watched};
 
@@ -55,17 +60,26 @@ pub struct Origin {
 struct Shared {
     watched: Mutex<HashMap<String, Script>>,
     connections: Mutex<usize>,
+    arrivals: Mutex<HashMap<String, usize>>,
 }
 
 impl Origin {
-    /// Listens on a free TCP port.
+    /// Listens on a free TCP port of loopback.
     pub fn start() -> Self {
-        Self::listen(None)
+        Self::start_on(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same on another address of this machine.
+    pub fn start_on(address: IpAddr) -> Self {
+        Self::listen(address, None)
     }
 
     /// The same behind TLS.
     pub fn start_secure(certificate: &Certificate) -> Self {
-        Self::listen(Some(TlsAcceptor::from(Arc::new(certificate.server(&[b"http/1.1"])))))
+        Self::listen(
+            Ipv4Addr::LOCALHOST.into(),
+            Some(TlsAcceptor::from(Arc::new(certificate.server(&[b"http/1.1"])))),
+        )
     }
 
     /// Listens on a Unix socket.
@@ -80,8 +94,8 @@ impl Origin {
         })
     }
 
-    fn listen(tls: Option<TlsAcceptor>) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    fn listen(address: IpAddr, tls: Option<TlsAcceptor>) -> Self {
+        let listener = std::net::TcpListener::bind((address, 0)).expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
         let address = listener.local_addr().expect("an address");
         Self::run(Some(address), async move |shared| {
@@ -130,6 +144,13 @@ impl Origin {
         watched
     }
 
+    /// The marks of requests for `/load/…` with a method that is not idempotent which arrived more than
+    /// once: whoever asked will have bought twice.
+    pub fn repeated(&self) -> Vec<String> {
+        let arrivals = lock(&self.shared.arrivals);
+        arrivals.iter().filter(|(_, count)| **count > 1).map(|(mark, _)| mark.clone()).collect()
+    }
+
     /// Connections accepted so far.
     pub fn connections(&self) -> usize {
         *lock(&self.shared.connections)
@@ -156,6 +177,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         "chunks" => Ok(Response::new(Bulk::without_length(number()).map_err(Into::into).boxed_unsync())),
         "status" => Ok(Response::builder().status(number() as u16).body(empty())?),
         "websocket" => websocket::accept(request),
+        "events" => Ok(events::answer()),
+        "load" => marked::answer(request, &shared.arrivals).await,
         _ => Ok(Response::builder().status(StatusCode::NOT_FOUND).body(text(format!("no {path} here\n")))?),
     }
 }

@@ -53,8 +53,14 @@ impl Mark {
 impl Process {
     /// The product's own binary with JSON logs.
     pub fn adit(name: &str, arguments: &[&str], folder: &Path) -> Self {
-        let mut command = Command::new(adit());
+        Self::adit_by(Command::new(adit()), name, arguments, folder)
+    }
+
+    /// The same by a command that becomes it, given its arguments.
+    pub fn adit_by(mut command: Command, name: &str, arguments: &[&str], folder: &Path) -> Self {
         command.args(["--log-format", "json", "--stop-with-stdin"]).args(arguments).current_dir(folder);
+        // If systemd runs the tests, these programs are not its business.
+        command.env_remove("NOTIFY_SOCKET");
         Self::start(name, command)
     }
 

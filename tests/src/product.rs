@@ -83,8 +83,14 @@ impl Site {
 
     /// Starts an edge and waits until it listens everywhere.
     pub async fn edge(&self, document: &EdgeDocument) -> Edge {
-        self.write("edge.toml", document.to_toml());
-        let process = Process::adit("edge", &["edge", "run", "--config", "edge.toml"], self.folder());
+        self.edge_named("edge", document).await
+    }
+
+    /// The same beside others: its document and its log go by its name.
+    pub async fn edge_named(&self, name: &str, document: &EdgeDocument) -> Edge {
+        let file = format!("{name}.toml");
+        self.write(&file, document.to_toml());
+        let process = Process::adit(name, &["edge", "run", "--config", &file], self.folder());
         let http = listening(&process, "visitors-http").await;
         let https = match document.https {
             Some(_) => Some(listening(&process, "visitors-https").await),
@@ -92,38 +98,40 @@ impl Site {
         };
         let admin = listening(&process, "admin").await;
         let mut servers = Vec::new();
-        for (number, server) in document.servers.iter().enumerate() {
-            let name = format!("{}-{number}", server.region);
-            let event = process
-                .event("listening", |event| event["kind"] == "server" && event["name"] == name.as_str());
+        for server in &document.servers {
+            let event = process.event("listening", |event| {
+                event["kind"] == "server" && event["name"] == server.name.as_str()
+            });
             servers.push(address(&event.await));
         }
-        let ca = self.path("edge-data/ca.pem");
+        let ca = self.path(&document.data_dir).join("ca.pem");
         Edge { process, document: document.clone(), http, https, admin, servers, ca }
     }
 
     /// Starts a host that dials these servers, without waiting for anything but its start.
     pub fn spawn_host(&self, servers: &[SocketAddr], document: &HostDocument) -> Process {
-        self.write("host.toml", document.to_toml(servers));
-        Process::adit("host", &["tunnel", "run", "--config", "host.toml"], self.folder())
+        self.spawn_host_named("host", servers, document)
+    }
+
+    /// The same beside others: its document and its log go by its name.
+    pub fn spawn_host_named(&self, name: &str, servers: &[SocketAddr], document: &HostDocument) -> Process {
+        let file = format!("{name}.toml");
+        self.write(&file, document.to_toml(servers));
+        Process::adit(name, &["tunnel", "run", "--config", &file], self.folder())
     }
 
     /// Starts a host and waits until every connection is registered.
     pub async fn host(&self, edge: &Edge, document: &HostDocument) -> Host {
         if let Some(program) = reference::connector(document) {
-            return reference::host(program, self, edge, document).await;
+            let twice = edge.servers.repeat(2);
+            return reference::host(program, self, &twice, document).await;
         }
         self.host_at(&edge.servers, document).await
     }
 
     /// The same where the way to the edge is not a straight one.
     pub async fn host_at(&self, servers: &[SocketAddr], document: &HostDocument) -> Host {
-        let process = self.spawn_host(servers, document);
-        let admin = listening(&process, "admin").await;
-        for slot in 0..document.connections {
-            process.event("registered", |event| event["slot"] == slot).await;
-        }
-        Host { process, admin }
+        Host::connected(self.spawn_host(servers, document), document.connections).await
     }
 }
 
@@ -167,6 +175,10 @@ impl Edge {
         Visitor::new(address, speaks, Some(&self.ca))
     }
 
+    pub async fn admin(&self, path: &str) -> Answer {
+        Visitor::new(self.admin, Speaks::Http1, None).send(get(path)).await
+    }
+
     /// The same edge on the ports that it has now, for a start after its end.
     pub fn pinned(&self) -> EdgeDocument {
         let mut document = self.document.clone();
@@ -181,6 +193,15 @@ impl Edge {
 }
 
 impl Host {
+    /// Waits until a host that was started has all of its connections.
+    pub async fn connected(process: Process, connections: usize) -> Self {
+        let admin = listening(&process, "admin").await;
+        for slot in 0..connections {
+            process.event("registered", |event| event["slot"] == slot).await;
+        }
+        Self { process, admin }
+    }
+
     pub async fn admin(&self, path: &str) -> Answer {
         Visitor::new(self.admin, Speaks::Http1, None).send(get(path)).await
     }

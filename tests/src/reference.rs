@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::document::HostDocument;
 use crate::process::Process;
-use crate::product::{Edge, Host, Site};
+use crate::product::{Host, Site};
 
 /// The program that stands in for our host with this document, if there is one and it can.
 pub fn connector(document: &HostDocument) -> Option<PathBuf> {
@@ -23,8 +23,9 @@ pub fn connector(document: &HostDocument) -> Option<PathBuf> {
     document.plugins.is_empty().then(|| program.into())
 }
 
-/// Starts it and waits until all of its connections are registered.
-pub async fn host(program: PathBuf, site: &Site, edge: &Edge, document: &HostDocument) -> Host {
+/// Starts it and waits until all of its connections are registered. Each takes one of `servers` for itself,
+/// also when it fails; what is listed twice serves two.
+pub async fn host(program: PathBuf, site: &Site, servers: &[SocketAddr], document: &HostDocument) -> Host {
     let protocol = if document.protocol == "auto" { "quic" } else { document.protocol };
     site.write("reference.json", configuration(site, document).to_string());
     let mut command = Command::new(program);
@@ -33,8 +34,7 @@ pub async fn host(program: PathBuf, site: &Site, edge: &Edge, document: &HostDoc
         .args(["tunnel", "--config", "reference.json", "--no-autoupdate", "--no-prechecks"])
         .args(["--metrics", "127.0.0.1:0", "--cacert", &document.edge_ca, "--protocol", protocol])
         .args(["--grace-period", document.grace, "--ha-connections", &document.connections.to_string()]);
-    // A failing connection asks for an address that none of the others holds: each is listed twice.
-    for server in edge.servers.iter().chain(&edge.servers) {
+    for server in servers {
         command.args(["--edge", &server.to_string()]);
     }
     command.arg("run");

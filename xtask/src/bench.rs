@@ -1,6 +1,6 @@
-//! Measures what a plugin costs.
+//! Builds what is measured as it is released, and runs the benchmark.
 
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -8,17 +8,33 @@ use crate::progress::Progress;
 use crate::tree::Tree;
 use crate::{child, plugins, wasm};
 
-/// Builds the guests and the bench, optimised, and runs it.
-pub(crate) fn run(tree: &Tree) -> Result<()> {
-    let mut progress = Progress::of(STEPS);
-    let toolchain = progress.step("finding a compiler for plugins", || wasm::provide(tree))?;
-    progress.step("building the plugins", || plugins::build(tree, &toolchain))?;
-    progress.step("building the bench", || {
-        let arguments = ["build", "--locked", "--release", "--workspace", "--bin", "plugin-cost"];
-        child::stream(tree.cargo().args(arguments), "")
-    })?;
-    progress.finish("measuring");
-    child::stream(&mut Command::new(tree.target("release/plugin-cost")), "")
+pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
+    let is_help = arguments.iter().any(|word| word == "--help" || word == "-h");
+    if !is_help {
+        let mut progress = Progress::of(STEPS);
+        let toolchain = progress.step("finding a compiler for plugins", || wasm::provide(tree))?;
+        progress.step("building the plugins", || plugins::build(tree, &toolchain))?;
+        progress.step("building adit as it is released (some minutes at first)", || {
+            child::stream(
+                tree.cargo().args(["build", "--locked", "--release", "--workspace", "--bin", "adit"]),
+                "",
+            )
+        })?;
+        progress.finish("measuring");
+    }
+    // The whole workspace, so that the libraries are those of the step before.
+    let mut bench = tree.cargo();
+    bench.args(["bench", "--quiet", "--locked", "--workspace", "--bench", "adit", "--"]);
+    // Cargo starts it in the folder of its crate.
+    bench.args(arguments.iter().map(|word| absolute(tree, word)));
+    child::stream(&mut bench, "")
+}
+
+/// A file that is named from where the user stands.
+fn absolute(tree: &Tree, word: &str) -> String {
+    let path = Path::new(word);
+    let is_file = path.is_relative() && word.contains('/') && tree.root().join(path).exists();
+    if is_file { tree.root().join(path).display().to_string() } else { word.to_owned() }
 }
 
 const STEPS: usize = 3;

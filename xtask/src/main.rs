@@ -4,6 +4,7 @@
 //! compiler for plugins, [`child`] and [`progress`] for how commands are run and shown.
 
 mod bench;
+mod bench_plugins;
 mod cargo_deny;
 mod checks;
 mod child;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, arguments: &[String]) -> Result<()> {
-    if command != "demo" && !arguments.is_empty() {
+    if !["demo", "bench"].contains(&command) && !arguments.is_empty() {
         bail!("takes no arguments, got {}", arguments.join(" "));
     }
     let tree = Tree::find()?;
@@ -50,8 +51,9 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
             progress.finish("the plugins are built");
         }
         "demo" => demo::start(&tree, arguments)?,
-        "bench" => bench::run(&tree)?,
         "test" => checks::run(&tree)?,
+        "bench" => bench::run(&tree, arguments)?,
+        "bench-plugins" => bench_plugins::run(&tree)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("no such command\n\n{HELP}"),
     }
@@ -66,8 +68,9 @@ Usage: cargo xtask <command>
 
   demo [options]  set everything up, build, and start the demonstration; options go to `adit demo`
   test            set everything up and run every check; what CI runs
-  bench           build everything optimised and print what a plugin costs
   plugins         build the plugins into target/plugins
+  bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options
+  bench-plugins   print what a plugin costs, optimised
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny
   help            this text
 

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use adit_protocol::own::Piece;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
@@ -13,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::stream::{Downstream, broken};
 use super::upload::{Brake, UploadEnd};
 use crate::activity::Busy;
+use crate::headers;
 use crate::registry::Slot;
 
 /// Body of every answer to a visitor. Dropping it before its end cancels the request at the origin.
@@ -59,9 +61,7 @@ impl http_body::Body for Body {
             Content::Empty => Poll::Ready(None),
             Content::Text(text) if text.is_empty() => Poll::Ready(None),
             Content::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
-            Content::Origin(body) => {
-                body.poll_chunk(cx).map(|chunk| Some(chunk.transpose()?.map(Frame::data)))
-            }
+            Content::Origin(body) => body.poll_piece(cx).map(|piece| Some(piece.transpose()?.map(frame))),
         }
     }
 
@@ -69,7 +69,7 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty => true,
             Content::Text(text) => text.is_empty(),
-            Content::Origin(body) => body.left == Some(0),
+            Content::Origin(body) => body.left == Some(0) && !body.has_trailers,
         }
     }
 
@@ -82,34 +82,51 @@ impl http_body::Body for Body {
     }
 }
 
+fn frame(piece: Piece) -> Frame<Bytes> {
+    match piece {
+        Piece::Data(bytes) => Frame::data(bytes),
+        Piece::Trailers(mut trailers) => {
+            headers::trailers_for_visitor(&mut trailers);
+            Frame::trailers(trailers)
+        }
+    }
+}
+
 /// The bytes of an origin.
 pub(super) struct OriginBody {
     pub(super) down: Downstream,
     /// What is still missing of the announced length, if one was announced.
     pub(super) left: Option<u64>,
-    pub(super) upload: Option<Upload>,
+    /// Trailers may follow.
+    pub(super) has_trailers: bool,
+    pub(super) upload: Option<Rest>,
     /// The connection is not closed before this body is over.
     pub(super) _slot: Slot,
 }
 
 /// An upload that goes on beside the answer.
-pub(super) struct Upload {
+pub(super) struct Rest {
     pub(super) end: JoinHandle<UploadEnd>,
     pub(super) brake: oneshot::Sender<Brake>,
 }
 
 impl OriginBody {
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Piece>>> {
         self.poll_upload(cx)?;
-        let Some(chunk) = ready!(self.down.poll_read(cx)).map_err(broken)? else {
-            return Poll::Ready(match self.left {
-                // Without this the body would look whole to whoever does not count.
-                Some(left) if left > 0 => Err(broken(format!("the origin's body ended {left} bytes early"))),
-                Some(_) | None => {
-                    self.release();
-                    Ok(None)
-                }
-            });
+        let chunk = match ready!(self.down.poll_piece(cx)).map_err(broken)? {
+            Some(Piece::Data(chunk)) => chunk,
+            end @ (Some(Piece::Trailers(_)) | None) => {
+                return Poll::Ready(match self.left {
+                    // Without this the body would look whole to whoever does not count.
+                    Some(left) if left > 0 => {
+                        Err(broken(format!("the origin's body ended {left} bytes early")))
+                    }
+                    Some(_) | None => {
+                        self.release();
+                        Ok(end)
+                    }
+                });
+            }
         };
         if let Some(left) = &mut self.left {
             match left.checked_sub(chunk.len() as u64) {
@@ -117,11 +134,11 @@ impl OriginBody {
                 None => return Poll::Ready(Err(broken("the origin's body is longer than it said"))),
             }
             // Whoever counts does not ask again for the end.
-            if *left == 0 {
+            if *left == 0 && !self.has_trailers {
                 self.release();
             }
         }
-        Poll::Ready(Ok(Some(chunk)))
+        Poll::Ready(Ok(Some(Piece::Data(chunk))))
     }
 
     /// A visitor that fails in the middle of its own body will not get a whole answer.
@@ -131,7 +148,14 @@ impl OriginBody {
         self.upload = None;
         match end {
             Ok(UploadEnd::VisitorFailed) => Err(broken("the visitor's body broke off")),
-            Ok(UploadEnd::Finished | UploadEnd::NotWanted | UploadEnd::HostFailed) | Err(_) => Ok(()),
+            Ok(
+                UploadEnd::Finished
+                | UploadEnd::NotWanted
+                | UploadEnd::Refused
+                | UploadEnd::Lost
+                | UploadEnd::Stalled,
+            )
+            | Err(_) => Ok(()),
         }
     }
 
@@ -142,7 +166,7 @@ impl OriginBody {
     }
 }
 
-impl Upload {
+impl Rest {
     /// The answer is whole: what is left of the upload is of no use to the origin.
     pub(super) fn release(self) {
         let _ = self.brake.send(Brake::AnswerIsWhole);

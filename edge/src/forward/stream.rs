@@ -7,89 +7,127 @@ use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use adit_protocol::stream::{Answer, Connect};
+use adit_protocol::own::{self, FrameReader, Piece};
+use adit_protocol::stream::Answer;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
-use quinn::{RecvStream, SendStream, VarInt};
+use http::HeaderMap;
+use quinn::{ReadError, RecvStream, SendStream, VarInt};
+use thiserror::Error;
 
 use super::Failure;
 use crate::tunnel::http2;
-use crate::tunnel::link::{Channel, Lost, WriteError};
+use crate::tunnel::link::{Lost, WriteError};
 
-/// The head of a request, ready for either transport.
-pub(super) struct Head {
-    connect: Connect,
-    /// No body follows.
-    is_whole: bool,
-    encoded: Option<Bytes>,
-}
-
-impl Head {
-    pub(super) fn new(connect: Connect, is_whole: bool) -> Self {
-        Self { connect, is_whole, encoded: None }
-    }
-
-    /// Sends the head, and the end of the stream too if no body follows.
-    pub(super) async fn send(&mut self, channel: Channel) -> Result<(Upstream, Downstream), Failure> {
-        match channel {
-            Channel::Quic(send, recv) => {
-                let head = match &self.encoded {
-                    Some(head) => head.clone(),
-                    None => self.encoded.insert(self.connect.encode().map_err(Failure::Head)?).clone(),
-                };
-                let mut up = Upstream::Quic(QuicUp { stream: send, is_finished: false });
-                let down = Downstream::Quic(Box::new(QuicDown::new(recv)));
-                up.write(head).await.map_err(Failure::Write)?;
-                if self.is_whole {
-                    up.finish();
-                }
-                Ok((up, down))
-            }
-            Channel::Http2(channel) => {
-                let sent = channel.send(&self.connect, self.is_whole);
-                let (up, down) = sent.map_err(|lost| Failure::Write(lost.into()))?;
-                Ok((Upstream::Http2(up), Downstream::Http2(down)))
-            }
-        }
-    }
-}
-
-/// Towards the host. Dropping it cancels, unless [`Upstream::finish`] was called.
+/// Towards the host. Dropping it cancels, unless it was finished.
 pub(super) enum Upstream {
     Quic(QuicUp),
     Http2(http2::Sending),
 }
 
+/// Trailers that are longer than the other side takes.
+#[derive(Debug, Error)]
+#[error("the body cannot be ended")]
+pub(super) struct NoEnd;
+
 impl Upstream {
-    /// Hands `bytes` over without copying them; waits for the host's flow control.
-    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), WriteError> {
-        match self {
-            Self::Quic(up) => up.stream.write_chunk(bytes).await.map_err(|error| match error {
-                quinn::WriteError::Stopped(_) => WriteError::Unwanted,
-                quinn::WriteError::ConnectionLost(_)
-                | quinn::WriteError::ClosedStream
-                | quinn::WriteError::ZeroRttRejected => Lost { reason: error.to_string() }.into(),
-            }),
-            Self::Http2(up) => up.write(bytes).await,
+    pub(super) fn quic(stream: SendStream) -> Self {
+        Self::Quic(QuicUp { stream, pending: Default::default(), is_framed: false, is_finished: false })
+    }
+
+    /// From here on, over QUIC, the body is framed.
+    pub(super) fn frame(&mut self) {
+        if let Self::Quic(up) = self {
+            up.is_framed = true;
         }
+    }
+
+    /// Takes a part of the body, to be sent by [`Upstream::flush`] when everything before it was.
+    pub(super) fn load(&mut self, bytes: Bytes) {
+        match self {
+            Self::Quic(up) => up.load(bytes),
+            Self::Http2(up) => up.load(bytes),
+        }
+    }
+
+    /// Hands over what was loaded without copying it; waits for the host's flow control. May be dropped
+    /// midway and called again.
+    pub(super) async fn flush(&mut self) -> Result<(), WriteError> {
+        match self {
+            Self::Quic(up) => up.flush().await,
+            Self::Http2(up) => up.flush().await,
+        }
+    }
+
+    /// [Loads](Upstream::load) and [flushes](Upstream::flush).
+    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), WriteError> {
+        self.load(bytes);
+        self.flush().await
     }
 
     /// The body is whole.
     pub(super) fn finish(&mut self) {
         match self {
-            Self::Quic(up) => {
-                // An error means that the host wants no more, which is no error here.
-                let _ = up.stream.finish();
-                up.is_finished = true;
-            }
-            Self::Http2(up) => up.finish(),
+            Self::Quic(up) => up.finish(),
+            Self::Http2(up) => up.finish(None),
         }
+    }
+
+    /// The body is whole, and these are its trailers; where they cannot cross they are left out. To be
+    /// called once, after a flush.
+    pub(super) async fn finish_with(&mut self, trailers: Option<HeaderMap>) -> Result<(), NoEnd> {
+        let trailers = trailers.filter(|trailers| !trailers.is_empty());
+        match self {
+            Self::Quic(up) => {
+                if let Some(trailers) = trailers.filter(|_| up.is_framed) {
+                    up.pending[1] = own::encode_trailers(&trailers).map_err(|_| NoEnd)?;
+                    // An error means that the host wants no more, which is no error here.
+                    let _ = up.flush().await;
+                }
+                up.finish();
+            }
+            Self::Http2(up) => up.finish(trailers),
+        }
+        Ok(())
     }
 }
 
 pub(super) struct QuicUp {
     stream: SendStream,
+    /// What is to be sent next: the head of a frame, if there are frames, and bytes.
+    pending: [Bytes; 2],
+    is_framed: bool,
     is_finished: bool,
+}
+
+impl QuicUp {
+    fn load(&mut self, bytes: Bytes) {
+        let head = if self.is_framed && !bytes.is_empty() {
+            Bytes::copy_from_slice(&own::data_head(bytes.len()))
+        } else {
+            Bytes::new()
+        };
+        self.pending = [head, bytes];
+    }
+
+    async fn flush(&mut self) -> Result<(), WriteError> {
+        while self.pending.iter().any(Buf::has_remaining) {
+            self.stream.write_chunks(&mut self.pending).await.map_err(|error| match error {
+                quinn::WriteError::Stopped(code) if code == REFUSED => WriteError::Refused,
+                quinn::WriteError::Stopped(_) => WriteError::Unwanted,
+                quinn::WriteError::ConnectionLost(_)
+                | quinn::WriteError::ClosedStream
+                | quinn::WriteError::ZeroRttRejected => Lost { reason: error.to_string() }.into(),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        // An error means that the host wants no more, which is no error here.
+        let _ = self.stream.finish();
+        self.is_finished = true;
+    }
 }
 
 impl Drop for QuicUp {
@@ -104,35 +142,87 @@ impl Drop for QuicUp {
 /// From the host. Dropping it before its end was seen cancels.
 pub(super) enum Downstream {
     Quic(Box<QuicDown>),
-    Http2(http2::Receiving),
+    Http2(Http2Down),
 }
 
 impl Downstream {
+    pub(super) fn quic(stream: RecvStream) -> Self {
+        Self::Quic(Box::new(QuicDown::new(stream)))
+    }
+
+    pub(super) fn http2(stream: http2::Receiving) -> Self {
+        Self::Http2(Http2Down { stream, takes_trailers: false })
+    }
+
     /// Reads the head of the answer.
     pub(super) async fn answer(&mut self) -> Result<Answer, Failure> {
         match self {
             Self::Quic(down) => down.answer().await,
-            Self::Http2(down) => down.answer().await.map_err(Failure::NoAnswer),
+            Self::Http2(down) => down.stream.answer().await.map_err(|reason| match reason {
+                http2::NoAnswer::Refused => Failure::TurnedAway,
+                reason @ (http2::NoAnswer::Broken(_) | http2::NoAnswer::Malformed(_)) => {
+                    Failure::NoAnswer(reason)
+                }
+            }),
+        }
+    }
+
+    /// From here on there may be trailers behind the body; over QUIC only if it `is_framed`. Says
+    /// whether there may be.
+    pub(super) fn take_trailers(&mut self, is_framed: bool) -> bool {
+        match self {
+            Self::Quic(down) if is_framed => {
+                down.frames = Some(FrameReader::default());
+                true
+            }
+            Self::Quic(_) => false,
+            Self::Http2(down) => {
+                down.takes_trailers = true;
+                true
+            }
         }
     }
 
     /// The next bytes as they came, `None` at the end. May be dropped midway.
     pub(super) async fn read(&mut self) -> io::Result<Option<Bytes>> {
-        std::future::poll_fn(|cx| self.poll_read(cx)).await
+        let piece = std::future::poll_fn(|cx| self.poll_piece(cx)).await?;
+        Ok(match piece {
+            Some(Piece::Data(bytes)) => Some(bytes),
+            Some(Piece::Trailers(_)) | None => None,
+        })
     }
 
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+    /// The next part of the body, `None` at the end. Trailers are the last.
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Piece>>> {
         match self {
-            Self::Quic(down) => down.poll_read(cx),
-            Self::Http2(down) => down.poll_read(cx),
+            Self::Quic(down) => down.poll_piece(cx),
+            Self::Http2(down) => down.poll_piece(cx),
         }
+    }
+}
+
+pub(super) struct Http2Down {
+    stream: http2::Receiving,
+    takes_trailers: bool,
+}
+
+impl Http2Down {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Piece>>> {
+        if let Some(bytes) = ready!(self.stream.poll_read(cx))? {
+            return Poll::Ready(Ok(Some(Piece::Data(bytes))));
+        }
+        if !self.takes_trailers {
+            return Poll::Ready(Ok(None));
+        }
+        self.stream.poll_trailers(cx).map_ok(|trailers| trailers.map(Piece::Trailers))
     }
 }
 
 pub(super) struct QuicDown {
     stream: RecvStream,
-    /// Bytes that came with the head of the answer.
+    /// Bytes that came with the head of the answer, or the rest of a chunk with several frames.
     first: Bytes,
+    frames: Option<FrameReader>,
     chunks: [Bytes; CHUNKS],
     /// `chunks[next..filled]` are still to be taken.
     next: usize,
@@ -143,14 +233,17 @@ pub(super) struct QuicDown {
 impl QuicDown {
     fn new(stream: RecvStream) -> Self {
         let chunks = std::array::from_fn(|_| Bytes::new());
-        Self { stream, first: Bytes::new(), chunks, next: 0, filled: 0, is_ended: false }
+        Self { stream, first: Bytes::new(), frames: None, chunks, next: 0, filled: 0, is_ended: false }
     }
 
     async fn answer(&mut self) -> Result<Answer, Failure> {
         let mut buffered = BytesMut::new();
         loop {
-            let chunk = std::future::poll_fn(|cx| self.poll_read(cx)).await;
-            buffered.extend_from_slice(&chunk.map_err(Failure::Read)?.ok_or(Failure::Ended)?);
+            let chunk = std::future::poll_fn(|cx| self.poll_chunk(cx)).await;
+            let chunk = chunk.map_err(|error| {
+                if error == ReadError::Reset(REFUSED) { Failure::TurnedAway } else { Failure::Read(error) }
+            })?;
+            buffered.extend_from_slice(&chunk.ok_or(Failure::Ended)?);
             // The decoder refuses a head that is longer than the protocol allows.
             if let Some(answer) = Answer::decode(&mut buffered).map_err(Failure::Decode)? {
                 // What came with it of the body.
@@ -160,7 +253,24 @@ impl QuicDown {
         }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Piece>>> {
+        loop {
+            if let Some(frames) = &mut self.frames
+                && let Some(piece) = frames.next(&mut self.first).map_err(broken)?
+            {
+                return Poll::Ready(Ok(Some(piece)));
+            }
+            let chunk = ready!(self.poll_chunk(cx))?;
+            match (&self.frames, chunk) {
+                (None, chunk) => return Poll::Ready(Ok(chunk.map(Piece::Data))),
+                (Some(_), Some(chunk)) => self.first = chunk,
+                (Some(frames), None) if frames.is_whole() => return Poll::Ready(Ok(None)),
+                (Some(_), None) => return Poll::Ready(Err(broken("the origin's body ended within a frame"))),
+            }
+        }
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ReadError>> {
         if self.first.has_remaining() {
             return Poll::Ready(Ok(Some(std::mem::take(&mut self.first))));
         }
@@ -171,13 +281,12 @@ impl QuicDown {
             // One lock of the connection for several packets' worth of body.
             let read = ready!(pin!(self.stream.read_chunks(&mut self.chunks)).poll(cx));
             (self.next, self.filled) = (0, 0);
-            match read {
-                Ok(Some(count)) => self.filled = count,
-                Ok(None) => {
+            match read? {
+                Some(count) => self.filled = count,
+                None => {
                     self.is_ended = true;
                     return Poll::Ready(Ok(None));
                 }
-                Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
         let chunk = std::mem::take(&mut self.chunks[self.next]);
@@ -214,5 +323,7 @@ pub(super) fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>)
 
 /// wire.md 4.3: any code, the reference uses 0.
 const CANCELLED: VarInt = VarInt::from_u32(0);
+/// What a host that is leaving says (own.rs).
+const REFUSED: VarInt = VarInt::from_u32(own::REFUSED);
 /// Packets' worth of body taken at once: about 20 KiB.
 const CHUNKS: usize = 16;

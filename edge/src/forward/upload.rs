@@ -3,15 +3,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::Body;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use adit_protocol::own::Piece;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use super::source::Source;
 use super::stream::Upstream;
+use crate::headers;
 use crate::tunnel::link::WriteError;
 
 /// How an upload came to its end.
@@ -20,10 +19,14 @@ pub(super) enum UploadEnd {
     Finished,
     /// The host has its answer and wants no more (wire.md 4.3), which is no failure.
     NotWanted,
+    /// The host turns the request away and has processed nothing of it.
+    Refused,
     /// The visitor's body broke off; the request cannot succeed.
     VisitorFailed,
-    /// The connection is lost, or the host took nothing for too long.
-    HostFailed,
+    /// The connection is lost.
+    Lost,
+    /// The host took nothing for too long.
+    Stalled,
 }
 
 /// Why an upload has to stop although both sides could go on. If the sender is dropped without a
@@ -32,63 +35,67 @@ pub(super) enum Brake {
     AnswerIsWhole,
 }
 
-/// Sends the body chunk by chunk. Dropped midway it resets the stream.
-pub(super) async fn run(
-    mut up: Upstream,
-    mut body: Incoming,
-    mut brake: oneshot::Receiver<Brake>,
-    tasks: TaskTracker,
-) -> UploadEnd {
-    let end = tokio::select! {
-        end = pump(&mut up, &mut body) => end,
-        cause = &mut brake => match cause {
-            Ok(Brake::AnswerIsWhole) => UploadEnd::NotWanted,
-            Err(_) => UploadEnd::VisitorFailed,
-        },
-    };
-    drop(up);
-    if end == UploadEnd::NotWanted {
-        tasks.spawn(linger(body));
-    }
-    end
+/// A body on its way. Dropped before its end it resets the stream.
+pub(super) struct Upload {
+    pub(super) up: Upstream,
+    pub(super) source: Source,
 }
 
-async fn pump(up: &mut Upstream, body: &mut Incoming) -> UploadEnd {
-    loop {
-        match body.frame().await {
-            None => {
-                up.finish();
-                return UploadEnd::Finished;
+impl Upload {
+    /// Sends the body chunk by chunk. May be dropped midway and called again.
+    pub(super) async fn pump(&mut self) -> UploadEnd {
+        loop {
+            match timeout(STALLED, self.up.flush()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(WriteError::Unwanted)) => return UploadEnd::NotWanted,
+                Ok(Err(WriteError::Refused)) => return UploadEnd::Refused,
+                Ok(Err(WriteError::Lost(_))) => return UploadEnd::Lost,
+                Err(_) => return UploadEnd::Stalled,
             }
-            Some(Err(_)) => return UploadEnd::VisitorFailed,
-            // Trailers do not cross (wire.md 4.3).
-            Some(Ok(frame)) => {
-                if let Ok(bytes) = frame.into_data()
-                    && !bytes.is_empty()
-                    && let Err(end) = write(up, bytes).await
-                {
-                    return end;
+            let trailers = match self.source.next().await {
+                Some(Ok(Piece::Data(bytes))) => {
+                    self.up.load(bytes);
+                    continue;
                 }
-            }
+                Some(Ok(Piece::Trailers(mut trailers))) => {
+                    headers::trailers_for_origin(&mut trailers);
+                    Some(trailers)
+                }
+                Some(Err(_)) => return UploadEnd::VisitorFailed,
+                None => None,
+            };
+            // A body whose end cannot be said must not look whole.
+            return match self.up.finish_with(trailers).await {
+                Ok(()) => UploadEnd::Finished,
+                Err(_) => UploadEnd::VisitorFailed,
+            };
         }
     }
-}
 
-async fn write(up: &mut Upstream, bytes: Bytes) -> Result<(), UploadEnd> {
-    match timeout(STALLED, up.write(bytes)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(WriteError::Unwanted)) => Err(UploadEnd::NotWanted),
-        Ok(Err(WriteError::Lost(_))) | Err(_) => Err(UploadEnd::HostFailed),
+    /// Sends the rest of the body beside the answer.
+    pub(super) async fn run(mut self, mut brake: oneshot::Receiver<Brake>, tasks: TaskTracker) -> UploadEnd {
+        let end = tokio::select! {
+            end = self.pump() => end,
+            cause = &mut brake => match cause {
+                Ok(Brake::AnswerIsWhole) => UploadEnd::NotWanted,
+                Err(_) => UploadEnd::VisitorFailed,
+            },
+        };
+        let Self { up, source } = self;
+        drop(up);
+        if end == UploadEnd::NotWanted {
+            linger(source, &tasks);
+        }
+        end
     }
 }
 
 /// Reads what a visitor still sends and throws it away. Most clients read an early answer only when
 /// they have sent everything, and closing with unread bytes would take the answer from them.
-pub(super) async fn linger(mut body: Incoming) {
-    if body.is_end_stream() {
-        return;
+pub(super) fn linger(source: Source, tasks: &TaskTracker) {
+    if !source.is_over() {
+        tasks.spawn(timeout(LINGER, source.exhaust()));
     }
-    let _ = timeout(LINGER, async { while let Some(Ok(_)) = body.frame().await {} }).await;
 }
 
 /// How long a host may take no byte of an upload.

@@ -206,7 +206,7 @@ fn an_answer_loses_what_is_for_the_edge_only() {
         headers.append(name, HeaderValue::from_static(value));
     }
     let ray = Rays::new("west").next();
-    for_visitor(&mut headers, &ray);
+    for_visitor(&mut headers, &ray, false);
     assert_eq!(headers.get_all(CF_RAY).iter().collect::<Vec<_>>(), [ray.as_str()]);
     assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
     assert_eq!(headers["content-length"], "5");
@@ -215,6 +215,6 @@ fn an_answer_loses_what_is_for_the_edge_only() {
     let mut chunked = HeaderMap::new();
     chunked.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     chunked.insert(CONTENT_LENGTH, HeaderValue::from_static("5"));
-    for_visitor(&mut chunked, &ray);
+    for_visitor(&mut chunked, &ray, false);
     assert_eq!(chunked.keys_len(), 1);
 }

@@ -15,6 +15,7 @@ pub(super) struct Document {
     pub(super) server: Option<Vec<Spanned<Server>>>,
     pub(super) tunnel: Option<Vec<Spanned<Tunnel>>>,
     pub(super) admin: Option<Spanned<Admin>>,
+    pub(super) drain: Option<Spanned<Drain>>,
 }
 
 #[derive(Deserialize)]
@@ -24,6 +25,8 @@ pub(super) struct Visitors {
     pub(super) https: Option<Spanned<String>>,
     pub(super) certificate: Option<Spanned<PathBuf>>,
     pub(super) private_key: Option<Spanned<PathBuf>>,
+    /// A duration like "10s".
+    pub(super) hold: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -47,10 +50,20 @@ pub(super) struct Tunnel {
     pub(super) name: Option<Spanned<String>>,
     pub(super) credentials_file: Option<Spanned<PathBuf>>,
     pub(super) hostnames: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) stickiness: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Admin {
     pub(super) listen: Option<Spanned<String>>,
+}
+
+/// How the edge stops. Durations are texts like "3s".
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Drain {
+    pub(super) linger: Option<Spanned<String>>,
+    pub(super) hosts: Option<Spanned<String>>,
+    pub(super) grace_period: Option<Spanned<String>>,
 }

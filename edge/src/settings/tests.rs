@@ -196,3 +196,29 @@ fn certificates_must_fit_together_and_fit_connectors() {
         }
     }
 }
+
+#[test]
+fn a_stop_and_a_tunnel_are_what_the_document_says() {
+    let folder = folder();
+    let text = |tunnel: &str, more: &str| format!("{VISITORS}{SERVER}{TUNNEL}{tunnel}\n{more}");
+    let usual = parse(&folder, &text("", "")).unwrap();
+    let seconds = Duration::from_secs;
+    let wanted = Drain { linger: seconds(3), hosts: seconds(5), grace_period: seconds(30) };
+    assert_eq!((usual.drain, &usual.tunnels[0].stickiness), (wanted, &Stickiness::None));
+    let drain = "[drain]\nlinger = \"0s\"\nhosts = \"250ms\"\ngrace-period = \"3m\"\n";
+    let settings = parse(&folder, &text("stickiness = \"cookie:sid\"", drain)).unwrap();
+    let wanted =
+        Drain { linger: Duration::ZERO, hosts: Duration::from_millis(250), grace_period: seconds(180) };
+    let sticky = Stickiness::Cookie("sid".to_owned());
+    assert_eq!((settings.drain, &settings.tunnels[0].stickiness), (wanted, &sticky));
+    for (tunnel, more, says) in [
+        ("stickiness = \"ip\"", "", ["edge.toml:10:14:", "`ip` is no stickiness", "\"client-ip\""]),
+        ("stickiness = \"cookie:\"", "", ["edge.toml:10:14:", "cannot be the name of a cookie", "NAME"]),
+        ("", "[drain]\nlinger = \"3\"\n", ["edge.toml:12:10:", "not a duration", "\"30s\""]),
+        ("", "[drain]\nhosts = \"2h\"\n", ["edge.toml:12:9:", "2h is out of range", "1h"]),
+        ("", "[drain]\ngrace = \"3s\"\n", ["edge.toml:12:", "unknown key `grace`", "grace-period"]),
+    ] {
+        let mistakes = parse(&folder, &text(tunnel, more)).unwrap_err().to_string();
+        assert!(says.iter().all(|part| mistakes.contains(part)), "{mistakes}");
+    }
+}

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use adit_protocol::rpc::{self, Registration};
 use adit_protocol::schema::tunnelrpc_capnp::registration_server::{
@@ -19,6 +20,7 @@ use capnp_rpc::{RpcSystem, twoparty};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
+use tokio::time::timeout;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -55,7 +57,7 @@ pub(crate) fn channel() -> (Control, Inbox) {
 
 impl Control {
     /// Serves one control stream; done when the host ends it or the connection closes. Dropped midway
-    /// the stream is still served until the connection closes.
+    /// it ends the stream.
     pub(crate) async fn serve(&self, stream: Stream, registrar: Arc<Registrar>) {
         let (ended, end) = oneshot::channel();
         let stream = ControlStream { stream, registrar, ended };
@@ -88,13 +90,23 @@ impl Inbox {
 }
 
 async fn serve(stream: ControlStream) {
-    let ControlStream { stream: Stream { read, write }, registrar, ended: _ended } = stream;
+    let ControlStream { stream: Stream { read, write }, registrar, mut ended } = stream;
     let read = Metered { stream: read.compat(), read: 0, registrar: registrar.clone() };
     let mut limits = ReaderOptions::new();
     limits.traversal_limit_in_words(Some(LONGEST_MESSAGE_WORDS)).nesting_limit(DEEPEST_MESSAGE);
     let network = twoparty::VatNetwork::new(read, write.compat_write(), Side::Server, limits);
     let client: Client = capnp_rpc::new_client(Desk { registrar, calls: Cell::new(0) });
-    if let Err(error) = RpcSystem::new(Box::new(network), Some(client.client)).await {
+    let mut system = RpcSystem::new(Box::new(network), Some(client.client));
+    let disconnector = system.get_disconnector();
+    let result = tokio::select! {
+        result = &mut system => result,
+        () = ended.closed() => {
+            // Without this the streams would live as long as the references between both sides.
+            let goodbye = async { tokio::join!(disconnector, system).1 };
+            timeout(LAST_WORD, goodbye).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = result {
         debug!(%error, "control stream ended");
     }
 }
@@ -188,3 +200,4 @@ const MOST_BYTES_OF_STRANGER: u64 = 64 * 1024;
 /// A host reports its configuration when it connects and when it changes.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 const MOST_CALLS: u32 = 4096;
+const LAST_WORD: Duration = Duration::from_millis(200);

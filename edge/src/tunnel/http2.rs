@@ -31,6 +31,7 @@ use super::control;
 use super::link::{self, Lost};
 use super::reception::{FAREWELL, HANDSHAKE, REGISTRATION, Reception, Stranger};
 use crate::certificates::PROBE_NAME;
+use crate::liveness::{POLL, Signs};
 use crate::sockets;
 use pulse::Pulse;
 
@@ -40,19 +41,19 @@ pub(crate) use stream::{NoAnswer, Receiving, Sending};
 pub(crate) struct Acceptor(pub(crate) Arc<Reception>);
 
 impl Acceptor {
-    /// Accepts connections until `close`, then closes all of them.
-    pub(crate) async fn run(self, listener: TcpListener, tls: TlsAcceptor, close: CancellationToken) {
-        let connections = TaskTracker::new();
+    /// Accepts connections until the edge drains, and closes all of them in the end.
+    pub(crate) async fn run(self, listener: TcpListener, tls: TlsAcceptor) {
+        let (connections, stop) = (TaskTracker::new(), self.0.stop.clone());
         loop {
             let accepted = tokio::select! {
-                () = close.cancelled() => break,
+                () = stop.draining.wait() => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((tcp, address)) => {
                     let Some(stranger) = self.0.admit() else { continue };
                     let one = Self(self.0.clone());
-                    connections.spawn(one.accept(tcp, address, tls.clone(), stranger, close.clone()));
+                    connections.spawn(one.accept(tcp, address, tls.clone(), stranger));
                 }
                 Err(error) if sockets::is_about_one_peer(&error) => {
                     debug!(%error, "connector left before it was accepted")
@@ -63,18 +64,14 @@ impl Acceptor {
                 }
             }
         }
+        // Whoever dials from now on finds another edge sooner than by being let in and sent away.
+        drop(listener);
+        stop.connections.wait().await;
         connections.close();
         let _ = timeout(FAREWELL, connections.wait()).await;
     }
 
-    async fn accept(
-        self,
-        tcp: TcpStream,
-        address: SocketAddr,
-        tls: TlsAcceptor,
-        stranger: Stranger,
-        close: CancellationToken,
-    ) {
+    async fn accept(self, tcp: TcpStream, address: SocketAddr, tls: TlsAcceptor, stranger: Stranger) {
         // Small frames must not wait for an acknowledgement; a refusal costs only time.
         let _ = tcp.set_nodelay(true);
         let mut io = match timeout(HANDSHAKE, tls.accept(tcp)).await {
@@ -98,11 +95,11 @@ impl Acceptor {
             }
         };
         let pings = connection.ping_pong();
-        let link = Link::new(address, requests);
+        let link = Link::new(address, requests, beat.clone());
         let driver = AbortOnDropHandle::new(tokio::spawn(drive(connection, pings, beat, link.clone())));
         tokio::select! {
             () = self.serve(&link, stranger) => {}
-            () = close.cancelled() => {}
+            () = self.0.stop.connections.wait() => {}
         }
         link.close();
         let _ = timeout(CLOSING, driver).await;
@@ -139,16 +136,22 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
 /// sign of life, because on a slow line an answer to a ping may have to wait for a long time.
 async fn silence(pings: Option<PingPong>, beat: pulse::Beat) {
     let Some(mut pings) = pings else { return std::future::pending().await };
+    let mut said = beat.signs().sent;
     loop {
-        sleep(PING_EVERY).await;
-        let quiet = beat.quiet();
+        sleep(POLL).await;
+        let (quiet, signs) = (beat.quiet(), beat.signs());
         if quiet >= SILENCE {
             return;
         }
         // Takes the answer to an earlier ping off; until there is one, no other can be sent.
         let _ = std::future::poll_fn(|cx| pings.poll_pong(cx)).now_or_never();
-        if quiet >= PING_EVERY {
+        // Whoever has just been asked for something shows sooner whether it still hears.
+        let patience = if signs.sent == said { PING_EVERY } else { PING_WHEN_ASKED };
+        if quiet >= patience {
             let _ = pings.send_ping(Ping::opaque());
+        }
+        if quiet < POLL {
+            said = signs.sent;
         }
     }
 }
@@ -159,6 +162,7 @@ pub(crate) struct Link(Arc<Shared>);
 
 struct Shared {
     address: SocketAddr,
+    beat: pulse::Beat,
     /// Taken out to close the connection: when its last handle is gone, h2 says goodbye.
     requests: Mutex<Option<SendRequest<Bytes>>>,
     /// Streams that we hold, the control stream included.
@@ -174,9 +178,10 @@ struct Shared {
 pub(crate) struct Channel(Link);
 
 impl Link {
-    fn new(address: SocketAddr, requests: SendRequest<Bytes>) -> Self {
+    fn new(address: SocketAddr, requests: SendRequest<Bytes>, beat: pulse::Beat) -> Self {
         Self(Arc::new(Shared {
             address,
+            beat,
             requests: Mutex::new(Some(requests)),
             open: AtomicUsize::new(1),
             freed: Notify::new(),
@@ -188,6 +193,10 @@ impl Link {
 
     pub(super) fn remote_address(&self) -> SocketAddr {
         self.0.address
+    }
+
+    pub(super) fn signs(&self) -> Signs {
+        self.0.beat.signs()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -317,7 +326,10 @@ fn builder() -> Builder {
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 /// How long a goodbye may take that has to wait for somebody else's handle of a stream.
 const CLOSING: Duration = Duration::from_millis(500);
-const PING_EVERY: Duration = Duration::from_secs(2);
+/// Without a request, after so long a silence.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// The same for a host that something was said to since it was heard.
+const PING_WHEN_ASKED: Duration = Duration::from_millis(500);
 /// A host that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(7);
 /// What one slow visitor can make us hold of a download.

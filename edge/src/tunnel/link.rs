@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 use super::http2;
+use crate::liveness::Signs;
 
 #[derive(Clone)]
 pub(crate) enum Link {
@@ -32,6 +33,9 @@ pub(crate) enum WriteError {
     /// It has its answer, or has given up on one; its own direction says which.
     #[error("the host wants no more")]
     Unwanted,
+    /// It turns the request away and has processed nothing of it.
+    #[error("the host takes no new requests")]
+    Refused,
     #[error("{0}")]
     Lost(#[from] Lost),
 }
@@ -67,6 +71,18 @@ impl Link {
         match self {
             Self::Quic(_) => std::future::pending().await,
             Self::Http2(link) => link.spent().await,
+        }
+    }
+
+    /// What was sent and heard so far: datagrams over QUIC, reads and writes over HTTP/2.
+    pub(crate) fn signs(&self) -> Signs {
+        match self {
+            Self::Quic(connection) => {
+                let stats = connection.stats();
+                let (sent, received) = (stats.udp_tx.datagrams, stats.udp_rx.datagrams);
+                Signs { sent, received, sent_before: None, round_trip: stats.path.rtt }
+            }
+            Self::Http2(link) => link.signs(),
         }
     }
 

@@ -5,17 +5,18 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::control;
 use super::link::Link;
 use super::reception::{FAREWELL, HANDSHAKE, MOST_STRANGERS, REGISTRATION, Reception, Stranger};
-use crate::certificates::{CONNECTOR_ALPN, PROBE_NAME};
+use crate::certificates::{CONNECTOR_ALPN, PROBE_NAME, Seed};
 
 /// One server's endpoint on one shard.
 pub(crate) struct Acceptor(pub(crate) Arc<Reception>);
@@ -43,20 +44,46 @@ fn transport() -> TransportConfig {
 }
 
 /// Opens the endpoint of one shard on an address that is already bound. Needs a runtime around it.
-pub(crate) fn endpoint(socket: UdpSocket, config: ServerConfig) -> std::io::Result<quinn::Endpoint> {
-    quinn::Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
+///
+/// What it draws from `seed` lets the endpoint that takes its place after a crash end the connections of its
+/// predecessor: the next packet of each host is answered with a stateless reset (RFC 9000 10.3), which only
+/// this server on this shard can make. Shared more widely, one shard would end connections that live on
+/// another (RFC 9000 21.11).
+pub(crate) fn endpoint(
+    socket: UdpSocket,
+    config: ServerConfig,
+    seed: &Seed,
+    server: &str,
+    shard: usize,
+) -> std::io::Result<quinn::Endpoint> {
+    let shard = shard.to_be_bytes();
+    let draw = |what: &[u8]| seed.draw(&[what, &shard, server.as_bytes()]);
+    let mut endpoint =
+        EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &draw(b"stateless reset"))));
+    // Otherwise it would not take a connection id for one that its predecessor has given out.
+    let [a, b, c, d, e, f, g, h, ..] = draw(b"connection ids");
+    let ids = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    endpoint
+        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)))
+        .min_reset_interval(RESETS);
+    quinn::Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))
 }
 
 impl Acceptor {
-    /// Accepts connections until `close`, then closes all of them with code 0.
-    pub(crate) async fn run(self, endpoint: quinn::Endpoint, close: CancellationToken) {
-        let connections = TaskTracker::new();
+    /// Accepts connections until the edge drains, and closes all of them with code 0 in the end.
+    pub(crate) async fn run(self, endpoint: quinn::Endpoint) {
+        let (connections, stop) = (TaskTracker::new(), self.0.stop.clone());
         loop {
             let incoming = tokio::select! {
-                () = close.cancelled() => break,
+                () = stop.connections.wait() => break,
                 incoming = endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };
+            if stop.draining.has_come() {
+                // It finds another edge sooner than by being let in and sent away.
+                incoming.refuse();
+                continue;
+            }
             let Some(stranger) = self.0.admit() else {
                 incoming.refuse();
                 continue;
@@ -66,14 +93,14 @@ impl Acceptor {
                 let _ = incoming.retry();
                 continue;
             }
-            connections.spawn(Self(self.0.clone()).accept(incoming, stranger, close.clone()));
+            connections.spawn(Self(self.0.clone()).accept(incoming, stranger));
         }
         endpoint.close(CODE, b"");
         connections.close();
         let _ = timeout(FAREWELL, async { tokio::join!(connections.wait(), endpoint.wait_idle()) }).await;
     }
 
-    async fn accept(self, incoming: Incoming, stranger: Stranger, close: CancellationToken) {
+    async fn accept(self, incoming: Incoming, stranger: Stranger) {
         let address = incoming.remote_address();
         let handshake = async {
             match incoming.accept() {
@@ -91,7 +118,7 @@ impl Acceptor {
         };
         tokio::select! {
             () = self.serve(&connection, stranger) => {}
-            () = close.cancelled() => {}
+            () = self.0.stop.connections.wait() => {}
         }
         connection.close(CODE, b"");
     }
@@ -145,8 +172,11 @@ fn is_probe(connection: &Connection) -> bool {
 const CODE: VarInt = VarInt::from_u32(0);
 /// What the reference connector offers; the smaller of both offers counts.
 const IDLE: Duration = Duration::from_secs(5);
-/// Never due with a connector that pings each second; for one that does not.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Not due with a connector that pings each second or more often, as all that we know do: when it is, that
+/// alone shows whether the host is still there, long before [`IDLE`] is over.
+const KEEP_ALIVE: Duration = Duration::from_millis(1500);
+/// The next connection of the predecessor is ended after this; there may be a hundred of them.
+const RESETS: Duration = Duration::from_millis(1);
 /// Above this many, an address must prove itself by a Retry packet.
 const STRANGERS_WITHOUT_PROOF: usize = 256;
 /// First packets of connections that were not looked at yet, for all of them.
@@ -161,3 +191,89 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 const SEND_WINDOW: u64 = 8 << 20;
 /// Nobody reads datagrams; offering them keeps the peer from treating this edge as a lesser one.
 const DATAGRAM_BUFFER: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use quinn::crypto::rustls::QuicClientConfig;
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+    use crate::certificates::{self, CONNECTOR_NAMES, DevelopmentCa};
+
+    fn runtime() -> Runtime {
+        Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    }
+
+    /// Accepts connections on `address` until the runtime ends, which is as abrupt as the end of a process.
+    fn serve(ca: &DevelopmentCa, address: SocketAddr, shard: usize) -> (Runtime, SocketAddr) {
+        let identity = ca.issue(CONNECTOR_NAMES.map(str::to_owned).into()).unwrap();
+        let config = server_config(certificates::connector_tls(&identity).unwrap()).unwrap();
+        let runtime = runtime();
+        let socket = UdpSocket::bind(address).unwrap();
+        let address = socket.local_addr().unwrap();
+        let endpoint = {
+            let _guard = runtime.enter();
+            endpoint(socket, config, identity.seed(), "west-1", shard).unwrap()
+        };
+        runtime.spawn(async move {
+            let mut connections = Vec::new();
+            while let Some(incoming) = endpoint.accept().await {
+                connections.push(incoming.await);
+            }
+        });
+        (runtime, address)
+    }
+
+    fn client(ca: &DevelopmentCa) -> quinn::Endpoint {
+        let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(ca.roots().unwrap())
+        .with_no_client_auth();
+        tls.alpn_protocols = vec![CONNECTOR_ALPN.to_vec()];
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        let mut transport = TransportConfig::default();
+        transport.keep_alive_interval(Some(Duration::from_millis(100)));
+        config.transport_config(Arc::new(transport));
+        let mut client = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        client.set_default_client_config(config);
+        client
+    }
+
+    /// What becomes of a connection whose endpoint is killed and comes again as `shard`.
+    fn after_a_restart(shard: usize, patience: Duration) -> Option<quinn::ConnectionError> {
+        let folder = tempfile::tempdir().unwrap();
+        // Certificates are new at each start, the CA is not.
+        let ca = DevelopmentCa::open(folder.path()).unwrap();
+        let (first, address) = serve(&ca, "127.0.0.1:0".parse().unwrap(), 0);
+        let visitor = runtime();
+        visitor.block_on(async {
+            let client = client(&ca);
+            let connection = client.connect(address, CONNECTOR_NAMES[0]).unwrap().await.unwrap();
+            tokio::task::spawn_blocking(move || drop(first)).await.unwrap();
+            assert!(connection.close_reason().is_none(), "it was told");
+            let ca = DevelopmentCa::open(folder.path()).unwrap();
+            let second = tokio::task::spawn_blocking(move || serve(&ca, address, shard)).await.unwrap();
+            let ended = timeout(patience, connection.closed()).await.ok();
+            // A runtime cannot be dropped within another one.
+            tokio::task::spawn_blocking(move || drop(second)).await.unwrap();
+            ended
+        })
+    }
+
+    #[test]
+    fn an_edge_that_comes_back_ends_the_connections_of_its_predecessor_at_once() {
+        // Much less than the idle limit.
+        let ended = after_a_restart(0, IDLE / 2);
+        assert_eq!(ended, Some(quinn::ConnectionError::Reset));
+    }
+
+    #[test]
+    fn no_shard_ends_the_connections_of_another_one() {
+        assert_eq!(after_a_restart(1, Duration::from_secs(1)), None);
+    }
+}

@@ -11,13 +11,17 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use super::control::{self, Control};
 use super::link::Link;
+use super::notice;
 use super::registrar::{Registrar, Stage};
+use crate::liveness;
 use crate::registry::{Live, Registry, Tunnel};
 use crate::settings;
+use crate::stop::Stop;
 
 /// Where the connections of one server on one shard are received.
 pub(crate) struct Reception {
@@ -26,6 +30,7 @@ pub(crate) struct Reception {
     pub(crate) registry: Arc<Registry>,
     pub(crate) control: Control,
     pub(crate) strangers: Arc<Strangers>,
+    pub(crate) stop: Stop,
 }
 
 /// Counts the connections that have not registered yet, over all servers, shards and transports.
@@ -55,8 +60,8 @@ impl Reception {
         closed: impl Future<Output = String>,
     ) {
         let address = link.remote_address();
-        let registrar =
-            Arc::new(Registrar::new(self.registry.clone(), link, self.server.clone(), self.shard));
+        let (server, stop) = (self.server.clone(), self.stop.clone());
+        let registrar = Arc::new(Registrar::new(self.registry.clone(), link, server, self.shard, stop));
         let mut stage = registrar.watch();
         let mut control = pin!(self.control.serve(control_stream, registrar).fuse());
         let mut closed = pin!(closed);
@@ -84,15 +89,17 @@ impl Reception {
             }
             Stage::Registered(tunnel, live) => {
                 let _registered = Registered { tunnel: tunnel.clone(), live: live.clone() };
+                let _monitor = AbortOnDropHandle::new(tokio::spawn(monitor(tunnel.clone(), live.clone())));
                 tokio::select! {
                     biased;
                     reason = &mut closed => return log_loss(&tunnel, &live, &reason),
                     () = live.left() => {}
-                    () = live.link.spent() => live.leave(),
+                    () = notice::attend(&live, &self.stop.hosts) => {}
+                    () = live.link.spent() => tunnel.leave(&live),
                     () = &mut control => {
                         // Without its control stream a host can no longer say that it leaves.
                         log_loss(&tunnel, &live, &"the host ended its control stream");
-                        live.leave();
+                        tunnel.leave(&live);
                     }
                 }
                 drain(&live, control, closed).await;
@@ -126,6 +133,22 @@ async fn drain(
     }
 }
 
+/// Follows whether the host is still heard, to the end of the connection.
+async fn monitor(tunnel: Arc<Tunnel>, live: Arc<Live>) {
+    let tell = |is_suspect| {
+        info!(
+            tunnel = tunnel.name,
+            connector = %live.connector,
+            index = live.index,
+            server = live.server.name,
+            protocol = live.link.protocol(),
+            is_suspect,
+            "{}", if is_suspect { "nothing heard of a connection" } else { "a connection is heard again" }
+        );
+    };
+    liveness::monitor(&live.liveness, || live.link.signs(), tell).await;
+}
+
 /// Takes the connection out of the registry however its task ends.
 struct Registered {
     tunnel: Arc<Tunnel>,
@@ -134,7 +157,6 @@ struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.live.leave();
         self.tunnel.remove(&self.live);
     }
 }

@@ -20,6 +20,7 @@ use tracing::{debug, info};
 use super::link::Link;
 use crate::registry::{AddError, Introduction, Live, Registry, Report, Tunnel};
 use crate::settings;
+use crate::stop::Stop;
 
 /// How far a connection has come.
 #[derive(Clone)]
@@ -34,6 +35,7 @@ pub(crate) struct Registrar {
     link: Link,
     server: Arc<settings::Server>,
     shard: usize,
+    stop: Stop,
     stage: watch::Sender<Stage>,
 }
 
@@ -43,8 +45,9 @@ impl Registrar {
         link: Link,
         server: Arc<settings::Server>,
         shard: usize,
+        stop: Stop,
     ) -> Self {
-        Self { registry, link, server, shard, stage: watch::Sender::new(Stage::Waiting) }
+        Self { registry, link, server, shard, stop, stage: watch::Sender::new(Stage::Waiting) }
     }
 
     /// Follows the stage from outside.
@@ -74,12 +77,19 @@ impl Registrar {
         let Some(tunnel) = self.registry.authorise(&tunnel_id, &auth) else {
             return refusal("Unauthorized: this edge does not know the tunnel with this secret", None);
         };
+        if self.stop.draining.has_come() {
+            return refusal(
+                "this edge server is about to stop: register with another one",
+                Some(RETRY_ELSEWHERE),
+            );
+        }
         let live = Arc::new(Live::new(Introduction {
             link: self.link.clone(),
             connector: options.client.client_id,
             index: conn_index,
             version: options.client.version,
             arch: options.client.arch,
+            features: options.client.features,
             server: self.server.clone(),
             shard: self.shard,
         }));
@@ -112,7 +122,7 @@ impl Registrar {
         let Stage::Registered(tunnel, live) = self.stage.borrow().clone() else { return false };
         if !live.is_leaving() {
             // Before the word is out, because a request may come right behind it.
-            live.leave();
+            tunnel.leave(&live);
             info!(
                 tunnel = tunnel.name,
                 connector = %live.connector,
@@ -144,4 +154,6 @@ fn refusal(cause: &str, retry_after: Option<Duration>) -> RegistrationAnswer {
     })
 }
 
-const RETRY_WHEN_FULL: Duration = Duration::from_secs(30);
+/// Often enough to take the place of a replica that has left.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
+const RETRY_ELSEWHERE: Duration = Duration::from_secs(1);

@@ -1,5 +1,6 @@
 //! One visitor's connection: speaks HTTP/1 or HTTP/2 on it within limits, and ends it when it is idle
-//! or when the edge stops. Knows hyper; does not know what a request means.
+//! or when the edge stops, so that no request is lost that was sent in good faith. Knows hyper; does not
+//! know what a request means.
 
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -7,46 +8,51 @@ use std::time::Duration;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 use tracing::debug;
 
 use super::preface::Protocol;
 use super::service::{Handler, Service};
 use crate::activity::Activity;
+use crate::stop::Stop;
 
-/// Serves requests on `stream` until either side ends it. After `stop` the requests under way are
-/// finished and no others begin.
+/// Serves requests on `stream` until either side ends it, or the edge stops.
 pub(super) async fn serve(
     stream: impl Read + Write + Unpin + Send + 'static,
     protocol: Protocol,
     handler: Handler,
     activity: &Activity,
-    stop: &CancellationToken,
+    stop: &Stop,
 ) {
     let service = hyper::service::service_fn(move |request| Service::answer(handler.clone(), request));
+    let over = farewell(protocol, activity, stop);
     match protocol {
         Protocol::Http1 => {
             let connection = http1().serve_connection(stream, service).with_upgrades();
-            drive(connection, |connection| connection.graceful_shutdown(), activity, stop).await;
+            drive(connection, |connection| connection.graceful_shutdown(), over, activity, stop).await;
         }
         Protocol::Http2 => {
             let connection = http2().serve_connection(stream, service);
-            drive(connection, |connection| connection.graceful_shutdown(), activity, stop).await;
+            drive(connection, |connection| connection.graceful_shutdown(), over, activity, stop).await;
         }
     }
 }
 
-/// Drives a connection of either kind to its end; `finish` tells it to begin no more requests.
+/// Drives a connection of either kind to its end; `finish` tells it to begin no more requests, which it is
+/// told when it is `over` or idle.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     finish: impl FnOnce(Pin<&mut C>),
+    over: impl Future<Output = ()>,
     activity: &Activity,
-    stop: &CancellationToken,
+    stop: &Stop,
 ) {
     let mut connection = pin!(connection);
     let ended = tokio::select! {
+        // First, so that a request that is there counts.
+        biased;
         result = connection.as_mut() => Some(result),
-        () = stop.cancelled() => None,
+        () = over => None,
         () = activity.quiet(IDLE) => None,
     };
     let result = match ended {
@@ -57,12 +63,33 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             tokio::select! {
                 result = connection => result,
                 () = activity.quiet(FAREWELL) => Ok(()),
+                () = stop.cut.wait() => Ok(()),
             }
         }
     };
     if let Err(error) = result {
         debug!(%error, "visitor's connection broke off");
     }
+}
+
+/// Done when a stopping edge should begin no more requests on a connection.
+async fn farewell(protocol: Protocol, activity: &Activity, stop: &Stop) {
+    match protocol {
+        // Closing is the only goodbye that an idle connection knows, and would hit a request that is on its
+        // way. Until then the answers say it (`service`), and whoever asks meanwhile has heard it in time.
+        Protocol::Http1 => stop.visitors.wait().await,
+        // GOAWAY says which requests count (RFC 9113 6.8), so it cannot come too early. Who comes after it all
+        // the same may stay as long as others.
+        Protocol::Http2 if stop.draining.has_come() => stop.visitors.wait().await,
+        Protocol::Http2 => stop.draining.wait().await,
+    }
+    // Whoever has just come is not sent away before the first answer.
+    tokio::select! {
+        () = activity.begun() => {}
+        () = async { stop.visitors.wait().await; sleep(FAREWELL).await } => {}
+    }
+    // What has arrived in this moment is seen before the connection is told.
+    sleep(LAST_LOOK).await;
 }
 
 fn http1() -> http1::Builder {
@@ -106,3 +133,4 @@ const HTTP2_PONG: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(75);
 /// How long a connection without requests may take to end.
 const FAREWELL: Duration = Duration::from_secs(1);
+const LAST_LOOK: Duration = Duration::from_millis(10);

@@ -5,24 +5,28 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::names::HostNames;
 use crate::activity::{Activity, Busy};
-use crate::forward::{self, Body, Failure, Order, Place};
-use crate::headers::{self, Facts, Upload};
+use crate::forward::{self, Body, Failed, Failure, Order, Place};
+use crate::headers::{self, Facts, Trailers, Upload};
 use crate::pages::{self, Problem, Wanted};
 use crate::ray::{Ray, Rays};
 use crate::registry::Tunnel;
+use crate::retry::Reason;
+use crate::stop::Stop;
 
 /// What all visitors of one shard share.
 pub(crate) struct Service {
     pub(crate) names: Arc<HostNames<Arc<Tunnel>>>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) shard: usize,
+    pub(crate) stop: Stop,
     /// Owns what outlives the head of an answer.
     pub(crate) tasks: TaskTracker,
 }
@@ -44,11 +48,24 @@ impl Service {
         let ray = handler.service.rays.next();
         let wanted = Wanted::of(request.method(), request.headers());
         let busy = handler.activity.begin();
+        let version = request.version();
         debug!(ray = ray.as_str(), method = %request.method(), "request");
-        Ok(match handler.carry(request, &ray, busy).await {
+        let mut response = match handler.carry(request, &ray, busy).await {
             Ok(response) => response,
-            Err(problem) => pages::page(problem, wanted, &ray).map(Body::text),
-        })
+            Err(Told { problem, tries }) => {
+                let mut page = pages::page(problem, wanted, &ray);
+                headers::add_tries(page.headers_mut(), tries);
+                page.map(Body::text)
+            }
+        };
+        // RFC 9112 9.6: so that the visitor sends its next request elsewhere.
+        if handler.service.stop.draining.has_come()
+            && version < Version::HTTP_2
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
     }
 }
 
@@ -58,11 +75,11 @@ impl Handler {
         mut request: Request<Incoming>,
         ray: &Ray,
         busy: Busy,
-    ) -> Result<Response<Body>, Problem> {
+    ) -> Result<Response<Body>, Told> {
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
         if parts.method == Method::CONNECT || parts.method == Method::TRACE {
-            return Err(Problem::Method);
+            return Err(Problem::Method.into());
         }
         let authority = headers::authority(&parts).map_err(Problem::BadRequest)?;
         let tunnel = self.service.names.find(authority.as_str()).ok_or(Problem::UnknownHost)?;
@@ -72,14 +89,29 @@ impl Handler {
             Some(length) => Upload::Sized(length),
             None => Upload::Chunked,
         };
+        let trailers = Trailers::of(&parts, upload);
         let facts = Facts { visitor: self.visitor, is_secure: self.is_secure, ray };
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
-        let place = Place { shard: self.service.shard, ray, tasks: &self.service.tasks };
-        let order = Order { request, body, upgrade, busy };
-        forward::forward(tunnel, order, &place).await.map_err(|failure| {
-            debug!(ray = ray.as_str(), reason = %failure, "request failed");
-            problem(&failure)
+        let key = tunnel.stickiness.key(self.visitor, request.headers());
+        let place = Place { shard: self.service.shard, key, ray, tasks: &self.service.tasks };
+        let order = Order { request, body, trailers, upgrade, busy };
+        forward::forward(tunnel, order, &place).await.map_err(|Failed { failure, tries }| {
+            debug!(ray = ray.as_str(), reason = %failure, tries, "request failed");
+            Told { problem: problem(&failure), tries }
         })
+    }
+}
+
+/// What a visitor is told instead of an answer.
+struct Told {
+    problem: Problem,
+    /// Attempts that were made.
+    tries: u32,
+}
+
+impl From<Problem> for Told {
+    fn from(problem: Problem) -> Self {
+        Self { problem, tries: 0 }
     }
 }
 
@@ -89,12 +121,19 @@ fn problem(failure: &Failure) -> Problem {
         Failure::NoConnection => Problem::NoConnection,
         Failure::Head(_) => Problem::HeadTooLong,
         Failure::Busy | Failure::Late | Failure::Stalled => Problem::OriginTimeout,
-        Failure::Write(_)
+        Failure::NotSent(_)
+        | Failure::TurnedAway
+        | Failure::NotReplayable(Reason::NotSent | Reason::Refused) => Problem::NotTaken,
+        Failure::Lost
         | Failure::Read(_)
         | Failure::NoAnswer(_)
         | Failure::Ended
+        | Failure::Silent
+        | Failure::NotReplayable(Reason::Broken | Reason::Silent) => Problem::Lost,
+        Failure::Write(_)
         | Failure::Decode(_)
-        | Failure::Refused(_) => Problem::OriginFailed,
+        | Failure::Refused(_)
+        | Failure::NotReplayable(Reason::NotHere) => Problem::OriginFailed,
         Failure::Visitor => Problem::BrokenBody,
     }
 }

@@ -7,9 +7,8 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::LocalSet;
 
-use crate::harness::{HOST, empty, full, get, one};
+use crate::harness::{HOST, LocalSet, empty, full, get, one};
 
 #[tokio::test]
 async fn an_upload_with_length_and_one_in_chunks_arrive_whole() {

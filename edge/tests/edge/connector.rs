@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use adit_protocol::credentials::Credentials;
+use adit_protocol::own;
 use adit_protocol::rpc::{
     ClientInfo, ConnectionDetails, ConnectionError, ConnectionOptions, Registration, RegistrationAnswer,
     TunnelAuth,
@@ -30,18 +31,27 @@ pub(crate) struct Habits {
     pub(crate) alpn: &'static str,
     pub(crate) groups: Vec<&'static dyn SupportedKxGroup>,
     pub(crate) streams: u32,
+    pub(crate) features: Vec<&'static str>,
+}
+
+impl Habits {
+    /// A connector of ours.
+    pub(crate) fn own() -> Self {
+        Self { features: vec!["serialized_headers", own::FEATURE_TRAILERS], ..Self::default() }
+    }
 }
 
 impl Default for Habits {
     fn default() -> Self {
         let groups = vec![kx_group::X25519MLKEM768, kx_group::SECP256R1];
-        Self { server_name: "quic.cftunnel.com", alpn: "argotunnel", groups, streams: 256 }
+        Self { server_name: "quic.cftunnel.com", alpn: "argotunnel", groups, streams: 256, features: vec![] }
     }
 }
 
 pub(crate) struct Connector {
     pub(crate) connection: quinn::Connection,
     control: registration_server::Client,
+    features: Vec<&'static str>,
     _endpoint: quinn::Endpoint,
 }
 
@@ -83,6 +93,7 @@ pub(crate) async fn dial(
 impl Connector {
     /// Connects and opens the control stream. Needs a [`tokio::task::LocalSet`] around it.
     pub(crate) async fn connect(ca: &Path, server: SocketAddr, habits: Habits) -> Self {
+        let features = habits.features.clone();
         let (endpoint, connection) = dial(ca, server, habits).await.unwrap();
         let (send, recv) = connection.open_bi().await.unwrap();
         let network =
@@ -92,7 +103,7 @@ impl Connector {
         tokio::task::spawn_local(async move {
             let _ = rpc.await;
         });
-        Self { connection, control, _endpoint: endpoint }
+        Self { connection, control, features, _endpoint: endpoint }
     }
 
     pub(crate) async fn register(&self, registration: &Registration) -> RegistrationAnswer {
@@ -109,7 +120,18 @@ impl Connector {
         client: Uuid,
         index: u8,
     ) -> Self {
-        let connector = Self::connect(&fixture.ca, fixture.servers[server], Habits::default()).await;
+        Self::registered_as(fixture, fixture.servers[server], Habits::default(), client, index).await
+    }
+
+    /// The same with habits of its own, at an address that leads to a server of the edge.
+    pub(crate) async fn registered_as(
+        fixture: &crate::harness::Fixture,
+        server: SocketAddr,
+        habits: Habits,
+        client: Uuid,
+        index: u8,
+    ) -> Self {
+        let connector = Self::connect(&fixture.ca, server, habits).await;
         connector.expect_registration(fixture, client, index).await;
         connector
     }
@@ -120,7 +142,9 @@ impl Connector {
         client: Uuid,
         index: u8,
     ) -> ConnectionDetails {
-        match self.register(&registration(&fixture.credentials, client, index)).await {
+        let mut registration = registration(&fixture.credentials, client, index);
+        registration.options.client.features.extend(self.features.iter().map(|word| (*word).to_owned()));
+        match self.register(&registration).await {
             RegistrationAnswer::Registered(details) => details,
             RegistrationAnswer::Refused(error) => panic!("refused: {error:?}"),
         }
@@ -145,18 +169,8 @@ impl Connector {
 
     /// The next request of the edge.
     pub(crate) async fn accept(&self) -> Opened {
-        let (send, mut recv) = self.connection.accept_bi().await.unwrap();
-        let mut body = BytesMut::new();
-        loop {
-            match Opening::decode(&mut body).unwrap() {
-                Some(Opening::Data(connect)) => return Opened { connect, body, send, recv },
-                Some(Opening::Rpc) => panic!("the edge opened an RPC stream"),
-                None => {
-                    let chunk = recv.read_chunk(usize::MAX, true).await.unwrap().expect("the head is whole");
-                    body.extend_from_slice(&chunk.bytes);
-                }
-            }
-        }
+        let (send, recv) = self.connection.accept_bi().await.unwrap();
+        Opened::read_head(send, recv).await
     }
 
     /// Waits for the end and gives its application code.
@@ -169,6 +183,20 @@ impl Connector {
 }
 
 impl Opened {
+    pub(crate) async fn read_head(send: SendStream, mut recv: RecvStream) -> Self {
+        let mut body = BytesMut::new();
+        loop {
+            match Opening::decode(&mut body).unwrap() {
+                Some(Opening::Data(connect)) => return Self { connect, body, send, recv },
+                Some(Opening::Rpc) => panic!("the edge opened an RPC stream"),
+                None => {
+                    let chunk = recv.read_chunk(usize::MAX, true).await.unwrap().expect("the head is whole");
+                    body.extend_from_slice(&chunk.bytes);
+                }
+            }
+        }
+    }
+
     pub(crate) fn request(&self) -> &http::Request<()> {
         match &self.connect {
             Connect::Http(request) | Connect::WebSocket(request) => request,
@@ -197,6 +225,18 @@ impl Opened {
 
     pub(crate) async fn ok(self, body: &[u8]) {
         self.answer(Response::builder(), body).await;
+    }
+
+    /// What a host does that is leaving (own.rs): nothing of the request was processed.
+    pub(crate) fn turn_away(mut self) {
+        self.send.reset(own::REFUSED.into()).unwrap();
+        let _ = self.recv.stop(own::REFUSED.into());
+    }
+
+    /// Breaks off without a word.
+    pub(crate) fn break_off(mut self) {
+        self.send.reset(0u32.into()).unwrap();
+        let _ = self.recv.stop(0u32.into());
     }
 
     pub(crate) async fn refuse(mut self, reason: &str) {

@@ -3,11 +3,10 @@
 use http::Response;
 use http_body_util::BodyExt;
 use tokio::net::TcpStream;
-use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use crate::connector::Connector;
-use crate::harness::{get, start};
+use crate::harness::{LocalSet, get, start};
 
 #[tokio::test]
 async fn a_stopping_edge_finishes_its_requests_and_closes_connections_with_code_0() {

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_edge::{Edge, Settings};
 use adit_protocol::credentials::{Credentials, TunnelSecret};
@@ -48,14 +49,32 @@ pub(crate) fn credentials() -> Credentials {
     }
 }
 
+/// An edge that holds no requests: without a connection there is an error at once.
 pub(crate) fn start() -> Fixture {
+    start_with("")
+}
+
+/// The same with more in its document: first keys of the tunnel, then whole sections.
+pub(crate) fn start_with(more: &str) -> Fixture {
+    start_as("0s", more)
+}
+
+/// An edge that holds requests of a tunnel that has lost its connections for so long.
+pub(crate) fn start_holding(hold: &str) -> Fixture {
+    start_as(hold, "")
+}
+
+fn start_as(hold: &str, more: &str) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let credentials = credentials();
     fs::write(folder.path().join("demo.json"), credentials.to_json()).unwrap();
     let document = r#"
+        [admin]
+        listen = "127.0.0.1:0"
         [visitors]
         http = "127.0.0.1:0"
         https = "127.0.0.1:0"
+        hold = "HOLD"
         [[server]]
         region = "west"
         listen = "127.0.0.1:0"
@@ -66,11 +85,9 @@ pub(crate) fn start() -> Fixture {
         name = "demo"
         credentials-file = "demo.json"
         hostnames = ["demo.localhost", "*.demo.localhost"]
-        [admin]
-        listen = "127.0.0.1:0"
     "#;
     let path = folder.path().join("edge.toml");
-    fs::write(&path, document).unwrap();
+    fs::write(&path, format!("{}{more}\n", document.replace("HOLD", hold))).unwrap();
     let edge = Edge::build(Settings::load(&path).unwrap_or_else(|error| panic!("{error}"))).unwrap();
     let stop = CancellationToken::new();
     Fixture {
@@ -91,6 +108,23 @@ pub(crate) async fn one() -> (Fixture, Connector) {
     let edge = start();
     let connector = Connector::registered(&edge, 0, Uuid::new_v4(), 0).await;
     (edge, connector)
+}
+
+/// tokio's, for a test: what hangs fails, and says so.
+pub(crate) struct LocalSet(tokio::task::LocalSet);
+
+impl LocalSet {
+    pub(crate) fn new() -> Self {
+        Self(tokio::task::LocalSet::new())
+    }
+
+    pub(crate) async fn run_until<F: Future>(&self, test: F) -> F::Output {
+        let limit = Duration::from_secs(60);
+        match tokio::time::timeout(limit, self.0.run_until(test)).await {
+            Ok(output) => output,
+            Err(_) => panic!("a step of this test was still awaited after {limit:?}"),
+        }
+    }
 }
 
 impl Drop for Fixture {
@@ -138,7 +172,11 @@ impl Fixture {
     }
 
     pub(crate) async fn admin(&self, path: &str) -> (StatusCode, serde_json::Value) {
-        let page = read(http1(self.admin, get(path)).await).await;
+        self.ask_admin(get(path)).await
+    }
+
+    pub(crate) async fn ask_admin(&self, request: Request<AnyBody>) -> (StatusCode, serde_json::Value) {
+        let page = read(http1(self.admin, request).await).await;
         (page.status, serde_json::from_str(&page.text).unwrap_or_default())
     }
 

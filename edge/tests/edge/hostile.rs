@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use crate::connector::{Connector, Habits, dial};
-use crate::harness::{Fixture, get, raw, start};
+use crate::harness::{Fixture, LocalSet, get, raw, start};
 
 async fn still_serves(edge: &Fixture, connector: &Connector) {
     let (page, ()) = tokio::join!(edge.page(get("/")), async { connector.accept().await.ok(b"still").await });

@@ -1,8 +1,13 @@
 //! Connectors over HTTP/2, made from the wire specification (section 6): they dial, the edge asks.
 
+use std::cell::Cell;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
 use adit_protocol::rpc::{Registration, RegistrationAnswer};
@@ -17,10 +22,10 @@ use http::{Request, Response};
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
@@ -28,19 +33,21 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::connector::{self, registration};
-use crate::harness::{Fixture, get, start};
+use crate::harness::{Fixture, LocalSet, get, start};
 
 const WRAPPED: &str = "cf-cloudflared-response-headers";
 const META: &str = "cf-cloudflared-response-meta";
 const UPGRADE: &str = "cf-cloudflared-proxy-connection-upgrade";
+/// Bytes before the first frame (RFC 9113 3.4).
+const PREFACE: usize = 24;
 
-struct Connector {
+pub(crate) struct Connector {
     control: registration_server::Client,
     requests: mpsc::UnboundedReceiver<(Request<RecvStream>, SendResponse<Bytes>)>,
     /// Says GOAWAY.
     goodbye: CancellationToken,
-    /// Done when the edge has closed the connection.
-    closed: JoinHandle<()>,
+    /// Done when the edge has closed the connection, and whether it said goodbye.
+    pub(crate) closed: JoinHandle<bool>,
 }
 
 async fn dial(ca: &Path, server: SocketAddr, name: &'static str) -> TlsStream<TcpStream> {
@@ -58,7 +65,13 @@ async fn dial(ca: &Path, server: SocketAddr, name: &'static str) -> TlsStream<Tc
 impl Connector {
     /// Connects and waits for the control stream. Needs a [`LocalSet`] around it.
     async fn connect(edge: &Fixture, server: usize, streams: u32) -> Self {
-        let io = dial(&edge.ca, edge.servers[server], "h2.cftunnel.com").await;
+        Self::connect_at(edge, edge.servers[server], streams).await
+    }
+
+    async fn connect_at(edge: &Fixture, server: SocketAddr, streams: u32) -> Self {
+        let has_ended = Rc::new(Cell::new(false));
+        let io = dial(&edge.ca, server, "h2.cftunnel.com").await;
+        let io = Tap { io, head: Vec::new(), skip: PREFACE, has_ended: has_ended.clone() };
         let mut connection =
             Builder::new().max_concurrent_streams(streams).handshake::<_, Bytes>(io).await.unwrap();
         let (arrived, mut requests) = mpsc::unbounded_channel();
@@ -76,7 +89,7 @@ impl Connector {
                 tokio::select! {
                     request = connection.accept() => match request {
                         Some(Ok(request)) => drop(arrived.send(request)),
-                        Some(Err(_)) | None => return,
+                        Some(Err(_)) | None => return has_ended.get(),
                     },
                     () = goodbye => {
                         said = None;
@@ -99,9 +112,21 @@ impl Connector {
         Self { control, requests, goodbye, closed }
     }
 
-    async fn registered(edge: &Fixture, streams: u32) -> Self {
-        let connector = Self::connect(edge, 0, streams).await;
-        let answer = connector.register(&registration(&edge.credentials, Uuid::new_v4(), 0)).await;
+    pub(crate) async fn registered(edge: &Fixture, streams: u32) -> Self {
+        Self::registered_as(edge, edge.servers[0], streams, &[]).await
+    }
+
+    /// At an address that leads to a server of the edge, with more features than the reference.
+    pub(crate) async fn registered_as(
+        edge: &Fixture,
+        server: SocketAddr,
+        streams: u32,
+        features: &[&str],
+    ) -> Self {
+        let connector = Self::connect_at(edge, server, streams).await;
+        let mut registration = registration(&edge.credentials, Uuid::new_v4(), 0);
+        registration.options.client.features.extend(features.iter().map(|word| (*word).to_owned()));
+        let answer = connector.register(&registration).await;
         assert!(matches!(answer, RegistrationAnswer::Registered(_)));
         connector
     }
@@ -113,8 +138,58 @@ impl Connector {
         RegistrationAnswer::read(answer.get().unwrap().get_result().unwrap()).unwrap()
     }
 
-    async fn accept(&mut self) -> (Request<RecvStream>, SendResponse<Bytes>) {
+    pub(crate) async fn accept(&mut self) -> (Request<RecvStream>, SendResponse<Bytes>) {
         self.requests.recv().await.expect("the edge asks")
+    }
+}
+
+/// Looks for GOAWAY (RFC 9113 6.8) among the frames of the edge.
+struct Tap<T> {
+    io: T,
+    head: Vec<u8>,
+    skip: usize,
+    has_ended: Rc<Cell<bool>>,
+}
+
+impl<T> Tap<T> {
+    fn see(&mut self, byte: u8) {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return;
+        }
+        self.head.push(byte);
+        if let [a, b, c, kind, _, _, _, _, _] = self.head[..] {
+            self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
+            self.has_ended.set(self.has_ended.get() || kind == 7);
+            self.head.clear();
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Tap<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, into);
+        into.filled()[before..].iter().for_each(|byte| self.see(*byte));
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Tap<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -139,7 +214,7 @@ fn bytes_of(mut body: RecvStream, mut stream: SendStream<Bytes>) -> DuplexStream
     ours
 }
 
-fn answer(respond: &mut SendResponse<Bytes>, status: u16, wrapped: &str, body: &'static str) {
+pub(crate) fn answer(respond: &mut SendResponse<Bytes>, status: u16, wrapped: &str, body: &'static str) {
     let head = Response::builder()
         .status(status)
         .header("date", "not the origin's")

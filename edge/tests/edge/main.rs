@@ -5,11 +5,19 @@
 
 mod connector;
 mod harness;
+mod relay;
 
 mod bodies;
 mod drain;
+mod hold;
 mod hostile;
 mod http2;
+mod leaving;
+mod notices;
 mod registration;
+mod replicas;
 mod requests;
+mod retries;
+mod silence;
+mod trailers;
 mod websocket;

@@ -2,11 +2,10 @@
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
 use rustls::crypto::aws_lc_rs::kx_group;
-use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use crate::connector::{Connector, Habits, dial, registration};
-use crate::harness::{get, start};
+use crate::harness::{LocalSet, get, start};
 
 #[tokio::test]
 async fn the_right_secret_registers_and_the_connection_serves() {

@@ -4,11 +4,10 @@ use adit_protocol::stream::Connect;
 use http::{Request, Response, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use crate::connector::{Connector, Habits};
-use crate::harness::{HOST, empty, get, one, read, start};
+use crate::harness::{HOST, LocalSet, empty, get, one, read, start};
 
 #[tokio::test]
 async fn no_connection_is_530_in_html_and_in_json() {

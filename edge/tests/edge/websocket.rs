@@ -4,11 +4,10 @@ use adit_protocol::stream::Connect;
 use http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use crate::connector::{Connector, Opened};
-use crate::harness::{Fixture, start};
+use crate::harness::{Fixture, LocalSet, start};
 
 const ASK: &[u8] = b"GET /ws HTTP/1.1\r\nHost: demo.localhost\r\nConnection: keep-alive, Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: a2V5\r\n\r\n";

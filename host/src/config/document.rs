@@ -14,6 +14,7 @@ use serde::de::{Deserializer, Error, Visitor};
 pub struct Document {
     pub tunnel: Option<Spanned<Tunnel>>,
     pub admin: Admin,
+    pub ready: Ready,
     pub plugin: Vec<Spanned<Plugin>>,
     pub ingress: Vec<Spanned<Rule>>,
 }
@@ -35,6 +36,7 @@ pub struct Tunnel {
     pub protocol: Option<Spanned<Protocol>>,
     pub shards: Option<Spanned<i64>>,
     pub grace_period: Option<Spanned<Quantity>>,
+    pub exit_after_unconnected: Option<Spanned<Quantity>>,
 }
 
 /// How edges are reached.
@@ -51,6 +53,13 @@ pub enum Protocol {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Admin {
     pub listen: Option<Spanned<String>>,
+}
+
+/// `[ready]`: what it takes to be ready.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Ready {
+    pub connections: Option<Spanned<i64>>,
 }
 
 /// `[[plugin]]`: a component, how it is configured and what it may use.
@@ -119,6 +128,7 @@ pub struct Origin {
     pub ca_file: Option<Spanned<PathBuf>>,
     pub server_name: Option<Spanned<String>>,
     pub host_header: Option<Spanned<String>>,
+    pub http2: Option<Spanned<bool>>,
 }
 
 /// A number with its unit, as text: a duration or a size.

@@ -33,6 +33,7 @@ pub(super) fn draw(written: Option<&Spanned<Origin>>, reading: &mut Reading<'_>)
             KEEP_ALIVE_CONNECTIONS,
             0..=MOST_KEEP_ALIVE_CONNECTIONS,
         ),
+        http2: origin.http2.as_ref().is_some_and(|http2| *http2.get_ref()),
         tls_verify: origin.tls_verify.as_ref().is_none_or(|verify| *verify.get_ref()),
         ca_file: reading.path(origin.ca_file.as_ref()),
         server_name: origin.server_name.as_ref().and_then(|name| {

@@ -115,6 +115,8 @@ pub struct OriginPlan {
     pub ca_file: Option<PathBuf>,
     /// Asked for and checked in TLS in place of the host of the service.
     pub server_name: Option<String>,
+    /// Whether it is spoken to in HTTP/2 only; without TLS it must know that beforehand.
+    pub http2: bool,
     /// Sent in place of the visitor's Host header.
     pub host_header: Option<String>,
     /// From the end of the request head to the head of the answer.

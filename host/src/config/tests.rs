@@ -27,6 +27,9 @@ grace-period = "1m 30s"
 [admin]
 listen = "127.0.0.1:0"
 
+[ready]
+connections = 2
+
 [[plugin]]
 name = "auth"
 component = "plugins/basic_auth.wasm"
@@ -58,6 +61,7 @@ tls-verify = true
 ca-file = "origin.pem"
 server-name = "app.internal"
 host-header = "app.internal:8443"
+http2 = true
 
 [[ingress]]
 name = "everything else of the app"
@@ -86,7 +90,10 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn parse_in(folder: &Path, text: &str) -> Result<(Settings, Plan), Mistakes> {
-    parse("host.toml", text, folder)
+    parse("host.toml", text, folder).map_err(|error| match error {
+        ConfigError::Mistakes(mistakes) => mistakes,
+        other @ (ConfigError::Source(_) | ConfigError::Flags(_)) => panic!("{other}"),
+    })
 }
 
 /// The plan of these plugins and rules.
@@ -122,6 +129,7 @@ fn a_document_with_everything_means_what_it_says() {
     );
     assert_eq!(settings.edge_ca, Some(at("ca.pem")));
     assert_eq!((settings.connections, settings.shards), (3, 2));
+    assert_eq!(settings.ready_connections, 2);
     assert_eq!(settings.protocol, Protocol::Http2);
     assert_eq!(settings.grace_period, Duration::from_secs(90));
     assert_eq!(settings.admin.to_string(), "127.0.0.1:0");
@@ -157,6 +165,7 @@ fn a_document_with_everything_means_what_it_says() {
             ca_file: Some(at("origin.pem")),
             server_name: Some("app.internal".into()),
             host_header: Some("app.internal:8443".into()),
+            http2: true,
         }
     );
     assert_eq!(rest.name, "everything else of the app");
@@ -174,6 +183,7 @@ fn a_document_with_everything_means_what_it_says() {
             ca_file: None,
             server_name: None,
             host_header: None,
+            http2: false,
         }
     );
     assert_eq!((last.name.as_str(), &last.hostname), ("*", &HostPattern::Any));
@@ -186,7 +196,7 @@ fn what_is_not_written_has_a_default() {
     let folder = folder();
     let text = format!("{TUNNEL}[[ingress]]\nservice = \"hello_world\"\n");
     let (settings, plan) = parse_in(folder.path(), &text).unwrap();
-    assert_eq!(settings.connections, 4);
+    assert_eq!((settings.connections, settings.ready_connections), (4, 1));
     assert_eq!(settings.protocol, Protocol::Auto);
     assert!((1..=4).contains(&settings.shards));
     assert_eq!(settings.grace_period, Duration::from_secs(30));

@@ -7,16 +7,19 @@ use std::time::Duration;
 use adit_document::{Mistakes, Spanned};
 
 use super::document::Quantity;
+use crate::settings::FlagMistakes;
 
 /// A document being read: where it lies and what was found wrong so far.
 pub(crate) struct Reading<'a> {
     /// Paths of the document are relative to it.
     pub(crate) folder: &'a Path,
     pub(crate) mistakes: Mistakes,
+    /// What is wrong with values that stand on the command line instead.
+    pub(crate) flag_mistakes: FlagMistakes,
 }
 
 /// What is wrong with one value, before it is known where the value stands.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wrong {
     pub(crate) message: String,
     pub(crate) help: Option<String>,
@@ -39,6 +42,7 @@ impl Reading<'_> {
     }
 
     pub(crate) fn refuse<T>(&mut self, at: &Spanned<T>, wrong: Wrong) {
+        let Some(wrong) = self.flag_mistakes.take(at, wrong) else { return };
         match wrong.help {
             Some(help) => self.mistakes.add_with_help(at.span(), wrong.message, help),
             None => self.mistakes.add(at.span(), wrong.message),

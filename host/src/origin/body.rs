@@ -3,12 +3,15 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use adit_protocol::own;
 use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::http2::Exchange;
 use super::pool::Lease;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -16,28 +19,58 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A stream of chunks with back-pressure: nothing is read before it is asked for.
 pub type Body = Pin<Box<dyn HttpBody<Data = Bytes, Error = BoxError>>>;
 
-/// The body of an origin's answer. Gives its connection back to the pool at the end; when it is
-/// dropped before the end the connection closes, which is how the origin learns that the visitor left.
+/// The body of an origin's answer, and the trailers behind it.
 pub(super) struct Answer {
     incoming: Incoming,
-    lease: Option<Lease>,
+    held: Option<Held>,
+}
+
+/// What an answer holds on to until its end. When it is dropped before, the connection closes, or over
+/// HTTP/2 the stream, which is how the origin learns that the visitor left.
+pub(super) enum Held {
+    Lease(Lease),
+    Exchange(Exchange),
 }
 
 impl Answer {
-    pub(super) fn new(incoming: Incoming, lease: Lease) -> Self {
-        let mut answer = Self { incoming, lease: Some(lease) };
+    pub(super) fn new(incoming: Incoming, held: Held) -> Self {
+        let mut answer = Self { incoming, held: Some(held) };
         if answer.incoming.is_end_stream() {
             answer.release();
         }
         answer
     }
+
+    fn release(&mut self) {
+        match self.held.take() {
+            Some(Held::Lease(lease)) => lease.give_back(),
+            Some(Held::Exchange(exchange)) => exchange.finish(),
+            None => {}
+        }
+    }
 }
 
-impl Answer {
-    fn release(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
+/// What must not stand behind a body (RFC 9110, 6.5.1), lest somebody takes it for a part of the head.
+const NOT_IN_TRAILERS: [HeaderName; 14] = [
+    header::TRANSFER_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_RANGE,
+    header::HOST,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+    header::SET_COOKIE,
+    own::TRAILERS,
+    own::NOTICE,
+    own::NOT_HERE,
+];
+
+fn clean(trailers: &mut HeaderMap) {
+    for name in &NOT_IN_TRAILERS {
+        trailers.remove(name);
     }
 }
 
@@ -53,7 +86,13 @@ impl HttpBody for Answer {
         if frame.is_none() || (matches!(frame, Some(Ok(_))) && self.incoming.is_end_stream()) {
             self.release();
         }
-        Poll::Ready(frame.map(|result| result.map_err(Into::into)))
+        Poll::Ready(frame.map(|result| {
+            let mut frame = result?;
+            if let Some(trailers) = frame.trailers_mut() {
+                clean(trailers);
+            }
+            Ok(frame)
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -14,23 +14,33 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::OriginError;
+use super::{OriginError, tls};
+
+/// How HTTP/2 is called in a TLS handshake.
+pub(super) const HTTP2: &[u8] = b"h2";
 
 /// Where an origin listens and how to speak to it.
+#[derive(Clone)]
 pub(super) struct Target {
     pub(super) address: Address,
     pub(super) tls: Option<Tls>,
     pub(super) connect_timeout: Duration,
     pub(super) tls_timeout: Duration,
+    /// From the request to the head of its answer.
+    pub(super) response_timeout: Option<Duration>,
+    /// Whether the other side must speak HTTP/2.
+    pub(super) is_http2: bool,
     /// For messages, such as `http://127.0.0.1:8080`.
     pub(super) name: String,
 }
 
+#[derive(Clone)]
 pub(super) enum Address {
     Tcp { host: String, port: u16 },
     Unix(PathBuf),
 }
 
+#[derive(Clone)]
 pub(super) struct Tls {
     pub(super) config: Arc<rustls::ClientConfig>,
     pub(super) server_name: ServerName<'static>,
@@ -44,12 +54,21 @@ pub(super) enum Stream {
 }
 
 impl Target {
+    /// The same origin, to be spoken to in HTTP/2 only.
+    pub(super) fn over_http2(&self) -> Self {
+        let tls = self.tls.as_ref().map(|tls| Tls {
+            config: tls::speaking(&tls.config, HTTP2),
+            server_name: tls.server_name.clone(),
+        });
+        Self { tls, is_http2: true, ..self.clone() }
+    }
+
     pub(super) async fn connect(&self) -> Result<Stream, OriginError> {
         let seconds = self.connect_timeout.as_secs();
         let stream = timeout(self.connect_timeout, self.address.open())
             .await
             .map_err(|_| OriginError::ConnectTimeout { target: self.name.clone(), seconds })?
-            .map_err(|source| OriginError::Connect { target: self.name.clone(), source })?;
+            .map_err(|source| OriginError::Connect { target: self.name.clone(), source: source.into() })?;
         let (tls, tcp) = match (&self.tls, stream) {
             (Some(tls), Stream::Tcp(tcp)) => (tls, tcp),
             (_, stream) => return Ok(stream),
@@ -59,8 +78,27 @@ impl Target {
         let stream = timeout(self.tls_timeout, shaken)
             .await
             .map_err(|_| OriginError::ConnectTimeout { target: self.name.clone(), seconds })?
-            .map_err(|source| OriginError::Tls { target: self.name.clone(), source })?;
+            .map_err(|source| OriginError::Tls { target: self.name.clone(), source: source.into() })?;
+        if self.is_http2 && stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+            return Err(OriginError::NotHttp2 { target: self.name.clone() });
+        }
         Ok(Stream::Tls(Box::new(stream)))
+    }
+
+    /// Waits for the head of an answer.
+    pub(super) async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, OriginError> {
+        let Some(limit) = self.response_timeout else { return Ok(answer.await) };
+        timeout(limit, answer)
+            .await
+            .map_err(|_| OriginError::ResponseTimeout { target: self.name.clone(), seconds: limit.as_secs() })
+    }
+
+    pub(super) fn exchange(&self, source: hyper::Error) -> OriginError {
+        OriginError::Exchange { target: self.name.clone(), source: source.into() }
+    }
+
+    pub(super) fn closed(&self) -> OriginError {
+        OriginError::Closed { target: self.name.clone() }
     }
 }
 

@@ -1,37 +1,38 @@
-//! Origins that speak HTTP/1.1, over TCP, TLS or a Unix socket.
+//! Origins over TCP, TLS or a Unix socket; here those that speak HTTP/1.1.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use http::header::{CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_VERSION, TE, UPGRADE};
+use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, request};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::body::{Answer, Upgraded};
+use super::body::{Answer, Held, Upgraded};
 use super::connect::{Address, Target, Tls};
+use super::http2::Http2;
 use super::pool::{Connected, Key, Lease, Pool};
-use super::{Body, OriginError, empty, tls};
+use super::{Body, LARGEST_HEAD, OriginError, empty, tls};
 use crate::config::plan::{OriginPlan, Service};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Largest head of an answer, bytes; what the edge accepts is no larger.
-const LARGEST_HEAD: usize = 256 * 1024;
 /// Most header lines of an answer.
 const MOST_HEADERS: usize = 512;
 
 pub struct HttpOrigin {
     target: Target,
     key: Key,
+    /// If it speaks HTTP/2: all but WebSockets go there.
+    http2: Option<Http2>,
     host_header: Option<HeaderValue>,
-    response_timeout: Option<Duration>,
     keep_alive: Duration,
     keep_alive_connections: usize,
 }
@@ -59,27 +60,60 @@ impl HttpOrigin {
                 anyhow::bail!("not an HTTP origin")
             }
         };
-        let key = format!("{name} {:?} {:?} {}", plan.server_name, plan.ca_file, plan.tls_verify);
+        let key =
+            format!("{name} {:?} {:?} {} {}", plan.server_name, plan.ca_file, plan.tls_verify, plan.http2);
         let host_header = plan
             .host_header
             .as_deref()
             .map(HeaderValue::from_str)
             .transpose()
             .context("the host-header of the origin")?;
-        Ok(Self {
-            target: Target {
-                address,
-                tls,
-                connect_timeout: plan.connect_timeout,
-                tls_timeout: plan.tls_timeout,
-                name,
-            },
-            key: key.into(),
-            host_header,
+        let target = Target {
+            address,
+            tls,
+            connect_timeout: plan.connect_timeout,
+            tls_timeout: plan.tls_timeout,
             response_timeout: plan.response_timeout,
+            is_http2: false,
+            name,
+        };
+        let key: Key = key.into();
+        let http2 = plan.http2.then(|| Http2 {
+            target: Arc::new(target.over_http2()),
+            key: key.clone(),
+            scheme: if target.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
+            authority: match service {
+                Service::Http { authority } | Service::Https { authority } => authority.clone(),
+                Service::Unix { .. } | Service::Status(_) | Service::HelloWorld | Service::Component(_) => {
+                    Authority::from_static("localhost")
+                }
+            },
+            keep: plan.keep_alive_timeout,
+        });
+        Ok(Self {
+            target,
+            key,
+            http2,
+            host_header,
             keep_alive: plan.keep_alive_timeout,
             keep_alive_connections: plan.keep_alive_connections,
         })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.target.name
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(super) async fn probe(&self) -> Result<(), OriginError> {
+        let target = self.http2.as_ref().map_or(&self.target, |http2| &http2.target);
+        let mut stream = target.connect().await?;
+        // A goodbye spares the origin a line in its log.
+        let _ = stream.shutdown().await;
+        Ok(())
     }
 
     pub(super) async fn send(
@@ -88,13 +122,24 @@ impl HttpOrigin {
         head: request::Parts,
         body: Body,
     ) -> Result<Response<Body>, OriginError> {
-        let mut request = Request::from_parts(self.address_head(head), body);
+        let mut head = self.address_head(head);
+        if let Some(http2) = &self.http2 {
+            let (response, exchange) = http2.send(pool, head, body).await?;
+            return Ok(
+                response.map(|incoming| Box::pin(Answer::new(incoming, Held::Exchange(exchange))) as Body)
+            );
+        }
+        if head.headers.contains_key(TE) {
+            // RFC 9110, 10.1.4: it concerns this connection only, and must be named as such.
+            head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        let mut request = Request::from_parts(head, body);
         loop {
             let (mut connected, reused) = match pool.take(&self.key) {
                 Some(connected) => (connected, true),
                 None => (self.open().await?, false),
             };
-            match self.in_time(connected.sender.try_send_request(request)).await? {
+            match self.target.in_time(connected.sender.try_send_request(request)).await? {
                 Ok(response) => {
                     let lease = Lease {
                         connected,
@@ -103,12 +148,14 @@ impl HttpOrigin {
                         keep: self.keep_alive,
                         limit: self.keep_alive_connections,
                     };
-                    return Ok(response.map(|incoming| Box::pin(Answer::new(incoming, lease)) as Body));
+                    return Ok(
+                        response.map(|incoming| Box::pin(Answer::new(incoming, Held::Lease(lease))) as Body)
+                    );
                 }
                 Err(mut error) => match error.take_message() {
                     // The origin closed an idle connection just now and has not seen a byte of this.
                     Some(unsent) if reused => request = unsent,
-                    _ => return Err(self.exchange(error.into_error())),
+                    _ => return Err(self.target.exchange(error.into_error())),
                 },
             }
         }
@@ -125,14 +172,15 @@ impl HttpOrigin {
         head.headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
         let stream = self.target.connect().await?;
         let (mut sender, connection) =
-            handshake().handshake(TokioIo::new(stream)).await.map_err(|error| self.exchange(error))?;
+            handshake().handshake(TokioIo::new(stream)).await.map_err(|error| self.target.exchange(error))?;
         let driver = AbortOnDropHandle::new(tokio::task::spawn_local(async move {
             let _ = connection.with_upgrades().await;
         }));
         let response = self
+            .target
             .in_time(sender.send_request(Request::from_parts(head, empty())))
             .await?
-            .map_err(|error| self.exchange(error))?;
+            .map_err(|error| self.target.exchange(error))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let lease = Lease {
                 connected: Connected { sender, _driver: driver },
@@ -141,12 +189,12 @@ impl HttpOrigin {
                 keep: Duration::ZERO,
                 limit: 0,
             };
-            return Ok(response.map(|incoming| Box::pin(Answer::new(incoming, lease)) as Body));
+            return Ok(response.map(|incoming| Box::pin(Answer::new(incoming, Held::Lease(lease))) as Body));
         }
         let (head, incoming) = response.into_parts();
         let upgraded = hyper::upgrade::on(Response::from_parts(head.clone(), incoming))
             .await
-            .map_err(|error| self.exchange(error))?;
+            .map_err(|error| self.target.exchange(error))?;
         let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
         let feeding = AbortOnDropHandle::new(tokio::task::spawn_local(feed(body, writer)));
         Ok(Response::from_parts(head, Box::pin(Upgraded::new(reader, feeding))))
@@ -169,34 +217,22 @@ impl HttpOrigin {
     async fn open(&self) -> Result<Connected, OriginError> {
         let stream = self.target.connect().await?;
         let (sender, connection) =
-            handshake().handshake(TokioIo::new(stream)).await.map_err(|error| self.exchange(error))?;
+            handshake().handshake(TokioIo::new(stream)).await.map_err(|error| self.target.exchange(error))?;
         let driver = AbortOnDropHandle::new(tokio::task::spawn_local(async move {
             // Whoever waits for an answer on this connection is told the reason.
             let _ = connection.await;
         }));
         Ok(Connected { sender, _driver: driver })
     }
-
-    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, OriginError> {
-        let Some(limit) = self.response_timeout else { return Ok(answer.await) };
-        timeout(limit, answer).await.map_err(|_| OriginError::ResponseTimeout {
-            target: self.target.name.clone(),
-            seconds: limit.as_secs(),
-        })
-    }
-
-    fn exchange(&self, source: hyper::Error) -> OriginError {
-        OriginError::Exchange { target: self.target.name.clone(), source }
-    }
 }
 
 fn handshake() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(LARGEST_HEAD).max_headers(MOST_HEADERS);
+    builder.max_buf_size(LARGEST_HEAD as usize).max_headers(MOST_HEADERS);
     builder
 }
 
-fn tcp(authority: &http::uri::Authority, default_port: u16) -> Address {
+fn tcp(authority: &Authority, default_port: u16) -> Address {
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     Address::Tcp { host, port: authority.port_u16().unwrap_or(default_port) }
 }

@@ -8,10 +8,16 @@ mod body;
 mod connect;
 mod hello;
 mod http;
+mod http2;
 mod pool;
+mod replay;
+#[cfg(test)]
+mod tests;
 mod tls;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use ::http::{Response, StatusCode, request};
 use bytes::Bytes;
@@ -21,6 +27,9 @@ pub use body::{Body, BoxError};
 pub use pool::Pool;
 
 use crate::config::plan::{OriginPlan, Service};
+
+/// Largest head of an answer, bytes; what the edge accepts is no larger.
+const LARGEST_HEAD: u32 = 256 * 1024;
 
 /// What a rule sends its requests to.
 #[derive(Debug)]
@@ -33,24 +42,38 @@ pub enum Origin {
 }
 
 /// Why an origin gave no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum OriginError {
     #[error("connecting to {target}")]
-    Connect { target: String, source: std::io::Error },
+    Connect { target: String, source: Arc<std::io::Error> },
     #[error("no connection to {target} within {seconds} s")]
     ConnectTimeout { target: String, seconds: u64 },
     #[error("TLS handshake with {target}")]
-    Tls { target: String, source: std::io::Error },
+    Tls { target: String, source: Arc<std::io::Error> },
+    #[error("{target} does not speak HTTP/2, though http2 = true says so")]
+    NotHttp2 { target: String },
+    #[error("{target} closed the connection")]
+    Closed { target: String },
     #[error("exchange with {target}")]
-    Exchange { target: String, source: hyper::Error },
+    Exchange { target: String, source: Arc<hyper::Error> },
     #[error("no answer from {target} within {seconds} s")]
     ResponseTimeout { target: String, seconds: u64 },
 }
 
 impl OriginError {
-    /// Whether the origin was too slow rather than unreachable or broken.
+    /// Whether the origin was too slow with its answer.
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. })
+        matches!(self, Self::ResponseTimeout { .. })
+    }
+
+    /// Whether there was no connection on which a byte of the request could have been sent.
+    pub fn is_unsent(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Tls { .. } | Self::NotHttp2 { .. } => {
+                true
+            }
+            Self::Closed { .. } | Self::Exchange { .. } | Self::ResponseTimeout { .. } => false,
+        }
     }
 }
 
@@ -65,6 +88,31 @@ impl Origin {
                 Self::Http(Box::new(http::HttpOrigin::new(service, plan)?))
             }
         })
+    }
+
+    /// As it stands in a document.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Http(origin) => origin.name().into(),
+            Self::Status(status) => format!("http_status:{}", status.as_u16()).into(),
+            Self::HelloWorld => "hello_world".into(),
+        }
+    }
+
+    /// The same for two origins that are reached in the same way.
+    pub fn key(&self) -> Cow<'_, str> {
+        match self {
+            Self::Http(origin) => origin.key().into(),
+            Self::Status(_) | Self::HelloWorld => self.name(),
+        }
+    }
+
+    /// Opens a connection as a request would, and closes it without a word. May be dropped midway.
+    pub async fn probe(&self) -> Result<(), OriginError> {
+        match self {
+            Self::Http(origin) => origin.probe().await,
+            Self::Status(_) | Self::HelloWorld => Ok(()),
+        }
     }
 
     /// Sends one request and waits for the head of the answer. May be dropped midway: the exchange

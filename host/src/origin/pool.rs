@@ -1,4 +1,5 @@
-//! Idle connections to origins, one pool per shard. It outlives generations: a connection is keyed
+//! Connections to origins, one pool per shard: idle ones over HTTP/1.1, and those over HTTP/2, which many
+//! requests share. It outlives generations: a connection is keyed
 //! by everything that shaped it, so a new generation with the same origin finds it again.
 
 use std::cell::RefCell;
@@ -11,6 +12,7 @@ use hyper::client::conn::http1::SendRequest;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Body;
+use super::http2::Connections;
 
 /// How often connections that nobody asked for are looked over.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -18,10 +20,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// What a connection must share with a request to carry it: target, TLS settings, server name.
 pub(super) type Key = Arc<str>;
 
-/// Idle connections of one shard.
+/// Connections of one shard.
 #[derive(Clone, Default)]
 pub struct Pool {
     idle: Rc<RefCell<HashMap<Key, Vec<Idle>>>>,
+    pub(super) multiplexed: Rc<RefCell<HashMap<Key, Connections>>>,
 }
 
 /// One open connection, with the task that drives it.
@@ -82,6 +85,7 @@ impl Pool {
                 idle.retain(|idle| idle.until > now && !idle.connected.sender.is_closed());
                 !idle.is_empty()
             });
+            self.multiplexed.borrow_mut().retain(|_, connections| connections.sweep());
         }
     }
 }

@@ -38,6 +38,13 @@ pub(super) fn client_config(ca_file: Option<&Path>, verify: bool) -> anyhow::Res
     Ok(Arc::new(config))
 }
 
+/// The same settings for a protocol that both sides must agree on.
+pub(super) fn speaking(config: &ClientConfig, protocol: &[u8]) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Arc::new(config)
+}
+
 /// For `tls-verify = false`: any certificate will do, though the peer must own its key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);

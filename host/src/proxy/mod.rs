@@ -4,6 +4,7 @@
 
 mod component;
 mod observe;
+pub mod probe;
 mod request;
 mod respond;
 
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use adit_protocol::own;
 use arc_swap::ArcSwap;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -20,9 +22,10 @@ pub use request::{Kind, Request};
 pub use respond::{Answer, Asked, Trouble};
 
 use crate::generation::{Backend, Generation, Rule};
-use crate::origin::{Body, Pool};
+use crate::origin::Pool;
 use crate::plugin::{Facts, RequestOutcome, ResponseOutcome};
 use observe::Observation;
+use probe::{Probe, Prober};
 
 /// Carries the connector's identity to origins.
 const TAG_ID: HeaderName = HeaderName::from_static("cf-warp-tag-id");
@@ -30,6 +33,9 @@ const TAG_ID: HeaderName = HeaderName::from_static("cf-warp-tag-id");
 const CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
 /// Where the edge puts how the visitor reached it.
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Says to an origin that trailers reach the visitor.
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// Headers that belong to one connection and never travel further (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -48,16 +54,23 @@ pub type Current = ArcSwap<Generation>;
 pub struct Proxy {
     pub current: Arc<Current>,
     pub pool: Pool,
+    pub prober: Prober,
     pub shard: usize,
     /// The connector id as origins see it.
     pub tag: HeaderValue,
 }
 
 impl Proxy {
+    /// Looks whether the origins of the running generation can be reached; serialised, it is what an edge
+    /// that sent a probe is told.
+    pub async fn probe(&self) -> Arc<Probe> {
+        self.prober.probe().await
+    }
+
     /// Answers one request. May be dropped midway: the exchange with the origin is then cancelled.
     pub async fn handle(self: Rc<Self>, request: Request) -> Answer {
         let generation = self.current.load_full();
-        let Request { kind, mut head, body } = request;
+        let Request { kind, mut head, body, takes_trailers } = request;
         let asked = Asked::of(&head);
         let client_ip = text(&head.headers, &CONNECTING_IP);
         let client_ip = if client_ip.parse::<IpAddr>().is_ok() { client_ip } else { String::new() };
@@ -75,22 +88,16 @@ impl Proxy {
             .chain
             .observers()
             .map(|observers| Observation::begin(observers, self.shard, &rule.name, &facts, &head));
-        let answer = self.answer(rule, &facts, &asked, kind, head, body).await;
+        let request = Request { kind, head, body, takes_trailers };
+        let answer = self.answer(rule, &facts, &asked, request).await;
         match observation {
             Some(observation) => observation.watch(answer),
             None => answer,
         }
     }
 
-    async fn answer(
-        &self,
-        rule: &Rule,
-        facts: &Facts<'_>,
-        asked: &Asked,
-        kind: Kind,
-        mut head: http::request::Parts,
-        body: Body,
-    ) -> Answer {
+    async fn answer(&self, rule: &Rule, facts: &Facts<'_>, asked: &Asked, request: Request) -> Answer {
+        let Request { kind, mut head, body, takes_trailers } = request;
         let (passage, reply) = match rule.chain.on_request(self.shard, facts, &mut head).await {
             RequestOutcome::Continue(passage) => (passage, None),
             RequestOutcome::Respond(reply, passage) => (passage, Some(reply)),
@@ -100,6 +107,9 @@ impl Proxy {
             Some(reply) => asked.reply(reply),
             None => {
                 head.headers.insert(TAG_ID, self.tag.clone());
+                if takes_trailers && kind == Kind::Http {
+                    head.headers.insert(header::TE, TRAILERS);
+                }
                 let sent = match (&rule.backend, kind) {
                     (Backend::Origin(origin), Kind::Http) => {
                         origin.send(&self.pool, head, body).await.map_err(Trouble::from)
@@ -122,6 +132,9 @@ impl Proxy {
         let (mut head, body) = response.into_parts();
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             remove_hop_by_hop(&mut head.headers);
+        }
+        for name in [own::TRAILERS, own::NOTICE, own::NOT_HERE] {
+            head.headers.remove(name);
         }
         match rule.chain.on_response(passage, self.shard, facts, &mut head).await {
             ResponseOutcome::Continue => Answer::Response(Response::from_parts(head, body)),

@@ -10,6 +10,8 @@ pub struct Request {
     pub head: request::Parts,
     /// For a WebSocket: what the visitor sends after the handshake.
     pub body: Body,
+    /// Whether the edge takes trailers behind the body of the answer.
+    pub takes_trailers: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,9 +17,11 @@ const RETRY_SECONDS: u64 = 1;
 /// What goes back to the edge.
 pub enum Answer {
     Response(Response<Body>),
-    /// No origin was reached; the edge shows its own page for it.
+    /// No origin has answered; the edge shows its own page for it.
     Unreachable {
         reason: String,
+        /// No byte of the request was sent to an origin, so that another host may be asked.
+        not_here: bool,
     },
 }
 
@@ -73,10 +75,10 @@ impl Asked {
         let status = match &trouble {
             Trouble::NoRule => StatusCode::NOT_FOUND,
             Trouble::Origin(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
-            Trouble::Origin(_) => {
-                let reason = trouble.to_string();
+            Trouble::Origin(error) => {
+                let (reason, not_here) = (trouble.to_string(), error.is_unsent());
                 warn!(id = self.id, reason, "origin gave no answer");
-                return Answer::Unreachable { reason };
+                return Answer::Unreachable { reason, not_here };
             }
             Trouble::Plugin(failure) if matches!(failure.kind, FailureKind::Busy | FailureKind::Resting) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -139,7 +141,7 @@ impl Asked {
 }
 
 /// An error and everything that led to it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -3,23 +3,31 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::state::{Patience, Transport};
+use super::handler::Handler;
+use super::state::{Transport, Way};
+use super::suspicion::{Ended, Vital};
 use super::{control, http2, quic};
-use crate::proxy::Proxy;
 
-/// How long the handshake over QUIC may take where HTTP/2 stands by.
-const SHORT: Duration = Duration::from_secs(3);
-/// And where there is nothing else.
-const LONG: Duration = Duration::from_secs(5);
+/// How long a dial may take, over whatever transports: so much a dead address costs.
+const DIAL_LIMIT: Duration = Duration::from_secs(3);
+/// How long the first transport is waited for before the other one is tried beside it.
+const HEAD_START: Duration = Duration::from_secs(1);
+/// The same where it is urgent.
+const SHORT_START: Duration = Duration::from_millis(400);
 /// How long the last packets of a slot may take.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How often a connection over which nothing comes asks whether the edge lives: that of slot 0, and how much
+/// more for each further one. They differ so that slots do not all ask, and learn, at the same time.
+const KEEP_ALIVE: Duration = Duration::from_millis(400);
+const KEEP_ALIVE_STEP: Duration = Duration::from_millis(70);
 
 /// How this host reaches edges: one per process.
 #[derive(Clone)]
@@ -31,6 +39,7 @@ pub struct Dialer {
 /// The dialler of one slot. Keeps the slot's UDP port.
 pub struct Line {
     dialer: Dialer,
+    keep_alive: Duration,
     /// Whether it is for IPv4, and the socket.
     endpoint: RefCell<Option<(bool, quic::Endpoint)>>,
 }
@@ -38,7 +47,16 @@ pub struct Line {
 /// An open connection to an edge server.
 pub enum Connection {
     Quic(quic::Connection),
-    Http2(http2::Connection),
+    Http2(Box<http2::Connection>),
+}
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+#[error("{source:#}")]
+pub struct DialError {
+    /// At once, by a machine where nobody listens on this port now.
+    pub is_refused: bool,
+    source: anyhow::Error,
 }
 
 impl Dialer {
@@ -52,29 +70,79 @@ impl Dialer {
         Ok(Self { quic: quic::Dialer::new(tls.clone(), source)?, http2: http2::Dialer::new(tls, source) })
     }
 
-    pub fn line(&self) -> Line {
-        Line { dialer: self.clone(), endpoint: RefCell::new(None) }
+    /// Done when the machine of this edge says that nobody listens there. Over TCP that is known anyway.
+    pub async fn refusal(&self, transport: Transport, edge: SocketAddr) {
+        match transport {
+            Transport::Quic => self.quic.refusal(edge).await,
+            Transport::Http2 => std::future::pending().await,
+        }
+    }
+
+    /// For one slot.
+    pub fn line(&self, slot: usize) -> Line {
+        let slot = u32::try_from(slot).unwrap_or(0);
+        let keep_alive = KEEP_ALIVE + KEEP_ALIVE_STEP * slot;
+        Line { dialer: self.clone(), keep_alive, endpoint: RefCell::new(None) }
     }
 }
 
 impl Line {
-    /// May be dropped midway.
-    pub async fn dial(
-        &self,
-        transport: Transport,
-        patience: Patience,
-        edge: SocketAddr,
-    ) -> anyhow::Result<Connection> {
+    /// Whichever transport of the way comes about. May be dropped midway.
+    pub async fn dial(&self, way: Way, edge: SocketAddr) -> Result<Connection, DialError> {
+        let dialling =
+            async { if way.both { self.race(way, edge).await } else { self.over(way.first, edge).await } };
+        match timeout(DIAL_LIMIT, dialling).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(DialError::new(anyhow::anyhow!("no answer within {} s", DIAL_LIMIT.as_secs()))),
+        }
+    }
+
+    /// The other transport is tried when the first has failed, or is slow.
+    async fn race(&self, way: Way, edge: SocketAddr) -> Result<Connection, DialError> {
+        let start = if way.is_urgent { SHORT_START } else { HEAD_START };
+        let mut one = pin!(self.over(way.first, edge));
+        let failed = tokio::select! {
+            outcome = &mut one => match outcome {
+                Ok(connection) => return Ok(connection),
+                Err(error) => Some(error),
+            },
+            () = sleep(start) => None,
+        };
+        let mut other = pin!(self.over(way.first.other(), edge));
+        let failed = match failed {
+            Some(failed) => failed,
+            None => tokio::select! {
+                outcome = &mut one => match outcome {
+                    Ok(connection) => return Ok(connection),
+                    Err(error) => error,
+                },
+                outcome = &mut other => return match outcome {
+                    Ok(connection) => Ok(connection),
+                    Err(error) => one.await.map_err(|first| first.and(error)),
+                },
+            },
+        };
+        other.await.map_err(|error| failed.and(error))
+    }
+
+    async fn over(&self, transport: Transport, edge: SocketAddr) -> Result<Connection, DialError> {
         match transport {
             Transport::Quic => {
-                let endpoint = self.endpoint(edge).context("UDP socket")?;
-                let limit = match patience {
-                    Patience::Short => SHORT,
-                    Patience::Long => LONG,
-                };
-                Ok(Connection::Quic(quic::Connection::dial(&endpoint, edge, limit).await?))
+                let endpoint = self.endpoint(edge).context("UDP socket").map_err(DialError::new)?;
+                tokio::select! {
+                    outcome = quic::Connection::dial(&endpoint, edge) => {
+                        outcome.map(Connection::Quic).map_err(DialError::new)
+                    }
+                    () = self.dialer.quic.refusal(edge) => Err(DialError {
+                        is_refused: true,
+                        source: anyhow::anyhow!("QUIC: nobody listens on this port"),
+                    }),
+                }
             }
-            Transport::Http2 => Ok(Connection::Http2(self.dialer.http2.dial(edge).await?)),
+            Transport::Http2 => match self.dialer.http2.dial(edge, self.keep_alive).await {
+                Ok(connection) => Ok(Connection::Http2(Box::new(connection))),
+                Err(error) => Err(DialError::new(error.context("HTTP/2"))),
+            },
         }
     }
 
@@ -86,7 +154,7 @@ impl Line {
         {
             return Ok(endpoint.clone());
         }
-        let endpoint = self.dialer.quic.endpoint(edge)?;
+        let endpoint = self.dialer.quic.endpoint(edge, self.keep_alive)?;
         *kept = Some((edge.is_ipv4(), endpoint.clone()));
         Ok(endpoint)
     }
@@ -98,6 +166,22 @@ impl Line {
             // Without this the close may never leave the socket.
             let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
         }
+    }
+}
+
+impl DialError {
+    fn new(source: anyhow::Error) -> Self {
+        let is_refused = source
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+            .any(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+        Self { is_refused, source }
+    }
+
+    /// What both transports said.
+    fn and(self, other: Self) -> Self {
+        let source = anyhow::anyhow!("{:#}; {:#}", self.source, other.source);
+        Self { is_refused: self.is_refused && other.is_refused, source }
     }
 }
 
@@ -126,13 +210,29 @@ impl Connection {
         }
     }
 
-    /// Hands every request that the edge sends to the proxy, until the connection ends, and says why it
+    /// Hands every request that the edge sends to the handler, until the connection ends, and says why it
     /// did. Requests run in `requests`, which outlives this call so that they can finish. May be dropped
     /// and called again.
-    pub async fn serve(&self, proxy: &Rc<Proxy>, requests: &TaskTracker) -> String {
+    pub async fn serve(&self, handler: &Rc<Handler>, requests: &TaskTracker) -> Ended {
         match self {
-            Self::Quic(connection) => connection.serve(proxy, requests).await.to_string(),
-            Self::Http2(connection) => connection.serve(proxy, requests).await,
+            Self::Quic(connection) => connection.serve(handler, requests).await,
+            Self::Http2(connection) => connection.serve(handler, requests).await,
+        }
+    }
+
+    pub fn vital(&self) -> Vital {
+        match self {
+            Self::Quic(connection) => connection.vital(),
+            Self::Http2(connection) => connection.vital(),
+        }
+    }
+
+    /// Tells the edge, where the transport has a word for it, that nothing new is served here.
+    pub fn leave(&self) {
+        match self {
+            // A handler that refuses is all there is.
+            Self::Quic(_) => {}
+            Self::Http2(connection) => connection.leave(),
         }
     }
 

@@ -6,6 +6,7 @@ mod pulse;
 mod stream;
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,34 +14,31 @@ use std::time::Duration;
 use adit_protocol::headers::serialized::UPGRADE;
 use anyhow::Context as _;
 use bytes::Bytes;
-use futures_util::FutureExt;
 use h2::server::{self, Builder, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::Request;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::control;
-use crate::proxy::Proxy;
+use super::handler::Handler;
+use super::suspicion::{Ended, Vital};
 use pulse::{Beat, Pulse};
 
 /// The name in every edge server's certificate.
 const SERVER_NAME: &str = "h2.cftunnel.com";
-/// For TCP, TLS and the start of HTTP/2 together.
-const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long the edge may take to open the control stream.
 const CONTROL_LIMIT: Duration = Duration::from_secs(5);
 /// How long the last bytes of a connection that is closed may take.
 const FAREWELL: Duration = Duration::from_secs(1);
-const PING_EVERY: Duration = Duration::from_secs(2);
 /// An edge that says nothing for so long is gone.
-const SILENCE: Duration = Duration::from_secs(7);
+const SILENCE: Duration = Duration::from_secs(5);
 /// Requests at once on one connection.
 const MOST_REQUESTS: u32 = 1024;
 /// Bytes of one request body that may wait here unread.
@@ -74,11 +72,9 @@ impl Dialer {
         Self { tls: TlsConnector::from(Arc::new(tls)), source }
     }
 
-    pub async fn dial(&self, edge: SocketAddr) -> anyhow::Result<Connection> {
-        timeout(DIAL_LIMIT, self.open(edge)).await.context("no HTTP/2 connection in time")?
-    }
-
-    async fn open(&self, edge: SocketAddr) -> anyhow::Result<Connection> {
+    /// Waits as long as the system does; may be dropped midway. The connection asks for a sign of life when
+    /// nothing came for `keep_alive`.
+    pub async fn dial(&self, edge: SocketAddr, keep_alive: Duration) -> anyhow::Result<Connection> {
         let socket = if edge.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(source) = self.source {
             socket.bind(SocketAddr::new(source, 0))?;
@@ -91,7 +87,7 @@ impl Dialer {
         let io = Pulse::new(self.tls.connect(name, tcp).await.context("TLS handshake")?);
         let beat = io.beat();
         let connection = builder().handshake(io).await.context("HTTP/2 handshake")?;
-        Ok(Connection::new(local, connection, beat))
+        Ok(Connection::new(local, connection, beat, keep_alive))
     }
 }
 
@@ -100,6 +96,8 @@ pub struct Connection {
     local: IpAddr,
     control: Mutex<Option<oneshot::Receiver<Arrived>>>,
     arrived: Mutex<mpsc::Receiver<Arrived>>,
+    beat: Beat,
+    leave: CancellationToken,
     close: CancellationToken,
     ended: Mutex<Driver>,
 }
@@ -111,15 +109,19 @@ enum Driver {
 }
 
 impl Connection {
-    fn new(local: IpAddr, connection: ServerConnection, beat: Beat) -> Self {
+    fn new(local: IpAddr, connection: ServerConnection, beat: Beat, keep_alive: Duration) -> Self {
         let (control, controlled) = oneshot::channel();
         let (hand_over, arrived) = mpsc::channel(MOST_REQUESTS as usize);
-        let close = CancellationToken::new();
-        let driver = tokio::task::spawn_local(drive(connection, beat, control, hand_over, close.clone()));
+        let (leave, close) = (CancellationToken::new(), CancellationToken::new());
+        let driver =
+            Drive { control: Some(control), requests: hand_over, leave: leave.clone(), close: close.clone() };
+        let driver = tokio::task::spawn_local(driver.run(connection, beat.clone(), keep_alive));
         Self {
             local,
             control: Mutex::new(Some(controlled)),
             arrived: Mutex::new(arrived),
+            beat,
+            leave,
             close,
             ended: Mutex::new(Driver::Running(AbortOnDropHandle::new(driver))),
         }
@@ -138,14 +140,24 @@ impl Connection {
         stream::control(request.into_body(), respond)
     }
 
-    /// Hands every request that the edge sends to the proxy, until the connection ends, and says why it
+    /// Hands every request that the edge sends to the handler, until the connection ends, and says why it
     /// did. Requests run in `requests`, which outlives this call so that they can finish.
-    pub async fn serve(&self, proxy: &Rc<Proxy>, requests: &TaskTracker) -> String {
+    pub async fn serve(&self, handler: &Rc<Handler>, requests: &TaskTracker) -> Ended {
         let mut arrived = self.arrived.lock().await;
         while let Some(request) = arrived.recv().await {
-            requests.spawn_local(stream::exchange(request, proxy.clone()));
+            requests.spawn_local(stream::exchange(request, handler.clone()));
         }
-        self.ended().await
+        Ended { reason: self.ended().await, is_reset: false }
+    }
+
+    pub fn vital(&self) -> Vital {
+        self.beat.vital()
+    }
+
+    /// Tells the edge that nothing new is served here (GOAWAY), and turns away what comes all the same. What
+    /// has arrived is served, and the connection ends when that is done and the control stream has ended.
+    pub fn leave(&self) {
+        self.leave.cancel();
     }
 
     /// Says goodbye, sends what is under way if that is quick, and closes.
@@ -169,58 +181,83 @@ impl Connection {
 
 type ServerConnection = server::Connection<Pulse<TlsStream<TcpStream>>, Bytes>;
 
-/// Moves the bytes of one connection and hands over what arrives, until it ends.
-async fn drive(
-    mut connection: ServerConnection,
-    beat: Beat,
-    control: oneshot::Sender<Arrived>,
+/// What moves the bytes of one connection and hands over what arrives.
+struct Drive {
+    control: Option<oneshot::Sender<Arrived>>,
     requests: mpsc::Sender<Arrived>,
+    leave: CancellationToken,
     close: CancellationToken,
-) -> String {
-    let mut silent = std::pin::pin!(silence(connection.ping_pong(), beat));
-    let mut control = Some(control);
-    loop {
-        let arrived = tokio::select! {
-            arrived = connection.accept() => arrived,
-            () = &mut silent => return format!("nothing heard for {} s", SILENCE.as_secs()),
-            () = close.cancelled() => break,
-        };
-        let (request, mut respond) = match arrived {
-            Some(Ok(arrived)) => arrived,
-            Some(Err(error)) => return error.to_string(),
-            None => return "closed by the edge".to_owned(),
-        };
+}
+
+impl Drive {
+    /// Until the connection ends; says why it did.
+    async fn run(mut self, mut connection: ServerConnection, beat: Beat, keep_alive: Duration) -> String {
+        let mut silent = pin!(silence(connection.ping_pong(), beat, keep_alive));
+        let (leave, close) = (self.leave.clone(), self.close.clone());
+        let mut is_leaving = false;
+        loop {
+            let arrived = tokio::select! {
+                arrived = connection.accept() => arrived,
+                () = &mut silent => return format!("nothing heard for {} s", SILENCE.as_secs()),
+                () = leave.cancelled(), if !is_leaving => {
+                    is_leaving = true;
+                    connection.graceful_shutdown();
+                    continue;
+                }
+                () = close.cancelled() => break,
+            };
+            match arrived {
+                Some(Ok(arrived)) => self.hand_over(arrived, is_leaving),
+                Some(Err(error)) => return error.to_string(),
+                None if is_leaving => return "closed by this host".to_owned(),
+                None => return "closed by the edge".to_owned(),
+            }
+        }
+        connection.graceful_shutdown();
+        let _ = timeout(FAREWELL, std::future::poll_fn(|cx| connection.poll_closed(cx))).await;
+        "closed by this host".to_owned()
+    }
+
+    fn hand_over(&mut self, (request, mut respond): Arrived, is_leaving: bool) {
         let is_control = request.headers().get(UPGRADE).is_some_and(|purpose| purpose == "control-stream");
-        match control.take_if(|_| is_control) {
+        match self.control.take_if(|_| is_control) {
             Some(control) => drop(control.send((request, respond))),
-            None if is_control => respond.send_reset(Reason::REFUSED_STREAM),
+            None if is_control || is_leaving => respond.send_reset(Reason::REFUSED_STREAM),
             None => {
-                if let Err(error) = requests.try_send((request, respond)) {
+                if let Err(error) = self.requests.try_send((request, respond)) {
                     // Nothing of it was looked at: the edge may send it elsewhere.
                     error.into_inner().1.send_reset(Reason::REFUSED_STREAM);
                 }
             }
         }
     }
-    connection.graceful_shutdown();
-    let _ = timeout(FAREWELL, std::future::poll_fn(|cx| connection.poll_closed(cx))).await;
-    "closed by this host".to_owned()
 }
 
 /// Done when the edge is dead: it says nothing, not even when it is asked. Whatever it sends counts as a
 /// sign of life, because on a slow line an answer to a ping may have to wait for a long time.
-async fn silence(pings: Option<PingPong>, beat: Beat) {
+async fn silence(pings: Option<PingPong>, beat: Beat, keep_alive: Duration) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
-        sleep(PING_EVERY).await;
-        let quiet = beat.quiet();
-        if quiet >= SILENCE {
-            return;
+        sleep(keep_alive).await;
+        if beat.quiet() < keep_alive || pings.send_ping(Ping::opaque()).is_err() {
+            continue;
         }
-        // Takes the answer to an earlier ping off; until there is one, no other can be sent.
-        let _ = std::future::poll_fn(|cx| pings.poll_pong(cx)).now_or_never();
-        if quiet >= PING_EVERY {
-            let _ = pings.send_ping(Ping::opaque());
+        beat.ask();
+        let asked = Instant::now();
+        // No other can be sent before the answer is here.
+        loop {
+            tokio::select! {
+                _ = std::future::poll_fn(|cx| pings.poll_pong(cx)) => {
+                    beat.answered(asked.elapsed());
+                    break;
+                }
+                () = sleep(keep_alive) => {
+                    if beat.quiet() >= SILENCE {
+                        return;
+                    }
+                    beat.ask();
+                }
+            }
         }
     }
 }

@@ -3,21 +3,28 @@
 pub mod connection;
 pub mod control;
 pub mod discovery;
+pub mod handler;
 pub mod http2;
+pub mod notice;
 pub mod quic;
+pub mod serving;
 pub mod slot;
 pub mod state;
 pub mod status;
+pub mod suspicion;
 pub mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use adit_protocol::credentials::Credentials;
+use adit_protocol::own;
 use uuid::Uuid;
 
 /// Features that this host offers at registration. Only what it can do is listed.
 pub const FEATURES: &[&str] = &["serialized_headers", "support_quic_eof"];
+/// The same, to an edge that may be one of ours.
+pub const OWN_FEATURES: &[&str] = &[own::FEATURE_NOTICES, own::FEATURE_TRAILERS];
 
 /// What every slot of this host shares.
 pub struct Identity {
@@ -29,10 +36,13 @@ pub struct Identity {
     pub arch: String,
     /// How long requests may take to finish once a stop was asked for.
     pub grace: Duration,
+    /// Whether the edge may be one of ours. Elsewhere our own words would be any visitor's to say, because
+    /// nobody takes them out of requests.
+    pub speaks_own: bool,
 }
 
 impl Identity {
-    pub fn new(credentials: Credentials, grace: Duration) -> Arc<Self> {
+    pub fn new(credentials: Credentials, grace: Duration, speaks_own: bool) -> Arc<Self> {
         let arch = match std::env::consts::ARCH {
             "x86_64" => "amd64",
             "aarch64" => "arm64",
@@ -44,6 +54,13 @@ impl Identity {
             version: concat!("adit/", env!("CARGO_PKG_VERSION")).to_owned(),
             arch: format!("{}_{arch}", std::env::consts::OS),
             grace,
+            speaks_own,
         })
+    }
+
+    /// What is offered at registration.
+    pub fn features(&self) -> impl Iterator<Item = &'static str> {
+        let own: &[&str] = if self.speaks_own { OWN_FEATURES } else { &[] };
+        FEATURES.iter().chain(own).copied()
     }
 }

@@ -1,13 +1,15 @@
 //! Connections over QUIC: dialling, and turning the streams that the edge opens into requests
 //! (wire.md, sections 2 and 4).
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use adit_protocol::own::{self, FrameReader, Piece};
 use adit_protocol::stream::{self, Connect, Opening};
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
@@ -16,6 +18,7 @@ use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{EndpointConfig, RecvStream, SendStream, VarInt};
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, trace};
@@ -23,14 +26,18 @@ use tracing::{debug, trace};
 pub use quinn::Endpoint;
 
 use super::control;
+use super::handler::{Handler, Trailers};
+use super::suspicion::{Ended, Vital};
 use crate::origin::{Body, BoxError, empty};
-use crate::proxy::{Answer, Kind, Proxy, Request};
+use crate::proxy::{Answer, Kind};
 
 /// The name in every edge server's certificate.
 const SERVER_NAME: &str = "quic.cftunnel.com";
 const ALPN: &[u8] = b"argotunnel";
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// What the way to an edge is taken for before it is known: a third of QUIC's own guess, because a dial
+/// whose first packet is lost must not cost a second.
+const FIRST_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// How long the head of a request may take to arrive once its stream is open.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// Requests at once on one connection. Every permitted stream costs memory at once, so not more.
@@ -47,11 +54,12 @@ const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 const CHUNK: usize = 64 * 1024;
 
 const NO_ERROR: VarInt = VarInt::from_u32(0);
+const REFUSED: VarInt = VarInt::from_u32(own::REFUSED);
 
 /// How this host speaks QUIC: one per process.
 #[derive(Clone)]
 pub struct Dialer {
-    config: quinn::ClientConfig,
+    tls: Arc<QuicClientConfig>,
     /// Where connections come from; `None` leaves it to the system.
     source: Option<IpAddr>,
 }
@@ -61,25 +69,12 @@ impl Dialer {
     pub fn new(mut tls: rustls::ClientConfig, source: Option<IpAddr>) -> anyhow::Result<Self> {
         tls.alpn_protocols = vec![ALPN.to_vec()];
         let tls = QuicClientConfig::try_from(tls).context("TLS for QUIC")?;
-        let mut config = quinn::ClientConfig::new(Arc::new(tls));
-        let mut transport = quinn::TransportConfig::default();
-        transport
-            .max_idle_timeout(Some(IDLE_LIMIT.try_into().context("idle limit")?))
-            .keep_alive_interval(Some(KEEP_ALIVE))
-            .max_concurrent_bidi_streams(MOST_REQUESTS.into())
-            .max_concurrent_uni_streams(NO_ERROR)
-            .stream_receive_window(STREAM_WINDOW.into())
-            .receive_window(CONNECTION_WINDOW.into())
-            .send_window(SEND_WINDOW);
-        config.transport_config(Arc::new(transport));
-        Ok(Self { config, source })
+        Ok(Self { tls: Arc::new(tls), source })
     }
 
     /// A UDP endpoint for one slot; each has its own so that connections spread over the edge's shards.
-    pub fn endpoint(&self, edge: SocketAddr) -> std::io::Result<Endpoint> {
-        let any: IpAddr =
-            if edge.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let local = self.source.unwrap_or(any);
+    /// Its connections ask for a sign of life when nothing came for `keep_alive`.
+    pub fn endpoint(&self, edge: SocketAddr, keep_alive: Duration) -> io::Result<Endpoint> {
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(edge),
             socket2::Type::DGRAM,
@@ -88,25 +83,58 @@ impl Dialer {
         // Larger buffers only spare retransmissions: a system that grants less still works.
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-        socket.bind(&SocketAddr::new(local, 0).into())?;
+        socket.bind(&self.local(edge).into())?;
         let mut endpoint =
             Endpoint::new(EndpointConfig::default(), None, socket.into(), Arc::new(quinn::TokioRuntime))?;
-        endpoint.set_default_client_config(self.config.clone());
+        let mut config = quinn::ClientConfig::new(self.tls.clone());
+        config.transport_config(Arc::new(transport(keep_alive)));
+        endpoint.set_default_client_config(config);
         Ok(endpoint)
     }
+
+    /// Done when the machine of this edge says that nobody listens on the port. A socket of QUIC is not told:
+    /// it belongs to no one address. What is sent here is too short to mean anything.
+    pub async fn refusal(&self, edge: SocketAddr) {
+        let refused = async {
+            let socket = UdpSocket::bind(self.local(edge)).await?;
+            socket.connect(edge).await?;
+            socket.send(&[0]).await?;
+            socket.recv(&mut [0; 1]).await
+        };
+        if !refused.await.is_err_and(|error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Any port of the address that connections to this edge come from.
+    fn local(&self, edge: SocketAddr) -> SocketAddr {
+        let any: IpAddr =
+            if edge.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        SocketAddr::new(self.source.unwrap_or(any), 0)
+    }
+}
+
+fn transport(keep_alive: Duration) -> quinn::TransportConfig {
+    let mut transport = quinn::TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(IDLE_LIMIT.try_into().expect("the limit fits into 62 bits of milliseconds")))
+        .keep_alive_interval(Some(keep_alive))
+        .initial_rtt(FIRST_ROUND_TRIP)
+        .max_concurrent_bidi_streams(MOST_REQUESTS.into())
+        .max_concurrent_uni_streams(NO_ERROR)
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(SEND_WINDOW);
+    transport
 }
 
 /// An open connection to an edge server.
 pub struct Connection(quinn::Connection);
 
 impl Connection {
-    pub async fn dial(endpoint: &Endpoint, edge: SocketAddr, limit: Duration) -> anyhow::Result<Self> {
-        let connecting = endpoint.connect(edge, SERVER_NAME)?;
-        let connection = timeout(limit, connecting)
-            .await
-            .context("no answer to the QUIC handshake")?
-            .context("QUIC handshake")?;
-        Ok(Self(connection))
+    /// Waits as long as QUIC does; may be dropped midway.
+    pub async fn dial(endpoint: &Endpoint, edge: SocketAddr) -> anyhow::Result<Self> {
+        Ok(Self(endpoint.connect(edge, SERVER_NAME)?.await.context("QUIC handshake")?))
     }
 
     /// The first stream that this side opens (wire.md, 3.1).
@@ -115,17 +143,34 @@ impl Connection {
         Ok(control::Stream { read: Box::pin(recv), write: Box::pin(send) })
     }
 
-    /// Hands every stream that the edge opens to the proxy, until the connection ends. Requests run
-    /// in `requests`, which outlives this call so that they can finish.
-    pub async fn serve(&self, proxy: &Rc<Proxy>, requests: &TaskTracker) -> quinn::ConnectionError {
+    /// Hands every stream that the edge opens to the handler, until the connection ends. Requests run in
+    /// `requests`, which outlives this call so that they can finish.
+    pub async fn serve(&self, handler: &Rc<Handler>, requests: &TaskTracker) -> Ended {
         loop {
             match self.0.accept_bi().await {
+                Ok((send, recv)) if handler.is_refusing() => refuse(send, recv),
                 Ok((send, recv)) => {
-                    requests.spawn_local(exchange(AnswerStream::new(send), recv, proxy.clone()));
+                    requests.spawn_local(exchange(AnswerStream::new(send), recv, handler.clone()));
                 }
-                Err(error) => return error,
+                Err(error) => {
+                    let is_reset = matches!(error, quinn::ConnectionError::Reset);
+                    return Ended { reason: error.to_string(), is_reset };
+                }
             }
         }
+    }
+
+    pub fn vital(&self) -> Vital {
+        let stats = self.0.stats();
+        let sent = &stats.frame_tx;
+        // What the edge must acknowledge; it may be silent about acknowledgements.
+        let asked = sent.ping
+            + sent.stream
+            + sent.max_data
+            + sent.max_stream_data
+            + sent.reset_stream
+            + sent.stop_sending;
+        Vital { asked, heard: stats.udp_rx.datagrams, round_trip: stats.path.rtt }
     }
 
     /// Closes at once; streams that are still open are cut.
@@ -134,12 +179,20 @@ impl Connection {
     }
 }
 
-/// One stream: read the head, handle the request, write the answer. Stops as soon as the edge does.
-async fn exchange(mut answer: AnswerStream, recv: RecvStream, proxy: Rc<Proxy>) {
-    let stopped = answer.stopped();
+/// Turns a stream away unread: nothing of it was processed, so the edge may send it elsewhere.
+fn refuse(mut send: SendStream, mut recv: RecvStream) {
+    // An error says that the edge has given it up itself.
+    let _ = recv.stop(REFUSED);
+    let _ = send.reset(REFUSED);
+}
+
+/// One stream: read the head, handle the request, write the answer. Stops as soon as the edge does, and
+/// lasts until the edge has all of the answer: a connection that finishes must not close before.
+async fn exchange(mut answer: AnswerStream, recv: RecvStream, handler: Rc<Handler>) {
+    let mut stopped = pin!(answer.send.stopped());
     let work = async {
         match timeout(HEAD_LIMIT, read_head(recv)).await {
-            Ok(Ok((Opening::Data(connect), body))) => answer_to(&mut answer, connect, body, proxy).await,
+            Ok(Ok((Opening::Data(connect), body))) => answer_to(&mut answer, connect, body, &handler).await,
             Ok(Ok((Opening::Rpc, _))) => {
                 anyhow::bail!("the edge opened an RPC stream, which this host does not serve")
             }
@@ -149,10 +202,11 @@ async fn exchange(mut answer: AnswerStream, recv: RecvStream, proxy: Rc<Proxy>) 
     };
     tokio::select! {
         biased;
-        result = work => if let Err(error) = result {
-            debug!(error = format!("{error:#}"), "stream failed");
+        result = work => match result {
+            Ok(()) => drop(stopped.await),
+            Err(error) => debug!(error = format!("{error:#}"), "stream failed"),
         },
-        _ = stopped => trace!("the edge cancelled a request"),
+        _ = &mut stopped => trace!("the edge cancelled a request"),
     }
 }
 
@@ -160,7 +214,7 @@ async fn answer_to(
     answer: &mut AnswerStream,
     connect: Connect,
     body: StreamBody,
-    proxy: Rc<Proxy>,
+    handler: &Handler,
 ) -> anyhow::Result<()> {
     let (kind, head) = match connect {
         Connect::Http(head) => (Kind::Http, head),
@@ -171,11 +225,24 @@ async fn answer_to(
         }
     };
     let (head, ()) = head.into_parts();
-    let body: Body =
-        if kind == Kind::WebSocket || has_body(&head.headers) { Box::pin(body) } else { empty() };
-    match proxy.handle(Request { kind, head, body }).await {
-        Answer::Response(response) => answer.send(response).await,
-        Answer::Unreachable { reason } => answer.refuse(reason).await,
+    let trailers = match kind {
+        Kind::Http => handler.trailers(&head.headers),
+        Kind::WebSocket => Trailers::Unwelcome,
+    };
+    let body: Body = match (kind, trailers) {
+        (_, Trailers::Framed) => Box::pin(FramedBody::new(body)),
+        (Kind::Http, _) if !has_body(&head.headers) => empty(),
+        (Kind::Http | Kind::WebSocket, _) => Box::pin(body),
+    };
+    match handler.handle(kind, head, body, trailers).await {
+        Answer::Response(response) if trailers == Trailers::Unwelcome || response.body().is_end_stream() => {
+            answer.send(response).await
+        }
+        Answer::Response(response) => answer.send_framed(response).await,
+        Answer::Unreachable { reason, not_here: true } => {
+            answer.refuse(format!("{}{reason}", own::NOT_HERE_REASON)).await
+        }
+        Answer::Unreachable { reason, not_here: false } => answer.refuse(reason).await,
     }
 }
 
@@ -226,6 +293,47 @@ impl HttpBody for StreamBody {
     }
 }
 
+/// The same where it is framed (`adit_protocol::own`): data, and trailers behind it.
+struct FramedBody {
+    body: StreamBody,
+    /// What has arrived and is not read yet.
+    rest: Bytes,
+    frames: FrameReader,
+}
+
+impl FramedBody {
+    fn new(body: StreamBody) -> Self {
+        Self { body, rest: Bytes::new(), frames: FrameReader::default() }
+    }
+}
+
+impl HttpBody for FramedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        loop {
+            match this.frames.next(&mut this.rest) {
+                Ok(Some(Piece::Data(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Some(Piece::Trailers(trailers))) => {
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(frame) => this.rest = frame?.into_data().unwrap_or_default(),
+                None if this.frames.is_whole() => return Poll::Ready(None),
+                None => return Poll::Ready(Some(Err("the body ended within a frame".into()))),
+            }
+        }
+    }
+}
+
 /// Our side of a request's stream. Unless the answer was sent to its end, the edge is told that it
 /// is broken: a plain drop would look like a complete body.
 struct AnswerStream {
@@ -238,29 +346,46 @@ impl AnswerStream {
         Self { send, complete: false }
     }
 
-    /// Resolves when the edge no longer wants the answer, or the connection is gone.
-    fn stopped(&self) -> impl Future<Output = ()> + 'static {
-        let stopped = self.send.stopped();
-        async move {
-            if matches!(stopped.await, Ok(None)) {
-                // The edge has all of it; what is left to do here may be done.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
+    /// The answer as it is; trailers have no place.
     async fn send(&mut self, response: http::Response<Body>) -> anyhow::Result<()> {
         let (head, mut body) = response.into_parts();
-        let head = stream::Answer::Http(http::Response::from_parts(head, ())).encode()?;
-        self.send.write_chunk(head).await?;
+        self.head(head).await?;
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| anyhow::anyhow!(error).context("the origin broke off"))?;
-            if let Ok(data) = frame.into_data() {
+            if let Ok(data) = frame.map_err(broken)?.into_data() {
                 self.send.write_chunk(data).await?;
             }
         }
         self.finish();
         Ok(())
+    }
+
+    /// The answer with its trailers, if there are any (`adit_protocol::own`).
+    async fn send_framed(&mut self, response: http::Response<Body>) -> anyhow::Result<()> {
+        let (mut head, mut body) = response.into_parts();
+        head.headers.insert(own::TRAILERS, own::FRAMED);
+        self.head(head).await?;
+        while let Some(frame) = body.frame().await {
+            match frame.map_err(broken)?.into_data() {
+                Ok(data) => {
+                    let head = Bytes::copy_from_slice(&own::data_head(data.len()));
+                    self.send.write_all_chunks(&mut [head, data]).await?;
+                }
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        self.send.write_chunk(own::encode_trailers(&trailers)?).await?;
+                        // Nothing may follow.
+                        break;
+                    }
+                }
+            }
+        }
+        self.finish();
+        Ok(())
+    }
+
+    async fn head(&mut self, head: http::response::Parts) -> anyhow::Result<()> {
+        let head = stream::Answer::Http(http::Response::from_parts(head, ())).encode()?;
+        Ok(self.send.write_chunk(head).await?)
     }
 
     async fn refuse(&mut self, reason: String) -> anyhow::Result<()> {
@@ -283,4 +408,8 @@ impl Drop for AnswerStream {
             let _ = self.send.reset(NO_ERROR);
         }
     }
+}
+
+fn broken(error: BoxError) -> anyhow::Error {
+    anyhow::anyhow!(error).context("the origin broke off")
 }

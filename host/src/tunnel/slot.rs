@@ -1,31 +1,34 @@
 //! One high-availability slot: performs what [`super::state`] decides, for as long as the host runs.
 
-use std::cell::Cell;
+use std::future::pending;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use adit_protocol::rpc::{ClientInfo, ConnectionOptions, Registration, TunnelAuth};
+use adit_protocol::rpc::{ClientInfo, ConnectionOptions, DUPLICATE_CONNECTION, Registration, TunnelAuth};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use super::connection::{Connection, Dialer, Line};
+use super::Identity;
+use super::connection::{Connection, DialError, Dialer, Line};
 use super::control::{Control, RegisterError, Session};
-use super::discovery::Addresses;
-use super::state::{Action, Event, Jitter, Patience, Protocol, Refusal, State, Transport};
+use super::discovery::{Addresses, Unresolved};
+use super::serving::{Serving, Sign};
+use super::state::{Action, Event, Goal, Jitter, Moment, Protocol, Refusal, State, Way};
 use super::status::{SERVING, Status};
-use super::{FEATURES, Identity};
 use crate::proxy::Proxy;
 
-/// The edge's word for "this slot of this connector is registered with me already" (wire.md, 3.6).
-const DUPLICATE: &str = "EDUPCONN";
 /// The most failed attempts that a registration can report.
 const REPORTED_ATTEMPTS: u32 = 255;
+/// How likely a look at a connection that is well is also one at its place, so that slots do not look all at
+/// once.
+const PLACE_LOOKED_AT: f64 = 0.5;
 
 /// What all slots of a process share.
 pub struct Shared {
@@ -54,32 +57,55 @@ pub struct Slot {
     index: usize,
     shared: Arc<Shared>,
     proxy: Rc<Proxy>,
-    line: Line,
-    held: Held,
+    line: Rc<Line>,
+    serving: Option<Serving>,
+    attempt: Option<Attempt>,
+    /// What was dialled or registered, until the table says what for.
+    tried: Option<Tried>,
+    timer: Option<Instant>,
+    /// Attempts that failed since the last registration.
     failures: u32,
+    /// Whether an edge may still know an earlier connection of this slot.
+    was_registered: bool,
+    last_refusal: Option<RegisterError>,
     /// Connections that were replaced and finish what they have.
     retiring: JoinSet<()>,
 }
 
-/// What a slot has open.
-enum Held {
-    Nothing,
+/// A dial or a registration under way. Dropping it gives it up.
+type Attempt = Pin<Box<dyn Future<Output = Outcome>>>;
+
+enum Outcome {
     Dialled(Connection, SocketAddr),
-    Registered(Registered),
+    NotDialled { edge: SocketAddr, error: DialError },
+    NoPlace,
+    Unresolved(Unresolved),
+    Registered(Connection, SocketAddr, Session),
+    NotRegistered { edge: SocketAddr, protocol: &'static str, error: RegisterError },
 }
 
-struct Registered {
-    connection: Connection,
-    session: Session,
-    edge: SocketAddr,
-    /// The edge was told what this host serves.
-    has_reported: Cell<bool>,
+enum Tried {
+    Dialled(Connection, SocketAddr),
+    Registered(Connection, SocketAddr, Session),
 }
 
 impl Slot {
     pub fn new(index: usize, shared: Arc<Shared>, proxy: Rc<Proxy>) -> Self {
-        let line = shared.dialer.line();
-        Self { index, shared, proxy, line, held: Held::Nothing, failures: 0, retiring: JoinSet::new() }
+        let line = Rc::new(shared.dialer.line(index));
+        Self {
+            index,
+            shared,
+            proxy,
+            line,
+            serving: None,
+            attempt: None,
+            tried: None,
+            timer: None,
+            failures: 0,
+            was_registered: false,
+            last_refusal: None,
+            retiring: JoinSet::new(),
+        }
     }
 
     /// Runs until `stop` and the drain that follows it, or until the edge refuses this host for good.
@@ -89,140 +115,134 @@ impl Slot {
     }
 
     async fn advance(mut self, stop: CancellationToken) -> Result<(), Fatal> {
-        let requests = TaskTracker::new();
-        let (mut state, mut action) = State::start(self.shared.protocol);
-        let mut last_refusal = None;
+        let mut found = self.shared.addresses.found();
+        let (mut state, mut action) = State::start(self.shared.protocol, self.moment());
         loop {
-            self.show(state);
-            let event = match action {
-                Action::Dial { transport, patience } => {
-                    stoppable(&stop, self.dial(transport, patience)).await
+            self.show(&state);
+            match action {
+                Action::Dial { goal, way } => {
+                    self.tried = None;
+                    self.attempt = Some(self.dial(goal, way));
+                    self.timer = None;
                 }
-                Action::Register => {
-                    let (event, refusal) = match stop.run_until_cancelled(self.register()).await {
-                        Some(outcome) => outcome,
-                        None => (Event::Stop, None),
-                    };
-                    last_refusal = refusal.or(last_refusal);
-                    event
+                Action::Register => self.attempt = self.register(),
+                Action::Adopt { rest } => {
+                    self.adopt();
+                    self.timer = rest.map(|rest| Instant::now() + rest);
                 }
-                Action::Serve { probe } => stoppable(&stop, self.serve(&requests, probe)).await,
-                Action::Wait { time, rotate } => {
-                    self.close().await;
-                    if rotate {
-                        self.shared.addresses.rotate(self.index);
-                    }
-                    stoppable(&stop, async {
-                        sleep(time).await;
-                        Event::Waited
-                    })
-                    .await
+                Action::Wait { time, .. } => {
+                    self.give_up();
+                    self.timer = Some(Instant::now() + time);
                 }
-                Action::Drain => self.drain(&requests).await,
+                Action::Rest { time, .. } => {
+                    self.give_up();
+                    self.timer = time.map(|time| Instant::now() + time);
+                }
+                Action::Mourn { .. } | Action::Continue => {}
+                Action::Drain => {
+                    self.give_up();
+                    self.drain().await;
+                }
                 Action::End { fatal } => {
-                    self.close().await;
+                    self.give_up();
+                    self.finish_retiring().await;
                     self.line.idle().await;
-                    return match last_refusal {
+                    return match self.last_refusal {
                         Some(source) if fatal => Err(Fatal { slot: self.index, source }),
                         _ => Ok(()),
                     };
                 }
-                Action::Nothing => return Ok(()),
+            }
+            let event =
+                if action == Action::Drain { Event::Drained } else { self.next(&stop, &mut found).await };
+            (state, action) = state.on(event, self.moment());
+            self.shared.addresses.follow(self.index, event, &state, &action);
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            now: Instant::now().into_std(),
+            jitter: Jitter(fastrand::f64()),
+            served: self.shared.served.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits for the next event.
+    async fn next(&mut self, stop: &CancellationToken, found: &mut watch::Receiver<u64>) -> Event {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Event::Stop,
+                outcome = attempt(&mut self.attempt) => {
+                    self.attempt = None;
+                    return self.take(outcome);
+                }
+                sign = sign(&mut self.serving) => {
+                    if let Some(event) = self.read(sign) {
+                        return event;
+                    }
+                }
+                () = until(self.timer) => {
+                    self.timer = None;
+                    return Event::Waited;
+                }
+                Ok(()) = found.changed() => {
+                    return Event::Encouraged;
+                }
+            }
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.attempt = None;
+        self.tried = None;
+    }
+
+    fn dial(&self, goal: Goal, way: Way) -> Attempt {
+        let (slot, shared, line) = (self.index, self.shared.clone(), self.line.clone());
+        let serves = self.serving.is_some();
+        let dial = async move {
+            let edge = match shared.addresses.seek(slot, goal).await {
+                Ok(Some(edge)) => edge,
+                Ok(None) => return Outcome::NoPlace,
+                Err(error) => return Outcome::Unresolved(error),
             };
-            (state, action) = state.on(event, self.shared.served.load(Ordering::Relaxed));
-        }
-    }
-
-    async fn dial(&mut self, transport: Transport, patience: Patience) -> Event {
-        let edge = match self.shared.addresses.pick(self.index).await {
-            Ok(edge) => edge,
-            Err(error) => return self.dial_failed(transport, None, &error.into()),
+            if !serves {
+                shared.status.update(slot, |status| status.edge = Some(edge));
+            }
+            debug!(?goal, %edge, "dialling");
+            match line.dial(way, edge).await {
+                Ok(connection) => Outcome::Dialled(connection, edge),
+                Err(error) => Outcome::NotDialled { edge, error },
+            }
         };
-        self.shared.status.update(self.index, |status| status.edge = Some(edge));
-        match self.line.dial(transport, patience, edge).await {
-            Ok(connection) => {
-                self.held = Held::Dialled(connection, edge);
-                Event::Dialled
+        Box::pin(dial.in_current_span())
+    }
+
+    fn register(&mut self) -> Option<Attempt> {
+        let Some(Tried::Dialled(connection, edge)) = self.tried.take() else { return None };
+        let registration = self.registration(&connection, edge);
+        let control = self.shared.control.clone();
+        let register = async move {
+            let registered = async {
+                let stream = connection.control_stream().await;
+                let stream = stream.map_err(|error| RegisterError::Stream(format!("{error:#}")))?;
+                control.register(stream, registration).await
+            };
+            match registered.await {
+                Ok(session) => Outcome::Registered(connection, edge, session),
+                Err(error) => {
+                    let protocol = connection.transport().name();
+                    connection.close().await;
+                    Outcome::NotRegistered { edge, protocol, error }
+                }
             }
-            Err(error) => self.dial_failed(transport, Some(edge), &error),
-        }
-    }
-
-    fn dial_failed(
-        &mut self,
-        transport: Transport,
-        edge: Option<SocketAddr>,
-        error: &anyhow::Error,
-    ) -> Event {
-        self.failures = self.failures.saturating_add(1);
-        self.shared.status.update(self.index, |status| status.last_error = Some(format!("{error:#}")));
-        warn!(?edge, protocol = transport.name(), error = format!("{error:#}"), "dialling the edge failed");
-        Event::DialFailed { jitter: jitter() }
-    }
-
-    async fn register(&mut self) -> (Event, Option<RegisterError>) {
-        let (connection, edge) = match std::mem::replace(&mut self.held, Held::Nothing) {
-            Held::Dialled(connection, edge) => (connection, edge),
-            Held::Nothing | Held::Registered(_) => return (Event::Lost { jitter: jitter() }, None),
         };
-        match self.ask(&connection, edge, false).await {
-            Ok(session) => {
-                self.hold(connection, session, edge);
-                (Event::Registered { jitter: jitter() }, None)
-            }
-            Err(error) => {
-                self.failures = self.failures.saturating_add(1);
-                warn!(%edge, protocol = connection.transport().name(), %error, "registration failed");
-                self.shared.status.update(self.index, |status| status.last_error = Some(error.to_string()));
-                connection.close().await;
-                let event = match &error {
-                    RegisterError::Refused(refused) => Event::Refused {
-                        refusal: Refusal {
-                            permanent: !refused.should_retry && refused.cause != DUPLICATE,
-                            duplicate: refused.cause == DUPLICATE,
-                            retry_after: refused.retry_after,
-                        },
-                        jitter: jitter(),
-                    },
-                    RegisterError::TimedOut | RegisterError::Stream(_) => Event::Lost { jitter: jitter() },
-                };
-                (event, Some(error))
-            }
-        }
+        Some(Box::pin(register.in_current_span()))
     }
 
-    /// Registers this slot on a connection. With `replace` it takes the place of the one that serves.
-    async fn ask(
-        &self,
-        connection: &Connection,
-        edge: SocketAddr,
-        replace: bool,
-    ) -> Result<Session, RegisterError> {
-        let registration = self.registration(connection, edge, replace);
-        let stream =
-            connection.control_stream().await.map_err(|error| RegisterError::Stream(format!("{error:#}")))?;
-        self.shared.control.register(stream, registration).await
-    }
-
-    /// Makes a registered connection the one that this slot holds.
-    fn hold(&mut self, connection: Connection, session: Session, edge: SocketAddr) {
-        self.shared.served.store(true, Ordering::Relaxed);
-        self.failures = 0;
-        let location = session.details.location_name.clone();
-        let protocol = connection.transport().name();
-        // Before the word is out: whoever reads it may ask for the status at once.
-        self.shared.status.update(self.index, |status| {
-            status.state = SERVING;
-            status.location = Some(location.clone());
-            status.protocol = Some(protocol);
-            status.last_error = None;
-        });
-        info!(slot = self.index, %edge, location, connection = %session.details.uuid, protocol, "registered");
-        self.held =
-            Held::Registered(Registered { connection, session, edge, has_reported: Cell::new(false) });
-    }
-
-    fn registration(&self, connection: &Connection, edge: SocketAddr, replace: bool) -> Registration {
+    fn registration(&self, connection: &Connection, edge: SocketAddr) -> Registration {
         let identity = &self.shared.identity;
         Registration {
             auth: TunnelAuth {
@@ -234,137 +254,182 @@ impl Slot {
             options: ConnectionOptions {
                 client: ClientInfo {
                     client_id: identity.connector,
-                    features: FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
+                    features: identity.features().map(str::to_owned).collect(),
                     version: identity.version.clone(),
                     arch: identity.arch.clone(),
                 },
                 origin_local_ip: Some(connection.origin_ip(edge)),
-                replace_existing: replace,
+                // The id of this process is its own, so what is known by it there is this slot's past.
+                replace_existing: self.was_registered,
                 compression_quality: 0,
                 num_previous_attempts: u8::try_from(self.failures.min(REPORTED_ATTEMPTS)).unwrap_or(u8::MAX),
             },
         }
     }
 
-    async fn serve(&mut self, requests: &TaskTracker, probe: Option<Duration>) -> Event {
-        let Held::Registered(held) = &self.held else { return Event::Lost { jitter: jitter() } };
-        let report = async {
-            if self.index == 0
-                && !held.session.details.tunnel_is_remotely_managed
-                && !held.has_reported.replace(true)
-                && let Err(error) = held.session.report_configuration(self.shared.reported.clone()).await
-            {
-                warn!(error = format!("{error:#}"), "the edge did not take the report of the configuration");
+    fn take(&mut self, outcome: Outcome) -> Event {
+        match outcome {
+            Outcome::Dialled(connection, edge) => {
+                let transport = connection.transport();
+                self.tried = Some(Tried::Dialled(connection, edge));
+                Event::Dialled { transport }
             }
-        };
-        let (moved, edge) = tokio::select! {
-            // The edge closes what was replaced: that is no loss.
-            biased;
-            moved = self.probe(held.edge, probe) => (moved, held.edge),
-            (reason, ()) = async { tokio::join!(held.connection.serve(&self.proxy, requests), report) } => {
-                warn!(error = reason, protocol = held.connection.transport().name(), "connection lost");
-                self.shared.status.update(self.index, |status| status.last_error = Some(reason));
-                return Event::Lost { jitter: jitter() };
+            Outcome::NotDialled { edge, error } => {
+                let refused = error.is_refused;
+                self.dial_failed(Some(edge), &error);
+                Event::DialFailed { refused }
             }
-        };
-        let Some((connection, session)) = moved else { return Event::Probed { jitter: jitter() } };
-        let replaced = std::mem::replace(&mut self.held, Held::Nothing);
-        self.hold(connection, session, edge);
-        self.retire(replaced, requests.clone());
-        Event::Moved
-    }
-
-    /// Looks for QUIC beside the connection that serves, and registers there if it is found.
-    async fn probe(&self, edge: SocketAddr, after: Option<Duration>) -> Option<(Connection, Session)> {
-        let Some(after) = after else { return std::future::pending().await };
-        sleep(after).await;
-        let connection = match self.line.dial(Transport::Quic, Patience::Short, edge).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                debug!(%edge, error = format!("{error:#}"), "still no QUIC");
-                return None;
+            Outcome::Unresolved(error) => {
+                self.dial_failed(None, &error);
+                Event::DialFailed { refused: false }
             }
-        };
-        match self.ask(&connection, edge, true).await {
-            Ok(session) => Some((connection, session)),
-            Err(error) => {
-                warn!(%edge, %error, "QUIC is back, but the edge does not take it in place of HTTP/2");
-                connection.close().await;
-                None
+            Outcome::NoPlace => Event::NoPlace,
+            Outcome::Registered(connection, edge, session) => {
+                self.tried = Some(Tried::Registered(connection, edge, session));
+                Event::Registered
+            }
+            Outcome::NotRegistered { edge, protocol, error } => {
+                self.failures = self.failures.saturating_add(1);
+                warn!(%edge, protocol, %error, "registration failed");
+                self.fault(error.to_string());
+                let event = match &error {
+                    RegisterError::Refused(refused) => {
+                        let duplicate = refused.cause == DUPLICATE_CONNECTION;
+                        // If it knows this slot, it is one that this process had there.
+                        self.was_registered |= duplicate;
+                        Event::Refused(Refusal {
+                            permanent: !refused.should_retry && !duplicate,
+                            retry_after: refused.retry_after,
+                        })
+                    }
+                    RegisterError::TimedOut | RegisterError::Stream(_) => Event::Cut,
+                };
+                self.last_refusal = Some(error);
+                event
             }
         }
     }
 
-    /// Lets a connection that was replaced finish: the edge sends it nothing new, and closes it when
-    /// what it has is done.
-    fn retire(&mut self, replaced: Held, requests: TaskTracker) {
-        let Held::Registered(Registered { connection, session, .. }) = replaced else { return };
-        while self.retiring.try_join_next().is_some() {}
-        let (proxy, grace) = (self.proxy.clone(), self.shared.identity.grace);
-        let finish = async move {
-            drop(session);
-            let _ = timeout(grace, connection.serve(&proxy, &requests)).await;
-            connection.close().await;
-        };
-        self.retiring.spawn_local(finish.in_current_span());
-    }
-
-    /// Unregister first, so that the edge sends nothing new; then let what runs finish. What the
-    /// edge opens in between is still served.
-    async fn drain(&mut self, requests: &TaskTracker) -> Event {
-        let Held::Registered(Registered { connection, session, .. }) = &self.held else {
-            return Event::Drained;
-        };
-        let grace = self.shared.identity.grace;
-        let finish = async {
-            if let Err(error) = session.unregister(grace).await {
-                warn!(error = format!("{error:#}"), "unregistering failed");
-            }
-            requests.close();
-            requests.wait().await;
-        };
-        tokio::select! {
-            _ = connection.serve(&self.proxy, requests) => {}
-            finished = timeout(grace, finish) => if finished.is_err() {
-                warn!(open = requests.len(), "requests were cut off at the end of the grace period");
-            },
-        }
-        info!("unregistered");
-        Event::Drained
-    }
-
-    async fn close(&mut self) {
-        match std::mem::replace(&mut self.held, Held::Nothing) {
-            Held::Nothing => {}
-            Held::Dialled(connection, _) | Held::Registered(Registered { connection, .. }) => {
-                connection.close().await;
-            }
+    fn dial_failed(&mut self, edge: Option<SocketAddr>, error: &dyn std::error::Error) {
+        self.failures = self.failures.saturating_add(1);
+        let edge = edge.map(tracing::field::display);
+        let error = error.to_string();
+        // Beside a connection that serves it is a look, and no trouble of its own.
+        if self.serving.is_some() {
+            debug!(edge, error, "dialling the edge failed");
+        } else {
+            warn!(edge, error, "dialling the edge failed");
+            self.fault(error);
         }
     }
 
-    fn show(&self, state: State) {
-        let name = match state {
-            State::Dialing { .. } => "dialing",
-            State::Registering { .. } => "registering",
-            State::Serving { .. } => SERVING,
-            State::Waiting { .. } => "waiting",
-            State::Draining => "draining",
-            State::Ended => "ended",
-        };
+    fn fault(&self, error: String) {
+        self.shared.status.update(self.index, |status| status.last_error = Some(error));
+    }
+
+    fn read(&mut self, sign: Sign) -> Option<Event> {
+        let Some(serving) = &self.serving else { return None };
+        let edge = serving.edge;
+        match sign {
+            Sign::Ended(ended) => {
+                let protocol = serving.protocol();
+                warn!(%edge, error = ended.reason, protocol, "connection lost");
+                self.serving = None;
+                self.fault(ended.reason);
+                Some(Event::Lost { reset: ended.is_reset })
+            }
+            Sign::Suspect => {
+                info!(%edge, "the edge is not heard of");
+                Some(Event::Suspect)
+            }
+            Sign::Recovered => {
+                info!(%edge, "the edge is heard again");
+                Some(Event::Recovered)
+            }
+            Sign::ToldToLeave => {
+                info!(%edge, "the edge server goes away");
+                Some(Event::ToldToLeave)
+            }
+            Sign::Well => {
+                let looks = fastrand::f64() < PLACE_LOOKED_AT;
+                (looks && self.shared.addresses.is_misplaced(self.index)).then_some(Event::Misplaced)
+            }
+        }
+    }
+
+    /// Makes what was registered the connection that serves; what served before finishes beside it.
+    fn adopt(&mut self) {
+        let Some(Tried::Registered(connection, edge, session)) = self.tried.take() else { return };
+        self.shared.served.store(true, Ordering::Relaxed);
+        self.was_registered = true;
+        self.failures = 0;
+        let location = session.details.location_name.clone();
+        let protocol = connection.transport().name();
+        // Before the word is out: whoever reads it may ask for the status at once.
+        self.shared.status.update(self.index, |status| {
+            status.state = SERVING;
+            status.edge = Some(edge);
+            status.location = Some(location.clone());
+            status.protocol = Some(protocol);
+            status.last_error = None;
+            status.probed = None;
+        });
+        info!(slot = self.index, %edge, location, connection = %session.details.uuid, protocol, "registered");
+        let serving = Serving::begin(self.index, &self.shared, &self.proxy, (connection, session), edge);
+        if let Some(replaced) = self.serving.replace(serving) {
+            while self.retiring.try_join_next().is_some() {}
+            let grace = self.shared.identity.grace;
+            self.retiring.spawn_local(replaced.finish(grace).in_current_span());
+        }
+    }
+
+    async fn drain(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            let finish = serving.finish(self.shared.identity.grace);
+            // Those that were replaced had begun earlier, and may take as long.
+            tokio::join!(finish, finish_all(&mut self.retiring, self.shared.identity.grace));
+            info!("unregistered");
+        }
+    }
+
+    async fn finish_retiring(&mut self) {
+        finish_all(&mut self.retiring, self.shared.identity.grace).await;
+    }
+
+    fn show(&self, state: &State) {
+        let name = state.name();
         self.shared.status.update(self.index, |status| {
             status.state = name;
             if name != SERVING {
                 status.location = None;
                 status.protocol = None;
+                status.probed = None;
             }
         });
     }
 }
 
-async fn stoppable(stop: &CancellationToken, work: impl Future<Output = Event>) -> Event {
-    stop.run_until_cancelled(work).await.unwrap_or(Event::Stop)
+async fn finish_all(retiring: &mut JoinSet<()>, grace: Duration) {
+    let _ = timeout(grace, async { while retiring.join_next().await.is_some() {} }).await;
 }
 
-fn jitter() -> Jitter {
-    Jitter(fastrand::f64())
+async fn attempt(attempt: &mut Option<Attempt>) -> Outcome {
+    match attempt {
+        Some(attempt) => attempt.await,
+        None => pending().await,
+    }
+}
+
+async fn sign(serving: &mut Option<Serving>) -> Sign {
+    match serving {
+        Some(serving) => serving.sign().await,
+        None => pending().await,
+    }
+}
+
+async fn until(timer: Option<Instant>) {
+    match timer {
+        Some(timer) => sleep_until(timer).await,
+        None => pending().await,
+    }
 }

@@ -1,46 +1,73 @@
-//! What a slot does next: a pure table from state and event to state and action.
+//! What a slot does next: a pure table from state, event and moment to state and action.
+//!
+//! A slot does two things at once: something serves, and something is tried, beside it or because nothing
+//! serves.
 //!
 //! ```text
-//!             ┌────────────── Waited ───────────────┐
-//!             ▼                                     │
-//!  start ─▶ Dialing ── DialFailed (rotate) ──▶ Waiting
-//!           ▲ │  │ └─ the other transport, once ─┐ ▲ ▲
-//!           └─│──│───────────────────────────────┘ │ │
-//!          Dialled                                 │ │
-//!             ▼                                    │ │
-//!        Registering ── Refused, Lost ─────────────┘ │
-//!             │     └── Refused for good, none ever served ──▶ Ended (fatal)
-//!         Registered                                 │
-//!             ▼                                      │
-//!          Serving ─────────── Lost ─────────────────┘
-//!          │  ▲ └── over HTTP/2: looks for QUIC now and then ──┐
-//!          │  └───── Moved (over QUIC now), Probed (not yet) ──┘
-//!         Stop ──▶ Draining ── Drained, Lost ──▶ Ended
+//!  what serves                       what is tried
 //!
-//!  Stop in any other state ──▶ Ended
+//!  nothing ─── Registered ──▶ one    start ─▶ Dialing ── Dialled ──▶ Registering ── Registered ──▶ Resting
+//!     ▲                        │               ▲ │ ▲                  │     │  (what served before finishes)
+//!     └───────── Lost ─────────┘               │ │ │      Refused, Cut│     └ Refused for good, none ever
+//!                                        Waited│ │ │                  │       served ──▶ Ended (fatal)
+//!  Stop ─▶ Draining ─▶ Ended                   │ │ └──── Resting      │
+//!  (at once if nothing serves)                 │ │         ▲  ▲       │
+//!                               Waiting ───────┘ │         │  │       │
+//!                                  ▲  ▲          │         │  │       │
+//!                                  │  └──────────┼─────────┼──┼───────┤ nothing serves well
+//!                                  └ DialFailed ─┴─────────┘  └───────┘ something does
 //! ```
 //!
-//! **Fallback.** With `protocol = "auto"` a dial that fails is followed at once by one over the other
-//! transport to the same address. If that one comes about, UDP is the trouble and the slot serves over
-//! HTTP/2; if it fails too, the server is, and the slot waits and moves on. Whatever transport served last
-//! is tried first the next time. A slot that serves over HTTP/2 looks for QUIC beside it, and moves only
-//! when it is registered there.
+//! **Why a dial.** [`Goal::Connect`]: nothing serves. Beside what serves: `Rescue`, because nothing is heard
+//! of it any more; `Leave`, because its edge server goes away; `Return`, because a better address is free;
+//! `Upgrade`, because it is HTTP/2 and QUIC may work by now. The first three are trouble and are tried again
+//! with a growing, jittered pause; the other two are looks, and between them the slot rests.
+//!
+//! **When the old one goes.** A new connection is registered first, and what served before then finishes
+//! (make before break). If it is lost earlier, whatever is being tried takes its place.
+//!
+//! **Fallback.** With `protocol = "auto"` each dial tries both transports, the one that served last with a
+//! head start. If only HTTP/2 comes about, UDP is the trouble, and the slot looks for QUIC now and then.
+//!
+//! **Pace.** However events fall, [`Budget`] bounds how often a slot dials.
 
-use std::time::Duration;
+mod action;
+mod event;
+pub mod pace;
+#[cfg(test)]
+mod tests;
 
-/// The first wait is at most this long.
+use std::time::{Duration, Instant};
+
+pub use action::{Action, Goal, Verdict, Way};
+pub use event::{Event, Moment, Refusal};
+pub use pace::Jitter;
+use pace::{Budget, doubled};
+
+/// A redial that may come at once comes within this.
+const QUICK: Duration = Duration::from_millis(200);
+/// The first other wait is at most this long.
 const FIRST_WAIT: Duration = Duration::from_millis(800);
 /// No wait is longer, unless the edge asks for it.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// The longest wait that an edge may ask for.
 const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(300);
+/// A slot that waits hears within this that another one found an edge.
+const SOON: Duration = Duration::from_millis(600);
+/// So many failures in a row may be those of a server that restarts: the waits between them do not grow.
+const RESTART: u32 = 4;
+/// A connection that lasted less counts as one more failure.
+const STEADY: Duration = Duration::from_millis(250);
+/// Looks for a better address are at most so far apart, at first and later.
+const FIRST_LOOK: Duration = Duration::from_millis(2500);
+const LONGEST_LOOK: Duration = Duration::from_secs(8);
 /// The first look for QUIC comes at most so long after HTTP/2 began to serve.
 const FIRST_PROBE: Duration = Duration::from_secs(15);
 /// Looks are never further apart, so that QUIC is back within a minute after UDP is. One costs a few
 /// packets.
 const LONGEST_PROBE: Duration = Duration::from_secs(50);
-/// Registrations in a row that were lost over a transport before the other one gets its turn.
-const LOST_BEFORE_DOUBT: u32 = 2;
+/// Registrations in a row that were cut over a transport before the other one is tried first.
+const CUT_BEFORE_DOUBT: u32 = 2;
 
 /// What a document may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,217 +84,355 @@ pub enum Transport {
     Http2,
 }
 
-/// How long a dial may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
-    /// There is another way.
-    Short,
-    Long,
-}
-
-/// Which transport a slot uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
-    protocol: Protocol,
-    transport: Transport,
-    /// The other transport has just failed at the same address.
-    is_last: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a slot is. [`Live`] holds the details.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum State {
-    /// `failures` in a row so far.
-    Dialing {
-        failures: u32,
-        way: Way,
-    },
-    Registering {
-        failures: u32,
-        way: Way,
-    },
-    /// Over HTTP/2: how many looks for QUIC found nothing.
-    Serving {
-        way: Way,
-        probes: u32,
-    },
-    Waiting {
-        failures: u32,
-        way: Way,
-    },
+    Live(Live),
     Draining,
     Ended,
 }
 
+/// A slot that nobody stopped.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Event {
-    Dialled,
-    /// No connection came about; another transport or address may be better.
-    DialFailed {
-        jitter: Jitter,
-    },
-    Registered {
-        jitter: Jitter,
-    },
-    Refused {
-        refusal: Refusal,
-        jitter: Jitter,
-    },
-    /// The connection is gone, or the edge did not answer.
-    Lost {
-        jitter: Jitter,
-    },
-    /// A look for QUIC found nothing, the connection serves as before.
-    Probed {
-        jitter: Jitter,
-    },
-    /// A look for QUIC ended with a connection that is registered and serves.
-    Moved,
-    Waited,
-    Stop,
-    Drained,
+pub struct Live {
+    protocol: Protocol,
+    /// Tried first: what worked last.
+    preferred: Transport,
+    serving: Option<Serving>,
+    reach: Reach,
+    /// Attempts in a row that came to nothing.
+    failures: u32,
+    /// Connections in a row that did not last.
+    lapses: u32,
+    budget: Budget,
 }
 
-/// What an edge said when it refused a registration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
-    /// Asking again is of no use.
-    pub permanent: bool,
-    /// This slot is registered there already: another address is the cure.
-    pub duplicate: bool,
-    /// Not to come back sooner; zero if the edge does not mind.
-    pub retry_after: Duration,
+/// A registered connection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Serving {
+    since: Instant,
+    is_suspect: bool,
+    must_leave: bool,
+    /// Looks for a better address that found none, and when the next may come.
+    looks: u32,
+    next_look: Instant,
+    /// The same for QUIC; `None` where it is not looked for.
+    probes: u32,
+    next_probe: Option<Instant>,
 }
 
-/// A uniform random number in [0, 1), drawn by the caller so that the table stays pure.
+/// What is tried.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Jitter(pub f64);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Dial the address that the slot holds, or a free one.
-    Dial {
+enum Reach {
+    /// Nothing, because what serves is good enough.
+    Resting,
+    /// Nothing until a timer.
+    Waiting {
+        until: Instant,
+        /// The edge asked not to come sooner.
+        not_before: Instant,
+        /// Another slot's luck has shortened this already.
+        is_encouraged: bool,
+    },
+    Dialing {
+        goal: Goal,
+    },
+    Registering {
+        goal: Goal,
         transport: Transport,
-        patience: Patience,
     },
-    Register,
-    /// Serve; after `probe`, look for QUIC beside it.
-    Serve {
-        probe: Option<Duration>,
-    },
-    /// Close what is open, wait, then report [`Event::Waited`]; with `rotate`, give the address back.
-    Wait {
-        time: Duration,
-        rotate: bool,
-    },
-    /// Unregister, finish the requests, report [`Event::Drained`].
-    Drain,
-    End {
-        fatal: bool,
-    },
-    Nothing,
 }
 
 impl State {
-    pub fn start(protocol: Protocol) -> (Self, Action) {
-        dial(0, Way::first(protocol))
+    pub fn start(protocol: Protocol, at: Moment) -> (Self, Action) {
+        let preferred = match protocol {
+            Protocol::Auto | Protocol::Quic => Transport::Quic,
+            Protocol::Http2 => Transport::Http2,
+        };
+        let budget = Budget::new(at.now);
+        let live = Live {
+            protocol,
+            preferred,
+            serving: None,
+            reach: Reach::Resting,
+            failures: 0,
+            lapses: 0,
+            budget,
+        };
+        live.dial(Goal::Connect, at)
     }
 
-    /// `served` tells whether any slot of this process ever served.
-    pub fn on(self, event: Event, served: bool) -> (Self, Action) {
-        use Event as E;
+    pub fn on(self, event: Event, at: Moment) -> (Self, Action) {
         match (self, event) {
-            (Self::Dialing { failures, way }, E::Dialled) => {
-                (Self::Registering { failures, way: way.found() }, Action::Register)
+            (Self::Live(live), Event::Stop) if live.serving.is_some() => (Self::Draining, Action::Drain),
+            (Self::Live(_), Event::Stop) => (Self::Ended, Action::End { fatal: false }),
+            (Self::Live(live), event) => live.on(event, at),
+            (Self::Draining, Event::Drained | Event::Lost { .. }) => {
+                (Self::Ended, Action::End { fatal: false })
             }
-            (Self::Dialing { failures, way }, E::DialFailed { jitter } | E::Lost { jitter }) => {
-                match way.other() {
-                    Some(other) => dial(failures, other),
-                    None => wait(failures, way.again(), jitter, Duration::ZERO, true),
-                }
-            }
-            (Self::Registering { way, .. }, E::Registered { jitter }) => serve(way, 0, jitter),
-            (Self::Registering { .. }, E::Refused { refusal, .. }) if refusal.permanent && !served => {
-                (Self::Ended, Action::End { fatal: true })
-            }
-            (Self::Registering { failures, way }, E::Refused { refusal, jitter }) => {
-                let least = refusal.retry_after.min(LONGEST_ASKED_WAIT);
-                wait(failures, way, jitter, least, refusal.duplicate)
-            }
-            (Self::Registering { failures, way }, E::Lost { jitter } | E::DialFailed { jitter }) => {
-                let way = if failures >= LOST_BEFORE_DOUBT { way.doubted() } else { way };
-                wait(failures, way, jitter, Duration::ZERO, true)
-            }
-            // The server may be gone for long, so another address is tried where one is free.
-            (Self::Serving { way, .. }, E::Lost { jitter }) => wait(0, way, jitter, Duration::ZERO, true),
-            (Self::Serving { way, probes }, E::Probed { jitter }) => {
-                serve(way, probes.saturating_add(1), jitter)
-            }
-            (Self::Serving { way, .. }, E::Moved) => {
-                let way = Way { transport: Transport::Quic, ..way };
-                (Self::Serving { way, probes: 0 }, Action::Serve { probe: None })
-            }
-            (Self::Serving { .. }, E::Stop) => (Self::Draining, Action::Drain),
-            (Self::Waiting { failures, way }, E::Waited) => dial(failures, way),
-            (Self::Draining, E::Drained | E::Lost { .. }) => (Self::Ended, Action::End { fatal: false }),
-            (
-                Self::Dialing { .. } | Self::Registering { .. } | Self::Waiting { .. } | Self::Ended,
-                E::Stop,
-            ) => (Self::Ended, Action::End { fatal: false }),
-            // What is left came too late or out of order and changes nothing.
-            (
-                state,
-                E::Dialled
-                | E::DialFailed { .. }
-                | E::Registered { .. }
-                | E::Refused { .. }
-                | E::Lost { .. }
-                | E::Probed { .. }
-                | E::Moved
-                | E::Waited
-                | E::Stop
-                | E::Drained,
-            ) => (state, Action::Nothing),
+            // Whatever else happens comes too late.
+            (state @ (Self::Draining | Self::Ended), _) => (state, Action::Continue),
+        }
+    }
+
+    /// Whether something serves that will not for long.
+    pub fn is_in_trouble(&self) -> bool {
+        matches!(self, Self::Live(Live { serving: Some(serving), .. }) if serving.is_in_trouble())
+    }
+
+    /// As it stands in the status.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Live(Live { serving: Some(_), .. }) => super::status::SERVING,
+            Self::Live(Live { reach: Reach::Dialing { .. } | Reach::Resting, .. }) => "dialing",
+            Self::Live(Live { reach: Reach::Registering { .. }, .. }) => "registering",
+            Self::Live(Live { reach: Reach::Waiting { .. }, .. }) => "waiting",
+            Self::Draining => "draining",
+            Self::Ended => "ended",
         }
     }
 }
 
-impl Way {
-    fn first(protocol: Protocol) -> Self {
-        let transport = match protocol {
-            Protocol::Auto | Protocol::Quic => Transport::Quic,
-            Protocol::Http2 => Transport::Http2,
+impl Live {
+    fn on(mut self, event: Event, at: Moment) -> (State, Action) {
+        use Event as E;
+        use Reach as R;
+        match (self.reach, event) {
+            (R::Dialing { goal }, E::Dialled { transport }) => {
+                self.preferred = transport;
+                self.reach = R::Registering { goal, transport };
+                (State::Live(self), Action::Register)
+            }
+            (R::Dialing { goal }, E::DialFailed { refused }) => {
+                self.failed(goal, Verdict::Unreachable, refused, Duration::ZERO, at)
+            }
+            (R::Dialing { goal }, E::NoPlace) => self.failed(goal, Verdict::Free, false, Duration::ZERO, at),
+            (R::Registering { transport, .. }, E::Registered) => self.adopt(transport, at),
+            (R::Registering { .. }, E::Refused(refusal)) if refusal.permanent && !at.served => {
+                (State::Ended, Action::End { fatal: true })
+            }
+            (R::Registering { goal, .. }, E::Refused(refusal)) => {
+                let least = refusal.retry_after.min(LONGEST_ASKED_WAIT);
+                self.failed(goal, Verdict::Unfit, false, least, at)
+            }
+            (R::Registering { goal, transport }, E::Cut) => {
+                if self.protocol == Protocol::Auto && self.failures >= CUT_BEFORE_DOUBT {
+                    // Connections come about, but nothing gets through.
+                    self.preferred = transport.other();
+                }
+                self.failed(goal, Verdict::Unfit, false, Duration::ZERO, at)
+            }
+            (R::Waiting { .. } | R::Resting, E::Waited) => self.proceed(at),
+            (R::Waiting { until, not_before, is_encouraged: false }, E::Encouraged) => {
+                let sooner = (at.now + at.jitter.spread(SOON)).max(not_before);
+                if sooner >= until {
+                    return (State::Live(self), Action::Continue);
+                }
+                self.reach = R::Waiting { until: sooner, not_before, is_encouraged: true };
+                let time = sooner.saturating_duration_since(at.now);
+                (State::Live(self), Action::Wait { time, verdict: Verdict::Keep })
+            }
+            (reach, E::Suspect | E::ToldToLeave) => {
+                let Some(serving) = &mut self.serving else { return (State::Live(self), Action::Continue) };
+                if event == E::Suspect {
+                    serving.is_suspect = true;
+                } else {
+                    serving.must_leave = true;
+                }
+                match reach {
+                    R::Resting | R::Dialing { goal: Goal::Upgrade } => self.proceed(at),
+                    // Whatever is tried helps here too.
+                    R::Dialing { .. } | R::Registering { .. } | R::Waiting { .. } => {
+                        (State::Live(self), Action::Continue)
+                    }
+                }
+            }
+            (reach, E::Recovered) => {
+                if let Some(serving) = &mut self.serving {
+                    serving.is_suspect = false;
+                }
+                let is_well = self.serving.is_some_and(|serving| !serving.is_in_trouble());
+                match reach {
+                    R::Dialing { goal: Goal::Rescue } if is_well => self.rest(Verdict::Free, at),
+                    // Registered it is as good as the old one, and a timer shall run out.
+                    R::Dialing { .. } | R::Registering { .. } | R::Waiting { .. } | R::Resting => {
+                        (State::Live(self), Action::Continue)
+                    }
+                }
+            }
+            (R::Resting, E::Misplaced) => match self.serving {
+                Some(serving) if serving.next_look <= at.now => self.dial(Goal::Return, at),
+                Some(_) | None => (State::Live(self), Action::Continue),
+            },
+            (_, E::Lost { reset }) => self.lost(reset, at),
+            // What is left came too late or out of order and changes nothing.
+            (
+                R::Resting | R::Waiting { .. } | R::Dialing { .. } | R::Registering { .. },
+                E::Dialled { .. }
+                | E::DialFailed { .. }
+                | E::NoPlace
+                | E::Registered
+                | E::Refused(_)
+                | E::Cut
+                | E::Waited
+                | E::Encouraged
+                | E::Misplaced
+                | E::Stop
+                | E::Drained,
+            ) => (State::Live(self), Action::Continue),
+        }
+    }
+
+    fn adopt(mut self, transport: Transport, at: Moment) -> (State, Action) {
+        let has_fallen_back = self.protocol == Protocol::Auto && transport == Transport::Http2;
+        let rest = has_fallen_back.then(|| at.jitter.spread(FIRST_PROBE));
+        if self.serving.is_some_and(|replaced| at.now.saturating_duration_since(replaced.since) >= STEADY) {
+            self.lapses = 0;
+        }
+        self.serving = Some(Serving {
+            since: at.now,
+            is_suspect: false,
+            must_leave: false,
+            looks: 0,
+            next_look: at.now,
+            probes: 0,
+            next_probe: rest.map(|rest| at.now + rest),
+        });
+        self.failures = 0;
+        self.reach = Reach::Resting;
+        (State::Live(self), Action::Adopt { rest })
+    }
+
+    /// What was tried for this goal came to nothing; it is not tried again before `least`.
+    fn failed(
+        mut self,
+        goal: Goal,
+        verdict: Verdict,
+        refused: bool,
+        least: Duration,
+        at: Moment,
+    ) -> (State, Action) {
+        if let Some(serving) = &mut self.serving {
+            match goal {
+                Goal::Return => {
+                    let pause = at.jitter.spread(doubled(FIRST_LOOK, serving.looks, LONGEST_LOOK));
+                    serving.looks = serving.looks.saturating_add(1);
+                    serving.next_look = at.now + pause.max(least);
+                }
+                Goal::Upgrade => {
+                    serving.probes = serving.probes.saturating_add(1);
+                    let pause = at.jitter.spread(doubled(FIRST_PROBE, serving.probes, LONGEST_PROBE));
+                    serving.next_probe = Some(at.now + pause.max(least));
+                }
+                Goal::Connect | Goal::Rescue | Goal::Leave => {}
+            }
+            if !serving.is_in_trouble() {
+                return self.rest(verdict, at);
+            }
+        }
+        let time = self.pause(refused, at);
+        self.failures = self.failures.saturating_add(1);
+        self.wait(time, least, verdict, at)
+    }
+
+    /// How long to wait after what just failed.
+    fn pause(&self, may_be_quick: bool, at: Moment) -> Duration {
+        let failures = self.failures.saturating_sub(RESTART);
+        let failures = failures.saturating_add(self.lapses.saturating_sub(RESTART));
+        if may_be_quick && self.failures == 0 && failures == 0 {
+            return at.jitter.spread(QUICK);
+        }
+        at.jitter.spread(doubled(FIRST_WAIT, failures, LONGEST_WAIT))
+    }
+
+    fn wait(mut self, time: Duration, least: Duration, verdict: Verdict, at: Moment) -> (State, Action) {
+        let time = time.max(least);
+        self.reach =
+            Reach::Waiting { until: at.now + time, not_before: at.now + least, is_encouraged: false };
+        (State::Live(self), Action::Wait { time, verdict })
+    }
+
+    fn rest(mut self, verdict: Verdict, at: Moment) -> (State, Action) {
+        self.reach = Reach::Resting;
+        let next = self.serving.and_then(|serving| serving.next_probe);
+        let time = next.map(|next| next.saturating_duration_since(at.now));
+        (State::Live(self), Action::Rest { time, verdict })
+    }
+
+    /// Does what is needed most.
+    fn proceed(self, at: Moment) -> (State, Action) {
+        match self.serving {
+            None => self.dial(Goal::Connect, at),
+            Some(Serving { is_suspect: true, .. }) => self.dial(Goal::Rescue, at),
+            Some(Serving { must_leave: true, .. }) => self.dial(Goal::Leave, at),
+            Some(Serving { next_probe: Some(next), .. }) if next <= at.now => self.dial(Goal::Upgrade, at),
+            Some(_) => self.rest(Verdict::Free, at),
+        }
+    }
+
+    /// Dials, or waits until that is allowed.
+    fn dial(mut self, goal: Goal, at: Moment) -> (State, Action) {
+        if let Err(until) = self.budget.spend(at.now) {
+            let time = until.saturating_duration_since(at.now);
+            match (&mut self.serving, goal) {
+                (Some(serving), Goal::Return) => serving.next_look = until,
+                (Some(serving), Goal::Upgrade) => serving.next_probe = Some(until),
+                _ => return self.wait(time, time, Verdict::Free, at),
+            }
+            return self.rest(Verdict::Free, at);
+        }
+        self.reach = Reach::Dialing { goal };
+        let way = match goal {
+            Goal::Upgrade => Way { first: Transport::Quic, both: false, is_urgent: false },
+            Goal::Connect | Goal::Rescue | Goal::Leave | Goal::Return => Way {
+                first: self.preferred,
+                both: self.protocol == Protocol::Auto,
+                is_urgent: goal == Goal::Rescue,
+            },
         };
-        Self { protocol, transport, is_last: false }
+        (State::Live(self), Action::Dial { goal, way })
     }
 
-    /// The way that is left at the same address, if there is one.
-    fn other(self) -> Option<Self> {
-        (self.protocol == Protocol::Auto && !self.is_last).then(|| Self {
-            transport: self.transport.other(),
-            is_last: true,
-            ..self
-        })
+    fn lost(mut self, reset: bool, at: Moment) -> (State, Action) {
+        let Some(serving) = self.serving.take() else { return (State::Live(self), Action::Continue) };
+        let has_lasted = at.now.saturating_duration_since(serving.since) >= STEADY;
+        self.lapses = if has_lasted { 0 } else { self.lapses.saturating_add(1) };
+        if has_lasted && (reset || !serving.is_suspect) {
+            self.failures = 0;
+        }
+        let verdict = if reset { Verdict::Keep } else { Verdict::Unreachable };
+        match self.reach {
+            Reach::Resting | Reach::Dialing { goal: Goal::Upgrade } => {
+                let time = self.pause(true, at);
+                self.wait(time, Duration::ZERO, verdict, at)
+            }
+            // The edge server is back: what failed before says nothing about it.
+            Reach::Waiting { not_before, .. } if reset && has_lasted => {
+                let least = not_before.saturating_duration_since(at.now);
+                let time = self.pause(true, at);
+                self.wait(time, least, verdict, at)
+            }
+            Reach::Waiting { .. } => (State::Live(self), Action::Mourn { verdict }),
+            Reach::Dialing { .. } => {
+                self.reach = Reach::Dialing { goal: Goal::Connect };
+                (State::Live(self), Action::Mourn { verdict })
+            }
+            Reach::Registering { transport, .. } => {
+                self.reach = Reach::Registering { goal: Goal::Connect, transport };
+                (State::Live(self), Action::Mourn { verdict })
+            }
+        }
     }
+}
 
-    /// This transport has just worked.
-    fn found(self) -> Self {
-        Self { is_last: false, ..self }
-    }
-
-    /// Nothing has worked: begin again where this round began.
-    fn again(self) -> Self {
-        let transport = if self.is_last { self.transport.other() } else { self.transport };
-        Self { transport, is_last: false, ..self }
-    }
-
-    /// Connections come about, but nothing gets through.
-    fn doubted(self) -> Self {
-        self.other().map_or(self, Self::found)
+impl Serving {
+    fn is_in_trouble(&self) -> bool {
+        self.is_suspect || self.must_leave
     }
 }
 
 impl Transport {
-    fn other(self) -> Self {
+    pub fn other(self) -> Self {
         match self {
             Self::Quic => Self::Http2,
             Self::Http2 => Self::Quic,
@@ -279,217 +444,6 @@ impl Transport {
         match self {
             Self::Quic => "quic",
             Self::Http2 => "http2",
-        }
-    }
-}
-
-fn dial(failures: u32, way: Way) -> (State, Action) {
-    let patience = if way.protocol == Protocol::Auto { Patience::Short } else { Patience::Long };
-    (State::Dialing { failures, way }, Action::Dial { transport: way.transport, patience })
-}
-
-/// Over HTTP/2 for want of QUIC, the next look comes after a random time up to a bound that doubles.
-fn serve(way: Way, probes: u32, jitter: Jitter) -> (State, Action) {
-    let has_fallen_back = way.protocol == Protocol::Auto && way.transport == Transport::Http2;
-    let probe = has_fallen_back.then(|| jitter.spread(doubled(FIRST_PROBE, probes, LONGEST_PROBE)));
-    (State::Serving { way, probes }, Action::Serve { probe })
-}
-
-/// A random time up to a bound that doubles with every failure.
-fn wait(failures: u32, way: Way, jitter: Jitter, least: Duration, rotate: bool) -> (State, Action) {
-    let time = jitter.spread(doubled(FIRST_WAIT, failures, LONGEST_WAIT)).max(least);
-    (State::Waiting { failures: failures.saturating_add(1), way }, Action::Wait { time, rotate })
-}
-
-fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
-    first.saturating_mul(1 << times.min(8)).min(longest)
-}
-
-impl Jitter {
-    /// Half of the bound is certain, so that nothing becomes a hot loop.
-    fn spread(self, bound: Duration) -> Duration {
-        bound.mul_f64(0.5 + 0.5 * self.0.clamp(0.0, 1.0))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HALF: Jitter = Jitter(0.5);
-    const LATE: Jitter = Jitter(0.999);
-    const FAILED: Event = Event::DialFailed { jitter: HALF };
-    const LOST: Event = Event::Lost { jitter: HALF };
-    const REGISTERED: Event = Event::Registered { jitter: HALF };
-
-    fn refusal(permanent: bool) -> Refusal {
-        Refusal { permanent, duplicate: false, retry_after: Duration::ZERO }
-    }
-
-    fn way(protocol: Protocol, transport: Transport) -> Way {
-        Way { protocol, transport, is_last: false }
-    }
-
-    fn quic() -> Way {
-        way(Protocol::Auto, Transport::Quic)
-    }
-
-    fn fallen_back() -> Way {
-        way(Protocol::Auto, Transport::Http2)
-    }
-
-    /// The actions that follow from these events, one after the other.
-    fn run(start: (State, Action), events: &[Event]) -> (State, Vec<Action>) {
-        let mut actions = vec![start.1];
-        let mut state = start.0;
-        for event in events {
-            let (next, action) = state.on(*event, true);
-            state = next;
-            actions.push(action);
-        }
-        (state, actions)
-    }
-
-    fn dial(transport: Transport, patience: Patience) -> Action {
-        Action::Dial { transport, patience }
-    }
-
-    #[test]
-    fn a_slot_that_meets_no_trouble_dials_registers_serves_and_drains() {
-        for (protocol, transport, patience) in [
-            (Protocol::Auto, Transport::Quic, Patience::Short),
-            (Protocol::Quic, Transport::Quic, Patience::Long),
-            (Protocol::Http2, Transport::Http2, Patience::Long),
-        ] {
-            let events = [Event::Dialled, REGISTERED, Event::Stop, Event::Drained];
-            let (state, actions) = run(State::start(protocol), &events);
-            let serve = Action::Serve { probe: None };
-            let end = Action::End { fatal: false };
-            assert_eq!(actions, [dial(transport, patience), Action::Register, serve, Action::Drain, end]);
-            assert_eq!(state, State::Ended);
-        }
-    }
-
-    #[test]
-    fn a_slot_without_udp_falls_back_at_once_and_looks_for_quic_later() {
-        let (state, actions) = run(State::start(Protocol::Auto), &[FAILED, Event::Dialled, REGISTERED]);
-        assert_eq!(actions[1], dial(Transport::Http2, Patience::Short));
-        assert_eq!(actions[3], Action::Serve { probe: Some(FIRST_PROBE.mul_f64(0.75)) });
-        assert_eq!(state, State::Serving { way: fallen_back(), probes: 0 });
-    }
-
-    #[test]
-    fn when_neither_transport_works_the_slot_waits_and_begins_where_it_began() {
-        for (first, second) in [(Transport::Quic, Transport::Http2), (Transport::Http2, Transport::Quic)] {
-            let way = way(Protocol::Auto, first);
-            let (state, actions) =
-                run((State::Waiting { failures: 3, way }, Action::Nothing), &[Event::Waited, FAILED, FAILED]);
-            assert_eq!(actions[1..3], [dial(first, Patience::Short), dial(second, Patience::Short)]);
-            assert!(matches!(actions[3], Action::Wait { rotate: true, .. }));
-            assert_eq!(state, State::Waiting { failures: 4, way });
-        }
-    }
-
-    #[test]
-    fn a_protocol_that_was_asked_for_is_never_left() {
-        for (protocol, transport) in [(Protocol::Quic, Transport::Quic), (Protocol::Http2, Transport::Http2)]
-        {
-            let mut state = State::start(protocol).0;
-            for event in [FAILED, Event::Waited, Event::Dialled, LOST, Event::Waited, Event::Dialled, LOST]
-                .into_iter()
-                .cycle()
-                .take(70)
-            {
-                let (next, action) = state.on(event, true);
-                state = next;
-                if let Action::Dial { transport: dialled, .. } = action {
-                    assert_eq!(dialled, transport);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_slot_that_served_over_http2_dials_http2_first_when_it_is_lost() {
-        let serving = State::Serving { way: fallen_back(), probes: 4 };
-        let (_, actions) = run((serving, Action::Nothing), &[LOST, Event::Waited]);
-        assert_eq!(actions[2], dial(Transport::Http2, Patience::Short));
-    }
-
-    #[test]
-    fn registrations_that_are_lost_again_and_again_change_the_transport() {
-        for (failures, transport) in [(0, Transport::Quic), (1, Transport::Quic), (2, Transport::Http2)] {
-            let registering = State::Registering { failures, way: quic() };
-            let (_, actions) = run((registering, Action::Nothing), &[LOST, Event::Waited]);
-            assert_eq!(actions[2], dial(transport, Patience::Short), "{failures}");
-        }
-    }
-
-    #[test]
-    fn looks_for_quic_grow_rarer_but_quic_is_back_within_a_minute() {
-        let mut state = State::Serving { way: fallen_back(), probes: 0 };
-        let mut last = Duration::ZERO;
-        for _ in 0..300 {
-            let (next, action) = state.on(Event::Probed { jitter: LATE }, true);
-            let Action::Serve { probe: Some(time) } = action else { panic!("{action:?}") };
-            assert!(time >= last && time <= LONGEST_PROBE);
-            (state, last) = (next, time);
-        }
-        assert!(last > Duration::from_secs(45));
-        let (state, action) = state.on(Event::Moved, true);
-        assert_eq!(action, Action::Serve { probe: None });
-        assert_eq!(state, State::Serving { way: quic(), probes: 0 });
-    }
-
-    #[test]
-    fn the_first_retry_comes_within_a_second_and_no_wait_exceeds_fifteen() {
-        let mut state = State::Serving { way: way(Protocol::Quic, Transport::Quic), probes: 0 };
-        for round in 0..40 {
-            let event =
-                if round == 0 { Event::Lost { jitter: LATE } } else { Event::DialFailed { jitter: LATE } };
-            let (waiting, action) = state.on(event, true);
-            let Action::Wait { time, rotate } = action else { panic!("{action:?}") };
-            assert!(rotate);
-            assert!(time <= LONGEST_WAIT);
-            assert!(time >= FIRST_WAIT / 2);
-            if round == 0 {
-                assert!(time < Duration::from_secs(1));
-            }
-            (state, _) = waiting.on(Event::Waited, true);
-        }
-    }
-
-    #[test]
-    fn a_success_forgets_the_failures_before_it() {
-        let (state, _) = State::Registering { failures: 9, way: quic() }.on(REGISTERED, true);
-        let (_, action) = state.on(LOST, true);
-        assert_eq!(action, Action::Wait { time: FIRST_WAIT.mul_f64(0.75), rotate: true });
-    }
-
-    #[test]
-    fn a_permanent_refusal_ends_the_process_only_if_nothing_ever_served() {
-        let event = Event::Refused { refusal: refusal(true), jitter: HALF };
-        let registering = State::Registering { failures: 0, way: quic() };
-        assert_eq!(registering.on(event, false).1, Action::End { fatal: true });
-        assert!(matches!(registering.on(event, true).1, Action::Wait { .. }));
-    }
-
-    #[test]
-    fn the_edge_may_ask_for_a_longer_wait_and_a_duplicate_moves_on() {
-        let asked = Refusal { permanent: false, duplicate: true, retry_after: Duration::from_secs(40) };
-        let event = Event::Refused { refusal: asked, jitter: HALF };
-        let (_, action) = State::Registering { failures: 0, way: quic() }.on(event, false);
-        assert_eq!(action, Action::Wait { time: Duration::from_secs(40), rotate: true });
-    }
-
-    #[test]
-    fn a_stop_ends_every_state_at_once_except_one_that_serves() {
-        for state in [
-            State::Dialing { failures: 1, way: quic() },
-            State::Registering { failures: 0, way: quic() },
-            State::Waiting { failures: 3, way: quic() },
-        ] {
-            assert_eq!(state.on(Event::Stop, true), (State::Ended, Action::End { fatal: false }));
         }
     }
 }

@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+/// How often it is looked whether anything serves.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The state of a slot that serves.
 pub const SERVING: &str = "connected";
 
@@ -26,6 +29,16 @@ pub struct SlotStatus {
     pub protocol: Option<&'static str>,
     /// Why the last connection or attempt ended.
     pub last_error: Option<String>,
+    /// The last probe that the edge sent over the connection that serves.
+    #[serde(skip)]
+    pub probed: Option<Probed>,
+}
+
+/// A probe of the edge, and what it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probed {
+    pub at: Instant,
+    pub ready: bool,
 }
 
 impl Status {
@@ -40,6 +53,23 @@ impl Status {
 
     pub fn slots(&self) -> Vec<SlotStatus> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Done when no slot has served for `limit`, with what was wrong last.
+    pub async fn unconnected(&self, limit: Duration) -> String {
+        let mut since = tokio::time::Instant::now();
+        while since.elapsed() < limit {
+            tokio::time::sleep(LOOK_EVERY.min(limit)).await;
+            if self.connected() > 0 {
+                since = tokio::time::Instant::now();
+            }
+        }
+        let errors: Vec<String> = self.slots().into_iter().filter_map(|slot| slot.last_error).collect();
+        let limit = humantime::format_duration(limit);
+        match errors.last() {
+            Some(error) => format!("no connection to the edge for {limit}: {error}"),
+            None => format!("no connection to the edge for {limit}"),
+        }
     }
 
     /// How many slots hold a connection that serves.

@@ -5,6 +5,7 @@ use adit_protocol::headers::serialized::{
     RESPONSE_HEADERS, RESPONSE_META, ResponseMeta, ResponseMetaError, SerializedHeadersError, Source,
     TCP_SOURCE, UPGRADE, deserialize,
 };
+use adit_protocol::own;
 use adit_protocol::stream::{Answer, Connect};
 use http::header::{self, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, StatusCode, response};
@@ -50,7 +51,10 @@ pub(super) fn answer(head: &response::Parts, is_websocket: bool) -> Result<Answe
     let value = |name: HeaderName| head.headers.get(&name).ok_or(AnswerError::Missing { name });
     let meta = ResponseMeta::from_header(value(RESPONSE_META)?)?;
     if meta.source == Source::Connector {
-        let reason = format!("the host answered {} itself", head.status);
+        // Said as it is said over QUIC.
+        let is_not_here = head.headers.contains_key(own::NOT_HERE);
+        let here = if is_not_here { own::NOT_HERE_REASON } else { "" };
+        let reason = format!("{here}the host answered {} itself", head.status);
         return Ok(Answer::Refused { reason, flow_rate_limited: meta.flow_rate_limited });
     }
     let headers = deserialize(value(RESPONSE_HEADERS)?.as_bytes())?;

@@ -1,5 +1,5 @@
-//! A stream of bytes that remembers when it last brought something. Knows the clock; does not know what
-//! the bytes mean.
+//! A stream of bytes that remembers when it last brought something, and how often it brought and took
+//! something. Knows the clock; does not know what the bytes mean.
 
 use std::io;
 use std::pin::Pin;
@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use crate::liveness::Signs;
+
 pub(super) struct Pulse<T> {
     io: T,
     beat: Beat,
@@ -20,13 +22,22 @@ pub(super) struct Pulse<T> {
 #[derive(Clone)]
 pub(super) struct Beat {
     began: Instant,
-    /// Milliseconds from `began`.
-    last: Arc<AtomicU64>,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Milliseconds from `began` to the last read.
+    last: AtomicU64,
+    reads: AtomicU64,
+    writes: AtomicU64,
+    /// How many writes there were at the last read.
+    writes_before: AtomicU64,
 }
 
 impl<T> Pulse<T> {
     pub(super) fn new(io: T) -> Self {
-        Self { io, beat: Beat { began: Instant::now(), last: Arc::default() } }
+        Self { io, beat: Beat { began: Instant::now(), seen: Arc::default() } }
     }
 
     pub(super) fn beat(&self) -> Beat {
@@ -37,12 +48,29 @@ impl<T> Pulse<T> {
 impl Beat {
     /// How long nothing was heard.
     pub(super) fn quiet(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.seen.last.load(Ordering::Relaxed)))
     }
 
     fn hear(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(now, Ordering::Relaxed);
+        self.seen.last.store(now, Ordering::Relaxed);
+        self.seen.writes_before.store(self.seen.writes.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.seen.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn speak(&self) {
+        self.seen.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// TCP says nothing of round trips.
+    pub(super) fn signs(&self) -> Signs {
+        let Seen { reads, writes, writes_before, last: _ } = &*self.seen;
+        Signs {
+            sent: writes.load(Ordering::Relaxed),
+            received: reads.load(Ordering::Relaxed),
+            sent_before: Some(writes_before.load(Ordering::Relaxed)),
+            round_trip: Duration::ZERO,
+        }
     }
 }
 
@@ -63,7 +91,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Pulse<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Pulse<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        if written.is_ready() {
+            self.beat.speak();
+        }
+        written
     }
 
     fn poll_write_vectored(
@@ -71,7 +103,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Pulse<T> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
+        if written.is_ready() {
+            self.beat.speak();
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -102,8 +138,10 @@ mod tests {
         let beat = pulse.beat();
         pulse.write_all(b"?").await.unwrap();
         assert!(beat.quiet() >= long);
+        assert_eq!((beat.signs().sent, beat.signs().received), (1, 0));
         theirs.write_all(b"!").await.unwrap();
         pulse.read_u8().await.unwrap();
         assert!(beat.quiet() < long);
+        assert_eq!((beat.signs().sent, beat.signs().received), (1, 1));
     }
 }

@@ -10,7 +10,7 @@ use adit_protocol::stream::Answer;
 use bytes::{Buf, Bytes};
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -21,6 +21,8 @@ use crate::tunnel::link::{Lost, WriteError};
 /// Towards the host. Dropping it cancels the whole request, unless [`Sending::finish`] was called.
 pub(crate) struct Sending {
     stream: SendStream<Bytes>,
+    /// What is to be sent next.
+    pending: Bytes,
     is_finished: bool,
     _channel: Arc<Channel>,
 }
@@ -40,32 +42,45 @@ enum Coming {
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub(crate) enum NoAnswer {
+    /// The host has processed nothing of the request: it says so, or its goodbye does (RFC 9113 6.8, 8.7).
+    #[error("the host takes no new requests")]
+    Refused,
     #[error("{0}")]
-    Broken(#[from] h2::Error),
+    Broken(h2::Error),
     #[error("{0}")]
     Malformed(#[from] AnswerError),
 }
 
 impl Sending {
     pub(super) fn new(stream: SendStream<Bytes>, is_finished: bool, channel: Arc<Channel>) -> Self {
-        Self { stream, is_finished, _channel: channel }
+        Self { stream, pending: Bytes::new(), is_finished, _channel: channel }
     }
 
-    /// Hands `bytes` over without copying them; waits for the host's flow control.
-    pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<(), WriteError> {
-        while bytes.has_remaining() {
-            let room = std::future::poll_fn(|cx| poll_room(&mut self.stream, bytes.len(), cx)).await?;
-            let part = bytes.split_to(room.min(bytes.len()));
+    /// Takes bytes to be sent by [`Sending::flush`], when everything before them was.
+    pub(crate) fn load(&mut self, bytes: Bytes) {
+        self.pending = bytes;
+    }
+
+    /// Hands over what was loaded without copying it; waits for the host's flow control. May be dropped
+    /// midway and called again.
+    pub(crate) async fn flush(&mut self) -> Result<(), WriteError> {
+        while self.pending.has_remaining() {
+            let wanted = self.pending.len();
+            let room = std::future::poll_fn(|cx| poll_room(&mut self.stream, wanted, cx)).await?;
+            let part = self.pending.split_to(room.min(wanted));
             self.stream.send_data(part, false).map_err(lost)?;
         }
         Ok(())
     }
 
     /// The body is whole.
-    pub(crate) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self, trailers: Option<HeaderMap>) {
         if !self.is_finished {
             // An error means that the host wants no more, which is no error here.
-            let _ = self.stream.send_data(Bytes::new(), true);
+            let _ = match trailers {
+                Some(trailers) => self.stream.send_trailers(trailers),
+                None => self.stream.send_data(Bytes::new(), true),
+            };
             self.is_finished = true;
         }
     }
@@ -89,7 +104,7 @@ impl Receiving {
         let Coming::Head(response) = &mut self.coming else {
             return Err(NoAnswer::Broken(Reason::INTERNAL_ERROR.into()));
         };
-        let (head, body) = response.await?.into_parts();
+        let (head, body) = response.await.map_err(no_answer)?.into_parts();
         self.coming = Coming::Body(body);
         Ok(head::answer(&head, self.is_websocket)?)
     }
@@ -99,6 +114,14 @@ impl Receiving {
         match &mut self.coming {
             Coming::Head(_) => Poll::Ready(Err(io::Error::other("the head was not asked for"))),
             Coming::Body(body) => poll_data(body, cx),
+        }
+    }
+
+    /// What follows the body, after its end was seen.
+    pub(crate) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<HeaderMap>>> {
+        match &mut self.coming {
+            Coming::Head(_) => Poll::Ready(Ok(None)),
+            Coming::Body(body) => body.poll_trailers(cx).map_err(io::Error::other),
         }
     }
 }
@@ -127,6 +150,7 @@ fn poll_room(
             Some(Err(error)) => return Poll::Ready(Err(lost(error))),
             None => {
                 return Poll::Ready(Err(match stream.poll_reset(cx) {
+                    Poll::Ready(Ok(Reason::REFUSED_STREAM)) => WriteError::Refused,
                     Poll::Ready(Ok(_)) => WriteError::Unwanted,
                     Poll::Ready(Err(error)) => lost(error),
                     Poll::Pending => WriteError::Lost(Lost { reason: "the stream is closed".to_owned() }),
@@ -137,7 +161,23 @@ fn poll_room(
 }
 
 fn lost(error: h2::Error) -> WriteError {
-    if error.is_reset() { WriteError::Unwanted } else { WriteError::Lost(Lost { reason: error.to_string() }) }
+    if is_refusal(&error) {
+        WriteError::Refused
+    } else if error.is_reset() {
+        WriteError::Unwanted
+    } else {
+        WriteError::Lost(Lost { reason: error.to_string() })
+    }
+}
+
+fn no_answer(error: h2::Error) -> NoAnswer {
+    if is_refusal(&error) { NoAnswer::Refused } else { NoAnswer::Broken(error) }
+}
+
+/// h2 gives the error of a goodbye only to the streams above its last id.
+fn is_refusal(error: &h2::Error) -> bool {
+    let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    error.is_remote() && (is_refused || error.is_go_away())
 }
 
 /// What the host says on its control stream.
@@ -222,3 +262,65 @@ impl Drop for ControlWriter {
 
 /// Room that one write asks for at a time, so that no stream takes all of the connection's.
 const LARGEST_PIECE: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    /// What the host says about streams 1 and 3, in frames, after its settings.
+    async fn said(frames: &[&[u8]]) -> [NoAnswer; 2] {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let (mut requests, connection) = h2::client::handshake(ours).await.unwrap();
+        tokio::spawn(connection);
+        let mut ask = || {
+            let request = Request::get("http://demo.example/").body(()).unwrap();
+            let (response, _) = requests.send_request(request, true).unwrap();
+            async { no_answer(response.await.unwrap_err()) }
+        };
+        let answers = [ask(), ask()];
+        both_asked(&mut theirs).await;
+        theirs.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        for frame in frames {
+            theirs.write_all(frame).await.unwrap();
+        }
+        theirs.shutdown().await.unwrap();
+        futures_util::future::join_all(answers).await.try_into().unwrap()
+    }
+
+    /// Reads until both requests are on their way.
+    async fn both_asked(theirs: &mut DuplexStream) {
+        const HEADERS: u8 = 1;
+        theirs.read_exact(&mut [0; 24]).await.expect("the preface");
+        let mut asked = 0;
+        while asked < 2 {
+            let mut head = [0; 9];
+            theirs.read_exact(&mut head).await.expect("the head of a frame");
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            theirs.read_exact(&mut vec![0; length]).await.expect("its payload");
+            asked += usize::from(head[3] == HEADERS);
+        }
+    }
+
+    const REFUSED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07";
+    const CANCELLED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08";
+    /// The last stream that counts is 1.
+    const GOODBYE: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
+
+    #[tokio::test]
+    async fn only_what_the_host_says_it_has_not_seen_is_refused() {
+        for (frames, wanted) in [
+            (&[][..], [false, false]),
+            (&[REFUSED], [true, false]),
+            (&[CANCELLED], [false, false]),
+            (&[GOODBYE], [false, true]),
+            (&[REFUSED, GOODBYE], [true, true]),
+        ] {
+            let answers = said(frames).await;
+            let refused = answers.each_ref().map(|answer| matches!(answer, NoAnswer::Refused));
+            assert_eq!(refused, wanted, "{answers:?}");
+        }
+    }
+}

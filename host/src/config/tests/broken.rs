@@ -4,7 +4,7 @@
 /// of the mistake (empty: the whole document); its path; parts of the message and of the help.
 // One row a line reads better than what rustfmt makes of it.
 #[rustfmt::skip]
-pub(super) const BROKEN: [[&str; 7]; 83] = [
+pub(super) const BROKEN: [[&str; 7]; 84] = [
     // Keys and types.
     ["unknown key", "path = \"^/p", "pth = \"^/p", "pth", "ingress[0].pth", "unknown key `pth`", "`path`?"],
     ["unknown section", "[admin]", "[adm]", "adm]", "adm", "unknown key `adm`", "`admin`?"],
@@ -47,6 +47,7 @@ pub(super) const BROKEN: [[&str; 7]; 83] = [
     ["no DNS server", ALL_DNS, "dns-servers = []", "[]", "tunnel.dns-servers", "1 to 4", "\"system\""],
     ["DNS server without a port", "192.0.2.53:53", "192.0.2.53", "\"192.0.2.53\"", "tunnel.dns-servers[1]", "not a DNS server", "\"192.0.2.1:53\""],
     ["DNS over TLS without a name", "#dns.example.com", "", "\"tls://", "tunnel.dns-servers[2]", "not a DNS server", "#dns.example.com"],
+    ["more for readiness than there are", "connections = 2", "connections = 4", "4\n", "ready.connections", "4 is out of range", ""],
     ["too many connections", "connections = 3", "connections = 5", "5\n", "tunnel.connections", "5 is out of range", ""],
     ["no connections", "connections = 3", "connections = 0", "0\nshards", "tunnel.connections", "from 1 to 4", ""],
     ["protocol that nobody speaks", "\"http2\"", "\"http\"", "\"http\"", "tunnel.protocol", "unknown value `http`", "`http2`?"],

@@ -15,11 +15,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use super::state::{Action, Event, Goal, State, Verdict};
 use crate::settings::{Edges, IpVersion};
 use addresses::Allocation;
 use source::Source;
@@ -29,6 +30,7 @@ pub struct Addresses {
     allocation: Arc<Mutex<Allocation>>,
     asks: mpsc::Sender<Ask>,
     failed: Arc<Notify>,
+    found: watch::Sender<u64>,
     patience: Duration,
     _lookups: AbortOnDropHandle<()>,
 }
@@ -86,41 +88,53 @@ impl Addresses {
             known: Vec::new(),
         };
         let task = tokio::spawn(lookups.run());
-        Self { allocation, asks, failed, patience, _lookups: AbortOnDropHandle::new(task) }
+        let found = watch::Sender::new(0);
+        Self { allocation, asks, failed, found, patience, _lookups: AbortOnDropHandle::new(task) }
     }
 
-    /// The address that this slot holds or, if it holds none, one that the others do not. Waits for
-    /// a lookup only where no address is known, or where host names are listed: these are resolved for
-    /// each dial. May be dropped midway.
+    /// The address that this slot tries for `goal`; `None` says that there is none. Waits for a lookup only
+    /// where no address is known, or where host names are listed: these are resolved for each dial. May be
+    /// dropped midway.
     ///
     /// # Errors
     /// No address is known, and why the lookup brought none.
-    pub async fn pick(&self, slot: usize) -> Result<SocketAddr, Unresolved> {
+    pub async fn seek(&self, slot: usize, goal: Goal) -> Result<Option<SocketAddr>, Unresolved> {
         if self.allocation().is_empty() {
             self.look_up().await?;
         } else if !self.patience.is_zero() {
             // Whatever comes of it: there are addresses to go on with.
             let _ = timeout(self.patience, self.look_up()).await;
         }
-        let held = self.allocation().hold(slot, std::time::Instant::now());
-        held.ok_or_else(|| Unresolved(Arc::new(LookupError::Nothing)))
+        let sought = self.allocation().seek(slot, goal, now());
+        match (sought, goal) {
+            (None, Goal::Connect) => Err(Unresolved(Arc::new(LookupError::Nothing))),
+            (sought, _) => Ok(sought),
+        }
     }
 
-    /// The address of this slot failed: it is given back, and passed over for a time where another is
-    /// free. Has the addresses looked up again soon.
-    pub fn rotate(&self, slot: usize) {
-        self.allocation().rotate(slot, std::time::Instant::now());
-        self.failed.notify_one();
-    }
-
-    /// This slot has ended or moves; its address is free, and nothing is wrong with it.
-    pub fn give_back(&self, slot: usize) {
-        self.allocation().give_back(slot);
+    /// See [`Allocation::follow`]. Has the addresses looked up again soon after a failure, and tells the
+    /// other slots when this one found an edge.
+    pub fn follow(&self, slot: usize, event: Event, state: &State, action: &Action) {
+        self.allocation().follow(slot, event, state, action, now());
+        if matches!(action, Action::Adopt { .. }) {
+            self.found.send_modify(|count| *count += 1);
+        }
+        if let Action::Wait { verdict, .. } | Action::Rest { verdict, .. } | Action::Mourn { verdict } =
+            action
+            && matches!(verdict, Verdict::Unreachable | Verdict::Unfit)
+        {
+            self.failed.notify_one();
+        }
     }
 
     /// Whether this slot should move: see [`Allocation::is_misplaced`].
     pub fn is_misplaced(&self, slot: usize) -> bool {
-        self.allocation().is_misplaced(slot, std::time::Instant::now())
+        self.allocation().is_misplaced(slot, now())
+    }
+
+    /// Changes whenever a slot was registered.
+    pub fn found(&self) -> watch::Receiver<u64> {
+        self.found.subscribe()
     }
 
     async fn look_up(&self) -> Result<(), Unresolved> {
@@ -226,6 +240,10 @@ fn family(version: IpVersion) -> &'static str {
         IpVersion::V4 => " of IPv4",
         IpVersion::V6 => " of IPv6",
     }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

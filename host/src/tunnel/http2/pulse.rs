@@ -1,5 +1,5 @@
-//! A stream of bytes that remembers when it last brought something. Knows the clock; does not know what
-//! the bytes mean.
+//! A stream of bytes that remembers when it last brought something, and what was asked since. Knows the
+//! clock; does not know what the bytes mean.
 
 use std::io;
 use std::pin::Pin;
@@ -11,22 +11,33 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use crate::tunnel::suspicion::Vital;
+
 pub(super) struct Pulse<T> {
     io: T,
     beat: Beat,
 }
 
-/// When the other side was last heard.
+/// When the other side was last heard, and what it was asked.
 #[derive(Clone)]
 pub(super) struct Beat {
     began: Instant,
-    /// Milliseconds from `began`.
-    last: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Milliseconds from `began` to what was heard last.
+    last: AtomicU64,
+    heard: AtomicU64,
+    asked: AtomicU64,
+    /// Microseconds.
+    round_trip: AtomicU64,
 }
 
 impl<T> Pulse<T> {
     pub(super) fn new(io: T) -> Self {
-        Self { io, beat: Beat { began: Instant::now(), last: Arc::default() } }
+        Self { io, beat: Beat { began: Instant::now(), counts: Arc::default() } }
     }
 
     pub(super) fn beat(&self) -> Beat {
@@ -37,12 +48,33 @@ impl<T> Pulse<T> {
 impl Beat {
     /// How long nothing was heard.
     pub(super) fn quiet(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+        let last = Duration::from_millis(self.counts.last.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(last)
+    }
+
+    /// The other side was asked for a sign of life, or is late with one.
+    pub(super) fn ask(&self) {
+        self.counts.asked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It took so long to answer.
+    pub(super) fn answered(&self, after: Duration) {
+        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+        self.counts.round_trip.store(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn vital(&self) -> Vital {
+        Vital {
+            asked: self.counts.asked.load(Ordering::Relaxed),
+            heard: self.counts.heard.load(Ordering::Relaxed),
+            round_trip: Duration::from_micros(self.counts.round_trip.load(Ordering::Relaxed)),
+        }
     }
 
     fn hear(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(now, Ordering::Relaxed);
+        self.counts.last.store(now, Ordering::Relaxed);
+        self.counts.heard.fetch_add(1, Ordering::Relaxed);
     }
 }
 

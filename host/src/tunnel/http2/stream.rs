@@ -5,11 +5,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use adit_protocol::own;
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,8 +19,9 @@ use tracing::{debug, trace};
 use super::Arrived;
 use super::head::{self, Purpose};
 use crate::origin::{Body, BoxError, empty};
-use crate::proxy::{self, Answer, Kind, Proxy};
+use crate::proxy::{Answer, Kind};
 use crate::tunnel::control;
+use crate::tunnel::handler::{Handler, Trailers};
 
 /// Room that one write asks for at a time, so that no stream takes all of the connection's.
 const LARGEST_PIECE: usize = 64 * 1024;
@@ -28,9 +30,9 @@ const NOT_CONFIGURABLE: &str =
     r#"{"lastAppliedVersion":-1,"err":"this host is configured by its own document"}"#;
 
 /// One stream: handle the request, write the answer. Stops as soon as the edge cancels.
-pub(super) async fn exchange((request, respond): Arrived, proxy: Rc<Proxy>) {
+pub(super) async fn exchange((request, respond): Arrived, handler: Rc<Handler>) {
     let mut answer = AnswerStream { way: Way::Head(respond), complete: false };
-    if let Err(error) = answer_to(&mut answer, request, proxy).await {
+    if let Err(error) = answer_to(&mut answer, request, &handler).await {
         match error {
             Broken::Cancelled => trace!("the edge cancelled a request"),
             Broken::Origin(error) => debug!(%error, "the origin broke off"),
@@ -55,26 +57,31 @@ impl From<h2::Error> for Broken {
 async fn answer_to(
     answer: &mut AnswerStream,
     request: http::Request<RecvStream>,
-    proxy: Rc<Proxy>,
+    handler: &Handler,
 ) -> Result<(), Broken> {
     let (mut head, body) = request.into_parts();
     let kind = match head::read(&mut head) {
         Purpose::Request(kind) => kind,
-        Purpose::Tcp => return answer.refuse(),
+        Purpose::Tcp => return answer.refuse(false),
         Purpose::UpdateConfiguration => {
             answer.head(Response::new(()), false)?;
             return answer.write(Bytes::from_static(NOT_CONFIGURABLE.as_bytes()), true).await;
         }
     };
     let has_body = !body.is_end_stream() && (kind == Kind::WebSocket || !says_empty(&head.headers));
-    let body: Body = if has_body { Box::pin(RequestBody(body)) } else { empty() };
+    let trailers = match kind {
+        Kind::Http => handler.trailers(&head.headers),
+        Kind::WebSocket => Trailers::Unwelcome,
+    };
+    let takes_trailers = trailers != Trailers::Unwelcome;
+    let body: Body = if has_body { Box::pin(RequestBody { stream: body, takes_trailers }) } else { empty() };
     let handled = tokio::select! {
-        handled = proxy.handle(proxy::Request { kind, head, body }) => handled,
+        handled = handler.handle(kind, head, body, trailers) => handled,
         () = answer.cancelled() => return Err(Broken::Cancelled),
     };
     match handled {
-        Answer::Response(response) => answer.send(response).await,
-        Answer::Unreachable { .. } => answer.refuse(),
+        Answer::Response(response) => answer.send(response, takes_trailers).await,
+        Answer::Unreachable { not_here, .. } => answer.refuse(not_here && handler.speaks_own),
     }
 }
 
@@ -84,7 +91,11 @@ fn says_empty(headers: &HeaderMap) -> bool {
 }
 
 /// The body of a request. What is taken is room for the edge to send more.
-struct RequestBody(RecvStream);
+struct RequestBody {
+    stream: RecvStream,
+    /// Whether what stands behind the data is passed on.
+    takes_trailers: bool,
+}
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
@@ -94,12 +105,18 @@ impl HttpBody for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let data = ready!(poll_data(&mut self.0, cx));
-        Poll::Ready(data.map(|data| data.map(Frame::data).map_err(Into::into)))
+        if let Some(data) = ready!(poll_data(&mut self.stream, cx)) {
+            return Poll::Ready(Some(data.map(Frame::data).map_err(Into::into)));
+        }
+        if !self.takes_trailers {
+            return Poll::Ready(None);
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx));
+        Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers).map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.stream.is_end_stream()
     }
 }
 
@@ -141,7 +158,7 @@ impl AnswerStream {
         Ok(())
     }
 
-    async fn send(&mut self, response: Response<Body>) -> Result<(), Broken> {
+    async fn send(&mut self, response: Response<Body>, takes_trailers: bool) -> Result<(), Broken> {
         let (head, mut body) = response.into_parts();
         self.head(head::answer(&head), body.is_end_stream())?;
         while !self.complete {
@@ -152,18 +169,29 @@ impl AnswerStream {
             match frame {
                 None => self.write(Bytes::new(), true).await?,
                 Some(Err(error)) => return Err(Broken::Origin(error)),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.write(data, body.is_end_stream()).await?;
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.write(data, body.is_end_stream()).await?,
+                    Err(frame) => {
+                        if let (Ok(trailers), Way::Body(stream), true) =
+                            (frame.into_trailers(), &mut self.way, takes_trailers)
+                        {
+                            stream.send_trailers(trailers)?;
+                            self.complete = true;
+                        }
                     }
-                }
+                },
             }
         }
         Ok(())
     }
 
-    fn refuse(&mut self) -> Result<(), Broken> {
-        self.head(head::refusal(), true)
+    /// `not_here`: no byte of the request reached an origin, so the edge may ask elsewhere.
+    fn refuse(&mut self, not_here: bool) -> Result<(), Broken> {
+        let mut head = head::refusal();
+        if not_here {
+            head.headers_mut().insert(own::NOT_HERE, HeaderValue::from_static("1"));
+        }
+        self.head(head, true)
     }
 
     /// Waits for the edge's flow control.

@@ -23,6 +23,34 @@ fn allocation(regions: &[&[SocketAddr]]) -> (Allocation, Instant) {
     (allocation, Instant::now())
 }
 
+impl Allocation {
+    /// The address that serves this slot; if none does, the one that it would dial, at once registered.
+    fn hold(&mut self, slot: usize, now: Instant) -> Option<SocketAddr> {
+        if let Some(held) = self.held(slot) {
+            return Some(held);
+        }
+        let sought = self.seek(slot, Goal::Connect, now);
+        self.settle(slot, now);
+        sought
+    }
+
+    /// The connection of this slot was lost after a good while.
+    fn rotate(&mut self, slot: usize, now: Instant) {
+        if let Some((_, since)) = &mut self.slots[slot].held {
+            *since = now - SHORT;
+        }
+        self.lose(slot, Verdict::Unreachable, now);
+    }
+
+    fn give_back(&mut self, slot: usize) {
+        self.slots[slot] = Place::default();
+    }
+
+    fn mark_unreachable(&mut self, address: SocketAddr, now: Instant) {
+        self.blame(address, Verdict::Unreachable, now);
+    }
+}
+
 #[test]
 fn slots_alternate_between_regions_and_share_nothing() {
     let (mut it, now) = allocation(&[&[v4(1), v4(2), v4(3)], &[v4(11), v4(12)]]);
@@ -54,11 +82,97 @@ fn a_failing_slot_moves_to_a_free_address_and_the_others_stay() {
 }
 
 #[test]
-fn a_failing_address_is_tried_again_if_no_other_is_free() {
+fn a_slot_whose_address_failed_serves_beside_another_until_it_is_back() {
     let (mut it, now) = allocation(&[&[v4(1), v4(2)], &[v4(11), v4(12)]]);
     let held: Vec<_> = (0..SLOTS).map(|slot| it.hold(slot, now)).collect();
     it.rotate(2, now);
-    assert_eq!(it.hold(2, now), held[2]);
+    // The other of the same region, because both regions have two slots then.
+    assert_eq!(it.hold(2, now), Some(v4(1)));
+    assert!(!it.is_misplaced(2, now));
+    let later = now + FIRST_REST;
+    assert_eq!([0, 1, 2, 3].map(|slot| it.is_misplaced(slot, later)), [true, false, true, false]);
+    assert_eq!(it.seek(2, Goal::Return, later), held[2]);
+    // What it goes for is not for another one, and nobody has a reason to move any more.
+    assert_eq!([0, 1, 2, 3].map(|slot| it.is_misplaced(slot, later)), [false; SLOTS]);
+    assert_eq!(it.seek(0, Goal::Return, later), None);
+    it.judge(2, Verdict::Unreachable, later);
+    assert_eq!(it.held(2), Some(v4(1)));
+    // Longer each time, but not for ever.
+    let mut now = later;
+    let mut rests = Vec::new();
+    for _ in 0..6 {
+        let failed = now;
+        while !it.is_misplaced(2, now) {
+            now += Duration::from_millis(500);
+        }
+        rests.push((now - failed).as_secs());
+        it.seek(2, Goal::Return, now);
+        it.judge(2, Verdict::Unreachable, now);
+    }
+    assert_eq!(rests, [4, 8, 8, 8, 8, 8]);
+    now += LONGEST_REST;
+    it.seek(2, Goal::Return, now);
+    it.settle(2, now);
+    assert_eq!(it.held(2), held[2]);
+}
+
+#[test]
+fn an_address_that_takes_connections_and_loses_them_is_not_returned_to_in_a_hurry() {
+    let (mut it, mut now) = allocation(&[&[v4(1)], &[v4(11)]]);
+    it.hold(0, now);
+    it.hold(1, now);
+    let mut rests = Vec::new();
+    for _ in 0..5 {
+        it.lose(1, Verdict::Unreachable, now);
+        let lost = now;
+        assert_eq!(it.hold(1, now), Some(v4(1)));
+        while !it.is_misplaced(1, now) {
+            now += Duration::from_millis(500);
+        }
+        rests.push((now - lost).as_secs());
+        assert_eq!(it.seek(1, Goal::Return, now), Some(v4(11)));
+        it.settle(1, now);
+    }
+    assert_eq!(rests, [4, 8, 16, 20, 20]);
+    now += TRUSTED;
+    it.lose(1, Verdict::Unreachable, now);
+    assert!(it.standing(v4(11), now + FIRST_REST) < Standing::Bad);
+}
+
+#[test]
+fn a_rescue_goes_anywhere_but_back_and_avoids_what_others_doubt() {
+    let (mut it, now) = allocation(&[&[v4(1), v4(2)], &[v4(11), v4(12)]]);
+    for slot in 0..SLOTS {
+        it.hold(slot, now);
+    }
+    // A region is silent.
+    for slot in [1, 3] {
+        it.slots[slot].is_doubtful = true;
+    }
+    assert_eq!(it.seek(1, Goal::Rescue, now), Some(v4(1)));
+    assert_eq!(it.seek(3, Goal::Rescue, now), Some(v4(2)));
+    it.settle(1, now);
+    it.settle(3, now);
+    assert!((0..SLOTS).all(|slot| !it.is_misplaced(slot, now)));
+    assert!((0..SLOTS).any(|slot| it.is_misplaced(slot, now + FIRST_REST)));
+
+    let (mut one, now) = allocation(&[&[v4(1)]]);
+    one.hold(0, now);
+    assert_eq!(one.seek(0, Goal::Rescue, now), Some(v4(1)));
+    assert_eq!(one.seek(0, Goal::Leave, now), None);
+    assert_eq!(one.seek(0, Goal::Upgrade, now), Some(v4(1)));
+}
+
+#[test]
+fn an_edge_that_was_restarted_is_kept_for_its_slot() {
+    let (mut it, now) = allocation(&[&[v4(1), v4(2)], &[v4(11), v4(12)]]);
+    let held: Vec<_> = (0..SLOTS).map(|slot| it.hold(slot, now)).collect();
+    for slot in 0..SLOTS {
+        it.lose(slot, Verdict::Keep, now);
+    }
+    for slot in (0..SLOTS).rev() {
+        assert_eq!(it.seek(slot, Goal::Connect, now), held[slot]);
+    }
 }
 
 #[test]
@@ -83,7 +197,7 @@ fn fewer_addresses_than_slots_are_shared_evenly() {
     let (mut one, now) = allocation(&[&[v4(1), v4(2)]]);
     let held = [0, 2, 1, 3].map(|slot| one.hold(slot, now).unwrap());
     assert_eq!(held, [v4(1), v4(2), v4(2), v4(1)]);
-    // One of them fails: better two on the other than one on none.
+    // One of them fails: better all on the other than one on none.
     it.rotate(0, now);
     assert_eq!(it.hold(0, now), Some(v4(11)));
 }
@@ -119,21 +233,23 @@ fn a_region_that_comes_back_gets_a_slot_again() {
     for slot in 0..SLOTS {
         it.hold(slot, now);
     }
-    for failing in [v4(11), v4(12)] {
-        it.mark_unreachable(failing, now);
-    }
     for slot in [1, 3] {
         it.rotate(slot, now);
         assert!([v4(3), v4(4)].contains(&it.hold(slot, now).unwrap()));
     }
-    let later = now + FORGET_FAILURE;
-    let misplaced = |it: &Allocation, now| -> Vec<usize> {
-        (0..SLOTS).filter(|slot| it.is_misplaced(*slot, now)).collect()
-    };
+    let later = now + FIRST_REST;
+    let misplaced =
+        |it: &Allocation, now| (0..SLOTS).filter(|slot| it.is_misplaced(*slot, now)).collect::<Vec<_>>();
     assert_eq!(misplaced(&it, later - Duration::from_millis(1)), Vec::<usize>::new());
-    assert_eq!(misplaced(&it, later), vec![3]);
-    it.give_back(3);
-    assert!([v4(11), v4(12)].contains(&it.hold(3, later).unwrap()));
+    // Anyone may move, but when two are on their way the others stay.
+    assert_eq!(misplaced(&it, later), vec![0, 1, 2, 3]);
+    for slot in [3, 0] {
+        assert!([v4(11), v4(12)].contains(&it.seek(slot, Goal::Return, later).unwrap()));
+    }
+    assert_eq!(misplaced(&it, later), Vec::<usize>::new());
+    for slot in [3, 0] {
+        it.settle(slot, later);
+    }
     assert_eq!(misplaced(&it, later), Vec::<usize>::new());
 }
 
@@ -144,7 +260,7 @@ fn the_other_family_is_tried_after_a_failure_and_remembered_for_a_time() {
     it.rotate(0, now);
     assert_eq!(it.hold(0, now), Some(v6(1)));
     // What failed is forgotten sooner than of which family it was.
-    let later = now + FORGET_FAILURE;
+    let later = now + FIRST_REST;
     assert!(it.hold(1, later).unwrap().is_ipv6());
     it.give_back(1);
     assert!(it.hold(1, now + FORGET_FAMILY).unwrap().is_ipv4());
@@ -195,7 +311,6 @@ fn refreshed() -> impl Strategy<Value = Vec<Option<usize>>> {
 struct Witness {
     region: Vec<Option<usize>>,
     told: [Option<SocketAddr>; SLOTS],
-    failed: HashMap<SocketAddr, Instant>,
     now: Instant,
 }
 
@@ -214,11 +329,13 @@ impl Witness {
         others.filter(|address| self.region_of(*address).is_some()).collect()
     }
 
-    fn is_failing(&self, address: SocketAddr) -> bool {
-        self.failed.get(&address).is_some_and(|at| self.now - *at < FORGET_FAILURE)
-    }
-
-    fn check(&mut self, slot: usize, answer: Option<SocketAddr>) -> Result<(), TestCaseError> {
+    fn check(
+        &mut self,
+        bad: &HashSet<SocketAddr>,
+        best: Option<Standing>,
+        slot: usize,
+        answer: Option<SocketAddr>,
+    ) -> Result<(), TestCaseError> {
         let existing = self.existing();
         let Some(answer) = answer else {
             prop_assert!(existing.is_empty(), "there was an address");
@@ -236,25 +353,37 @@ impl Witness {
         }
         self.told[slot] = Some(answer);
         let others = self.others(slot);
-        let free: Vec<_> = existing.iter().copied().filter(|address| !others.contains(address)).collect();
+        let good: Vec<_> = existing.iter().copied().filter(|address| !bad.contains(address)).collect();
+        prop_assert!(!bad.contains(&answer) || good.is_empty(), "failing while a good one is there");
+        if best == Some(Standing::Rested) {
+            // They are tried in turn.
+            return Ok(());
+        }
+        let pool = if good.is_empty() { &existing } else { &good };
+        let free: Vec<_> = pool.iter().copied().filter(|address| !others.contains(address)).collect();
         prop_assert!(!others.contains(&answer) || free.is_empty(), "shared while one is free");
         if free.is_empty() {
             return Ok(());
         }
-        let good: Vec<_> = free.iter().copied().filter(|address| !self.is_failing(*address)).collect();
-        prop_assert!(!self.is_failing(answer) || good.is_empty(), "failing while a good one is free");
         let load = |region: Option<usize>| others.iter().filter(|it| self.region_of(**it) == region).count();
-        let pool = if good.is_empty() { &free } else { &good };
-        let least = pool.iter().map(|address| load(self.region_of(*address))).min();
+        let least = free.iter().map(|address| load(self.region_of(*address))).min();
         prop_assert_eq!(Some(load(Some(region))), least, "not the emptiest region");
         let elsewhere =
             |address: &&SocketAddr| others.iter().all(|it| self.region_of(*it) != self.region_of(**address));
-        if !others.is_empty() && good.iter().any(|address| elsewhere(&address)) {
+        if !others.is_empty() && free.iter().any(|address| elsewhere(&address)) {
             let regions: HashSet<_> = others.iter().chain([&answer]).map(|it| self.region_of(*it)).collect();
             prop_assert!(regions.len() > 1, "one region while another is reachable");
         }
         Ok(())
     }
+}
+
+fn hold(it: &mut Allocation, witness: &mut Witness, slot: usize) -> Result<(), TestCaseError> {
+    let standing = |address: &SocketAddr| it.standing(*address, witness.now);
+    let best = witness.existing().iter().map(standing).min();
+    let bad = witness.existing().into_iter().filter(|address| Some(standing(address)) > best).collect();
+    let answer = it.hold(slot, witness.now);
+    witness.check(&bad, best, slot, answer)
 }
 
 proptest! {
@@ -269,53 +398,42 @@ proptest! {
         let mut witness = Witness {
             region: Vec::new(),
             told: [None; SLOTS],
-            failed: HashMap::new(),
             now: Instant::now(),
         };
         for event in std::iter::once(Event::Refresh(start)).chain(events) {
             match event {
-                Event::Hold(slot) => witness.check(slot, it.hold(slot, witness.now))?,
+                Event::Hold(slot) => hold(&mut it, &mut witness, slot)?,
                 Event::Rotate(slot) => {
                     it.rotate(slot, witness.now);
-                    if let Some(address) = witness.told[slot].take()
-                        && witness.region_of(address).is_some()
-                    {
-                        witness.failed.insert(address, witness.now);
-                    }
+                    witness.told[slot] = None;
                 }
                 Event::GiveBack(slot) => {
                     it.give_back(slot);
                     witness.told[slot] = None;
                 }
-                Event::Unreachable(number) => {
-                    it.mark_unreachable(pooled(number), witness.now);
-                    if witness.region[number].is_some() {
-                        witness.failed.insert(pooled(number), witness.now);
-                    }
-                }
+                Event::Unreachable(number) => it.mark_unreachable(pooled(number), witness.now),
                 Event::Refresh(region) => {
                     it.refresh((0..REGIONS).map(|wanted| {
                         (0..POOL).filter(|number| region[*number] == Some(wanted)).map(pooled).collect()
                     }));
                     witness.region = region;
-                    let existing = witness.existing();
-                    witness.failed.retain(|address, _| existing.contains(address));
                 }
                 Event::Pass(seconds) => witness.now += Duration::from_secs(seconds),
                 Event::Settle => {
                     for slot in 0..SLOTS {
-                        witness.check(slot, it.hold(slot, witness.now))?;
+                        hold(&mut it, &mut witness, slot)?;
                     }
                     let mut moves = 0;
                     while let Some(slot) = (0..SLOTS).find(|slot| it.is_misplaced(*slot, witness.now)) {
-                        it.give_back(slot);
-                        witness.told[slot] = None;
-                        witness.check(slot, it.hold(slot, witness.now))?;
+                        let better = it.seek(slot, Goal::Return, witness.now);
+                        prop_assert!(better.is_some_and(|address| it.standing(address, witness.now) < Standing::Bad));
+                        it.settle(slot, witness.now);
+                        witness.told[slot] = better;
                         moves += 1;
                         prop_assert!(moves <= 2 * SLOTS, "slots that move for ever");
                     }
                     let good: Vec<_> =
-                        witness.existing().into_iter().filter(|address| !witness.is_failing(*address)).collect();
+                        witness.existing().into_iter().filter(|address| it.standing(*address, witness.now) < Standing::Bad).collect();
                     let held: HashSet<_> = witness.told.iter().flatten().copied().collect();
                     let regions: HashSet<_> = held.iter().filter_map(|it| witness.region_of(*it)).collect();
                     let reachable: HashSet<_> = good.iter().filter_map(|it| witness.region_of(*it)).collect();

@@ -57,10 +57,23 @@ fn shown(regions: &[Region]) -> Vec<String> {
     regions.iter().map(show).collect()
 }
 
+/// What a slot that has nothing dials; it stays there.
+async fn pick(addresses: &Addresses, slot: usize) -> Result<SocketAddr, Unresolved> {
+    let edge = addresses.seek(slot, Goal::Connect).await?.unwrap();
+    addresses.allocation().judge(slot, Verdict::Keep, now());
+    Ok(edge)
+}
+
+/// The dial of this slot failed.
+fn rotate(addresses: &Addresses, slot: usize) {
+    addresses.allocation().judge(slot, Verdict::Unreachable, now());
+    addresses.failed.notify_one();
+}
+
 async fn picked(addresses: &Addresses, slots: usize) -> Vec<SocketAddr> {
     let mut picked = Vec::new();
     for slot in 0..slots {
-        picked.push(addresses.pick(slot).await.unwrap());
+        picked.push(pick(addresses, slot).await.unwrap());
     }
     picked
 }
@@ -71,17 +84,17 @@ async fn listed_addresses_are_handed_out_in_their_order() {
     let addresses = Addresses::start(listed_edges(&entries), 4);
     let ports: Vec<u16> = picked(&addresses, 4).await.iter().map(SocketAddr::port).collect();
     assert_eq!(ports, [1, 2, 3, 4]);
-    addresses.rotate(1);
-    assert_eq!(addresses.pick(1).await.unwrap().port(), 5);
+    rotate(&addresses, 1);
+    assert_eq!(pick(&addresses, 1).await.unwrap().port(), 5);
 }
 
 #[tokio::test]
 async fn listed_names_are_resolved_and_those_that_cannot_be_are_left_out() {
     let addresses = Addresses::start(listed_edges(&["nowhere.invalid:7844", "localhost:7844"]), 1);
-    let address = addresses.pick(0).await.unwrap();
+    let address = pick(&addresses, 0).await.unwrap();
     assert!(address.ip().is_loopback() && address.port() == 7844, "{address}");
     let addresses = Addresses::start(listed_edges(&["nowhere.invalid:7844"]), 1);
-    assert!(addresses.pick(0).await.unwrap_err().to_string().contains("nowhere.invalid:7844"));
+    assert!(pick(&addresses, 0).await.unwrap_err().to_string().contains("nowhere.invalid:7844"));
 }
 
 #[tokio::test]
@@ -95,10 +108,10 @@ async fn a_listed_name_is_resolved_for_each_dial_and_all_its_addresses_are_used(
     let first: HashSet<SocketAddr> = picked(&addresses, 2).await.into_iter().collect();
     assert_eq!(first, ["192.0.2.1:7844", "192.0.2.2:7844"].map(|it| it.parse().unwrap()).into());
     server.add("other.test. 192.0.2.11").await;
-    assert_eq!(addresses.pick(2).await.unwrap(), "192.0.2.11:7844".parse().unwrap());
+    assert_eq!(pick(&addresses, 2).await.unwrap(), "192.0.2.11:7844".parse().unwrap());
     server.stop().await;
     // What is known stays.
-    assert!(addresses.pick(3).await.is_ok());
+    assert!(pick(&addresses, 3).await.is_ok());
 }
 
 #[tokio::test]
@@ -257,20 +270,20 @@ async fn addresses_outlive_the_name_server_and_new_ones_are_found_after_a_failur
         server.add(line).await;
     }
     // The next lookup is due when a connection fails.
-    addresses.rotate(0);
+    rotate(&addresses, 0);
     let found = async {
         while addresses.allocation().regions().iter().any(|region| region.len() < 3) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     timeout(Duration::from_secs(30), found).await.unwrap();
-    let fresh = addresses.pick(0).await.unwrap();
+    let fresh = pick(&addresses, 0).await.unwrap();
     assert!(!before.contains(&fresh), "{fresh}");
     server.stop().await;
-    addresses.rotate(1);
-    assert!(addresses.pick(1).await.is_ok());
+    rotate(&addresses, 1);
+    assert!(pick(&addresses, 1).await.is_ok());
     assert!(addresses.look_up().await.is_err());
-    assert_eq!(addresses.pick(0).await.unwrap(), fresh);
+    assert_eq!(pick(&addresses, 0).await.unwrap(), fresh);
     assert_eq!(addresses.allocation().regions().len(), 2);
 }
 
@@ -278,7 +291,7 @@ async fn addresses_outlive_the_name_server_and_new_ones_are_found_after_a_failur
 async fn slots_that_wait_at_once_share_one_lookup_and_its_failure() {
     let server = NameServer::start(&[]).await;
     let addresses = Addresses::start(domain("edge.test", &server), 4);
-    let outcomes = join_all((0..4).map(|slot| addresses.pick(slot))).await;
+    let outcomes = join_all((0..4).map(|slot| pick(&addresses, slot))).await;
     for outcome in outcomes {
         assert!(outcome.unwrap_err().to_string().contains("_v2-origintunneld._tcp.edge.test"));
     }
@@ -286,7 +299,7 @@ async fn slots_that_wait_at_once_share_one_lookup_and_its_failure() {
     for line in FLEET {
         server.add(line).await;
     }
-    assert!(addresses.pick(0).await.is_ok());
+    assert!(pick(&addresses, 0).await.is_ok());
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What a plugin costs, in CPU time of the calling thread: first every shape in which a head could
 //! cross into a guest, then the filter of the product. Prints two tables; judges nothing.
 //!
-//! `cargo xtask bench` builds this optimised and runs it.
+//! `cargo xtask bench-plugins` builds this optimised and runs it.
 
 mod product;
 mod shapes;

@@ -1,4 +1,4 @@
-//! Answers `next` unless the head has the header `x-block`, in every shape of `bench/wit`.
+//! Answers `next` unless the head has the header `x-block`, in every shape of `bench/plugins/wit`.
 
 use bindings::exports::adit::shapes::shapes::{Action, Guest, Head, Request};
 

@@ -13,7 +13,7 @@ use crate::HEADERS;
 use crate::timing::table_row;
 
 /// A component of the oldest published version, with a place for its module.
-const FRAME: &str = include_str!("../../tests/guests/published/request-filter-0.1.0.wat");
+const FRAME: &str = include_str!("../../../tests/guests/published/request-filter-0.1.0.wat");
 // The kernel counts in ticks of milliseconds: a round must be many of them.
 const CALLS: u64 = 50_000;
 

@@ -56,7 +56,7 @@ const PATH: &str = "/account/orders?page=2";
 const CALLS: u64 = 50_000;
 
 pub(crate) async fn measure() -> Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins/test/shapes.wasm");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins/test/shapes.wasm");
     let wasm =
         std::fs::read(&path).with_context(|| format!("{}: run `cargo xtask plugins`", path.display()))?;
     let engine = engine()?;

@@ -1,0 +1,79 @@
+//! Adit and its peers on one machine: the same origin, the same load, in alternated rounds.
+//!
+//! `cargo xtask bench` builds and runs it; `cargo xtask bench --help` lists the options. Read in this order:
+//! [`options`], [`contender`] (who carries the requests), [`scenario`] (what the visitors do), [`cpu`]
+//! (what it cost), [`report`] (medians, the table, the JSON and the chart).
+//!
+//! On a machine that does other work too, only processor time per request and ratios within one run mean
+//! anything: requests per second and latency say as much about the neighbours.
+
+mod contender;
+mod cpu;
+mod options;
+mod report;
+mod scenario;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use contender::Contender;
+use options::Options;
+use report::{Report, Sample};
+use scenario::Scenario;
+
+fn main() -> ExitCode {
+    let options = match Options::read(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}\n\n{}", options::HELP);
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(&options))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<()> {
+    let origin = e2e::origin::Origin::start();
+    let mut contenders = Vec::new();
+    for kind in contender::all(options) {
+        eprintln!("starting {kind}");
+        contenders.push(Contender::start(kind, &origin).await?);
+    }
+    let scenarios = scenario::all(options);
+    let mut report = Report::new(&contenders, &scenarios);
+    for round in 1..=options.rounds {
+        for (at, scenario) in scenarios.iter().enumerate() {
+            eprintln!("round {round} of {}: {scenario}", options.rounds);
+            // Forwards and backwards in turn, so that nobody always follows the same neighbour.
+            let mut order: Vec<usize> = (0..contenders.len()).collect();
+            if round % 2 == 0 {
+                order.reverse();
+            }
+            for index in order {
+                report.add(index, at, measure(&contenders[index], scenario, options).await?);
+            }
+        }
+    }
+    report.finish(&options.results)
+}
+
+async fn measure(contender: &Contender, scenario: &Scenario, options: &Options) -> Result<Sample> {
+    scenario.run(contender.address, WARM_UP).await?;
+    let before = contender.cpu();
+    let load = scenario.run(contender.address, options.time).await?;
+    let cpu = contender.cpu().since(&before);
+    Ok(Sample::new(load, cpu, contender.memory()))
+}
+
+/// Opens connections, fills pools and caches.
+const WARM_UP: Duration = Duration::from_millis(700);

@@ -1,0 +1,1 @@
+//! Nothing: everything is in the bench target `adit`, which `cargo xtask bench` runs.

@@ -1,0 +1,316 @@
+//! What the admin API shows, as it is written in JSON. Reads the registry; changes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::registry::{Live, Origin, Probe, Registry, Share, Tunnel};
+use crate::retry::Counts;
+use crate::settings;
+
+/// `/ready`
+#[derive(Serialize)]
+pub(super) struct Ready {
+    pub(super) status: u16,
+    pub(super) connections: usize,
+}
+
+/// `/status`
+#[derive(Serialize)]
+pub(super) struct Status {
+    draining: bool,
+    servers: Vec<ServerView>,
+    tunnels: Vec<TunnelStatus>,
+}
+
+#[derive(Serialize)]
+struct ServerView {
+    region: String,
+    name: String,
+    address: String,
+}
+
+#[derive(Serialize)]
+struct TunnelStatus {
+    name: String,
+    id: Uuid,
+    connections: Vec<StatusOfConnection>,
+}
+
+/// In `/status` connections stand by themselves, so each says whose it is.
+#[derive(Serialize)]
+struct StatusOfConnection {
+    connector: Uuid,
+    version: String,
+    arch: String,
+    #[serde(flatten)]
+    connection: ConnectionView,
+}
+
+/// `/tunnels`
+#[derive(Serialize)]
+pub(super) struct Tunnels {
+    tunnels: Vec<TunnelView>,
+}
+
+/// `/tunnels/ID`
+#[derive(Serialize)]
+pub(super) struct TunnelView {
+    name: String,
+    id: Uuid,
+    stickiness: String,
+    replicas: usize,
+    connections: usize,
+    requests: usize,
+    /// Requests that wait for a connection.
+    held: usize,
+    held_total: u64,
+    retries: Counts,
+}
+
+/// `/tunnels/ID/replicas`
+#[derive(Serialize)]
+pub(super) struct Replicas {
+    tunnel: String,
+    id: Uuid,
+    stickiness: String,
+    replicas: Vec<ReplicaView>,
+    /// Weights that are kept for replicas that are not there.
+    absent: Vec<AbsentView>,
+}
+
+/// `/tunnels/ID/replicas/CONNECTOR`
+#[derive(Serialize)]
+pub(super) struct ReplicaView {
+    connector: Uuid,
+    version: String,
+    arch: String,
+    features: Vec<String>,
+    weight: u8,
+    draining: bool,
+    requests: usize,
+    requests_total: u64,
+    connections: Vec<ConnectionView>,
+}
+
+#[derive(Serialize)]
+struct AbsentView {
+    connector: Uuid,
+    weight: u8,
+    draining: bool,
+}
+
+#[derive(Serialize)]
+struct ConnectionView {
+    id: Uuid,
+    index: u8,
+    server: String,
+    region: String,
+    address: String,
+    /// `quic` or `http2`
+    protocol: &'static str,
+    /// RFC 3339
+    since: String,
+    /// Requests under way.
+    requests: usize,
+    requests_total: u64,
+    /// The host has not been heard for longer than it should take.
+    suspect: bool,
+    leaving: bool,
+    /// What the host said about its own configuration, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<ConfigurationView>,
+    /// What it said the last time when it was asked for its origins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe: Option<ProbeView>,
+}
+
+#[derive(Serialize)]
+struct ConfigurationView {
+    bytes: usize,
+    digest: String,
+}
+
+#[derive(Serialize)]
+struct ProbeView {
+    /// RFC 3339
+    at: String,
+    took_ms: u128,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    origins: Vec<OriginView>,
+}
+
+#[derive(Serialize)]
+struct OriginView {
+    rule: String,
+    origin: String,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Status {
+    pub(super) fn of(registry: &Registry, servers: &[Arc<settings::Server>], draining: bool) -> Self {
+        let servers = servers.iter().map(|server| ServerView {
+            region: server.region.clone(),
+            name: server.name.clone(),
+            address: server.listen.to_string(),
+        });
+        let tunnels = by_name(registry).into_iter().map(|(id, tunnel)| TunnelStatus {
+            name: tunnel.name.clone(),
+            id: *id,
+            connections: tunnel.connections().iter().map(|live| StatusOfConnection::of(live)).collect(),
+        });
+        Self { draining, servers: servers.collect(), tunnels: tunnels.collect() }
+    }
+}
+
+impl StatusOfConnection {
+    fn of(live: &Live) -> Self {
+        Self {
+            connector: live.connector,
+            version: live.version.clone(),
+            arch: live.arch.clone(),
+            connection: ConnectionView::of(live),
+        }
+    }
+}
+
+impl Tunnels {
+    pub(super) fn of(registry: &Registry) -> Self {
+        let tunnels = by_name(registry).into_iter().map(|(id, tunnel)| TunnelView::of(id, tunnel));
+        Self { tunnels: tunnels.collect() }
+    }
+}
+
+impl TunnelView {
+    pub(super) fn of(id: &Uuid, tunnel: &Tunnel) -> Self {
+        let replicas = replicas(tunnel);
+        Self {
+            name: tunnel.name.clone(),
+            id: *id,
+            stickiness: tunnel.stickiness.to_string(),
+            replicas: replicas.len(),
+            connections: replicas.values().map(Vec::len).sum(),
+            requests: replicas.values().flatten().map(|live| live.requests()).sum(),
+            held: tunnel.holds.held(),
+            held_total: tunnel.holds.total(),
+            retries: tunnel.retries.counts(),
+        }
+    }
+}
+
+impl Replicas {
+    pub(super) fn of(id: &Uuid, tunnel: &Tunnel) -> Self {
+        let replicas = replicas(tunnel);
+        let absent = tunnel.absent();
+        let absent = absent.into_iter().map(|(connector, Share { weight, is_draining })| AbsentView {
+            connector,
+            weight,
+            draining: is_draining,
+        });
+        Self {
+            tunnel: tunnel.name.clone(),
+            id: *id,
+            stickiness: tunnel.stickiness.to_string(),
+            replicas: replicas
+                .into_iter()
+                .map(|(connector, connections)| ReplicaView::new(tunnel, connector, &connections))
+                .collect(),
+            absent: absent.collect(),
+        }
+    }
+}
+
+impl ReplicaView {
+    /// Also for a replica that is not there any more, then without connections.
+    pub(super) fn of(tunnel: &Tunnel, connector: Uuid) -> Self {
+        let connections = replicas(tunnel).remove(&connector).unwrap_or_default();
+        Self::new(tunnel, connector, &connections)
+    }
+
+    fn new(tunnel: &Tunnel, connector: Uuid, connections: &[Arc<Live>]) -> Self {
+        let Share { weight, is_draining } = tunnel.share(&connector);
+        // All connections of a replica come from the same process; the last one knows best.
+        let last = connections.last();
+        Self {
+            connector,
+            version: last.map_or_else(String::new, |live| live.version.clone()),
+            arch: last.map_or_else(String::new, |live| live.arch.clone()),
+            features: last.map_or_else(Vec::new, |live| live.features.words.clone()),
+            weight,
+            draining: is_draining,
+            requests: connections.iter().map(|live| live.requests()).sum(),
+            requests_total: connections.iter().map(|live| live.total()).sum(),
+            connections: connections.iter().map(|live| ConnectionView::of(live)).collect(),
+        }
+    }
+}
+
+impl ConnectionView {
+    fn of(live: &Live) -> Self {
+        let configuration = live.report();
+        Self {
+            id: live.id,
+            index: live.index,
+            server: live.server.name.clone(),
+            region: live.server.region.clone(),
+            address: live.address.to_string(),
+            protocol: live.link.protocol(),
+            since: rfc3339(live.since),
+            requests: live.requests(),
+            requests_total: live.total(),
+            suspect: live.is_suspect(),
+            leaving: live.is_leaving(),
+            configuration: configuration
+                .map(|report| ConfigurationView { bytes: report.bytes, digest: report.digest }),
+            probe: live.probe().map(|probe| ProbeView::of(&probe)),
+        }
+    }
+}
+
+impl ProbeView {
+    fn of(probe: &Probe) -> Self {
+        let Probe { at, took, is_ready, origins, error } = probe;
+        let origins = origins.iter().map(|Origin { rule, origin, is_ok, error }| OriginView {
+            rule: rule.clone(),
+            origin: origin.clone(),
+            ok: *is_ok,
+            error: error.clone(),
+        });
+        Self {
+            at: rfc3339(*at),
+            took_ms: took.as_millis(),
+            ready: *is_ready,
+            error: error.clone(),
+            origins: origins.collect(),
+        }
+    }
+}
+
+/// In an order that does not change from one look to the next.
+fn replicas(tunnel: &Tunnel) -> BTreeMap<Uuid, Vec<Arc<Live>>> {
+    let mut replicas: BTreeMap<Uuid, Vec<_>> = BTreeMap::new();
+    for live in tunnel.connections() {
+        replicas.entry(live.connector).or_default().push(live);
+    }
+    for connections in replicas.values_mut() {
+        connections.sort_by_key(|live| (live.index, live.since));
+    }
+    replicas
+}
+
+pub(super) fn by_name(registry: &Registry) -> Vec<(&Uuid, &Arc<Tunnel>)> {
+    let mut tunnels: Vec<_> = registry.tunnels().collect();
+    tunnels.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
+    tunnels
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}

@@ -1,0 +1,264 @@
+//! The way of one request through the connections of its tunnel: which one it tries next, whether it may
+//! try at all, and how long it waits for one. Knows outcomes; does not know streams. The contract is
+//! docs/retries.md.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout, timeout_at};
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::{Failure, Place, STREAM_CREDIT};
+use crate::hold::{self, Held};
+use crate::liveness;
+use crate::registry::{Choices, Live, Slot, Tunnel};
+use crate::retry::{LAST_TRY, MOST_TRIES, Reason, Retries};
+use crate::tunnel::link::Channel;
+
+pub(super) struct Course<'a> {
+    tunnel: &'a Tunnel,
+    place: &'a Place<'a>,
+    choices: Choices<'a>,
+    /// Connections that were passed over in favour of another replica.
+    aside: Vec<Arc<Live>>,
+    began: Instant,
+    tries: u32,
+    /// The failure of the last attempt, if there was one.
+    missed: Option<Missed>,
+    /// A request that the origin may see twice.
+    is_idempotent: bool,
+}
+
+/// An attempt without an answer.
+struct Missed {
+    failure: Failure,
+    reason: Reason,
+    connector: Uuid,
+    index: u8,
+    /// The connection is gone, or takes no new requests.
+    is_over: bool,
+    is_paid: bool,
+}
+
+/// A connection with room for the request.
+pub(super) struct Chosen {
+    pub(super) live: Arc<Live>,
+    pub(super) slot: Slot,
+    pub(super) channel: Channel,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(tunnel: &'a Tunnel, place: &'a Place<'a>, is_idempotent: bool) -> Self {
+        let began = Instant::now();
+        tunnel.retries.request(began);
+        let choices = tunnel.choices(place.shard, place.key);
+        Self { tunnel, place, choices, aside: Vec::new(), began, tries: 0, missed: None, is_idempotent }
+    }
+
+    /// Attempts that began.
+    pub(super) fn tries(&self) -> u32 {
+        self.tries
+    }
+
+    pub(super) fn retries(&self) -> &'a Retries {
+        &self.tunnel.retries
+    }
+
+    /// The connection for the next attempt. Waits for one that has room if all are at their limit, and
+    /// for one to come if there is none and waiting is of use.
+    pub(super) async fn next(&mut self) -> Result<Chosen, Failure> {
+        let mut waiting: Option<Waiting<'_>> = None;
+        if self.missed.is_some() {
+            // Somebody may have come meanwhile.
+            self.choices.refresh();
+        }
+        loop {
+            if let Some(chosen) = self.choose().await? {
+                self.begin(&chosen.live);
+                return Ok(chosen);
+            }
+            if let Some(waiting) = &mut waiting {
+                if timeout_at(waiting.until.into(), waiting.arrivals.changed()).await.is_err() {
+                    debug!(ray = self.place.ray.as_str(), "held in vain");
+                    return Err(self.give_up());
+                }
+            } else {
+                // From here on no arrival is missed; one may have come since the last look.
+                let arrivals = self.tunnel.arrivals();
+                let Some(held) = self.hold() else { return Err(self.give_up()) };
+                let patience = self.tunnel.holds.patience;
+                let patience = if self.missed.is_some() { patience.min(LAST_TRY) } else { patience };
+                waiting = Some(Waiting { arrivals, until: self.began + patience, _held: held });
+            }
+            self.choices.refresh();
+        }
+    }
+
+    /// Takes note of an attempt on `live` that failed. The failure comes back if it is final.
+    pub(super) fn miss(
+        &mut self,
+        failure: Failure,
+        live: &Arc<Live>,
+        is_replayable: bool,
+    ) -> Result<(), Failure> {
+        let Some(reason) = failure.reason() else { return Err(failure) };
+        if reason.is_unknown() && !self.is_idempotent {
+            return Err(failure);
+        }
+        if !is_replayable {
+            return Err(Failure::NotReplayable(reason));
+        }
+        if reason == Reason::NotHere {
+            self.choices.exclude(live.connector);
+            self.aside.retain(|aside| aside.connector != live.connector);
+        }
+        self.missed = Some(Missed {
+            failure,
+            reason,
+            connector: live.connector,
+            index: live.index,
+            is_over: !live.is_serving() || matches!(reason, Reason::NotSent | Reason::Refused),
+            // By whoever gave the connection up.
+            is_paid: reason == Reason::Silent,
+        });
+        Ok(())
+    }
+
+    /// Done when it is better to ask somebody else than to wait for the answer on `live`: nothing is
+    /// heard of that host any more, another connection is well, and the request may be tried again.
+    pub(super) async fn doubt(&mut self, live: &Live) {
+        if !self.is_idempotent {
+            return std::future::pending().await;
+        }
+        loop {
+            live.liveness.suspected().await;
+            self.choices.refresh();
+            let is_another_well = self.aside.iter().any(|aside| aside.is_serving() && !aside.is_suspect())
+                || self.choices.has_healthy();
+            if is_another_well && self.may_try_again() {
+                return;
+            }
+            sleep(liveness::POLL).await;
+        }
+    }
+
+    fn may_try_again(&self) -> bool {
+        self.tries < MOST_TRIES && self.began.elapsed() < LAST_TRY
+    }
+
+    /// Whether the next attempt may begin. To be asked before a stream is opened for it, because a stream
+    /// that nothing is sent on would reach the host as an empty one.
+    fn permit(&mut self) -> Result<(), Failure> {
+        let Some(mut missed) = self.missed.take() else { return Ok(()) };
+        if !self.may_try_again() {
+            return Err(missed.failure);
+        }
+        if !missed.is_paid && !self.tunnel.retries.allow(missed.reason, Instant::now()) {
+            return Err(missed.failure);
+        }
+        missed.is_paid = true;
+        self.missed = Some(missed);
+        Ok(())
+    }
+
+    /// Counts an attempt on `live`, and says so if it is not the first.
+    fn begin(&mut self, live: &Live) {
+        self.tries += 1;
+        if let Some(Missed { failure, reason, connector, index, .. }) = self.missed.take() {
+            info!(
+                ray = self.place.ray.as_str(),
+                reason = reason.word(),
+                from = %connector,
+                from_index = index,
+                to = %live.connector,
+                to_index = live.index,
+                detail = %failure,
+                "trying again"
+            );
+        }
+    }
+
+    /// The best connection that has room, if there is one at all.
+    async fn choose(&mut self) -> Result<Option<Chosen>, Failure> {
+        let mut busy = None;
+        while let Some(live) = self.candidate() {
+            let Some(slot) = live.begin() else { continue };
+            self.permit()?;
+            match live.link.channel().now_or_never() {
+                Some(Ok(channel)) => return Ok(Some(Chosen { live, slot, channel })),
+                Some(Err(error)) => {
+                    debug!(ray = self.place.ray.as_str(), %error, "passing over a connection");
+                }
+                None => {
+                    busy.get_or_insert((live, slot));
+                }
+            }
+        }
+        let Some((live, slot)) = busy else { return Ok(None) };
+        match timeout(STREAM_CREDIT, live.link.channel()).await {
+            Ok(Ok(channel)) => Ok(Some(Chosen { live, slot, channel })),
+            Ok(Err(error)) => {
+                debug!(ray = self.place.ray.as_str(), %error, "a connection was lost before it had room");
+                Ok(None)
+            }
+            Err(_) => Err(Failure::Busy),
+        }
+    }
+
+    /// The next connection to try. After a failed attempt the other replicas come first, unless the
+    /// visitor belongs to the one that failed: what killed one connection of a host may have killed
+    /// all of them.
+    fn candidate(&mut self) -> Option<Arc<Live>> {
+        let avoided = self
+            .missed
+            .as_ref()
+            .filter(|missed| self.place.key.is_none() || missed.reason == Reason::Refused)
+            .map(|missed| missed.connector);
+        for live in self.choices.by_ref() {
+            if !live.is_serving() {
+                continue;
+            }
+            let Some(avoided) = avoided else { return Some(live) };
+            // Those that nobody wants come last, so what was put aside is better.
+            let is_unwanted = live.is_suspect() || self.tunnel.share(&live.connector).effective() == 0;
+            if live.connector == avoided || (is_unwanted && !self.aside.is_empty()) {
+                self.aside.push(live);
+            } else {
+                return Some(live);
+            }
+        }
+        self.aside.retain(|aside| aside.is_serving());
+        let rank = |live: &Arc<Live>| (live.is_suspect(), Some(live.connector) == avoided);
+        let (at, _) = self.aside.iter().enumerate().min_by_key(|(_, aside)| rank(aside))?;
+        Some(self.aside.remove(at))
+    }
+
+    /// A place to wait for a connection, if that is of any use.
+    fn hold(&self) -> Option<Held<'a>> {
+        let is_of_use = match &self.missed {
+            Some(missed) if missed.reason == Reason::NotHere || !missed.is_over => false,
+            Some(_) | None => hold::is_of_use(self.tunnel.began, self.tunnel.lost(), Instant::now()),
+        };
+        let holds = &self.tunnel.holds;
+        if is_of_use && !holds.patience.is_zero() { holds.begin() } else { None }
+    }
+
+    /// What the visitor is told when there is nobody left to ask.
+    fn give_up(&mut self) -> Failure {
+        match self.missed.take() {
+            // Nothing has happened to the request.
+            Some(Missed { reason: Reason::NotSent | Reason::Refused, .. }) | None => Failure::NoConnection,
+            Some(missed) => missed.failure,
+        }
+    }
+}
+
+/// A request that waits for a connection to come.
+struct Waiting<'a> {
+    arrivals: watch::Receiver<()>,
+    until: Instant,
+    _held: Held<'a>,
+}

@@ -1,0 +1,124 @@
+//! The head of a request, which is the same at every attempt but for what the host of the connection
+//! understands. Encoded once for all hosts that understand the same.
+
+use adit_protocol::own;
+use adit_protocol::stream::Connect;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{HeaderValue, TE, TRAILER};
+
+use super::Failure;
+use super::stream::{Downstream, Upstream};
+use crate::headers::Trailers;
+use crate::tunnel::link::{Channel, WriteError};
+
+pub(super) struct Head {
+    connect: Connect,
+    /// No body follows.
+    is_whole: bool,
+    trailers: Option<Trailers>,
+    speech: Speech,
+    encoded: Option<Bytes>,
+}
+
+/// What the head says about trailers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speech {
+    Nothing,
+    Welcome,
+    /// Besides, the body of the request is framed.
+    Framed,
+}
+
+impl Head {
+    pub(super) fn new(connect: Connect, is_whole: bool, trailers: Option<Trailers>) -> Self {
+        Self { connect, is_whole, trailers, speech: Speech::Nothing, encoded: None }
+    }
+
+    /// Sends the head, and the end of the stream too if no body follows. `is_able` says that the host
+    /// understands trailers.
+    pub(super) async fn send(
+        &mut self,
+        channel: Channel,
+        is_able: bool,
+    ) -> Result<(Upstream, Downstream), Failure> {
+        match channel {
+            Channel::Quic(send, recv) => {
+                let head = self.encoded(is_able)?;
+                let mut up = Upstream::quic(send);
+                let down = Downstream::quic(recv);
+                up.write(head).await.map_err(not_sent)?;
+                if self.is_whole {
+                    up.finish();
+                } else if self.speech == Speech::Framed {
+                    up.frame();
+                }
+                Ok((up, down))
+            }
+            Channel::Http2(channel) => {
+                self.adapt(if is_able && self.trailers.is_some() {
+                    Speech::Welcome
+                } else {
+                    Speech::Nothing
+                });
+                let sent = channel.send(&self.connect, self.is_whole);
+                let (up, down) = sent.map_err(|lost| Failure::NotSent(lost.reason))?;
+                Ok((Upstream::Http2(up), Downstream::http2(down)))
+            }
+        }
+    }
+
+    /// Whether the answer to what was sent last may have trailers.
+    pub(super) fn takes_trailers(&self) -> bool {
+        self.speech != Speech::Nothing
+    }
+
+    fn encoded(&mut self, is_able: bool) -> Result<Bytes, Failure> {
+        self.adapt(match &self.trailers {
+            Some(trailers) if is_able && trailers.follow_upload => Speech::Framed,
+            Some(_) if is_able => Speech::Welcome,
+            Some(_) | None => Speech::Nothing,
+        });
+        match &self.encoded {
+            Some(head) => Ok(head.clone()),
+            None => Ok(self.encoded.insert(self.connect.encode().map_err(Failure::Head)?).clone()),
+        }
+    }
+
+    fn adapt(&mut self, speech: Speech) {
+        if speech == self.speech {
+            return;
+        }
+        self.speech = speech;
+        self.encoded = None;
+        let (Connect::Http(request), Some(trailers)) = (&mut self.connect, &self.trailers) else { return };
+        say(request.headers_mut(), trailers, speech);
+    }
+}
+
+fn say(headers: &mut HeaderMap, trailers: &Trailers, speech: Speech) {
+    for name in [TE, TRAILER, own::TRAILERS] {
+        headers.remove(name);
+    }
+    let word = match speech {
+        Speech::Nothing => return,
+        Speech::Welcome => own::WELCOME,
+        Speech::Framed => own::FRAMED,
+    };
+    headers.insert(own::TRAILERS, word);
+    if trailers.are_taken {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    for names in &trailers.announced {
+        headers.append(TRAILER, names.clone());
+    }
+}
+
+fn not_sent(error: WriteError) -> Failure {
+    match error {
+        // A head of which a part is missing is no request.
+        WriteError::Lost(lost) => Failure::NotSent(lost.reason),
+        WriteError::Refused => Failure::TurnedAway,
+        error @ WriteError::Unwanted => Failure::Write(error),
+    }
+}

@@ -1,0 +1,147 @@
+//! A visitor's body, and the memory of its beginning: as long as no answer has begun and all of it was
+//! kept, it can be sent once more from the start. Knows bodies; does not know where they go.
+
+use adit_protocol::own::Piece;
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+
+/// See [`Source::next`].
+pub(super) struct Source {
+    body: Incoming,
+    is_over: bool,
+    trailers: Option<HeaderMap>,
+    kept: Kept,
+    /// What of the kept pieces was given out since the last rewind.
+    given: usize,
+    is_end_given: bool,
+}
+
+/// Pieces of a body that were given out before, without a copy of their bytes.
+#[derive(Default)]
+struct Kept {
+    pieces: Vec<Bytes>,
+    bytes: usize,
+    is_lost: bool,
+}
+
+impl Source {
+    pub(super) fn new(body: Incoming) -> Self {
+        let is_over = body.is_end_stream();
+        Self { body, is_over, trailers: None, kept: Kept::default(), given: 0, is_end_given: false }
+    }
+
+    /// The next piece, from memory or from the visitor; `None` at the end. May be dropped midway.
+    pub(super) async fn next(&mut self) -> Option<Result<Piece, hyper::Error>> {
+        loop {
+            if let Some(piece) = self.kept.pieces.get(self.given) {
+                self.given += 1;
+                return Some(Ok(Piece::Data(piece.clone())));
+            }
+            if self.is_over {
+                let trailers = if self.is_end_given { None } else { self.trailers.clone() };
+                self.is_end_given = true;
+                return Some(Ok(Piece::Trailers(trailers?)));
+            }
+            let frame = match self.body.frame().await {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Some(Err(error)),
+                None => {
+                    self.is_over = true;
+                    continue;
+                }
+            };
+            match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    self.kept.keep(&data);
+                    self.given = self.kept.pieces.len();
+                    return Some(Ok(Piece::Data(data)));
+                }
+                Err(frame) => self.trailers = frame.into_trailers().ok(),
+            }
+        }
+    }
+
+    /// Whether [`Source::rewind`] would give the whole body again.
+    pub(super) fn is_replayable(&self) -> bool {
+        !self.kept.is_lost
+    }
+
+    /// Begins anew. Only while the source [is replayable](Source::is_replayable).
+    pub(super) fn rewind(&mut self) {
+        self.given = 0;
+        self.is_end_given = false;
+    }
+
+    /// Keeps nothing any more: the body will not be needed again.
+    pub(super) fn forget(&mut self) {
+        // What is still to be given from memory is the rest of it.
+        self.kept.pieces.drain(..self.given);
+        self.given = 0;
+        self.kept.is_lost = true;
+        if self.kept.pieces.is_empty() {
+            self.kept.pieces = Vec::new();
+        }
+    }
+
+    /// Whether the visitor has sent everything.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over || self.body.is_end_stream()
+    }
+
+    /// Reads on and throws away.
+    pub(super) async fn exhaust(mut self) {
+        while let Some(Ok(_)) = self.body.frame().await {}
+    }
+}
+
+impl Kept {
+    fn keep(&mut self, piece: &Bytes) {
+        if self.is_lost {
+            return;
+        }
+        self.bytes += piece.len();
+        if self.bytes > MOST_KEPT || self.pieces.len() == MOST_PIECES {
+            // Half a body is of no use.
+            *self = Self { is_lost: true, ..Self::default() };
+        } else {
+            self.pieces.push(piece.clone());
+        }
+    }
+}
+
+/// Bytes of a body that are kept for another attempt.
+pub(super) const MOST_KEPT: usize = 64 << 10;
+/// Each piece may hold on to a whole read buffer of the visitor's connection.
+const MOST_PIECES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_kept_up_to_its_limit_and_then_not_at_all() {
+        let mut kept = Kept::default();
+        for _ in 0..4 {
+            kept.keep(&Bytes::from(vec![0; MOST_KEPT / 4]));
+        }
+        assert_eq!((kept.pieces.len(), kept.is_lost), (4, false));
+        kept.keep(&Bytes::from_static(b"x"));
+        assert_eq!((kept.pieces.capacity(), kept.is_lost), (0, true));
+        kept.keep(&Bytes::from_static(b"x"));
+        assert!(kept.pieces.is_empty());
+    }
+
+    #[test]
+    fn many_small_pieces_are_not_kept_either() {
+        let mut kept = Kept::default();
+        for _ in 0..MOST_PIECES {
+            kept.keep(&Bytes::from_static(b"x"));
+        }
+        assert!(!kept.is_lost);
+        kept.keep(&Bytes::from_static(b"x"));
+        assert!(kept.is_lost && kept.pieces.is_empty());
+    }
+}

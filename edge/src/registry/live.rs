@@ -1,0 +1,235 @@
+//! One registered connection: who it is, how much it has to do, and whether it still takes requests.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use adit_protocol::own;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use uuid::Uuid;
+
+use super::lock;
+use crate::liveness::Liveness;
+use crate::settings;
+use crate::tunnel::link::Link;
+
+/// One registered connection.
+pub(crate) struct Live {
+    pub(crate) id: Uuid,
+    pub(crate) link: Link,
+    pub(crate) connector: Uuid,
+    pub(crate) index: u8,
+    pub(crate) version: String,
+    pub(crate) arch: String,
+    pub(crate) features: Features,
+    pub(crate) address: SocketAddr,
+    pub(crate) server: Arc<settings::Server>,
+    /// The shard whose thread drives this connection.
+    pub(crate) shard: usize,
+    pub(crate) since: SystemTime,
+    leaving: Leaving,
+    /// Kept up to date by the connection's monitor.
+    pub(crate) liveness: Liveness,
+    requests: TaskTracker,
+    total: AtomicU64,
+    report: Mutex<Option<Report>>,
+    probe: Mutex<Option<Arc<Probe>>>,
+    moves: Mutex<Move>,
+}
+
+/// What the host of a connection said the last time when it was asked for its origins.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    pub(crate) at: SystemTime,
+    pub(crate) took: Duration,
+    /// All origins are there.
+    pub(crate) is_ready: bool,
+    pub(crate) origins: Vec<Origin>,
+    /// Why there is no word of the host.
+    pub(crate) error: Option<String>,
+}
+
+/// One origin, as its host sees it.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) rule: String,
+    pub(crate) origin: String,
+    pub(crate) is_ok: bool,
+    pub(crate) error: Option<String>,
+}
+
+/// What a host does about an edge that is about to go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Move {
+    #[default]
+    Untold,
+    /// It looks for another place, and unregisters when it has one.
+    Moving,
+    Staying,
+}
+
+/// What a host can do, in its own words and as the edge needs it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Features {
+    /// As the host wrote them, cut to what a person reads.
+    pub(crate) words: Vec<String>,
+    /// [`own::FEATURE_TRAILERS`]
+    pub(crate) trailers: bool,
+    /// [`own::FEATURE_NOTICES`]
+    pub(crate) notices: bool,
+}
+
+/// What a host said about its own configuration: enough to see whether two hosts differ.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    pub(crate) bytes: usize,
+    /// First half of the SHA-256, in hexadecimal digits.
+    pub(crate) digest: String,
+}
+
+/// Whoever holds it has a request on the connection; the connection is not closed under it.
+pub(crate) struct Slot {
+    _request: TaskTrackerToken,
+}
+
+#[derive(Default)]
+struct Leaving {
+    flag: AtomicBool,
+    token: CancellationToken,
+}
+
+/// What a connection says about itself when it registers.
+pub(crate) struct Introduction {
+    pub(crate) link: Link,
+    pub(crate) connector: Uuid,
+    pub(crate) index: u8,
+    pub(crate) version: String,
+    pub(crate) arch: String,
+    pub(crate) features: Vec<String>,
+    pub(crate) server: Arc<settings::Server>,
+    pub(crate) shard: usize,
+}
+
+impl Live {
+    pub(crate) fn new(introduction: Introduction) -> Self {
+        let Introduction { link, connector, index, version, arch, features, server, shard } = introduction;
+        Self {
+            id: Uuid::new_v4(),
+            address: link.remote_address(),
+            link,
+            connector,
+            index,
+            version,
+            arch,
+            features: Features::of(features),
+            server,
+            shard,
+            since: SystemTime::now(),
+            leaving: Leaving::default(),
+            liveness: Liveness::default(),
+            requests: TaskTracker::new(),
+            total: AtomicU64::new(0),
+            report: Mutex::new(None),
+            probe: Mutex::new(None),
+            moves: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        !self.is_leaving() && !self.link.is_closed()
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.flag.load(Ordering::SeqCst)
+    }
+
+    /// The host has not been heard for longer than it should take: chosen last, until it is heard again.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.liveness.is_suspect()
+    }
+
+    /// From now on no request begins here; those under way go on. Through [`super::Tunnel::leave`], so
+    /// that nobody looks at it in vain.
+    pub(super) fn leave(&self) {
+        self.leaving.flag.store(true, Ordering::SeqCst);
+        self.leaving.token.cancel();
+    }
+
+    /// Waits for the moment from which no request begins here. May be dropped midway.
+    pub(crate) async fn left(&self) {
+        self.leaving.token.cancelled().await;
+    }
+
+    /// Waits until no request is under way any more. Only meaningful after [`Live::left`]; may be
+    /// dropped midway.
+    pub(crate) async fn drained(&self) {
+        self.requests.close();
+        self.requests.wait().await;
+    }
+
+    /// Begins a request, unless the connection is leaving.
+    pub(crate) fn begin(&self) -> Option<Slot> {
+        // Counted before the flag is read: `drained` sees either the request or an unwilling `begin`.
+        let slot = Slot { _request: self.requests.token() };
+        if self.is_leaving() {
+            return None;
+        }
+        self.total.fetch_add(1, Ordering::Relaxed);
+        Some(slot)
+    }
+
+    /// Requests under way.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Requests that ever began here.
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_report(&self, report: Report) {
+        *lock(&self.report) = Some(report);
+    }
+
+    pub(crate) fn report(&self) -> Option<Report> {
+        lock(&self.report).clone()
+    }
+
+    pub(crate) fn set_probe(&self, probe: Probe) {
+        *lock(&self.probe) = Some(Arc::new(probe));
+    }
+
+    pub(crate) fn probe(&self) -> Option<Arc<Probe>> {
+        lock(&self.probe).clone()
+    }
+
+    pub(crate) fn set_move(&self, moves: Move) {
+        *lock(&self.moves) = moves;
+    }
+
+    /// Whether a stopping edge should wait for this connection: its host moves, or may be about to say so.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.features.notices && *lock(&self.moves) != Move::Staying
+    }
+}
+
+impl Features {
+    fn of(mut words: Vec<String>) -> Self {
+        let has = |word: &str| words.iter().any(|known| known == word);
+        let (trailers, notices) = (has(own::FEATURE_TRAILERS), has(own::FEATURE_NOTICES));
+        words.truncate(MOST_FEATURES);
+        for word in &mut words {
+            *word = word.chars().take(LONGEST_FEATURE).collect();
+        }
+        Self { words, trailers, notices }
+    }
+}
+
+/// What is kept of a host's words for its features.
+const MOST_FEATURES: usize = 32;
+/// Characters.
+const LONGEST_FEATURE: usize = 64;

@@ -1,0 +1,182 @@
+//! Who serves a tunnel at one moment, laid out for choosing: replicas with their connections. Made anew
+//! whenever somebody comes, leaves or gets another share; a request only reads it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::live::Live;
+use super::selection::{self, Load, Rank, Standing};
+use super::shares::Share;
+use super::{MOST_CONNECTIONS, Tunnel};
+use crate::stickiness::Key;
+
+/// Nobody in it is leaving, except those who began to after it was made.
+#[derive(Default)]
+pub(super) struct Roster {
+    /// Those of one replica stand together.
+    connections: Vec<Arc<Live>>,
+    replicas: Vec<Replica>,
+    /// All replicas have the same weight, and it is not 0.
+    is_even: bool,
+}
+
+struct Replica {
+    connector: Uuid,
+    hash: u64,
+    weight: u8,
+    connections: Range<usize>,
+}
+
+impl Roster {
+    pub(super) fn new<'a>(
+        connections: impl Iterator<Item = &'a Arc<Live>>,
+        share: impl Fn(&Uuid) -> Share,
+    ) -> Self {
+        let mut connections: Vec<_> = connections.cloned().collect();
+        // More may be there for a moment, when the end of others has not been seen yet.
+        connections.truncate(u128::BITS as usize);
+        connections.sort_by_key(|live| live.connector);
+        let mut replicas: Vec<Replica> = Vec::new();
+        for (at, live) in connections.iter().enumerate() {
+            match replicas.last_mut() {
+                Some(last) if last.connector == live.connector => last.connections.end = at + 1,
+                Some(_) | None => replicas.push(Replica {
+                    connector: live.connector,
+                    hash: Key::of(live.connector.as_bytes()).0,
+                    weight: share(&live.connector).effective(),
+                    connections: at..at + 1,
+                }),
+            }
+        }
+        let first = replicas.first().map_or(0, |replica| replica.weight);
+        let is_even = first > 0 && replicas.iter().all(|replica| replica.weight == first);
+        Self { connections, replicas, is_even }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+}
+
+/// The connections in the order in which one request should try them, see [`Tunnel::choices`].
+pub(crate) struct Choices<'a> {
+    tunnel: &'a Tunnel,
+    roster: Arc<Roster>,
+    /// A bit for each connection of the roster that was handed out or is out of the question.
+    tried: u128,
+    excluded: Vec<Uuid>,
+    shard: usize,
+    key: Option<Key>,
+}
+
+impl<'a> Choices<'a> {
+    pub(super) fn new(tunnel: &'a Tunnel, shard: usize, key: Option<Key>) -> Self {
+        Self { tunnel, roster: tunnel.roster(), tried: 0, excluded: Vec::new(), shard, key }
+    }
+
+    /// Hands out no connection of this replica any more.
+    pub(crate) fn exclude(&mut self, connector: Uuid) {
+        for replica in self.roster.replicas.iter().filter(|replica| replica.connector == connector) {
+            self.tried |= bits(&replica.connections);
+        }
+        self.excluded.push(connector);
+    }
+
+    /// Looks anew who is there. What was tried and who is excluded stays so.
+    pub(crate) fn refresh(&mut self) {
+        let before = std::mem::replace(&mut self.roster, self.tunnel.roster());
+        if Arc::ptr_eq(&before, &self.roster) {
+            return;
+        }
+        let was_tried = |live: &Live| {
+            let at = before.connections.iter().position(|known| known.id == live.id);
+            at.is_some_and(|at| self.tried & (1 << at) != 0) || self.excluded.contains(&live.connector)
+        };
+        let connections = self.roster.connections.iter().enumerate();
+        self.tried = connections.fold(0, |tried, (at, live)| tried | (u128::from(was_tried(live)) << at));
+    }
+
+    /// Whether there is a connection to hand out that was heard lately.
+    pub(crate) fn has_healthy(&self) -> bool {
+        let is_well = |at: usize| self.load(at).is_some_and(|load| !load.is_suspect);
+        let mut connections = self.roster.connections.iter().enumerate();
+        connections.any(|(at, live)| is_well(at) && live.is_serving())
+    }
+
+    fn replica(&self) -> Option<usize> {
+        let replicas = &self.roster.replicas;
+        if replicas.len() < 2 {
+            return (!replicas.is_empty()).then_some(0);
+        }
+        let chance = fastrand::u64(..);
+        if self.key.is_none() && self.roster.is_even {
+            // Two at random come close to the best of all at a fraction of its cost, and several edges
+            // that think alike do not all run to the same one.
+            let (one, other) = selection::pair(replicas.len(), chance);
+            if let (Some(first), Some(second)) = (self.standing(one), self.standing(other)) {
+                let (at, best) =
+                    if selection::is_better(&second, &first) { (other, second) } else { (one, first) };
+                if best.rank == Rank::Serving {
+                    return Some(at);
+                }
+            }
+        }
+        let standings: Vec<_> = (0..replicas.len()).map(|at| self.standing(at)).collect();
+        match self.key {
+            Some(key) => selection::sticky(&standings, |at| key.with(replicas[at].hash)),
+            None => selection::replica(&standings, chance),
+        }
+    }
+
+    /// `None` if none of its connections is left to try.
+    fn standing(&self, replica: usize) -> Option<Standing> {
+        let Replica { weight, connections, .. } = &self.roster.replicas[replica];
+        let loads = connections.clone().filter_map(|at| self.load(at));
+        let (mut is_there, mut is_suspect, mut requests) = (false, true, 0);
+        for load in loads {
+            is_there = true;
+            is_suspect &= load.is_suspect;
+            requests += load.requests;
+        }
+        let rank = Rank::new(*weight == 0, is_suspect);
+        is_there.then_some(Standing { rank, weight: *weight, requests })
+    }
+
+    fn load(&self, at: usize) -> Option<Load> {
+        let live = &self.roster.connections[at];
+        let is_open = self.tried & (1 << at) == 0 && !live.is_leaving();
+        is_open.then(|| Load {
+            is_suspect: live.is_suspect(),
+            is_far: live.shard != self.shard,
+            requests: live.requests(),
+        })
+    }
+}
+
+impl Iterator for Choices<'_> {
+    type Item = Arc<Live>;
+
+    fn next(&mut self) -> Option<Arc<Live>> {
+        let at = loop {
+            let replica = self.replica()?;
+            let connections = self.roster.replicas[replica].connections.clone();
+            let loads = connections.clone().map(|at| self.load(at));
+            match selection::connection(loads, fastrand::u64(..)) {
+                Some(at) => break connections.start + at,
+                None if self.roster.replicas.len() < 2 => return None,
+                // Its last connection has begun to leave since; what leaves does not come back.
+                None => {}
+            }
+        };
+        self.tried |= 1 << at;
+        Some(self.roster.connections[at].clone())
+    }
+}
+
+fn bits(connections: &Range<usize>) -> u128 {
+    connections.clone().fold(0, |bits, at| bits | 1 << at)
+}
+
+const _: () = assert!(MOST_CONNECTIONS <= u128::BITS as usize);

@@ -1,0 +1,76 @@
+//! What every stream of a connection is handed to, whatever its transport: notices of the edge are answered
+//! here, all else goes to the proxy. Keeps the words between edge and host from whoever they do not concern.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use adit_protocol::own;
+use http::header::HeaderMap;
+use http::request;
+
+use super::notice::{Notice, Notices};
+use crate::origin::Body;
+use crate::proxy::{Answer, Kind, Proxy, Request};
+
+/// Handles the requests of one connection.
+pub struct Handler {
+    pub proxy: Rc<Proxy>,
+    pub notices: Notices,
+    /// Whether features of our own were offered to the edge; else their words are anybody's.
+    pub speaks_own: bool,
+    is_refusing: Cell<bool>,
+}
+
+/// What a request said about trailers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trailers {
+    /// Nothing: they are dropped in both directions.
+    Unwelcome,
+    Welcome,
+    /// Welcome, and the body of the request is framed.
+    Framed,
+}
+
+impl Handler {
+    pub fn new(proxy: Rc<Proxy>, notices: Notices, speaks_own: bool) -> Self {
+        Self { proxy, notices, speaks_own, is_refusing: Cell::new(false) }
+    }
+
+    /// From now on streams are to be turned away unread.
+    pub fn refuse(&self) {
+        self.is_refusing.set(true);
+    }
+
+    pub fn is_refusing(&self) -> bool {
+        self.is_refusing.get()
+    }
+
+    /// Reads what the head of a request says about trailers.
+    pub fn trailers(&self, headers: &HeaderMap) -> Trailers {
+        match headers.get(own::TRAILERS) {
+            Some(value) if self.speaks_own && *value == own::WELCOME => Trailers::Welcome,
+            Some(value) if self.speaks_own && *value == own::FRAMED => Trailers::Framed,
+            Some(_) | None => Trailers::Unwelcome,
+        }
+    }
+
+    /// Answers one request. May be dropped midway.
+    pub async fn handle(
+        &self,
+        kind: Kind,
+        mut head: request::Parts,
+        body: Body,
+        trailers: Trailers,
+    ) -> Answer {
+        if self.speaks_own
+            && let Some(notice) = Notice::of(&head)
+        {
+            return Answer::Response(self.notices.answer(notice).await);
+        }
+        for name in [own::TRAILERS, own::NOTICE, own::NOT_HERE] {
+            head.headers.remove(name);
+        }
+        let takes_trailers = trailers != Trailers::Unwelcome;
+        self.proxy.clone().handle(Request { kind, head, body, takes_trailers }).await
+    }
+}

@@ -16,13 +16,14 @@ const CRATES: &[(&str, &[&str])] = &[
     ("cli", &["adit-protocol", "adit-host", "adit-edge"]),
     ("tests", &["adit-protocol", "adit-host", "adit-edge"]),
     ("bench", &[]),
+    ("bench/plugins", &["adit-host"]),
     ("xtask", &[]),
 ];
 
 /// A dependency, and the only files that may name it; a folder ends in a slash. `tests/` as a whole
 /// is free but for what it may depend on: its stand-in edge needs an RPC system of its own.
 const KEPT_TO: &[(&str, &[&str])] = &[
-    ("wasmtime", &["host/src/plugin/"]),
+    ("wasmtime", &["host/src/plugin/", "bench/plugins/src/"]),
     ("wasmtime_wasi", &["host/src/plugin/"]),
     ("wasmtime_wasi_http", &["host/src/plugin/"]),
     ("capnp_rpc", &["host/src/tunnel/control.rs", "edge/src/tunnel/control.rs", "tests/src/stand_in.rs"]),

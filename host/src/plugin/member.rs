@@ -103,10 +103,10 @@ impl Member {
         let Trouble { kind, backtrace } = trouble;
         self.pool.tally(shard).count(&kind);
         let plugin = &self.plan.name;
-        if matches!(kind, FailureKind::Trap { .. } | FailureKind::Timeout) {
-            if let Some(rest) = self.circuit.broke() {
-                warn!(plugin, ?rest, "plugin broke too often in a row and rests");
-            }
+        if matches!(kind, FailureKind::Trap { .. } | FailureKind::Timeout)
+            && let Some(rest) = self.circuit.broke()
+        {
+            warn!(plugin, ?rest, "plugin broke too often in a row and rests");
         }
         if let Some(unlogged) = self.failures.take() {
             let (word, policy) = (kind.word(), self.plan.on_error);

@@ -5,7 +5,7 @@ use std::path::Path;
 use adit_host::config;
 use adit_host::config::document;
 use adit_host::generation::Generation;
-use adit_host::plugin::{Engine, EngineSettings};
+use adit_host::plugin::Engine;
 use adit_host::settings;
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
@@ -92,7 +92,7 @@ pub(crate) async fn run(path: &Path, flags: Flags, with_stdin: bool) -> Result<(
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
     let (settings, plan) = config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
-    let engine = Engine::new(EngineSettings::default())?;
+    let engine = Engine::of_this_program()?;
     Generation::build(1, &plan, &engine, settings.shards, None).await.map_err(Failure::Configuration)?;
     for warning in settings.warnings.iter().chain(&plan.warnings) {
         println!("warning: {warning}");

@@ -16,6 +16,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use adit_host::plugin::{COMPILER, be_compiler};
 use clap::{Parser, Subcommand};
 
 use telemetry::LogFormat;
@@ -113,6 +114,10 @@ enum Plugin {
 }
 
 fn main() -> ExitCode {
+    // Started by itself: before anything is read that a person would give it.
+    if std::env::args_os().skip(1).eq([COMPILER]) {
+        return ExitCode::from(u8::try_from(be_compiler()).unwrap_or(1));
+    }
     let arguments = Arguments::parse();
     if let Err(error) = telemetry::start(arguments.log_format, &arguments.log) {
         return failed(&error, 2);

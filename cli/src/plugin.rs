@@ -172,6 +172,7 @@ fn plan(path: &Path, config: &str) -> PluginPlan {
         on_error: OnError::Deny,
         limits: Limits { memory: 64 << 20, timeout: None, concurrency: 1 },
         grants: Grants::default(),
+        reuse: None,
         tick: Duration::from_secs(10),
     }
 }

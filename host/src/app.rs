@@ -24,7 +24,7 @@ use crate::control::Admin;
 use crate::generation::Generation;
 use crate::health::{Health, Heart, Heartbeats};
 use crate::origin::Pool;
-use crate::plugin::{Engine, EngineSettings};
+use crate::plugin::Engine;
 use crate::proxy::probe::{Inspector, Prober};
 use crate::proxy::{Current, Proxy};
 use crate::reload::{Reload, Writer};
@@ -59,7 +59,7 @@ pub struct Host {
 impl Host {
     /// Builds the first generation and binds the admin listener. A reload reads `document` again.
     pub async fn build(settings: Settings, plan: &Plan, document: PathBuf) -> anyhow::Result<Self> {
-        let engine = Engine::new(EngineSettings::default()).context("the plugin engine")?;
+        let engine = Engine::of_this_program().context("the plugin engine")?;
         let generation = Generation::build(1, plan, &engine, settings.shards, None).await?;
         let current = Arc::new(ArcSwap::from_pointee(generation));
         let dialer =

@@ -72,6 +72,7 @@ pub struct Plugin {
     pub timeout: Option<Spanned<Quantity>>,
     pub memory: Option<Spanned<Quantity>>,
     pub concurrency: Option<Spanned<i64>>,
+    pub instances: Option<Spanned<Instances>>,
     pub tick: Option<Spanned<Quantity>>,
     pub grants: Option<Spanned<Grants>>,
     /// Handed to the plugin as JSON; may hold secrets.
@@ -101,6 +102,13 @@ pub struct Secret {
 pub enum OnError {
     Deny,
     Skip,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Instances {
+    Reused,
+    Fresh,
 }
 
 /// `[[ingress]]`: which requests go where.

@@ -36,6 +36,9 @@ pub struct PluginPlan {
     pub on_error: OnError,
     pub limits: Limits,
     pub grants: Grants,
+    /// Whether an instance serves again after its first request; the plugin's role says so where
+    /// nothing is written.
+    pub reuse: Option<bool>,
     /// Between two calls of its regular work, if it has any.
     pub tick: Duration,
 }
@@ -146,6 +149,7 @@ impl fmt::Debug for PluginPlan {
             .field("on_error", &self.on_error)
             .field("limits", &self.limits)
             .field("grants", &self.grants)
+            .field("reuse", &self.reuse)
             .field("tick", &self.tick)
             .finish()
     }

@@ -56,6 +56,10 @@ fn plan(name: String, written: &Spanned<Plugin>, reading: &mut Reading<'_>) -> P
             concurrency: reading.count(plugin.concurrency.as_ref(), DEFAULT_CONCURRENCY, CONCURRENCY),
         },
         grants: grants::draw(plugin.grants.as_ref(), reading),
+        reuse: plugin.instances.as_ref().map(|written| match written.get_ref() {
+            document::Instances::Reused => true,
+            document::Instances::Fresh => false,
+        }),
         tick: reading.duration(plugin.tick.as_ref(), DEFAULT_TICK, TICK),
     }
 }

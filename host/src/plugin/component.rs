@@ -1,5 +1,5 @@
-//! From the bytes of a file to a component that is known to fit: what it is, what it asks for, and
-//! which phases it has.
+//! From compiled code to a component that is known to fit: what it is, what it asks for, and which
+//! phases it has.
 
 use tracing::warn;
 use wasmtime::component::{Component, InstancePre};
@@ -61,12 +61,8 @@ pub(super) struct Phases {
 }
 
 impl Blueprint {
-    /// Compiles; takes from milliseconds to minutes of CPU. Not for a thread that serves. `name` is
-    /// the plugin's, for the log.
-    pub(super) fn compile(engine: &Engine, name: &str, wasm: &[u8]) -> Result<Self, LoadError> {
-        check(wasm)?;
-        let component = Component::from_binary(engine.wasm(), wasm)
-            .map_err(|error| LoadError::Malformed { reason: error.root_cause().to_string() })?;
+    /// Links; `name` is the plugin's, for the log.
+    pub(super) fn link(engine: &Engine, name: &str, component: Component) -> Result<Self, LoadError> {
         let ty = component.component_type();
         let exports: Vec<String> = ty.exports(engine.wasm()).map(|(name, _)| name.to_owned()).collect();
         let exported = |prefix: &str| exports.iter().find(|name| is_version_of(name, prefix));
@@ -131,7 +127,7 @@ fn is_version_of(name: &str, prefix: &str) -> bool {
 }
 
 /// Says what a file is that is not a component, before the parser says something about offsets.
-fn check(wasm: &[u8]) -> Result<(), LoadError> {
+pub(super) fn check(wasm: &[u8]) -> Result<(), LoadError> {
     if wasm.len() > LARGEST_COMPONENT {
         return Err(LoadError::TooLarge { size: wasm.len(), limit: LARGEST_COMPONENT });
     }

@@ -11,7 +11,7 @@ use super::member::SETUP;
 use super::sandbox::{Sandbox, Secrets};
 use super::store::Instance;
 use super::text::printable;
-use super::{LONGEST_NAME, imports};
+use super::{LONGEST_NAME, compiler, imports};
 use crate::config::grants::Grants;
 use crate::config::plan::PluginPlan;
 
@@ -47,8 +47,9 @@ pub struct Description {
 /// configuration do not matter. Needs a tokio runtime with its timer.
 pub async fn inspect(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<Inspection, LoadError> {
     let begun = Instant::now();
-    let blueprint = Blueprint::compile(engine, &plan.name, wasm)?;
+    let compiled = compiler::here(engine, wasm)?;
     let compile_time = begun.elapsed();
+    let blueprint = Blueprint::link(engine, &plan.name, compiled)?;
     let component = &blueprint.component;
     let ty = component.component_type();
     let needs = imports::Needs::of(component, engine.wasm());

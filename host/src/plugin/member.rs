@@ -2,7 +2,7 @@
 //! surroundings, its instances, and how its failures are counted.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tracing::warn;
@@ -30,6 +30,8 @@ pub(super) struct Member {
     pub(super) sandbox: Arc<Sandbox>,
     pub(super) pool: Arc<Pool>,
     pub(super) allowance: Allowance,
+    /// Whether an instance of a service answers more than one request.
+    pub(super) guests_stay: AtomicBool,
     circuit: Circuit,
     failures: Ration,
 }
@@ -45,7 +47,17 @@ impl Member {
     ) -> Self {
         let pool = Arc::new(Pool::new(shards, plan.limits.concurrency));
         let failures = Ration::new(FAILURES_PER_SECOND);
-        Self { plan, engine, blueprint, sandbox, pool, allowance, circuit: Circuit::new(), failures }
+        Self {
+            plan,
+            engine,
+            blueprint,
+            sandbox,
+            pool,
+            allowance,
+            guests_stay: AtomicBool::new(false),
+            circuit: Circuit::new(),
+            failures,
+        }
     }
 
     /// The interfaces of a component that has some.
@@ -68,6 +80,13 @@ impl Member {
             None => self.instance(shard).await?,
         };
         Ok((place, instance))
+    }
+
+    /// Keeps an instance whose call has returned, unless it has served its time.
+    pub(super) fn rest(&self, place: &Place<'_>, mut instance: Instance) {
+        if self.plan.reuse != Some(false) && instance.stays() {
+            place.rest(instance);
+        }
     }
 
     /// A call came back, whatever its answer.

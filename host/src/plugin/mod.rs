@@ -12,8 +12,10 @@ mod bindings;
 mod chain;
 mod circuit;
 mod clock;
+mod compiler;
 mod component;
 mod counters;
+mod courtesy;
 mod edit;
 mod engine;
 mod failure;
@@ -34,6 +36,7 @@ mod tests;
 
 pub use background::Served;
 pub use chain::{Chain, Facts, Observers, Passage, RequestOutcome, ResponseOutcome};
+pub use compiler::{COMPILER, be_compiler};
 pub use component::LARGEST_COMPONENT;
 pub use counters::Counters;
 pub use edit::Reply;
@@ -111,7 +114,7 @@ enum ResponseStep {
 }
 
 impl Plugin {
-    /// Compiles on a blocking thread, checks what the component exports and imports against its
+    /// Has the component compiled outside of the threads that serve, checks what the component exports and imports against its
     /// grants, lets it describe itself, read its configuration and test itself, and keeps an instance
     /// ready in each shard.
     ///
@@ -124,7 +127,8 @@ impl Plugin {
         secrets: &Secrets,
         shards: usize,
     ) -> Result<Self, LoadError> {
-        let blueprint = compile(engine, plan, wasm).await?;
+        let component = compiler::component(engine, &plan.name, wasm).await?;
+        let blueprint = Blueprint::link(engine, &plan.name, component)?;
         blueprint.check_grants(engine, plan)?;
         Self::ready(engine, plan, blueprint, secrets, shards).await
     }
@@ -167,6 +171,9 @@ impl Plugin {
             if plugin.filters() {
                 plugin.fill(first).await;
             }
+        }
+        if plugin.serves() && plan.reuse == Some(true) {
+            service::probe(&plugin.member).await;
         }
         plugin._background = background::start(&plugin.member, &plugin.waiting);
         Ok(plugin)
@@ -310,7 +317,7 @@ impl Plugin {
             instance.on_request(self.member.allowance, shown).await?
         };
         self.member.returned();
-        place.rest(instance);
+        self.member.rest(&place, instance);
         match answer {
             Ok(RequestAction::Next) => Ok(RequestStep::Next),
             Ok(RequestAction::Edit(edits)) => {
@@ -342,7 +349,7 @@ impl Plugin {
             instance.on_response(self.member.allowance, shown).await?
         };
         self.member.returned();
-        place.rest(instance);
+        self.member.rest(&place, instance);
         match answer {
             Ok(ResponseAction::Next) => Ok(ResponseStep::Next),
             Ok(ResponseAction::Edit(edits)) => {
@@ -396,13 +403,6 @@ impl fmt::Debug for Plugin {
         // The configuration may hold secrets.
         f.debug_struct("Plugin").field("name", &self.name()).finish_non_exhaustive()
     }
-}
-
-async fn compile(engine: &Engine, plan: &Arc<PluginPlan>, wasm: &[u8]) -> Result<Blueprint, LoadError> {
-    let (engine, plan, wasm) = (engine.clone(), plan.clone(), wasm.to_vec());
-    let compiled = tokio::task::spawn_blocking(move || Blueprint::compile(&engine, &plan.name, &wasm)).await;
-    compiled
-        .unwrap_or_else(|error| Err(LoadError::Malformed { reason: format!("the compiler failed: {error}") }))
 }
 
 /// The configuration of a plugin without one.

@@ -3,11 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counters::{Counters, Tally};
+use super::service::Guest;
 use super::store::Instance;
 
 /// Instances that a shard keeps for later calls. A call runs to its end without giving way in all
 /// but rare cases, so that a shard seldom has use for a second one.
 const AT_REST: usize = 4;
+/// The same of a service, which may wait long for others and so serve several at a time.
+const GUESTS_AT_REST: usize = 16;
 
 pub(super) struct Pool {
     shards: Box<[Shard]>,
@@ -27,6 +30,7 @@ struct Shard {
 #[derive(Default)]
 struct Rooms {
     at_rest: Vec<Instance>,
+    guests: Vec<Guest>,
     running: usize,
 }
 
@@ -67,6 +71,22 @@ impl Pool {
         rooms.running += 1;
         drop(rooms);
         Some(Seat { pool: self.clone(), shard })
+    }
+
+    /// An instance of a service that is at rest.
+    pub(super) fn guest(&self, shard: usize) -> Option<Guest> {
+        self.shard(shard).rooms().guests.pop()
+    }
+
+    /// Keeps an instance of a service whose answer is complete.
+    pub(super) fn keep_guest(&self, shard: usize, guest: Guest) {
+        let mut rooms = self.shard(shard).rooms();
+        if rooms.guests.len() < GUESTS_AT_REST {
+            rooms.guests.push(guest);
+        } else {
+            drop(rooms);
+            drop(guest);
+        }
     }
 
     /// Puts a new instance to rest.

@@ -1,5 +1,5 @@
-//! A component as an origin: any `wasi:http` 0.2 service. A fresh instance answers each request;
-//! both bodies stream, and the guest runs on until its answer is complete.
+//! A component as an origin: any `wasi:http` 0.2 service. A fresh instance answers each request, or
+//! one that is used again; both bodies stream, and the guest runs on until its answer is complete.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -11,9 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Empty};
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
+use wasmtime::Store;
+use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{Error, WasiHttpView};
@@ -21,13 +24,18 @@ use wasmtime_wasi_http::{Error, WasiHttpView};
 use super::component::Blueprint;
 use super::failure::{Failure, FailureKind, Trouble};
 use super::member::Member;
-use super::meter::{Allowance, Meter, drive};
-use super::store::{begin, store, trouble};
+use super::meter::{Allowance, Meter, Stop, drive};
+use super::store::{Retirement, State, begin, store, trouble};
 
 /// How long a service may take to begin its answer.
 const HEAD: Duration = Duration::from_secs(30);
 /// How long one exchange may last. Whoever asks may leave earlier, which ends it.
 const WALL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// About so many requests an instance answers where instances are used again.
+const REQUESTS: u32 = 128;
+/// What an instance is asked to find out whether it can be used again.
+const PROBE: &str = "http://localhost/";
 
 /// The body of a service's answer. Dropping it ends the guest.
 pub struct ServiceBody {
@@ -39,7 +47,7 @@ pub struct ServiceBody {
 
 type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
-/// Has a fresh instance answer a request whose URI is absolute. Returns with the head of the answer.
+/// Has an instance answer a request whose URI is absolute. Returns with the head of the answer.
 /// May be dropped midway, which ends the guest.
 pub(super) async fn serve<B>(
     member: &Arc<Member>,
@@ -87,7 +95,7 @@ where
     Ok(response.map(|body| ServiceBody { body, broken, _guest: guest }))
 }
 
-/// Runs one instance from its birth to the end of its answer.
+/// Has an instance answer a request, to the end of its answer.
 async fn run<B>(
     member: &Member,
     shard: usize,
@@ -101,41 +109,110 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Error>,
 {
-    let Blueprint { pre, phases, service, .. } = &member.blueprint;
-    let service = service.as_ref().expect("only a service is asked");
-    let meter = Arc::new(Meter::new());
-    let mut store = store(&member.blueprint, &member.sandbox, &meter);
-    begin(&mut store, id);
-    let ended = {
+    let mut guest = member.pool.guest(shard).unwrap_or_else(|| Guest::new(member));
+    let scheme = if secure { Scheme::Https } else { Scheme::Http };
+    let ended = guest.serve(member, shard, id, scheme, request, answer).await;
+    ended.map_err(|stop| {
+        // Before the store goes, and with it the other end of the answer's body.
+        broken.store(true, Ordering::Release);
+        trouble(&guest.store, stop)
+    })?;
+    if member.guests_stay.load(Ordering::Relaxed) && guest.requests.stays() {
+        member.pool.keep_guest(shard, guest);
+    }
+    Ok(())
+}
+
+/// Finds out whether an instance survives a second request; only then are instances used again. Many
+/// services of good standing do not.
+pub(super) async fn probe(member: &Member) {
+    let mut guest = Guest::new(member);
+    for count in 1..=2 {
+        let request = Request::get(PROBE).header("host", "localhost").header("user-agent", "adit-probe");
+        let request = request.body(Empty::<Bytes>::new().map_err(|_| Error::ConnectionTerminated));
+        let request = request.expect("a good request");
+        let (answer, answered) = oneshot::channel::<Answer>();
+        // What comes of the body is of no interest, but a guest waits until somebody takes it.
+        let drain = async {
+            let response = answered.await.ok()?.ok()?;
+            response.into_body().collect().await.ok()
+        };
+        let serving = guest.serve(member, 0, "probe", Scheme::Http, request, answer);
+        let both = async { tokio::join!(serving, drain) };
+        if !matches!(tokio::time::timeout(HEAD, both).await, Ok((Ok(()), Some(_)))) {
+            let plugin = &member.plan.name;
+            warn!(plugin, count, "a service did not answer a probe: each request gets a fresh instance");
+            return;
+        }
+    }
+    member.guests_stay.store(true, Ordering::Relaxed);
+    member.pool.keep_guest(0, guest);
+}
+
+/// One instance of a service, between requests.
+pub(super) struct Guest {
+    store: Store<State>,
+    meter: Arc<Meter>,
+    /// `None` before its first request.
+    proxy: Option<Proxy>,
+    requests: Retirement,
+}
+
+impl Guest {
+    fn new(member: &Member) -> Self {
+        let meter = Arc::new(Meter::new());
+        let store = store(&member.blueprint, &member.sandbox, &meter);
+        Self { store, meter, proxy: None, requests: Retirement::after(REQUESTS) }
+    }
+
+    /// Answers one request. A guest whose request did not end well must be dropped.
+    async fn serve<B>(
+        &mut self,
+        member: &Member,
+        shard: usize,
+        id: &str,
+        scheme: Scheme,
+        request: Request<B>,
+        answer: oneshot::Sender<Answer>,
+    ) -> Result<(), Stop>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Error>,
+    {
+        let Self { store, meter, proxy, .. } = self;
+        begin(store, id);
         let call = async {
-            let instance = pre.instantiate_async(&mut store).await?;
-            member.pool.tally(shard).instantiations.fetch_add(1, Ordering::Relaxed);
-            if let Some(phases) = phases {
-                let lifecycle = phases.lifecycle.load(&mut store, &instance)?;
-                let faults = lifecycle.call_configure(&mut store, &member.plan.config).await?;
-                // The first instance took the same configuration.
-                faults.map_err(|_| wasmtime::Error::msg("it refuses its configuration"))?;
-            }
-            let service = service.load(&mut store, &instance)?;
-            let scheme = if secure { Scheme::Https } else { Scheme::Http };
+            let proxy = match proxy {
+                Some(proxy) => proxy,
+                None => proxy.insert(instantiate(member, shard, store).await?),
+            };
             let request = store.data_mut().http().new_incoming_request(scheme, request)?;
             let answer = store.data_mut().http().new_response_outparam(answer)?;
-            service.wasi_http_incoming_handler().call_handle(&mut store, request, answer).await
+            proxy.wasi_http_incoming_handler().call_handle(store, request, answer).await
         };
         let allowance = Allowance { run: member.allowance.run, wall: WALL };
-        let mut call = pin!(drive(&meter, allowance, call));
+        let mut call = pin!(drive(meter, allowance, call));
         // A guest may wait for hours: the clock ticks for it only while it runs.
         poll_fn(|context| {
             let _running = member.engine.clock().running(shard);
             call.as_mut().poll(context)
         })
         .await
-    };
-    ended.map_err(|stop| {
-        // Before the store goes, and with it the other end of the answer's body.
-        broken.store(true, Ordering::Release);
-        trouble(&store, stop)
-    })
+    }
+}
+
+async fn instantiate(member: &Member, shard: usize, store: &mut Store<State>) -> wasmtime::Result<Proxy> {
+    let Blueprint { pre, phases, service, .. } = &member.blueprint;
+    let service = service.as_ref().expect("only a service is asked");
+    let instance = pre.instantiate_async(&mut *store).await?;
+    member.pool.tally(shard).instantiations.fetch_add(1, Ordering::Relaxed);
+    if let Some(phases) = phases {
+        let lifecycle = phases.lifecycle.load(&mut *store, &instance)?;
+        let faults = lifecycle.call_configure(&mut *store, &member.plan.config).await?;
+        // The first instance took the same configuration.
+        faults.map_err(|_| wasmtime::Error::msg("it refuses its configuration"))?;
+    }
+    service.load(store, &instance)
 }
 
 impl Body for ServiceBody {

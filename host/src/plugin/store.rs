@@ -30,6 +30,9 @@ const MEMORIES: usize = 8;
 const TABLES: usize = 64;
 /// Most elements of one table.
 const TABLE_ELEMENTS: usize = 20_000;
+/// About so many calls an instance of a filter serves before it makes room for another: whatever a
+/// plugin forgets to free is bounded by that.
+const FILTER_CALLS: u32 = 20_000;
 
 /// What the host keeps for one instance.
 pub(super) struct State {
@@ -49,6 +52,7 @@ pub(super) struct Instance {
     store: Store<State>,
     meter: Arc<Meter>,
     exports: Exports,
+    calls: Retirement,
 }
 
 /// The functions of an instance by interface; what the component does not export is `None`.
@@ -75,11 +79,16 @@ impl Instance {
         let instance = made.map_err(|stop| trouble(&store, stop))?;
         let bound = bind(&mut store, phases, &instance);
         let exports = bound.map_err(|error| Trouble::from(Stop::Trapped(error)))?;
-        Ok(Self { store, meter, exports })
+        Ok(Self { store, meter, exports, calls: Retirement::after(FILTER_CALLS) })
+    }
+
+    /// Counts a call that has returned; whether there may be another.
+    pub(super) fn stays(&mut self) -> bool {
+        self.calls.stays()
     }
 
     pub(super) async fn describe(&mut self, allowance: Allowance) -> Result<Manifest, Trouble> {
-        let Self { store, meter, exports } = self;
+        let Self { store, meter, exports, .. } = self;
         begin(store, "");
         let answer = drive(meter, allowance, exports.lifecycle.call_describe(&mut *store)).await;
         answer.map_err(|stop| trouble(store, stop))
@@ -90,7 +99,7 @@ impl Instance {
         allowance: Allowance,
         config: &str,
     ) -> Result<Result<(), Vec<Fault>>, Trouble> {
-        let Self { store, meter, exports } = self;
+        let Self { store, meter, exports, .. } = self;
         begin(store, "");
         let answer = drive(meter, allowance, exports.lifecycle.call_configure(&mut *store, config)).await;
         answer.map_err(|stop| trouble(store, stop))
@@ -98,7 +107,7 @@ impl Instance {
 
     /// The configuration's JSON Schema, if the component tells.
     pub(super) async fn schema(&mut self, allowance: Allowance) -> Result<Option<String>, Trouble> {
-        let Self { store, meter, exports } = self;
+        let Self { store, meter, exports, .. } = self;
         let Some(schema) = &exports.schema else { return Ok(None) };
         begin(store, "");
         let answer = drive(meter, allowance, schema.call_config_schema(&mut *store)).await;
@@ -107,7 +116,7 @@ impl Instance {
 
     /// The component's own last test; fine if it has none.
     pub(super) async fn probe(&mut self, allowance: Allowance) -> Result<Result<(), Fault>, Trouble> {
-        let Self { store, meter, exports } = self;
+        let Self { store, meter, exports, .. } = self;
         let Some(probe) = &exports.probe else { return Ok(Ok(())) };
         begin(store, "");
         let answer = drive(meter, allowance, probe.call_probe(&mut *store)).await;
@@ -120,7 +129,7 @@ impl Instance {
         allowance: Allowance,
         head: RequestHead<'_>,
     ) -> Result<Result<RequestAction, Fault>, Trouble> {
-        let Self { store, meter, exports } = self;
+        let Self { store, meter, exports, .. } = self;
         let phase = exports.request.as_ref().expect("called only if the component has the request phase");
         begin(store, head.id);
         let answer = drive(meter, allowance, phase.call_on_request(&mut *store, head)).await;
@@ -133,7 +142,7 @@ impl Instance {
         allowance: Allowance,
         head: ResponseHead<'_>,
     ) -> Result<Result<ResponseAction, Fault>, Trouble> {
-        let Self { store, meter, exports } = self;
+        let Self { store, meter, exports, .. } = self;
         let phase = exports.response.as_ref().expect("called only if the component has the response phase");
         begin(store, head.id);
         let answer = drive(meter, allowance, phase.call_on_response(&mut *store, head)).await;
@@ -147,7 +156,7 @@ impl Instance {
         entries: &[Entry<'_>],
         dropped: u64,
     ) -> Result<(), Trouble> {
-        let Self { store, meter, exports } = self;
+        let Self { store, meter, exports, .. } = self;
         let phase = exports.log.as_ref().expect("called only if the component has the log phase");
         begin(store, "");
         let answer = drive(meter, allowance, phase.call_on_log(&mut *store, entries, dropped)).await;
@@ -156,7 +165,7 @@ impl Instance {
 
     /// Only for a component with this phase.
     pub(super) async fn on_tick(&mut self, allowance: Allowance) -> Result<(), Trouble> {
-        let Self { store, meter, exports } = self;
+        let Self { store, meter, exports, .. } = self;
         let phase = exports.tick.as_ref().expect("called only if the component has regular work");
         begin(store, "");
         let answer = drive(meter, allowance, phase.call_on_tick(&mut *store)).await;
@@ -219,6 +228,23 @@ pub(super) fn trouble(store: &Store<State>, stop: Stop) -> Trouble {
         reason.push_str(&format!(" (its memory limit of {} bytes was reached)", limiter.memory));
     }
     trouble
+}
+
+/// How many calls an instance may still serve. Drawn at random, so that those of one plugin do not all
+/// go at once, and nobody comes to rely on the moment.
+pub(super) struct Retirement(u32);
+
+impl Retirement {
+    /// After between half and one and a half times so many calls.
+    pub(super) fn after(calls: u32) -> Self {
+        Self(calls / 2 + fastrand::u32(..=calls))
+    }
+
+    /// Counts a call; whether there may be another.
+    pub(super) fn stays(&mut self) -> bool {
+        self.0 = self.0.saturating_sub(1);
+        self.0 > 0
+    }
 }
 
 /// What one instance may take of the machine.

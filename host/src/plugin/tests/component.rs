@@ -45,6 +45,36 @@ async fn a_standard_service_answers_with_a_fresh_instance_for_each_request() {
 }
 
 #[tokio::test]
+async fn a_service_that_survives_a_probe_is_used_again_if_the_document_says_so() {
+    let plugin = service(|plan| plan.reuse = Some(true)).await;
+    for _ in 0..5 {
+        assert_eq!(text(ask_for(&plugin, "/").await.expect("an answer")).await, "hello from wasi:http\n");
+        rested().await;
+    }
+    assert_eq!(plugin.counters().instantiations, 1);
+    // What broke is never used again, and neither is what was left midway.
+    assert_eq!(ask_for(&plugin, "/trap").await.err().expect("it fails").kind.word(), "trap");
+    drop(ask_for(&plugin, "/steps").await.expect("an answer"));
+    rested().await;
+    assert_eq!(text(ask_for(&plugin, "/").await.expect("an answer")).await, "hello from wasi:http\n");
+    assert_eq!(plugin.counters().instantiations, 3);
+    rested().await;
+    for _ in 0..500 {
+        text(ask_for(&plugin, "/").await.expect("an answer")).await;
+        rested().await;
+    }
+    let made = plugin.counters().instantiations;
+    assert!((4..=12).contains(&made), "{made} instances for 500 requests");
+}
+
+/// Until the guest's task, which ends just after its answer, has put it to rest.
+async fn rested() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn both_bodies_stream() {
     let plugin = service(|_| {}).await;
     let (sender, mut pieces) = tokio::sync::mpsc::channel::<Bytes>(1);

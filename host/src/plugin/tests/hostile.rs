@@ -19,6 +19,31 @@ async fn a_component_of_the_oldest_published_version_loads_and_is_called() {
 }
 
 #[tokio::test]
+async fn instances_of_a_filter_are_used_again_for_a_long_time_and_not_for_ever() {
+    let plugin = forged("", NEXT).await.expect("a good plugin");
+    let chain = Chain::new(vec![plugin.clone()]);
+    for _ in 0..9_000 {
+        passage(&chain, &[]).await;
+    }
+    assert_eq!(plugin.counters().instantiations, 1);
+    for _ in 0..52_000 {
+        passage(&chain, &[]).await;
+    }
+    let made = plugin.counters().instantiations;
+    assert!((3..=7).contains(&made), "{made} instances for 61,000 calls");
+}
+
+#[tokio::test]
+async fn a_filter_gets_a_fresh_instance_for_each_call_if_the_document_says_so() {
+    let (chain, plugin) = counting(|plan| plan.reuse = Some(false)).await;
+    for _ in 0..5 {
+        exchange(&chain, &[]).await;
+    }
+    // Two calls each; the first used what the load had made.
+    assert_eq!(plugin.counters().instantiations, 10);
+}
+
+#[tokio::test]
 async fn a_start_function_that_never_ends_is_stopped_and_refuses_the_load() {
     let loops = "(func $for-ever (loop $again (br $again))) (start $for-ever)";
     let error = forged(loops, NEXT).await.expect_err("it never starts");

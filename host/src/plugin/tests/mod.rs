@@ -50,6 +50,7 @@ fn plan(config: &str) -> PluginPlan {
         // Enough time for a guest that is about to trap, on a busy machine; little memory to eat.
         limits: Limits { memory: 4 << 20, timeout: Some(Duration::from_millis(200)), concurrency: 2 },
         grants: Grants::default(),
+        reuse: None,
         tick: Duration::from_secs(3600),
     }
 }

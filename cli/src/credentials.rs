@@ -13,6 +13,18 @@ use crate::Failure;
 
 /// Makes a tunnel's identity and writes it where only its owner can read it.
 pub(crate) fn create(output: &Path) -> Result<(), Failure> {
+    let id = write(output)?;
+    println!("tunnel {id} in {}", output.display());
+    Ok(())
+}
+
+/// The same without a word.
+pub(crate) fn create_quietly(output: &Path) -> Result<(), Failure> {
+    write(output)?;
+    Ok(())
+}
+
+fn write(output: &Path) -> anyhow::Result<Uuid> {
     let credentials = make()?;
     OpenOptions::new()
         .write(true)
@@ -21,8 +33,7 @@ pub(crate) fn create(output: &Path) -> Result<(), Failure> {
         .open(output)
         .and_then(|mut file| file.write_all(credentials.to_json().as_bytes()))
         .with_context(|| format!("writing {}", output.display()))?;
-    println!("tunnel {} in {}", credentials.tunnel_id, output.display());
-    Ok(())
+    Ok(credentials.tunnel_id)
 }
 
 /// A new tunnel with a random secret of 32 bytes.

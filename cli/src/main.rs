@@ -5,12 +5,17 @@ mod credentials;
 mod demo;
 mod edge;
 mod host;
+mod manual;
+mod office;
 mod password;
 mod plugin;
 mod ready;
+mod service;
 mod signals;
 mod systemd;
+mod table;
 mod telemetry;
+mod tunnel;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -46,8 +51,7 @@ enum Command {
     /// Try it out: an edge, a host, an origin and two plugins on this machine
     Demo(demo::Arguments),
     /// The host beside your services
-    #[command(subcommand, arg_required_else_help = true)]
-    Tunnel(Tunnel),
+    Tunnel(Box<tunnel::Arguments>),
     /// The edge that visitors reach
     #[command(subcommand, arg_required_else_help = true)]
     Edge(Edge),
@@ -59,24 +63,22 @@ enum Command {
     Plugin(Plugin),
     /// Hash a password for the basic-auth plugin; the password is read from standard input
     HashPassword,
-}
-
-#[derive(Subcommand)]
-enum Tunnel {
-    /// Connect to the edge and serve the rules of a configuration file
-    Run {
-        /// The host's configuration (TOML)
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-        #[command(flatten)]
-        flags: host::Flags,
+    /// Have systemd run a host or an edge
+    #[command(subcommand, arg_required_else_help = true)]
+    Service(service::Service),
+    /// Print completions for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Write man pages
+    Man {
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
     },
-    /// Ask a running host whether visitors would be served: exit code 0 if so, 1 if not, 2 if it does not answer
-    Ready(ready::Arguments),
 }
 
 #[derive(Subcommand)]
 enum Edge {
+    /// Set an edge up: configuration, authority, state, an account with its zones, and cert.pem
+    Init(office::Init),
     /// Accept hosts and serve visitors
     Run {
         /// The edge's configuration (TOML)
@@ -88,6 +90,37 @@ enum Edge {
         /// Where to write them; an existing file is never overwritten
         #[arg(long, value_name = "FILE")]
         output: PathBuf,
+    },
+    /// Tokens for the control API
+    #[command(subcommand, arg_required_else_help = true)]
+    Token(office::Token),
+    /// Give an account one more domain
+    AddZone {
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+        /// If there are several
+        #[arg(long, value_name = "NAME")]
+        account: Option<String>,
+        #[command(flatten)]
+        at: office::At,
+    },
+    /// Copy the state to a new file; the edge may run meanwhile
+    Backup {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        at: office::At,
+    },
+    /// Who changed what and when, newest first
+    Audit {
+        /// How many
+        #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50)]
+        lines: u32,
+        /// In which form
+        #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
+        form: table::Form,
+        #[command(flatten)]
+        at: office::At,
     },
 }
 
@@ -125,14 +158,23 @@ fn main() -> ExitCode {
     let with_stdin = arguments.stop_with_stdin;
     let outcome = match arguments.command {
         Command::Demo(arguments) => demo::run(arguments),
-        Command::Tunnel(Tunnel::Run { config, flags }) => host::run(&config, flags, with_stdin),
-        Command::Tunnel(Tunnel::Ready(arguments)) => ready::ask(arguments),
+        Command::Tunnel(arguments) => tunnel::run(*arguments, with_stdin),
         Command::Edge(Edge::Run { config }) => edge::run(&config, with_stdin),
         Command::Edge(Edge::Credentials { output }) => credentials::create(&output),
+        Command::Edge(Edge::Init(init)) => office::init(init),
+        Command::Edge(Edge::Token(token)) => office::token(token),
+        Command::Edge(Edge::AddZone { domain, account, at }) => {
+            office::add_zone(&at, account.as_deref(), &domain)
+        }
+        Command::Edge(Edge::Backup { file, at }) => office::backup(&at, &file),
+        Command::Edge(Edge::Audit { lines, form, at }) => office::audit(&at, lines, form),
         Command::Config(Config::Check { config }) => host::check(&config),
         Command::Plugin(Plugin::Check { component }) => plugin::check(&component),
         Command::Plugin(Plugin::Run(asked)) => plugin::run(asked),
         Command::HashPassword => password::hash(),
+        Command::Service(service) => service::run(service),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { folder } => manual::pages(&folder),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

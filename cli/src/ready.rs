@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use adit_host::{config, settings};
@@ -32,11 +32,8 @@ const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Where the host's admin API listens; 127.0.0.1:20241 unless a configuration says otherwise
-    #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", env = "ADIT_ADMIN")]
+    #[arg(long, value_name = "HOST:PORT", env = "ADIT_ADMIN")]
     admin: Option<String>,
-    /// The host's configuration, to find its admin API
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Print what the host says as it is
     #[arg(long)]
     json: bool,
@@ -45,10 +42,15 @@ pub(crate) struct Arguments {
     wait: Duration,
 }
 
-/// Exit code 0: ready. 1: not ready. 2: there is nobody to ask.
+/// Exit code 0: ready. 1: not ready. 2: there is nobody to ask. Where `--admin` is not given, the admin API
+/// is where `config` says, or at `metrics`.
 #[tokio::main(flavor = "current_thread")]
-pub(crate) async fn ask(arguments: Arguments) -> Result<(), Failure> {
-    let address = address(&arguments).map_err(Failure::Configuration)?;
+pub(crate) async fn ask(
+    arguments: Arguments,
+    config: Option<&Path>,
+    metrics: Option<&str>,
+) -> Result<(), Failure> {
+    let address = address(&arguments, config, metrics).map_err(Failure::Configuration)?;
     let until = Instant::now() + arguments.wait;
     let outcome = loop {
         let outcome = timeout(ANSWER_LIMIT, readiness(&address))
@@ -69,13 +71,14 @@ pub(crate) async fn ask(arguments: Arguments) -> Result<(), Failure> {
     Err(Failure::Running(anyhow!("not ready: {}", reasons.join("; "))))
 }
 
-fn address(arguments: &Arguments) -> anyhow::Result<String> {
+fn address(arguments: &Arguments, config: Option<&Path>, metrics: Option<&str>) -> anyhow::Result<String> {
     if let Some(admin) = &arguments.admin {
         return Ok(admin.clone());
     }
-    let mut address = match &arguments.config {
-        Some(config) => config::admin_address(config)?,
-        None => settings::ADMIN,
+    let mut address = match (config, metrics) {
+        (Some(config), _) => config::admin_address(config)?,
+        (None, Some(metrics)) => return Ok(metrics.to_owned()),
+        (None, None) => settings::ADMIN,
     };
     if address.port() == 0 {
         bail!("the configuration leaves the port of the admin API to the system: give it with --admin");

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::registry::{MOST_WEIGHT, Registry, Share, Tunnel, UnknownReplica};
+use crate::registry::{MOST_WEIGHT, Registry, Share, UnknownReplica};
 use crate::settings;
 use crate::stop::Moment;
 use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
@@ -126,10 +126,11 @@ impl Admin {
         body: Incoming,
     ) -> Result<Response<Full<Bytes>>, Refusal> {
         let tunnels = view::by_name(&self.registry);
-        let is_wanted = |(id, tunnel): &&(&Uuid, &Arc<Tunnel>)| {
-            tunnel.name == wanted || Uuid::parse_str(wanted).is_ok_and(|wanted| wanted == **id)
-        };
-        let Some((id, tunnel)) = tunnels.iter().find(is_wanted) else {
+        // An id before a name, because a tunnel can be named like the id of another one.
+        let wanted_id = Uuid::parse_str(wanted).ok();
+        let by_id = tunnels.iter().find(|(id, _)| Some(*id) == wanted_id);
+        let found = by_id.or_else(|| tunnels.iter().find(|(_, tunnel)| tunnel.name == wanted));
+        let Some((id, tunnel)) = found else {
             return Err(Refusal::NoTunnel {
                 wanted: brief(wanted),
                 known: listed(tunnels.iter().map(|(_, tunnel)| &tunnel.name)),
@@ -195,7 +196,8 @@ impl Admin {
 
     /// Ready means: visitors are accepted. A tunnel without connections is the business of its hosts.
     fn ready(&self) -> Ready {
-        let connections = self.registry.tunnels().map(|(_, tunnel)| tunnel.connections());
+        let tunnels = self.registry.tunnels();
+        let connections = tunnels.values().map(|tunnel| tunnel.connections());
         let connections = connections.map(|all| all.iter().filter(|live| live.is_serving()).count()).sum();
         Ready { status: if self.draining.has_come() { 503 } else { 200 }, connections }
     }

@@ -4,27 +4,36 @@ use std::io;
 use std::net::{self, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::admin::Admin;
+use crate::api::{Api, housekeeping};
 use crate::certificates::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
+use crate::ledger::Ledger;
 use crate::ray::Rays;
 use crate::registry::{Live, Registry};
-use crate::settings::{Drain, Https, Server, Settings};
+use crate::serving::{Fixed, Serving};
+use crate::settings::{self, Drain, Https, Server, Settings};
 use crate::shard::{self, Milestone, Shard, Shared};
 use crate::sockets;
+use crate::state::snapshot::Touched;
+use crate::state::{Follower, State};
 use crate::stop::Stop;
+use crate::store::sqlite::Sqlite;
 use crate::threads::{Progress, Threads};
 use crate::tunnel::control::{self, Inbox};
 use crate::tunnel::quic;
-use crate::visitor::HostNames;
+use crate::visitor::Directory;
 
 /// An edge whose sockets are bound and whose certificates exist. It serves when it [runs](Edge::run).
 pub struct Edge {
@@ -32,8 +41,19 @@ pub struct Edge {
     shared: Arc<Shared>,
     inbox: Inbox,
     admin: Option<(Admin, net::TcpListener)>,
+    office: Option<Office>,
     addresses: Addresses,
     drain: Drain,
+}
+
+/// The control API with what keeps the snapshot up to date.
+struct Office {
+    api: Api,
+    socket: net::TcpListener,
+    tls: Option<TlsAcceptor>,
+    state: State,
+    follower: Follower,
+    serving: Serving,
 }
 
 /// Where one server of the edge listens.
@@ -50,6 +70,7 @@ struct Addresses {
     https: Option<SocketAddr>,
     servers: Vec<ServerAddress>,
     admin: Option<SocketAddr>,
+    api: Option<SocketAddr>,
     ca: Option<PathBuf>,
 }
 
@@ -57,13 +78,18 @@ impl Edge {
     /// Binds every socket and makes the certificates that the settings do not name. From here on
     /// visitors and connectors can reach the sockets; they wait until the edge runs.
     pub fn build(settings: Settings) -> anyhow::Result<Self> {
-        let Settings { data_dir, http, https, connectors, servers, tunnels, admin, drain } = settings;
+        let Settings { data_dir, http, https, connectors, servers, tunnels, admin, drain, hold, api } =
+            settings;
         let count = shard::count();
         let names = tunnels.iter().flat_map(|tunnel| {
             let id = tunnel.credentials.tunnel_id;
             tunnel.hostnames.iter().map(move |name| (name.clone(), id))
         });
         let names: Vec<_> = names.collect();
+        let known = api.as_ref().map(|_| load(&data_dir)).transpose()?;
+        let zones = known.iter().flat_map(|(state, _)| state.read(|snapshot| snapshot.zone_names()));
+        let domains = api.iter().flat_map(|api| [&api.tunnel_domain, &api.quick_domain]).flatten().cloned();
+        let domains: Vec<String> = zones.chain(domains).collect();
 
         let mut ca = LazyCa { data_dir: &data_dir, made: None };
         let connectors = match connectors {
@@ -79,16 +105,24 @@ impl Edge {
             Some(Https { listen, identity }) => {
                 let identity = match identity {
                     Some(identity) => identity,
-                    None => ca.issue(names.iter().map(|(name, _)| name.for_certificate()).collect())?,
+                    None => {
+                        let below = domains.iter().flat_map(|name| [name.clone(), format!("*.{name}")]);
+                        let fixed = names.iter().map(|(name, _)| name.for_certificate());
+                        ca.issue(fixed.chain(below).collect())?
+                    }
                 };
                 Some((listen, Arc::new(certificates::visitor_tls(&identity)?)))
             }
         };
         let ca = ca.made.map(|ca| ca.path().to_owned());
 
+        let fixed = Arc::new(Fixed {
+            tunnels: tunnels.iter().map(|tunnel| (tunnel.name.clone(), tunnel.credentials.clone())).collect(),
+            names,
+            domain: api.as_ref().and_then(|api| api.tunnel_domain.clone()),
+        });
         let registry = Arc::new(Registry::new(tunnels));
-        let names = names.into_iter().filter_map(|(name, id)| Some((name, registry.tunnel(&id)?.clone())));
-        let names = Arc::new(HostNames::new(names));
+        let names = Arc::new(Directory::new(fixed.table(&registry)));
         let rays = Arc::new(Rays::new(servers.first().map_or("", |server| server.name.as_str())));
 
         let shard = |index| Shard {
@@ -99,7 +133,8 @@ impl Edge {
             visitors: TaskTracker::new(),
         };
         let mut shards: Vec<Shard> = (0..count).map(shard).collect();
-        let mut addresses = Addresses { http: None, https: None, servers: Vec::new(), admin: None, ca };
+        let mut addresses =
+            Addresses { http: None, https: None, servers: Vec::new(), admin: None, api: None, ca };
         if let Some(listen) = http {
             for (shard, socket) in
                 shards.iter_mut().zip(bound(listen, sockets::tcp_listeners(listen, count))?)
@@ -142,10 +177,32 @@ impl Edge {
                 Some((admin, socket))
             }
         };
+        let office = match (api, known) {
+            (Some(api), Some((state, follower))) => {
+                let settings::Api { listen, identity, tunnel_domain: _, quick_domain } = api;
+                let tls = identity.map(|identity| certificates::visitor_tls(&identity)).transpose()?;
+                let tls = tls.map(|tls| TlsAcceptor::from(Arc::new(certificates::http1_only(tls))));
+                if tls.is_none() && !listen.ip().is_loopback() {
+                    warn!(%listen, "the control API is spoken in the clear beyond this machine; give [api] a certificate");
+                }
+                let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
+                addresses.api = Some(socket.local_addr()?);
+                let serving = Serving {
+                    registry: registry.clone(),
+                    directory: names.clone(),
+                    fixed: fixed.clone(),
+                    hold,
+                };
+                state.read(|snapshot| serving.publish(snapshot, &Touched::all()));
+                let api = Api::new(state.clone(), registry.clone(), fixed, quick_domain);
+                Some(Office { api, socket, tls, state, follower, serving })
+            }
+            _ => None,
+        };
         let (control, inbox) = control::channel();
         let strangers = Arc::default();
         let shared = Arc::new(Shared { registry, names, rays, control, strangers, quic, seed, http2, stop });
-        Ok(Self { shards, shared, inbox, admin, addresses, drain })
+        Ok(Self { shards, shared, inbox, admin, office, addresses, drain })
     }
 
     /// Address of the cleartext listener for visitors, with the port that was really bound.
@@ -168,6 +225,11 @@ impl Edge {
         self.addresses.admin
     }
 
+    /// Address of the control API.
+    pub fn api(&self) -> Option<SocketAddr> {
+        self.addresses.api
+    }
+
     /// The certificate of the development CA, if any certificate of this edge was made by it.
     pub fn ca_path(&self) -> Option<&Path> {
         self.addresses.ca.as_deref()
@@ -176,7 +238,7 @@ impl Edge {
     /// Serves until `stop`, then drains. An error means that a part of the edge failed. Needs no
     /// particular runtime around it; dropped midway, the threads stop by themselves.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { shards, shared, inbox, admin, addresses, drain } = self;
+        let Self { shards, shared, inbox, admin, office, addresses, drain } = self;
         let order = shared.stop.clone();
         let _stop_threads = AllAtOnce(order.clone());
         let (back_office, last) = (CancellationToken::new(), CancellationToken::new());
@@ -194,6 +256,11 @@ impl Edge {
         if let Some((admin, socket)) = admin {
             let stop = last.clone();
             threads.start("admin", move |runtime| runtime.block_on(admin.serve(socket, stop)))?;
+            parts += 1;
+        }
+        if let Some(office) = office {
+            let (stop, registry) = (back_office.clone(), shared.registry.clone());
+            threads.start("control-api", move |runtime| runtime.block_on(office.run(registry, stop)))?;
             parts += 1;
         }
         let (milestones, reached) = mpsc::channel(3 * shards.len());
@@ -258,6 +325,35 @@ impl Edge {
     }
 }
 
+impl Office {
+    async fn run(self, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
+        let Self { api, socket, tls, state, follower, serving } = self;
+        let publish = |snapshot: &_, touched: &_| serving.publish(snapshot, touched);
+        // The API last: whoever still waits for its change needs the follower.
+        let follow = CancellationToken::new();
+        let work = async {
+            let served = Arc::new(api).serve(socket, tls, stop.clone()).await;
+            follow.cancel();
+            served
+        };
+        let follower = follower.run(publish, follow.clone());
+        let (served, (), ()) = tokio::join!(work, follower, housekeeping::run(state, registry, stop.clone()));
+        served
+    }
+}
+
+/// Opens the state and reads it once. Blocks, wherever it is called.
+fn load(data_dir: &Path) -> anyhow::Result<(State, Follower)> {
+    std::fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
+    let store = Arc::new(Sqlite::open(&Ledger::file(data_dir))?);
+    let read = || {
+        let runtime = Builder::new_current_thread().enable_all().build().context("reading the state")?;
+        Ok(runtime.block_on(State::load(store))?)
+    };
+    // A thread of its own, because a runtime may be around this one already.
+    thread::scope(|scope| scope.spawn(read).join()).unwrap_or_else(|_| anyhow::bail!("reading the state"))
+}
+
 /// Lets everything stop when it is dropped, however that comes.
 struct AllAtOnce(Stop);
 
@@ -276,9 +372,12 @@ async fn until(is_so: impl Fn() -> bool) {
 
 impl Addresses {
     fn log(&self) {
-        for (kind, address) in
-            [("visitors-http", self.http), ("visitors-https", self.https), ("admin", self.admin)]
-        {
+        for (kind, address) in [
+            ("visitors-http", self.http),
+            ("visitors-https", self.https),
+            ("admin", self.admin),
+            ("api", self.api),
+        ] {
             if let Some(address) = address {
                 info!(kind, %address, "listening");
             }

@@ -147,6 +147,12 @@ pub(crate) fn visitor_tls(identity: &Identity) -> Result<ServerConfig, rustls::E
     Ok(config)
 }
 
+/// The same for a server that speaks HTTP/1 alone.
+pub(crate) fn http1_only(mut config: ServerConfig) -> ServerConfig {
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
 fn provider() -> CryptoProvider {
     aws_lc_rs::default_provider()
 }

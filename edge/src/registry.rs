@@ -10,7 +10,7 @@ mod shares;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
 use adit_protocol::rpc::TunnelAuth;
@@ -33,9 +33,9 @@ pub(crate) use shares::{MOST_WEIGHT, Share};
 
 /// All tunnels of this edge.
 pub(crate) struct Registry {
-    tunnels: HashMap<Uuid, Arc<Tunnel>>,
+    tunnels: ArcSwap<HashMap<Uuid, Arc<Tunnel>>>,
     /// Compared with when a tunnel is unknown, so that the answer takes the same path.
-    decoy: Credentials,
+    decoy: Arc<Keys>,
 }
 
 /// One tunnel: who may serve it, and who does.
@@ -46,7 +46,7 @@ pub(crate) struct Tunnel {
     pub(crate) began: Instant,
     pub(crate) retries: Retries,
     pub(crate) holds: Holds,
-    credentials: Credentials,
+    keys: ArcSwap<Keys>,
     /// Made from the book whenever that changes.
     roster: ArcSwap<Roster>,
     book: Mutex<Book>,
@@ -60,6 +60,8 @@ struct Book {
     shares: Shares,
     /// When nobody was left the last time.
     lost: Option<Instant>,
+    /// The tunnel was deleted: nobody is let in any more.
+    is_gone: bool,
 }
 
 impl Book {
@@ -77,6 +79,8 @@ pub(crate) enum AddError {
          or wait until one has left"
     )]
     Full,
+    #[error("the tunnel was deleted")]
+    Gone,
 }
 
 /// No replica of the tunnel has this connector id, nor had it lately.
@@ -86,51 +90,111 @@ pub(crate) struct UnknownReplica;
 
 impl Registry {
     pub(crate) fn new(tunnels: impl IntoIterator<Item = settings::Tunnel>) -> Self {
-        let tunnels = tunnels
+        let tunnels: HashMap<_, _> = tunnels
             .into_iter()
             .map(|settings::Tunnel { name, credentials, stickiness, hold, hostnames: _ }| {
-                (credentials.tunnel_id, Arc::new(Tunnel::new(name, credentials, stickiness, hold)))
+                (credentials.tunnel_id, Arc::new(Tunnel::new(name, credentials.into(), stickiness, hold)))
             })
             .collect();
-        Self { tunnels, decoy: decoy() }
+        Self { tunnels: ArcSwap::from_pointee(tunnels), decoy: decoy() }
     }
 
-    pub(crate) fn tunnel(&self, id: &Uuid) -> Option<&Arc<Tunnel>> {
-        self.tunnels.get(id)
+    pub(crate) fn tunnel(&self, id: &Uuid) -> Option<Arc<Tunnel>> {
+        self.tunnels.load().get(id).cloned()
     }
 
-    pub(crate) fn tunnels(&self) -> impl Iterator<Item = (&Uuid, &Arc<Tunnel>)> {
-        self.tunnels.iter()
+    /// All tunnels as they are now.
+    pub(crate) fn tunnels(&self) -> Arc<HashMap<Uuid, Arc<Tunnel>>> {
+        self.tunnels.load_full()
     }
 
     /// Whether any connection of any tunnel is one that `is_wanted`, those that are leaving included.
     pub(crate) fn any(&self, is_wanted: impl Fn(&Live) -> bool) -> bool {
-        self.tunnels.values().any(|tunnel| tunnel.connections().iter().any(|live| is_wanted(live)))
+        self.tunnels.load().values().any(|tunnel| tunnel.connections().iter().any(|live| is_wanted(live)))
+    }
+
+    /// Changes the set of tunnels to `wanted`. One that stays keeps its connections and all that is known
+    /// of it, and takes the new keys; one that is new holds requests for `hold`; one that goes loses its
+    /// connections, and takes no others.
+    pub(crate) fn replace(&self, wanted: impl IntoIterator<Item = (Uuid, String, Keys)>, hold: Duration) {
+        let before = self.tunnels.load_full();
+        let after: HashMap<_, _> = wanted
+            .into_iter()
+            .map(|(id, name, keys)| match before.get(&id) {
+                Some(known) => {
+                    known.keys.store(Arc::new(keys));
+                    (id, known.clone())
+                }
+                None => (id, Arc::new(Tunnel::new(name, keys, Stickiness::None, hold))),
+            })
+            .collect();
+        let after = Arc::new(after);
+        self.tunnels.store(after.clone());
+        for (_, gone) in before.iter().filter(|(id, _)| !after.contains_key(id)) {
+            gone.retire();
+        }
     }
 
     /// The tunnel that these credentials open. An unknown tunnel and a wrong secret look alike.
-    pub(crate) fn authorise(&self, id: &Uuid, auth: &TunnelAuth) -> Option<&Arc<Tunnel>> {
-        let known = self.tunnels.get(id);
-        let wanted = known.map_or(&self.decoy, |tunnel| &tunnel.credentials);
-        let tag = wanted.account_tag.as_bytes().ct_eq(auth.account_tag.as_bytes());
-        let secret = wanted.tunnel_secret.as_bytes().ct_eq(auth.tunnel_secret.as_bytes());
-        known.filter(|_| bool::from(tag & secret))
+    pub(crate) fn authorise(&self, id: &Uuid, auth: &TunnelAuth) -> Option<Arc<Tunnel>> {
+        let known = self.tunnel(id);
+        let wanted = known.as_ref().map_or_else(|| self.decoy.clone(), |tunnel| tunnel.keys.load_full());
+        let previous = wanted.previous.as_ref().filter(|(_, until)| *until > SystemTime::now());
+        // As many comparisons whether or not there is a previous secret.
+        let secrets = [&wanted.secret, previous.map_or(&self.decoy.secret, |(secret, _)| secret)];
+        let tag = wanted.account.as_bytes().ct_eq(auth.account_tag.as_bytes());
+        let [current, previous] =
+            secrets.map(|secret| secret.as_bytes().ct_eq(auth.tunnel_secret.as_bytes()));
+        known.filter(|_| bool::from(tag & (current | previous)))
+    }
+}
+
+/// What opens a tunnel.
+pub(crate) struct Keys {
+    pub(crate) account: String,
+    pub(crate) secret: TunnelSecret,
+    /// The secret before the last rotation, and when it stops working.
+    pub(crate) previous: Option<(TunnelSecret, SystemTime)>,
+}
+
+impl From<Credentials> for Keys {
+    fn from(credentials: Credentials) -> Self {
+        let Credentials { account_tag: account, tunnel_secret: secret, .. } = credentials;
+        Self { account, secret, previous: None }
     }
 }
 
 impl Tunnel {
-    fn new(name: String, credentials: Credentials, stickiness: Stickiness, hold: Duration) -> Self {
+    fn new(name: String, keys: Keys, stickiness: Stickiness, hold: Duration) -> Self {
         Self {
             name,
             stickiness,
             began: Instant::now(),
             retries: Retries::new(),
             holds: Holds::new(hold),
-            credentials,
+            keys: ArcSwap::from_pointee(keys),
             roster: ArcSwap::default(),
             book: Mutex::default(),
             arrivals: watch::Sender::new(()),
         }
+    }
+
+    /// The tunnel is deleted: its connections leave, and no others come.
+    fn retire(&self) {
+        let mut book = lock(&self.book);
+        book.is_gone = true;
+        for live in &book.connections {
+            live.leave();
+        }
+        self.apply(&mut book);
+        drop(book);
+        // Whoever waits for a connection waits in vain.
+        self.arrivals.send_replace(());
+    }
+
+    /// Whether the tunnel was deleted.
+    pub(crate) fn is_gone(&self) -> bool {
+        lock(&self.book).is_gone
     }
 
     /// All registered connections, those that are leaving included.
@@ -142,6 +206,9 @@ impl Tunnel {
     /// index out; a dead or leaving one always makes room.
     pub(crate) fn add(&self, live: Arc<Live>, replace: bool) -> Result<(), AddError> {
         let mut book = lock(&self.book);
+        if book.is_gone {
+            return Err(AddError::Gone);
+        }
         let same = |known: &Arc<Live>| known.connector == live.connector && known.index == live.index;
         let at = book.connections.iter().position(same);
         if at.is_some_and(|at| book.connections[at].is_serving()) && !replace {
@@ -185,7 +252,7 @@ impl Tunnel {
         Choices::new(self, shard, key)
     }
 
-    /// Sees a change whenever a connection has begun to serve. To be had before looking for one, so that
+    /// Sees a change whenever a connection has begun to serve, or the tunnel is deleted. To be had before looking for one, so that
     /// none is missed.
     pub(crate) fn arrivals(&self) -> watch::Receiver<()> {
         self.arrivals.subscribe()
@@ -231,7 +298,7 @@ impl Tunnel {
 
     /// Makes what requests see of what the book says.
     fn apply(&self, book: &mut Book) {
-        let Book { connections, shares, lost } = book;
+        let Book { connections, shares, lost, is_gone: _ } = book;
         let now = Instant::now();
         shares.see(now, |connector| connections.iter().any(|known| known.connector == *connector));
         let staying = connections.iter().filter(|known| !known.is_leaving());
@@ -254,15 +321,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Credentials that nobody has: random, of the usual lengths.
-fn decoy() -> Credentials {
+fn decoy() -> Arc<Keys> {
     let [a, b, c] = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
     let secret = [a.into_bytes(), b.into_bytes()].concat();
-    Credentials {
-        account_tag: c.simple().to_string(),
-        tunnel_secret: TunnelSecret::new(&secret).expect("32 bytes are a secret"),
-        tunnel_id: Uuid::nil(),
-        endpoint: None,
-    }
+    let secret = TunnelSecret::new(&secret).expect("32 bytes are a secret");
+    Arc::new(Keys { account: c.simple().to_string(), secret, previous: None })
 }
 
 /// 25 replicas of four connections each, the limit of Cloudflare Tunnel.
@@ -272,9 +335,38 @@ const MOST_CONNECTIONS: usize = 100;
 mod tests {
     use super::*;
 
+    fn somebody() -> Credentials {
+        let Keys { account, secret, .. } = Arc::into_inner(decoy()).unwrap();
+        Credentials { account_tag: account, tunnel_secret: secret, tunnel_id: Uuid::new_v4(), endpoint: None }
+    }
+
+    #[test]
+    fn after_a_rotation_two_secrets_open_a_tunnel_until_the_older_one_ends() {
+        let [old, new, id] = [somebody(), somebody(), somebody()];
+        let registry = Registry::new([]);
+        let auth = |secret: &TunnelSecret| TunnelAuth {
+            account_tag: new.account_tag.clone(),
+            tunnel_secret: secret.clone(),
+        };
+        let rotate = |until: SystemTime| {
+            let previous = Some((old.tunnel_secret.clone(), until));
+            let keys = Keys { previous, ..new.clone().into() };
+            registry.replace([(id.tunnel_id, "demo".to_owned(), keys)], Duration::ZERO);
+        };
+        rotate(SystemTime::now() + Duration::from_secs(60));
+        let tunnel = registry.authorise(&id.tunnel_id, &auth(&new.tunnel_secret)).unwrap();
+        assert!(registry.authorise(&id.tunnel_id, &auth(&old.tunnel_secret)).is_some());
+        rotate(SystemTime::now());
+        assert!(registry.authorise(&id.tunnel_id, &auth(&old.tunnel_secret)).is_none());
+        assert!(registry.authorise(&id.tunnel_id, &auth(&new.tunnel_secret)).is_some());
+        registry.replace([], Duration::ZERO);
+        assert!(registry.authorise(&id.tunnel_id, &auth(&new.tunnel_secret)).is_none());
+        assert!(tunnel.is_gone(), "who still holds a deleted tunnel cannot add to it");
+    }
+
     #[test]
     fn only_the_whole_credentials_open_a_tunnel() {
-        let right = decoy();
+        let right = somebody();
         let id = Uuid::new_v4();
         let credentials = Credentials { tunnel_id: id, ..right.clone() };
         let tunnel = settings::Tunnel {
@@ -285,7 +377,7 @@ mod tests {
             hold: Duration::ZERO,
         };
         let registry = Registry::new([tunnel]);
-        let other = decoy();
+        let other = somebody();
         let auth = |tag: &str, secret: &TunnelSecret| TunnelAuth {
             account_tag: tag.to_owned(),
             tunnel_secret: secret.clone(),
@@ -296,7 +388,7 @@ mod tests {
             (id, auth(&other.account_tag, &right.tunnel_secret), false),
             (id, auth("", &right.tunnel_secret), false),
             (Uuid::new_v4(), auth(&right.account_tag, &right.tunnel_secret), false),
-            (Uuid::nil(), auth(&registry.decoy.account_tag, &registry.decoy.tunnel_secret), false),
+            (Uuid::nil(), auth(&registry.decoy.account, &registry.decoy.secret), false),
         ] {
             assert_eq!(registry.authorise(&id, &auth).is_some(), opens);
         }

@@ -33,6 +33,21 @@ pub struct Settings {
     pub(crate) tunnels: Vec<Tunnel>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) drain: Drain,
+    /// What tunnels get that the document does not name.
+    pub(crate) hold: Duration,
+    pub(crate) api: Option<Api>,
+}
+
+/// The control API, and with it the state that it changes.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) listen: SocketAddr,
+    /// Without one it is spoken in the clear.
+    pub(crate) identity: Option<Identity>,
+    /// Every tunnel is reached as `ID.` and this.
+    pub(crate) tunnel_domain: Option<String>,
+    /// Tunnels for everybody get names below this; without one there are none.
+    pub(crate) quick_domain: Option<String>,
 }
 
 /// How long each part of a stop may take.
@@ -90,6 +105,11 @@ impl Settings {
         Ok(Self::parse(&path.display().to_string(), &text, folder)?)
     }
 
+    /// Where the edge keeps what it makes itself.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// The same for a text at hand; `file` is the name that mistakes carry.
     fn parse(file: &str, text: &str, folder: &Path) -> Result<Self, Mistakes> {
         let (document, mistakes) = adit_document::read::<Document>(file, text)?;
@@ -129,15 +149,18 @@ impl Rules<'_> {
             }
             Some(identity)
         });
+        let has_api = document.api.is_some();
         Settings {
             data_dir: self.folder.join(data_dir),
             http,
             https,
             connectors,
             servers: self.servers(document.server.unwrap_or_default()),
-            tunnels: self.tunnels(document.tunnel.unwrap_or_default(), hold),
+            tunnels: self.tunnels(document.tunnel.unwrap_or_default(), has_api, hold),
             admin: self.admin(document.admin),
             drain: self.drain(document.drain),
+            hold,
+            api: document.api.and_then(|section| self.api(section)),
         }
     }
 
@@ -236,9 +259,14 @@ impl Rules<'_> {
         servers
     }
 
-    fn tunnels(&mut self, tables: Vec<Spanned<document::Tunnel>>, hold: Duration) -> Vec<Tunnel> {
-        if tables.is_empty() && !self.mistakes.speaks_for(&(0..0), "tunnel") {
-            let help = "add [[tunnel]] with name, credentials-file and hostnames";
+    fn tunnels(
+        &mut self,
+        tables: Vec<Spanned<document::Tunnel>>,
+        has_api: bool,
+        hold: Duration,
+    ) -> Vec<Tunnel> {
+        if tables.is_empty() && !has_api && !self.mistakes.speaks_for(&(0..0), "tunnel") {
+            let help = "add [[tunnel]] with name, credentials-file and hostnames, or [api] to make tunnels by its API";
             self.mistakes.add_with_help(0..0, "there is no [[tunnel]]", help);
         }
         let (mut names, mut ids, mut hostnames) = (HashMap::new(), HashMap::new(), HashMap::new());
@@ -321,6 +349,30 @@ impl Rules<'_> {
         let listen =
             self.required(&span, "listen", section.into_inner().listen, "like \"127.0.0.1:20240\"")?;
         self.address(&listen, Transport::Tcp, "admin.listen")
+    }
+
+    fn api(&mut self, section: Spanned<document::Api>) -> Option<Api> {
+        let span = section.span();
+        let document::Api { listen, certificate, private_key, tunnel_domain, quick_domain } =
+            section.into_inner();
+        let identity = self.identity(&span, "[api]", CertificateFiles { certificate, private_key });
+        let tunnel_domain = tunnel_domain.and_then(|domain| self.domain(domain));
+        let quick_domain = quick_domain.and_then(|domain| self.domain(domain));
+        let listen = self.required(&span, "listen", listen, "like \"127.0.0.1:20250\"")?;
+        let listen = self.address(&listen, Transport::Tcp, "api.listen")?;
+        Some(Api { listen, identity, tunnel_domain, quick_domain })
+    }
+
+    /// A host name without a wildcard, below which names are given out.
+    fn domain(&mut self, domain: Spanned<String>) -> Option<String> {
+        match domain.get_ref().parse::<HostName>() {
+            Ok(HostName::Exact(name)) => Some(name),
+            Ok(HostName::Wildcard(_)) | Err(_) => {
+                let message = format!("`{}` is no domain", domain.get_ref().escape_debug());
+                self.mistakes.add_with_help(domain.span(), message, "write it like \"tunnels.example.com\"");
+                None
+            }
+        }
     }
 
     fn drain(&mut self, section: Option<Spanned<document::Drain>>) -> Drain {

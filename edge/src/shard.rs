@@ -19,14 +19,14 @@ use tracing::info;
 
 use crate::certificates::Seed;
 use crate::ray::Rays;
-use crate::registry::{Registry, Tunnel};
+use crate::registry::Registry;
 use crate::settings;
 use crate::stop::Stop;
 use crate::tunnel::control::Control;
 use crate::tunnel::http2;
 use crate::tunnel::quic;
 use crate::tunnel::reception::{Reception, Strangers};
-use crate::visitor::{HostNames, Listener, Service};
+use crate::visitor::{Directory, Listener, Service};
 
 /// How many shards this process has: a core each, where several sockets can share an address.
 pub(crate) fn count() -> usize {
@@ -56,7 +56,7 @@ pub(crate) struct Server {
 /// What all shards share.
 pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) names: Arc<HostNames<Arc<Tunnel>>>,
+    pub(crate) names: Arc<Directory>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) control: Control,
     pub(crate) strangers: Arc<Strangers>,

@@ -1,12 +1,14 @@
 //! The public side: `listener` accepts visitors, `connection` speaks HTTP with one of them, `service`
-//! answers one request, `names` says which tunnel a host name leads to.
+//! answers one request, `names` says which tunnel a host name leads to, `directory` holds the names of now.
 
 mod connection;
+mod directory;
 mod listener;
 mod names;
 mod preface;
 mod service;
 
+pub(crate) use directory::{Directory, Table};
 pub(crate) use listener::Listener;
 pub(crate) use names::{HostName, HostNames};
 pub(crate) use service::Service;

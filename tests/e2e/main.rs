@@ -28,5 +28,6 @@ mod services;
 mod stop;
 mod trailers;
 mod transports;
+mod tunnels;
 mod websocket;
 mod wire;

@@ -163,7 +163,7 @@ impl Status {
         });
         let tunnels = by_name(registry).into_iter().map(|(id, tunnel)| TunnelStatus {
             name: tunnel.name.clone(),
-            id: *id,
+            id,
             connections: tunnel.connections().iter().map(|live| StatusOfConnection::of(live)).collect(),
         });
         Self { draining, servers: servers.collect(), tunnels: tunnels.collect() }
@@ -183,7 +183,7 @@ impl StatusOfConnection {
 
 impl Tunnels {
     pub(super) fn of(registry: &Registry) -> Self {
-        let tunnels = by_name(registry).into_iter().map(|(id, tunnel)| TunnelView::of(id, tunnel));
+        let tunnels = by_name(registry).into_iter().map(|(id, tunnel)| TunnelView::of(&id, &tunnel));
         Self { tunnels: tunnels.collect() }
     }
 }
@@ -305,9 +305,11 @@ fn replicas(tunnel: &Tunnel) -> BTreeMap<Uuid, Vec<Arc<Live>>> {
     replicas
 }
 
-pub(super) fn by_name(registry: &Registry) -> Vec<(&Uuid, &Arc<Tunnel>)> {
-    let mut tunnels: Vec<_> = registry.tunnels().collect();
-    tunnels.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
+pub(super) fn by_name(registry: &Registry) -> Vec<(Uuid, Arc<Tunnel>)> {
+    let tunnels = registry.tunnels();
+    let mut tunnels: Vec<_> = tunnels.iter().map(|(id, tunnel)| (*id, tunnel.clone())).collect();
+    // Names of different accounts may be the same.
+    tunnels.sort_by(|(id, one), (other_id, other)| (&one.name, id).cmp(&(&other.name, other_id)));
     tunnels
 }
 

@@ -80,6 +80,10 @@ impl<'a> Course<'a> {
                 self.begin(&chosen.live);
                 return Ok(chosen);
             }
+            // Looked at after arrivals are, so that whoever waits hears of it.
+            if self.tunnel.is_gone() {
+                return Err(self.give_up());
+            }
             if let Some(waiting) = &mut waiting {
                 if timeout_at(waiting.until.into(), waiting.arrivals.changed()).await.is_err() {
                     debug!(ray = self.place.ray.as_str(), "held in vain");

@@ -15,6 +15,7 @@ pub(super) struct Document {
     pub(super) server: Option<Vec<Spanned<Server>>>,
     pub(super) tunnel: Option<Vec<Spanned<Tunnel>>>,
     pub(super) admin: Option<Spanned<Admin>>,
+    pub(super) api: Option<Spanned<Api>>,
     pub(super) drain: Option<Spanned<Drain>>,
 }
 
@@ -57,6 +58,16 @@ pub(super) struct Tunnel {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Admin {
     pub(super) listen: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Api {
+    pub(super) listen: Option<Spanned<String>>,
+    pub(super) certificate: Option<Spanned<PathBuf>>,
+    pub(super) private_key: Option<Spanned<PathBuf>>,
+    pub(super) tunnel_domain: Option<Spanned<String>>,
+    pub(super) quick_domain: Option<Spanned<String>>,
 }
 
 /// How the edge stops. Durations are texts like "3s".

@@ -37,7 +37,7 @@ fn a_whole_document_becomes_settings() {
         "data-dir = \"data\"\n[visitors]\nhttp = \"0.0.0.0:8080\"\nhttps = \"[::]:8443\"\n{SERVER}{SERVER}\
          [[server]]\nregion = \"east\"\nname = \"edge.east\"\nlisten = \"127.0.0.1:7844\"\n{TUNNEL}\
          [[tunnel]]\nname = \"other\"\ncredentials-file = \"other.json\"\nhostnames = [\"*.Demo.localhost\"]\n\
-         [admin]\nlisten = \"127.0.0.1:20240\"\n"
+         [admin]\nlisten = \"127.0.0.1:20240\"\n[api]\nlisten = \"127.0.0.1:20250\"\ntunnel-domain = \"T.example.com\"\n"
     );
     let settings = parse(&folder, &text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     assert_eq!(settings.data_dir, folder.path().join("data"));
@@ -48,6 +48,9 @@ fn a_whole_document_becomes_settings() {
     assert_eq!(settings.tunnels[1].hostnames, ["*.demo.localhost".parse().unwrap()]);
     assert_eq!(settings.tunnels[1].credentials.tunnel_id, Uuid::from_bytes([2; 16]));
     assert_eq!(settings.admin.unwrap().port(), 20240);
+    assert_eq!(settings.api.unwrap().tunnel_domain.as_deref(), Some("t.example.com"));
+    let without_tunnels = format!("{VISITORS}{SERVER}[api]\nlisten = \"127.0.0.1:0\"\n");
+    assert!(parse(&folder, &without_tunnels).is_ok(), "tunnels can be made by the API");
 }
 
 #[test]
@@ -59,6 +62,7 @@ fn every_mistake_has_its_place_and_its_words() {
         (whole("[admin]\nlisten = "), vec!["edge.toml:11:"]),
         (whole("[visitor]\n"), vec!["edge.toml:10:", "unknown key `visitor`", "did you mean `visitors`"]),
         (whole("[admin]\n"), vec!["`listen` is missing"]),
+        (whole("[api]\ntunnel-domain = \"*.x\"\n"), vec!["`listen` is missing", "`*.x` is no domain"]),
         (whole("[admin]\nlisten = 8080\n"), vec!["edge.toml:11:10:", "expected a string"]),
         (
             whole("[admin]\nlisten = \"localhost:80\"\n"),

@@ -96,6 +96,7 @@ impl Registrar {
         match tunnel.add(live.clone(), options.replace_existing) {
             Ok(()) => {}
             Err(AddError::Duplicate) => return refusal(DUPLICATE_CONNECTION, None),
+            Err(gone @ AddError::Gone) => return refusal(&gone.to_string(), None),
             Err(full @ AddError::Full) => return refusal(&full.to_string(), Some(RETRY_WHEN_FULL)),
         }
         info!(

@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::ray::Rays;
-    use crate::visitor::HostNames;
+    use crate::visitor::{Directory, HostNames, Table};
 
     #[tokio::test]
     async fn whoever_waits_when_a_listener_closes_is_let_in_and_answered() {
@@ -141,7 +141,11 @@ mod tests {
         let address = socket.local_addr().unwrap();
         let (tasks, stop) = (TaskTracker::new(), Stop::default());
         let service = Arc::new(Service {
-            names: Arc::new(HostNames::new([])),
+            names: Arc::new(Directory::new(Table {
+                names: HostNames::new([]),
+                domain: None,
+                tunnels: Arc::default(),
+            })),
             rays: Arc::new(Rays::new("test")),
             shard: 0,
             stop: stop.clone(),

@@ -11,19 +11,18 @@ use hyper::body::{Body as _, Incoming};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::names::HostNames;
+use super::directory::Directory;
 use crate::activity::{Activity, Busy};
 use crate::forward::{self, Body, Failed, Failure, Order, Place};
 use crate::headers::{self, Facts, Trailers, Upload};
 use crate::pages::{self, Problem, Wanted};
 use crate::ray::{Ray, Rays};
-use crate::registry::Tunnel;
 use crate::retry::Reason;
 use crate::stop::Stop;
 
 /// What all visitors of one shard share.
 pub(crate) struct Service {
-    pub(crate) names: Arc<HostNames<Arc<Tunnel>>>,
+    pub(crate) names: Arc<Directory>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) shard: usize,
     pub(crate) stop: Stop,
@@ -95,7 +94,7 @@ impl Handler {
         let key = tunnel.stickiness.key(self.visitor, request.headers());
         let place = Place { shard: self.service.shard, key, ray, tasks: &self.service.tasks };
         let order = Order { request, body, trailers, upgrade, busy };
-        forward::forward(tunnel, order, &place).await.map_err(|Failed { failure, tries }| {
+        forward::forward(&tunnel, order, &place).await.map_err(|Failed { failure, tries }| {
             debug!(ray = ray.as_str(), reason = %failure, tries, "request failed");
             Told { problem: problem(&failure), tries }
         })

@@ -32,12 +32,13 @@ pub(crate) struct Fixture {
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) api: Option<SocketAddr>,
     pub(crate) servers: Vec<SocketAddr>,
     pub(crate) ca: PathBuf,
     pub(crate) credentials: Credentials,
     pub(crate) stop: CancellationToken,
     pub(crate) running: JoinHandle<anyhow::Result<()>>,
-    _folder: TempDir,
+    pub(crate) folder: Arc<TempDir>,
 }
 
 pub(crate) fn credentials() -> Credentials {
@@ -56,16 +57,20 @@ pub(crate) fn start() -> Fixture {
 
 /// The same with more in its document: first keys of the tunnel, then whole sections.
 pub(crate) fn start_with(more: &str) -> Fixture {
-    start_as("0s", more)
+    start_as(Arc::new(tempfile::tempdir().unwrap()), "0s", more)
 }
 
 /// An edge that holds requests of a tunnel that has lost its connections for so long.
 pub(crate) fn start_holding(hold: &str) -> Fixture {
-    start_as(hold, "")
+    start_as(Arc::new(tempfile::tempdir().unwrap()), hold, "")
 }
 
-fn start_as(hold: &str, more: &str) -> Fixture {
-    let folder = tempfile::tempdir().unwrap();
+/// An edge in a folder of its own, with more in its document.
+pub(crate) fn start_in(folder: Arc<TempDir>, more: &str) -> Fixture {
+    start_as(folder, "0s", more)
+}
+
+fn start_as(folder: Arc<TempDir>, hold: &str, more: &str) -> Fixture {
     let credentials = credentials();
     fs::write(folder.path().join("demo.json"), credentials.to_json()).unwrap();
     let document = r#"
@@ -94,12 +99,13 @@ fn start_as(hold: &str, more: &str) -> Fixture {
         http: edge.visitors_http().unwrap(),
         https: edge.visitors_https().unwrap(),
         admin: edge.admin().unwrap(),
+        api: edge.api(),
         servers: edge.servers().iter().map(|server| server.address).collect(),
         ca: edge.ca_path().unwrap().to_owned(),
         credentials,
         running: tokio::spawn(edge.run(stop.clone())),
         stop,
-        _folder: folder,
+        folder,
     }
 }
 
@@ -210,7 +216,7 @@ impl Fixture {
     }
 }
 
-async fn http1(address: SocketAddr, request: Request<AnyBody>) -> Response<Incoming> {
+pub(crate) async fn http1(address: SocketAddr, request: Request<AnyBody>) -> Response<Incoming> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
     tokio::spawn(connection);

@@ -7,6 +7,9 @@ mod connector;
 mod harness;
 mod relay;
 
+mod api;
+mod api_attacks;
+mod api_scale;
 mod bodies;
 mod drain;
 mod hold;
@@ -14,6 +17,7 @@ mod hostile;
 mod http2;
 mod leaving;
 mod notices;
+mod reference;
 mod registration;
 mod replicas;
 mod requests;

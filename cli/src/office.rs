@@ -1,0 +1,243 @@
+//! `adit edge init`, `token`, `zone`, `backup` and `audit`: an edge's state, on the spot.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adit_edge::{Ledger, Settings, TokenWish};
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::Failure;
+use crate::table::{Form, Table, print, show};
+use crate::tunnel::places;
+
+#[derive(Args)]
+pub(crate) struct Init {
+    /// A domain whose names may lead to tunnels; once for each
+    #[arg(long = "zone", value_name = "DOMAIN", required = true)]
+    zones: Vec<String>,
+    /// What the account is called that the tunnels belong to
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    account: String,
+    /// The edge's configuration; written if it is not there yet
+    #[arg(long, value_name = "FILE", default_value = "edge.toml")]
+    config: PathBuf,
+    /// Where cert.pem goes, which is what creates tunnels and names; never overwritten
+    #[arg(long, value_name = "FILE", default_value = "cert.pem")]
+    cert: PathBuf,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Token {
+    /// Make an API token; it is printed once and kept nowhere
+    Create(CreateToken),
+    /// List API tokens, without their secrets
+    List {
+        #[command(flatten)]
+        at: At,
+        /// In which form
+        #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
+        form: Form,
+    },
+    /// End an API token
+    Revoke {
+        /// As `list` shows it
+        id: String,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct CreateToken {
+    #[command(flatten)]
+    at: At,
+    /// What it is for
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    name: String,
+    /// Of this account, if there are several
+    #[arg(long, value_name = "NAME")]
+    account: Option<String>,
+    /// Only for the names in this zone
+    #[arg(long = "zone", value_name = "DOMAIN")]
+    zones: Vec<String>,
+    /// Only for this tunnel
+    #[arg(long = "tunnel", value_name = "ID", conflicts_with = "zones")]
+    tunnels: Vec<Uuid>,
+    /// Changes nothing and sees no secret
+    #[arg(long)]
+    read_only: bool,
+    /// How long it works, such as 30d
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    valid_for: Option<Duration>,
+}
+
+/// Which edge.
+#[derive(Args)]
+pub(crate) struct At {
+    /// The edge's configuration
+    #[arg(long, value_name = "FILE", default_value = "edge.toml")]
+    config: PathBuf,
+}
+
+impl At {
+    fn ledger(&self) -> Result<Ledger, Failure> {
+        let settings = Settings::load(&self.config).map_err(|error| Failure::Configuration(error.into()))?;
+        Ok(Ledger::open(settings.data_dir())?)
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn init(init: Init) -> Result<(), Failure> {
+    if init.cert.exists() {
+        let message =
+            format!("{} is there already; move it away, or name another with --cert", init.cert.display());
+        return Err(anyhow!(message).into());
+    }
+    let zone = init.zones.first().context("a zone")?.trim_end_matches('.').to_ascii_lowercase();
+    let is_new = !init.config.exists();
+    if is_new {
+        std::fs::write(&init.config, document(&zone))
+            .with_context(|| format!("writing {}", init.config.display()))?;
+    }
+    let settings = Settings::load(&init.config).map_err(|error| Failure::Configuration(error.into()))?;
+    let (ledger, founding) = Ledger::found(settings.data_dir(), &init.account, &init.zones).await?;
+    let (_, zone_id) = founding.zones.first().context("a zone")?;
+    let wish = TokenWish {
+        name: "made by adit edge init".to_owned(),
+        account: Some(founding.account.clone()),
+        ..TokenWish::default()
+    };
+    let cert = ledger.create_certificate(wish, zone_id).await?;
+    places::write_secret(&init.cert, &cert.to_pem(), 0o600)
+        .with_context(|| format!("writing {}", init.cert.display()))?;
+    let (config, pem) = (init.config.display(), init.cert.display());
+    let state = if is_new { "written" } else { "was there" };
+    let zones: Vec<_> = founding.zones.iter().map(|(name, _)| name.as_str()).collect();
+    print(&format!(
+        "account        {}\nzones          {}\nconfiguration  {config} ({state})\nauthority      {}\ncertificate    {pem}: keep it secret, it creates tunnels and names\n\nNext: adit edge run --config {config}",
+        founding.account,
+        zones.join(", "),
+        founding.ca.display(),
+    ));
+    Ok(())
+}
+
+/// An edge on this machine alone, to start from.
+fn document(zone: &str) -> String {
+    let mut text = format!(
+        "# Made by `adit edge init`. Everything that can be written here: docs/configuration.md\n\n\
+         data-dir = \"edge-data\"\n\n[visitors]\nhttp = \"127.0.0.1:8080\"\n\n\
+         [api]\nlisten = \"127.0.0.1:20250\"\ntunnel-domain = \"tunnels.{zone}\"\nquick-domain = \"try.{zone}\"\n\n\
+         [admin]\nlisten = \"127.0.0.1:20240\"\n"
+    );
+    for (region, port) in [("west", 7841), ("east", 7842), ("west", 7843), ("east", 7844)] {
+        text.push_str(&format!("\n[[server]]\nregion = \"{region}\"\nlisten = \"127.0.0.1:{port}\"\n"));
+    }
+    text
+}
+
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn token(token: Token) -> Result<(), Failure> {
+    match token {
+        Token::Create(create) => {
+            let ledger = create.at.ledger()?;
+            let wish = TokenWish {
+                name: create.name,
+                account: create.account,
+                zones: create.zones,
+                tunnels: create.tunnels,
+                read_only: create.read_only,
+                valid_for: create.valid_for,
+            };
+            let (_, text) = ledger.create_token(wish).await?;
+            print(text.as_str());
+        }
+        Token::List { at, form } => {
+            let tokens = at.ledger()?.tokens().await?;
+            let shown = tokens.iter().map(|token| {
+                json!({
+                    "id": token.id,
+                    "name": token.name,
+                    "account": token.account,
+                    "scope": token.scope,
+                    "created_at": token.created_at,
+                    "expires_at": token.expires_at,
+                    "status": token.status,
+                })
+            });
+            show(form, &shown.collect(), || {
+                let mut table = Table::new(&["ID", "NAME", "SCOPE", "STATUS", "CREATED", "EXPIRES"]);
+                for token in &tokens {
+                    table.row([
+                        token.id.clone(),
+                        token.name.clone(),
+                        token.scope.clone(),
+                        token.status.to_owned(),
+                        token.created_at.clone(),
+                        token.expires_at.clone().unwrap_or_default(),
+                    ]);
+                }
+                table.text()
+            });
+        }
+        Token::Revoke { id, at } => at.ledger()?.revoke_token(&id).await?,
+    }
+    Ok(())
+}
+
+/// Gives the account one more zone.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn add_zone(at: &At, account: Option<&str>, name: &str) -> Result<(), Failure> {
+    let ledger = at.ledger()?;
+    let account = ledger.account(account).await?;
+    let (name, id) = ledger.add_zone(&account, name).await?;
+    print(&format!("{name} is a zone of account {account}, with id {id}"));
+    Ok(())
+}
+
+/// Copies the state while the edge runs.
+pub(crate) fn backup(at: &At, to: &Path) -> Result<(), Failure> {
+    at.ledger()?.backup(to)?;
+    print(&format!("The state is in {}; it holds the tunnels' secrets.", to.display()));
+    Ok(())
+}
+
+/// Who changed what.
+pub(crate) fn audit(at: &At, count: u32, form: Form) -> Result<(), Failure> {
+    let lines = at.ledger()?.audit(count)?;
+    let shown = lines.iter().map(|line| {
+        json!({ "revision": line.revision, "at": line.at, "actor": line.actor, "action": line.action, "subject": line.subject })
+    });
+    show(form, &shown.collect(), || {
+        let mut table = Table::new(&["REVISION", "TIME", "WHO", "WHAT", "ON"]);
+        for line in &lines {
+            table.row([
+                line.revision.to_string(),
+                line.at.clone(),
+                line.actor.clone(),
+                line.action.clone(),
+                line.subject.clone(),
+            ]);
+        }
+        table.text()
+    });
+    Ok(())
+}
+
+/// A number with its unit: s, m, h or d.
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number with its unit: 90s, 15m, 12h or 30d".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}

@@ -1,0 +1,290 @@
+//! A client of the control API. Knows its envelope and its paths; does not know what is done with answers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_protocol::credentials::OriginCert;
+use anyhow::{Context, anyhow, bail, ensure};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use uuid::Uuid;
+
+use super::{Options, as_id, places};
+
+/// Who asks, and where.
+pub(super) struct Client {
+    pub(super) account: String,
+    pub(super) zone: String,
+    api: Api,
+}
+
+/// The API without an account.
+pub(super) struct Api {
+    base: Uri,
+    tls: Option<TlsConnector>,
+    token: Option<HeaderValue>,
+}
+
+/// What the API said no with.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {reason} (HTTP {status})")]
+pub(super) struct Refusal {
+    what: &'static str,
+    pub(super) status: StatusCode,
+    reason: String,
+}
+
+struct Exchanged {
+    status: StatusCode,
+    /// After how long the API wants to be asked again.
+    wait: Option<Duration>,
+    text: Bytes,
+}
+
+struct Reply {
+    result: Value,
+    info: Value,
+}
+
+impl Client {
+    /// The client that cert.pem speaks for.
+    pub(super) fn new(options: &Options) -> anyhow::Result<Self> {
+        let found = options.origin_cert.clone().or_else(|| places::find(&["cert.pem"]));
+        let path = found.context(
+            "there is no cert.pem; `adit tunnel login` makes one, --origincert says where it is, and `adit edge init` makes the first",
+        )?;
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let OriginCert { zone_id, account_id, api_token, .. } =
+            OriginCert::from_pem(&text).with_context(|| path.display().to_string())?;
+        let api = Api::new(options, Some(api_token.as_str()))?;
+        Ok(Self { account: account_id, zone: zone_id, api })
+    }
+
+    fn tunnels(&self) -> String {
+        format!("/accounts/{}/cfd_tunnel", self.account)
+    }
+
+    pub(super) async fn create(&self, body: &Value) -> anyhow::Result<Value> {
+        self.api.call("creating the tunnel", Method::POST, &self.tunnels(), Some(body)).await
+    }
+
+    /// All that fit the filters, page by page.
+    pub(super) async fn list(&self, filters: &[(&str, String)]) -> anyhow::Result<Vec<Value>> {
+        let mut all = Vec::new();
+        for page in 1..=MOST_PAGES {
+            let filters = filters.iter().map(|(name, value)| format!("{name}={}", encode(value)));
+            let query: Vec<String> = filters.chain([format!("page={page}")]).collect();
+            let path = format!("{}?{}", self.tunnels(), query.join("&"));
+            let Reply { result, info } = self.api.reply("listing tunnels", Method::GET, &path, None).await?;
+            let Value::Array(mut tunnels) = result else {
+                bail!("listing tunnels: the API did not answer with a list")
+            };
+            let (count, per_page, total) =
+                (number(&info, "count"), number(&info, "per_page"), number(&info, "total_count"));
+            all.append(&mut tunnels);
+            if count < per_page || all.len() as u64 >= total {
+                return Ok(all);
+            }
+        }
+        bail!("listing tunnels: the list does not end")
+    }
+
+    /// The id of a tunnel, by its id or by the name of a living one.
+    pub(super) async fn find(&self, tunnel: &str) -> anyhow::Result<Uuid> {
+        if let Some(id) = as_id(tunnel) {
+            return Ok(id);
+        }
+        let found = self.list(&[("is_deleted", "false".to_owned()), ("name", tunnel.to_owned())]).await?;
+        let id = found.first().and_then(|tunnel| as_id(tunnel["id"].as_str()?));
+        id.with_context(|| {
+            format!("there is no tunnel named `{tunnel}`; `adit tunnel list` shows those that are")
+        })
+    }
+
+    /// A call about one tunnel; `rest` begins with `/` or `?`, or is empty.
+    pub(super) async fn tunnel(
+        &self,
+        what: &'static str,
+        method: Method,
+        id: Uuid,
+        rest: &str,
+    ) -> anyhow::Result<Value> {
+        self.api.call(what, method, &format!("{}/{id}{rest}", self.tunnels()), None).await
+    }
+
+    pub(super) async fn route(&self, id: Uuid, body: &Value) -> anyhow::Result<Value> {
+        let path = format!("/zones/{}/tunnels/{id}/routes", self.zone);
+        self.api.call("adding the route", Method::PUT, &path, Some(body)).await
+    }
+}
+
+impl Api {
+    pub(super) fn new(options: &Options, token: Option<&str>) -> anyhow::Result<Self> {
+        let is_ours = token.is_none_or(|token| token.starts_with("adit_"));
+        let base = match &options.api_url {
+            Some(url) => url.as_str(),
+            None if is_ours => bail!(
+                "say where the edge's control API is: --api-url URL, TUNNEL_API_URL or `api-url` in config.yml"
+            ),
+            None => PUBLIC,
+        };
+        Self::at(base, options.api_ca.as_deref(), token)
+    }
+
+    pub(super) fn at(base: &str, ca: Option<&Path>, token: Option<&str>) -> anyhow::Result<Self> {
+        let base: Uri = base.trim_end_matches('/').parse().with_context(|| format!("`{base}` is no URL"))?;
+        let secure = match base.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => bail!("`{base}` must begin with http:// or https://"),
+        };
+        let tls = secure.then(|| tls(ca)).transpose()?;
+        let token = token.map(|token| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+                .context("the API token has characters that cannot be sent")?;
+            value.set_sensitive(true);
+            anyhow::Ok(value)
+        });
+        Ok(Self { base, tls, token: token.transpose()? })
+    }
+
+    pub(super) async fn call(
+        &self,
+        what: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        Ok(self.reply(what, method, path, body).await?.result)
+    }
+
+    async fn reply(
+        &self,
+        what: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Reply> {
+        let patient = async {
+            loop {
+                let exchanged = self.exchange(method.clone(), path, body).await?;
+                // A call that was one too many was not looked at: what it asks for may be asked again.
+                match exchanged.wait.filter(|_| exchanged.status == StatusCode::TOO_MANY_REQUESTS) {
+                    Some(wait) if wait < LIMIT => sleep(wait).await,
+                    _ => return anyhow::Ok(exchanged),
+                }
+            }
+        };
+        let exchanged =
+            timeout(LIMIT, patient).await.map_err(|_| anyhow!("no answer within {} s", LIMIT.as_secs()));
+        let Exchanged { status, text, .. } = exchanged
+            .and_then(|exchanged| exchanged)
+            .with_context(|| format!("{what}: asking {}", self.base))?;
+        let envelope: Value = serde_json::from_slice(&text).unwrap_or_default();
+        if status == StatusCode::OK && envelope["success"] == true {
+            return Ok(Reply { result: envelope["result"].clone(), info: envelope["result_info"].clone() });
+        }
+        let errors = envelope["errors"].as_array().into_iter().flatten();
+        let reasons: Vec<_> = errors.filter_map(|error| error["message"].as_str()).collect();
+        let reason =
+            if reasons.is_empty() { "the API gave no reason".to_owned() } else { reasons.join("; ") };
+        Err(Refusal { what, status, reason }.into())
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Exchanged> {
+        let authority = self.base.authority().context("the URL has no host")?;
+        let port = authority.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((host, port)).await?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base.path().trim_end_matches('/')))
+            .header(HOST, authority.as_str())
+            .header(ACCEPT, "application/json;version=1")
+            .header(USER_AGENT, concat!("adit/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token);
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = request.body(Full::new(Bytes::from(body)))?;
+        match &self.tls {
+            None => send(stream, request).await,
+            Some(tls) => {
+                let name =
+                    ServerName::try_from(host.to_owned()).context("the URL's host is no name for TLS")?;
+                send(tls.connect(name, stream).await?, request).await
+            }
+        }
+    }
+}
+
+async fn send(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> anyhow::Result<Exchanged> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+    let response = sender.send_request(request).await?;
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
+    drop(driver);
+    let wait = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    Ok(Exchanged { status: head.status, wait: wait.map(Duration::from_secs), text: body.to_bytes() })
+}
+
+fn tls(ca: Option<&Path>) -> anyhow::Result<TlsConnector> {
+    let mut roots = rustls::RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            for certificate in
+                CertificateDer::pem_file_iter(path).with_context(|| format!("reading {}", path.display()))?
+            {
+                roots.add(certificate.with_context(|| format!("reading {}", path.display()))?)?;
+            }
+        }
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
+    ensure!(!roots.is_empty(), "there is no certificate authority to believe; name one with --api-ca");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn number(info: &Value, name: &str) -> u64 {
+    info[name].as_u64().unwrap_or_default()
+}
+
+/// A value for a query.
+fn encode(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(byte.into()),
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    encoded
+}
+
+/// Asked only with a token that is not one of our edges'.
+const PUBLIC: &str = "https://api.cloudflare.com/client/v4";
+const LIMIT: Duration = Duration::from_secs(15);
+const LONGEST_ANSWER: usize = 64 << 20;
+const MOST_PAGES: usize = 100_000;

@@ -1,0 +1,91 @@
+//! `adit tunnel ingress`: what the rules of a configuration say, without serving them.
+
+use std::path::Path;
+
+use adit_host::config;
+use adit_host::config::plan::{HostPattern, Plan, Rule, Service};
+use adit_host::route::Routes;
+use anyhow::{Context, anyhow};
+use clap::Subcommand;
+use http::Uri;
+
+use super::legacy::{self, Legacy, Proof};
+use super::{Options, run, usage};
+use crate::Failure;
+use crate::table::print;
+
+#[derive(Subcommand)]
+pub(super) enum Ingress {
+    /// Report everything that is wrong
+    Validate,
+    /// Show the rule that serves a URL
+    Rule {
+        /// Such as https://app.example.com/path
+        #[arg(value_name = "URL")]
+        address: String,
+    },
+}
+
+pub(super) fn look(ingress: Ingress, options: &Options, file: Option<Legacy>) -> Result<(), Failure> {
+    let (source, plan, warnings) = plan(options, file)?;
+    print(&format!("Validating rules from {source}"));
+    for warning in &warnings {
+        print(&format!("warning: {warning}"));
+    }
+    match ingress {
+        Ingress::Validate => print("OK"),
+        Ingress::Rule { address: url } => {
+            let wrong =
+                || usage(format!("`{}` is no URL such as https://app.example.com/path", url.escape_debug()));
+            let parsed: Uri = url.parse().map_err(|_| wrong())?;
+            let host = parsed.host().ok_or_else(wrong)?;
+            let found = Routes::new(&plan.rules).find(host, parsed.path());
+            let at = found.ok_or_else(|| Failure::Running(anyhow!("no rule serves this URL")))?;
+            print(&format!("Matched rule #{at}\n{}", describe(&plan.rules[at], &plan)));
+        }
+    }
+    Ok(())
+}
+
+/// The rules with where they are from and what is to be said about them.
+fn plan(options: &Options, file: Option<Legacy>) -> Result<(String, Plan, Vec<String>), Failure> {
+    let read = |path: &Path| config::load(path).map_err(|error| Failure::Configuration(error.into()));
+    let Some(file) = file else {
+        let path = options.config.as_ref().ok_or_else(|| {
+            usage("there is no configuration: --config says where it is, or config.yml where cloudflared looks for it")
+        })?;
+        let (settings, plan) = read(path)?;
+        let warnings = settings.warnings.iter().chain(&plan.warnings).cloned().collect();
+        return Ok((path.display().to_string(), plan, warnings));
+    };
+    // The rules stand for themselves: whose they are does not matter here.
+    let folder = run::private_folder()?;
+    let credentials = folder.path().join("credentials.json");
+    crate::credentials::create_quietly(&credentials)?;
+    let translation =
+        legacy::translate(Some(&file), &Proof::CredentialsFile(credentials), options, file.url().as_deref())
+            .map_err(|error| Failure::Configuration(error.context(file.path.display().to_string())))?;
+    let path = folder.path().join("host.toml");
+    std::fs::write(&path, &translation.toml).context("writing the translated configuration")?;
+    let (_, plan) = read(&path)?;
+    let warnings = translation.warnings.iter().chain(&plan.warnings).cloned().collect();
+    Ok((file.path.display().to_string(), plan, warnings))
+}
+
+fn describe(rule: &Rule, plan: &Plan) -> String {
+    let hostname = match &rule.hostname {
+        HostPattern::Any => "*".to_owned(),
+        HostPattern::Exact(name) => name.clone(),
+        HostPattern::Wildcard(suffix) => format!("*{suffix}"),
+    };
+    let service = match &rule.service {
+        Service::Http { authority } => format!("http://{authority}"),
+        Service::Https { authority } => format!("https://{authority}"),
+        Service::Unix { path } => format!("unix:{}", path.display()),
+        Service::Status(status) => format!("http_status:{}", status.as_u16()),
+        Service::HelloWorld => "hello_world".to_owned(),
+        Service::Component(index) => format!("wasm:{}", plan.plugins[*index].name),
+    };
+    let path = rule.path.as_ref().map(|path| format!("\tpath: {path}\n")).unwrap_or_default();
+    format!("\thostname: {hostname}\n{path}\tservice: {service}")
+}

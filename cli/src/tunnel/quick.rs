@@ -1,0 +1,51 @@
+//! `adit tunnel --url URL`: a tunnel for a try, on an edge that makes them for everybody.
+
+use adit_protocol::credentials::Credentials;
+use anyhow::{Context, anyhow};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::client::Api;
+use super::legacy::Proof;
+use super::{Options, places, run, usage};
+use crate::Failure;
+use crate::table::print;
+
+pub(super) fn serve(
+    options: &Options,
+    service: Option<String>,
+    url: &str,
+    with_stdin: bool,
+) -> Result<(), Failure> {
+    let Some(service) = service.or_else(|| options.api_url.clone()) else {
+        return Err(usage("say which edge makes the tunnel: --api-url URL of its control API"));
+    };
+    let quick = create(options, &service)?;
+    let (credentials, hostname) = read(&quick).context("the edge did not say what it made")?;
+    print(&format!(
+        "Your quick tunnel is up at http://{hostname} (it may take a moment); it goes when nobody serves it."
+    ));
+    let folder = run::private_folder()?;
+    let path = folder.path().join("credentials.json");
+    places::write_secret(&path, &credentials.to_json(), 0o400).context("writing the tunnel's identity")?;
+    let mut options = options.clone();
+    options.edge.connections.get_or_insert(1);
+    run::serve(&folder, None, &Proof::CredentialsFile(path), &options, Some(url), with_stdin)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn create(options: &Options, service: &str) -> Result<Value, Failure> {
+    let api = Api::at(service, options.api_ca.as_deref(), None).map_err(Failure::Configuration)?;
+    Ok(api.call("making a quick tunnel", Method::POST, "/tunnel", None).await?)
+}
+
+fn read(quick: &Value) -> anyhow::Result<(Credentials, String)> {
+    let file = json!({
+        "AccountTag": quick["account_tag"],
+        "TunnelSecret": quick["secret"],
+        "TunnelID": quick["id"],
+    });
+    let credentials = Credentials::from_json(file.to_string().as_bytes())?;
+    let hostname = quick["hostname"].as_str().ok_or_else(|| anyhow!("it has no host name"))?;
+    Ok((credentials, hostname.to_owned()))
+}

@@ -1,0 +1,62 @@
+//! `adit tunnel route`.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Options;
+use super::client::Client;
+use crate::Failure;
+use crate::table::print;
+
+#[derive(Subcommand)]
+pub(super) enum Route {
+    /// Lead a host name to a tunnel
+    Dns(Dns),
+    /// Put a tunnel behind a load balancer
+    Lb(Lb),
+}
+
+#[derive(Args)]
+pub(super) struct Dns {
+    /// Its id or its name
+    tunnel: String,
+    /// A name in one of the account's zones, such as app.example.com or *.example.com
+    hostname: String,
+    /// Although it leads elsewhere now
+    #[arg(long, short = 'f', env = "TUNNEL_FORCE_PROVISIONING_DNS")]
+    overwrite_dns: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Lb {
+    tunnel: String,
+    hostname: String,
+    pool: String,
+}
+
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn route(route: Route, options: &Options) -> Result<(), Failure> {
+    let client = Client::new(options).map_err(Failure::Configuration)?;
+    match route {
+        Route::Dns(dns) => {
+            let id = client.find(&dns.tunnel).await?;
+            let overwrite = dns.overwrite_dns;
+            let body =
+                json!({ "type": "dns", "user_hostname": dns.hostname, "overwrite_existing": overwrite });
+            let done = client.route(id, &body).await?;
+            let name = done["name"].as_str().unwrap_or(&dns.hostname).to_owned();
+            print(&match done["cname"].as_str() {
+                Some("new") => format!("{name} now leads to tunnel {id}"),
+                Some("updated") => format!("{name} now leads to tunnel {id} instead of another"),
+                _ => format!("{name} leads to tunnel {id} already"),
+            });
+        }
+        Route::Lb(lb) => {
+            let id = client.find(&lb.tunnel).await?;
+            let body = json!({ "type": "lb", "lb_name": lb.hostname, "lb_pool": lb.pool });
+            client.route(id, &body).await?;
+            print(&format!("{} has tunnel {id} behind it, in pool {}", lb.hostname, lb.pool));
+        }
+    }
+    Ok(())
+}

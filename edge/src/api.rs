@@ -1,0 +1,303 @@
+//! The control API: tunnels, their routes and configurations, in the form that the reference CLI speaks
+//! (product.md A3). Reads the snapshot and the registry, changes the store; nothing that serves visitors
+//! waits for it.
+//!
+//! A request goes through these in order, each in a file of its own: `call` (what is asked), a limit on the
+//! body, `identity` (who asks, and may they), `limits` (not too often), and only then is the body read.
+//! `envelope` makes every answer.
+
+mod call;
+mod configurations;
+mod envelope;
+pub(crate) mod housekeeping;
+pub(crate) mod identity;
+mod limits;
+mod query;
+mod quick;
+mod routes;
+mod tunnels;
+
+use std::convert::Infallible;
+use std::net::{self, IpAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::de::DeserializeOwned;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::registry::Registry;
+use crate::serving::Fixed;
+use crate::state::{ChangeError, State};
+use crate::store::moment::Moment;
+use crate::store::{Note, Transaction};
+use call::{Call, NoCall};
+use envelope::{Answer, Problem};
+use identity::{Identity, Permit};
+use limits::Buckets;
+use query::Query;
+
+/// What the API works on, and how often it may be asked.
+pub(crate) struct Api {
+    state: State,
+    registry: Arc<Registry>,
+    fixed: Arc<Fixed>,
+    quick_domain: Option<String>,
+    by_token: Buckets<String>,
+    by_stranger: Buckets<IpAddr>,
+    quick_by_visitor: Buckets<IpAddr>,
+}
+
+impl Api {
+    pub(crate) fn new(
+        state: State,
+        registry: Arc<Registry>,
+        fixed: Arc<Fixed>,
+        quick_domain: Option<String>,
+    ) -> Self {
+        let by_token = Buckets::new(CALLS, CALLS_PER_SECOND);
+        let by_stranger = Buckets::new(STRANGERS_CALLS, STRANGERS_CALLS_PER_SECOND);
+        let quick_by_visitor = Buckets::new(QUICK_TUNNELS, QUICK_TUNNELS_PER_SECOND);
+        Self { state, registry, fixed, quick_domain, by_token, by_stranger, quick_by_visitor }
+    }
+
+    /// Answers until `stop`.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        socket: net::TcpListener,
+        tls: Option<TlsAcceptor>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let socket = TcpListener::from_std(socket).context("listening for the control API")?;
+        let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = async {
+                    let permit = permits.clone().acquire_owned().await;
+                    (socket.accept().await, permit)
+                } => accepted,
+            };
+            match accepted {
+                (Ok((stream, address)), permit) => {
+                    let (api, tls, stop) = (self.clone(), tls.clone(), stop.clone());
+                    connections.spawn(async move {
+                        api.converse(stream, tls, address.ip(), stop).await;
+                        drop(permit);
+                    });
+                }
+                (Err(error), _) => {
+                    warn!(%error, "cannot accept clients of the control API");
+                    sleep(AFTER_ERROR).await;
+                }
+            }
+        }
+        connections.close();
+        let _ = timeout(FAREWELL, connections.wait()).await;
+        Ok(())
+    }
+
+    async fn converse(
+        self: Arc<Self>,
+        stream: TcpStream,
+        tls: Option<TlsAcceptor>,
+        peer: IpAddr,
+        stop: CancellationToken,
+    ) {
+        let _ = stream.set_nodelay(true);
+        match tls {
+            None => self.speak(TokioIo::new(stream), peer, stop).await,
+            Some(tls) => match timeout(HEAD, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.speak(TokioIo::new(stream), peer, stop).await,
+                Ok(Err(error)) => debug!(%error, "TLS with a client of the control API failed"),
+                Err(_) => debug!("TLS with a client of the control API took too long"),
+            },
+        }
+    }
+
+    async fn speak(
+        self: Arc<Self>,
+        stream: impl hyper::rt::Read + hyper::rt::Write + Unpin,
+        peer: IpAddr,
+        stop: CancellationToken,
+    ) {
+        let service = hyper::service::service_fn(|request: Request<Incoming>| {
+            let api = self.clone();
+            async move { Ok::<_, Infallible>(api.answer(request, peer).await) }
+        });
+        let mut http1 = http1::Builder::new();
+        http1.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(MOST_HEADERS);
+        let mut connection = std::pin::pin!(http1.serve_connection(stream, service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%error, "a client's connection to the control API broke off");
+        }
+    }
+
+    async fn answer<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        request: Request<B>,
+        peer: IpAddr,
+    ) -> Response<Full<Bytes>> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let outcome = self.handle(request, peer).await;
+        let answer = outcome.unwrap_or_else(|problem| {
+            debug!(%method, path, ?problem, "a call of the control API failed");
+            problem.answer()
+        });
+        debug!(%method, path, status = answer.status().as_u16(), "control API");
+        answer
+    }
+
+    async fn handle<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        request: Request<B>,
+        peer: IpAddr,
+    ) -> Result<Answer, Problem> {
+        let (head, body) = request.into_parts();
+        let call = Call::parse(&head.method, head.uri.path()).map_err(|no_call| match no_call {
+            NoCall::Path => Problem::NoSuchPath,
+            NoCall::Method(allowed) => Problem::Method(allowed),
+        })?;
+        let limit = call.body_limit();
+        let announced =
+            head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > limit as u64) {
+            return Err(Problem::TooLong { limit });
+        }
+        let now = Instant::now();
+        // For everybody; all others need a token.
+        if call == Call::OpenApi {
+            return Ok(envelope::document(OPENAPI));
+        }
+        if call == Call::CreateQuickTunnel {
+            self.quick_by_visitor.take(peer, now).map_err(too_many)?;
+            return self.create_quick_tunnel(peer).await;
+        }
+        let identity = self.state.read(|snapshot| Identity::of(&head.headers, snapshot, Moment::now()));
+        let identity = match identity {
+            Ok(identity) => identity,
+            Err(problem) => {
+                self.by_stranger.take(peer, now).map_err(too_many)?;
+                return Err(problem);
+            }
+        };
+        self.by_token.take(identity.id().to_owned(), now).map_err(too_many)?;
+        let permit = identity.permit(call)?;
+        let query = Query::parse(head.uri.query().unwrap_or_default())?;
+        let body =
+            timeout(BODY, read(body, permit.call().body_limit())).await.map_err(|_| Problem::Slow)??;
+        self.perform(permit, &query, &body).await
+    }
+
+    async fn perform(&self, permit: Permit, query: &Query, body: &[u8]) -> Result<Answer, Problem> {
+        let (call, who) = permit.into_parts();
+        match call {
+            Call::OpenApi | Call::CreateQuickTunnel => Err(Problem::NoSuchPath),
+            Call::VerifyToken => Ok(verify(&who)),
+            Call::ListTunnels { account } => self.list_tunnels(&account, query),
+            Call::CreateTunnel { account } => self.create_tunnel(&who, account, parse(body)?).await,
+            Call::Tunnel { account, tunnel, ask } => {
+                self.tunnel(&who, &account, tunnel, ask, query, body).await
+            }
+            Call::ListZones => self.list_zones(&who, query),
+            Call::ListRoutes { zone } => self.list_routes(&who, &zone),
+            Call::PutRoute { zone, tunnel } => self.put_route(&who, &zone, tunnel, parse(body)?).await,
+            Call::DeleteRoute { zone, hostname } => self.delete_route(&who, &zone, &hostname).await,
+            Call::Later { what, .. } => Err(Problem::Later(what)),
+        }
+    }
+
+    /// Changes the state; `conflict` is what the caller hears if somebody was faster.
+    async fn change(
+        &self,
+        transaction: Transaction,
+        conflict: impl FnOnce(String) -> Problem,
+    ) -> Result<(), Problem> {
+        self.state.change(transaction).await.map_err(|error| match error {
+            ChangeError::Conflict { key } => conflict(key),
+            ChangeError::Store(_) | ChangeError::Behind => {
+                warn!(%error, "the control API cannot change the state");
+                Problem::Unavailable
+            }
+        })
+    }
+}
+
+fn verify(who: &Identity) -> Answer {
+    let expires_on = who.token().expires_at;
+    envelope::success(serde_json::json!({ "id": who.id(), "status": "active", "expires_on": expires_on }))
+}
+
+fn note(who: &Identity, action: &'static str, subject: impl ToString) -> Note {
+    let note = Note { actor: who.actor(), action, subject: subject.to_string() };
+    info!(actor = note.actor, action, subject = note.subject, "state changes");
+    note
+}
+
+fn too_many(wait: Duration) -> Problem {
+    Problem::TooMany { seconds: wait.as_secs().max(1) }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        // The texts for these quote what they found, which may be a secret.
+        let reason = match error.to_string() {
+            reason if !error.is_data() || reason.starts_with("missing field") => reason,
+            _ => format!("wrong kind of value at line {} column {}", error.line(), error.column()),
+        };
+        Problem::Invalid(format!("the body is not the JSON that is wanted here: {reason}"))
+    })
+}
+
+async fn read<B: Body<Data = Bytes> + Unpin>(mut body: B, limit: usize) -> Result<Bytes, Problem> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let broken = |_| Problem::Invalid("the body broke off".to_owned());
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        if whole.len() + data.len() > limit {
+            return Err(Problem::TooLong { limit });
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+/// What the API promises, for machines.
+const OPENAPI: &str = include_str!("api/openapi.json");
+
+const MOST_CONNECTIONS: usize = 256;
+const MOST_HEADERS: usize = 64;
+const HEAD: Duration = Duration::from_secs(10);
+const BODY: Duration = Duration::from_secs(10);
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+const FAREWELL: Duration = Duration::from_secs(2);
+/// What one token may call at once, and what comes back per second.
+const CALLS: u32 = 1_200;
+const CALLS_PER_SECOND: f64 = 100.0;
+/// The same for calls without a good token, by address.
+const STRANGERS_CALLS: u32 = 60;
+const STRANGERS_CALLS_PER_SECOND: f64 = 1.0;
+const QUICK_TUNNELS: u32 = 20;
+const QUICK_TUNNELS_PER_SECOND: f64 = 0.1;

@@ -1,0 +1,214 @@
+//! What a request asks for, parsed once: everything after this, permission included, works on these values
+//! and never on the path again. Knows paths and methods; does not know who asks.
+
+use http::Method;
+use uuid::Uuid;
+
+/// One thing that can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Call {
+    OpenApi,
+    VerifyToken,
+    CreateQuickTunnel,
+    ListTunnels {
+        account: String,
+    },
+    CreateTunnel {
+        account: String,
+    },
+    Tunnel {
+        account: String,
+        tunnel: Uuid,
+        ask: Ask,
+    },
+    ListZones,
+    ListRoutes {
+        zone: String,
+    },
+    PutRoute {
+        zone: String,
+        tunnel: Uuid,
+    },
+    DeleteRoute {
+        zone: String,
+        hostname: String,
+    },
+    /// Known from the reference, and not here yet.
+    Later {
+        account: String,
+        what: &'static str,
+    },
+}
+
+/// What is asked about one tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Look,
+    Change,
+    Delete,
+    Token,
+    Connectors,
+    Connector(Uuid),
+    Disconnect,
+    Configuration,
+    PutConfiguration,
+    ManagementToken,
+}
+
+/// Why a path and a method are no call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoCall {
+    Path,
+    /// These methods would be.
+    Method(&'static str),
+}
+
+impl Call {
+    pub(super) fn parse(method: &Method, path: &str) -> Result<Self, NoCall> {
+        let path = path.strip_prefix(VERSION).unwrap_or(path);
+        let path = path.strip_prefix('/').ok_or(NoCall::Path)?;
+        // Nothing that would have to be decoded is the name of anything here.
+        let fits = |segment: &str| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte);
+            !["", ".", ".."].contains(&segment) && segment.bytes().all(fits)
+        };
+        let segments: Vec<&str> = path.split('/').take(MOST_SEGMENTS + 1).collect();
+        if segments.len() > MOST_SEGMENTS || !segments.iter().all(|segment| fits(segment)) {
+            return Err(NoCall::Path);
+        }
+        match segments[..] {
+            ["openapi.json"] => by_method(method, "GET", [(Method::GET, Self::OpenApi)]),
+            ["tunnel"] => by_method(method, "POST", [(Method::POST, Self::CreateQuickTunnel)]),
+            ["user", "tokens", "verify"] => by_method(method, "GET", [(Method::GET, Self::VerifyToken)]),
+            ["zones"] => by_method(method, "GET", [(Method::GET, Self::ListZones)]),
+            ["accounts", account, "cfd_tunnel", ref rest @ ..] => tunnels(method, account.to_owned(), rest),
+            ["accounts", account, "teamnet", "routes" | "virtual_networks", ..] => {
+                Ok(Self::Later { account: account.to_owned(), what: "private networks" })
+            }
+            ["zones", zone, "tunnels", "routes"] => {
+                by_method(method, "GET", [(Method::GET, Self::ListRoutes { zone: zone.to_owned() })])
+            }
+            ["zones", zone, "tunnels", "routes", hostname] => {
+                let call =
+                    Self::DeleteRoute { zone: zone.to_owned(), hostname: hostname.to_ascii_lowercase() };
+                by_method(method, "DELETE", [(Method::DELETE, call)])
+            }
+            ["zones", zone, "tunnels", tunnel, "routes"] => {
+                let call = Self::PutRoute { zone: zone.to_owned(), tunnel: id(tunnel)? };
+                by_method(method, "PUT", [(Method::PUT, call)])
+            }
+            _ => Err(NoCall::Path),
+        }
+    }
+
+    /// The longest body that is taken, in bytes.
+    pub(super) fn body_limit(&self) -> usize {
+        let is_configuration = matches!(self, Self::Tunnel { ask: Ask::PutConfiguration, .. });
+        if is_configuration { LONGEST_CONFIGURATION } else { LONGEST_BODY }
+    }
+}
+
+fn tunnels(method: &Method, account: String, rest: &[&str]) -> Result<Call, NoCall> {
+    let [tunnel, rest @ ..] = rest else {
+        let create = Call::CreateTunnel { account: account.clone() };
+        let list = Call::ListTunnels { account };
+        return by_method(method, "GET, POST", [(Method::GET, list), (Method::POST, create)]);
+    };
+    let tunnel = id(tunnel)?;
+    let ask = match rest {
+        [] => by_method(
+            method,
+            "GET, PATCH, DELETE",
+            [(Method::GET, Ask::Look), (Method::PATCH, Ask::Change), (Method::DELETE, Ask::Delete)],
+        ),
+        ["token"] => by_method(method, "GET", [(Method::GET, Ask::Token)]),
+        ["connections"] => by_method(
+            method,
+            "GET, DELETE",
+            [(Method::GET, Ask::Connectors), (Method::DELETE, Ask::Disconnect)],
+        ),
+        ["connectors", connector] => {
+            by_method(method, "GET", [(Method::GET, Ask::Connector(id(connector)?))])
+        }
+        ["configurations"] => by_method(
+            method,
+            "GET, PUT",
+            [(Method::GET, Ask::Configuration), (Method::PUT, Ask::PutConfiguration)],
+        ),
+        ["management"] | ["management", "logs" | "admin" | "host_details"] => {
+            by_method(method, "POST", [(Method::POST, Ask::ManagementToken)])
+        }
+        _ => Err(NoCall::Path),
+    }?;
+    Ok(Call::Tunnel { account, tunnel, ask })
+}
+
+fn by_method<T, const N: usize>(
+    method: &Method,
+    allowed: &'static str,
+    calls: [(Method, T); N],
+) -> Result<T, NoCall> {
+    let found = calls.into_iter().find(|(known, _)| known == method);
+    found.map(|(_, call)| call).ok_or(NoCall::Method(allowed))
+}
+
+/// Only the usual form, so that one tunnel has one path.
+fn id(text: &str) -> Result<Uuid, NoCall> {
+    let id: Uuid = text.parse().map_err(|_| NoCall::Path)?;
+    if text.len() == id.hyphenated().to_string().len() { Ok(id) } else { Err(NoCall::Path) }
+}
+
+/// The base path of the public API; ours answers with and without it.
+const VERSION: &str = "/client/v4";
+const MOST_SEGMENTS: usize = 8;
+const LONGEST_BODY: usize = 64 << 10;
+const LONGEST_CONFIGURATION: usize = adit_protocol::rpc::MAX_CONFIGURATION;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "f0b1d4d0-1111-4222-8333-444455556666";
+
+    #[test]
+    fn a_path_and_a_method_are_one_call_or_none() {
+        let id: Uuid = ID.parse().unwrap();
+        let tunnel = |ask| Call::Tunnel { account: "a1".to_owned(), tunnel: id, ask };
+        for (method, path, wanted) in [
+            (
+                Method::GET,
+                "/accounts/a1/cfd_tunnel".to_owned(),
+                Ok(Call::ListTunnels { account: "a1".into() }),
+            ),
+            (
+                Method::POST,
+                "/client/v4/accounts/a1/cfd_tunnel".to_owned(),
+                Ok(Call::CreateTunnel { account: "a1".into() }),
+            ),
+            (Method::DELETE, format!("/accounts/a1/cfd_tunnel/{ID}"), Ok(tunnel(Ask::Delete))),
+            (Method::GET, format!("/accounts/a1/cfd_tunnel/{ID}/token"), Ok(tunnel(Ask::Token))),
+            (
+                Method::DELETE,
+                format!("/accounts/a1/cfd_tunnel/{ID}/connections"),
+                Ok(tunnel(Ask::Disconnect)),
+            ),
+            (
+                Method::PUT,
+                format!("/zones/z1/tunnels/{ID}/routes"),
+                Ok(Call::PutRoute { zone: "z1".into(), tunnel: id }),
+            ),
+            (Method::PUT, format!("/accounts/a1/cfd_tunnel/{ID}"), Err(NoCall::Method("GET, PATCH, DELETE"))),
+            (Method::GET, "/accounts/a1/cfd_tunnel/demo".to_owned(), Err(NoCall::Path)),
+            (Method::GET, format!("/accounts/a1/cfd_tunnel/{}", id.simple()), Err(NoCall::Path)),
+            (Method::GET, format!("/accounts/a1/../a2/cfd_tunnel/{ID}"), Err(NoCall::Path)),
+            (Method::GET, format!("/accounts/a1%2Fcfd_tunnel/{ID}"), Err(NoCall::Path)),
+            (Method::GET, format!("/accounts/a1/cfd_tunnel//{ID}"), Err(NoCall::Path)),
+            (Method::GET, format!("//accounts/a1/cfd_tunnel/{ID}"), Err(NoCall::Path)),
+            (Method::GET, format!("/accounts/a1/cfd_tunnel/{ID}/"), Err(NoCall::Path)),
+            (Method::GET, "/".to_owned(), Err(NoCall::Path)),
+            (Method::GET, "*".to_owned(), Err(NoCall::Path)),
+        ] {
+            assert_eq!(Call::parse(&method, &path), wanted, "{method} {path}");
+        }
+    }
+}

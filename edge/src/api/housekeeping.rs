@@ -1,0 +1,176 @@
+//! What the edge notes and clears away by itself: when hosts came and went, for a tunnel's status after a
+//! restart, and quick tunnels that nobody uses. Knows the registry and the state; answers nobody.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::quick::QUICK;
+use crate::registry::Registry;
+use crate::state::State;
+use crate::state::snapshot::Snapshot;
+use crate::store::moment::Moment;
+use crate::store::records::{Seen, key, to_json};
+use crate::store::{Note, Transaction};
+
+/// Works until `stop`.
+pub(crate) async fn run(state: State, registry: Arc<Registry>, stop: CancellationToken) {
+    let started = Moment::now();
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let now = Moment::now();
+        let connected = connected(&registry);
+        // Hosts of before need a moment to come back; until then nobody is said to have gone.
+        let settled = now.since(started) > SETTLING;
+        let notes = state.read(|snapshot| notes(snapshot, &connected, now, settled));
+        let unused = state.read(|snapshot| unused(snapshot, &connected, now));
+        for transaction in notes.into_iter().chain(unused) {
+            if let Err(error) = state.change(transaction).await {
+                warn!(%error, "cannot note who is connected");
+                break;
+            }
+        }
+    }
+}
+
+fn connected(registry: &Registry) -> HashSet<Uuid> {
+    let tunnels = registry.tunnels();
+    let serving =
+        tunnels.iter().filter(|(_, tunnel)| tunnel.connections().iter().any(|live| live.is_serving()));
+    serving.map(|(id, _)| *id).collect()
+}
+
+/// What is to be written about tunnels whose first host came or whose last host went.
+fn notes(snapshot: &Snapshot, connected: &HashSet<Uuid>, now: Moment, settled: bool) -> Vec<Transaction> {
+    let known = |id: &Uuid| snapshot.tunnels.get(id).is_some_and(|tunnel| !tunnel.record.is_deleted());
+    let came = connected
+        .iter()
+        .filter(|id| known(id) && snapshot.seen.get(id).is_none_or(|seen| seen.record.inactive_at.is_some()));
+    let came = came.map(|id| (*id, "tunnel.active", Seen { active_at: now, inactive_at: None }));
+    let went = snapshot.seen.iter().filter(|(id, seen)| {
+        settled && seen.record.inactive_at.is_none() && known(id) && !connected.contains(id)
+    });
+    let went = went
+        .map(|(id, seen)| (*id, "tunnel.inactive", Seen { inactive_at: Some(now), ..seen.record.clone() }));
+    came.chain(went)
+        .take(MOST_AT_ONCE)
+        .map(|(id, action, seen)| {
+            let note = Note { actor: EDGE.to_owned(), action, subject: id.to_string() };
+            Transaction::new(note).put(key::seen(id), to_json(&seen))
+        })
+        .collect()
+}
+
+/// Quick tunnels that nobody has used for a while go for good.
+fn unused(snapshot: &Snapshot, connected: &HashSet<Uuid>, now: Moment) -> Vec<Transaction> {
+    let quick = snapshot.tunnels.iter().filter(|(id, tunnel)| tunnel.record.quick && !connected.contains(id));
+    let idle = quick.filter(|(id, tunnel)| {
+        let seen = snapshot.seen.get(id).and_then(|seen| seen.record.inactive_at);
+        now.since(seen.unwrap_or(tunnel.record.created_at)) > UNUSED
+    });
+    idle.take(MOST_AT_ONCE)
+        .map(|(id, tunnel)| {
+            info!(tunnel = %id, "quick tunnel removed: nobody used it");
+            let note =
+                Note { actor: EDGE.to_owned(), action: "quick-tunnel.remove", subject: id.to_string() };
+            let mut transaction = Transaction::new(note)
+                .if_at(key::tunnel(*id), tunnel.revision)
+                .remove(key::tunnel(*id))
+                .remove(key::tunnel_name(QUICK, &tunnel.record.name))
+                .remove(key::seen(*id));
+            for (hostname, _) in snapshot.routes_of(*id) {
+                transaction = transaction.remove(key::route(hostname));
+            }
+            transaction
+        })
+        .collect()
+}
+
+const EDGE: &str = "edge";
+const EVERY: Duration = Duration::from_secs(1);
+const SETTLING: Duration = Duration::from_secs(15);
+const UNUSED: Duration = Duration::from_secs(5 * 60);
+const MOST_AT_ONCE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::snapshot::Touched;
+    use crate::store::records::{Route, Tunnel};
+    use crate::store::{Batch, Change, Revision};
+
+    /// A snapshot with one tunnel and what was noted about it.
+    fn snapshot(quick: bool, created_at: Moment, seen: Option<Seen>) -> (Uuid, Snapshot) {
+        let id = Uuid::from_u128(7);
+        let tunnel = Tunnel {
+            account: QUICK.to_owned(),
+            name: "one".to_owned(),
+            secret: None,
+            previous: None,
+            created_at,
+            deleted_at: None,
+            remote: false,
+            quick,
+            metadata: serde_json::Value::Null,
+        };
+        let route = Route { zone: String::new(), tunnel: id, created_at };
+        let put = |key: String, value| Change { key, value: Some(value) };
+        let mut changes =
+            vec![put(key::tunnel(id), to_json(&tunnel)), put(key::route("a.try.test"), to_json(&route))];
+        changes.extend(seen.map(|seen| put(key::seen(id), to_json(&seen))));
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(Batch { revision: Revision(1), changes }, &mut Touched::default());
+        (id, snapshot)
+    }
+
+    #[test]
+    fn coming_and_going_is_noted_once() {
+        let now = Moment::now();
+        let here = Seen { active_at: now, inactive_at: None };
+        let gone = Seen { active_at: now, inactive_at: Some(now) };
+        for (seen, is_connected, settled, wanted) in [
+            (None, true, false, 1),
+            (None, false, true, 0),
+            (Some(here.clone()), true, true, 0),
+            (Some(here.clone()), false, true, 1),
+            // Soon after a start hosts are not back yet.
+            (Some(here), false, false, 0),
+            (Some(gone.clone()), true, true, 1),
+            (Some(gone), false, true, 0),
+        ] {
+            let (id, snapshot) = snapshot(false, now, seen.clone());
+            let connected = if is_connected { HashSet::from([id]) } else { HashSet::new() };
+            let noted = notes(&snapshot, &connected, now, settled).len();
+            assert_eq!(noted, wanted, "{seen:?}, connected: {is_connected}, settled: {settled}");
+        }
+    }
+
+    #[test]
+    fn only_quick_tunnels_that_nobody_uses_go() {
+        let start = Moment::now();
+        let later = start.after(UNUSED + Duration::from_secs(1));
+        let left = Seen { active_at: start, inactive_at: Some(later) };
+        for (quick, seen, is_connected, at, wanted) in [
+            (true, None, false, later, 1),
+            (true, None, false, start, 0),
+            (true, None, true, later, 0),
+            (true, Some(left.clone()), false, later, 0),
+            (true, Some(left), false, later.after(UNUSED + Duration::from_secs(1)), 1),
+            (false, None, false, later, 0),
+        ] {
+            let (id, snapshot) = snapshot(quick, start, seen.clone());
+            let connected = if is_connected { HashSet::from([id]) } else { HashSet::new() };
+            assert_eq!(unused(&snapshot, &connected, at).len(), wanted, "{quick} {seen:?} {is_connected}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Host names that lead to tunnels, and the zones that they are in. Knows the rules of names; serving them
+//! is for the directory.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::envelope::{self, Answer, PageInfo, Problem};
+use super::identity::Identity;
+use super::query::Query;
+use super::tunnels::changed_meanwhile;
+use super::{Api, note};
+use crate::state::snapshot::{Kept, Snapshot};
+use crate::store::Transaction;
+use crate::store::moment::Moment;
+use crate::store::records::{Route, Tunnel, Zone, key, to_json};
+use crate::visitor::HostName;
+
+#[derive(Deserialize)]
+pub(super) struct PutRoute {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    user_hostname: String,
+    #[serde(default)]
+    overwrite_existing: bool,
+}
+
+impl Api {
+    /// Only within the zone of the path for a short name; a whole name finds its zone by itself, the one with
+    /// the longest name, among those that the token may change.
+    pub(super) async fn put_route(
+        &self,
+        who: &Identity,
+        zone: &str,
+        tunnel: Uuid,
+        wanted: PutRoute,
+    ) -> Result<Answer, Problem> {
+        match wanted.kind.as_str() {
+            "dns" => {}
+            "lb" => return Err(Problem::Later("load balancers")),
+            _ => return Err(Problem::Invalid("`type` is `dns` or `lb`".to_owned())),
+        }
+        let plan = self.state.read(|snapshot| self.plan(who, snapshot, zone, tunnel, &wanted))?;
+        let answer = |change: &str| {
+            envelope::success(json!({ "cname": change, "name": plan.hostname, "zone": plan.zone }))
+        };
+        if plan.before.as_ref().is_some_and(|before| before.record.tunnel == tunnel) {
+            return Ok(answer("unchanged"));
+        }
+        let key = key::route(&plan.hostname);
+        let subject = format!("{} to {tunnel}", plan.hostname);
+        // The tunnel must still be there when the route is.
+        let transaction = Transaction::new(note(who, "route.put", subject))
+            .if_at(key::tunnel(tunnel), plan.tunnel.revision);
+        let transaction = match &plan.before {
+            Some(before) => transaction.if_at(&key, before.revision),
+            None => transaction.if_absent(&key),
+        };
+        let route = Route { zone: plan.zone.clone(), tunnel, created_at: Moment::now() };
+        self.change(transaction.put(key, to_json(&route)), |_| changed_meanwhile()).await?;
+        Ok(answer(if plan.before.is_some() { "updated" } else { "new" }))
+    }
+
+    fn plan(
+        &self,
+        who: &Identity,
+        snapshot: &Snapshot,
+        zone: &str,
+        tunnel: Uuid,
+        wanted: &PutRoute,
+    ) -> Result<Plan, Problem> {
+        let asked = own_zone(who, snapshot, zone)?;
+        let kept = snapshot.tunnel(who.account(), tunnel).filter(|kept| !kept.record.is_deleted());
+        let kept = kept.ok_or(Problem::NotFound("tunnel"))?;
+        let mut hostname = wanted.user_hostname.trim_end_matches('.').to_ascii_lowercase();
+        if !hostname.is_empty() && !hostname.contains('.') {
+            hostname = format!("{hostname}.{}", asked.name);
+        }
+        let name = hostname.parse::<HostName>();
+        let name =
+            name.map_err(|error| Problem::Invalid(format!("`user_hostname` is no host name: {error}")))?;
+        let bare = hostname.strip_prefix("*.").unwrap_or(&hostname);
+        let found =
+            snapshot.zone_of(bare).filter(|(id, found)| found.account == who.account() && who.has_zone(id));
+        let (zone, _) = found.ok_or_else(|| {
+            Problem::Invalid(format!(
+                "`{hostname}` is in no zone that this API token may change, such as {}",
+                asked.name
+            ))
+        })?;
+        if self.fixed.claims(&name) {
+            return Err(Problem::Conflict(format!(
+                "the edge's own configuration leads `{hostname}` elsewhere"
+            )));
+        }
+        let before = snapshot.routes.get(&hostname).cloned();
+        if !wanted.overwrite_existing && before.as_ref().is_some_and(|before| before.record.tunnel != tunnel)
+        {
+            return Err(Problem::Conflict(format!(
+                "`{hostname}` leads to another tunnel already; overwrite it to change that"
+            )));
+        }
+        Ok(Plan { hostname, zone: zone.clone(), tunnel: kept.clone(), before })
+    }
+
+    pub(super) async fn delete_route(
+        &self,
+        who: &Identity,
+        zone: &str,
+        hostname: &str,
+    ) -> Result<Answer, Problem> {
+        let before = self.state.read(|snapshot| {
+            own_zone(who, snapshot, zone)?;
+            let route = snapshot.routes.get(hostname).filter(|route| route.record.zone == zone);
+            route.cloned().ok_or(Problem::NotFound("route"))
+        })?;
+        let key = key::route(hostname);
+        let transaction =
+            Transaction::new(note(who, "route.delete", hostname)).if_at(&key, before.revision).remove(key);
+        self.change(transaction, |_| changed_meanwhile()).await?;
+        Ok(envelope::success(json!({ "name": hostname })))
+    }
+
+    pub(super) fn list_routes(&self, who: &Identity, zone: &str) -> Result<Answer, Problem> {
+        let routes: Vec<Value> = self.state.read(|snapshot| {
+            own_zone(who, snapshot, zone)?;
+            let routes = snapshot.routes.iter().filter(|(_, route)| route.record.zone == zone);
+            Ok(routes
+                .map(|(name, Kept { record, .. })| {
+                    let tunnel_name = snapshot.tunnels.get(&record.tunnel).map(|tunnel| &tunnel.record.name);
+                    json!({
+                        "name": name,
+                        "tunnel_id": record.tunnel,
+                        "tunnel_name": tunnel_name,
+                        "created_at": record.created_at,
+                    })
+                })
+                .collect())
+        })?;
+        let count = routes.len();
+        Ok(envelope::page(&routes, PageInfo { count, page: 1, per_page: count.max(1), total_count: count }))
+    }
+
+    pub(super) fn list_zones(&self, who: &Identity, query: &Query) -> Result<Answer, Problem> {
+        let name = query.text("name")?;
+        let mut zones: Vec<(String, Value)> = self.state.read(|snapshot| {
+            let zones = snapshot.zones.iter().map(|(id, zone)| (id, &zone.record));
+            zones
+                .filter(|(id, zone)| zone.account == who.account() && who.has_zone(id))
+                .filter(|(_, zone)| name.is_none_or(|name| zone.name == name))
+                .map(|(id, zone)| {
+                    let account = json!({ "id": zone.account });
+                    let view = json!({ "id": id, "name": zone.name, "status": "active", "account": account, "created_on": zone.created_at });
+                    (zone.name.clone(), view)
+                })
+                .collect()
+        });
+        zones.sort_by(|one, other| one.0.cmp(&other.0));
+        let zones: Vec<_> = zones.into_iter().map(|(_, view)| view).collect();
+        let count = zones.len();
+        Ok(envelope::page(&zones, PageInfo { count, page: 1, per_page: count.max(1), total_count: count }))
+    }
+}
+
+/// What a route will be, as decided on one snapshot.
+struct Plan {
+    hostname: String,
+    zone: String,
+    tunnel: Kept<Tunnel>,
+    before: Option<Kept<Route>>,
+}
+
+/// A zone of another account is no zone.
+fn own_zone<'s>(who: &Identity, snapshot: &'s Snapshot, id: &str) -> Result<&'s Zone, Problem> {
+    let zone = snapshot.zones.get(id).map(|zone| &zone.record);
+    zone.filter(|zone| zone.account == who.account()).ok_or(Problem::NotFound("zone"))
+}

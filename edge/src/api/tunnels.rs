@@ -1,0 +1,364 @@
+//! Tunnels and their connections. Knows what each call about a tunnel does; who may call it is decided
+//! before.
+
+use adit_protocol::credentials::TunnelSecret;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::call::Ask;
+use super::envelope::{self, Answer, PageInfo, Problem};
+use super::identity::Identity;
+use super::query::Query;
+use super::{Api, note, parse};
+use crate::presence::{self, Connection, Connector, Status};
+use crate::state::snapshot::{Kept, Snapshot};
+use crate::store::Transaction;
+use crate::store::moment::Moment;
+use crate::store::records::{PREVIOUS_SECRET, Previous, Seen, Tunnel, key, to_json};
+
+#[derive(Deserialize)]
+pub(super) struct CreateTunnel {
+    name: String,
+    tunnel_secret: Option<TunnelSecret>,
+    config_src: Option<String>,
+    #[serde(default)]
+    metadata: Value,
+}
+
+#[derive(Deserialize)]
+struct ChangeTunnel {
+    name: Option<String>,
+    tunnel_secret: Option<TunnelSecret>,
+    /// Seconds for which the secret until now still opens the tunnel; ours alone.
+    previous_secret_valid_for: Option<u32>,
+    metadata: Option<Value>,
+}
+
+/// A tunnel as every answer shows it.
+#[derive(Serialize)]
+pub(super) struct View {
+    id: Uuid,
+    account_tag: String,
+    name: String,
+    status: Status,
+    created_at: Moment,
+    deleted_at: Option<Moment>,
+    connections: Vec<Connection>,
+    conns_active_at: Option<Moment>,
+    conns_inactive_at: Option<Moment>,
+    tun_type: &'static str,
+    remote_config: bool,
+    config_src: &'static str,
+    metadata: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+impl Api {
+    pub(super) async fn create_tunnel(
+        &self,
+        who: &Identity,
+        account: String,
+        wanted: CreateTunnel,
+    ) -> Result<Answer, Problem> {
+        let name = tunnel_name(wanted.name)?;
+        let secret = match wanted.tunnel_secret {
+            Some(secret) => long_enough(secret)?,
+            None => random_secret()?,
+        };
+        if self.state.read(|snapshot| snapshot.tunnels.len()) >= MOST_TUNNELS {
+            return Err(Problem::Conflict(format!("this edge keeps {MOST_TUNNELS} tunnels and no more")));
+        }
+        let (id, name_key) = (Uuid::new_v4(), key::tunnel_name(&account, &name));
+        let tunnel = Tunnel {
+            account,
+            name,
+            secret: Some(secret),
+            previous: None,
+            created_at: Moment::now(),
+            deleted_at: None,
+            remote: remote(wanted.config_src.as_deref())?,
+            quick: false,
+            metadata: wanted.metadata,
+        };
+        let transaction = Transaction::new(note(who, "tunnel.create", id))
+            .if_absent(&name_key)
+            .put(name_key, id.to_string())
+            .put(key::tunnel(id), to_json(&tunnel));
+        self.change(transaction, |_| Problem::NameTaken).await?;
+        let token = tunnel.credentials(id).map(|credentials| credentials.to_token());
+        Ok(envelope::success(View { token, ..View::of(id, &tunnel, Vec::new(), None) }))
+    }
+
+    pub(super) fn list_tunnels(&self, account: &str, query: &Query) -> Result<Answer, Problem> {
+        let filter = Filter::of(query)?;
+        let page = query.value::<usize>("page")?.unwrap_or(1).max(1);
+        let per_page = query.value::<usize>("per_page")?.unwrap_or(PAGE).clamp(1, LONGEST_PAGE);
+        let (total_count, found) = self.state.read(|snapshot| {
+            let mut total = 0;
+            let mut found = Vec::new();
+            for (_, id) in &snapshot.by_age {
+                let Some(Kept { record, .. }) = snapshot.tunnel(account, *id) else { continue };
+                // What needs no look at connections comes first.
+                if !filter.fits(*id, record, snapshot.seen.get(id).map(|seen| &seen.record)) {
+                    continue;
+                }
+                if filter.status.is_some_and(|status| self.view(*id, record, snapshot).status != status) {
+                    continue;
+                }
+                total += 1;
+                if total > (page - 1).saturating_mul(per_page) && found.len() < per_page {
+                    found.push(self.view(*id, record, snapshot));
+                }
+            }
+            (total, found)
+        });
+        Ok(envelope::page(&found, PageInfo { count: found.len(), page, per_page, total_count }))
+    }
+
+    pub(super) async fn tunnel(
+        &self,
+        who: &Identity,
+        account: &str,
+        id: Uuid,
+        ask: Ask,
+        query: &Query,
+        body: &[u8],
+    ) -> Result<Answer, Problem> {
+        let kept = self.state.read(|snapshot| snapshot.tunnel(account, id).cloned());
+        let kept = kept.ok_or(Problem::NotFound("tunnel"))?;
+        if ask == Ask::Look {
+            return Ok(self.look(id, &kept.record));
+        }
+        // Of a deleted one there is nothing left but to look at it.
+        if kept.record.is_deleted() {
+            return Err(Problem::NotFound("tunnel"));
+        }
+        match ask {
+            Ask::Look => Ok(self.look(id, &kept.record)),
+            Ask::Change => self.change_tunnel(who, id, kept, parse(body)?).await,
+            Ask::Delete => self.delete_tunnel(who, id, kept, query.value("cascade")?.unwrap_or(false)).await,
+            Ask::Token => {
+                let credentials = kept.record.credentials(id).ok_or(Problem::NotFound("tunnel"))?;
+                Ok(envelope::success(credentials.to_token()))
+            }
+            Ask::Connectors => Ok(envelope::success(presence::connectors(&self.registry, id))),
+            Ask::Connector(connector) => {
+                let mut connectors = presence::connectors(&self.registry, id).into_iter();
+                let found = connectors.find(|known| known.id == connector);
+                found.map(envelope::success).ok_or(Problem::NotFound("connector"))
+            }
+            Ask::Disconnect => {
+                let connector = query.value::<Uuid>("client_id")?;
+                let count = presence::disconnect(&self.registry, id, connector);
+                tracing::info!(actor = who.actor(), tunnel = %id, count, "connections cleaned up");
+                Ok(envelope::success(Value::Null))
+            }
+            Ask::Configuration => Ok(self.configuration(id, &kept.record)),
+            Ask::PutConfiguration => self.put_configuration(who, id, kept, parse(body)?).await,
+            Ask::ManagementToken => Err(Problem::Later("management tokens")),
+        }
+    }
+
+    fn look(&self, id: Uuid, tunnel: &Tunnel) -> Answer {
+        envelope::success(self.state.read(|snapshot| self.view(id, tunnel, snapshot)))
+    }
+
+    async fn change_tunnel(
+        &self,
+        who: &Identity,
+        id: Uuid,
+        kept: Kept<Tunnel>,
+        wanted: ChangeTunnel,
+    ) -> Result<Answer, Problem> {
+        let Kept { record: mut tunnel, revision } = kept;
+        let mut transaction =
+            Transaction::new(note(who, "tunnel.change", id)).if_at(key::tunnel(id), revision);
+        let mut new_name = None;
+        if let Some(name) = wanted.name.map(tunnel_name).transpose()?
+            && name != tunnel.name
+        {
+            let (old_key, new_key) =
+                (key::tunnel_name(&tunnel.account, &tunnel.name), key::tunnel_name(&tunnel.account, &name));
+            transaction = transaction.if_absent(&new_key).remove(old_key).put(&new_key, id.to_string());
+            new_name = Some(new_key);
+            tunnel.name = name;
+        }
+        if let Some(secret) = wanted.tunnel_secret.map(long_enough).transpose()?
+            && tunnel.secret.as_ref() != Some(&secret)
+        {
+            let valid_for =
+                wanted.previous_secret_valid_for.map(u64::from).map(std::time::Duration::from_secs);
+            let until = Moment::now().after(valid_for.unwrap_or(PREVIOUS_SECRET));
+            tunnel.previous = tunnel.secret.replace(secret).map(|secret| Previous { secret, until });
+        }
+        if let Some(metadata) = wanted.metadata {
+            tunnel.metadata = metadata;
+        }
+        let transaction = transaction.put(key::tunnel(id), to_json(&tunnel));
+        self.change(transaction, |key| {
+            if Some(key) == new_name { Problem::NameTaken } else { changed_meanwhile() }
+        })
+        .await?;
+        Ok(self.look(id, &tunnel))
+    }
+
+    async fn delete_tunnel(
+        &self,
+        who: &Identity,
+        id: Uuid,
+        kept: Kept<Tunnel>,
+        cascade: bool,
+    ) -> Result<Answer, Problem> {
+        let connectors = presence::connectors(&self.registry, id);
+        let is_serving =
+            connectors.iter().flat_map(|connector| &connector.conns).any(|conn| !conn.is_pending_reconnect);
+        if is_serving && !cascade {
+            return Err(Problem::HasConnections);
+        }
+        let Kept { record: mut tunnel, revision } = kept;
+        let mut transaction = Transaction::new(note(who, "tunnel.delete", id))
+            .if_at(key::tunnel(id), revision)
+            .remove(key::tunnel_name(&tunnel.account, &tunnel.name))
+            .remove(key::configuration(id));
+        // Its id never comes back, so nothing can lead there any more.
+        for hostname in self.state.read(|snapshot| hostnames(snapshot, id)) {
+            transaction = transaction.remove(key::route(&hostname));
+        }
+        tunnel.deleted_at = Some(Moment::now());
+        (tunnel.secret, tunnel.previous) = (None, None);
+        let transaction = transaction.put(key::tunnel(id), to_json(&tunnel));
+        self.change(transaction, |_| changed_meanwhile()).await?;
+        Ok(self.look(id, &tunnel))
+    }
+
+    pub(super) fn view(&self, id: Uuid, tunnel: &Tunnel, snapshot: &Snapshot) -> View {
+        let connectors = presence::connectors(&self.registry, id);
+        View::of(id, tunnel, connectors, snapshot.seen.get(&id).map(|seen| &seen.record))
+    }
+}
+
+fn hostnames(snapshot: &Snapshot, tunnel: Uuid) -> Vec<String> {
+    snapshot.routes_of(tunnel).map(|(hostname, _)| hostname.clone()).collect()
+}
+
+impl View {
+    fn of(id: Uuid, tunnel: &Tunnel, connectors: Vec<Connector>, seen: Option<&Seen>) -> Self {
+        let wanted = if tunnel.quick { 1 } else { presence::USUAL_CONNECTIONS };
+        let status = presence::status(&connectors, wanted, seen.is_some());
+        let oldest = connectors.iter().map(|connector| connector.run_at).min();
+        let active = matches!(status, Status::Healthy | Status::Degraded);
+        Self {
+            id,
+            account_tag: tunnel.account.clone(),
+            name: tunnel.name.clone(),
+            status,
+            created_at: tunnel.created_at,
+            deleted_at: tunnel.deleted_at,
+            connections: connectors.into_iter().flat_map(|connector| connector.conns).collect(),
+            conns_active_at: if active { seen.map(|seen| seen.active_at).or(oldest) } else { None },
+            conns_inactive_at: if active { None } else { seen.and_then(|seen| seen.inactive_at) },
+            tun_type: "cfd_tunnel",
+            remote_config: tunnel.remote,
+            config_src: if tunnel.remote { "cloudflare" } else { "local" },
+            metadata: if tunnel.metadata.is_null() { json!({}) } else { tunnel.metadata.clone() },
+            token: None,
+        }
+    }
+}
+
+/// What a list is asked to leave out.
+struct Filter<'q> {
+    name: Option<&'q str>,
+    prefixes: [Option<&'q str>; 2],
+    exclude_prefix: Option<&'q str>,
+    is_deleted: Option<bool>,
+    existed_at: Option<Moment>,
+    active_at: Option<Moment>,
+    inactive_at: Option<Moment>,
+    uuid: Option<Uuid>,
+    status: Option<Status>,
+}
+
+impl<'q> Filter<'q> {
+    fn of(query: &'q Query) -> Result<Self, Problem> {
+        let status = |text: &str| match text {
+            "healthy" => Some(Status::Healthy),
+            "degraded" => Some(Status::Degraded),
+            "down" => Some(Status::Down),
+            "inactive" => Some(Status::Inactive),
+            _ => None,
+        };
+        Ok(Self {
+            name: query.text("name")?,
+            prefixes: [query.text("name_prefix")?, query.text("include_prefix")?],
+            exclude_prefix: query.text("exclude_prefix")?,
+            is_deleted: query.value("is_deleted")?,
+            existed_at: query.read("existed_at", Moment::parse)?,
+            active_at: query.read("was_active_at", Moment::parse)?,
+            inactive_at: query.read("was_inactive_at", Moment::parse)?,
+            uuid: query.value("uuid")?,
+            status: query.read("status", status)?,
+        })
+    }
+
+    fn fits(&self, id: Uuid, tunnel: &Tunnel, seen: Option<&Seen>) -> bool {
+        let existed = |at: Moment| tunnel.created_at <= at && tunnel.deleted_at.is_none_or(|end| end > at);
+        let was_active = |at: Moment| {
+            seen.is_some_and(|seen| seen.active_at <= at && seen.inactive_at.is_none_or(|end| end > at))
+        };
+        self.uuid.is_none_or(|wanted| wanted == id)
+            && self.name.is_none_or(|name| tunnel.name == name)
+            && self.prefixes.iter().flatten().all(|prefix| tunnel.name.starts_with(prefix))
+            && self.exclude_prefix.is_none_or(|prefix| !tunnel.name.starts_with(prefix))
+            && self.is_deleted.is_none_or(|wanted| tunnel.is_deleted() == wanted)
+            && self.existed_at.is_none_or(existed)
+            && self.active_at.is_none_or(was_active)
+            && self.inactive_at.is_none_or(|at| existed(at) && !was_active(at))
+    }
+}
+
+fn tunnel_name(name: String) -> Result<String, Problem> {
+    if name.trim().is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+        return Err(Problem::Invalid(format!(
+            "a name has 1 to {LONGEST_NAME} characters and no control characters"
+        )));
+    }
+    if name.parse::<Uuid>().is_ok() {
+        return Err(Problem::Invalid("a name must not look like a tunnel id".to_owned()));
+    }
+    Ok(name)
+}
+
+fn long_enough(secret: TunnelSecret) -> Result<TunnelSecret, Problem> {
+    if secret.as_bytes().len() < SHORTEST_SECRET {
+        return Err(Problem::Invalid(format!("a tunnel secret has at least {SHORTEST_SECRET} bytes")));
+    }
+    Ok(secret)
+}
+
+pub(super) fn random_secret() -> Result<TunnelSecret, Problem> {
+    let mut bytes = [0; SHORTEST_SECRET];
+    getrandom::fill(&mut bytes).map_err(|_| Problem::Unavailable)?;
+    TunnelSecret::new(&bytes).map_err(|_| Problem::Unavailable)
+}
+
+fn remote(source: Option<&str>) -> Result<bool, Problem> {
+    match source {
+        None | Some("local") => Ok(false),
+        Some("cloudflare") => Ok(true),
+        Some(_) => Err(Problem::Invalid("`config_src` is `local` or `cloudflare`".to_owned())),
+    }
+}
+
+pub(super) fn changed_meanwhile() -> Problem {
+    Problem::Conflict("somebody else changed this at the same time; look again, then try again".to_owned())
+}
+
+const PAGE: usize = 100;
+const LONGEST_PAGE: usize = 1000;
+const LONGEST_NAME: usize = 128;
+const SHORTEST_SECRET: usize = 32;
+/// Deleted ones included.
+const MOST_TUNNELS: usize = 1_000_000;

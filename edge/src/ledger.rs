@@ -1,0 +1,287 @@
+//! The state of an edge as its operator handles it on the spot: accounts, zones, API tokens, backups.
+//! Works beside a running edge, which takes changes over at once. Knows files and records; does not know
+//! HTTP.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_protocol::credentials::{ApiToken, OriginCert};
+use anyhow::{Context, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use uuid::Uuid;
+
+use crate::api::identity;
+use crate::certificates::DevelopmentCa;
+use crate::state::snapshot::Snapshot;
+use crate::store::moment::Moment;
+use crate::store::records::{Account, Scope, Token, Zone, key, to_json};
+use crate::store::sqlite::{self, Sqlite};
+use crate::store::{Commit, Note, Store, Transaction};
+use crate::visitor::HostName;
+
+pub use crate::store::sqlite::AuditLine;
+
+/// An edge's state, opened.
+pub struct Ledger {
+    path: PathBuf,
+    store: Arc<Sqlite>,
+}
+
+/// What a new token may do. Without zones and tunnels: everything in its account.
+#[derive(Debug, Clone, Default)]
+pub struct TokenWish {
+    pub name: String,
+    /// Needed if there are several.
+    pub account: Option<String>,
+    /// By name: only the routes of these.
+    pub zones: Vec<String>,
+    /// Only these.
+    pub tunnels: Vec<Uuid>,
+    pub read_only: bool,
+    pub valid_for: Option<Duration>,
+}
+
+/// A token as it is shown: never its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenLine {
+    pub id: String,
+    pub name: String,
+    pub account: String,
+    pub scope: String,
+    pub created_at: String,
+    /// `active`, `expired` or `revoked`.
+    pub status: &'static str,
+    pub expires_at: Option<String>,
+}
+
+/// What `adit edge init` has made, or found.
+#[derive(Debug)]
+pub struct Founding {
+    pub account: String,
+    /// Zone names with their ids.
+    pub zones: Vec<(String, String)>,
+    pub ca: PathBuf,
+}
+
+impl Ledger {
+    /// Where an edge with this data folder keeps its state.
+    pub fn file(data_dir: &Path) -> PathBuf {
+        data_dir.join(FILE)
+    }
+
+    /// Opens the state of an edge that was set up before.
+    pub fn open(data_dir: &Path) -> anyhow::Result<Self> {
+        let path = Self::file(data_dir);
+        ensure!(path.exists(), "there is no state in {}; `adit edge init` makes it", data_dir.display());
+        Ok(Self { store: Arc::new(Sqlite::open(&path)?), path })
+    }
+
+    /// Makes the data folder, the development CA, the state, an account and its zones, as far as they are
+    /// not there yet.
+    pub async fn found(
+        data_dir: &Path,
+        account_name: &str,
+        zones: &[String],
+    ) -> anyhow::Result<(Self, Founding)> {
+        let ca = DevelopmentCa::open(data_dir).context("making the development CA")?;
+        let path = Self::file(data_dir);
+        let ledger = Self { store: Arc::new(Sqlite::open(&path)?), path };
+        let snapshot = ledger.snapshot().await?;
+        let known = snapshot.accounts.iter().find(|(_, account)| account.record.name == account_name);
+        let account = match known {
+            Some((id, _)) => id.clone(),
+            None => {
+                let id = Uuid::new_v4().simple().to_string();
+                let record = Account { name: account_name.to_owned(), created_at: Moment::now() };
+                let key = key::account(&id);
+                ledger.commit(note("account.create", &id).if_absent(&key).put(key, to_json(&record))).await?;
+                id
+            }
+        };
+        let mut made = Vec::new();
+        for zone in zones {
+            made.push(ledger.add_zone(&account, zone).await?);
+        }
+        Ok((ledger, Founding { account, zones: made, ca: ca.path().to_owned() }))
+    }
+
+    /// Gives an account the names below a domain. The name as it is kept, and the id; one that is there
+    /// already is given back.
+    pub async fn add_zone(&self, account: &str, name: &str) -> anyhow::Result<(String, String)> {
+        let name = match name.trim_end_matches('.').parse::<HostName>() {
+            Ok(HostName::Exact(name)) => name,
+            Ok(HostName::Wildcard(_)) => bail!("`{name}` is no domain: leave the `*.` away"),
+            Err(error) => bail!("`{name}` is no domain: {error}"),
+        };
+        let snapshot = self.snapshot().await?;
+        if let Some((id, zone)) = snapshot.zones.iter().find(|(_, zone)| zone.record.name == name) {
+            ensure!(zone.record.account == account, "`{name}` is a zone of another account");
+            return Ok((name, id.clone()));
+        }
+        let id = Uuid::new_v4().simple().to_string();
+        let (by_name, by_id) = (key::zone_name(&name), key::zone(&id));
+        let zone = Zone { account: account.to_owned(), name: name.clone(), created_at: Moment::now() };
+        let transaction = note("zone.create", &name)
+            .if_absent(&by_name)
+            .put(by_name, id.clone())
+            .put(by_id, to_json(&zone));
+        self.commit(transaction).await?;
+        Ok((name, id))
+    }
+
+    /// Makes a token. Its text is given out here and nowhere else: only a digest is kept.
+    pub async fn create_token(&self, wish: TokenWish) -> anyhow::Result<(String, ApiToken)> {
+        let snapshot = self.snapshot().await?;
+        let account = account(&snapshot, wish.account.as_deref())?;
+        let scope = match (wish.zones.is_empty(), wish.tunnels.is_empty()) {
+            (true, true) => Scope::Account,
+            (true, false) => Scope::Tunnels(wish.tunnels),
+            (false, true) => {
+                let id = |name: &String| {
+                    let own = |zone: &Zone| zone.name == name.to_ascii_lowercase() && zone.account == account;
+                    let found = snapshot.zones.iter().find(|(_, zone)| own(&zone.record));
+                    let found = found.map(|(id, _)| id.clone());
+                    found.with_context(|| format!("`{name}` is no zone of this account"))
+                };
+                Scope::Zones(wish.zones.iter().map(id).collect::<Result<_, _>>()?)
+            }
+            (false, false) => bail!("a token is for zones or for tunnels; make two"),
+        };
+        if let Scope::Tunnels(tunnels) = &scope {
+            for id in tunnels {
+                let known = snapshot.tunnel(&account, *id).is_some_and(|tunnel| !tunnel.record.is_deleted());
+                ensure!(known, "{id} is no tunnel of this account");
+            }
+        }
+        let mut bytes = [0; SECRET];
+        getrandom::fill(&mut bytes).context("random bytes for the token")?;
+        let secret = URL_SAFE_NO_PAD.encode(bytes);
+        // Ids have no `_`, which ends them in the text.
+        let id = Uuid::new_v4().simple().to_string()[..ID].to_owned();
+        let now = Moment::now();
+        let token = Token {
+            name: wish.name,
+            account,
+            scope,
+            read_only: wish.read_only,
+            sha256: identity::digest(&secret),
+            created_at: now,
+            expires_at: wish.valid_for.map(|span| now.after(span)),
+            revoked_at: None,
+        };
+        let key = key::token(&id);
+        self.commit(note("token.create", &id).if_absent(&key).put(key, to_json(&token))).await?;
+        let text = ApiToken::new(identity::text(&id, &secret));
+        Ok((id, text))
+    }
+
+    /// What the reference CLI and ours call cert.pem: a new token for an account, with the zone that
+    /// `route dns` is said to be about.
+    pub async fn create_certificate(&self, wish: TokenWish, zone: &str) -> anyhow::Result<OriginCert> {
+        let account_id = account(&self.snapshot().await?, wish.account.as_deref())?;
+        let (_, api_token) = self.create_token(wish).await?;
+        Ok(OriginCert { zone_id: zone.to_owned(), account_id, api_token, endpoint: None })
+    }
+
+    /// All tokens, oldest first.
+    pub async fn tokens(&self) -> anyhow::Result<Vec<TokenLine>> {
+        let (snapshot, now) = (self.snapshot().await?, Moment::now());
+        let mut tokens: Vec<_> = snapshot.tokens.iter().map(|(id, kept)| (id, &kept.record)).collect();
+        tokens.sort_by_key(|(id, token)| (token.created_at, *id));
+        let zone_name =
+            |id: &String| snapshot.zones.get(id).map_or(id.clone(), |zone| zone.record.name.clone());
+        Ok(tokens
+            .into_iter()
+            .map(|(id, token)| {
+                let scope = match &token.scope {
+                    Scope::Account => "account".to_owned(),
+                    Scope::Zones(zones) => {
+                        format!("zones {}", zones.iter().map(zone_name).collect::<Vec<_>>().join(", "))
+                    }
+                    Scope::Tunnels(tunnels) => {
+                        format!(
+                            "tunnels {}",
+                            tunnels.iter().map(Uuid::to_string).collect::<Vec<_>>().join(", ")
+                        )
+                    }
+                };
+                let status = match (token.revoked_at, token.expires_at) {
+                    (Some(_), _) => "revoked",
+                    (None, Some(end)) if end <= now => "expired",
+                    (None, _) => "active",
+                };
+                TokenLine {
+                    id: id.clone(),
+                    name: token.name.clone(),
+                    account: token.account.clone(),
+                    scope: if token.read_only { format!("{scope}, read only") } else { scope },
+                    created_at: token.created_at.to_string(),
+                    status,
+                    expires_at: token.expires_at.map(|end| end.to_string()),
+                }
+            })
+            .collect())
+    }
+
+    /// Ends a token for good.
+    pub async fn revoke_token(&self, id: &str) -> anyhow::Result<()> {
+        let snapshot = self.snapshot().await?;
+        let kept = snapshot.tokens.get(id).with_context(|| format!("there is no token `{id}`"))?;
+        ensure!(kept.record.revoked_at.is_none(), "token `{id}` is revoked already");
+        let token = Token { revoked_at: Some(Moment::now()), ..kept.record.clone() };
+        let key = key::token(id);
+        self.commit(note("token.revoke", id).if_at(&key, kept.revision).put(key, to_json(&token))).await
+    }
+
+    /// The account of this name or id, or the only one.
+    pub async fn account(&self, wanted: Option<&str>) -> anyhow::Result<String> {
+        account(&self.snapshot().await?, wanted)
+    }
+
+    /// Copies the state, as it is now, to a new file; the edge may run meanwhile.
+    pub fn backup(&self, to: &Path) -> anyhow::Result<()> {
+        Ok(sqlite::backup(&self.path, to)?)
+    }
+
+    /// Who changed what and when: the last `count` changes, newest first.
+    pub fn audit(&self, count: u32) -> anyhow::Result<Vec<AuditLine>> {
+        Ok(sqlite::audit(&self.path, count)?)
+    }
+
+    async fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        Ok(Snapshot::from_listing(self.store.list("").await?))
+    }
+
+    async fn commit(&self, transaction: Transaction) -> anyhow::Result<()> {
+        match self.store.commit(transaction).await? {
+            Commit::Done(_) => Ok(()),
+            Commit::Conflict { key } => bail!("somebody else changed {key} at the same time; try again"),
+        }
+    }
+}
+
+fn account(snapshot: &Snapshot, wanted: Option<&str>) -> anyhow::Result<String> {
+    let mut ids = snapshot.accounts.iter().filter(|(id, account)| {
+        wanted.is_none_or(|wanted| wanted == id.as_str() || wanted == account.record.name)
+    });
+    match (ids.next(), ids.next()) {
+        (Some((id, _)), None) => Ok(id.clone()),
+        (Some(_), Some(_)) => bail!("there are several accounts; say which one with --account"),
+        (None, _) => match wanted {
+            Some(wanted) => bail!("there is no account `{wanted}`"),
+            None => bail!("there is no account; `adit edge init` makes one"),
+        },
+    }
+}
+
+fn note(action: &'static str, subject: &str) -> Transaction {
+    let actor = std::env::var("USER").map_or("operator".to_owned(), |user| format!("operator {user}"));
+    Transaction::new(Note { actor, action, subject: subject.to_owned() })
+}
+
+/// The name of the state in the data folder.
+const FILE: &str = "state.db";
+const SECRET: usize = 32;
+const ID: usize = 16;

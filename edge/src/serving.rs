@@ -1,0 +1,74 @@
+//! Makes what is served from what is known: the tunnels and names of the document, which never change,
+//! and those of the state. The only writer of the registry's tunnels and of the directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_protocol::credentials::Credentials;
+use uuid::Uuid;
+
+use crate::registry::{Keys, Registry};
+use crate::state::snapshot::{Snapshot, Touched};
+use crate::visitor::{Directory, HostName, HostNames, Table};
+
+/// What the document says, and where what is served goes.
+pub(crate) struct Serving {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) fixed: Arc<Fixed>,
+    /// How long a tunnel of the state that has lost its connections keeps requests waiting.
+    pub(crate) hold: Duration,
+}
+
+/// The tunnels of the document. They win over the state.
+pub(crate) struct Fixed {
+    pub(crate) tunnels: Vec<(String, Credentials)>,
+    pub(crate) names: Vec<(HostName, Uuid)>,
+    /// Every tunnel is reached under its id before this, if there is one.
+    pub(crate) domain: Option<String>,
+}
+
+impl Fixed {
+    /// Whether a route may not have this name.
+    pub(crate) fn claims(&self, name: &HostName) -> bool {
+        self.names.iter().any(|(known, _)| known == name)
+    }
+
+    /// The table for tunnels of the document alone.
+    pub(crate) fn table(&self, registry: &Registry) -> Table {
+        self.table_with(registry, std::iter::empty())
+    }
+
+    fn table_with(&self, registry: &Registry, routes: impl Iterator<Item = (HostName, Uuid)>) -> Table {
+        let tunnels = registry.tunnels();
+        // The last of a name counts.
+        let names = routes.chain(self.names.iter().cloned());
+        let names = names.filter_map(|(name, id)| Some((name, tunnels.get(&id)?.clone())));
+        let domain = self.domain.as_ref().map(|domain| format!(".{domain}"));
+        Table { names: HostNames::new(names), domain, tunnels: tunnels.clone() }
+    }
+}
+
+impl Serving {
+    /// Serves by this snapshot from now on.
+    pub(crate) fn publish(&self, snapshot: &Snapshot, touched: &Touched) {
+        if touched.tunnels {
+            let fixed = self.fixed.tunnels.iter().map(|(name, credentials)| {
+                (credentials.tunnel_id, name.clone(), Keys::from(credentials.clone()))
+            });
+            let kept = snapshot.tunnels.iter().filter_map(|(id, tunnel)| {
+                let tunnel = &tunnel.record;
+                let previous = tunnel.previous.as_ref();
+                let previous = previous.map(|previous| (previous.secret.clone(), previous.until.into()));
+                let keys = Keys { account: tunnel.account.clone(), secret: tunnel.secret.clone()?, previous };
+                (!tunnel.is_deleted()).then(|| (*id, tunnel.name.clone(), keys))
+            });
+            self.registry.replace(kept.chain(fixed), self.hold);
+        }
+        if touched.tunnels || touched.routes {
+            let routes = snapshot.routes.iter();
+            let routes = routes.filter_map(|(name, route)| Some((name.parse().ok()?, route.record.tunnel)));
+            self.directory.replace(self.fixed.table_with(&self.registry, routes));
+        }
+    }
+}

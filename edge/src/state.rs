@@ -1,0 +1,168 @@
+//! The state that this edge knows: a snapshot in memory, fed by the store's watch. Reading it asks
+//! nobody; if the store is gone, it stays as it was. Knows the store; does not know who reads.
+
+pub(crate) mod snapshot;
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::store::{Commit, Revision, Store, StoreError, Transaction, Watch};
+use snapshot::{Snapshot, Touched};
+
+/// Handle on the snapshot and on the store behind it.
+#[derive(Clone)]
+pub(crate) struct State {
+    store: Arc<dyn Store>,
+    snapshot: Arc<RwLock<Snapshot>>,
+    /// Up to here the snapshot, and what is made from it, follows the store.
+    published: watch::Receiver<Revision>,
+}
+
+/// Whatever keeps the snapshot up to date; without it the snapshot never changes.
+pub(crate) struct Follower {
+    store: Arc<dyn Store>,
+    snapshot: Arc<RwLock<Snapshot>>,
+    published: watch::Sender<Revision>,
+}
+
+/// Why a change was not made, or is not known to be.
+#[derive(Debug, Error)]
+pub(crate) enum ChangeError {
+    #[error("somebody else changed {key} at the same time")]
+    Conflict { key: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is written, but not served yet.
+    #[error("the edge is slow to follow its own state")]
+    Behind,
+}
+
+impl State {
+    /// Reads everything once.
+    pub(crate) async fn load(store: Arc<dyn Store>) -> Result<(Self, Follower), StoreError> {
+        let snapshot = Snapshot::from_listing(store.list("").await?);
+        let (sender, published) = watch::channel(snapshot.revision);
+        let snapshot = Arc::new(RwLock::new(snapshot));
+        let follower = Follower { store: store.clone(), snapshot: snapshot.clone(), published: sender };
+        Ok((Self { store, snapshot, published }, follower))
+    }
+
+    /// Looks at the snapshot. `look` must be brief: changes wait for it.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
+        look(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes a change and waits until this edge serves by it. Dropped midway, it may be done or not.
+    pub(crate) async fn change(&self, transaction: Transaction) -> Result<(), ChangeError> {
+        let revision = match self.store.commit(transaction).await? {
+            Commit::Done(revision) => revision,
+            Commit::Conflict { key } => return Err(ChangeError::Conflict { key }),
+        };
+        let mut published = self.published.clone();
+        match timeout(PUBLISHED, published.wait_for(|seen| *seen >= revision)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ChangeError::Behind),
+        }
+    }
+}
+
+impl Follower {
+    /// Follows the store until `stop`; calls `publish` after each change with what it touched.
+    pub(crate) async fn run(self, mut publish: impl FnMut(&Snapshot, &Touched), stop: CancellationToken) {
+        let follow = async {
+            loop {
+                let from = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).revision;
+                match self.store.watch("", from).await {
+                    Ok(watch) => {
+                        self.follow(watch, &mut publish).await;
+                        warn!("the watch on the state ended; beginning again");
+                    }
+                    Err(StoreError::Compacted(_)) => self.start_over(&mut publish).await,
+                    Err(error) => error!(%error, "cannot watch the state; serving what was known last"),
+                }
+                sleep(AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = follow => {}
+        }
+    }
+
+    async fn follow(&self, mut watch: Watch, publish: &mut impl FnMut(&Snapshot, &Touched)) {
+        while let Some(batch) = watch.next().await {
+            let mut touched = Touched::default();
+            let revision = {
+                let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+                snapshot.apply(batch, &mut touched);
+                // What is there already shares one publication.
+                for _ in 0..MOST_AT_ONCE {
+                    let Some(batch) = watch.ready() else { break };
+                    snapshot.apply(batch, &mut touched);
+                }
+                snapshot.revision
+            };
+            publish(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner), &touched);
+            self.published.send_replace(revision);
+        }
+    }
+
+    async fn start_over(&self, publish: &mut impl FnMut(&Snapshot, &Touched)) {
+        match self.store.list("").await {
+            Ok(listing) => {
+                let fresh = Snapshot::from_listing(listing);
+                let revision = fresh.revision;
+                *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+                publish(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner), &Touched::all());
+                self.published.send_replace(revision);
+            }
+            Err(error) => error!(%error, "cannot read the state; serving what was known last"),
+        }
+    }
+}
+
+/// How long a change may take from the disk to what is served.
+const PUBLISHED: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(1);
+const MOST_AT_ONCE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Note;
+    use crate::store::moment::Moment;
+    use crate::store::records::{Account, key, to_json};
+    use crate::store::sqlite::Sqlite;
+
+    fn put(number: usize) -> Transaction {
+        let note = Note { actor: "test".to_owned(), action: "put", subject: String::new() };
+        let account = Account { name: number.to_string(), created_at: Moment::now() };
+        Transaction::new(note).put(key::account(&(number % 5).to_string()), to_json(&account))
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_fell_too_far_behind_begins_again_and_misses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Sqlite::open(&folder.path().join("state.db")).unwrap());
+        let (state, follower) = State::load(store.clone()).await.unwrap();
+        // More than is kept for watches.
+        let commits = (0..12_005).map(|number| store.commit(put(number)));
+        futures_util::future::join_all(commits).await;
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(follower.run(|_, _| {}, stop.clone()));
+        state.change(put(12_005)).await.unwrap();
+        let mut names = state.read(|snapshot| {
+            snapshot.accounts.values().map(|account| account.record.name.clone()).collect::<Vec<_>>()
+        });
+        names.sort();
+        assert_eq!(names, ["12001", "12002", "12003", "12004", "12005"]);
+        stop.cancel();
+        following.await.unwrap();
+    }
+}

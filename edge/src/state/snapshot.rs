@@ -1,0 +1,175 @@
+//! Everything that the store holds, as values and with the lookups that are needed. Knows records; does not
+//! know where they come from or what is done with them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::de::DeserializeOwned;
+use tracing::error;
+use uuid::Uuid;
+
+use crate::store::moment::Moment;
+use crate::store::records::{self, Account, Configuration, Route, Seen, Token, Tunnel, Zone, key};
+use crate::store::{Batch, Listing, Revision};
+
+/// A record and the revision that a transaction compares with.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept<T> {
+    pub(crate) record: T,
+    pub(crate) revision: Revision,
+}
+
+/// One revision of the state.
+#[derive(Default)]
+pub(crate) struct Snapshot {
+    pub(crate) revision: Revision,
+    pub(crate) accounts: HashMap<String, Kept<Account>>,
+    pub(crate) zones: HashMap<String, Kept<Zone>>,
+    /// The deleted ones too.
+    pub(crate) tunnels: HashMap<Uuid, Kept<Tunnel>>,
+    /// The same, oldest first.
+    pub(crate) by_age: BTreeSet<(Moment, Uuid)>,
+    pub(crate) routes: BTreeMap<String, Kept<Route>>,
+    pub(crate) tokens: HashMap<String, Kept<Token>>,
+    pub(crate) configurations: HashMap<Uuid, Kept<Configuration>>,
+    pub(crate) seen: HashMap<Uuid, Kept<Seen>>,
+}
+
+/// What a change was about, as far as what is served depends on it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Touched {
+    pub(crate) tunnels: bool,
+    pub(crate) routes: bool,
+}
+
+impl Touched {
+    pub(crate) fn all() -> Self {
+        Self { tunnels: true, routes: true }
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn from_listing(listing: Listing) -> Self {
+        let mut snapshot = Self { revision: listing.revision, ..Self::default() };
+        for entry in listing.entries {
+            snapshot.set(&entry.key, Some(&entry.value), entry.revision, &mut Touched::default());
+        }
+        snapshot
+    }
+
+    pub(crate) fn apply(&mut self, batch: Batch, touched: &mut Touched) {
+        for change in batch.changes {
+            self.set(&change.key, change.value.as_deref(), batch.revision, touched);
+        }
+        self.revision = batch.revision;
+    }
+
+    /// A tunnel of this account, deleted or not.
+    pub(crate) fn tunnel(&self, account: &str, id: Uuid) -> Option<&Kept<Tunnel>> {
+        self.tunnels.get(&id).filter(|tunnel| tunnel.record.account == account)
+    }
+
+    /// The zone with the longest name that `hostname` ends with, whosever it is.
+    pub(crate) fn zone_of(&self, hostname: &str) -> Option<(&String, &Zone)> {
+        let fits = |zone: &Zone| {
+            let rest = hostname.strip_suffix(zone.name.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        let zones = self.zones.iter().map(|(id, zone)| (id, &zone.record));
+        zones.filter(|(_, zone)| fits(zone)).max_by_key(|(_, zone)| zone.name.len())
+    }
+
+    pub(crate) fn zone_names(&self) -> Vec<String> {
+        self.zones.values().map(|zone| zone.record.name.clone()).collect()
+    }
+
+    pub(crate) fn routes_of(&self, tunnel: Uuid) -> impl Iterator<Item = (&String, &Kept<Route>)> {
+        self.routes.iter().filter(move |(_, route)| route.record.tunnel == tunnel)
+    }
+
+    fn set(&mut self, whole: &str, value: Option<&[u8]>, revision: Revision, touched: &mut Touched) {
+        let Some(at) = whole.find('/') else { return };
+        let (kind, name) = whole.split_at(at + 1);
+        match kind {
+            key::ACCOUNT => set(&mut self.accounts, whole, Some(name.to_owned()), value, revision),
+            key::ZONE => set(&mut self.zones, whole, Some(name.to_owned()), value, revision),
+            key::TUNNEL => {
+                touched.tunnels = true;
+                let Some(id) = name.parse().ok() else { return };
+                if let Some(old) = self.tunnels.get(&id) {
+                    self.by_age.remove(&(old.record.created_at, id));
+                }
+                set(&mut self.tunnels, whole, Some(id), value, revision);
+                if let Some(new) = self.tunnels.get(&id) {
+                    self.by_age.insert((new.record.created_at, id));
+                }
+            }
+            key::ROUTE => {
+                touched.routes = true;
+                match value.map(records::from_json) {
+                    Some(Ok(record)) => {
+                        self.routes.insert(name.to_owned(), Kept { record, revision });
+                    }
+                    Some(Err(error)) => unreadable(whole, &error),
+                    None => drop(self.routes.remove(name)),
+                }
+            }
+            key::TOKEN => set(&mut self.tokens, whole, Some(name.to_owned()), value, revision),
+            key::CONFIGURATION => set(&mut self.configurations, whole, name.parse().ok(), value, revision),
+            key::SEEN => set(&mut self.seen, whole, name.parse().ok(), value, revision),
+            // A newer version of this program may keep more.
+            _ => {}
+        }
+    }
+}
+
+fn set<K: Eq + std::hash::Hash, T: DeserializeOwned>(
+    into: &mut HashMap<K, Kept<T>>,
+    whole: &str,
+    name: Option<K>,
+    value: Option<&[u8]>,
+    revision: Revision,
+) {
+    let Some(name) = name else { return };
+    match value.map(records::from_json) {
+        Some(Ok(record)) => drop(into.insert(name, Kept { record, revision })),
+        // What was known before is better than nothing.
+        Some(Err(error)) => unreadable(whole, &error),
+        None => drop(into.remove(&name)),
+    }
+}
+
+fn unreadable(key: &str, error: &serde_json::Error) {
+    error!(key, line = error.line(), column = error.column(), "a record of the state cannot be read");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(zones: &[&str]) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for name in zones {
+            let record =
+                Zone { account: "a".to_owned(), name: (*name).to_owned(), created_at: Moment::now() };
+            snapshot.zones.insert(format!("id of {name}"), Kept { record, revision: Revision(1) });
+        }
+        snapshot
+    }
+
+    #[test]
+    fn the_zone_of_a_name_is_the_one_with_the_longest_suffix() {
+        let snapshot = snapshot(&["example.com", "deep.example.com", "other.org"]);
+        for (hostname, zone) in [
+            ("example.com", Some("example.com")),
+            ("*.example.com", Some("example.com")),
+            ("a.b.example.com", Some("example.com")),
+            ("a.deep.example.com", Some("deep.example.com")),
+            ("deep.example.com", Some("deep.example.com")),
+            ("notdeep.example.com", Some("example.com")),
+            ("notexample.com", None),
+            ("com", None),
+        ] {
+            assert_eq!(snapshot.zone_of(hostname).map(|(_, zone)| &*zone.name), zone, "{hostname}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What an edge remembers: small records under text keys, each with the revision of its last change.
+//! Knows keys, revisions and transactions; does not know what a record means.
+//!
+//! The contract is the one that clustered engines keep too: `list` gives everything under a prefix with
+//! the revision at which that was so, `watch` gives every change since a revision without a gap, and
+//! `commit` changes several records or none. Nothing on the path of a visitor's request asks a store.
+
+pub(crate) mod moment;
+pub(crate) mod records;
+mod schema;
+pub(crate) mod sqlite;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+/// Counts the transactions of a store; the first one makes revision 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Revision(pub(crate) u64);
+
+/// Where state is kept. An answer may be dropped midway; a commit that was begun may then be done or not.
+pub(crate) trait Store: Send + Sync {
+    /// Everything whose key begins with `prefix`, in the order of keys.
+    fn list(&self, prefix: &str) -> BoxFuture<'static, Result<Listing, StoreError>>;
+
+    /// Every change to keys that begin with `prefix` after revision `from`, in order and without a gap.
+    fn watch(&self, prefix: &str, from: Revision) -> BoxFuture<'static, Result<Watch, StoreError>>;
+
+    /// Does all of a transaction if every comparison holds, else nothing. Once it says
+    /// [`Commit::Done`], no crash of this process takes it back.
+    fn commit(&self, transaction: Transaction) -> BoxFuture<'static, Result<Commit, StoreError>>;
+}
+
+/// What was under a prefix at one revision.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) revision: Revision,
+    pub(crate) entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) value: Bytes,
+    /// Of the last change to this key.
+    pub(crate) revision: Revision,
+}
+
+/// The changes of one transaction, as far as a watch asked for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) revision: Revision,
+    pub(crate) changes: Vec<Change>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) key: String,
+    /// `None`: the record is gone.
+    pub(crate) value: Option<Bytes>,
+}
+
+/// Changes as they come. The end means that whoever watched was too slow, or that the store is gone:
+/// list again.
+pub(crate) struct Watch {
+    batches: mpsc::Receiver<Batch>,
+}
+
+impl Watch {
+    /// The next transaction. May be dropped midway.
+    pub(crate) async fn next(&mut self) -> Option<Batch> {
+        self.batches.recv().await
+    }
+
+    /// The next one, if it is there already.
+    pub(crate) fn ready(&mut self) -> Option<Batch> {
+        self.batches.try_recv().ok()
+    }
+}
+
+/// What is to be done together, provided that nothing changed in the meantime.
+#[derive(Debug, Clone)]
+pub(crate) struct Transaction {
+    compares: Vec<Compare>,
+    operations: Vec<Operation>,
+    note: Note,
+}
+
+#[derive(Debug, Clone)]
+enum Compare {
+    Absent(String),
+    At(String, Revision),
+}
+
+#[derive(Debug, Clone)]
+enum Operation {
+    Put(String, Bytes),
+    Remove(String),
+}
+
+/// Who did what, for the audit log; written by the same transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Note {
+    pub(crate) actor: String,
+    pub(crate) action: &'static str,
+    pub(crate) subject: String,
+}
+
+impl Transaction {
+    pub(crate) fn new(note: Note) -> Self {
+        Self { compares: Vec::new(), operations: Vec::new(), note }
+    }
+
+    /// Only if there is no such record.
+    pub(crate) fn if_absent(mut self, key: impl Into<String>) -> Self {
+        self.compares.push(Compare::Absent(key.into()));
+        self
+    }
+
+    /// Only if the record is still the one of this revision.
+    pub(crate) fn if_at(mut self, key: impl Into<String>, revision: Revision) -> Self {
+        self.compares.push(Compare::At(key.into(), revision));
+        self
+    }
+
+    pub(crate) fn put(mut self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
+        self.operations.push(Operation::Put(key.into(), value.into()));
+        self
+    }
+
+    pub(crate) fn remove(mut self, key: impl Into<String>) -> Self {
+        self.operations.push(Operation::Remove(key.into()));
+        self
+    }
+}
+
+/// How a transaction ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Commit {
+    Done(Revision),
+    /// This record was not as compared; nothing was changed.
+    Conflict {
+        key: String,
+    },
+}
+
+#[derive(Debug, Clone, Error)]
+pub(crate) enum StoreError {
+    #[error("the state in {place} cannot be used: {reason}")]
+    Unavailable { place: String, reason: String },
+    #[error("the state in {place} was written by a newer version (format {found}, this one knows {known})")]
+    TooNew { place: String, found: u32, known: u32 },
+    #[error("changes since revision {0:?} are not kept any more")]
+    Compacted(Revision),
+    #[error("the store has stopped")]
+    Stopped,
+}
+
+/// The first key behind all that begin with `prefix`, or `None` if there is no end.
+fn behind(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    // Keys are ASCII, so the last character has a successor.
+    let last = end.pop()?;
+    end.push(char::from_u32(u32::from(last) + 1)?);
+    Some(end)
+}

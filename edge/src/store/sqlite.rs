@@ -1,0 +1,446 @@
+//! The engine of a single edge: one SQLite file, on a thread of its own. Other processes may write to the
+//! same file (`adit edge token` beside a running edge); their changes reach the watches too.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+
+use super::moment::Moment;
+use super::{
+    Batch, Change, Commit, Compare, Entry, Listing, Operation, Revision, Store, StoreError, Transaction,
+    Watch, behind, schema,
+};
+
+/// Handle of the thread that owns the file. The thread ends when the last handle is gone.
+pub(crate) struct Sqlite {
+    asks: Option<mpsc::Sender<Ask>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditLine {
+    pub revision: u64,
+    /// RFC 3339.
+    pub at: String,
+    pub actor: String,
+    pub action: String,
+    pub subject: String,
+}
+
+enum Ask {
+    List { prefix: String, answer: oneshot::Sender<Result<Listing, StoreError>> },
+    Watch { prefix: String, from: Revision, answer: oneshot::Sender<Result<Watch, StoreError>> },
+    Commit { transaction: Transaction, answer: oneshot::Sender<Result<Commit, StoreError>> },
+}
+
+impl Sqlite {
+    /// Opens the file at `path`, makes it if there is none (readable by its owner only), and brings it to
+    /// the format of this program.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let engine = Engine::open(path)?;
+        let (asks, inbox) = mpsc::channel(WAITING);
+        let thread = thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || engine.run(inbox))
+            .map_err(|error| unavailable(path, error))?;
+        Ok(Self { asks: Some(asks), thread: Some(thread) })
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Ask,
+    ) -> BoxFuture<'static, Result<T, StoreError>> {
+        let (answer, answered) = oneshot::channel();
+        let (asks, ask) = (self.asks.clone(), ask(answer));
+        async move {
+            asks.ok_or(StoreError::Stopped)?.send(ask).await.map_err(|_| StoreError::Stopped)?;
+            answered.await.unwrap_or(Err(StoreError::Stopped))
+        }
+        .boxed()
+    }
+}
+
+impl Store for Sqlite {
+    fn list(&self, prefix: &str) -> BoxFuture<'static, Result<Listing, StoreError>> {
+        let prefix = prefix.to_owned();
+        self.ask(|answer| Ask::List { prefix, answer })
+    }
+
+    fn watch(&self, prefix: &str, from: Revision) -> BoxFuture<'static, Result<Watch, StoreError>> {
+        let prefix = prefix.to_owned();
+        self.ask(|answer| Ask::Watch { prefix, from, answer })
+    }
+
+    fn commit(&self, transaction: Transaction) -> BoxFuture<'static, Result<Commit, StoreError>> {
+        self.ask(|answer| Ask::Commit { transaction, answer })
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.asks = None;
+        // What was acknowledged is on disk already; this only closes the file in order.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Copies the state at `from` to a new file at `to` while others read and write it. The copy is whole and
+/// has everything that was committed before.
+pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let source = connect(from, false)?;
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
+    made.map_err(|error| unavailable(to, error))?;
+    let copied = (|| {
+        let mut target = Connection::open(to)?;
+        rusqlite::backup::Backup::new(&source, &mut target)?.run_to_completion(
+            BACKUP_PAGES,
+            BACKUP_PAUSE,
+            None,
+        )?;
+        target.pragma_update(None, "journal_mode", "DELETE")?;
+        target.close().map_err(|(_, error)| error)
+    })();
+    copied.map_err(|error| {
+        let _ = fs::remove_file(to);
+        unavailable(to, error)
+    })
+}
+
+/// The newest `count` lines of the audit log, newest first.
+pub(crate) fn audit(path: &Path, count: u32) -> Result<Vec<AuditLine>, StoreError> {
+    let connection = connect(path, false)?;
+    let read = || {
+        let mut query = connection.prepare(
+            "SELECT revision, at, actor, action, subject FROM audit ORDER BY revision DESC LIMIT ?1",
+        )?;
+        let lines = query.query_map([count], |row| {
+            Ok(AuditLine {
+                revision: row.get(0)?,
+                at: row.get(1)?,
+                actor: row.get(2)?,
+                action: row.get(3)?,
+                subject: row.get(4)?,
+            })
+        })?;
+        lines.collect::<rusqlite::Result<_>>()
+    };
+    read().map_err(|error| unavailable(path, error))
+}
+
+fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
+    if create {
+        // Before SQLite does it, so that it is never readable by others; its other files take the mode on.
+        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        made.map_err(|error| unavailable(path, error))?;
+    } else if let Err(error) = fs::metadata(path) {
+        return Err(unavailable(path, error));
+    }
+    let open = || {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        Ok(connection)
+    };
+    open().map_err(|error: rusqlite::Error| unavailable(path, error))
+}
+
+fn unavailable(path: &Path, reason: impl fmt::Display) -> StoreError {
+    StoreError::Unavailable { place: path.display().to_string(), reason: reason.to_string() }
+}
+
+/// The owner of the file, on its thread.
+struct Engine {
+    connection: Connection,
+    path: PathBuf,
+    watchers: Vec<Watcher>,
+    /// Tells whether another process has written (PRAGMA data_version).
+    seen: i64,
+}
+
+struct Watcher {
+    prefix: String,
+    /// Everything up to here was delivered.
+    at: Revision,
+    batches: mpsc::Sender<Batch>,
+}
+
+impl Engine {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut connection = connect(path, true)?;
+        let found = schema::version(&connection).map_err(|error| unavailable(path, error))?;
+        if found > schema::KNOWN {
+            let place = path.display().to_string();
+            return Err(StoreError::TooNew { place, found, known: schema::KNOWN });
+        }
+        schema::migrate(&mut connection).map_err(|error| unavailable(path, error))?;
+        let seen = data_version(&connection).map_err(|error| unavailable(path, error))?;
+        Ok(Self { connection, path: path.to_owned(), watchers: Vec::new(), seen })
+    }
+
+    fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
+        // Only for the clock: everything else here blocks, and is why this thread exists.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return warn!(%error, "the store cannot start"),
+        };
+        let mut asks = Vec::with_capacity(GROUP);
+        loop {
+            let count = runtime
+                .block_on(async { tokio::time::timeout(POLL, inbox.recv_many(&mut asks, GROUP)).await });
+            match count {
+                Ok(0) => return,
+                Ok(_) => self.answer(&mut asks),
+                Err(_) => {
+                    if let Err(error) = self.look() {
+                        warn!(%error, "cannot look for changes of the state");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Commits that stand in a row share one write to the disk.
+    fn answer(&mut self, asks: &mut Vec<Ask>) {
+        let mut commits = Vec::new();
+        for ask in asks.drain(..) {
+            match ask {
+                Ask::Commit { transaction, answer } => commits.push((transaction, answer)),
+                Ask::List { prefix, answer } => {
+                    self.commit_all(&mut commits);
+                    let _ = answer.send(self.list(&prefix).map_err(|error| unavailable(&self.path, error)));
+                }
+                Ask::Watch { prefix, from, answer } => {
+                    self.commit_all(&mut commits);
+                    let _ = answer.send(self.watch(prefix, from));
+                }
+            }
+        }
+        self.commit_all(&mut commits);
+    }
+
+    fn commit_all(&mut self, commits: &mut Vec<(Transaction, oneshot::Sender<Result<Commit, StoreError>>)>) {
+        if commits.is_empty() {
+            return;
+        }
+        let outcomes = self.commit(commits.iter().map(|(transaction, _)| transaction));
+        if let Err(error) = &outcomes {
+            warn!(%error, "cannot write the state");
+        } else if let Err(error) = self.deliver() {
+            warn!(%error, "cannot tell about changes of the state");
+            self.watchers.clear();
+        }
+        match outcomes {
+            Ok(outcomes) => {
+                for ((_, answer), outcome) in commits.drain(..).zip(outcomes) {
+                    let _ = answer.send(Ok(outcome));
+                }
+            }
+            Err(error) => {
+                for (_, answer) in commits.drain(..) {
+                    let _ = answer.send(Err(unavailable(&self.path, &error)));
+                }
+            }
+        }
+    }
+
+    fn commit<'t>(
+        &mut self,
+        transactions: impl Iterator<Item = &'t Transaction>,
+    ) -> rusqlite::Result<Vec<Commit>> {
+        let sql = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut revision = counter(&sql, "revision")?;
+        let before = revision;
+        let mut outcomes = Vec::new();
+        for transaction in transactions {
+            match conflict(&sql, transaction)? {
+                Some(key) => outcomes.push(Commit::Conflict { key }),
+                None => {
+                    revision += 1;
+                    apply(&sql, transaction, revision)?;
+                    outcomes.push(Commit::Done(Revision(revision)));
+                }
+            }
+        }
+        if revision != before {
+            set_counter(&sql, "revision", revision)?;
+            if revision / COMPACT_EVERY != before / COMPACT_EVERY {
+                let keep_from = revision.saturating_sub(KEPT_REVISIONS);
+                sql.prepare("DELETE FROM change WHERE revision <= ?1")?.execute([keep_from])?;
+                set_counter(&sql, "compacted", keep_from)?;
+            }
+        }
+        sql.commit()?;
+        Ok(outcomes)
+    }
+
+    fn list(&mut self, prefix: &str) -> rusqlite::Result<Listing> {
+        let sql = self.connection.transaction()?;
+        let revision = Revision(counter(&sql, "revision")?);
+        let mut query = sql.prepare(
+            "SELECT key, value, revision FROM record WHERE key >= ?1 AND (?2 IS NULL OR key < ?2) ORDER BY key",
+        )?;
+        let entries = query
+            .query_map(params![prefix, behind(prefix)], |row| {
+                Ok(Entry {
+                    key: row.get(0)?,
+                    value: row.get::<_, Vec<u8>>(1)?.into(),
+                    revision: Revision(row.get(2)?),
+                })
+            })?
+            .collect::<Result<_, _>>()?;
+        Ok(Listing { revision, entries })
+    }
+
+    fn watch(&mut self, prefix: String, from: Revision) -> Result<Watch, StoreError> {
+        let failed = |error| unavailable(&self.path, error);
+        let compacted = counter(&self.connection, "compacted").map_err(failed)?;
+        if from.0 < compacted {
+            return Err(StoreError::Compacted(from));
+        }
+        let (batches, receiver) = mpsc::channel(UNSEEN_BATCHES);
+        self.watchers.push(Watcher { prefix, at: from, batches });
+        self.deliver().map_err(|error| unavailable(&self.path, error))?;
+        Ok(Watch { batches: receiver })
+    }
+
+    /// Delivers what another process has written, if it has.
+    fn look(&mut self) -> rusqlite::Result<()> {
+        self.watchers.retain(|watcher| !watcher.batches.is_closed());
+        if self.watchers.is_empty() {
+            return Ok(());
+        }
+        let version = data_version(&self.connection)?;
+        if version == self.seen {
+            return Ok(());
+        }
+        self.deliver()?;
+        self.seen = version;
+        Ok(())
+    }
+
+    /// Gives every watcher what it has not had. One that does not take it is dropped, and its watch ends.
+    fn deliver(&mut self) -> rusqlite::Result<()> {
+        let Some(from) = self.watchers.iter().map(|watcher| watcher.at).min() else { return Ok(()) };
+        let mut query = self
+            .connection
+            .prepare("SELECT revision, key, value FROM change WHERE revision > ?1 ORDER BY revision, key")?;
+        let mut batches: Vec<Batch> = Vec::new();
+        let mut rows = query.query([from.0])?;
+        while let Some(row) = rows.next()? {
+            let revision = Revision(row.get(0)?);
+            let change =
+                Change { key: row.get(1)?, value: row.get::<_, Option<Vec<u8>>>(2)?.map(Bytes::from) };
+            match batches.last_mut() {
+                Some(batch) if batch.revision == revision => batch.changes.push(change),
+                _ => batches.push(Batch { revision, changes: vec![change] }),
+            }
+        }
+        let Some(newest) = batches.last().map(|batch| batch.revision) else { return Ok(()) };
+        self.watchers.retain_mut(|watcher| {
+            let unseen = batches.iter().filter(|batch| batch.revision > watcher.at);
+            for Batch { revision, changes } in unseen {
+                let changes: Vec<_> = changes
+                    .iter()
+                    .filter(|change| change.key.starts_with(&watcher.prefix))
+                    .cloned()
+                    .collect();
+                let batch = Batch { revision: *revision, changes };
+                if !batch.changes.is_empty() && watcher.batches.try_send(batch).is_err() {
+                    return false;
+                }
+            }
+            watcher.at = newest;
+            true
+        });
+        Ok(())
+    }
+}
+
+/// The first record that is not as the transaction wants it.
+fn conflict(sql: &Connection, transaction: &Transaction) -> rusqlite::Result<Option<String>> {
+    let mut query = sql.prepare("SELECT revision FROM record WHERE key = ?1")?;
+    for compare in &transaction.compares {
+        let (key, wanted) = match compare {
+            Compare::Absent(key) => (key, None),
+            Compare::At(key, revision) => (key, Some(revision.0)),
+        };
+        let found: Option<u64> = query.query_row([key], |row| row.get(0)).optional()?;
+        if found != wanted {
+            return Ok(Some(key.clone()));
+        }
+    }
+    Ok(None)
+}
+
+fn apply(sql: &Connection, transaction: &Transaction, revision: u64) -> rusqlite::Result<()> {
+    let mut change =
+        sql.prepare("INSERT OR REPLACE INTO change (revision, key, value) VALUES (?1, ?2, ?3)")?;
+    for operation in &transaction.operations {
+        match operation {
+            Operation::Put(key, value) => {
+                sql.prepare(
+                    "INSERT INTO record (key, value, revision) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (key) DO UPDATE SET value = ?2, revision = ?3",
+                )?
+                .execute(params![key, &value[..], revision])?;
+                change.execute(params![revision, key, Some(&value[..])])?;
+            }
+            Operation::Remove(key) => {
+                sql.prepare("DELETE FROM record WHERE key = ?1")?.execute([key])?;
+                change.execute(params![revision, key, None::<&[u8]>])?;
+            }
+        }
+    }
+    let note = &transaction.note;
+    sql.prepare("INSERT INTO audit (revision, at, actor, action, subject) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![revision, Moment::now().to_string(), note.actor, note.action, note.subject])?;
+    Ok(())
+}
+
+fn counter(sql: &Connection, name: &str) -> rusqlite::Result<u64> {
+    sql.prepare("SELECT value FROM counter WHERE name = ?1")?.query_row([name], |row| row.get(0))
+}
+
+fn set_counter(sql: &Connection, name: &str, value: u64) -> rusqlite::Result<()> {
+    sql.prepare("UPDATE counter SET value = ?2 WHERE name = ?1")?.execute(params![name, value])?;
+    Ok(())
+}
+
+fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "data_version", |row| row.get(0))
+}
+
+/// Asks that wait for the thread; more of them wait outside.
+const WAITING: usize = 256;
+/// Asks that are answered in one go.
+const GROUP: usize = 64;
+/// Transactions that a watcher may be behind.
+const UNSEEN_BATCHES: usize = 4096;
+/// How often another process's changes are looked for.
+const POLL: Duration = Duration::from_millis(200);
+/// How long another process may hold the file.
+const BUSY: Duration = Duration::from_secs(5);
+/// Changes are kept for watches that begin in the past, at least this many revisions.
+const KEPT_REVISIONS: u64 = 10_000;
+const COMPACT_EVERY: u64 = 1_000;
+const BACKUP_PAGES: i32 = 256;
+const BACKUP_PAUSE: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests;

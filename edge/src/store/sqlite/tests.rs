@@ -1,0 +1,255 @@
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use super::super::Note;
+use super::*;
+
+fn note(action: &'static str) -> Note {
+    Note { actor: "test".to_owned(), action, subject: String::new() }
+}
+
+fn put(key: &str, value: &str) -> Transaction {
+    Transaction::new(note("put")).put(key, value.to_owned())
+}
+
+async fn done(store: &Sqlite, transaction: Transaction) -> Revision {
+    match store.commit(transaction).await.unwrap() {
+        Commit::Done(revision) => revision,
+        Commit::Conflict { key } => panic!("conflict on {key}"),
+    }
+}
+
+async fn keys(store: &Sqlite, prefix: &str) -> Vec<String> {
+    store.list(prefix).await.unwrap().entries.into_iter().map(|entry| entry.key).collect()
+}
+
+#[tokio::test]
+async fn a_transaction_is_done_wholly_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
+    let first = done(&store, put("a", "1")).await;
+    let twice = || put("b", "2").put("c", "3").if_absent("a");
+    assert_eq!(store.commit(twice()).await.unwrap(), Commit::Conflict { key: "a".into() });
+    assert_eq!(keys(&store, "").await, ["a"]);
+    let second = done(&store, put("b", "2").remove("a").if_at("a", first)).await;
+    assert_eq!((first, second), (Revision(1), Revision(2)), "a conflict takes no revision");
+    assert_eq!(
+        store.commit(put("x", "").if_at("b", first)).await.unwrap(),
+        Commit::Conflict { key: "b".into() }
+    );
+    assert_eq!(keys(&store, "").await, ["b"]);
+}
+
+#[tokio::test]
+async fn of_writers_that_compare_the_same_record_one_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Sqlite::open(&folder.path().join("state.db")).unwrap());
+    let start = done(&store, put("a", "0")).await;
+    let writers: Vec<_> = (0..50)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                store.commit(put("a", &writer.to_string()).if_at("a", start)).await.unwrap()
+            })
+        })
+        .collect();
+    let mut winners = 0;
+    for writer in writers {
+        winners += usize::from(matches!(writer.await.unwrap(), Commit::Done(_)));
+    }
+    assert_eq!(winners, 1);
+}
+
+#[tokio::test]
+async fn a_list_holds_what_begins_with_the_prefix_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
+    for key in ["a", "b/1", "b/2", "b0", "c"] {
+        done(&store, put(key, "")).await;
+    }
+    assert_eq!(keys(&store, "b/").await, ["b/1", "b/2"]);
+    assert_eq!(keys(&store, "").await.len(), 5);
+    assert_eq!(keys(&store, "d").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_watch_has_every_change_since_its_revision_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
+    let first = done(&store, put("a/1", "1")).await;
+    let second = done(&store, put("a/1", "2").put("b", "")).await;
+    let mut watch = store.watch("a/", first).await.unwrap();
+    let third = done(&store, put("b", "2")).await;
+    let fourth = done(&store, Transaction::new(note("remove")).remove("a/1")).await;
+    let change = |value: Option<&str>| Change {
+        key: "a/1".to_owned(),
+        value: value.map(|value| Bytes::from(value.to_owned())),
+    };
+    assert_eq!(watch.next().await, Some(Batch { revision: second, changes: vec![change(Some("2"))] }));
+    assert_eq!(watch.next().await, Some(Batch { revision: fourth, changes: vec![change(None)] }));
+    assert!(watch.ready().is_none() && third < fourth);
+}
+
+#[tokio::test]
+async fn a_watch_sees_what_another_process_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let (one, other) = (Sqlite::open(&path).unwrap(), Sqlite::open(&path).unwrap());
+    let mut watch = one.watch("", Revision(0)).await.unwrap();
+    let revision = done(&other, put("a", "1")).await;
+    assert_eq!(watch.next().await.unwrap().revision, revision);
+    // And they never give the same revision twice.
+    assert_eq!(done(&one, put("b", "1")).await, Revision(revision.0 + 1));
+}
+
+#[tokio::test]
+async fn a_watch_from_before_what_is_kept_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
+    let mut commits = Vec::new();
+    for count in 0..KEPT_REVISIONS + 2 * COMPACT_EVERY {
+        commits.push(store.commit(put("a", &count.to_string())));
+    }
+    futures_util::future::join_all(commits).await;
+    assert!(matches!(store.watch("", Revision(1)).await, Err(StoreError::Compacted(Revision(1)))));
+    assert!(store.watch("", Revision(KEPT_REVISIONS)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_look_is_let_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
+    let mut watch = store.watch("", Revision(0)).await.unwrap();
+    let commits = (0..UNSEEN_BATCHES + 2).map(|count| store.commit(put("a", &count.to_string())));
+    futures_util::future::join_all(commits).await;
+    let mut seen = 0;
+    while watch.next().await.is_some() {
+        seen += 1;
+    }
+    assert_eq!(seen, UNSEEN_BATCHES);
+}
+
+#[tokio::test]
+async fn a_backup_taken_under_writes_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("state.db"), folder.path().join("copy.db"));
+    let store = Arc::new(Sqlite::open(&path).unwrap());
+    for count in 0..500 {
+        done(&store, put(&format!("a/{count:03}"), &"x".repeat(2000))).await;
+    }
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for count in 0..200 {
+                // Both or neither must be in the copy.
+                let name = format!("{count:03}");
+                done(&store, put(&format!("b/{name}"), "").put(format!("c/{name}"), "")).await;
+            }
+        })
+    };
+    let to = copy.clone();
+    tokio::task::spawn_blocking(move || backup(&path, &to)).await.unwrap().unwrap();
+    writer.await.unwrap();
+    let restored = Sqlite::open(&copy).unwrap();
+    assert_eq!(keys(&restored, "a/").await.len(), 500);
+    assert_eq!(keys(&restored, "b/").await.len(), keys(&restored, "c/").await.len());
+    assert!(backup(&copy, &copy).is_err(), "an existing file is never overwritten");
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_version_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    drop(Sqlite::open(&path).unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(Sqlite::open(&path), Err(StoreError::TooNew { found: 99, .. })));
+    fs::write(&path, "this is no database, and longer than a header of one").unwrap();
+    assert!(matches!(Sqlite::open(&path), Err(StoreError::Unavailable { .. })));
+}
+
+#[tokio::test]
+async fn every_commit_leaves_its_line_in_the_audit_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let store = Sqlite::open(&path).unwrap();
+    let subject = "tunnel 7".to_owned();
+    let note = Note { actor: "token 1".to_owned(), action: "tunnel.create", subject };
+    done(&store, Transaction::new(note).put("a", "")).await;
+    done(&store, put("b", "")).await;
+    let lines = audit(&path, 10).unwrap();
+    let said: Vec<_> = lines.iter().map(|line| (line.revision, &*line.actor, &*line.action)).collect();
+    assert_eq!(said, [(2, "test", "put"), (1, "token 1", "tunnel.create")]);
+    assert_eq!(lines[1].subject, "tunnel 7");
+}
+
+/// How often the writer is killed; more by hand with `ADIT_KILLS=1000`.
+const KILLS: usize = 30;
+const WRITER: &str = "ADIT_TEST_WRITE_STATE";
+
+/// The writer that the next test kills: run by it, alone, in a process of its own.
+#[tokio::test]
+async fn writes_until_it_is_killed() {
+    let Some(path) = std::env::var_os(WRITER) else { return };
+    let store = Arc::new(Sqlite::open(Path::new(&path)).unwrap());
+    for count in 0u64.. {
+        let commits = (0..4).map(|lane| {
+            let name = format!("{}-{count}-{lane}", std::process::id());
+            store.commit(put(&format!("one/{name}"), &name).put(format!("two/{name}"), name))
+        });
+        for outcome in futures_util::future::join_all(commits).await {
+            let Ok(Commit::Done(revision)) = outcome else { panic!("{outcome:?}") };
+            // Not `println!`, which the test runner keeps back.
+            writeln!(std::io::stdout(), "done {} {count}", revision.0).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_acknowledged_write_is_lost_to_kill_9_and_none_is_torn() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let kills = std::env::var("ADIT_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
+    let mut acknowledged = 0;
+    for round in 0..kills {
+        let mut writer = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::sqlite::tests::writes_until_it_is_killed", "--nocapture"])
+            .env(WRITER, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(writer.stdout.take().unwrap()).lines();
+        // A different moment each time: after so many acknowledgements, in the middle of the next.
+        let done = lines.map_while(Result::ok).filter(|line| line.contains("done "));
+        let last = done.take(1 + round % 17).last().expect("the writer writes");
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        let revision = last.split("done ").nth(1).unwrap().split(' ').next().unwrap();
+        acknowledged = revision.parse::<u64>().unwrap();
+
+        let connection = Connection::open(&path).unwrap();
+        let whole: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(whole, "ok");
+        assert!(
+            counter(&connection, "revision").unwrap() >= acknowledged,
+            "round {round}: an acknowledged write is gone"
+        );
+        let halves: u64 = connection
+            .query_row(
+                "SELECT count(*) FROM record WHERE key LIKE 'one/%'
+                 AND NOT EXISTS (SELECT 1 FROM record other WHERE other.key = 'two/' || substr(record.key, 5))",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(halves, 0, "round {round}: half a transaction");
+        let (records, revision): (u64, u64) = (
+            connection
+                .query_row("SELECT count(*) FROM record WHERE key LIKE 'one/%'", [], |row| row.get(0))
+                .unwrap(),
+            counter(&connection, "revision").unwrap(),
+        );
+        assert_eq!(records, revision, "round {round}: every revision is one pair of records");
+    }
+    assert!(acknowledged >= kills as u64);
+}

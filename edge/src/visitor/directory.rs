@@ -1,0 +1,55 @@
+//! What host names lead to right now: those of the document, the routes of the state, and `ID.DOMAIN` for
+//! every tunnel. Replaced as a whole; knows nothing about where either comes from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use uuid::Uuid;
+
+use super::names::HostNames;
+use crate::registry::Tunnel;
+
+/// The current table. A request looks once.
+pub(crate) struct Directory(ArcSwap<Table>);
+
+pub(crate) struct Table {
+    pub(crate) names: HostNames<Arc<Tunnel>>,
+    /// In lower case, with a dot in front.
+    pub(crate) domain: Option<String>,
+    pub(crate) tunnels: Arc<HashMap<Uuid, Arc<Tunnel>>>,
+}
+
+impl Directory {
+    pub(crate) fn new(table: Table) -> Self {
+        Self(ArcSwap::from_pointee(table))
+    }
+
+    pub(crate) fn replace(&self, table: Table) {
+        self.0.store(Arc::new(table));
+    }
+
+    /// The tunnel that the host of an authority leads to.
+    pub(crate) fn find(&self, authority: &str) -> Option<Arc<Tunnel>> {
+        let table = self.0.load();
+        // A tunnel's own name cannot be led elsewhere by whoever has the zone.
+        table.by_id(authority).or_else(|| table.names.find(authority)).cloned()
+    }
+}
+
+impl Table {
+    fn by_id(&self, authority: &str) -> Option<&Arc<Tunnel>> {
+        let domain = self.domain.as_deref()?;
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let at = host.len().checked_sub(domain.len())?;
+        let (id, rest) = (host.get(..at)?, host.get(at..)?);
+        if id.len() != HYPHENATED || !rest.eq_ignore_ascii_case(domain) {
+            return None;
+        }
+        self.tunnels.get(&id.parse::<Uuid>().ok()?)
+    }
+}
+
+/// A UUID as it is usually written.
+const HYPHENATED: usize = 36;

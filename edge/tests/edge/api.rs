@@ -1,0 +1,432 @@
+//! The control API of a running edge: what it answers, and what visitors and hosts notice of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_edge::{Ledger, TokenWish};
+use adit_protocol::credentials::Credentials;
+use http::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::LocalSet;
+use uuid::Uuid;
+
+use crate::connector::{Connector, Habits, registration};
+use crate::harness::{AnyBody, Fixture, empty, full, http1, read, start_in};
+
+const API: &str =
+    "[api]\nlisten = \"127.0.0.1:0\"\ntunnel-domain = \"tunnels.test\"\nquick-domain = \"try.test\"\n";
+
+/// An edge with the control API, an account with two zones, and a token for all of it.
+pub(crate) struct Office {
+    pub(crate) edge: Fixture,
+    pub(crate) ledger: Ledger,
+    pub(crate) account: String,
+    pub(crate) zone: String,
+    pub(crate) token: String,
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) json: Value,
+}
+
+impl Office {
+    pub(crate) async fn open() -> Self {
+        Self::open_in(Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    pub(crate) async fn open_in(folder: Arc<TempDir>) -> Self {
+        let zones = ["example.com".to_owned(), "deep.example.com".to_owned()];
+        let (ledger, founding) =
+            Ledger::found(&folder.path().join("edge-data"), "main", &zones).await.unwrap();
+        let (_, token) = ledger.create_token(TokenWish::default()).await.unwrap();
+        Self {
+            edge: start_in(folder, API),
+            ledger,
+            account: founding.account,
+            zone: founding.zones[0].1.clone(),
+            token: token.as_str().to_owned(),
+        }
+    }
+
+    /// A token beside the first one; the running edge knows it when this is done.
+    pub(crate) async fn token(&self, wish: TokenWish) -> String {
+        let (_, token) = self.ledger.create_token(wish).await.unwrap();
+        for _ in 0..100 {
+            if self.ask_as(token.as_str(), Method::GET, "/user/tokens/verify", None).await.status == 200 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        token.as_str().to_owned()
+    }
+
+    /// Starts a new edge over the same state, after the one before has ended.
+    pub(crate) fn reopen(&mut self) {
+        self.edge = start_in(self.edge.folder.clone(), API);
+    }
+
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
+        self.ask_as(&self.token, method, path, body).await
+    }
+
+    pub(crate) async fn ask_as(&self, token: &str, method: Method, path: &str, body: Option<Value>) -> Reply {
+        let request = Request::builder().method(method).uri(path).header("host", "api");
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let body = body.map_or_else(empty, |body| full(body.to_string()));
+        self.send(request.body(body).unwrap()).await
+    }
+
+    pub(crate) async fn send(&self, request: Request<AnyBody>) -> Reply {
+        let page = read(http1(self.edge.api.unwrap(), request).await).await;
+        assert_eq!(
+            page.headers["content-type"], "application/json",
+            "exactly, or the reference reads nothing"
+        );
+        Reply { status: page.status, json: serde_json::from_str(&page.text).unwrap() }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        self.ask(Method::GET, path, None).await.result()
+    }
+
+    pub(crate) fn tunnels(&self) -> String {
+        format!("/accounts/{}/cfd_tunnel", self.account)
+    }
+
+    pub(crate) fn tunnel(&self, id: &str) -> String {
+        format!("{}/{id}", self.tunnels())
+    }
+
+    pub(crate) async fn create(&self, name: &str) -> Value {
+        self.ask(Method::POST, &self.tunnels(), Some(json!({ "name": name }))).await.result()
+    }
+
+    pub(crate) async fn route(&self, tunnel: &str, hostname: &str, overwrite: bool) -> Reply {
+        let body = json!({ "type": "dns", "user_hostname": hostname, "overwrite_existing": overwrite });
+        self.ask(Method::PUT, &format!("/zones/{}/tunnels/{tunnel}/routes", self.zone), Some(body)).await
+    }
+
+    pub(crate) async fn visit(&self, host: &str) -> StatusCode {
+        let request = Request::get("/").header("host", host).body(empty()).unwrap();
+        self.edge.page(request).await.status
+    }
+}
+
+impl Reply {
+    pub(crate) fn result(self) -> Value {
+        assert_eq!((self.status, &self.json["success"]), (StatusCode::OK, &json!(true)), "{}", self.json);
+        assert_eq!(self.json["messages"], json!([]), "the reference reads strings here");
+        self.json["result"].clone()
+    }
+
+    pub(crate) fn refused(&self, status: u16, reason: &str) {
+        assert_eq!((self.status.as_u16(), &self.json["success"]), (status, &json!(false)), "{}", self.json);
+        let message = self.json["errors"][0]["message"].as_str().unwrap();
+        assert!(message.contains(reason), "{message}");
+    }
+}
+
+fn id(tunnel: &Value) -> &str {
+    tunnel["id"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn a_tunnel_made_by_the_api_is_served_at_once_and_gone_when_it_is_deleted() {
+    LocalSet::new().run_until(serve_and_delete()).await
+}
+
+async fn serve_and_delete() {
+    let mut office = Office::open().await;
+    let tunnel = office.create("shop").await;
+    let (id, path) = (id(&tunnel).to_owned(), office.tunnel(id(&tunnel)));
+    assert_eq!((&tunnel["status"], &tunnel["deleted_at"]), (&json!("inactive"), &Value::Null));
+    assert_eq!(office.visit("shop.example.com").await, 404, "nothing leads there yet");
+    assert_eq!(office.route(&id, "shop.example.com", false).await.result()["cname"], "new");
+    assert_eq!(office.visit("shop.example.com").await, 530, "nothing is proxied unless the tunnel runs");
+    assert_eq!(office.visit(&format!("{id}.tunnels.test")).await, 530, "every tunnel has its own name");
+    assert_eq!(office.visit(&format!("{}.tunnels.test", Uuid::new_v4())).await, 404);
+
+    office.edge.credentials = Credentials::from_token(tunnel["token"].as_str().unwrap()).unwrap();
+    let replicas = [Uuid::new_v4(), Uuid::new_v4()];
+    let mut connectors = Vec::new();
+    for replica in replicas {
+        for index in 0..4 {
+            connectors
+                .push(Connector::registered(&office.edge, usize::from(index % 2), replica, index).await);
+        }
+    }
+    let seen = office.get(&path).await;
+    assert_eq!(seen["status"], "healthy");
+    assert_eq!(seen["connections"].as_array().unwrap().len(), 8);
+    let list = office.get(&format!("{path}/connections")).await;
+    let mut found: Vec<_> =
+        list.as_array().unwrap().iter().map(|conn| conn["id"].as_str().unwrap().to_owned()).collect();
+    let mut wanted = replicas.map(|id| id.to_string());
+    found.sort();
+    wanted.sort();
+    assert_eq!(found, wanted);
+    assert!(
+        list.as_array().unwrap().iter().all(|connector| connector["conns"].as_array().unwrap().len() == 4)
+    );
+    let one = office.get(&format!("{path}/connectors/{}", replicas[0])).await;
+    assert_eq!(one["id"], json!(replicas[0]));
+
+    connectors.pop().unwrap().connection.close(0_u32.into(), b"");
+    wait_for(&office, &path, "degraded").await;
+    office.ask(Method::DELETE, &path, None).await.refused(400, "active connections");
+    let cleaned = format!("{path}/connections?client_id={}", replicas[0]);
+    assert_eq!(office.ask(Method::DELETE, &cleaned, None).await.result(), Value::Null);
+    for connector in connectors.drain(..4) {
+        connector.connection.closed().await;
+    }
+    let deleted = office.ask(Method::DELETE, &format!("{path}?cascade=true"), None).await.result();
+    assert_ne!(deleted["deleted_at"], Value::Null);
+    for connector in connectors {
+        connector.connection.closed().await;
+    }
+    assert_eq!(office.visit("shop.example.com").await, 404, "its routes went with it");
+    refused(&office.edge).await;
+    assert!(office.create("shop").await["id"].is_string(), "its name is free again");
+}
+
+/// The edge takes no connection with these credentials.
+async fn refused(edge: &Fixture) {
+    let connector = Connector::connect(&edge.ca, edge.servers[0], Habits::default()).await;
+    let error = connector.expect_refusal(&registration(&edge.credentials, Uuid::new_v4(), 0)).await;
+    assert!(!error.should_retry, "{error:?}");
+}
+
+async fn wait_for(office: &Office, path: &str, status: &str) {
+    for _ in 0..100 {
+        if office.get(path).await["status"] == status {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("not {status} in time: {}", office.get(path).await);
+}
+
+#[tokio::test]
+async fn after_a_rotation_both_secrets_work_until_the_old_one_is_cut_off() {
+    LocalSet::new().run_until(rotate_twice()).await
+}
+
+async fn rotate_twice() {
+    let mut office = Office::open().await;
+    let tunnel = office.create("shop").await;
+    let path = office.tunnel(id(&tunnel));
+    let old = Credentials::from_token(tunnel["token"].as_str().unwrap()).unwrap();
+    let secret = |byte: u8| base64(&[byte; 32]);
+    let rotate = |body: Value| office.ask(Method::PATCH, &path, Some(body));
+    rotate(json!({ "tunnel_secret": secret(1) })).await.result();
+    rotate(json!({ "tunnel_secret": "c2hvcnQ=" })).await.refused(400, "at least 32 bytes");
+    let new = Credentials::from_token(office.get(&format!("{path}/token")).await.as_str().unwrap()).unwrap();
+    assert_ne!(old, new);
+    for credentials in [&old, &new] {
+        office.edge.credentials = credentials.clone();
+        Connector::registered(&office.edge, 0, Uuid::new_v4(), 0).await;
+    }
+    let now = json!({ "tunnel_secret": secret(2), "previous_secret_valid_for": 0 });
+    office.ask(Method::PATCH, &path, Some(now)).await.result();
+    for credentials in [old, new] {
+        office.edge.credentials = credentials;
+        refused(&office.edge).await;
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    let secret = adit_protocol::credentials::TunnelSecret::new(bytes).unwrap();
+    serde_json::to_value(secret).unwrap().as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn lists_are_filtered_and_come_in_pages() {
+    let office = Office::open().await;
+    for name in ["a-1", "a-2", "b-1"] {
+        office.create(name).await;
+    }
+    let gone = office.create("gone").await;
+    office.ask(Method::DELETE, &office.tunnel(id(&gone)), None).await.result();
+    let names = async |query: &str| {
+        let reply = office.ask(Method::GET, &format!("{}?{query}", office.tunnels()), None).await;
+        let info = reply.json["result_info"].clone();
+        let result = reply.result();
+        let names: Vec<String> = result
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|tunnel| tunnel["name"].as_str().unwrap().to_owned())
+            .collect();
+        (names.join(" "), info["count"].as_u64().unwrap(), info["total_count"].as_u64().unwrap())
+    };
+    for (query, wanted) in [
+        ("", ("a-1 a-2 b-1 gone", 4, 4)),
+        ("is_deleted=false", ("a-1 a-2 b-1", 3, 3)),
+        ("is_deleted=true", ("gone", 1, 1)),
+        ("name_prefix=a-&is_deleted=false&page=1", ("a-1 a-2", 2, 2)),
+        ("exclude_prefix=a-&is_deleted=false", ("b-1", 1, 1)),
+        ("name=b-1", ("b-1", 1, 1)),
+        ("status=inactive&is_deleted=false", ("a-1 a-2 b-1", 3, 3)),
+        ("status=healthy", ("", 0, 0)),
+        ("existed_at=2020-01-01T00:00:00Z", ("", 0, 0)),
+        ("per_page=2&page=1", ("a-1 a-2", 2, 4)),
+        ("per_page=2&page=2", ("b-1 gone", 2, 4)),
+        ("per_page=2&page=3", ("", 0, 4)),
+    ] {
+        let (names, count, total) = names(query).await;
+        assert_eq!((names.as_str(), count, total), wanted, "{query}");
+    }
+    let uuid = format!("{}?uuid={}", office.tunnels(), id(&gone));
+    assert_eq!(office.get(&uuid).await[0]["name"], "gone");
+    for bad in [
+        "page=x",
+        "is_deleted=perhaps",
+        "uuid=1",
+        "status=good",
+        "existed_at=today",
+        "name=%zz",
+        "name=a&name=b",
+    ] {
+        office.ask(Method::GET, &format!("{}?{bad}", office.tunnels()), None).await.refused(400, "query");
+    }
+}
+
+#[tokio::test]
+async fn names_lead_to_one_tunnel_until_somebody_says_overwrite() {
+    let office = Office::open().await;
+    let (one, other) = (office.create("one").await, office.create("other").await);
+    let (one, other) = (id(&one), id(&other));
+    let change = async |tunnel: &str, hostname: &str, overwrite| {
+        office.route(tunnel, hostname, overwrite).await.result()["cname"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(change(one, "app.example.com", false).await, "new");
+    assert_eq!(change(one, "App.Example.com.", false).await, "unchanged");
+    office.route(other, "app.example.com", false).await.refused(409, "leads to another tunnel already");
+    assert_eq!(change(other, "app.example.com", true).await, "updated");
+    assert_eq!(change(one, "*.example.com", false).await, "new");
+    assert_eq!(office.visit("anything.example.com").await, 530);
+    let short = office.route(one, "www", false).await.result();
+    assert_eq!(short["name"], "www.example.com", "a short name is in the zone of the path");
+    let deep = office.route(one, "a.deep.example.com", false).await.result();
+    assert_ne!(deep["zone"], json!(office.zone), "the longest zone that fits");
+    office.route(one, "app.example.org", false).await.refused(400, "in no zone");
+    office.route(one, "notexample.com", false).await.refused(400, "in no zone");
+    office.route(one, "a.*.example.com", false).await.refused(400, "no host name");
+    office.route(one, "", false).await.refused(400, "no host name");
+    let path = format!("/zones/{}/tunnels/{one}/routes", office.zone);
+    let lb = json!({ "type": "lb", "lb_name": "app.example.com", "lb_pool": "pool" });
+    office.ask(Method::PUT, &path, Some(lb)).await.refused(501, "load balancers");
+
+    let routes = office.get(&format!("/zones/{}/tunnels/routes", office.zone)).await;
+    let names: Vec<_> =
+        routes.as_array().unwrap().iter().map(|route| route["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["*.example.com", "app.example.com", "www.example.com"]);
+    let gone = format!("/zones/{}/tunnels/routes/*.example.com", office.zone);
+    office.ask(Method::DELETE, &gone, None).await.result();
+    office.ask(Method::DELETE, &gone, None).await.refused(404, "route");
+    assert_eq!(office.visit("anything.example.com").await, 404);
+}
+
+#[tokio::test]
+async fn the_edges_own_document_wins_over_routes() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let zones = ["demo.localhost".to_owned()];
+    let (ledger, founding) = Ledger::found(&folder.path().join("edge-data"), "main", &zones).await.unwrap();
+    let (_, token) = ledger.create_token(TokenWish::default()).await.unwrap();
+    let zone = founding.zones[0].1.clone();
+    let token = token.as_str().to_owned();
+    let office = Office { edge: start_in(folder, API), ledger, account: founding.account, zone, token };
+    let tunnel = office.create("one").await;
+    office.route(id(&tunnel), "demo.localhost", true).await.refused(409, "own configuration");
+    office.route(id(&tunnel), "*.demo.localhost", true).await.refused(409, "own configuration");
+    assert_eq!(office.route(id(&tunnel), "a.demo.localhost", false).await.result()["cname"], "new");
+}
+
+#[tokio::test]
+async fn a_configuration_is_checked_and_its_version_grows() {
+    let office = Office::open().await;
+    let tunnel = office.create("one").await;
+    let path = format!("{}/configurations", office.tunnel(id(&tunnel)));
+    let before = office.get(&path).await;
+    assert_eq!(
+        (&before["version"], &before["source"], &before["config"]),
+        (&json!(0), &json!("local"), &Value::Null)
+    );
+    let rules = |service: &str| json!({ "config": { "ingress": [{ "service": service }] } });
+    for version in 1..=2 {
+        let put = office.ask(Method::PUT, &path, Some(rules("http_status:404"))).await.result();
+        assert_eq!((&put["version"], &put["source"]), (&json!(version), &json!("cloudflare")));
+    }
+    let wrong = json!({ "config": { "ingress": [{ "hostname": "a.example.com", "service": "http://x" }] } });
+    office.ask(Method::PUT, &path, Some(wrong)).await.refused(400, "the last rule");
+    assert_eq!(office.get(&path).await["version"], 2, "a refused one changes nothing");
+}
+
+#[tokio::test]
+async fn a_quick_tunnel_needs_no_token_and_has_a_name_of_its_own() {
+    LocalSet::new().run_until(quick_tunnel()).await
+}
+
+async fn quick_tunnel() {
+    let mut office = Office::open().await;
+    let request = Request::post("/tunnel").header("host", "api").body(empty()).unwrap();
+    let quick = office.send(request).await.result();
+    let hostname = quick["hostname"].as_str().unwrap().to_owned();
+    assert!(hostname.ends_with(".try.test"));
+    assert_eq!(office.visit(&hostname).await, 530);
+    let file = json!({
+        "AccountTag": quick["account_tag"],
+        "TunnelSecret": quick["secret"],
+        "TunnelID": quick["id"],
+    });
+    office.edge.credentials = Credentials::from_json(file.to_string().as_bytes()).unwrap();
+    Connector::registered(&office.edge, 0, Uuid::new_v4(), 0).await;
+    let list = office.get(&office.tunnels()).await;
+    assert_eq!(list, json!([]), "it is in nobody's account");
+}
+
+#[tokio::test]
+async fn what_was_made_is_there_after_a_restart() {
+    let mut office = Office::open().await;
+    let tunnel = office.create("shop").await;
+    office.route(id(&tunnel), "shop.example.com", false).await.result();
+    office.edge.stop.cancel();
+    (&mut office.edge.running).await.unwrap().unwrap();
+    office.reopen();
+    assert_eq!(office.visit("shop.example.com").await, 530);
+    assert_eq!(office.get(&office.tunnel(id(&tunnel))).await["name"], "shop");
+}
+
+#[tokio::test]
+async fn with_a_certificate_the_api_speaks_tls_and_nothing_else() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    write("api.pem", made.cert.pem());
+    write("api.key", made.signing_key.serialize_pem());
+    let section = "[api]\nlisten = \"127.0.0.1:0\"\ncertificate = \"api.pem\"\nprivate-key = \"api.key\"\n";
+    let edge = start_in(folder, section);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(edge.api.unwrap()).await.unwrap();
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = tls.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("/client/v4/openapi.json").header("host", "api").body(empty()).unwrap();
+    assert_eq!(read(sender.send_request(request).await.unwrap()).await.status, 200);
+    let answer =
+        crate::harness::raw(edge.api.unwrap(), b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+}

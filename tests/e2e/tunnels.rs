@@ -1,0 +1,181 @@
+//! A tunnel's whole life by our own commands: made, named, run twice, looked at, cleaned up, deleted.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use e2e::process::{Outcome, Process, adit};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// An edge with a state, and the commands that work on it.
+struct Office {
+    folder: TempDir,
+    edge: Process,
+    api: String,
+    visitors: String,
+    servers: Vec<String>,
+}
+
+impl Office {
+    async fn open() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut document = "[visitors]\nhttp = \"127.0.0.1:0\"\n[api]\nlisten = \"127.0.0.1:0\"\n\
+                            tunnel-domain = \"tunnels.test\"\nquick-domain = \"try.test\"\n"
+            .to_owned();
+        for region in ["west", "east"] {
+            document.push_str(&format!("[[server]]\nregion = \"{region}\"\nlisten = \"127.0.0.1:0\"\n"));
+        }
+        std::fs::write(folder.path().join("edge.toml"), document).expect("a document");
+        let made = Process::run(&["edge", "init", "--zone", "example.test"], folder.path(), "").await;
+        assert_eq!(made.code, Some(0), "{made:?}");
+        let edge = Process::adit("edge", &["edge", "run", "--config", "edge.toml"], folder.path());
+        let address = async |kind: &str| {
+            let fields = edge.event("listening", |fields| fields["kind"] == kind).await;
+            fields["address"].as_str().expect("an address").to_owned()
+        };
+        let (api, visitors) = (address("api").await, address("visitors-http").await);
+        let mut servers = Vec::new();
+        for region in ["west", "east"] {
+            let fields = edge.event("listening", |fields| fields["region"] == region).await;
+            servers.push(fields["address"].as_str().expect("an address").to_owned());
+        }
+        Self { api, visitors, servers, folder, edge }
+    }
+
+    async fn tunnel(&self, arguments: &[&str]) -> Outcome {
+        let api = format!("http://{}", self.api);
+        let flags = ["tunnel", "--api-url", &api, "--origincert", "cert.pem"];
+        Process::run(&[&flags[..], arguments].concat(), self.folder.path(), "").await
+    }
+
+    async fn done(&self, arguments: &[&str]) -> String {
+        let outcome = self.tunnel(arguments).await;
+        assert_eq!(outcome.code, Some(0), "{arguments:?}: {outcome:?}");
+        outcome.output
+    }
+
+    /// A host in a window of its own.
+    fn window(&self, name: &str, arguments: &[&str]) -> Process {
+        let mut command = Command::new(adit());
+        let api = format!("http://{}", self.api);
+        command.current_dir(self.folder.path()).args(["--log-format", "json", "--stop-with-stdin"]);
+        command.args([
+            "tunnel",
+            "--api-url",
+            &api,
+            "--origincert",
+            "cert.pem",
+            "--cacert",
+            "edge-data/ca.pem",
+        ]);
+        command.args(["--metrics", "127.0.0.1:0"]);
+        for server in &self.servers {
+            command.args(["--edge", server]);
+        }
+        command.args(arguments);
+        Process::start(name, command)
+    }
+
+    /// Waits until as many connectors have as many connections each.
+    async fn connectors(&self, wanted: &[usize]) -> Value {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let info: Value =
+                serde_json::from_str(&self.done(&["info", "demo", "-o", "json"]).await).expect("JSON");
+            let count = |connector: &Value| connector["conns"].as_array().map_or(0, Vec::len);
+            let mut counts: Vec<_> =
+                info["conns"].as_array().expect("connectors").iter().map(count).collect();
+            counts.sort_unstable();
+            if counts == wanted {
+                return info;
+            }
+            assert!(Instant::now() < end, "not {wanted:?}: {info}\n{}", self.edge.tail());
+        }
+    }
+
+    async fn visit(&self, host: &str) -> u16 {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(&self.visitors).await.expect("the edge listens");
+        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it answers");
+        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    }
+}
+
+#[tokio::test]
+async fn one_tunnel_in_two_windows_has_one_id_two_connectors_and_eight_connections() {
+    let office = Office::open().await;
+    assert!(office.done(&["list"]).await.contains("No tunnels fit"));
+    let made = office.done(&["create", "demo"]).await;
+    let again = office.tunnel(&["create", "demo"]).await;
+    assert!(again.code == Some(1) && again.log.contains("already"), "{again:?}");
+    let routed = office.done(&["route", "dns", "demo", "app.example.test"]).await;
+    let id = routed.trim().rsplit(' ').next().expect("an id").to_owned();
+    assert!(made.contains(&id), "{made}");
+    assert_eq!(office.visit("app.example.test").await, 530, "nothing is proxied unless the tunnel runs");
+
+    let token = office.done(&["token", "demo"]).await;
+    let one = office.window("one", &["--url", "hello_world", "run", "demo"]);
+    let two = office.window("two", &["--url", "hello_world", "run", "--token", token.trim()]);
+    let info = office.connectors(&[4, 4]).await;
+    assert_eq!((info["id"].as_str(), info["status"].as_str()), (Some(&*id), Some("healthy")));
+    assert_ne!(info["conns"][0]["id"], info["conns"][1]["id"]);
+    assert_eq!(office.visit("app.example.test").await, 200);
+    assert_eq!(office.visit(&format!("{id}.tunnels.test")).await, 200);
+    let table = office.done(&["list"]).await;
+    assert!(table.contains("demo") && table.contains("x"), "{table}");
+
+    two.kill();
+    office.connectors(&[4]).await;
+    assert_eq!(office.visit("app.example.test").await, 200);
+    let refused = office.tunnel(&["delete", "demo"]).await;
+    assert!(refused.code == Some(1) && refused.log.contains("active connections"), "{refused:?}");
+    office.done(&["cleanup", "demo"]).await;
+    office.done(&["delete", "--force", "demo"]).await;
+    assert!(!office.folder.path().join(format!("{id}.json")).exists(), "its credentials went with it");
+    // It lost its connections, and gets no others.
+    office.edge.event("refused", |_| true).await;
+    assert_eq!(office.visit("app.example.test").await, 404);
+    one.terminate();
+    assert!(one.exit().await.success());
+}
+
+#[tokio::test]
+async fn a_quick_tunnel_serves_under_the_name_that_it_prints() {
+    let office = Office::open().await;
+    let quick = office.window("quick", &["--url", "hello_world"]);
+    let said = quick.printed("http://").await;
+    let name =
+        said.split("http://").nth(1).and_then(|rest| rest.split(' ').next()).expect("a name").to_owned();
+    quick.event("registered", |_| true).await;
+    assert_eq!(office.visit(&name).await, 200, "{name}");
+}
+
+#[tokio::test]
+async fn a_token_becomes_a_certificate_that_works() {
+    let office = Office::open().await;
+    let token = Process::run(&["edge", "token", "create", "--name", "ci"], office.folder.path(), "").await;
+    assert_eq!(token.code, Some(0), "{token:?}");
+    let api = format!("http://{}", office.api);
+    let with = |command: &'static str| {
+        ["tunnel", "--api-url", &api, "--origincert", "new/cert.pem", command].map(str::to_owned)
+    };
+    let end = Instant::now() + Duration::from_secs(10);
+    // The running edge takes the new token over within a second.
+    loop {
+        let arguments = with("login");
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let login = Process::run(&arguments, office.folder.path(), &token.output).await;
+        if login.code == Some(0) {
+            assert!(!login.output.contains("adit_"), "{login:?}");
+            break;
+        }
+        assert!(Instant::now() < end && login.log.contains("401"), "{login:?}");
+    }
+    let arguments = with("list");
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let list = Process::run(&arguments, office.folder.path(), "").await;
+    assert_eq!(list.code, Some(0), "{list:?}");
+}

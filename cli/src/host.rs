@@ -4,7 +4,7 @@ use std::path::Path;
 
 use adit_host::config;
 use adit_host::generation::Generation;
-use adit_host::plugin::{Engine, EngineSettings};
+use adit_host::plugin::Engine;
 use adit_host::settings;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +31,7 @@ pub(crate) async fn run(
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
     let (settings, plan) = config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
-    let engine = Engine::new(EngineSettings::default())?;
+    let engine = Engine::of_this_program()?;
     Generation::build(1, &plan, &engine, settings.shards, None)
         .await
         .map_err(|error| Failure::Configuration(error.into()))?;

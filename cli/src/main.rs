@@ -9,6 +9,7 @@ mod host;
 mod manual;
 mod office;
 mod password;
+mod plugin;
 mod ready;
 mod service;
 mod signals;
@@ -21,6 +22,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use adit_host::plugin::{COMPILER, be_compiler};
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 
@@ -68,6 +70,9 @@ enum Command {
     /// A host's configuration: check a file, and look at or change what a running host serves
     #[command(subcommand, arg_required_else_help = true)]
     Config(Config),
+    /// Look at a plugin, or try it on one request
+    #[command(subcommand, arg_required_else_help = true)]
+    Plugin(Plugin),
     /// Hash a password for the basic-auth plugin; the password is read from standard input
     HashPassword,
     /// Have systemd run a host or an edge
@@ -189,7 +194,23 @@ enum Config {
     },
 }
 
+#[derive(Subcommand)]
+enum Plugin {
+    /// Say what a component is: its role, what it asks for, what it says of itself
+    Check {
+        /// The component
+        #[arg(value_name = "FILE")]
+        component: PathBuf,
+    },
+    /// Have a component handle one request, and print what it decided; nothing is granted to it
+    Run(plugin::Try),
+}
+
 fn main() -> ExitCode {
+    // Started by itself: before anything is read that a person would give it.
+    if std::env::args_os().skip(1).eq([COMPILER]) {
+        return ExitCode::from(u8::try_from(be_compiler()).unwrap_or(1));
+    }
     let arguments = Arguments::parse();
     if let Err(error) = telemetry::start(arguments.log_format, &arguments.log) {
         return failed(&error, 2);
@@ -221,6 +242,8 @@ fn main() -> ExitCode {
         Command::Config(Config::Rollback { generation, no_save, admin }) => {
             admin::rollback(&admin, generation, no_save)
         }
+        Command::Plugin(Plugin::Check { component }) => plugin::check(&component),
+        Command::Plugin(Plugin::Run(asked)) => plugin::run(asked),
         Command::HashPassword => password::hash(),
         Command::Service(service) => service::run(service),
         Command::Completions { shell } => manual::completions(shell),

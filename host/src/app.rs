@@ -22,7 +22,7 @@ use tracing::{error, info};
 use crate::control::Admin;
 use crate::health::{Health, Heart, Heartbeats};
 use crate::origin::Pool;
-use crate::plugin::{Engine, EngineSettings};
+use crate::plugin::Engine;
 use crate::proxy::probe::{Inspector, Prober};
 use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Streams};
 use crate::reload::{self, Reload, Writer};
@@ -60,7 +60,7 @@ impl Host {
     /// Builds the first generation, from the document at `path` or what was kept of an earlier one, and
     /// binds the admin listener. `state_dir` goes before what the document says.
     pub async fn start(path: PathBuf, state_dir: Option<&Path>, flags: Flags) -> anyhow::Result<Self> {
-        let engine = Engine::new(EngineSettings::default()).context("the plugin engine")?;
+        let engine = Engine::of_this_program().context("the plugin engine")?;
         let Start { settings, generation, history, mut files } =
             start::start(&path, state_dir, &flags, &engine).await?;
         files.push(path.clone());

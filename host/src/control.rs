@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::health::Health;
+use crate::plugin::Number;
 use crate::proxy::Current;
 use crate::reload::Reload;
 
@@ -141,7 +142,13 @@ impl Admin {
                     "timeouts": counts.timeouts,
                     "busy": counts.busy,
                     "invalid": counts.invalid,
+                    "resting": counts.resting,
+                    "denied": counts.denied,
                     "instantiations": counts.instantiations,
+                    "metrics": plugin.metrics().into_iter().map(|(name, number)| match number {
+                        Number::Counter(sum) => (name, json!(sum)),
+                        Number::Gauge(value) => (name, json!(value)),
+                    }).collect::<serde_json::Map<_, _>>(),
                 })
             })
             .collect();

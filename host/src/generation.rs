@@ -1,17 +1,19 @@
 //! What runs: routes, origins and plugins, built completely before it serves and never changed
 //! afterwards. Does not know where its plan came from or who is connected.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
+use crate::config::grants::SecretSource;
 use crate::config::plan::{OriginPlan, Plan, PluginPlan, Rule as RulePlan, Service};
 use crate::origin::Origin;
-use crate::plugin::{Chain, Engine, LARGEST_COMPONENT, Plugin};
+use crate::plugin::{Chain, Engine, LARGEST_COMPONENT, Plugin, Secrets};
 use crate::report;
 use crate::route::Routes;
 use crate::tenure::{Tally, Tenure};
@@ -37,6 +39,7 @@ pub struct Generation {
 struct Loaded {
     plan: Arc<PluginPlan>,
     digest: [u8; 32],
+    secrets: Secrets,
     plugin: Arc<Plugin>,
 }
 
@@ -45,15 +48,22 @@ struct Loaded {
 pub struct Rule {
     pub name: String,
     pub chain: Chain,
-    pub origin: Arc<Origin>,
+    pub backend: Backend,
     /// Counts on from the rule of the same name in the last generation.
     pub tally: Arc<Tally>,
-    made_from: OriginSource,
+}
+
+/// Who answers the requests of a rule.
+#[derive(Debug)]
+pub enum Backend {
+    Origin(Arc<Origin>, OriginSource),
+    /// A plugin that is a service.
+    Component(Arc<Plugin>),
 }
 
 /// What an origin was made from, so that the next generation can tell whether it needs another.
 #[derive(Debug, PartialEq)]
-struct OriginSource {
+pub struct OriginSource {
     service: Service,
     plan: OriginPlan,
     /// Of the file that holds its certificate authorities.
@@ -93,10 +103,11 @@ impl Generation {
                 }
             }
         }
-        let mut origins = Vec::with_capacity(plan.rules.len());
+        let mut made_of = Vec::with_capacity(plan.rules.len());
         for rule in &plan.rules {
-            match origin(rule, previous) {
-                Ok(origin) => origins.push(origin),
+            let by_name = |index: usize| plugins.iter().find(|known| known.plan == plan.plugins[index]);
+            match parts(rule, previous, by_name) {
+                Ok(made) => made_of.push(made),
                 Err(error) => reasons.push(format!("ingress rule {}: {error:#}", rule.name)),
             }
         }
@@ -104,12 +115,11 @@ impl Generation {
             return Err(BuildError { reasons });
         }
         let mut rules: Vec<Rule> = Vec::with_capacity(plan.rules.len());
-        for (rule, (origin, made_from)) in plan.rules.iter().zip(origins) {
-            let chain = Chain::new(rule.plugins.iter().map(|&index| plugins[index].plugin.clone()).collect());
+        for (rule, (chain, backend)) in plan.rules.iter().zip(made_of.into_iter().flatten()) {
             let known = previous.into_iter().flat_map(|previous| &previous.rules).chain(&rules);
             let tally = known.map(|known| &known.tally).find(|tally| tally.name == rule.name).cloned();
             let tally = tally.unwrap_or_else(|| Arc::new(Tally::new(&rule.name, shards)));
-            rules.push(Rule { name: rule.name.clone(), chain, origin, tally, made_from });
+            rules.push(Rule { name: rule.name.clone(), chain, backend, tally });
         }
         Ok(Self {
             number,
@@ -153,15 +163,89 @@ async fn load(
 ) -> anyhow::Result<Loaded> {
     let wasm = read_limited(&wanted.component, LARGEST_COMPONENT).context("the component cannot be read")?;
     let digest = Sha256::digest(&wasm).into();
+    let secrets = read_secrets(wanted)?;
     let known = previous.into_iter().flat_map(|previous| &previous.plugins).chain(before);
     let compiled: Vec<&Loaded> = known.filter(|loaded| loaded.digest == digest).collect();
-    let plugin = match (compiled.iter().find(|loaded| loaded.plan == *wanted), compiled.first()) {
+    let same = |loaded: &&&Loaded| loaded.plan == *wanted && loaded.secrets == secrets;
+    let plugin = match (compiled.iter().find(same), compiled.first()) {
         (Some(same), _) => same.plugin.clone(),
-        (None, Some(other)) => Arc::new(other.plugin.load_again(wanted).await?),
-        (None, None) => Arc::new(Plugin::load(engine, wanted, &wasm, shards).await?),
+        (None, Some(other)) => Arc::new(other.plugin.load_again(wanted, &secrets).await?),
+        (None, None) => Arc::new(Plugin::load(engine, wanted, &wasm, &secrets, shards).await?),
     };
-    Ok(Loaded { plan: wanted.clone(), digest, plugin })
+    Ok(Loaded { plan: wanted.clone(), digest, secrets, plugin })
 }
+
+/// The plugins of a rule, and who answers it. `loaded` knows the plugin of an index; one that it does not
+/// know is spoken of elsewhere.
+fn parts<'p>(
+    rule: &RulePlan,
+    previous: Option<&Generation>,
+    loaded: impl Fn(usize) -> Option<&'p Loaded>,
+) -> anyhow::Result<Option<(Chain, Backend)>> {
+    let mut links = Vec::with_capacity(rule.plugins.len());
+    let mut is_whole = true;
+    for &index in &rule.plugins {
+        match loaded(index) {
+            Some(plugin) => links.push(filter(plugin)?),
+            None => is_whole = false,
+        }
+    }
+    let backend = match rule.service {
+        Service::Component(index) => match loaded(index) {
+            Some(plugin) => Some(Backend::Component(service(plugin)?)),
+            None => None,
+        },
+        _ => {
+            let (origin, made_from) = origin(rule, previous)?;
+            Some(Backend::Origin(origin, made_from))
+        }
+    };
+    Ok(backend.filter(|_| is_whole).map(|backend| (Chain::new(links), backend)))
+}
+
+/// The plugin as a link of a chain.
+fn filter(loaded: &Loaded) -> anyhow::Result<Arc<Plugin>> {
+    let name = loaded.plugin.name();
+    ensure!(
+        loaded.plugin.filters(),
+        "plugin {name} is a service and cannot stand in a chain; write service = \"wasm:{name}\""
+    );
+    Ok(loaded.plugin.clone())
+}
+
+/// The plugin as what answers a rule.
+fn service(loaded: &Loaded) -> anyhow::Result<Arc<Plugin>> {
+    let name = loaded.plugin.name();
+    ensure!(
+        loaded.plugin.serves(),
+        "plugin {name} is a filter and cannot answer a rule; write plugins = [{name:?}]"
+    );
+    Ok(loaded.plugin.clone())
+}
+
+/// The secrets that a plugin is granted, from where they are kept.
+fn read_secrets(plan: &PluginPlan) -> anyhow::Result<Secrets> {
+    let mut secrets = BTreeMap::new();
+    for (name, source) in &plan.grants.secrets {
+        let mut value = match source {
+            SecretSource::File(path) => read_limited(path, LARGEST_SECRET)
+                .with_context(|| format!("secret {name} ({})", path.display()))?,
+            SecretSource::Environment(variable) => match std::env::var_os(variable) {
+                Some(value) => value.into_encoded_bytes(),
+                None => bail!("secret {name}: the environment has no variable {variable}"),
+            },
+        };
+        ensure!(value.len() <= LARGEST_SECRET, "secret {name} is over {LARGEST_SECRET} bytes");
+        if value.ends_with(b"\n") {
+            value.truncate(value.len() - if value.ends_with(b"\r\n") { 2 } else { 1 });
+        }
+        secrets.insert(name.clone(), value);
+    }
+    Ok(Secrets(secrets))
+}
+
+/// Largest secret, bytes.
+const LARGEST_SECRET: usize = 64 * 1024;
 
 fn origin(rule: &RulePlan, previous: Option<&Generation>) -> anyhow::Result<(Arc<Origin>, OriginSource)> {
     let ca = match &rule.origin.ca_file {
@@ -173,9 +257,13 @@ fn origin(rule: &RulePlan, previous: Option<&Generation>) -> anyhow::Result<(Arc
         None => None,
     };
     let made_from = OriginSource { service: rule.service.clone(), plan: rule.origin.clone(), ca };
-    let mut known = previous.into_iter().flat_map(|previous| &previous.rules);
-    let origin = match known.find(|known| known.made_from == made_from) {
-        Some(same) => same.origin.clone(),
+    let rules = previous.into_iter().flat_map(|previous| &previous.rules);
+    let mut same = rules.filter_map(|rule| match &rule.backend {
+        Backend::Origin(origin, of) if *of == made_from => Some(origin),
+        Backend::Origin(..) | Backend::Component(_) => None,
+    });
+    let origin = match same.next() {
+        Some(same) => same.clone(),
         None => Arc::new(Origin::new(&rule.service, &rule.origin)?),
     };
     Ok((origin, made_from))

@@ -11,6 +11,7 @@ pub mod generation;
 pub mod health;
 pub mod history;
 pub mod origin;
+pub mod outbound;
 pub mod plugin;
 pub mod proxy;
 pub mod reload;

@@ -21,7 +21,7 @@ pub fn of(plan: &Plan) -> Vec<u8> {
             if let Some(path) = &rule.path {
                 entry.insert("path".into(), json!(path.as_str()));
             }
-            entry.insert("service".into(), json!(service(&rule.service)));
+            entry.insert("service".into(), json!(service(&rule.service, plan)));
             let origin = if rule.origin.http2 { json!({ "http2Origin": true }) } else { json!({}) };
             entry.insert("originRequest".into(), origin);
             Value::Object(entry)
@@ -30,12 +30,13 @@ pub fn of(plan: &Plan) -> Vec<u8> {
     json!({ "__configuration_flags": {}, "ingress": rules, "warp-routing": {} }).to_string().into_bytes()
 }
 
-fn service(service: &Service) -> String {
+fn service(service: &Service, plan: &Plan) -> String {
     match service {
         Service::Http { authority } => format!("http://{authority}"),
         Service::Https { authority } => format!("https://{authority}"),
         Service::Unix { path } => format!("unix:{}", path.display()),
         Service::Status(status) => format!("http_status:{}", status.as_u16()),
         Service::HelloWorld => "hello_world".into(),
+        Service::Component(index) => format!("wasm:{}", plan.plugins[*index].name),
     }
 }

@@ -1,7 +1,12 @@
 //! A plugin that cannot be loaded is refused before anything serves, with its name and the reason.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
 use e2e::document::HostDocument;
-use e2e::process::{Outcome, Process, component};
+use e2e::process::{Outcome, Process, adit, component};
 use e2e::product::Site;
 
 /// What `config check` and `tunnel run` say; both must say the same.
@@ -22,7 +27,7 @@ async fn refused(site: &Site, host: HostDocument) -> Outcome {
     checked
 }
 
-fn with(component: &std::path::Path, more: &str) -> HostDocument {
+fn with(component: &Path, more: &str) -> HostDocument {
     HostDocument::new()
         .plugin("suspect", component, more)
         .rule("service = \"hello_world\"\nplugins = [\"suspect\"]")
@@ -96,4 +101,117 @@ async fn a_plugin_that_breaks_while_it_is_configured_is_refused_by_name() {
     for pointer in ["/on", "/do"] {
         assert!(outcome.log.contains(pointer), "{}", outcome.log);
     }
+}
+
+#[tokio::test]
+async fn what_a_component_asks_for_and_is_not_granted_refuses_it_with_the_list() {
+    let site = Site::new();
+    let outcome = refused(&site, with(&component("test/toolbox"), "")).await;
+    for asked in ["adit:plugin/secret", "adit:plugin/key-value", "adit:plugin/http-client", "[plugin.grants]"]
+    {
+        assert!(outcome.log.contains(asked), "{asked}: {}", outcome.log);
+    }
+    let grants = "[plugin.grants]\nhttp = [\"http://127.0.0.1:9\"]\nsecrets = { key = { file = \"absent.txt\" } }\nbuckets = { seen = \"1MiB\" }";
+    let outcome = refused(&site, with(&component("test/toolbox"), grants)).await;
+    assert!(outcome.log.contains("absent.txt") && outcome.log.contains("suspect"), "{}", outcome.log);
+}
+
+#[tokio::test]
+async fn a_component_in_a_role_that_it_does_not_have_is_refused_with_the_way_out() {
+    let site = Site::new();
+    let outcome = refused(&site, with(&component("test/service"), "")).await;
+    assert!(outcome.log.contains("wasm:suspect"), "{}", outcome.log);
+    let host =
+        HostDocument::new().plugin("suspect", &component("headers"), "").rule("service = \"wasm:suspect\"");
+    let outcome = refused(&site, host).await;
+    assert!(outcome.log.contains("is a filter") && outcome.log.contains("plugins = "), "{}", outcome.log);
+    let host =
+        HostDocument::new().plugin("suspect", &component("headers"), "").rule("service = \"wasm:suspekt\"");
+    let outcome = refused(&site, host).await;
+    assert!(outcome.log.contains("did you mean `suspect`"), "{}", outcome.log);
+}
+
+/// What `config check` says of a good plugin, at every level of detail, with a cache in this folder.
+async fn checked(site: &Site, cache: &Path) -> String {
+    let mut command = Command::new(adit());
+    command.args(["--log", "debug", "config", "check", "host.toml"]);
+    command.current_dir(site.folder()).env("XDG_CACHE_HOME", cache);
+    let process = Process::start("adit", command);
+    assert!(process.exit().await.success(), "{}", process.log());
+    process.log()
+}
+
+#[tokio::test]
+async fn a_child_compiles_and_what_it_made_is_kept_for_this_user_and_used_again() {
+    let site = Site::new();
+    site.write("edge-ca.pem", e2e::certificate::Certificate::new(&["quic.cftunnel.com"]).ca_pem);
+    let host = HostDocument { edge_ca: "edge-ca.pem".into(), ..with(&component("headers"), "") };
+    site.write("host.toml", host.to_toml(&["127.0.0.1:1".parse().unwrap()]));
+    let cache = site.path("cache");
+    let (fresh, kept) = ("is ready plugin=\"suspect\" kept=false", "is ready plugin=\"suspect\" kept=true");
+    let log = checked(&site, &cache).await;
+    assert!(log.contains(fresh), "{log}");
+    let log = checked(&site, &cache).await;
+    assert!(log.contains(kept), "{log}");
+
+    let folder = cache.join("adit/plugins");
+    assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    let files: Vec<_> = folder.read_dir().unwrap().map(|file| file.unwrap().path()).collect();
+    let [file] = &files[..] else { panic!("{files:?}") };
+    let mut code = std::fs::read(file).unwrap();
+    let middle = code.len() / 2;
+    code[middle] ^= 1;
+    std::fs::write(file, code).unwrap();
+    let log = checked(&site, &cache).await;
+    assert!(log.contains("this machine code is not used") && log.contains(fresh), "{log}");
+    let log = checked(&site, &cache).await;
+    assert!(log.contains(kept), "{log}");
+
+    // What others could write to is no place for code.
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+    let log = checked(&site, &cache).await;
+    assert!(log.contains("compiled plugins are not kept") && log.contains(fresh), "{log}");
+}
+
+#[tokio::test]
+async fn a_component_can_be_looked_at_and_tried_without_a_configuration() {
+    let site = Site::new();
+    let check = async |name: &str| {
+        let path = component(name).display().to_string();
+        Process::run(&["plugin", "check", &path], site.folder(), "").await
+    };
+    let toolbox = check("test/toolbox").await;
+    assert_eq!(toolbox.code, Some(0), "{toolbox:?}");
+    for said in [
+        ": filter\n",
+        "toolbox 0.1.0",
+        "x-do",
+        "\"probe\"",
+        "secrets (for adit:plugin/secret",
+        "adit:plugin/ticker@0.1.0",
+        "compiled in",
+        "KiB",
+    ] {
+        assert!(toolbox.output.contains(said), "{said}: {}", toolbox.output);
+    }
+    let service = check("test/service").await;
+    assert!(service.output.contains(": service\n"), "{service:?}");
+    assert!(service.output.contains("wasi:http/incoming-handler@0.2"), "{service:?}");
+    let text = site.write("text.wasm", "this is a text");
+    let refused = Process::run(&["plugin", "check", &text.display().to_string()], site.folder(), "").await;
+    assert!(refused.code == Some(2) && refused.log.contains("text.wasm"), "{refused:?}");
+
+    let run = async |name: &str, more: &[&str]| {
+        let path = component(name).display().to_string();
+        let arguments: Vec<&str> = ["plugin", "run", &path].iter().chain(more).copied().collect();
+        Process::run(&arguments, site.folder(), "").await
+    };
+    let headers = run("headers", &["--config", r#"{"request": {"set": {"x-mark": "yes"}}}"#]).await;
+    assert!(headers.code == Some(0) && headers.output.contains("x-mark: yes"), "{headers:?}");
+    let replied = run("test/misbehave", &["--header", "x-misbehave: respond"]).await;
+    assert!(replied.output.contains("answers itself") && replied.output.contains("418"), "{replied:?}");
+    let trapped = run("test/misbehave", &["--header", "x-misbehave: trap"]).await;
+    assert!(trapped.code == Some(1) && trapped.log.contains("trap"), "{trapped:?}");
+    let served = run("test/service", &["--url", "http://a.example/teapot"]).await;
+    assert!(served.code == Some(0) && served.output.contains("418"), "{served:?}");
 }

@@ -54,7 +54,7 @@ const HOST_MISTAKES: &[(&str, &str, usize, &[&str])] = &[
         &["deny", "skip"],
     ),
     ("component = \"headers.wasm\"", "component = \"headers.wasm\"\nmemory = \"64\"", 10, &["64MiB"]),
-    ("component = \"headers.wasm\"", "component = \"headers.wasm\"\ntimeout = \"1h\"", 10, &["10s"]),
+    ("component = \"headers.wasm\"", "component = \"headers.wasm\"\ntimeout = \"1h\"", 10, &["1ms to 1m"]),
     (
         "[[ingress]]\nhostname",
         "[[plugin]]\nname = \"marks\"\ncomponent = \"a\"\n[[ingress]]\nhostname",

@@ -27,6 +27,7 @@ mod readiness;
 mod ready;
 mod reload;
 mod revisions;
+mod services;
 mod sources;
 mod stop;
 mod swaps;

@@ -66,7 +66,10 @@ impl Process {
 
     pub fn start(name: &str, mut command: Command) -> Self {
         // What this machine sets for people must not change what is tested.
-        command.env_remove("ADIT_LOG").env_remove("ADIT_LOG_FORMAT");
+        command.env_remove("ADIT_LOG").env_remove("ADIT_LOG_FORMAT").env_remove("CACHE_DIRECTORY");
+        if !command.get_envs().any(|(name, _)| name == "XDG_CACHE_HOME") {
+            command.env("XDG_CACHE_HOME", target().join("tmp/cache"));
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
         let log = Lines::follow(child.stderr.take().expect("stderr is piped"));

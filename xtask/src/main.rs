@@ -4,6 +4,7 @@
 //! compiler for plugins, [`child`] and [`progress`] for how commands are run and shown.
 
 mod bench;
+mod bench_plugins;
 mod cargo_deny;
 mod checks;
 mod child;
@@ -55,6 +56,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         "test" => checks::run(&tree)?,
         "swaps" => swaps::run(&tree)?,
         "bench" => bench::run(&tree, arguments)?,
+        "bench-plugins" => bench_plugins::run(&tree)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("no such command\n\n{HELP}"),
     }
@@ -72,6 +74,7 @@ Usage: cargo xtask <command>
   swaps           the long tests of changes under load, optimised: 1,000 swaps, 200 kills
   plugins         build the plugins into target/plugins
   bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options
+  bench-plugins   print what a plugin costs, optimised
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny
   help            this text
 

@@ -41,7 +41,7 @@ pub(super) fn look(ingress: Ingress, options: &Options, file: Option<Legacy>) ->
             let host = parsed.host().ok_or_else(wrong)?;
             let found = Routes::new(&plan.rules).find(host, parsed.path());
             let at = found.ok_or_else(|| Failure::Running(anyhow!("no rule serves this URL")))?;
-            print(&format!("Matched rule #{at}\n{}", describe(&plan.rules[at])));
+            print(&format!("Matched rule #{at}\n{}", describe(&plan.rules[at], &plan)));
         }
     }
     Ok(())
@@ -72,7 +72,7 @@ fn plan(options: &Options, file: Option<Legacy>) -> Result<(String, Plan, Vec<St
     Ok((file.path.display().to_string(), plan, warnings))
 }
 
-fn describe(rule: &Rule) -> String {
+fn describe(rule: &Rule, plan: &Plan) -> String {
     let hostname = match &rule.hostname {
         HostPattern::Any => "*".to_owned(),
         HostPattern::Exact(name) => name.clone(),
@@ -84,6 +84,7 @@ fn describe(rule: &Rule) -> String {
         Service::Unix { path } => format!("unix:{}", path.display()),
         Service::Status(status) => format!("http_status:{}", status.as_u16()),
         Service::HelloWorld => "hello_world".to_owned(),
+        Service::Component(index) => format!("wasm:{}", plan.plugins[*index].name),
     };
     let path = rule.path.as_ref().map(|path| format!("\tpath: {path}\n")).unwrap_or_default();
     format!("\thostname: {hostname}\n{path}\tservice: {service}")

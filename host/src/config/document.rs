@@ -1,5 +1,6 @@
 //! What may be written in a host's document. Knows names and types; no rule, no default.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -85,8 +86,29 @@ pub struct Plugin {
     pub timeout: Option<Spanned<Quantity>>,
     pub memory: Option<Spanned<Quantity>>,
     pub concurrency: Option<Spanned<i64>>,
+    pub instances: Option<Spanned<Instances>>,
+    pub tick: Option<Spanned<Quantity>>,
+    pub grants: Option<Spanned<Grants>>,
     /// Handed to the plugin as JSON; may hold secrets.
     pub config: Option<Spanned<toml::Table>>,
+}
+
+/// `[plugin.grants]`: what the plugin may reach.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Grants {
+    pub http: Option<Spanned<Vec<Spanned<String>>>>,
+    pub private_networks: Option<Spanned<Vec<Spanned<String>>>>,
+    pub secrets: Option<Spanned<BTreeMap<String, Spanned<Secret>>>>,
+    pub buckets: Option<Spanned<BTreeMap<String, Spanned<Quantity>>>>,
+}
+
+/// Where a secret is kept: one of the two.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Secret {
+    pub file: Option<PathBuf>,
+    pub env: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -94,6 +116,13 @@ pub struct Plugin {
 pub enum OnError {
     Deny,
     Skip,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Instances {
+    Reused,
+    Fresh,
 }
 
 /// `[[ingress]]`: which requests go where.

@@ -14,7 +14,7 @@ use super::value::{Reading, Wrong};
 /// The rules in order. One that is wrong is left out, and there is a mistake that says why.
 pub(super) fn draw(
     written: &[Spanned<document::Rule>],
-    plugins: &[PluginPlan],
+    known: &[PluginPlan],
     reading: &mut Reading<'_>,
     warnings: &mut Vec<String>,
 ) -> Vec<Rule> {
@@ -28,8 +28,8 @@ pub(super) fn draw(
         let hostname = hostname(at, reading);
         let path = at.get_ref().path.as_ref().map(|path| reading.take(path, regex(path.get_ref())));
         check_position(at, hostname.as_ref(), index + 1 == written.len(), reading);
-        let plugins = chain(at.get_ref(), plugins, reading);
-        let service = service(at, reading);
+        let plugins = chain(at.get_ref(), known, reading);
+        let service = service(at, known, reading);
         let origin = origin::draw(at.get_ref().origin.as_ref(), reading);
         if let (Some(origin), Some(service)) = (&at.get_ref().origin, &service) {
             warnings.extend(
@@ -106,13 +106,20 @@ fn regex(pattern: &str) -> Result<Regex, Wrong> {
     })
 }
 
-fn service(at: &Spanned<document::Rule>, reading: &mut Reading<'_>) -> Option<Service> {
+fn service(
+    at: &Spanned<document::Rule>,
+    plugins: &[PluginPlan],
+    reading: &mut Reading<'_>,
+) -> Option<Service> {
     let Some(service) = &at.get_ref().service else {
         let help = "say where requests go: service = \"http://127.0.0.1:8080\"";
         reading.mistakes.add_missing(at.span(), "service", help);
         return None;
     };
-    let outcome = Service::parse(service.get_ref(), reading.folder);
+    let outcome = match service.get_ref().strip_prefix("wasm:") {
+        Some(name) => find(name, plugins).map(Service::Component),
+        None => Service::parse(service.get_ref(), reading.folder),
+    };
     reading.take(service, outcome)
 }
 
@@ -136,19 +143,23 @@ fn chain(rule: &document::Rule, plugins: &[PluginPlan], reading: &mut Reading<'_
 }
 
 fn link(name: &str, chain: &[usize], plugins: &[PluginPlan]) -> Result<usize, Wrong> {
-    let Some(index) = position(name, plugins) else {
+    let index = find(name, plugins)?;
+    if chain.contains(&index) {
+        return Err(Wrong::new(format!("`{name}` is in this chain twice")));
+    }
+    Ok(index)
+}
+
+fn find(name: &str, plugins: &[PluginPlan]) -> Result<usize, Wrong> {
+    position(name, plugins).ok_or_else(|| {
         let known: Vec<_> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
         let help = match closest(name, known.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None if known.is_empty() => format!("declare it: [[plugin]] with name = {name:?}"),
             None => format!("known plugins: {}", known.join(", ")),
         };
-        return Err(Wrong::with_help(format!("there is no plugin `{name}`"), help));
-    };
-    if chain.contains(&index) {
-        return Err(Wrong::new(format!("`{name}` is in this chain twice")));
-    }
-    Ok(index)
+        Wrong::with_help(format!("there is no plugin `{name}`"), help)
+    })
 }
 
 fn position(name: &str, plugins: &[PluginPlan]) -> Option<usize> {

@@ -4,6 +4,7 @@
 
 pub mod document;
 pub mod files;
+pub mod grants;
 pub(crate) mod hostname;
 mod ingress;
 mod origin;

@@ -85,6 +85,7 @@ pub(super) fn doubts(written: &Origin, service: &Service) -> Vec<String> {
         Service::Status(_) | Service::HelloWorld => {
             vec!["origin has no effect on a built-in service".to_owned()]
         }
+        Service::Component(_) => vec!["origin has no effect on a plugin".to_owned()],
         Service::Https { .. } if tls_verify.as_ref().is_some_and(|verify| !verify.get_ref()) => {
             vec!["origin.tls-verify = false: whoever answers in the service's place is believed".to_owned()]
         }

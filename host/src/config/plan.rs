@@ -11,6 +11,7 @@ use http::uri::Authority;
 use regex::Regex;
 
 use super::document::{ConfigSource, Document};
+use super::grants::Grants;
 use super::value::Reading;
 use super::{ingress, plugin};
 
@@ -38,6 +39,12 @@ pub struct PluginPlan {
     pub config: String,
     pub on_error: OnError,
     pub limits: Limits,
+    pub grants: Grants,
+    /// Whether an instance serves again after its first request; the plugin's role says so where
+    /// nothing is written.
+    pub reuse: Option<bool>,
+    /// Between two calls of its regular work, if it has any.
+    pub tick: Duration,
 }
 
 /// What becomes of a request when a plugin fails at it.
@@ -54,8 +61,8 @@ pub enum OnError {
 pub struct Limits {
     /// Linear memory of one instance, bytes.
     pub memory: usize,
-    /// Run time inside the component for one call.
-    pub timeout: Duration,
+    /// Run time inside the component for one call; the plugin's role says which where none is written.
+    pub timeout: Option<Duration>,
     /// Calls at once in one shard.
     pub concurrency: usize,
 }
@@ -86,11 +93,19 @@ pub enum HostPattern {
 /// Where requests go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Service {
-    Http { authority: Authority },
-    Https { authority: Authority },
-    Unix { path: PathBuf },
+    Http {
+        authority: Authority,
+    },
+    Https {
+        authority: Authority,
+    },
+    Unix {
+        path: PathBuf,
+    },
     Status(StatusCode),
     HelloWorld,
+    /// A plugin that is a service: an index into [`Plan::plugins`].
+    Component(usize),
 }
 
 /// How a service is spoken to.
@@ -128,9 +143,11 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
     } else {
         ingress::draw(&document.ingress, &plugins, reading, &mut warnings)
     };
-    let used = |index| rules.iter().any(|rule| rule.plugins.contains(&index));
+    let used = |index| {
+        rules.iter().any(|rule| rule.plugins.contains(&index) || rule.service == Service::Component(index))
+    };
     for (index, plugin) in plugins.iter().enumerate().filter(|(index, _)| !used(*index)) {
-        warnings.push(format!("plugin[{index}] ({}) is in the chain of no rule", plugin.name));
+        warnings.push(format!("plugin[{index}] ({}) is in no rule", plugin.name));
     }
     let access_log = document.access_log.as_ref().is_some_and(|wanted| *wanted.get_ref());
     let retire_after =
@@ -159,6 +176,9 @@ impl fmt::Debug for PluginPlan {
             .field("config", &format_args!("{} bytes", self.config.len()))
             .field("on_error", &self.on_error)
             .field("limits", &self.limits)
+            .field("grants", &self.grants)
+            .field("reuse", &self.reuse)
+            .field("tick", &self.tick)
             .finish()
     }
 }

@@ -9,6 +9,7 @@ use adit_document::Spanned;
 use toml::Value;
 
 use super::document::{self, Plugin};
+use super::grants;
 use super::plan::{Limits, OnError, PluginPlan};
 use super::value::{Reading, Wrong};
 
@@ -48,9 +49,18 @@ fn plan(name: String, written: &Spanned<Plugin>, reading: &mut Reading<'_>) -> P
         },
         limits: Limits {
             memory: reading.size(plugin.memory.as_ref(), DEFAULT_MEMORY, MEMORY),
-            timeout: reading.duration(plugin.timeout.as_ref(), DEFAULT_TIMEOUT, TIMEOUT),
+            timeout: plugin
+                .timeout
+                .as_ref()
+                .map(|timeout| reading.duration(Some(timeout), *TIMEOUT.end(), TIMEOUT)),
             concurrency: reading.count(plugin.concurrency.as_ref(), DEFAULT_CONCURRENCY, CONCURRENCY),
         },
+        grants: grants::draw(plugin.grants.as_ref(), reading),
+        reuse: plugin.instances.as_ref().map(|written| match written.get_ref() {
+            document::Instances::Reused => true,
+            document::Instances::Fresh => false,
+        }),
+        tick: reading.duration(plugin.tick.as_ref(), DEFAULT_TICK, TICK),
     }
 }
 
@@ -124,8 +134,9 @@ const LONGEST_NAME: usize = 64;
 
 const DEFAULT_MEMORY: usize = 64 << 20;
 const MEMORY: RangeInclusive<usize> = 1 << 20..=1 << 30;
-const DEFAULT_TIMEOUT: Duration = Duration::from_millis(50);
-const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
+const DEFAULT_TICK: Duration = Duration::from_secs(10);
+const TICK: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
 const DEFAULT_CONCURRENCY: usize = 64;
 const CONCURRENCY: RangeInclusive<usize> = 1..=4096;
 

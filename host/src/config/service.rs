@@ -93,8 +93,7 @@ fn unknown(text: &str) -> Wrong {
     Wrong::with_help("this is not a service", help)
 }
 
-const FORMS: &str =
-    "a service is http://host:port, https://host:port, unix:/path, http_status:404 or hello_world";
+const FORMS: &str = "a service is http://host:port, https://host:port, unix:/path, http_status:404, hello_world or wasm:PLUGIN";
 
 const WEB_SOCKET: &str = "WebSockets pass through HTTP services";
 

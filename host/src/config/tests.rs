@@ -140,11 +140,11 @@ fn a_document_with_everything_means_what_it_says() {
     assert_eq!((auth.name.as_str(), &auth.component), ("auth", &at("plugins/basic_auth.wasm")));
     assert_eq!(auth.config, r#"{"realm":"demo","users":{"adam":"…","eve":"…"}}"#);
     assert_eq!(auth.on_error, OnError::Deny);
-    let limits = Limits { memory: 16 << 20, timeout: Duration::from_millis(20), concurrency: 8 };
+    let limits = Limits { memory: 16 << 20, timeout: Some(Duration::from_millis(20)), concurrency: 8 };
     assert_eq!(auth.limits, limits);
     assert_eq!(headers.component, Path::new("/usr/share/adit/headers.wasm"));
     assert_eq!((headers.on_error, headers.config.as_str()), (OnError::Skip, "{}"));
-    let limits = Limits { memory: 64 << 20, timeout: Duration::from_millis(50), concurrency: 64 };
+    let limits = Limits { memory: 64 << 20, timeout: None, concurrency: 64 };
     assert_eq!(headers.limits, limits);
 
     let [private, rest, last] = plan.rules.as_slice() else { panic!("three rules") };
@@ -332,7 +332,7 @@ service = "http_status:404"
             "ingress[1] is never reached: ingress[0] takes all that it matches",
             "ingress[2].origin has no effect on a built-in service",
             "ingress[3] is never reached: ingress[2] takes all that it matches",
-            "plugin[0] (idle) is in the chain of no rule",
+            "plugin[0] (idle) is in no rule",
         ]
     );
 }
@@ -420,7 +420,7 @@ host.toml:14:11: ingress[0].service: a service has no path
 host.toml:16:1: ingress[1]: this rule matches every request, so those after it are never reached
   help: give it a `hostname` or a `path`, or move it to the end
 host.toml:17:11: ingress[1].service: this is not a service
-  help: a service is http://host:port, https://host:port, unix:/path, http_status:404 or hello_world
+  help: a service is http://host:port, https://host:port, unix:/path, http_status:404, hello_world or wasm:PLUGIN
 host.toml:18:12: ingress[1].plugins[0]: there is no plugin `auht`
   help: did you mean `auth`?
 host.toml:20:1: ingress[2]: `service` is missing

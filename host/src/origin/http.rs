@@ -56,7 +56,9 @@ impl HttpOrigin {
                 (tcp(authority, 443), format!("https://{authority}"), Some(Tls { config, server_name }))
             }
             Service::Unix { path } => (Address::Unix(path.clone()), format!("unix:{}", path.display()), None),
-            Service::Status(_) | Service::HelloWorld => anyhow::bail!("not an HTTP origin"),
+            Service::Status(_) | Service::HelloWorld | Service::Component(_) => {
+                anyhow::bail!("not an HTTP origin")
+            }
         };
         let key =
             format!("{name} {:?} {:?} {} {}", plan.server_name, plan.ca_file, plan.tls_verify, plan.http2);
@@ -82,7 +84,7 @@ impl HttpOrigin {
             scheme: if target.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
             authority: match service {
                 Service::Http { authority } | Service::Https { authority } => authority.clone(),
-                Service::Unix { .. } | Service::Status(_) | Service::HelloWorld => {
+                Service::Unix { .. } | Service::Status(_) | Service::HelloWorld | Service::Component(_) => {
                     Authority::from_static("localhost")
                 }
             },

@@ -83,7 +83,8 @@ impl Origin {
         Ok(match service {
             Service::Status(status) => Self::Status(*status),
             Service::HelloWorld => Self::HelloWorld,
-            Service::Http { .. } | Service::Https { .. } | Service::Unix { .. } => {
+            // The last of them is none, and `new` says so.
+            Service::Http { .. } | Service::Https { .. } | Service::Unix { .. } | Service::Component(_) => {
                 Self::Http(Box::new(http::HttpOrigin::new(service, plan)?))
             }
         })

@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, request, response};
 
 use super::edit::Reply;
 use super::failure::Failure;
-use super::{Plugin, RequestStep, ResponseStep};
+use super::{Plugin, RequestStep, ResponseStep, Served};
 use crate::config::plan::OnError;
 
 /// What is known about a request besides its head.
@@ -24,6 +24,22 @@ pub struct Facts<'a> {
 #[derive(Debug, Default)]
 pub struct Chain {
     plugins: Vec<Arc<Plugin>>,
+    observers: Option<Observers>,
+}
+
+/// The plugins of a chain that want to know what was served.
+#[derive(Debug, Clone)]
+pub struct Observers(Arc<[Arc<Plugin>]>);
+
+impl Observers {
+    /// Tells them; they are called later, in batches.
+    pub fn tell(&self, shard: usize, served: Served) {
+        let Some((last, others)) = self.0.split_last() else { return };
+        for plugin in others {
+            plugin.observe(shard, served.clone());
+        }
+        last.observe(shard, served);
+    }
 }
 
 /// How far a request went in, and what each plugin left for its own response phase.
@@ -64,7 +80,14 @@ pub enum ResponseOutcome {
 
 impl Chain {
     pub fn new(plugins: Vec<Arc<Plugin>>) -> Self {
-        Self { plugins }
+        let observers: Arc<[_]> = plugins.iter().filter(|plugin| plugin.logs()).cloned().collect();
+        let observers = (!observers.is_empty()).then(|| Observers(observers));
+        Self { plugins, observers }
+    }
+
+    /// Who wants to know what was served; usually nobody.
+    pub fn observers(&self) -> Option<&Observers> {
+        self.observers.as_ref()
     }
 
     pub fn is_empty(&self) -> bool {

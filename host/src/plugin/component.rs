@@ -1,22 +1,34 @@
-//! From the bytes of a file to a component that is known to fit: what it is, what it asks for, and
-//! which phases it has.
+//! From compiled code to a component that is known to fit: what it is, what it asks for, and which
+//! phases it has.
 
-use std::sync::Arc;
-
+use tracing::warn;
 use wasmtime::component::{Component, InstancePre};
+use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
-use super::bindings::exports::adit::plugin::{lifecycle, request_filter, response_filter};
+use super::bindings::exports::adit::plugin::{
+    access_log, lifecycle, probe, request_filter, response_filter, schema, ticker,
+};
 use super::engine::Engine;
 use super::failure::LoadError;
-use super::imports::{self, log::GuestLog};
+use super::imports;
 use super::store::State;
+use crate::config::plan::PluginPlan;
 
 /// Largest component, bytes. The largest known, a Python interpreter with its library, has 22 MB.
 pub const LARGEST_COMPONENT: usize = 64 * 1024 * 1024;
 
 const LIFECYCLE: &str = "adit:plugin/lifecycle@0.1.0";
+const SCHEMA: &str = "adit:plugin/schema@0.1.0";
+const PROBE: &str = "adit:plugin/probe@0.1.0";
 const REQUEST_FILTER: &str = "adit:plugin/request-filter@0.1.0";
 const RESPONSE_FILTER: &str = "adit:plugin/response-filter@0.1.0";
+const ACCESS_LOG: &str = "adit:plugin/access-log@0.1.0";
+const TICKER: &str = "adit:plugin/ticker@0.1.0";
+/// Without any of these there is nothing to call.
+const PHASES: [&str; 4] = [REQUEST_FILTER, RESPONSE_FILTER, ACCESS_LOG, TICKER];
+/// What makes a service, in any compatible version.
+const INCOMING_HANDLER: &str = "wasi:http/incoming-handler@0.2";
+const HANDLER: &str = "wasi:http/handler@0.3";
 
 /// The first bytes of every WebAssembly binary, and what follows in a module and in a component.
 const MAGIC: &[u8] = b"\0asm";
@@ -25,65 +37,97 @@ const COMPONENT: &[u8] = &[13, 0, 1, 0];
 const ELF: &[u8] = b"\x7fELF";
 
 /// A compiled and linked component, from which instances are made. Exports are looked up by name
-/// here, once.
+/// here, once. Clones share the code.
+#[derive(Clone)]
 pub(super) struct Blueprint {
+    pub(super) component: Component,
     pub(super) pre: InstancePre<State>,
+    /// Of a component that exports `lifecycle`.
+    pub(super) phases: Option<Phases>,
+    /// Of a component that is a `wasi:http` service.
+    pub(super) service: Option<ProxyIndices>,
+}
+
+/// Which interfaces of ours a component exports.
+#[derive(Clone)]
+pub(super) struct Phases {
     pub(super) lifecycle: lifecycle::GuestIndices,
+    pub(super) schema: Option<schema::GuestIndices>,
+    pub(super) probe: Option<probe::GuestIndices>,
     pub(super) request: Option<request_filter::GuestIndices>,
     pub(super) response: Option<response_filter::GuestIndices>,
-    pub(super) log: Arc<GuestLog>,
-    /// Bytes that an instance may have.
-    pub(super) memory: usize,
+    pub(super) log: Option<access_log::GuestIndices>,
+    pub(super) tick: Option<ticker::GuestIndices>,
 }
 
 impl Blueprint {
-    /// The same code for another plugin.
-    pub(super) fn copy(&self, log: Arc<GuestLog>, memory: usize) -> Self {
-        Self {
-            pre: self.pre.clone(),
-            lifecycle: self.lifecycle.clone(),
-            request: self.request.clone(),
-            response: self.response.clone(),
-            log,
-            memory,
+    /// Links; `name` is the plugin's, for the log.
+    pub(super) fn link(engine: &Engine, name: &str, component: Component) -> Result<Self, LoadError> {
+        let ty = component.component_type();
+        let exports: Vec<String> = ty.exports(engine.wasm()).map(|(name, _)| name.to_owned()).collect();
+        let exported = |prefix: &str| exports.iter().find(|name| is_version_of(name, prefix));
+        // These compare versions as the component model does.
+        let has = |name: &str| component.get_export_index(None, name).is_some();
+        let is_filter = has(LIFECYCLE);
+        let is_service = exported(INCOMING_HANDLER).is_some();
+        if !is_filter && !is_service {
+            return Err(match exported(HANDLER) {
+                Some(export) => LoadError::TooNew { export: export.clone() },
+                None => LoadError::NoRole { exports },
+            });
         }
-    }
-
-    /// Compiles; takes from milliseconds to minutes of CPU. Not for a thread that serves.
-    pub(super) fn compile(
-        engine: &Engine,
-        wasm: &[u8],
-        log: Arc<GuestLog>,
-        memory: usize,
-    ) -> Result<Self, LoadError> {
-        check(wasm)?;
-        let component = Component::from_binary(engine.wasm(), wasm)
-            .map_err(|error| LoadError::Malformed { reason: error.root_cause().to_string() })?;
-        let exports = |name: &str| component.get_export_index(None, name).is_some();
-        if !exports(LIFECYCLE) {
-            let ty = component.component_type();
-            let names = ty.exports(engine.wasm()).map(|(name, _)| name.to_owned()).collect();
-            return Err(LoadError::NoLifecycle { exports: names });
-        }
-        let (has_request, has_response) = (exports(REQUEST_FILTER), exports(RESPONSE_FILTER));
-        if !has_request && !has_response {
+        if is_filter && !PHASES.iter().any(|phase| has(phase)) {
             return Err(LoadError::NoPhase);
         }
-        let unknown = imports::unknown(&component, engine.wasm());
-        if !unknown.is_empty() {
-            return Err(LoadError::UnknownImports { imports: unknown });
+        let needs = imports::Needs::of(&component, engine.wasm());
+        if !needs.unknown.is_empty() {
+            return Err(LoadError::UnknownImports { imports: needs.unknown });
         }
-        let pre = engine.linker().instantiate_pre(&component).map_err(mismatch)?;
-        let lifecycle = lifecycle::GuestIndices::new(&pre).map_err(mismatch)?;
-        let request = has_request.then(|| request_filter::GuestIndices::new(&pre)).transpose();
-        let response = has_response.then(|| response_filter::GuestIndices::new(&pre)).transpose();
-        let (request, response) = (request.map_err(mismatch)?, response.map_err(mismatch)?);
-        Ok(Self { pre, lifecycle, request, response, log, memory })
+        let pre = if needs.unserved.is_empty() {
+            engine.linker().instantiate_pre(&component)
+        } else {
+            // Ordinary components import more of WASI than they use.
+            let (plugin, imports) = (name, needs.unserved.join(", "));
+            warn!(plugin, imports, "imports of WASI that are not served: a call of them is a trap");
+            let mut linker = engine.linker().clone();
+            linker.define_unknown_imports_as_traps(&component).map_err(mismatch)?;
+            linker.instantiate_pre(&component)
+        };
+        let pre = pre.map_err(mismatch)?;
+        let phases = is_filter.then(|| phases(&pre, has)).transpose()?;
+        let service = is_service.then(|| ProxyIndices::new(&pre)).transpose().map_err(mismatch)?;
+        Ok(Self { component, pre, phases, service })
+    }
+
+    /// Checks the component's imports against the grants of a plugin that is to be made of it.
+    pub(super) fn check_grants(&self, engine: &Engine, plan: &PluginPlan) -> Result<(), LoadError> {
+        let imports = imports::missing(&self.component, engine.wasm(), &plan.grants);
+        if imports.is_empty() { Ok(()) } else { Err(LoadError::NotGranted { imports }) }
     }
 }
 
+fn phases(pre: &InstancePre<State>, has: impl Fn(&str) -> bool) -> Result<Phases, LoadError> {
+    let phases = (|| {
+        Ok(Phases {
+            lifecycle: lifecycle::GuestIndices::new(pre)?,
+            schema: has(SCHEMA).then(|| schema::GuestIndices::new(pre)).transpose()?,
+            probe: has(PROBE).then(|| probe::GuestIndices::new(pre)).transpose()?,
+            request: has(REQUEST_FILTER).then(|| request_filter::GuestIndices::new(pre)).transpose()?,
+            response: has(RESPONSE_FILTER).then(|| response_filter::GuestIndices::new(pre)).transpose()?,
+            log: has(ACCESS_LOG).then(|| access_log::GuestIndices::new(pre)).transpose()?,
+            tick: has(TICKER).then(|| ticker::GuestIndices::new(pre)).transpose()?,
+        })
+    })();
+    phases.map_err(mismatch)
+}
+
+/// Whether `name` is the interface of `prefix` in a version that fits.
+fn is_version_of(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 /// Says what a file is that is not a component, before the parser says something about offsets.
-fn check(wasm: &[u8]) -> Result<(), LoadError> {
+pub(super) fn check(wasm: &[u8]) -> Result<(), LoadError> {
     if wasm.len() > LARGEST_COMPONENT {
         return Err(LoadError::TooLarge { size: wasm.len(), limit: LARGEST_COMPONENT });
     }

@@ -19,6 +19,10 @@ pub struct Counters {
     pub busy: u64,
     /// Calls whose answer asked for something that is not allowed.
     pub invalid: u64,
+    /// Calls that were not made since the plugin rests after it broke again and again.
+    pub resting: u64,
+    /// Calls of the plugin into the host that were refused: not granted, or over a limit.
+    pub denied: u64,
     /// Instances made, the one at load included.
     pub instantiations: u64,
 }
@@ -33,6 +37,7 @@ pub(super) struct Tally {
     timeouts: AtomicU64,
     busy: AtomicU64,
     invalid: AtomicU64,
+    resting: AtomicU64,
 }
 
 impl Tally {
@@ -43,6 +48,7 @@ impl Tally {
             FailureKind::Timeout => &self.timeouts,
             FailureKind::Busy => &self.busy,
             FailureKind::Invalid { .. } => &self.invalid,
+            FailureKind::Resting => &self.resting,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -55,6 +61,7 @@ impl Tally {
         sum.timeouts += read(&self.timeouts);
         sum.busy += read(&self.busy);
         sum.invalid += read(&self.invalid);
+        sum.resting += read(&self.resting);
         sum.instantiations += read(&self.instantiations);
     }
 }

@@ -4,14 +4,16 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use adit_code::{Code, Program};
 use anyhow::Context;
 use tracing::warn;
 use wasmtime::component::Linker;
 use wasmtime::{Config, PoolingAllocationConfig, Strategy, WasmBacktraceDetails};
 
 use super::clock::Clock;
+use super::compiler::COMPILER;
 use super::imports;
-use super::shelf::Shelf;
+use super::keep::Keep;
 use super::store::State;
 
 /// Instances of all plugins, in all shards and generations, that may exist at a time.
@@ -57,13 +59,29 @@ struct Inner {
     clock: Clock,
     wasm: wasmtime::Engine,
     linker: Linker<State>,
-    shelf: Shelf,
+    keep: Keep,
+    /// Compiles elsewhere and keeps what it compiled, if it may.
+    code: Option<Code>,
 }
 
 impl Engine {
+    /// For a program that is a compiler when its only argument is [`COMPILER`]: what it compiles, a
+    /// child of it does, and it is kept where the environment says.
+    pub fn of_this_program() -> anyhow::Result<Self> {
+        // Whatever lies at its path by now, this is what runs.
+        let program = Program::new("/proc/self/exe".into(), vec![COMPILER.into()]);
+        let folder = adit_code::usual_folder();
+        Self::with_code(EngineSettings::default(), Some(Code::new(program, folder.as_deref())))
+    }
+
+    /// One that compiles in this process.
     /// Where the machine has too little address space for the pool of instances, instances are
     /// made on demand, which costs a few times more for each.
     pub fn new(settings: EngineSettings) -> anyhow::Result<Self> {
+        Self::with_code(settings, None)
+    }
+
+    pub(super) fn with_code(settings: EngineSettings, code: Option<Code>) -> anyhow::Result<Self> {
         let mut config = config();
         config.allocation_strategy(pool(settings));
         let wasm = wasmtime::Engine::new(&config).or_else(|error| {
@@ -78,7 +96,7 @@ impl Engine {
         let linker = imports::linker(&wasm).map_err(anyhow::Error::from).context("linking the imports")?;
         let ticking = wasm.clone();
         let clock = Clock::start(move || ticking.increment_epoch()).context("starting the plugin clock")?;
-        Ok(Self { inner: Arc::new(Inner { clock, wasm, linker, shelf: Shelf::default() }) })
+        Ok(Self { inner: Arc::new(Inner { clock, wasm, linker, keep: Keep::default(), code }) })
     }
 
     pub(super) fn wasm(&self) -> &wasmtime::Engine {
@@ -89,12 +107,16 @@ impl Engine {
         &self.inner.linker
     }
 
-    pub(super) fn clock(&self) -> &Clock {
-        &self.inner.clock
+    pub(super) fn keep(&self) -> &Keep {
+        &self.inner.keep
     }
 
-    pub(super) fn shelf(&self) -> &Shelf {
-        &self.inner.shelf
+    pub(super) fn code(&self) -> Option<&Code> {
+        self.inner.code.as_ref()
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.inner.clock
     }
 }
 
@@ -102,6 +124,11 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Engine")
     }
+}
+
+/// An engine whose code runs in the others: it only lacks their pool.
+pub(super) fn for_compiler() -> anyhow::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&config()).map_err(anyhow::Error::from).context("starting the compiler")
 }
 
 fn config() -> Config {

@@ -34,6 +34,9 @@ pub enum FailureKind {
     /// As many calls as the plugin may have at once were running, or no instance was free.
     #[error("no free instance")]
     Busy,
+    /// The plugin broke again and again and is left in peace for a while.
+    #[error("resting after repeated failures")]
+    Resting,
     /// The plugin's answer asked for something that it may not do.
     #[error("{what}")]
     Invalid { what: String },
@@ -47,6 +50,7 @@ impl FailureKind {
             Self::Trap { .. } => "trap",
             Self::Timeout => "timeout",
             Self::Busy => "busy",
+            Self::Resting => "resting",
             Self::Invalid { .. } => "invalid",
         }
     }
@@ -70,17 +74,32 @@ pub enum LoadError {
     TooLarge { size: usize, limit: usize },
     #[error("not a valid component: {reason}")]
     Malformed { reason: String },
-    #[error("does not export adit:plugin/lifecycle@0.1; it exports {}", list(.exports))]
-    NoLifecycle { exports: Vec<String> },
     #[error(
-        "exports neither adit:plugin/request-filter@0.1 nor adit:plugin/response-filter@0.1, so there is nothing to call"
+        "is neither a filter (it would export adit:plugin/lifecycle@0.1) nor a service (wasi:http/incoming-handler@0.2); it exports {}",
+        list(.exports)
+    )]
+    NoRole { exports: Vec<String> },
+    #[error(
+        "exports adit:plugin/lifecycle@0.1 and no phase of it (request-filter, response-filter, access-log, ticker), so there is nothing to call"
     )]
     NoPhase,
     #[error(
-        "asks for imports that no plugin is given: {}; plugins have adit:plugin/log@0.1 and WASI 0.2 without files, network or environment",
+        "exports {export}, an interface of WASI 0.3, which is not run yet; build it for wasi:http/incoming-handler@0.2"
+    )]
+    TooNew { export: String },
+    #[error(
+        "asks for imports that no plugin is given: {}; plugins have the interfaces of adit:plugin@0.1, and WASI 0.2 without files, network or environment",
         list(.imports)
     )]
     UnknownImports { imports: Vec<String> },
+    #[error("asks for what it is not granted: {}", missing(.imports))]
+    NotGranted { imports: Vec<(String, &'static str)> },
+    #[error("takes no configuration: a service without adit:plugin/lifecycle@0.1 has nowhere to put it")]
+    NoConfiguration,
+    #[error("cannot be given what it is granted: {reason}")]
+    Sandbox { reason: String },
+    #[error("fails its own probe: {fault}")]
+    Probe { fault: ConfigFault },
     #[error("does not fit adit:plugin@0.1: {reason}")]
     Mismatch { reason: String },
     #[error("its manifest is not usable: {reason}")]
@@ -168,6 +187,12 @@ fn trace(backtrace: &str) -> String {
 
 fn place(code: &str) -> String {
     if code.is_empty() { String::new() } else { format!("{code}: ") }
+}
+
+fn missing(imports: &[(String, &'static str)]) -> String {
+    let each =
+        imports.iter().map(|(import, grant)| format!("{import}, which takes `{grant}` in [plugin.grants]"));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 fn list(names: &[String]) -> String {

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use tokio::time::Sleep;
 use wasmtime::UpdateDeadline;
 
 use super::clock::TICK;
+use super::courtesy::{Courtesy, Turn};
 
 /// How long a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,16 @@ pub(super) struct Meter {
     resumed: AtomicU64,
     used: AtomicU64,
     limit: AtomicU64,
+    // Looked at only at the end of a slice, by the one thread that runs the guest.
+    sharing: Mutex<Sharing>,
+}
+
+/// How the call that runs shares its thread.
+#[derive(Debug, Default)]
+struct Sharing {
+    courtesy: Courtesy,
+    /// The turn that others have now, and since when, as `resumed`.
+    turn: Option<(Turn, u64)>,
 }
 
 /// What the epoch callback ends a guest with.
@@ -57,17 +69,29 @@ impl Meter {
             resumed: AtomicU64::new(0),
             used: AtomicU64::new(0),
             limit: AtomicU64::new(0),
+            sharing: Mutex::default(),
         }
     }
 
     /// The epoch callback: the guest has run for a tick. Ends it or lets the others have a turn.
     pub(super) fn interrupt(&self) -> wasmtime::Result<UpdateDeadline> {
-        if self.is_used_up(self.now()) {
+        let now = self.now();
+        if self.is_used_up(now) {
             return Err(TimeIsUp.into());
         }
-        // tokio's own yield lets its driver look at the sockets first. A plain self-wake would
-        // starve them: the scheduler polls them only once in dozens of turns while tasks are ready.
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        let mut sharing = self.sharing();
+        let turn = sharing.courtesy.turn();
+        sharing.turn = Some((turn, now));
+        Ok(match turn {
+            // tokio's own yield lets its driver look at the sockets first. A plain self-wake would
+            // starve them: the scheduler polls them only once in dozens of turns while tasks are ready.
+            Turn::Yield => UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())),
+            Turn::Pause(pause) => UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(pause))),
+        })
+    }
+
+    fn sharing(&self) -> MutexGuard<'_, Sharing> {
+        self.sharing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self, limit: Duration) {
@@ -87,6 +111,10 @@ impl Meter {
 
     fn resume(&self, now: u64) {
         self.resumed.store(now.max(1), Ordering::Relaxed);
+        let mut sharing = self.sharing();
+        if let Some((turn, since)) = sharing.turn.take() {
+            sharing.courtesy.took(turn, Duration::from_nanos(now.saturating_sub(since)));
+        }
     }
 
     fn suspend(&self, now: u64) {

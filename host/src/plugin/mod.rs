@@ -7,43 +7,58 @@
 //! An instance serves one call at a time and is used again for the next. After a trap, a time-out
 //! or a call that was dropped midway it is never used again, and the next call gets a fresh one.
 
+mod background;
 mod bindings;
 mod chain;
+mod circuit;
 mod clock;
+mod compiler;
 mod component;
 mod counters;
+mod courtesy;
 mod edit;
 mod engine;
 mod failure;
 mod head;
 mod imports;
+mod inspect;
+mod keep;
+mod member;
 mod meter;
 mod pool;
-mod shelf;
+mod sandbox;
+mod service;
 mod store;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
-pub use chain::{Chain, Facts, Passage, RequestOutcome, ResponseOutcome};
+pub use background::Served;
+pub use chain::{Chain, Facts, Observers, Passage, RequestOutcome, ResponseOutcome};
+pub use compiler::{COMPILER, be_compiler};
 pub use component::LARGEST_COMPONENT;
 pub use counters::Counters;
 pub use edit::Reply;
 pub use engine::{Engine, EngineSettings};
 pub use failure::{ConfigFault, Failure, FailureKind, LoadError};
+pub use imports::metrics::Number;
+pub use inspect::{Description, Inspection, inspect};
+pub use sandbox::Secrets;
+pub use service::ServiceBody;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{request, response};
-use sha2::{Digest, Sha256};
-use tokio::sync::oneshot;
-use tracing::{debug, warn};
+use bytes::Bytes;
+use http::{Request, Response, request, response};
+use http_body::Body;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
 
 use crate::config::plan::{OnError, PluginPlan};
+use background::Waiting;
 use bindings::adit::plugin::types::{RequestHead, ResponseHead};
 use bindings::exports::adit::plugin::lifecycle::Manifest;
 use bindings::exports::adit::plugin::request_filter::RequestAction;
@@ -51,37 +66,37 @@ use bindings::exports::adit::plugin::response_filter::ResponseAction;
 use component::Blueprint;
 use failure::Trouble;
 use head::Declared;
-use imports::log::{GuestLog, Ration};
+use member::{Member, SETUP};
 use meter::Allowance;
-use pool::{Place, Pool};
+use sandbox::Sandbox;
 use store::Instance;
 use text::printable;
 
-/// What an instance may take to start and to read its configuration.
-const SETUP: Allowance = Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30) };
+/// Run time of one call of a filter, and of one exchange of a service, where none is configured.
+const FILTER_RUN: Duration = Duration::from_millis(50);
+const SERVICE_RUN: Duration = Duration::from_secs(10);
 /// A call may last this many times its run time on the wall, where others get their turns, and
 /// never less than [`LEAST_WALL`].
 const WALL_FACTOR: u32 = 20;
 const LEAST_WALL: Duration = Duration::from_secs(1);
+/// The same for one that may send requests and wait for their answers.
+const LEAST_WALL_OUTBOUND: Duration = Duration::from_secs(15);
 /// Faults of a refused configuration that are kept.
 const FAULTS: usize = 100;
 /// Longest name or version in a manifest that is kept, bytes.
 const LONGEST_NAME: usize = 128;
-/// Failures that are logged of one plugin in a second; all are counted.
-const FAILURES_PER_SECOND: u64 = 20;
 
 /// One component with its configuration, ready for calls from every shard.
 pub struct Plugin {
-    plan: Arc<PluginPlan>,
-    engine: Engine,
-    blueprint: Blueprint,
-    pool: Pool,
+    member: Arc<Member>,
     name: String,
     version: String,
+    schema: Option<String>,
     request_headers: Declared,
     response_headers: Declared,
-    allowance: Allowance,
-    failures: Ration,
+    waiting: Arc<Waiting>,
+    /// Ends with the plugin.
+    _background: Option<AbortOnDropHandle<()>>,
 }
 
 /// What a plugin did with a request. Edits are applied already.
@@ -99,8 +114,9 @@ enum ResponseStep {
 }
 
 impl Plugin {
-    /// Compiles on a thread of its own, checks what the component exports and imports, lets it
-    /// describe itself and read its configuration, and keeps an instance ready in each shard.
+    /// Has the component compiled outside of the threads that serve, checks what the component exports and imports against its
+    /// grants, lets it describe itself, read its configuration and test itself, and keeps an instance
+    /// ready in each shard.
     ///
     /// `shards` is how many indices [`Chain`] will be called with. Needs a tokio runtime with its
     /// timer. May be dropped midway.
@@ -108,76 +124,154 @@ impl Plugin {
         engine: &Engine,
         plan: &Arc<PluginPlan>,
         wasm: &[u8],
+        secrets: &Secrets,
         shards: usize,
     ) -> Result<Self, LoadError> {
-        Self::ready(engine, plan, compile(engine, plan, wasm).await?, shards).await
+        let component = compiler::component(engine, &plan.name, wasm).await?;
+        let blueprint = Blueprint::link(engine, &plan.name, component)?;
+        blueprint.check_grants(engine, plan)?;
+        Self::ready(engine, plan, blueprint, secrets, shards).await
     }
 
-    /// The same component with another configuration or other limits: nothing is compiled.
-    pub async fn load_again(&self, plan: &Arc<PluginPlan>) -> Result<Self, LoadError> {
-        let log = Arc::new(GuestLog::new(&plan.name));
-        let blueprint = self.blueprint.copy(log, plan.limits.memory);
-        Self::ready(&self.engine, plan, blueprint, self.pool.shards()).await
+    /// The same component with another configuration, other limits or grants: nothing is compiled.
+    pub async fn load_again(&self, plan: &Arc<PluginPlan>, secrets: &Secrets) -> Result<Self, LoadError> {
+        let Member { engine, blueprint, pool, .. } = &*self.member;
+        blueprint.check_grants(engine, plan)?;
+        Self::ready(engine, plan, blueprint.clone(), secrets, pool.shards()).await
     }
 
     async fn ready(
         engine: &Engine,
         plan: &Arc<PluginPlan>,
         blueprint: Blueprint,
+        secrets: &Secrets,
         shards: usize,
     ) -> Result<Self, LoadError> {
-        let run = plan.limits.timeout;
-        let allowance = Allowance { run, wall: run.saturating_mul(WALL_FACTOR).max(LEAST_WALL) };
+        if blueprint.phases.is_none() && plan.config != NO_CONFIGURATION {
+            return Err(LoadError::NoConfiguration);
+        }
+        let sandbox = Arc::new(Sandbox::new(plan, secrets, engine.keep())?);
+        let default = if blueprint.service.is_some() { SERVICE_RUN } else { FILTER_RUN };
+        let run = plan.limits.timeout.unwrap_or(default);
+        let least = if sandbox.outbound.is_some() { LEAST_WALL_OUTBOUND } else { LEAST_WALL };
+        let allowance = Allowance { run, wall: run.saturating_mul(WALL_FACTOR).max(least) };
+        let member = Member::new(plan.clone(), engine.clone(), blueprint, sandbox, shards, allowance);
         let mut plugin = Self {
-            plan: plan.clone(),
-            engine: engine.clone(),
-            pool: Pool::new(shards, plan.limits.concurrency),
-            blueprint,
+            member: Arc::new(member),
             name: String::new(),
             version: String::new(),
+            schema: None,
             request_headers: Declared::Only(Box::default()),
             response_headers: Declared::Only(Box::default()),
-            allowance,
-            failures: Ration::new(FAILURES_PER_SECOND),
+            waiting: Arc::new(Waiting::new(shards)),
+            _background: None,
         };
-        let first = plugin.first_instance().await?;
-        plugin.pool.settle(0, first);
-        for shard in 1..plugin.pool.shards() {
-            match plugin.instance(shard).await {
-                Ok(instance) => plugin.pool.settle(shard, instance),
+        if plugin.member.blueprint.phases.is_some() {
+            let first = plugin.first_instance().await?;
+            if plugin.filters() {
+                plugin.fill(first).await;
+            }
+        }
+        if plugin.serves() && plan.reuse == Some(true) {
+            service::probe(&plugin.member).await;
+        }
+        plugin._background = background::start(&plugin.member, &plugin.waiting);
+        Ok(plugin)
+    }
+
+    /// Keeps an instance ready in each shard.
+    async fn fill(&self, first: Instance) {
+        let Member { plan, pool, .. } = &*self.member;
+        pool.settle(0, first);
+        for shard in 1..pool.shards() {
+            match self.member.instance(shard).await {
+                Ok(instance) => pool.settle(shard, instance),
                 // The first call of that shard tries again and says what is wrong.
                 Err(trouble) => {
                     debug!(plugin = plan.name, shard, kind = %trouble.kind, "no instance at load")
                 }
             }
         }
-        Ok(plugin)
     }
 
     /// The name in the plan.
     pub fn name(&self) -> &str {
-        &self.plan.name
+        &self.member.plan.name
     }
 
-    /// The name and version that the component gives itself.
+    /// The name and version that the component gives itself; empty if it has no lifecycle.
     pub fn component(&self) -> (&str, &str) {
         (&self.name, &self.version)
     }
 
+    /// The JSON Schema of its configuration, if the component tells it.
+    pub fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
+    }
+
     pub fn counters(&self) -> Counters {
-        self.pool.counters()
+        let mut counters = self.member.pool.counters();
+        counters.denied = self.member.sandbox.denied();
+        counters
+    }
+
+    /// The numbers that the plugin itself reports, by name.
+    pub fn metrics(&self) -> Vec<(String, Number)> {
+        self.member.sandbox.metrics.all()
+    }
+
+    /// Whether it can stand in a chain.
+    pub fn filters(&self) -> bool {
+        self.filters_requests() || self.filters_responses() || self.observes()
+    }
+
+    /// Whether it can stand behind a rule.
+    pub fn serves(&self) -> bool {
+        self.member.blueprint.service.is_some()
+    }
+
+    /// Asks a plugin that [serves](Self::serves). The request's URI is absolute; `secure` says
+    /// whether the visitor came by HTTPS. Returns with the head of the answer, whose body streams.
+    /// May be dropped midway, which ends the guest.
+    pub async fn serve<B>(
+        &self,
+        shard: usize,
+        id: &str,
+        secure: bool,
+        request: Request<B>,
+    ) -> Result<Response<ServiceBody>, Failure>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        service::serve(&self.member, shard, id, secure, request).await
     }
 
     fn filters_requests(&self) -> bool {
-        self.blueprint.request.is_some()
+        self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.request.is_some())
     }
 
     fn filters_responses(&self) -> bool {
-        self.blueprint.response.is_some()
+        self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.response.is_some())
+    }
+
+    fn observes(&self) -> bool {
+        self.member
+            .blueprint
+            .phases
+            .as_ref()
+            .is_some_and(|phases| phases.log.is_some() || phases.tick.is_some())
+    }
+
+    fn logs(&self) -> bool {
+        self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.log.is_some())
     }
 
     fn on_error(&self) -> OnError {
-        self.plan.on_error
+        self.member.plan.on_error
+    }
+
+    fn observe(&self, shard: usize, served: Served) {
+        self.waiting.add(shard, served);
     }
 
     async fn on_request(
@@ -187,7 +281,7 @@ impl Plugin {
         head: &mut request::Parts,
     ) -> Result<RequestStep, Failure> {
         let step = self.ask_request(shard, facts, head).await;
-        step.map_err(|trouble| self.report(shard, facts.id, trouble))
+        step.map_err(|trouble| self.member.report(shard, facts.id, trouble))
     }
 
     async fn on_response(
@@ -198,7 +292,7 @@ impl Plugin {
         carry: &[u8],
     ) -> Result<ResponseStep, Failure> {
         let step = self.ask_response(shard, facts, head, carry).await;
-        step.map_err(|trouble| self.report(shard, facts.id, trouble))
+        step.map_err(|trouble| self.member.report(shard, facts.id, trouble))
     }
 
     async fn ask_request(
@@ -207,7 +301,7 @@ impl Plugin {
         facts: &Facts<'_>,
         head: &mut request::Parts,
     ) -> Result<RequestStep, Trouble> {
-        let (place, mut instance) = self.enter(shard).await?;
+        let (place, mut instance) = self.member.enter(shard).await?;
         let answer = {
             let repaired = self.request_headers.repaired(&head.headers);
             let shown = RequestHead {
@@ -219,10 +313,11 @@ impl Plugin {
                 client_ip: facts.client_ip,
                 headers: &self.request_headers.pairs(&head.headers, &repaired),
             };
-            let _running = self.engine.clock().running(shard);
-            instance.on_request(self.allowance, shown).await?
+            let _running = self.member.engine.clock().running(shard);
+            instance.on_request(self.member.allowance, shown).await?
         };
-        place.rest(instance);
+        self.member.returned();
+        self.member.rest(&place, instance);
         match answer {
             Ok(RequestAction::Next) => Ok(RequestStep::Next),
             Ok(RequestAction::Edit(edits)) => {
@@ -241,7 +336,7 @@ impl Plugin {
         head: &mut response::Parts,
         carry: &[u8],
     ) -> Result<ResponseStep, Trouble> {
-        let (place, mut instance) = self.enter(shard).await?;
+        let (place, mut instance) = self.member.enter(shard).await?;
         let answer = {
             let repaired = self.response_headers.repaired(&head.headers);
             let shown = ResponseHead {
@@ -250,10 +345,11 @@ impl Plugin {
                 headers: &self.response_headers.pairs(&head.headers, &repaired),
                 carry,
             };
-            let _running = self.engine.clock().running(shard);
-            instance.on_response(self.allowance, shown).await?
+            let _running = self.member.engine.clock().running(shard);
+            instance.on_response(self.member.allowance, shown).await?
         };
-        place.rest(instance);
+        self.member.returned();
+        self.member.rest(&place, instance);
         match answer {
             Ok(ResponseAction::Next) => Ok(ResponseStep::Next),
             Ok(ResponseAction::Edit(edits)) => {
@@ -262,44 +358,6 @@ impl Plugin {
             }
             Ok(ResponseAction::Respond(reply)) => Ok(ResponseStep::Respond(Reply::check(reply)?)),
             Err(fault) => Err(FailureKind::fault(&fault.code, &fault.message).into()),
-        }
-    }
-
-    /// A place in the shard and an instance for one call.
-    async fn enter(&self, shard: usize) -> Result<(Place<'_>, Instance), Trouble> {
-        self.pool.tally(shard).calls.fetch_add(1, Ordering::Relaxed);
-        let (place, at_rest) = self.pool.enter(shard).ok_or(FailureKind::Busy)?;
-        let instance = match at_rest {
-            Some(instance) => instance,
-            None => self.instance(shard).await?,
-        };
-        Ok((place, instance))
-    }
-
-    /// Counts a failed call and logs it, once.
-    fn report(&self, shard: usize, id: &str, trouble: Trouble) -> Failure {
-        let Trouble { kind, backtrace } = trouble;
-        self.pool.tally(shard).count(&kind);
-        if let Some(unlogged) = self.failures.take() {
-            let (plugin, word, policy) = (&self.plan.name, kind.word(), self.plan.on_error);
-            warn!(plugin, kind = word, id, ?policy, backtrace, unlogged, "plugin failed: {kind}");
-        }
-        Failure { plugin: self.plan.name.clone(), kind }
-    }
-
-    /// A configured instance.
-    async fn instance(&self, shard: usize) -> Result<Instance, Trouble> {
-        let _running = self.engine.clock().running(shard);
-        let mut instance = Instance::new(&self.blueprint, SETUP).await?;
-        self.pool.tally(shard).instantiations.fetch_add(1, Ordering::Relaxed);
-        match instance.configure(SETUP, &self.plan.config).await? {
-            Ok(()) => Ok(instance),
-            Err(faults) => {
-                // The first instance took the same configuration.
-                let first = faults.first().map(|fault| (fault.code.as_str(), fault.message.as_str()));
-                let (code, message) = first.unwrap_or(("configure", "refuses its configuration"));
-                Err(FailureKind::fault(code, message).into())
-            }
         }
     }
 
@@ -312,10 +370,9 @@ impl Plugin {
                 backtrace: trouble.backtrace,
             }
         };
-        let _running = self.engine.clock().running(0);
-        let mut instance = Instance::new(&self.blueprint, SETUP).await.map_err(broken("instantiation"))?;
-        self.pool.tally(0).instantiations.fetch_add(1, Ordering::Relaxed);
-
+        let member = self.member.clone();
+        let mut instance = member.raw_instance(0).await.map_err(broken("instantiation"))?;
+        let _running = member.engine.clock().running(0);
         let Manifest { name, version, request_headers, response_headers } =
             instance.describe(SETUP).await.map_err(broken("describe"))?;
         let parse = |list, names: &[String]| {
@@ -326,13 +383,17 @@ impl Plugin {
         self.name = printable(&name, LONGEST_NAME).into_owned();
         self.version = printable(&version, LONGEST_NAME).into_owned();
 
-        match instance.configure(SETUP, &self.plan.config).await.map_err(broken("configure"))? {
+        self.schema = instance.schema(SETUP).await.map_err(broken("config-schema"))?;
+
+        let configured = instance.configure(SETUP, &member.plan.config).await;
+        if let Err(faults) = configured.map_err(broken("configure"))? {
+            let faults = faults.iter().take(FAULTS);
+            let faults = faults.map(|fault| ConfigFault::new(&fault.code, &fault.message)).collect();
+            return Err(LoadError::Refused { faults });
+        }
+        match instance.probe(SETUP).await.map_err(broken("probe"))? {
             Ok(()) => Ok(instance),
-            Err(faults) => {
-                let faults = faults.iter().take(FAULTS);
-                let faults = faults.map(|fault| ConfigFault::new(&fault.code, &fault.message)).collect();
-                Err(LoadError::Refused { faults })
-            }
+            Err(fault) => Err(LoadError::Probe { fault: ConfigFault::new(&fault.code, &fault.message) }),
         }
     }
 }
@@ -340,34 +401,9 @@ impl Plugin {
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The configuration may hold secrets.
-        f.debug_struct("Plugin").field("name", &self.plan.name).finish_non_exhaustive()
+        f.debug_struct("Plugin").field("name", &self.name()).finish_non_exhaustive()
     }
 }
 
-/// On a thread of its own at the lowest priority: what serves has the machine first.
-async fn compile(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<Blueprint, LoadError> {
-    let log = Arc::new(GuestLog::new(&plan.name));
-    let memory = plan.limits.memory;
-    let digest = Sha256::digest(wasm).into();
-    if let Some(blueprint) = engine.shelf().find(&digest, &log, memory) {
-        return Ok(blueprint);
-    }
-    let failed = |reason: String| LoadError::Malformed { reason: format!("the compiler failed: {reason}") };
-    let (compiler, wasm) = (engine.clone(), wasm.to_vec());
-    let size = wasm.len();
-    let (done, compiled) = oneshot::channel();
-    let spawned = std::thread::Builder::new().name("compiler".into()).spawn(move || {
-        // Where the system refuses, it compiles as fast as the others work.
-        if cfg!(target_os = "linux") {
-            let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
-        }
-        let _ = done.send(Blueprint::compile(&compiler, &wasm, log, memory));
-    });
-    spawned.map_err(|error| failed(error.to_string()))?;
-    let blueprint = compiled.await.unwrap_or_else(|_| Err(failed("it ended by a panic".to_owned())))?;
-    engine.shelf().keep(digest, size, &blueprint);
-    Ok(blueprint)
-}
-
-/// The highest value of nice(2). Only on Linux is it that of one thread.
-const LOWEST_PRIORITY: i32 = 19;
+/// The configuration of a plugin without one.
+const NO_CONFIGURATION: &str = "{}";

@@ -1,13 +1,16 @@
 //! The instances of one plugin at rest, in each shard its own, and how many calls run there.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counters::{Counters, Tally};
+use super::service::Guest;
 use super::store::Instance;
 
 /// Instances that a shard keeps for later calls. A call runs to its end without giving way in all
 /// but rare cases, so that a shard seldom has use for a second one.
 const AT_REST: usize = 4;
+/// The same of a service, which may wait long for others and so serve several at a time.
+const GUESTS_AT_REST: usize = 16;
 
 pub(super) struct Pool {
     shards: Box<[Shard]>,
@@ -27,11 +30,18 @@ struct Shard {
 #[derive(Default)]
 struct Rooms {
     at_rest: Vec<Instance>,
+    guests: Vec<Guest>,
     running: usize,
 }
 
 /// The right to run one call in a shard. Gives the place back when dropped.
 pub(super) struct Place<'a>(&'a Shard);
+
+/// The same for a call that outlives whoever began it.
+pub(super) struct Seat {
+    pool: Arc<Pool>,
+    shard: usize,
+}
 
 impl Pool {
     pub(super) fn new(shards: usize, concurrency: usize) -> Self {
@@ -50,6 +60,33 @@ impl Pool {
         let instance = rooms.at_rest.pop();
         drop(rooms);
         Some((Place(shard), instance))
+    }
+
+    /// A place for a call with an instance of its own; `None` if all are taken.
+    pub(super) fn sit(self: &Arc<Self>, shard: usize) -> Option<Seat> {
+        let mut rooms = self.shard(shard).rooms();
+        if rooms.running >= self.concurrency {
+            return None;
+        }
+        rooms.running += 1;
+        drop(rooms);
+        Some(Seat { pool: self.clone(), shard })
+    }
+
+    /// An instance of a service that is at rest.
+    pub(super) fn guest(&self, shard: usize) -> Option<Guest> {
+        self.shard(shard).rooms().guests.pop()
+    }
+
+    /// Keeps an instance of a service whose answer is complete.
+    pub(super) fn keep_guest(&self, shard: usize, guest: Guest) {
+        let mut rooms = self.shard(shard).rooms();
+        if rooms.guests.len() < GUESTS_AT_REST {
+            rooms.guests.push(guest);
+        } else {
+            drop(rooms);
+            drop(guest);
+        }
     }
 
     /// Puts a new instance to rest.
@@ -88,6 +125,12 @@ impl Place<'_> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.rooms().running -= 1;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.pool.shard(self.shard).rooms().running -= 1;
     }
 }
 

@@ -1,19 +1,23 @@
 //! One instance of a component: its store, its limits, and calls into it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store};
 use wasmtime_wasi::WasiCtx;
 
 use super::bindings::adit::plugin::types::{Fault, RequestHead, ResponseHead};
+use super::bindings::exports::adit::plugin::access_log::{self, Entry};
 use super::bindings::exports::adit::plugin::lifecycle::{self, Manifest};
 use super::bindings::exports::adit::plugin::request_filter::{self, RequestAction};
 use super::bindings::exports::adit::plugin::response_filter::{self, ResponseAction};
-use super::component::Blueprint;
+use super::bindings::exports::adit::plugin::{probe, schema, ticker};
+use super::component::{Blueprint, Phases};
 use super::failure::{FailureKind, Trouble};
-use super::imports::log::GuestLog;
+use super::imports::http::Http;
 use super::meter::{Allowance, Meter, Stop, drive};
+use super::sandbox::Sandbox;
 
 /// Most bytes that one call of a guest into the host, or one answer of it, may copy into the host.
 const HOSTCALL_FUEL: usize = 1024 * 1024;
@@ -26,13 +30,19 @@ const MEMORIES: usize = 8;
 const TABLES: usize = 64;
 /// Most elements of one table.
 const TABLE_ELEMENTS: usize = 20_000;
+/// About so many calls an instance of a filter serves before it makes room for another: whatever a
+/// plugin forgets to free is bounded by that.
+const FILTER_CALLS: u32 = 20_000;
 
 /// What the host keeps for one instance.
 pub(super) struct State {
-    pub(super) log: Arc<GuestLog>,
+    pub(super) sandbox: Arc<Sandbox>,
     /// The id of the request being handled; empty while there is none.
     pub(super) request: String,
+    /// When the guest first looked at the clock.
+    pub(super) first_look: Option<Instant>,
     pub(super) wasi: Option<WasiCtx>,
+    pub(super) http: Option<Box<Http>>,
     pub(super) resources: ResourceTable,
     limiter: Limiter,
 }
@@ -41,32 +51,46 @@ pub(super) struct State {
 pub(super) struct Instance {
     store: Store<State>,
     meter: Arc<Meter>,
+    exports: Exports,
+    calls: Retirement,
+}
+
+/// The functions of an instance by interface; what the component does not export is `None`.
+struct Exports {
     lifecycle: lifecycle::Guest,
+    schema: Option<schema::Guest>,
+    probe: Option<probe::Guest>,
     request: Option<request_filter::Guest>,
     response: Option<response_filter::Guest>,
+    log: Option<access_log::Guest>,
+    tick: Option<ticker::Guest>,
 }
 
 impl Instance {
-    pub(super) async fn new(blueprint: &Blueprint, allowance: Allowance) -> Result<Self, Trouble> {
+    pub(super) async fn new(
+        blueprint: &Blueprint,
+        phases: &Phases,
+        sandbox: &Arc<Sandbox>,
+        allowance: Allowance,
+    ) -> Result<Self, Trouble> {
         let meter = Arc::new(Meter::new());
-        let mut store = store(blueprint, &meter);
+        let mut store = store(blueprint, sandbox, &meter);
         let made = drive(&meter, allowance, blueprint.pre.instantiate_async(&mut store)).await;
         let instance = made.map_err(|stop| trouble(&store, stop))?;
-        let bind = |store: &mut Store<State>| {
-            let lifecycle = blueprint.lifecycle.load(&mut *store, &instance)?;
-            let request = blueprint.request.as_ref().map(|phase| phase.load(&mut *store, &instance));
-            let response = blueprint.response.as_ref().map(|phase| phase.load(&mut *store, &instance));
-            Ok((lifecycle, request.transpose()?, response.transpose()?))
-        };
-        let (lifecycle, request, response) =
-            bind(&mut store).map_err(|error| Trouble::from(Stop::Trapped(error)))?;
-        Ok(Self { store, meter, lifecycle, request, response })
+        let bound = bind(&mut store, phases, &instance);
+        let exports = bound.map_err(|error| Trouble::from(Stop::Trapped(error)))?;
+        Ok(Self { store, meter, exports, calls: Retirement::after(FILTER_CALLS) })
+    }
+
+    /// Counts a call that has returned; whether there may be another.
+    pub(super) fn stays(&mut self) -> bool {
+        self.calls.stays()
     }
 
     pub(super) async fn describe(&mut self, allowance: Allowance) -> Result<Manifest, Trouble> {
-        let Self { store, meter, lifecycle, .. } = self;
+        let Self { store, meter, exports, .. } = self;
         begin(store, "");
-        let answer = drive(meter, allowance, lifecycle.call_describe(&mut *store)).await;
+        let answer = drive(meter, allowance, exports.lifecycle.call_describe(&mut *store)).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
@@ -75,9 +99,27 @@ impl Instance {
         allowance: Allowance,
         config: &str,
     ) -> Result<Result<(), Vec<Fault>>, Trouble> {
-        let Self { store, meter, lifecycle, .. } = self;
+        let Self { store, meter, exports, .. } = self;
         begin(store, "");
-        let answer = drive(meter, allowance, lifecycle.call_configure(&mut *store, config)).await;
+        let answer = drive(meter, allowance, exports.lifecycle.call_configure(&mut *store, config)).await;
+        answer.map_err(|stop| trouble(store, stop))
+    }
+
+    /// The configuration's JSON Schema, if the component tells.
+    pub(super) async fn schema(&mut self, allowance: Allowance) -> Result<Option<String>, Trouble> {
+        let Self { store, meter, exports, .. } = self;
+        let Some(schema) = &exports.schema else { return Ok(None) };
+        begin(store, "");
+        let answer = drive(meter, allowance, schema.call_config_schema(&mut *store)).await;
+        answer.map(Some).map_err(|stop| trouble(store, stop))
+    }
+
+    /// The component's own last test; fine if it has none.
+    pub(super) async fn probe(&mut self, allowance: Allowance) -> Result<Result<(), Fault>, Trouble> {
+        let Self { store, meter, exports, .. } = self;
+        let Some(probe) = &exports.probe else { return Ok(Ok(())) };
+        begin(store, "");
+        let answer = drive(meter, allowance, probe.call_probe(&mut *store)).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
@@ -87,8 +129,8 @@ impl Instance {
         allowance: Allowance,
         head: RequestHead<'_>,
     ) -> Result<Result<RequestAction, Fault>, Trouble> {
-        let Self { store, meter, request, .. } = self;
-        let phase = request.as_ref().expect("called only if the component exports the request phase");
+        let Self { store, meter, exports, .. } = self;
+        let phase = exports.request.as_ref().expect("called only if the component has the request phase");
         begin(store, head.id);
         let answer = drive(meter, allowance, phase.call_on_request(&mut *store, head)).await;
         answer.map_err(|stop| trouble(store, stop))
@@ -100,23 +142,66 @@ impl Instance {
         allowance: Allowance,
         head: ResponseHead<'_>,
     ) -> Result<Result<ResponseAction, Fault>, Trouble> {
-        let Self { store, meter, response, .. } = self;
-        let phase = response.as_ref().expect("called only if the component exports the response phase");
+        let Self { store, meter, exports, .. } = self;
+        let phase = exports.response.as_ref().expect("called only if the component has the response phase");
         begin(store, head.id);
         let answer = drive(meter, allowance, phase.call_on_response(&mut *store, head)).await;
         answer.map_err(|stop| trouble(store, stop))
     }
+
+    /// Only for a component with this phase.
+    pub(super) async fn on_log(
+        &mut self,
+        allowance: Allowance,
+        entries: &[Entry<'_>],
+        dropped: u64,
+    ) -> Result<(), Trouble> {
+        let Self { store, meter, exports, .. } = self;
+        let phase = exports.log.as_ref().expect("called only if the component has the log phase");
+        begin(store, "");
+        let answer = drive(meter, allowance, phase.call_on_log(&mut *store, entries, dropped)).await;
+        answer.map_err(|stop| trouble(store, stop))
+    }
+
+    /// Only for a component with this phase.
+    pub(super) async fn on_tick(&mut self, allowance: Allowance) -> Result<(), Trouble> {
+        let Self { store, meter, exports, .. } = self;
+        let phase = exports.tick.as_ref().expect("called only if the component has regular work");
+        begin(store, "");
+        let answer = drive(meter, allowance, phase.call_on_tick(&mut *store)).await;
+        answer.map_err(|stop| trouble(store, stop))
+    }
 }
 
-fn store(blueprint: &Blueprint, meter: &Arc<Meter>) -> Store<State> {
+fn bind(
+    store: &mut Store<State>,
+    phases: &Phases,
+    instance: &wasmtime::component::Instance,
+) -> wasmtime::Result<Exports> {
+    let Phases { lifecycle, schema, probe, request, response, log, tick } = phases;
+    Ok(Exports {
+        lifecycle: lifecycle.load(&mut *store, instance)?,
+        schema: schema.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
+        probe: probe.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
+        request: request.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
+        response: response.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
+        log: log.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
+        tick: tick.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
+    })
+}
+
+/// A store with every limit, for one instance.
+pub(super) fn store(blueprint: &Blueprint, sandbox: &Arc<Sandbox>, meter: &Arc<Meter>) -> Store<State> {
     let mut resources = ResourceTable::new();
     resources.set_max_capacity(RESOURCES);
     let state = State {
-        log: blueprint.log.clone(),
+        sandbox: sandbox.clone(),
         request: String::new(),
+        first_look: None,
         wasi: None,
+        http: None,
         resources,
-        limiter: Limiter { memory: blueprint.memory, used: 0, added: 0, refused: false },
+        limiter: Limiter { memory: sandbox.memory, used: 0, added: 0, refused: false },
     };
     let mut store = Store::new(blueprint.pre.engine(), state);
     store.limiter(|state| &mut state.limiter);
@@ -128,7 +213,7 @@ fn store(blueprint: &Blueprint, meter: &Arc<Meter>) -> Store<State> {
     store
 }
 
-fn begin(store: &mut Store<State>, request: &str) {
+pub(super) fn begin(store: &mut Store<State>, request: &str) {
     store.set_epoch_deadline(1);
     let state = store.data_mut();
     state.request.clear();
@@ -136,13 +221,30 @@ fn begin(store: &mut Store<State>, request: &str) {
 }
 
 /// Adds to a trap what the guest itself cannot say: that it was out of memory.
-fn trouble(store: &Store<State>, stop: Stop) -> Trouble {
+pub(super) fn trouble(store: &Store<State>, stop: Stop) -> Trouble {
     let mut trouble = Trouble::from(stop);
     let limiter = &store.data().limiter;
     if let (FailureKind::Trap { reason }, true) = (&mut trouble.kind, limiter.refused) {
         reason.push_str(&format!(" (its memory limit of {} bytes was reached)", limiter.memory));
     }
     trouble
+}
+
+/// How many calls an instance may still serve. Drawn at random, so that those of one plugin do not all
+/// go at once, and nobody comes to rely on the moment.
+pub(super) struct Retirement(u32);
+
+impl Retirement {
+    /// After between half and one and a half times so many calls.
+    pub(super) fn after(calls: u32) -> Self {
+        Self(calls / 2 + fastrand::u32(..=calls))
+    }
+
+    /// Counts a call; whether there may be another.
+    pub(super) fn stays(&mut self) -> bool {
+        self.0 = self.0.saturating_sub(1);
+        self.0 > 0
+    }
 }
 
 /// What one instance may take of the machine.

@@ -5,7 +5,7 @@ use http::request;
 use serde_json::{Value, json};
 
 use super::{Asked, HeaderValue, TAG_ID, facts, remove_hop_by_hop};
-use crate::generation::Generation;
+use crate::generation::{Backend, Generation};
 use crate::plugin::RequestOutcome;
 
 /// The rule, the plugins and what they do, the origin and what it would be sent, as a running generation
@@ -40,14 +40,17 @@ pub async fn explain(
         };
     }
     head.headers.insert(TAG_ID, tag.clone());
-    let head = rule.origin.addressed(head);
+    let (head, origin) = match &rule.backend {
+        Backend::Origin(origin, _) => (origin.addressed(head), origin.name().into_owned()),
+        Backend::Component(plugin) => (head, format!("wasm:{}", plugin.name())),
+    };
     json!({
         "generation": generation.number,
         "rule": { "number": index, "name": rule.name },
         "plugins": rule.chain.names().collect::<Vec<_>>(),
         "outcome": outcome,
         "reply": reply,
-        "origin": rule.origin.name(),
+        "origin": origin,
         "request": {
             "method": head.method.as_str(),
             "target": head.uri.to_string(),

@@ -2,8 +2,10 @@
 //!
 //! Knows nothing of QUIC, HTTP/2 framing or configuration files.
 
+mod component;
 mod explain;
 mod note;
+mod observe;
 pub mod probe;
 mod push;
 mod request;
@@ -25,10 +27,11 @@ pub use request::{Kind, Request};
 pub use respond::{Answer, Asked, Trouble};
 pub use streams::Streams;
 
-use crate::generation::Generation;
+use crate::generation::{Backend, Generation, Rule};
 use crate::origin::Pool;
 use crate::plugin::{Facts, RequestOutcome, ResponseOutcome};
 use note::{Note, Plugins};
+use observe::Observation;
 use probe::{Probe, Prober};
 
 /// Carries the connector's identity to origins.
@@ -99,7 +102,29 @@ impl Proxy {
             return asked.refuse(Trouble::NoRule);
         };
         note.routed(rule);
-        let (passage, reply) = match rule.chain.on_request(self.shard, &facts, &mut head).await {
+        let observation = rule
+            .chain
+            .observers()
+            .map(|observers| Observation::begin(observers, self.shard, &rule.name, &facts, &head));
+        let request = Request { kind, head, body, takes_trailers };
+        let answer = self.pass(rule, &facts, asked, request, note).await;
+        match observation {
+            Some(observation) => observation.watch(answer),
+            None => answer,
+        }
+    }
+
+    /// Through the chain to whoever answers, and back.
+    async fn pass(
+        &self,
+        rule: &Rule,
+        facts: &Facts<'_>,
+        asked: &Asked,
+        request: Request,
+        note: &mut Note,
+    ) -> Answer {
+        let Request { kind, mut head, body, takes_trailers } = request;
+        let (passage, reply) = match rule.chain.on_request(self.shard, facts, &mut head).await {
             RequestOutcome::Continue(passage) => (passage, None),
             RequestOutcome::Respond(reply, passage) => {
                 note.plugins = Plugins::Answered;
@@ -117,13 +142,22 @@ impl Proxy {
                 if takes_trailers && kind == Kind::Http {
                     head.headers.insert(header::TE, TRAILERS);
                 }
-                let sent = match kind {
-                    Kind::Http => rule.origin.send(&self.pool, head, body).await,
-                    Kind::WebSocket => rule.origin.upgrade(head, body).await,
+                let sent = match (&rule.backend, kind) {
+                    (Backend::Origin(origin, _), Kind::Http) => {
+                        origin.send(&self.pool, head, body).await.map_err(Trouble::from)
+                    }
+                    (Backend::Origin(origin, _), Kind::WebSocket) => {
+                        origin.upgrade(head, body).await.map_err(Trouble::from)
+                    }
+                    (Backend::Component(plugin), kind) => {
+                        component::send(plugin, self.shard, facts, kind, head, body)
+                            .await
+                            .map_err(Trouble::from)
+                    }
                 };
                 match sent {
                     Ok(response) => response,
-                    Err(error) => return asked.refuse(error.into()),
+                    Err(trouble) => return asked.refuse(trouble),
                 }
             }
         };
@@ -134,7 +168,7 @@ impl Proxy {
         for name in [own::TRAILERS, own::NOTICE, own::NOT_HERE] {
             head.headers.remove(name);
         }
-        match rule.chain.on_response(passage, self.shard, &facts, &mut head).await {
+        match rule.chain.on_response(passage, self.shard, facts, &mut head).await {
             ResponseOutcome::Continue => Answer::Response(Response::from_parts(head, body)),
             ResponseOutcome::Respond(reply) => {
                 note.plugins = Plugins::Answered;

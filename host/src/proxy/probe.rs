@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Current;
 use super::respond::chain;
-use crate::generation::{Generation, Rule};
+use crate::generation::{Backend, Generation, Rule};
+use crate::origin::Origin;
 
 /// Most origins that are looked at.
 const MOST_ORIGINS: usize = 256;
@@ -105,22 +106,28 @@ impl Inspector {
 
 async fn look(generation: &Generation) -> Probe {
     let mut seen = HashSet::new();
-    let distinct = generation.rules().iter().filter(|rule| seen.insert(rule.origin.key()));
+    // A component serves as long as the generation does: nothing to connect to.
+    let origins = generation.rules().iter().filter_map(|rule| match &rule.backend {
+        Backend::Origin(origin, _) => Some((rule, origin)),
+        Backend::Component(_) => None,
+    });
+    let distinct = origins.filter(|(_, origin)| seen.insert(origin.key()));
     let until = Instant::now() + ALL;
-    let checks: Vec<_> = distinct.take(MOST_ORIGINS).map(|rule| check(rule, until)).collect();
+    let checks: Vec<_> =
+        distinct.take(MOST_ORIGINS).map(|(rule, origin)| check(rule, origin, until)).collect();
     let origins: Vec<Checked> = futures_util::stream::iter(checks).buffered(AT_ONCE).collect().await;
     Probe { ready: origins.iter().all(|checked| checked.ok), origins }
 }
 
-async fn check(rule: &Rule, until: Instant) -> Checked {
+async fn check(rule: &Rule, origin: &Origin, until: Instant) -> Checked {
     let limit = until.min(Instant::now() + EACH);
-    let error = match timeout_at(limit, rule.origin.probe()).await {
+    let error = match timeout_at(limit, origin.probe()).await {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(chain(&error)),
         Err(_) if limit == until => Some("no time was left to try, so many others were slow".to_owned()),
         Err(_) => Some(format!("no connection within {} s", EACH.as_secs())),
     };
-    Checked { rule: rule.name.clone(), origin: rule.origin.name().into_owned(), ok: error.is_none(), error }
+    Checked { rule: rule.name.clone(), origin: origin.name().into_owned(), ok: error.is_none(), error }
 }
 
 fn ended() -> Arc<Probe> {

@@ -11,7 +11,7 @@ use crate::plugin::{Failure, FailureKind, Reply};
 
 /// Where the edge puts the id of a request.
 const RAY: HeaderName = HeaderName::from_static("cf-ray");
-/// How soon a visitor may come back when a plugin is at its limit, seconds.
+/// How soon a visitor may come back when a plugin is at its limit or rests, seconds.
 const RETRY_SECONDS: u64 = 1;
 
 /// What goes back to the edge.
@@ -23,6 +23,16 @@ pub enum Answer {
         /// No byte of the request was sent to an origin, so that another host may be asked.
         not_here: bool,
     },
+}
+
+impl Answer {
+    /// What the visitor gets to see, as far as this side decides it.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Response(response) => response.status(),
+            Self::Unreachable { .. } => StatusCode::BAD_GATEWAY,
+        }
+    }
 }
 
 /// Why a request has no answer of its own.
@@ -70,7 +80,7 @@ impl Asked {
                 warn!(id = self.id, reason, "origin gave no answer");
                 return Answer::Unreachable { reason, not_here };
             }
-            Trouble::Plugin(failure) if matches!(failure.kind, FailureKind::Busy) => {
+            Trouble::Plugin(failure) if matches!(failure.kind, FailureKind::Busy | FailureKind::Resting) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Trouble::Plugin(_) => StatusCode::INTERNAL_SERVER_ERROR,

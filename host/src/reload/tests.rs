@@ -83,8 +83,11 @@ async fn a_generation_is_gone_as_soon_as_no_request_of_it_waits() {
 #[tokio::test]
 async fn what_has_not_changed_is_taken_over() {
     let scene = scene(RULE, "").await;
-    let of =
-        |generation: &Generation| (generation.rules()[0].origin.clone(), generation.rules()[0].tally.clone());
+    let of = |generation: &Generation| {
+        let rule = &generation.rules()[0];
+        let Backend::Origin(origin, _) = &rule.backend else { panic!("the rule has an origin") };
+        (origin.clone(), rule.tally.clone())
+    };
     let (origin, tally) = of(&scene.current.load());
     scene.put(&document(&format!("{RULE}[[ingress]]\nhostname = \"b\"\nservice = \"hello_world\"\n"))).await;
     let (same, counts) = of(&scene.current.load());

@@ -54,7 +54,7 @@ impl bound::Host for State {
             bound::Level::Warn => Level::WARN,
             bound::Level::Error => Level::ERROR,
         };
-        self.log.write(level, &self.request, &message);
+        self.sandbox.log.write(level, &self.request, &message);
     }
 }
 

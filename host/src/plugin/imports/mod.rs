@@ -1,47 +1,98 @@
-//! Everything that a guest can reach: our `log` interface, and WASI 0.2 with nothing behind it, so
-//! that components of toolchains which always import it can be loaded.
+//! Everything that a guest can reach: our own interfaces, WASI 0.2 with little behind it, so that
+//! components of toolchains which always import it can be loaded, and outbound `wasi:http`.
 
+mod clock;
+pub(super) mod http;
+mod http_client;
+pub(super) mod key_value;
 pub(super) mod log;
+pub(super) mod metrics;
+mod secret;
 mod wasi;
 
 use wasmtime::component::{Component, HasSelf, Linker};
 
-use super::bindings::adit::plugin::log as bound;
+use super::bindings::adit::plugin as bound;
 use super::store::State;
+use crate::config::grants::Grants;
 
 /// Packages of which every interface is linked, and the compatible version of each.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("wasi:cli", "0.2"),
     ("wasi:clocks", "0.2"),
     ("wasi:filesystem", "0.2"),
+    ("wasi:http", "0.2"),
     ("wasi:io", "0.2"),
     ("wasi:random", "0.2"),
     ("wasi:sockets", "0.2"),
 ];
 /// The interfaces of our own package that a guest may import. `types` has no functions.
-const INTERFACES: [(&str, &str); 2] = [("adit:plugin/log", "0.1"), ("adit:plugin/types", "0.1")];
+const INTERFACES: [&str; 7] = [
+    "adit:plugin/clock",
+    "adit:plugin/http-client",
+    "adit:plugin/key-value",
+    "adit:plugin/log",
+    "adit:plugin/metrics",
+    "adit:plugin/secret",
+    "adit:plugin/types",
+];
+const VERSION: &str = "0.1";
 
 pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    bound::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    bound::log::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    bound::metrics::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    bound::clock::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    bound::secret::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    bound::key_value::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    bound::http_client::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     Ok(linker)
 }
 
-/// The component's imports that nothing here answers to.
-pub(super) fn unknown(component: &Component, engine: &wasmtime::Engine) -> Vec<String> {
+/// The component's imports that are not linked.
+pub(super) struct Needs {
+    /// Those of WASI, which a component may well never call.
+    pub(super) unserved: Vec<String>,
+    /// All others.
+    pub(super) unknown: Vec<String>,
+}
+
+impl Needs {
+    pub(super) fn of(component: &Component, engine: &wasmtime::Engine) -> Self {
+        let ty = component.component_type();
+        let others = ty.imports(engine).map(|(name, _)| name).filter(|name| !is_known(name));
+        let (unserved, unknown) = others.map(str::to_owned).partition(|name| name.starts_with("wasi:"));
+        Self { unserved, unknown }
+    }
+}
+
+/// The imports for which the document would have to grant something, and what. `wasi:http` is not
+/// among them: what is not granted is refused when it is called.
+pub(super) fn missing(
+    component: &Component,
+    engine: &wasmtime::Engine,
+    grants: &Grants,
+) -> Vec<(String, &'static str)> {
     let ty = component.component_type();
-    ty.imports(engine).map(|(name, _)| name).filter(|name| !is_known(name)).map(str::to_owned).collect()
+    let needs = |import: &str| match import.split_once('@')?.0 {
+        "adit:plugin/secret" if grants.secrets.is_empty() => Some("secrets"),
+        "adit:plugin/key-value" if grants.buckets.is_empty() => Some("buckets"),
+        "adit:plugin/http-client" if grants.http.is_empty() => Some("http"),
+        _ => None,
+    };
+    ty.imports(engine).filter_map(|(name, _)| needs(name).map(|grant| (name.to_owned(), grant))).collect()
 }
 
 fn is_known(import: &str) -> bool {
     let Some((interface, version)) = import.split_once('@') else { return false };
     let package = interface.split_once('/').map_or(interface, |(package, _)| package);
-    let fits = |name: &str, (known, wanted): &(&str, &str)| {
-        name == *known
-            && version.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    let is_fit = |wanted: &str| {
+        version.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    PACKAGES.iter().any(|known| fits(package, known)) || INTERFACES.iter().any(|known| fits(interface, known))
+    PACKAGES.iter().any(|(known, wanted)| package == *known && is_fit(wanted))
+        || (INTERFACES.contains(&interface) && is_fit(VERSION))
 }
 
 #[cfg(test)]
@@ -58,9 +109,11 @@ mod tests {
             ("adit:plugin/log@0.10.0", false),
             ("adit:plugin/log", false),
             ("adit:plugin/kv@0.1.0", false),
+            ("adit:plugin/key-value@0.1.0", true),
             ("wasi:cli/stderr@0.2.9", true),
             ("wasi:io/poll@0.3.0", false),
-            ("wasi:http/outgoing-handler@0.2.9", false),
+            ("wasi:http/outgoing-handler@0.2.9", true),
+            ("wasi:http/client@0.3.0", false),
             ("acme:store/keys@1.0.0", false),
         ] {
             assert_eq!(is_known(import), known, "{import}");

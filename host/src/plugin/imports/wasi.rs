@@ -19,7 +19,7 @@ const RANDOM_BYTES: u64 = 64 * 1024;
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         // Made when a guest first asks for it: most never do.
-        let ctx = self.wasi.get_or_insert_with(|| context(&self.log));
+        let ctx = self.wasi.get_or_insert_with(|| context(&self.sandbox.log));
         WasiCtxView { ctx, table: &mut self.resources }
     }
 }

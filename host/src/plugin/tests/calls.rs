@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::*;
 
 /// Which kind of failure each way to break is.
-const BREAKS: [(&str, &str); 9] = [
+const BREAKS: [(&str, &str); 12] = [
     ("trap", "trap"),
     ("panic", "trap"),
     ("recurse", "trap"),
@@ -18,6 +18,9 @@ const BREAKS: [(&str, &str); 9] = [
     ("big-reply", "trap"),
     ("loop", "timeout"),
     ("fault", "fault"),
+    ("many-headers", "trap"),
+    ("long-header", "invalid"),
+    ("inject", "invalid"),
     ("invalid-header", "invalid"),
     ("invalid-reply", "invalid"),
 ];
@@ -40,11 +43,11 @@ async fn whatever_a_plugin_does_hits_one_call_and_the_next_one_works() {
         assert!(exchange(&chain, &[]).await.contains_key("x-count"), "after {act} in a response");
     }
     let counters = plugin.counters();
-    assert_eq!((counters.traps, counters.timeouts), (10, 2), "{counters:?}");
-    assert_eq!((counters.faults, counters.invalid, counters.busy), (2, 4, 0), "{counters:?}");
+    assert_eq!((counters.traps, counters.timeouts), (12, 2), "{counters:?}");
+    assert_eq!((counters.faults, counters.invalid, counters.busy), (2, 8, 0), "{counters:?}");
     // Each pair of acts takes a failing request, a good request before a failing response, and
     // two exchanges.
-    assert_eq!(counters.calls, 9 * (1 + 2 + 4), "{counters:?}");
+    assert_eq!(counters.calls, 12 * (1 + 2 + 4), "{counters:?}");
 }
 
 #[tokio::test]
@@ -91,7 +94,7 @@ async fn calls_over_the_limit_of_a_shard_are_refused_at_once() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_looping_plugin_lets_the_other_tasks_of_its_thread_do_their_input_and_output() {
     const CONNECTIONS: usize = 20;
-    let (chain, _) = counting(|plan| plan.limits.timeout = Duration::from_millis(500)).await;
+    let (chain, _) = counting(|plan| plan.limits.timeout = Some(Duration::from_millis(500))).await;
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback binds");
     let address = listener.local_addr().expect("bound");
     // A task, as requests are: one that wakes itself again and again is what starves a scheduler.

@@ -33,7 +33,7 @@ fn hollow(imports: &[&str], exports: &[&str]) -> Vec<u8> {
 }
 
 async fn refusal(wasm: &[u8]) -> LoadError {
-    let loaded = Plugin::load(engine(), &Arc::new(plan("{}")), wasm, 1).await;
+    let loaded = Plugin::load(engine(), &Arc::new(plan("{}")), wasm, &Secrets::default(), 1).await;
     loaded.expect_err("not a plugin")
 }
 
@@ -60,7 +60,7 @@ async fn a_file_that_is_not_a_component_is_refused_with_the_way_out() {
 #[tokio::test]
 async fn a_component_that_is_no_plugin_is_refused_by_what_it_lacks() {
     let error = refusal(&hollow(&[], &["adit:plugin/lifecycle@0.2.0"])).await;
-    assert!(matches!(error, LoadError::NoLifecycle { .. }), "{error}");
+    assert!(matches!(error, LoadError::NoRole { .. }), "{error}");
     assert!(error.to_string().contains("it exports adit:plugin/lifecycle@0.2.0"), "{error}");
 
     let error = refusal(&hollow(&[], &OURS[..1])).await;
@@ -73,7 +73,7 @@ async fn a_component_that_is_no_plugin_is_refused_by_what_it_lacks() {
 
 #[tokio::test]
 async fn unknown_imports_refuse_the_load_and_are_all_listed() {
-    let imports = ["acme:a/b@1.0.0", "adit:plugin/kv@0.1.0", "wasi:http/types@0.2.0", "wasi:cli/stdin@0.2.0"];
+    let imports = ["acme:a/b@1.0.0", "adit:plugin/kv@0.1.0", "adit:plugin/log@0.2.0", "wasi:cli/stdin@0.2.0"];
     let error = refusal(&hollow(&imports, &OURS)).await;
     let LoadError::UnknownImports { imports: refused } = &error else { panic!("{error}") };
     assert_eq!(refused, &imports[..3]);
@@ -113,7 +113,9 @@ async fn a_component_that_needs_more_memory_than_its_limit_is_refused() {
 #[tokio::test]
 async fn a_loaded_plugin_has_an_instance_ready_in_every_shard() {
     let wasm = component(HEADERS);
-    let plugin = Plugin::load(engine(), &Arc::new(plan("{}")), &wasm, 3).await.expect("a good plugin");
+    let plugin = Plugin::load(engine(), &Arc::new(plan("{}")), &wasm, &Secrets::default(), 3)
+        .await
+        .expect("a good plugin");
     assert_eq!(plugin.name(), "tested");
     assert_eq!(plugin.component().0, "headers");
     assert_eq!(plugin.counters().instantiations, 3);

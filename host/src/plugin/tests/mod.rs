@@ -3,7 +3,11 @@
 
 mod calls;
 mod chain;
+mod component;
+mod forge;
+mod hostile;
 mod load;
+mod services;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -12,9 +16,10 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response, request, response};
 
 use super::{
-    Chain, Engine, EngineSettings, Facts, FailureKind, LoadError, Passage, Plugin, RequestOutcome,
-    ResponseOutcome,
+    Chain, Engine, EngineSettings, Facts, Failure, FailureKind, LoadError, Number, Passage, Plugin,
+    RequestOutcome, ResponseOutcome, Secrets, Served, ServiceBody,
 };
+use crate::config::grants::Grants;
 use crate::config::plan::{Limits, OnError, PluginPlan};
 
 /// A guest that does in a request or its response what a header asks for; see `tests/guests`.
@@ -43,13 +48,16 @@ fn plan(config: &str) -> PluginPlan {
         config: config.to_owned(),
         on_error: OnError::Deny,
         // Enough time for a guest that is about to trap, on a busy machine; little memory to eat.
-        limits: Limits { memory: 4 << 20, timeout: Duration::from_millis(200), concurrency: 2 },
+        limits: Limits { memory: 4 << 20, timeout: Some(Duration::from_millis(200)), concurrency: 2 },
+        grants: Grants::default(),
+        reuse: None,
+        tick: Duration::from_secs(3600),
     }
 }
 
 async fn try_load(component_name: &str, plan: PluginPlan) -> Result<Arc<Plugin>, LoadError> {
     let wasm = component(component_name);
-    Plugin::load(engine(), &Arc::new(plan), &wasm, 1).await.map(Arc::new)
+    Plugin::load(engine(), &Arc::new(plan), &wasm, &Secrets::default(), 1).await.map(Arc::new)
 }
 
 async fn load(component_name: &str, config: &str) -> Arc<Plugin> {

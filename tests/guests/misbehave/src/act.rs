@@ -26,6 +26,18 @@ pub enum Act {
     InvalidReply,
     /// Answer with a body of 16 MiB.
     BigReply,
+    /// Ask for 100,000 changes of headers.
+    ManyHeaders,
+    /// Set a header of 512 KiB.
+    LongHeader,
+    /// Set a header with a good name, whose value goes on on a line of its own.
+    Inject,
+    /// Write 100,000 messages to the log.
+    FloodLog,
+    /// Write one message of 16 MiB to the log.
+    LongLog,
+    /// Wait for an hour inside the host.
+    Sleep,
     /// Answer with 418 and a short body.
     Respond,
     /// Response: set `x-count`.
@@ -35,7 +47,7 @@ pub enum Act {
 }
 
 impl Act {
-    pub const NAMES: [(&str, Self); 14] = [
+    pub const NAMES: [(&str, Self); 20] = [
         ("ok", Self::Ok),
         ("trap", Self::Trap),
         ("panic", Self::Panic),
@@ -47,6 +59,12 @@ impl Act {
         ("invalid-edit", Self::InvalidEdit),
         ("invalid-reply", Self::InvalidReply),
         ("big-reply", Self::BigReply),
+        ("many-headers", Self::ManyHeaders),
+        ("long-header", Self::LongHeader),
+        ("inject", Self::Inject),
+        ("flood-log", Self::FloodLog),
+        ("long-log", Self::LongLog),
+        ("sleep", Self::Sleep),
         ("respond", Self::Respond),
         ("count", Self::Count),
         ("carry", Self::Carry),
@@ -72,6 +90,7 @@ impl Act {
                 black_box(());
             },
             Self::EatMemory => eat_memory(),
+            Self::Sleep => std::thread::sleep(std::time::Duration::from_secs(3600)),
             Self::Recurse => {
                 black_box(recurse(0));
             }

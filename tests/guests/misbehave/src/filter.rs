@@ -130,11 +130,17 @@ impl RequestFilter for Misbehave {
             Act::InvalidReply => return Ok(RequestAction::Respond(reply(99, Vec::new()))),
             Act::BigReply => return Ok(RequestAction::Respond(reply(200, vec![b'x'; BIG]))),
             Act::Respond => return Ok(RequestAction::Respond(reply(418, b"short and stout\n".to_vec()))),
+            Act::ManyHeaders => edits.headers = vec![HeaderOp::Remove("x-none".to_owned()); MANY],
+            Act::LongHeader => edits.headers.push(HeaderOp::Set(("x-long".to_owned(), "x".repeat(LONG)))),
+            Act::Inject => edits.headers.push(injected()),
+            Act::FloodLog => flood(),
+            Act::LongLog => write(Level::Info, &"x".repeat(BIG)),
             Act::Ok
             | Act::Trap
             | Act::Panic
             | Act::Loop
             | Act::EatMemory
+            | Act::Sleep
             | Act::Recurse
             | Act::Count
             | Act::Carry => {}
@@ -164,11 +170,17 @@ impl ResponseFilter for Misbehave {
             Act::InvalidReply => return Ok(ResponseAction::Respond(reply(99, Vec::new()))),
             Act::BigReply => return Ok(ResponseAction::Respond(reply(200, vec![b'x'; BIG]))),
             Act::Respond => return Ok(ResponseAction::Respond(reply(418, b"short and stout\n".to_vec()))),
+            Act::ManyHeaders => edits.headers = vec![HeaderOp::Remove("x-none".to_owned()); MANY],
+            Act::LongHeader => edits.headers.push(HeaderOp::Set(("x-long".to_owned(), "x".repeat(LONG)))),
+            Act::Inject => edits.headers.push(injected()),
+            Act::FloodLog => flood(),
+            Act::LongLog => write(Level::Info, &"x".repeat(BIG)),
             Act::Ok
             | Act::Trap
             | Act::Panic
             | Act::Loop
             | Act::EatMemory
+            | Act::Sleep
             | Act::Recurse
             | Act::Count
             | Act::Carry => {}
@@ -250,6 +262,16 @@ fn invalid_header() -> HeaderOp {
     HeaderOp::Set(("x bad".to_owned(), "one\r\nx-smuggled: two".to_owned()))
 }
 
+fn injected() -> HeaderOp {
+    HeaderOp::Set(("x-good".to_owned(), "one\r\nx-smuggled: two".to_owned()))
+}
+
+fn flood() {
+    for number in 0..MANY {
+        write(Level::Info, &format!("flood {number}"));
+    }
+}
+
 fn reply(status: u16, body: Vec<u8>) -> Reply {
     Reply { status, headers: vec![("content-type".to_owned(), "text/plain".to_owned())], body }
 }
@@ -263,6 +285,8 @@ const CARRY: &str = "x-carry";
 const FAULT: &str = "asked to fail; for the log only";
 
 const BIG: usize = 16 << 20;
+const LONG: usize = 512 << 10;
+const MANY: usize = 100_000;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,180 @@
+//! A plugin's life beside requests: what was served is handed to it in batches, and its regular work
+//! is called. One task for each plugin that exports such a phase, with an instance of its own.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::bindings::exports::adit::plugin::access_log::Entry;
+use super::failure::Trouble;
+use super::member::Member;
+use super::meter::Allowance;
+use super::store::Instance;
+
+/// How often what was served is handed over.
+const FLUSH: Duration = Duration::from_millis(250);
+/// Most entries of one call, as the WIT says.
+const BATCH: usize = 256;
+/// Entries of one shard that wait; more are dropped and counted.
+const WAITING: usize = 8192;
+/// What a call in the background may take: nobody waits for it.
+const WORK: Allowance = Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30) };
+
+/// One exchange that is over.
+#[derive(Debug, Clone)]
+pub struct Served {
+    pub id: String,
+    /// The name of the ingress rule.
+    pub rule: String,
+    pub method: String,
+    pub authority: String,
+    pub path_with_query: String,
+    pub client_ip: String,
+    pub status: u16,
+    pub started: SystemTime,
+    /// From the start to the head of the answer, and to its end.
+    pub head_after: Duration,
+    pub done_after: Duration,
+    /// Bytes of the answer's body.
+    pub sent: u64,
+    /// Whether the body went out to its end.
+    pub complete: bool,
+}
+
+/// What waits for a plugin's access log, in each shard its own list.
+pub(super) struct Waiting {
+    shards: Box<[Mutex<Vec<Served>>]>,
+    dropped: AtomicU64,
+}
+
+impl Waiting {
+    pub(super) fn new(shards: usize) -> Self {
+        let shards = (0..shards.max(1)).map(|_| Mutex::default()).collect();
+        Self { shards, dropped: AtomicU64::new(0) }
+    }
+
+    pub(super) fn add(&self, shard: usize, served: Served) {
+        let shard = &self.shards[shard % self.shards.len()];
+        let mut list = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.len() < WAITING {
+            list.push(served);
+        } else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn take(&self) -> (Vec<Served>, u64) {
+        let take = |list: &Mutex<Vec<Served>>| {
+            std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        let served = self.shards.iter().flat_map(take).collect();
+        (served, self.dropped.swap(0, Ordering::Relaxed))
+    }
+
+    fn give_up(&self, count: usize) {
+        self.dropped.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// Starts the task, if the component has any such phase. It ends when the handle is dropped.
+pub(super) fn start(member: &Arc<Member>, waiting: &Arc<Waiting>) -> Option<AbortOnDropHandle<()>> {
+    let phases = member.blueprint.phases.as_ref()?;
+    let (logs, ticks) = (phases.log.is_some(), phases.tick.is_some());
+    if !logs && !ticks {
+        return None;
+    }
+    let work = Work { member: member.clone(), waiting: waiting.clone(), instance: None };
+    Some(AbortOnDropHandle::new(tokio::spawn(work.run(logs, ticks))))
+}
+
+struct Work {
+    member: Arc<Member>,
+    waiting: Arc<Waiting>,
+    /// Kept from call to call; gone after one that broke.
+    instance: Option<Instance>,
+}
+
+impl Work {
+    async fn run(mut self, logs: bool, ticks: bool) {
+        let mut flush = interval_at(Instant::now() + FLUSH, FLUSH);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = interval(self.member.plan.tick);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = flush.tick(), if logs => self.flush().await,
+                _ = tick.tick(), if ticks => self.tick().await,
+            }
+        }
+    }
+
+    async fn flush(&mut self) {
+        let (served, mut dropped) = self.waiting.take();
+        for batch in served.chunks(BATCH) {
+            let entries: Vec<Entry<'_>> = batch.iter().map(entry).collect();
+            let result = self.log(&entries, dropped).await;
+            dropped = 0;
+            if let Err(trouble) = result {
+                self.waiting.give_up(batch.len());
+                self.member.report(0, "", trouble);
+            }
+        }
+    }
+
+    async fn log(&mut self, entries: &[Entry<'_>], dropped: u64) -> Result<(), Trouble> {
+        let mut instance = self.instance().await?;
+        let running = self.member.engine.clock().running(0);
+        instance.on_log(WORK, entries, dropped).await?;
+        drop(running);
+        self.keep(instance);
+        Ok(())
+    }
+
+    async fn tick(&mut self) {
+        let result = async {
+            let mut instance = self.instance().await?;
+            let _running = self.member.engine.clock().running(0);
+            instance.on_tick(WORK).await?;
+            Ok(instance)
+        };
+        match result.await {
+            Ok(instance) => self.keep(instance),
+            Err(trouble) => drop(self.member.report(0, "", trouble)),
+        }
+    }
+
+    async fn instance(&mut self) -> Result<Instance, Trouble> {
+        self.member.admit(0)?;
+        match self.instance.take() {
+            Some(instance) => Ok(instance),
+            None => self.member.instance(0).await,
+        }
+    }
+
+    fn keep(&mut self, instance: Instance) {
+        self.member.returned();
+        self.instance = Some(instance);
+    }
+}
+
+fn entry(served: &Served) -> Entry<'_> {
+    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let started = served.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Entry {
+        id: &served.id,
+        rule: &served.rule,
+        method: &served.method,
+        authority: &served.authority,
+        path_with_query: &served.path_with_query,
+        client_ip: &served.client_ip,
+        status: served.status,
+        started: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
+        head_after: micros(served.head_after),
+        done_after: micros(served.done_after),
+        sent: served.sent,
+        complete: served.complete,
+    }
+}

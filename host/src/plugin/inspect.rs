@@ -1,0 +1,92 @@
+//! What a component is, for whoever is about to trust it: its role, what it asks for, what it says
+//! of itself. Runs no more of it than `describe`, with nothing granted.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::component::Blueprint;
+use super::engine::Engine;
+use super::failure::LoadError;
+use super::member::SETUP;
+use super::sandbox::{Sandbox, Secrets};
+use super::store::Instance;
+use super::text::printable;
+use super::{LONGEST_NAME, compiler, imports};
+use crate::config::grants::Grants;
+use crate::config::plan::PluginPlan;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Inspection {
+    pub is_filter: bool,
+    pub is_service: bool,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    /// Imports of WASI that are not served; a call of one is a trap.
+    pub unserved: Vec<String>,
+    /// Imports that take a grant, and the key of `[plugin.grants]`.
+    pub grants: Vec<(String, &'static str)>,
+    /// Wall time, on a machine that may do other work.
+    pub compile_time: Duration,
+    /// Of a component with a lifecycle.
+    pub description: Option<Description>,
+}
+
+/// What a component says of itself.
+#[derive(Debug)]
+pub struct Description {
+    pub name: String,
+    pub version: String,
+    pub request_headers: Vec<String>,
+    pub response_headers: Vec<String>,
+    /// The JSON Schema of its configuration.
+    pub schema: Option<String>,
+}
+
+/// Compiles a component and lets it describe itself within the limits of `plan`, whose grants and
+/// configuration do not matter. Needs a tokio runtime with its timer.
+pub async fn inspect(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<Inspection, LoadError> {
+    let begun = Instant::now();
+    let compiled = compiler::here(engine, wasm)?;
+    let compile_time = begun.elapsed();
+    let blueprint = Blueprint::link(engine, &plan.name, compiled)?;
+    let component = &blueprint.component;
+    let ty = component.component_type();
+    let needs = imports::Needs::of(component, engine.wasm());
+    let description = match &blueprint.phases {
+        None => None,
+        Some(phases) => {
+            let nothing = PluginPlan { grants: Grants::default(), ..plan.clone() };
+            let sandbox = Arc::new(Sandbox::new(&nothing, &Secrets::default(), engine.keep())?);
+            let broken = |during| {
+                move |trouble: super::Trouble| LoadError::Broken {
+                    during,
+                    kind: trouble.kind,
+                    backtrace: trouble.backtrace,
+                }
+            };
+            let _running = engine.clock().running(0);
+            let instance = Instance::new(&blueprint, phases, &sandbox, SETUP).await;
+            let mut instance = instance.map_err(broken("instantiation"))?;
+            let manifest = instance.describe(SETUP).await.map_err(broken("describe"))?;
+            let text = |text: &str| printable(text, LONGEST_NAME).into_owned();
+            Some(Description {
+                name: text(&manifest.name),
+                version: text(&manifest.version),
+                request_headers: manifest.request_headers.iter().map(|name| text(name)).collect(),
+                response_headers: manifest.response_headers.iter().map(|name| text(name)).collect(),
+                schema: instance.schema(SETUP).await.map_err(broken("config-schema"))?,
+            })
+        }
+    };
+    Ok(Inspection {
+        is_filter: blueprint.phases.is_some(),
+        is_service: blueprint.service.is_some(),
+        imports: ty.imports(engine.wasm()).map(|(name, _)| name.to_owned()).collect(),
+        exports: ty.exports(engine.wasm()).map(|(name, _)| name.to_owned()).collect(),
+        unserved: needs.unserved,
+        grants: imports::missing(component, engine.wasm(), &Grants::default()),
+        compile_time,
+        description,
+    })
+}

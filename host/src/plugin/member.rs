@@ -1,0 +1,136 @@
+//! What all calls of one plugin share, those of requests and those in the background: its code, its
+//! surroundings, its instances, and how its failures are counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::circuit::Circuit;
+use super::component::{Blueprint, Phases};
+use super::engine::Engine;
+use super::failure::{Failure, FailureKind, Trouble};
+use super::imports::log::Ration;
+use super::meter::Allowance;
+use super::pool::{Place, Pool};
+use super::sandbox::Sandbox;
+use super::store::Instance;
+use crate::config::plan::PluginPlan;
+
+/// What an instance may take to start and to read its configuration.
+pub(super) const SETUP: Allowance = Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30) };
+/// Failures that are logged of one plugin in a second; all are counted.
+const FAILURES_PER_SECOND: u64 = 20;
+
+pub(super) struct Member {
+    pub(super) plan: Arc<PluginPlan>,
+    pub(super) engine: Engine,
+    pub(super) blueprint: Blueprint,
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) allowance: Allowance,
+    /// Whether an instance of a service answers more than one request.
+    pub(super) guests_stay: AtomicBool,
+    circuit: Circuit,
+    failures: Ration,
+}
+
+impl Member {
+    pub(super) fn new(
+        plan: Arc<PluginPlan>,
+        engine: Engine,
+        blueprint: Blueprint,
+        sandbox: Arc<Sandbox>,
+        shards: usize,
+        allowance: Allowance,
+    ) -> Self {
+        let pool = Arc::new(Pool::new(shards, plan.limits.concurrency));
+        let failures = Ration::new(FAILURES_PER_SECOND);
+        Self {
+            plan,
+            engine,
+            blueprint,
+            sandbox,
+            pool,
+            allowance,
+            guests_stay: AtomicBool::new(false),
+            circuit: Circuit::new(),
+            failures,
+        }
+    }
+
+    /// The interfaces of a component that has some.
+    pub(super) fn phases(&self) -> &Phases {
+        self.blueprint.phases.as_ref().expect("only a component with a lifecycle is called by phase")
+    }
+
+    /// Whether a call may begin at all; counts it.
+    pub(super) fn admit(&self, shard: usize) -> Result<(), FailureKind> {
+        self.pool.tally(shard).calls.fetch_add(1, Ordering::Relaxed);
+        if self.circuit.admits() { Ok(()) } else { Err(FailureKind::Resting) }
+    }
+
+    /// A place in the shard and an instance for one call.
+    pub(super) async fn enter(&self, shard: usize) -> Result<(Place<'_>, Instance), Trouble> {
+        self.admit(shard)?;
+        let (place, at_rest) = self.pool.enter(shard).ok_or(FailureKind::Busy)?;
+        let instance = match at_rest {
+            Some(instance) => instance,
+            None => self.instance(shard).await?,
+        };
+        Ok((place, instance))
+    }
+
+    /// Keeps an instance whose call has returned, unless it has served its time.
+    pub(super) fn rest(&self, place: &Place<'_>, mut instance: Instance) {
+        if self.plan.reuse != Some(false) && instance.stays() {
+            place.rest(instance);
+        }
+    }
+
+    /// A call came back, whatever its answer.
+    pub(super) fn returned(&self) {
+        self.circuit.returned();
+    }
+
+    /// A configured instance.
+    pub(super) async fn instance(&self, shard: usize) -> Result<Instance, Trouble> {
+        let mut instance = self.raw_instance(shard).await?;
+        let _running = self.engine.clock().running(shard);
+        match instance.configure(SETUP, &self.plan.config).await? {
+            Ok(()) => Ok(instance),
+            Err(faults) => {
+                // The first instance took the same configuration.
+                let first = faults.first().map(|fault| (fault.code.as_str(), fault.message.as_str()));
+                let (code, message) = first.unwrap_or(("configure", "refuses its configuration"));
+                Err(FailureKind::fault(code, message).into())
+            }
+        }
+    }
+
+    /// An instance that is not configured yet.
+    pub(super) async fn raw_instance(&self, shard: usize) -> Result<Instance, Trouble> {
+        let _running = self.engine.clock().running(shard);
+        let instance = Instance::new(&self.blueprint, self.phases(), &self.sandbox, SETUP).await?;
+        self.pool.tally(shard).instantiations.fetch_add(1, Ordering::Relaxed);
+        Ok(instance)
+    }
+
+    /// Counts a failed call and logs it, once.
+    pub(super) fn report(&self, shard: usize, id: &str, trouble: Trouble) -> Failure {
+        let Trouble { kind, backtrace } = trouble;
+        self.pool.tally(shard).count(&kind);
+        let plugin = &self.plan.name;
+        if matches!(kind, FailureKind::Trap { .. } | FailureKind::Timeout)
+            && let Some(rest) = self.circuit.broke()
+        {
+            warn!(plugin, ?rest, "plugin broke too often in a row and rests");
+        }
+        if let Some(unlogged) = self.failures.take() {
+            let (word, policy) = (kind.word(), self.plan.on_error);
+            warn!(plugin, kind = word, id, ?policy, backtrace, unlogged, "plugin failed: {kind}");
+        }
+        Failure { plugin: plugin.clone(), kind }
+    }
+}

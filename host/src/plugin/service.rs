@@ -1,0 +1,240 @@
+//! A component as an origin: any `wasi:http` 0.2 service. A fresh instance answers each request, or
+//! one that is used again; both bodies stream, and the guest runs on until its answer is complete.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Empty};
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
+use wasmtime::Store;
+use wasmtime_wasi_http::p2::bindings::Proxy;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{Error, WasiHttpView};
+
+use super::component::Blueprint;
+use super::failure::{Failure, FailureKind, Trouble};
+use super::member::Member;
+use super::meter::{Allowance, Meter, Stop, drive};
+use super::store::{Retirement, State, begin, store, trouble};
+
+/// How long a service may take to begin its answer.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long one exchange may last. Whoever asks may leave earlier, which ends it.
+const WALL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// About so many requests an instance answers where instances are used again.
+const REQUESTS: u32 = 128;
+/// What an instance is asked to find out whether it can be used again.
+const PROBE: &str = "http://localhost/";
+
+/// The body of a service's answer. Dropping it ends the guest.
+pub struct ServiceBody {
+    body: HyperOutgoingBody,
+    /// Whether the guest broke: the body then ends as if it were complete.
+    broken: Arc<AtomicBool>,
+    _guest: AbortOnDropHandle<Result<(), Failure>>,
+}
+
+type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+/// Has an instance answer a request whose URI is absolute. Returns with the head of the answer.
+/// May be dropped midway, which ends the guest.
+pub(super) async fn serve<B>(
+    member: &Arc<Member>,
+    shard: usize,
+    id: &str,
+    secure: bool,
+    request: Request<B>,
+) -> Result<Response<ServiceBody>, Failure>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    let request = request.map(|body| body.map_err(|_| Error::ConnectionTerminated));
+    let refuse = |kind: FailureKind| member.report(shard, id, kind.into());
+    member.admit(shard).map_err(refuse)?;
+    let seat = member.pool.sit(shard).ok_or_else(|| refuse(FailureKind::Busy))?;
+    let (answer, answered) = oneshot::channel();
+    let broken = Arc::new(AtomicBool::new(false));
+    let mut guest = {
+        let (member, id, broken) = (member.clone(), id.to_owned(), broken.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let _seat = seat;
+            match run(&member, shard, &id, secure, request, answer, &broken).await {
+                Ok(()) => {
+                    member.returned();
+                    Ok(())
+                }
+                Err(trouble) => Err(member.report(shard, &id, trouble)),
+            }
+        }))
+    };
+    let head = async {
+        match answered.await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(code)) => Err(refuse(FailureKind::fault("wasi:http", &format!("{code:?}")))),
+            // It went without an answer, and has said why if it broke.
+            Err(_) => match (&mut guest).await {
+                Ok(Err(failure)) => Err(failure),
+                Ok(Ok(())) => Err(refuse(FailureKind::invalid("it ended without an answer"))),
+                Err(_) => Err(refuse(FailureKind::Trap { reason: "the host panicked".to_owned() })),
+            },
+        }
+    };
+    let response = tokio::time::timeout(HEAD, head).await;
+    let response = response.unwrap_or_else(|_| Err(refuse(FailureKind::Timeout)))?;
+    Ok(response.map(|body| ServiceBody { body, broken, _guest: guest }))
+}
+
+/// Has an instance answer a request, to the end of its answer.
+async fn run<B>(
+    member: &Member,
+    shard: usize,
+    id: &str,
+    secure: bool,
+    request: Request<B>,
+    answer: oneshot::Sender<Answer>,
+    broken: &AtomicBool,
+) -> Result<(), Trouble>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Error>,
+{
+    let mut guest = member.pool.guest(shard).unwrap_or_else(|| Guest::new(member));
+    let scheme = if secure { Scheme::Https } else { Scheme::Http };
+    let ended = guest.serve(member, shard, id, scheme, request, answer).await;
+    ended.map_err(|stop| {
+        // Before the store goes, and with it the other end of the answer's body.
+        broken.store(true, Ordering::Release);
+        trouble(&guest.store, stop)
+    })?;
+    if member.guests_stay.load(Ordering::Relaxed) && guest.requests.stays() {
+        member.pool.keep_guest(shard, guest);
+    }
+    Ok(())
+}
+
+/// Finds out whether an instance survives a second request; only then are instances used again. Many
+/// services of good standing do not.
+pub(super) async fn probe(member: &Member) {
+    let mut guest = Guest::new(member);
+    for count in 1..=2 {
+        let request = Request::get(PROBE).header("host", "localhost").header("user-agent", "adit-probe");
+        let request = request.body(Empty::<Bytes>::new().map_err(|_| Error::ConnectionTerminated));
+        let request = request.expect("a good request");
+        let (answer, answered) = oneshot::channel::<Answer>();
+        // What comes of the body is of no interest, but a guest waits until somebody takes it.
+        let drain = async {
+            let response = answered.await.ok()?.ok()?;
+            response.into_body().collect().await.ok()
+        };
+        let serving = guest.serve(member, 0, "probe", Scheme::Http, request, answer);
+        let both = async { tokio::join!(serving, drain) };
+        if !matches!(tokio::time::timeout(HEAD, both).await, Ok((Ok(()), Some(_)))) {
+            let plugin = &member.plan.name;
+            warn!(plugin, count, "a service did not answer a probe: each request gets a fresh instance");
+            return;
+        }
+    }
+    member.guests_stay.store(true, Ordering::Relaxed);
+    member.pool.keep_guest(0, guest);
+}
+
+/// One instance of a service, between requests.
+pub(super) struct Guest {
+    store: Store<State>,
+    meter: Arc<Meter>,
+    /// `None` before its first request.
+    proxy: Option<Proxy>,
+    requests: Retirement,
+}
+
+impl Guest {
+    fn new(member: &Member) -> Self {
+        let meter = Arc::new(Meter::new());
+        let store = store(&member.blueprint, &member.sandbox, &meter);
+        Self { store, meter, proxy: None, requests: Retirement::after(REQUESTS) }
+    }
+
+    /// Answers one request. A guest whose request did not end well must be dropped.
+    async fn serve<B>(
+        &mut self,
+        member: &Member,
+        shard: usize,
+        id: &str,
+        scheme: Scheme,
+        request: Request<B>,
+        answer: oneshot::Sender<Answer>,
+    ) -> Result<(), Stop>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Error>,
+    {
+        let Self { store, meter, proxy, .. } = self;
+        begin(store, id);
+        let call = async {
+            let proxy = match proxy {
+                Some(proxy) => proxy,
+                None => proxy.insert(instantiate(member, shard, store).await?),
+            };
+            let request = store.data_mut().http().new_incoming_request(scheme, request)?;
+            let answer = store.data_mut().http().new_response_outparam(answer)?;
+            proxy.wasi_http_incoming_handler().call_handle(store, request, answer).await
+        };
+        let allowance = Allowance { run: member.allowance.run, wall: WALL };
+        let mut call = pin!(drive(meter, allowance, call));
+        // A guest may wait for hours: the clock ticks for it only while it runs.
+        poll_fn(|context| {
+            let _running = member.engine.clock().running(shard);
+            call.as_mut().poll(context)
+        })
+        .await
+    }
+}
+
+async fn instantiate(member: &Member, shard: usize, store: &mut Store<State>) -> wasmtime::Result<Proxy> {
+    let Blueprint { pre, phases, service, .. } = &member.blueprint;
+    let service = service.as_ref().expect("only a service is asked");
+    let instance = pre.instantiate_async(&mut *store).await?;
+    member.pool.tally(shard).instantiations.fetch_add(1, Ordering::Relaxed);
+    if let Some(phases) = phases {
+        let lifecycle = phases.lifecycle.load(&mut *store, &instance)?;
+        let faults = lifecycle.call_configure(&mut *store, &member.plan.config).await?;
+        // The first instance took the same configuration.
+        faults.map_err(|_| wasmtime::Error::msg("it refuses its configuration"))?;
+    }
+    service.load(store, &instance)
+}
+
+impl Body for ServiceBody {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() && self.broken.swap(false, Ordering::Acquire) {
+            return Poll::Ready(Some(Err("the guest broke before the end of its answer".into())));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,159 @@
+//! A plugin that exports every phase and uses every service of the host.
+//!
+//! The request header `x-do` holds one command, whose outcome becomes the reply; see [`obey`]. What
+//! the access log and the ticker see is left in the bucket `seen`. With `{"probe": "fail"}` in its
+//! configuration the plugin fails its probe.
+
+use std::sync::OnceLock;
+
+use bindings::adit::plugin::types::{Fault, Reply, RequestHead, ResponseHead};
+use bindings::adit::plugin::{clock, http_client, key_value, metrics, secret};
+use bindings::exports::adit::plugin::access_log::{Entry, Guest as AccessLog};
+use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
+use bindings::exports::adit::plugin::probe::Guest as Probe;
+use bindings::exports::adit::plugin::request_filter::{Guest as RequestFilter, RequestAction};
+use bindings::exports::adit::plugin::response_filter::{Guest as ResponseFilter, ResponseAction};
+use bindings::exports::adit::plugin::schema::Guest as Schema;
+use bindings::exports::adit::plugin::ticker::Guest as Ticker;
+
+#[allow(unsafe_code)]
+mod bindings {
+    wit_bindgen::generate!({ path: "../../../wit", world: "everything" });
+
+    #[cfg(target_arch = "wasm32")]
+    use super::Toolbox;
+    #[cfg(target_arch = "wasm32")]
+    export!(Toolbox with_types_in self);
+}
+
+/// The component's exports.
+pub struct Toolbox;
+
+static FAILS: OnceLock<bool> = OnceLock::new();
+
+/// Where the phases without an answer leave what they saw.
+const SEEN: &str = "seen";
+
+impl Lifecycle for Toolbox {
+    fn describe() -> Manifest {
+        Manifest {
+            name: env!("CARGO_PKG_NAME").to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            request_headers: vec!["x-do".to_owned()],
+            response_headers: Vec::new(),
+        }
+    }
+
+    fn configure(config: String) -> Result<(), Vec<Fault>> {
+        let _ = FAILS.set(config.contains("fail"));
+        Ok(())
+    }
+}
+
+impl Schema for Toolbox {
+    fn config_schema() -> String {
+        r#"{"type":"object","properties":{"probe":{"enum":["fail"]}}}"#.to_owned()
+    }
+}
+
+impl Probe for Toolbox {
+    fn probe() -> Result<(), Fault> {
+        if FAILS.get() == Some(&true) {
+            return Err(Fault { code: "probe".to_owned(), message: "told to fail".to_owned() });
+        }
+        Ok(())
+    }
+}
+
+impl RequestFilter for Toolbox {
+    fn on_request(head: RequestHead) -> Result<RequestAction, Fault> {
+        let Some((_, command)) = head.headers.first() else { return Ok(RequestAction::Next) };
+        let words: Vec<&str> = command.split(' ').collect();
+        let body = obey(&words).unwrap_or_else(|| format!("unknown command: {command}"));
+        Ok(RequestAction::Respond(Reply { status: 200, headers: Vec::new(), body: body.into_bytes() }))
+    }
+}
+
+/// Does what the words say and tells the outcome. Errors are told by their name in WIT.
+fn obey(words: &[&str]) -> Option<String> {
+    Some(match *words {
+        ["secret", name] => secret::read(name).map_or_else(|| "none".to_owned(), |bytes| text(&bytes)),
+        ["get", bucket, key] => match key_value::get(bucket, key) {
+            Ok(value) => value.map_or_else(|| "none".to_owned(), |bytes| text(&bytes)),
+            Err(error) => error.name().to_owned(),
+        },
+        ["set", bucket, key, value] => outcome(key_value::set(bucket, key, value.as_bytes(), None)),
+        ["fill", bucket, bytes] => {
+            outcome(key_value::set(bucket, "filled", &vec![0; bytes.parse().ok()?], None))
+        }
+        ["delete", bucket, key] => outcome(key_value::delete(bucket, key)),
+        ["add", bucket, key, by] => match key_value::increment(bucket, key, by.parse().ok()?, None) {
+            Ok(sum) => sum.to_string(),
+            Err(error) => error.name().to_owned(),
+        },
+        ["count", name, by] => {
+            metrics::add(name, by.parse().ok()?);
+            "done".to_owned()
+        }
+        ["gauge", name, value] => {
+            metrics::set(name, value.parse().ok()?);
+            "done".to_owned()
+        }
+        ["clock"] => {
+            let first = clock::monotonic();
+            format!("{} {}", clock::now(), clock::monotonic() >= first)
+        }
+        ["fetch", url, redirects] => fetch(url, redirects.parse().ok()?, None),
+        ["wait", url, timeout] => fetch(url, 0, Some(timeout.parse().ok()?)),
+        _ => return None,
+    })
+}
+
+fn fetch(url: &str, redirects: u8, timeout_ms: Option<u32>) -> String {
+    let request = http_client::Request {
+        method: "GET".to_owned(),
+        url: url.to_owned(),
+        headers: vec![("x-toolbox".to_owned(), "1".to_owned())],
+        body: Vec::new(),
+        timeout_ms,
+        redirects,
+    };
+    match http_client::send(&request) {
+        Ok(answer) => format!("{} {}", answer.status, text(&answer.body)),
+        Err(error) => format!("{error:?}"),
+    }
+}
+
+fn outcome(result: Result<(), key_value::Error>) -> String {
+    result.map_or_else(|error| error.name().to_owned(), |()| "done".to_owned())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl ResponseFilter for Toolbox {
+    fn on_response(_head: ResponseHead) -> Result<ResponseAction, Fault> {
+        Ok(ResponseAction::Next)
+    }
+}
+
+impl AccessLog for Toolbox {
+    fn on_log(entries: Vec<Entry>, dropped: u64) {
+        let count = i64::try_from(entries.len()).unwrap_or(i64::MAX);
+        let _ = key_value::increment(SEEN, "entries", count, None);
+        let _ = key_value::increment(SEEN, "batches", 1, None);
+        let _ = key_value::increment(SEEN, "dropped", i64::try_from(dropped).unwrap_or(i64::MAX), None);
+        if let Some(last) = entries.last() {
+            let Entry { rule, method, path_with_query, status, sent, complete, .. } = last;
+            let line = format!("{rule} {method} {path_with_query} {status} {sent} {complete}");
+            let _ = key_value::set(SEEN, "last", line.as_bytes(), None);
+        }
+    }
+}
+
+impl Ticker for Toolbox {
+    fn on_tick() {
+        let _ = key_value::increment(SEEN, "ticks", 1, None);
+    }
+}

@@ -81,7 +81,7 @@ const MISTAKES: &[(&str, &str, &[&str])] = &[
     ("component = \"headers.wasm\"", "component = \"headers.wasm\"\non-error = \"ignore\"", &["deny"]),
     ("component = \"headers.wasm\"", "component = \"headers.wasm\"\nmemory = \"64\"", &["64MiB"]),
     ("component = \"headers.wasm\"", "component = \"headers.wasm\"\nmemory = \"1B\"", &["out of range"]),
-    ("component = \"headers.wasm\"", "component = \"headers.wasm\"\ntimeout = \"1h\"", &["10s"]),
+    ("component = \"headers.wasm\"", "component = \"headers.wasm\"\ntimeout = \"1h\"", &["1m"]),
     ("component = \"headers.wasm\"", "component = \"headers.wasm\"\nconcurrency = 0", &["1 to 4096"]),
     (
         FIRST,

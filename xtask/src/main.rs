@@ -11,6 +11,7 @@ mod child;
 mod demo;
 mod plugins;
 mod progress;
+mod schemathesis;
 mod tree;
 mod wasm;
 

@@ -92,16 +92,17 @@ fn name(unit: &Path) -> String {
 /// No secret is in it: what the configuration names is read from files.
 fn unit(end: End, program: &Path, config: &Path) -> anyhow::Result<String> {
     let (program, config) = (quoted(program)?, quoted(config)?);
-    let (what, command) = match end {
-        End::Tunnel => ("Adit tunnel host", "tunnel run"),
-        End::Edge => ("Adit edge", "edge run"),
+    let (what, command, cache) = match end {
+        // For what it compiles.
+        End::Tunnel => ("Adit tunnel host", "tunnel run", "CacheDirectory=adit\n"),
+        End::Edge => ("Adit edge", "edge run", ""),
     };
     // Longer than the longest grace period, so that a stop is never cut short.
     Ok(format!(
         "[Unit]\nDescription={what}\nWants=network-online.target\nAfter=network-online.target\n\n\
          [Service]\nExecStart={program} {command} --config {config}\nExecReload=/bin/kill -HUP $MAINPID\n\
          Restart=on-failure\nRestartSec=5\n# 2: the configuration is wrong, and stays so\nRestartPreventExitStatus=2\n\
-         TimeoutStopSec=200\nLimitNOFILE=1048576\nNoNewPrivileges=yes\nPrivateTmp=yes\n\n\
+         TimeoutStopSec=200\nLimitNOFILE=1048576\nNoNewPrivileges=yes\nPrivateTmp=yes\n{cache}\n\
          [Install]\nWantedBy=multi-user.target\n"
     ))
 }

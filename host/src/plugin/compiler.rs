@@ -8,7 +8,7 @@ use adit_code::{CodeError, Origin};
 use tracing::{debug, warn};
 use wasmtime::component::Component;
 
-use super::component::{LARGEST_COMPONENT, check};
+use super::component::{LARGEST_COMPONENT, check, too_new};
 use super::engine::{self, Engine};
 use super::failure::LoadError;
 
@@ -41,7 +41,7 @@ pub(super) async fn component(engine: &Engine, name: &str, wasm: &[u8]) -> Resul
                 debug!(plugin = name, kept, took = ?begun.elapsed(), "machine code of a plugin is ready");
                 return Ok(component);
             }
-            Err(CodeError::Refused { reason }) => return Err(LoadError::Malformed { reason }),
+            Err(CodeError::Refused { reason }) => return Err(refused(&wasm, reason)),
             Err(CodeError::NoChild { reason }) => {
                 warn!(plugin = name, reason, "a plugin is compiled in the process that serves");
             }
@@ -56,6 +56,12 @@ pub(super) async fn component(engine: &Engine, name: &str, wasm: &[u8]) -> Resul
 /// Takes from milliseconds to minutes of CPU. Not for a thread that serves.
 pub(super) fn here(engine: &Engine, wasm: &[u8]) -> Result<Component, LoadError> {
     check(wasm)?;
-    Component::from_binary(engine.wasm(), wasm)
-        .map_err(|error| LoadError::Malformed { reason: error.root_cause().to_string() })
+    Component::from_binary(engine.wasm(), wasm).map_err(|error| refused(wasm, error.root_cause().to_string()))
+}
+
+fn refused(wasm: &[u8], reason: String) -> LoadError {
+    match too_new(wasm) {
+        Some(export) => LoadError::TooNew { export },
+        None => LoadError::Malformed { reason },
+    }
 }

@@ -156,6 +156,15 @@ pub(super) fn check(wasm: &[u8]) -> Result<(), LoadError> {
     Err(LoadError::NotAComponent { found, way_out })
 }
 
+/// The interface of WASI 0.3 that a component which could not be compiled may have been about: the
+/// engine knows nothing of asynchronous functions, and says so in words of its own.
+pub(super) fn too_new(wasm: &[u8]) -> Option<String> {
+    let at = wasm.windows(HANDLER.len()).position(|window| window == HANDLER.as_bytes())?;
+    let rest = wasm[at + HANDLER.len()..].iter();
+    let version = rest.take_while(|byte| byte.is_ascii_alphanumeric() || b".-".contains(byte)).take(32);
+    Some(version.fold(HANDLER.to_owned(), |name, byte| name + &char::from(*byte).to_string()))
+}
+
 fn mismatch(error: wasmtime::Error) -> LoadError {
     let reason: Vec<String> = error.chain().map(ToString::to_string).collect();
     LoadError::Mismatch { reason: reason.join(": ") }

@@ -1,21 +1,18 @@
-//! How a guest that runs for long shares its thread: pure, told what happened and how long it took.
+//! How a guest that runs for long shares its thread: pure, told what happened.
 //!
 //! A request of somebody else takes its thread a handful of short turns. If each of them had to wait
 //! for a slice of a guest that loops, it would take some milliseconds more. So a guest that finds
-//! others waiting stays away for a while after each slice, longer if there are many like it.
+//! others at work stays away for a while after each slice, longer if they take all of it.
 
 use std::time::Duration;
 
-/// A guest that gave way for so long was waited for: the thread has other work.
-const BUSY: Duration = Duration::from_micros(20);
+/// Others who worked for longer while a guest gave way have more to do than to look around.
+const BUSY: Duration = Duration::from_micros(30);
 /// How long it stays away between slices then, at first and at most.
 const SHORTEST: Duration = Duration::from_millis(2);
 const LONGEST: Duration = Duration::from_millis(32);
-/// A pause that ends so much later than asked for: others like it are about, as timers alone are not so
-/// late.
-const LATE: Duration = Duration::from_millis(2);
-/// Slices after which it looks again whether anybody waits.
-const SLICES: u32 = 16;
+/// After so many pauses in which nobody did anything it goes on without.
+const QUIET: u32 = 4;
 
 /// What a guest does at the end of a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,28 +26,28 @@ pub(super) enum Turn {
 /// One guest's.
 #[derive(Debug, Default)]
 pub(super) struct Courtesy {
+    /// Zero if it does not stay away.
     pause: Duration,
-    slices: u32,
+    quiet: u32,
 }
 
 impl Courtesy {
     /// What to do now.
     pub(super) fn turn(&self) -> Turn {
-        if self.slices == 0 { Turn::Yield } else { Turn::Pause(self.pause) }
+        if self.pause.is_zero() { Turn::Yield } else { Turn::Pause(self.pause) }
     }
 
-    /// A turn took so long.
-    pub(super) fn took(&mut self, turn: Turn, time: Duration) {
-        match turn {
-            Turn::Yield if time > BUSY => (self.pause, self.slices) = (SHORTEST, SLICES),
-            Turn::Yield => {}
-            Turn::Pause(pause) => {
-                self.slices = self.slices.saturating_sub(1);
-                if time > pause + LATE {
-                    (self.pause, self.slices) = ((pause * 2).min(LONGEST), SLICES);
-                }
-            }
-        }
+    /// In the guest's last turn, others on its thread worked for so long.
+    pub(super) fn others_worked(&mut self, turn: Turn, time: Duration) {
+        self.quiet = if time > BUSY { 0 } else { self.quiet + 1 };
+        self.pause = match turn {
+            Turn::Yield if time > BUSY => SHORTEST,
+            Turn::Yield => Duration::ZERO,
+            Turn::Pause(_) if self.quiet >= QUIET => Duration::ZERO,
+            // There is no end of it: others like this one are about.
+            Turn::Pause(pause) if time >= pause => (pause * 2).min(LONGEST),
+            Turn::Pause(pause) => (pause / 2).max(SHORTEST),
+        };
     }
 }
 
@@ -58,25 +55,25 @@ impl Courtesy {
 mod tests {
     use super::*;
 
-    const PROMPT: Duration = Duration::from_micros(5);
+    const LITTLE: Duration = Duration::from_micros(5);
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn nobody_waits_so_it_goes_on_at_once() {
+    fn where_nobody_has_work_it_goes_on_at_once() {
         let mut courtesy = Courtesy::default();
         for _ in 0..100 {
             assert_eq!(courtesy.turn(), Turn::Yield);
-            courtesy.took(Turn::Yield, PROMPT);
+            courtesy.others_worked(Turn::Yield, LITTLE);
         }
     }
 
     #[test]
-    fn where_others_wait_it_stays_away_and_looks_again_after_some_slices() {
+    fn where_others_work_it_stays_away_until_they_have_done() {
         let mut courtesy = Courtesy::default();
-        courtesy.took(Turn::Yield, MS);
-        for _ in 0..SLICES {
+        courtesy.others_worked(Turn::Yield, MS);
+        for work in [MS, LITTLE, LITTLE, MS, LITTLE, LITTLE, LITTLE, LITTLE] {
             assert_eq!(courtesy.turn(), Turn::Pause(SHORTEST));
-            courtesy.took(courtesy.turn(), SHORTEST + MS);
+            courtesy.others_worked(courtesy.turn(), work);
         }
         assert_eq!(courtesy.turn(), Turn::Yield);
     }
@@ -84,13 +81,13 @@ mod tests {
     #[test]
     fn where_many_loop_each_stays_away_for_longer() {
         let mut courtesy = Courtesy::default();
-        courtesy.took(Turn::Yield, MS);
+        courtesy.others_worked(Turn::Yield, MS);
         let mut pauses = Vec::new();
-        for _ in 0..6 {
+        for factor in [3, 1, 2, 1, 1, 1, 0, 0] {
             let Turn::Pause(pause) = courtesy.turn() else { panic!("{courtesy:?}") };
             pauses.push(pause.as_millis());
-            courtesy.took(courtesy.turn(), pause * 3 + LATE);
+            courtesy.others_worked(courtesy.turn(), pause * factor + LITTLE);
         }
-        assert_eq!(pauses, [2, 4, 8, 16, 32, 32]);
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 32, 32, 16]);
     }
 }

@@ -84,7 +84,7 @@ pub enum LoadError {
     )]
     NoPhase,
     #[error(
-        "exports {export}, an interface of WASI 0.3, which is not run yet; build it for wasi:http/incoming-handler@0.2"
+        "is made for {export}, an interface of WASI 0.3, which is not run yet; build it for wasi:http/incoming-handler@0.2"
     )]
     TooNew { export: String },
     #[error(

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 use wasmtime::UpdateDeadline;
 
@@ -53,8 +54,8 @@ pub(super) struct Meter {
 #[derive(Debug, Default)]
 struct Sharing {
     courtesy: Courtesy,
-    /// The turn that others have now, and since when, as `resumed`.
-    turn: Option<(Turn, u64)>,
+    /// The turn that others have now, and how long this thread had worked when it began.
+    turn: Option<(Turn, Duration)>,
 }
 
 /// What the epoch callback ends a guest with.
@@ -81,7 +82,7 @@ impl Meter {
         }
         let mut sharing = self.sharing();
         let turn = sharing.courtesy.turn();
-        sharing.turn = Some((turn, now));
+        sharing.turn = Some((turn, thread_time()));
         Ok(match turn {
             // tokio's own yield lets its driver look at the sockets first. A plain self-wake would
             // starve them: the scheduler polls them only once in dozens of turns while tasks are ready.
@@ -112,8 +113,8 @@ impl Meter {
     fn resume(&self, now: u64) {
         self.resumed.store(now.max(1), Ordering::Relaxed);
         let mut sharing = self.sharing();
-        if let Some((turn, since)) = sharing.turn.take() {
-            sharing.courtesy.took(turn, Duration::from_nanos(now.saturating_sub(since)));
+        if let Some((turn, before)) = sharing.turn.take() {
+            sharing.courtesy.others_worked(turn, thread_time().saturating_sub(before));
         }
     }
 
@@ -161,6 +162,12 @@ impl From<wasmtime::Error> for Stop {
     fn from(error: wasmtime::Error) -> Self {
         if error.is::<TimeIsUp>() { Self::Timeout } else { Self::Trapped(error) }
     }
+}
+
+/// How long this thread has worked. Time in which the system gave its CPU to others does not count.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

@@ -135,6 +135,22 @@ async fn what_a_service_sends_passes_the_same_gate_as_a_filters_requests() {
 }
 
 #[tokio::test]
+async fn what_is_made_for_wasi_0_3_is_refused_by_that_name() {
+    for text in [
+        r#"(component (instance $i) (export "wasi:http/handler@0.3.0" (instance $i)))"#,
+        // As its compilers make it: with a function that the engine does not know.
+        r#"(component (import "wasi:http/handler@0.3.0" (instance (export "handle" (func async)))))"#,
+    ] {
+        let wasm = wat::parse_str(text).expect("good text");
+        let loaded = Plugin::load(engine(), &Arc::new(plan("{}")), &wasm, &Secrets::default(), 1).await;
+        let error = loaded.expect_err("too new");
+        assert!(matches!(error, LoadError::TooNew { .. }), "{error}");
+        let said = error.to_string();
+        assert!(said.contains("wasi:http/handler@0.3.0,") && said.contains("incoming-handler@0.2"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_service_without_a_lifecycle_takes_no_configuration() {
     let error = try_load(SERVICE, plan(r#"{"a": 1}"#)).await.expect_err("nowhere to put it");
     assert!(matches!(error, LoadError::NoConfiguration), "{error}");

@@ -158,7 +158,7 @@ async fn load(
     let plugin = match (compiled.iter().find(|loaded| loaded.plan == *wanted), compiled.first()) {
         (Some(same), _) => same.plugin.clone(),
         (None, Some(other)) => Arc::new(other.plugin.load_again(wanted).await?),
-        (None, None) => Arc::new(Plugin::load(engine, wanted, &wasm, shards).await?),
+        (None, None) => Arc::new(Plugin::load(engine, wanted, &wasm, shards, previous.is_some()).await?),
     };
     Ok(Loaded { plan: wanted.clone(), digest, plugin })
 }

@@ -102,15 +102,16 @@ impl Plugin {
     /// Compiles on a thread of its own, checks what the component exports and imports, lets it
     /// describe itself and read its configuration, and keeps an instance ready in each shard.
     ///
-    /// `shards` is how many indices [`Chain`] will be called with. Needs a tokio runtime with its
-    /// timer. May be dropped midway.
+    /// `shards` is how many indices [`Chain`] will be called with. `beside` says that something serves
+    /// meanwhile, which then goes first. Needs a tokio runtime with its timer. May be dropped midway.
     pub async fn load(
         engine: &Engine,
         plan: &Arc<PluginPlan>,
         wasm: &[u8],
         shards: usize,
+        beside: bool,
     ) -> Result<Self, LoadError> {
-        Self::ready(engine, plan, compile(engine, plan, wasm).await?, shards).await
+        Self::ready(engine, plan, compile(engine, plan, wasm, beside).await?, shards).await
     }
 
     /// The same component with another configuration or other limits: nothing is compiled.
@@ -344,8 +345,14 @@ impl fmt::Debug for Plugin {
     }
 }
 
-/// On a thread of its own at the lowest priority: what serves has the machine first.
-async fn compile(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<Blueprint, LoadError> {
+/// On a thread of its own; beside what serves at the lowest priority. A process that does not serve yet is
+/// in a hurry: on a busy machine the lowest priority is next to nothing.
+async fn compile(
+    engine: &Engine,
+    plan: &PluginPlan,
+    wasm: &[u8],
+    beside: bool,
+) -> Result<Blueprint, LoadError> {
     let log = Arc::new(GuestLog::new(&plan.name));
     let memory = plan.limits.memory;
     let digest = Sha256::digest(wasm).into();
@@ -358,7 +365,7 @@ async fn compile(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<Blue
     let (done, compiled) = oneshot::channel();
     let spawned = std::thread::Builder::new().name("compiler".into()).spawn(move || {
         // Where the system refuses, it compiles as fast as the others work.
-        if cfg!(target_os = "linux") {
+        if beside && cfg!(target_os = "linux") {
             let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
         }
         let _ = done.send(Blueprint::compile(&compiler, &wasm, log, memory));

@@ -33,7 +33,7 @@ fn hollow(imports: &[&str], exports: &[&str]) -> Vec<u8> {
 }
 
 async fn refusal(wasm: &[u8]) -> LoadError {
-    let loaded = Plugin::load(engine(), &Arc::new(plan("{}")), wasm, 1).await;
+    let loaded = Plugin::load(engine(), &Arc::new(plan("{}")), wasm, 1, false).await;
     loaded.expect_err("not a plugin")
 }
 
@@ -113,7 +113,7 @@ async fn a_component_that_needs_more_memory_than_its_limit_is_refused() {
 #[tokio::test]
 async fn a_loaded_plugin_has_an_instance_ready_in_every_shard() {
     let wasm = component(HEADERS);
-    let plugin = Plugin::load(engine(), &Arc::new(plan("{}")), &wasm, 3).await.expect("a good plugin");
+    let plugin = Plugin::load(engine(), &Arc::new(plan("{}")), &wasm, 3, false).await.expect("a good plugin");
     assert_eq!(plugin.name(), "tested");
     assert_eq!(plugin.component().0, "headers");
     assert_eq!(plugin.counters().instantiations, 3);

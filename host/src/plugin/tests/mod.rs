@@ -49,7 +49,7 @@ fn plan(config: &str) -> PluginPlan {
 
 async fn try_load(component_name: &str, plan: PluginPlan) -> Result<Arc<Plugin>, LoadError> {
     let wasm = component(component_name);
-    Plugin::load(engine(), &Arc::new(plan), &wasm, 1).await.map(Arc::new)
+    Plugin::load(engine(), &Arc::new(plan), &wasm, 1, false).await.map(Arc::new)
 }
 
 async fn load(component_name: &str, config: &str) -> Arc<Plugin> {

@@ -195,6 +195,7 @@ impl Edge {
                     directory: names.clone(),
                     fixed: fixed.clone(),
                     hold,
+                    control: control.clone(),
                 };
                 state.read(|snapshot| serving.publish(snapshot, &Touched::all()));
                 let api = Api::new(state.clone(), registry.clone(), fixed, quick_domain);

@@ -1,7 +1,7 @@
 //! The configurations that this edge gives to the replicas of its tunnels, and what each replica made of
 //! them. Knows versions and verdicts; does not know how a replica is spoken to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -46,6 +46,8 @@ pub(crate) struct Fleet {
 
 struct Managed {
     wanted: Wanted,
+    /// It comes from the control API, which keeps it.
+    is_followed: bool,
     replicas: BTreeMap<Uuid, Replica>,
 }
 
@@ -54,6 +56,12 @@ struct Managed {
 struct Kept {
     version: i32,
     config: Value,
+}
+
+impl Managed {
+    fn new(wanted: Wanted, is_followed: bool) -> Self {
+        Self { wanted, is_followed, replicas: BTreeMap::new() }
+    }
 }
 
 impl Fleet {
@@ -72,7 +80,7 @@ impl Fleet {
             match kept {
                 Ok(Kept { version, config }) => {
                     let wanted = Wanted { version, config: config.to_string().into() };
-                    self.lock().insert(id, Managed { wanted, replicas: BTreeMap::new() });
+                    self.lock().insert(id, Managed::new(wanted, false));
                 }
                 Err(error) => {
                     warn!(path = %path.display(), %error, "a tunnel's configuration cannot be read")
@@ -100,11 +108,32 @@ impl Fleet {
             write(&folder.join(format!("{tunnel}.json")), &text)?;
         }
         let wanted = Wanted { version, config: config.to_string().into() };
-        let managed = tunnels
-            .entry(tunnel)
-            .or_insert_with(|| Managed { wanted: wanted.clone(), replicas: BTreeMap::new() });
+        let managed = tunnels.entry(tunnel).or_insert_with(|| Managed::new(wanted.clone(), false));
         managed.wanted = wanted.clone();
         Ok(wanted)
+    }
+
+    /// Takes over what the control API keeps, all of it, and hands back the tunnels that want something new.
+    pub(crate) fn follow<'c>(&self, all: impl Iterator<Item = (Uuid, i32, &'c Value)>) -> Vec<Uuid> {
+        let (mut tunnels, mut followed, mut changed) = (self.lock(), HashSet::new(), Vec::new());
+        for (id, version, config) in all {
+            followed.insert(id);
+            let known = tunnels.get(&id);
+            if known.is_some_and(|known| known.is_followed && known.wanted.version == version) {
+                continue;
+            }
+            let wanted = Wanted { version, config: config.to_string().into() };
+            let managed = tunnels.entry(id).or_insert_with(|| Managed::new(wanted.clone(), true));
+            (managed.wanted, managed.is_followed) = (wanted, true);
+            changed.push(id);
+        }
+        tunnels.retain(|id, managed| !managed.is_followed || followed.contains(id));
+        changed
+    }
+
+    /// Whether the control API says what this tunnel wants.
+    pub(crate) fn is_followed(&self, tunnel: &Uuid) -> bool {
+        self.lock().get(tunnel).is_some_and(|managed| managed.is_followed)
     }
 
     /// Notes what a replica said to a version, or why it said nothing.
@@ -182,6 +211,20 @@ mod tests {
         assert_eq!((wanted.version, &*wanted.config), (42, br#"{"ingress":[1]}"#.as_slice()));
         assert!(fleet.put(tunnel, &json!({}), i32::MAX).is_err());
         assert_eq!(fleet.wanted(&tunnel).unwrap().version, 42);
+    }
+
+    #[test]
+    fn what_the_control_api_keeps_is_followed_until_it_is_gone() {
+        let (one, two, fleet) = (Uuid::new_v4(), Uuid::new_v4(), Fleet::default());
+        fleet.put(two, &json!({}), -1).unwrap();
+        let config = json!({"ingress": [1]});
+        assert_eq!(fleet.follow([(one, 3, &config)].into_iter()), [one]);
+        assert_eq!(fleet.follow([(one, 3, &config)].into_iter()), [Uuid::nil(); 0]);
+        assert_eq!(fleet.wanted(&one).unwrap().version, 3);
+        assert!(fleet.is_followed(&one) && !fleet.is_followed(&two));
+        assert_eq!(fleet.follow([(one, 4, &config)].into_iter()), [one]);
+        assert_eq!(fleet.follow(std::iter::empty()), [Uuid::nil(); 0]);
+        assert!(fleet.wanted(&one).is_none() && fleet.wanted(&two).is_some());
     }
 
     #[test]

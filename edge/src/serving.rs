@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 use crate::registry::{Keys, Registry};
 use crate::state::snapshot::{Snapshot, Touched};
+use crate::tunnel::control::Control;
+use crate::tunnel::push;
 use crate::visitor::{Directory, HostName, HostNames, Table};
 
 /// What the document says, and where what is served goes.
@@ -18,6 +20,7 @@ pub(crate) struct Serving {
     pub(crate) fixed: Arc<Fixed>,
     /// How long a tunnel of the state that has lost its connections keeps requests waiting.
     pub(crate) hold: Duration,
+    pub(crate) control: Control,
 }
 
 /// The tunnels of the document. They win over the state.
@@ -70,5 +73,23 @@ impl Serving {
             let routes = routes.filter_map(|(name, route)| Some((name.parse().ok()?, route.record.tunnel)));
             self.directory.replace(self.fixed.table_with(&self.registry, routes));
         }
+        if touched.configurations || touched.tunnels {
+            let kept = snapshot.configurations.iter();
+            let kept = kept
+                .filter(|(id, _)| snapshot.tunnels.get(id).is_some_and(|tunnel| !tunnel.record.is_deleted()));
+            let kept = kept.map(|(id, kept)| (*id, kept.record.version, &kept.record.config));
+            for id in self.registry.fleet.follow(kept) {
+                self.give(id);
+            }
+        }
+    }
+
+    /// Gives the replicas of a tunnel what it wants now. Those that come later are given it when they do.
+    fn give(&self, id: Uuid) {
+        let Some(tunnel) = self.registry.tunnel(&id).filter(|tunnel| !tunnel.connections().is_empty()) else {
+            return;
+        };
+        let (fleet, control) = (self.registry.fleet.clone(), self.control.clone());
+        tokio::spawn(async move { push::to_all(&fleet, id, &tunnel, &control).await });
     }
 }

@@ -3,8 +3,9 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use adit_protocol::credentials::OriginCert;
 use e2e::process::{Outcome, Process, adit};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// An edge with a state, and the commands that work on it.
@@ -93,6 +94,41 @@ impl Office {
         }
     }
 
+    /// Waits until as many replicas serve a version of the configuration.
+    async fn verdicts(&self, path: &str, version: i32, replicas: usize) -> Vec<Value> {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let answer = self.api("GET", path, &Value::Null).await;
+            let verdicts = answer["replicas"].as_array().expect("verdicts").clone();
+            if verdicts.iter().filter(|replica| replica["applied"] == version).count() == replicas {
+                return verdicts;
+            }
+            assert!(Instant::now() < end, "{answer}");
+        }
+    }
+
+    /// Asks the control API for what no command does, with what cert.pem allows.
+    async fn api(&self, method: &str, path: &str, body: &Value) -> Value {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let pem = std::fs::read_to_string(self.folder.path().join("cert.pem")).expect("a certificate");
+        let cert = OriginCert::from_pem(&pem).expect("a good one");
+        let (body, account) = (body.to_string(), cert.account_id);
+        let head = format!(
+            "{method} /accounts/{account}{path} HTTP/1.1\r\nhost: api\r\nauthorization: Bearer {}\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n",
+            cert.api_token.as_str(),
+            body.len()
+        );
+        let mut stream = tokio::net::TcpStream::connect(&self.api).await.expect("the edge listens");
+        stream.write_all((head + &body).as_bytes()).await.expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it answers");
+        let (_, json) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+        let answer: Value = serde_json::from_str(json).expect("JSON");
+        assert_eq!(answer["success"], true, "{answer}");
+        answer["result"].clone()
+    }
+
     async fn visit(&self, host: &str) -> u16 {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(&self.visitors).await.expect("the edge listens");
@@ -140,6 +176,36 @@ async fn one_tunnel_in_two_windows_has_one_id_two_connectors_and_eight_connectio
     assert_eq!(office.visit("app.example.test").await, 404);
     one.terminate();
     assert!(one.exit().await.success());
+}
+
+#[tokio::test]
+async fn a_configuration_put_once_reaches_every_window_and_those_that_open_later() {
+    let office = Office::open().await;
+    office.done(&["create", "demo"]).await;
+    let routed = office.done(&["route", "dns", "demo", "app.example.test"]).await;
+    let id = routed.trim().rsplit(' ').next().expect("an id").to_owned();
+    let token = office.done(&["token", "demo"]).await;
+    let arguments = ["run", "--token", token.trim()];
+    let one = office.window("one", &arguments);
+    office.connectors(&[4]).await;
+    assert_eq!(office.visit("app.example.test").await, 503, "it has no rules yet");
+
+    let path = format!("/cfd_tunnel/{id}/configurations");
+    let rules =
+        |status: u16| json!({ "config": { "ingress": [{ "service": format!("http_status:{status}") }] } });
+    assert_eq!(office.api("PUT", &path, &rules(418)).await["version"], 1);
+    one.event("configuration applied", |_| true).await;
+    assert_eq!(office.visit("app.example.test").await, 418);
+
+    let _two = office.window("two", &arguments);
+    office.connectors(&[4, 4]).await;
+    let verdicts = office.verdicts(&path, 1, 2).await;
+    assert!(verdicts.iter().all(|replica| replica["error"].is_null()), "{verdicts:?}");
+    assert_eq!(office.api("PUT", &path, &rules(451)).await["version"], 2);
+    office.verdicts(&path, 2, 2).await;
+    for _ in 0..20 {
+        assert_eq!(office.visit("app.example.test").await, 451);
+    }
 }
 
 #[tokio::test]

@@ -162,9 +162,9 @@ pub(super) fn translate(
         Some(Value::Null) | None => match url {
             Some(url) => translation.single(url, global, legacy)?,
             None => {
-                let warning = "there are no rules and no --url: every request gets 503";
+                let warning = "there are no rules and no --url: every request gets 503 until the edge gives this tunnel a configuration";
                 translation.warnings.push(warning.to_owned());
-                translation.line("\n[[ingress]]\nservice = \"http_status:503\"");
+                translation.toml.insert_str(0, "config-source = \"remote\"\n");
             }
         },
         Some(_) => bail!("`ingress` is not a list of rules"),
@@ -618,7 +618,7 @@ service = "http_status:404"
             assert!(error.contains(wanted), "{yaml}: {error}");
         }
         let empty = translated("").unwrap();
-        assert!(empty.toml.contains("http_status:503") && empty.warnings[0].contains("503"));
+        assert!(empty.toml.contains("config-source = \"remote\"") && empty.warnings[0].contains("503"));
     }
 
     #[test]

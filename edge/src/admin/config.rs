@@ -63,6 +63,13 @@ async fn put(
         _ => return text(StatusCode::BAD_REQUEST, "the configuration is not a JSON object\n"),
     };
     let fleet = &admin.registry.fleet;
+    if fleet.is_followed(&id) {
+        return text(
+            StatusCode::CONFLICT,
+            "the control API keeps this tunnel's configuration; PUT it to \
+             /accounts/ACCOUNT/cfd_tunnel/TUNNEL/configurations there\n",
+        );
+    }
     let mut above = -1;
     for _ in 0..ROUNDS {
         let kept = tokio::task::spawn_blocking({

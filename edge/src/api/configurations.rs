@@ -1,5 +1,5 @@
 //! The rules of a tunnel as the API keeps them: checked, with a version that only grows. Knows the form of
-//! rules (wire.md 9.2); applying them is for hosts.
+//! rules (wire.md 9.2); applying them is for hosts, whose verdicts it shows.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use crate::state::snapshot::Kept;
 use crate::store::Transaction;
 use crate::store::moment::Moment;
 use crate::store::records::{Configuration, Tunnel, key, to_json};
+use crate::tunnel::push;
 use crate::visitor::HostName;
 
 #[derive(Deserialize)]
@@ -44,7 +45,10 @@ struct Rule {
 impl Api {
     pub(super) fn configuration(&self, id: Uuid, tunnel: &Tunnel) -> Answer {
         let kept = self.state.read(|snapshot| snapshot.configurations.get(&id).cloned());
-        envelope::success(view(id, tunnel, kept.map(|kept| kept.record).as_ref()))
+        let mut view = view(id, tunnel, kept.map(|kept| kept.record).as_ref());
+        let connected = self.registry.tunnel(&id).map(|tunnel| push::connectors(&tunnel.connections()));
+        view["replicas"] = json!(self.registry.fleet.replicas(&id, &connected.unwrap_or_default()));
+        envelope::success(view)
     }
 
     pub(super) async fn put_configuration(

@@ -39,11 +39,12 @@ pub(crate) struct Snapshot {
 pub(crate) struct Touched {
     pub(crate) tunnels: bool,
     pub(crate) routes: bool,
+    pub(crate) configurations: bool,
 }
 
 impl Touched {
     pub(crate) fn all() -> Self {
-        Self { tunnels: true, routes: true }
+        Self { tunnels: true, routes: true, configurations: true }
     }
 }
 
@@ -114,7 +115,10 @@ impl Snapshot {
                 }
             }
             key::TOKEN => set(&mut self.tokens, whole, Some(name.to_owned()), value, revision),
-            key::CONFIGURATION => set(&mut self.configurations, whole, name.parse().ok(), value, revision),
+            key::CONFIGURATION => {
+                touched.configurations = true;
+                set(&mut self.configurations, whole, name.parse().ok(), value, revision);
+            }
             key::SEEN => set(&mut self.seen, whole, name.parse().ok(), value, revision),
             // A newer version of this program may keep more.
             _ => {}

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::progress::Progress;
 use crate::tree::Tree;
-use crate::{cargo_deny, child, plugins, wasm};
+use crate::{cargo_deny, child, plugins, schemathesis, wasm};
 
 /// Runs every check and stops at the first that fails.
 pub(crate) fn run(tree: &Tree) -> Result<()> {
@@ -37,8 +37,16 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("checking the code", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
+    let schemathesis = progress.step("finding schemathesis", || schemathesis::provide(tree))?;
     // Builds the binary as well, which the tests of the whole product start: `cli` has a test of its own for it.
-    progress.step("testing", || cargo(&["test", "--locked", "--workspace"], ""))?;
+    progress.step("testing", || {
+        let mut cargo = tree.cargo();
+        cargo.args(["test", "--locked", "--workspace"]);
+        if let Some(program) = schemathesis {
+            cargo.env("ADIT_SCHEMATHESIS", program);
+        }
+        child::stream(&mut cargo, "")
+    })?;
     progress.step("checking the documentation", || {
         child::stream(
             tree.cargo()
@@ -51,4 +59,4 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-const STEPS: usize = 10;
+const STEPS: usize = 11;

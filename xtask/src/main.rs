@@ -10,6 +10,7 @@ mod child;
 mod demo;
 mod plugins;
 mod progress;
+mod schemathesis;
 mod swaps;
 mod tree;
 mod wasm;

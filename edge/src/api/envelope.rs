@@ -118,7 +118,7 @@ impl Problem {
             Self::NameTaken => (StatusCode::CONFLICT, 1013),
             Self::Conflict(_) => (StatusCode::CONFLICT, 1014),
             Self::HasConnections => (StatusCode::BAD_REQUEST, 1022),
-            Self::Later(_) => (StatusCode::NOT_IMPLEMENTED, 1099),
+            Self::Later(_) => (StatusCode::BAD_REQUEST, 1099),
             Self::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, 971),
             Self::Slow => (StatusCode::REQUEST_TIMEOUT, 1005),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, 1006),

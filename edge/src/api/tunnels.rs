@@ -320,7 +320,7 @@ impl<'q> Filter<'q> {
 }
 
 fn tunnel_name(name: String) -> Result<String, Problem> {
-    if name.trim().is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+    if name.trim().is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
         return Err(Problem::Invalid(format!(
             "a name has 1 to {LONGEST_NAME} characters and no control characters"
         )));

@@ -319,7 +319,7 @@ async fn names_lead_to_one_tunnel_until_somebody_says_overwrite() {
     office.route(one, "", false).await.refused(400, "no host name");
     let path = format!("/zones/{}/tunnels/{one}/routes", office.zone);
     let lb = json!({ "type": "lb", "lb_name": "app.example.com", "lb_pool": "pool" });
-    office.ask(Method::PUT, &path, Some(lb)).await.refused(501, "load balancers");
+    office.ask(Method::PUT, &path, Some(lb)).await.refused(400, "load balancers");
 
     let routes = office.get(&format!("/zones/{}/tunnels/routes", office.zone)).await;
     let names: Vec<_> =

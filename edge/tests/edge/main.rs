@@ -22,6 +22,7 @@ mod registration;
 mod replicas;
 mod requests;
 mod retries;
+mod schemathesis;
 mod silence;
 mod trailers;
 mod websocket;

@@ -150,6 +150,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
             "history::Source",
             "config::source",
             "generation",
+            "settings",
             "tenure",
         ],
         &["wasmtime", "quinn", "capnp"],

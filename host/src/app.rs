@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
-use crate::control::Admin;
+use crate::control::{self, Admin};
 use crate::health::{Health, Heart, Heartbeats};
 use crate::origin::Pool;
 use crate::plugin::Engine;
@@ -52,6 +53,8 @@ pub struct Host {
     heartbeats: Heartbeats,
     hearts: Vec<Heart>,
     ready_connections: usize,
+    /// As `/diag/configuration` shows it.
+    configuration: Value,
     /// How long nothing may serve; `None` for ever.
     patience: Option<Duration>,
 }
@@ -65,6 +68,7 @@ impl Host {
             start::start(&path, state_dir, &flags, &engine).await?;
         files.push(path.clone());
         let reported = generation.report.clone();
+        let configuration = control::configuration(&settings);
         let current = Arc::new(ArcSwap::from_pointee(generation));
         let dialer =
             Dialer::new(trust::client_config(settings.edge_ca.as_deref())?, settings.edges.bind_address)?;
@@ -103,6 +107,7 @@ impl Host {
             heartbeats,
             hearts,
             ready_connections: settings.ready_connections,
+            configuration,
             patience: settings.exit_after_unconnected,
         })
     }
@@ -141,8 +146,12 @@ impl Host {
         info!(kind = "admin", %address, "listening");
         info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, shards = self.shards, "host starts");
         let watching = self.reload.clone();
-        let admin =
-            Admin { health: self.health(stop.clone()), current: self.current.clone(), reload: self.reload };
+        let admin = Admin {
+            health: self.health(stop.clone()),
+            current: self.current.clone(),
+            reload: self.reload,
+            configuration: self.configuration,
+        };
         let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
         let _watch = self.watched.then(|| AbortOnDropHandle::new(tokio::spawn(watch::watch(watching))));
         let _writer = AbortOnDropHandle::new(tokio::spawn(self.writer.run()));

@@ -2,9 +2,13 @@
 //! and decides nothing.
 
 mod config;
+mod diag;
 mod explain;
 mod guard;
 mod metrics;
+mod system;
+
+pub use diag::configuration;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -39,6 +43,8 @@ pub struct Admin {
     pub health: Health,
     pub current: Arc<Current>,
     pub reload: Reload,
+    /// Made by [`configuration`].
+    pub configuration: Value,
 }
 
 impl Admin {
@@ -106,10 +112,13 @@ impl Admin {
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
                 response
             }
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "served here: /livez /readyz /status /metrics /ready /healthcheck /config /config/history, POST /reload, POST /explain and PUT /config\n",
-            ),
+            path => match diag::page(self, path) {
+                Some(page) => json(StatusCode::OK, &page),
+                None => text(
+                    StatusCode::NOT_FOUND,
+                    "served here: /livez /readyz /status /metrics /ready /healthcheck /diag/tunnel /diag/system /diag/configuration /config /config/history, POST /reload, POST /explain and PUT /config\n",
+                ),
+            },
         }
     }
 

@@ -123,7 +123,10 @@ impl Generation {
         }
         Ok(Self {
             number,
-            tenure: Arc::new(Tenure::new(number, shards)),
+            tenure: Arc::new(match previous {
+                Some(previous) => previous.tenure.next(number),
+                None => Tenure::new(number, shards),
+            }),
             access_log: plan.access_log,
             report: report::of(plan),
             routes: Routes::new(&plan.rules),

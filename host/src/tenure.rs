@@ -2,6 +2,7 @@
 //! while it served. Knows no plan and no plugin, so that keeping it keeps nothing else.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +16,20 @@ pub struct Tenure {
     /// When answers that are still under way are cut; unset while the generation serves.
     over: OnceLock<Instant>,
     shards: Box<[Shard]>,
+    /// Counts on from the tenure before.
+    codes: Arc<Codes>,
 }
+
+/// How many answers had which status, in all generations.
+#[derive(Debug)]
+struct Codes(Box<[CodesOfShard]>);
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct CodesOfShard([AtomicU64; CODES.end as usize - CODES.start as usize]);
+
+/// Statuses that are counted (RFC 9110, 15).
+const CODES: Range<u16> = 100..1000;
 
 // On cache lines of its own: neighbours belong to other threads.
 #[derive(Debug, Default)]
@@ -95,8 +109,18 @@ pub const BOUNDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 
 impl Tenure {
     pub fn new(number: u64, shards: usize) -> Self {
+        let codes = (0..shards.max(1)).map(|_| CodesOfShard([const { AtomicU64::new(0) }; _]));
+        Self::over(number, shards, Arc::new(Codes(codes.collect())))
+    }
+
+    /// The one after this.
+    pub fn next(&self, number: u64) -> Self {
+        Self::over(number, self.shards.len(), self.codes.clone())
+    }
+
+    fn over(number: u64, shards: usize, codes: Arc<Codes>) -> Self {
         let shards = (0..shards.max(1)).map(|_| Shard::default()).collect();
-        Self { number, over: OnceLock::new(), shards }
+        Self { number, over: OnceLock::new(), shards, codes }
     }
 
     /// Another generation serves; answers of this one may go on until `over`. The first word counts.
@@ -117,8 +141,22 @@ impl Tenure {
         self.shard(shard).begun.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn end(&self, shard: usize) {
+    /// `status` is 0 if there was no answer.
+    pub fn end(&self, shard: usize, status: u16) {
         self.shard(shard).ended.fetch_add(1, Ordering::Relaxed);
+        if CODES.contains(&status) {
+            let codes = &self.codes.0[shard % self.codes.0.len()];
+            codes.0[usize::from(status - CODES.start)].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Each status that was answered in this or an earlier generation, and how often.
+    pub fn codes(&self) -> Vec<(u16, u64)> {
+        let of = |code: u16| -> u64 {
+            let at = usize::from(code - CODES.start);
+            self.codes.0.iter().map(|shard| shard.0[at].load(Ordering::Relaxed)).sum()
+        };
+        CODES.map(|code| (code, of(code))).filter(|(_, count)| *count > 0).collect()
     }
 
     /// Requests that this generation took, and how many of them are still under way.
@@ -254,7 +292,18 @@ mod tests {
         let tenure = Tenure::new(1, 2);
         tenure.begin(0);
         tenure.begin(1);
-        tenure.end(0);
+        tenure.end(0, 200);
         assert_eq!(tenure.requests(), (2, 1));
+    }
+
+    #[test]
+    fn statuses_are_counted_on_over_generations() {
+        let first = Tenure::new(1, 2);
+        first.end(0, 200);
+        first.end(1, 0);
+        let second = first.next(2);
+        second.end(1, 200);
+        second.end(0, 999);
+        assert_eq!(second.codes(), [(200, 2), (999, 1)]);
     }
 }

@@ -5,6 +5,7 @@ use e2e::origin::Origin;
 use e2e::process::{Outcome, Process, component};
 use e2e::product::Product;
 use e2e::visitor::{Speaks, get, to, with_text};
+use serde_json::json;
 
 fn document(origin: &Origin, mark: &str) -> HostDocument {
     let config = format!("[plugin.config]\nrequest.set = {{ x-mark = \"{mark}\" }}");
@@ -196,4 +197,98 @@ async fn metrics_count_by_generation_rule_and_plugin() {
         assert!(page.text().contains(&format!("# TYPE {family} ")), "{line}");
         value.parse::<f64>().unwrap();
     }
+}
+
+/// The reference's metrics that mean something here, with their labels (product.md, A4.2).
+const OF_THE_REFERENCE: &[(&str, &[&str], &str)] = &[
+    ("build_info", &["version"], "gauge"),
+    ("cloudflared_config_local_config_pushes", &[], "counter"),
+    ("cloudflared_config_local_config_pushes_errors", &[], "counter"),
+    ("cloudflared_orchestration_config_version", &[], "gauge"),
+    ("cloudflared_tunnel_total_requests", &[], "counter"),
+    ("cloudflared_tunnel_concurrent_requests_per_tunnel", &[], "gauge"),
+    ("cloudflared_tunnel_response_by_code", &["status_code"], "counter"),
+    ("cloudflared_tunnel_request_errors", &[], "counter"),
+    ("cloudflared_tunnel_ha_connections", &[], "gauge"),
+    ("cloudflared_tunnel_server_locations", &["connection_id", "edge_location"], "gauge"),
+    ("cloudflared_tunnel_tunnel_register_success", &["rpcName"], "counter"),
+    ("cloudflared_tunnel_tunnel_register_fail", &["error", "rpcName"], "counter"),
+    ("cloudflared_tunnel_tunnel_rpc_fail", &["error", "rpcName"], "counter"),
+    ("tunnel_ids", &["tunnel_id", "ha_conn_id"], "gauge"),
+    ("quic_client_total_connections", &[], "counter"),
+    ("quic_client_smoothed_rtt", &["conn_index"], "gauge"),
+    ("quic_client_mtu", &["conn_index"], "gauge"),
+    ("quic_client_congestion_window", &["conn_index"], "gauge"),
+    ("quic_client_sent_bytes", &["conn_index"], "counter"),
+    ("quic_client_receive_bytes", &["conn_index"], "counter"),
+    ("quic_client_lost_packets", &["conn_index", "reason"], "counter"),
+    ("process_resident_memory_bytes", &[], "gauge"),
+    ("process_virtual_memory_bytes", &[], "gauge"),
+    ("process_cpu_seconds_total", &[], "counter"),
+    ("process_open_fds", &[], "gauge"),
+    ("process_max_fds", &[], "gauge"),
+    ("process_start_time_seconds", &[], "gauge"),
+];
+
+#[tokio::test]
+async fn dashboards_made_for_the_reference_find_its_names_and_labels() {
+    let origin = Origin::start();
+    let product = start(&origin).await;
+    assert_eq!(product.get("/echo").await.status, 200);
+    // How a connection is shows when it was looked at.
+    let page = loop {
+        let page = product.host.admin("/metrics").await;
+        let is_looked_at = page.text().contains("quic_client_mtu{");
+        if is_looked_at
+            && page.text().contains("cloudflared_tunnel_response_by_code{status_code=\"200\"} 1\n")
+        {
+            break page;
+        }
+        tokio::task::yield_now().await;
+    };
+    for (name, labels, kind) in OF_THE_REFERENCE {
+        assert!(
+            page.text().contains(&format!("\n# TYPE {name} {kind}\n")) || *name == "build_info",
+            "{name}"
+        );
+        let sample = page.text().lines().find(|line| line.split(['{', ' ']).next() == Some(name));
+        let sample = sample.unwrap_or_else(|| panic!("{name} has no sample in\n{}", page.text()));
+        let found: Vec<&str> = match sample.split_once('{') {
+            Some((_, rest)) => {
+                let (labels, _) = rest.rsplit_once('}').unwrap();
+                labels.split("\",").map(|label| label.split('=').next().unwrap()).collect()
+            }
+            None => Vec::new(),
+        };
+        assert_eq!(found, *labels, "{sample}");
+    }
+    let value = |name: &str| -> f64 {
+        let line = page.text().lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    assert!((1200.0..9000.0).contains(&value("quic_client_mtu{")));
+    assert!(value("quic_client_sent_bytes{") > 1000.0 && value("process_resident_memory_bytes") > 1e6);
+    assert_eq!(value("cloudflared_tunnel_tunnel_register_success{"), 1.0);
+    assert_eq!(value("cloudflared_config_local_config_pushes "), 1.0);
+}
+
+#[tokio::test]
+async fn diagnostics_have_the_references_form() {
+    let origin = Origin::start();
+    let product = start(&origin).await;
+    let tunnel = product.host.admin("/diag/tunnel").await.json();
+    let status = product.host.admin("/status").await.json();
+    assert_eq!((&tunnel["tunnelID"], &tunnel["connectorID"]), (&status["tunnelId"], &status["connectorId"]));
+    let connection = &tunnel["connections"][0];
+    assert_eq!((&connection["isConnected"], &connection["protocol"]), (&json!(true), &json!(1)), "{tunnel}");
+    assert_eq!(
+        (&connection["edgeAddress"], connection.get("index")),
+        (&json!("127.0.0.1"), None),
+        "{tunnel}"
+    );
+    let system = product.host.admin("/diag/system").await.json();
+    assert!(system["info"]["memoryMaximum"].as_u64() > system["info"]["memoryCurrent"].as_u64(), "{system}");
+    assert_eq!((&system["info"]["osSystem"], &system["errors"]), (&json!("linux"), &json!([])));
+    let settings = product.host.admin("/diag/configuration").await.json();
+    assert_eq!((&settings["ha-connections"], &settings["config-source"]), (&json!("1"), &json!("local")));
 }

@@ -3,10 +3,12 @@
 //! want a lock in the path of a request.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Admin;
+use super::{Admin, system};
 use crate::generation::Generation;
 use crate::tenure::{BOUNDS, Totals};
+use crate::tunnel::status::QuicPath;
 
 /// Rules and plugins with lines of their own; the others share one, so that no document makes the page
 /// grow without end.
@@ -50,6 +52,14 @@ pub(super) fn page(admin: &Admin) -> String {
     let all: u64 = tenures().map(|tenure| tenure.requests().0).sum();
     let open: u64 = tenures().map(|tenure| tenure.requests().1).sum();
     page.single("cloudflared_tunnel_total_requests", "counter", "Requests", float(all + forgotten));
+    page.family("cloudflared_tunnel_response_by_code", "counter", "Answers by status");
+    for (code, count) in generation.tenure.codes() {
+        page.sample(
+            "cloudflared_tunnel_response_by_code",
+            &[("status_code", &code.to_string())],
+            float(count),
+        );
+    }
     page.single(
         "cloudflared_tunnel_concurrent_requests_per_tunnel",
         "gauge",
@@ -69,6 +79,8 @@ pub(super) fn page(admin: &Admin) -> String {
     rules(&mut page, &generation);
     plugins(&mut page, &generation);
     connections(&mut page, admin);
+    calls(&mut page, admin);
+    process(&mut page);
     page.0
 }
 
@@ -169,6 +181,81 @@ fn connections(page: &mut Page, admin: &Admin) {
             page.sample("cloudflared_tunnel_server_locations", &labels, 1.0);
         }
     }
+    let tunnel = admin.health.shared.identity.credentials.tunnel_id.to_string();
+    page.family("tunnel_ids", "gauge", "The tunnel that each connection serves");
+    for slot in status.slots().iter().filter(|slot| slot.location.is_some()) {
+        let index = slot.index.to_string();
+        page.sample("tunnel_ids", &[("tunnel_id", &tunnel), ("ha_conn_id", &index)], 1.0);
+    }
+    let counts = status.counts();
+    page.single(
+        "quic_client_total_connections",
+        "counter",
+        "Connections over QUIC that served",
+        of(&counts.quic),
+    );
+    let paths: Vec<_> =
+        status.slots().into_iter().filter_map(|slot| Some((slot.index.to_string(), slot.path?))).collect();
+    let mut quic = |name: &str, kind: &str, help: &str, value: fn(&QuicPath) -> f64| {
+        page.family(name, kind, help);
+        for (index, path) in &paths {
+            page.sample(name, &[("conn_index", index)], value(path));
+        }
+    };
+    let milliseconds = |path: &QuicPath| path.round_trip.as_secs_f64() * 1e3;
+    quic("quic_client_smoothed_rtt", "gauge", "Round trip, milliseconds", milliseconds);
+    quic("quic_client_mtu", "gauge", "Largest datagram, bytes", |path| f64::from(path.mtu));
+    quic("quic_client_congestion_window", "gauge", "Congestion window, bytes", |path| {
+        float(path.congestion_window)
+    });
+    quic("quic_client_sent_bytes", "counter", "Bytes sent", |path| float(path.sent_bytes));
+    quic("quic_client_receive_bytes", "counter", "Bytes received", |path| float(path.received_bytes));
+    page.family("quic_client_lost_packets", "counter", "Packets that were lost");
+    for (index, path) in &paths {
+        let labels = [("conn_index", index.as_str()), ("reason", "all")];
+        page.sample("quic_client_lost_packets", &labels, float(path.lost_packets));
+    }
+}
+
+/// What the host asked of the edge, and what came of it.
+fn calls(page: &mut Page, admin: &Admin) {
+    let counts = admin.health.shared.status.counts();
+    let register = ("rpcName", "registerConnection");
+    page.family("cloudflared_tunnel_tunnel_register_success", "counter", "Connections that were registered");
+    page.sample("cloudflared_tunnel_tunnel_register_success", &[register], of(&counts.registered));
+    page.family("cloudflared_tunnel_tunnel_register_fail", "counter", "Registrations that were refused");
+    let labels = [("error", "refused"), register];
+    page.sample("cloudflared_tunnel_tunnel_register_fail", &labels, of(&counts.refused));
+    page.family("cloudflared_tunnel_tunnel_rpc_fail", "counter", "Calls of the edge that got no answer");
+    let labels = [("error", "unanswered"), register];
+    page.sample("cloudflared_tunnel_tunnel_rpc_fail", &labels, of(&counts.unanswered));
+    page.single(
+        "cloudflared_config_local_config_pushes",
+        "counter",
+        "Reports of the local configuration to the edge",
+        of(&counts.reported) + of(&counts.unreported),
+    );
+    page.single(
+        "cloudflared_config_local_config_pushes_errors",
+        "counter",
+        "Reports that the edge did not take",
+        of(&counts.unreported),
+    );
+}
+
+/// Of this process, as the clients' libraries of Prometheus name it.
+fn process(page: &mut Page) {
+    let figures = system::figures();
+    page.single("process_resident_memory_bytes", "gauge", "Memory in RAM", float(figures.resident));
+    page.single("process_virtual_memory_bytes", "gauge", "Address space", float(figures.reserved));
+    page.single("process_cpu_seconds_total", "counter", "Time on processors", figures.cpu.as_secs_f64());
+    page.single("process_open_fds", "gauge", "Open files", float(figures.files));
+    page.single("process_max_fds", "gauge", "Files that may be open", float(figures.most_files));
+    page.single("process_start_time_seconds", "gauge", "Start, seconds since 1970", figures.started);
+}
+
+fn of(count: &AtomicU64) -> f64 {
+    float(count.load(Ordering::Relaxed))
 }
 
 /// Whole numbers up to 2^53 stay what they are.

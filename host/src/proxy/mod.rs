@@ -15,6 +15,7 @@ mod streams;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use adit_protocol::own;
 use arc_swap::ArcSwap;
@@ -124,7 +125,10 @@ impl Proxy {
         note: &mut Note,
     ) -> Answer {
         let Request { kind, mut head, body, takes_trailers } = request;
-        let (passage, reply) = match rule.chain.on_request(self.shard, facts, &mut head).await {
+        let begun = Instant::now();
+        let outcome = rule.chain.on_request(self.shard, facts, &mut head).await;
+        note.plugin_time = begun.elapsed();
+        let (passage, reply) = match outcome {
             RequestOutcome::Continue(passage) => (passage, None),
             RequestOutcome::Respond(reply, passage) => {
                 note.plugins = Plugins::Answered;
@@ -142,6 +146,7 @@ impl Proxy {
                 if takes_trailers && kind == Kind::Http {
                     head.headers.insert(header::TE, TRAILERS);
                 }
+                let begun = Instant::now();
                 let sent = match (&rule.backend, kind) {
                     (Backend::Origin(origin, _), Kind::Http) => {
                         origin.send(&self.pool, head, body).await.map_err(Trouble::from)
@@ -155,6 +160,7 @@ impl Proxy {
                             .map_err(Trouble::from)
                     }
                 };
+                note.origin_time = begun.elapsed();
                 match sent {
                     Ok(response) => response,
                     Err(trouble) => return asked.refuse(trouble),
@@ -168,7 +174,10 @@ impl Proxy {
         for name in [own::TRAILERS, own::NOTICE, own::NOT_HERE] {
             head.headers.remove(name);
         }
-        match rule.chain.on_response(passage, self.shard, facts, &mut head).await {
+        let begun = Instant::now();
+        let outcome = rule.chain.on_response(passage, self.shard, facts, &mut head).await;
+        note.plugin_time += begun.elapsed();
+        match outcome {
             ResponseOutcome::Continue => Answer::Response(Response::from_parts(head, body)),
             ResponseOutcome::Respond(reply) => {
                 note.plugins = Plugins::Answered;

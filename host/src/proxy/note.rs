@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -30,6 +30,10 @@ pub(super) struct Note {
     is_reached: bool,
     /// What the plugins made of the request.
     pub(super) plugins: Plugins,
+    /// Of it all, what the plugins of the chain took, both ways.
+    pub(super) plugin_time: Duration,
+    /// Of it all, what the origin took until the head of its answer was there.
+    pub(super) origin_time: Duration,
     /// Absent if nobody will read it.
     line: Option<Box<Line>>,
 }
@@ -79,6 +83,8 @@ impl Note {
             is_whole: false,
             is_reached: true,
             plugins: Plugins::None,
+            plugin_time: Duration::ZERO,
+            origin_time: Duration::ZERO,
             line,
         }
     }
@@ -118,7 +124,7 @@ impl Drop for Note {
     fn drop(&mut self) {
         let Self { status, bytes, is_whole, is_reached, .. } = *self;
         let duration = self.begun.elapsed();
-        self.tenure.end(self.shard);
+        self.tenure.end(self.shard, status);
         if let Some(tally) = &self.tally {
             tally.count(self.shard, Ending { status, bytes, duration, is_whole, is_reached });
         }
@@ -127,6 +133,13 @@ impl Drop for Note {
         let rule = self.tally.as_ref().map_or("", |tally| &tally.name);
         let generation = self.tenure.number;
         let milliseconds = duration.as_secs_f64() * 1e3;
+        let plugin_ms = self.plugin_time.as_secs_f64() * 1e3;
+        let origin_ms = self.origin_time.as_secs_f64() * 1e3;
+        let outcome = match (status, is_whole) {
+            (0, _) => "left before the answer",
+            (_, true) => "whole",
+            (_, false) => "broken off",
+        };
         let (plugins, failed) = match &self.plugins {
             Plugins::None => ("none", ""),
             Plugins::Passed => ("passed", ""),
@@ -135,9 +148,9 @@ impl Drop for Note {
         };
         // The level of an event is fixed where it is written.
         if *is_asked_for {
-            info!(target: ACCESS, id, generation, rule, method, host, path, status, bytes, milliseconds, plugins, failed, whole = is_whole, "access");
+            info!(target: ACCESS, id, generation, rule, method, host, path, status, bytes, milliseconds, plugin_ms, origin_ms, plugins, failed, outcome, whole = is_whole, "access");
         } else {
-            debug!(target: ACCESS, id, generation, rule, method, host, path, status, bytes, milliseconds, plugins, failed, whole = is_whole, "access");
+            debug!(target: ACCESS, id, generation, rule, method, host, path, status, bytes, milliseconds, plugin_ms, origin_ms, plugins, failed, outcome, whole = is_whole, "access");
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::handler::Handler;
 use super::state::{Transport, Way};
+use super::status::QuicPath;
 use super::suspicion::{Ended, Vital};
 use super::{control, http2, quic};
 
@@ -217,6 +218,14 @@ impl Connection {
         match self {
             Self::Quic(connection) => connection.serve(handler, requests).await,
             Self::Http2(connection) => connection.serve(handler, requests).await,
+        }
+    }
+
+    /// How it is, where the transport tells.
+    pub fn path(&self) -> Option<QuicPath> {
+        match self {
+            Self::Quic(connection) => Some(connection.path()),
+            Self::Http2(_) => None,
         }
     }
 

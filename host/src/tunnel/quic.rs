@@ -30,6 +30,7 @@ pub use quinn::Endpoint;
 
 use super::control;
 use super::handler::{Handler, Trailers};
+use super::status::QuicPath;
 use super::suspicion::{Ended, Vital};
 use crate::origin::{Body, BoxError, empty};
 use crate::proxy::{Answer, Kind};
@@ -174,6 +175,18 @@ impl Connection {
             + sent.reset_stream
             + sent.stop_sending;
         Vital { asked, heard: stats.udp_rx.datagrams, round_trip: stats.path.rtt }
+    }
+
+    pub fn path(&self) -> QuicPath {
+        let stats = self.0.stats();
+        QuicPath {
+            round_trip: stats.path.rtt,
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+            lost_packets: stats.path.lost_packets,
+            congestion_window: stats.path.cwnd,
+            mtu: stats.path.current_mtu,
+        }
     }
 
     /// Closes at once; streams that are still open are cut.

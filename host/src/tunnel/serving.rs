@@ -5,6 +5,7 @@ use std::future::pending;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -17,6 +18,7 @@ use super::control::Session;
 use super::handler::Handler;
 use super::notice::Notices;
 use super::slot::Shared;
+use super::status::QuicPath;
 use super::suspicion::{Ended, Hearing, Watch};
 use crate::proxy::Proxy;
 
@@ -100,6 +102,10 @@ impl Serving {
         }
     }
 
+    pub fn path(&self) -> Option<QuicPath> {
+        self.connection.path()
+    }
+
     pub fn protocol(&self) -> &'static str {
         self.connection.transport().name()
     }
@@ -180,10 +186,15 @@ async fn knocked(knock: &mut Option<AbortOnDropHandle<()>>) {
 
 /// Tells the edge what this host serves; once per connection of slot 0.
 async fn report(slot: usize, shared: Arc<Shared>, session: Rc<Session>) {
-    if slot == 0
-        && !session.details.tunnel_is_remotely_managed
-        && let Err(error) = session.report_configuration(shared.reported.clone()).await
-    {
-        warn!(error = format!("{error:#}"), "the edge did not take the report of the configuration");
+    if slot != 0 || session.details.tunnel_is_remotely_managed {
+        return;
+    }
+    let counts = shared.status.counts();
+    match session.report_configuration(shared.reported.clone()).await {
+        Ok(()) => drop(counts.reported.fetch_add(1, Ordering::Relaxed)),
+        Err(error) => {
+            counts.unreported.fetch_add(1, Ordering::Relaxed);
+            warn!(error = format!("{error:#}"), "the edge did not take the report of the configuration");
+        }
     }
 }

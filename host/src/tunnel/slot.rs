@@ -292,6 +292,12 @@ impl Slot {
                 self.failures = self.failures.saturating_add(1);
                 warn!(%edge, protocol, %error, "registration failed");
                 self.fault(error.to_string());
+                let counts = self.shared.status.counts();
+                let count = match &error {
+                    RegisterError::Refused(_) => &counts.refused,
+                    RegisterError::TimedOut | RegisterError::Stream(_) => &counts.unanswered,
+                };
+                count.fetch_add(1, Ordering::Relaxed);
                 let event = match &error {
                     RegisterError::Refused(refused) => {
                         let duplicate = refused.cause == DUPLICATE_CONNECTION;
@@ -351,6 +357,8 @@ impl Slot {
                 Some(Event::ToldToLeave)
             }
             Sign::Well => {
+                let path = serving.path();
+                self.shared.status.update(self.index, |status| status.path = path);
                 let looks = fastrand::f64() < PLACE_LOOKED_AT;
                 (looks && self.shared.addresses.is_misplaced(self.index)).then_some(Event::Misplaced)
             }
@@ -373,7 +381,13 @@ impl Slot {
             status.protocol = Some(protocol);
             status.last_error = None;
             status.probed = None;
+            status.path = None;
         });
+        let counts = self.shared.status.counts();
+        counts.registered.fetch_add(1, Ordering::Relaxed);
+        if protocol == "quic" {
+            counts.quic.fetch_add(1, Ordering::Relaxed);
+        }
         info!(slot = self.index, %edge, location, connection = %session.details.uuid, protocol, "registered");
         let serving = Serving::begin(self.index, &self.shared, &self.proxy, (connection, session), edge);
         if let Some(replaced) = self.serving.replace(serving) {
@@ -404,6 +418,7 @@ impl Slot {
                 status.location = None;
                 status.protocol = None;
                 status.probed = None;
+                status.path = None;
             }
         });
     }

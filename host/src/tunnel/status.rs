@@ -1,6 +1,7 @@
 //! What the slots are doing, for people and probes.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,34 @@ pub const SERVING: &str = "connected";
 #[derive(Debug)]
 pub struct Status {
     slots: Mutex<Vec<SlotStatus>>,
+    counts: Counts,
+}
+
+/// What happened on control streams; counts only up.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub registered: AtomicU64,
+    /// Registrations that the edge refused.
+    pub refused: AtomicU64,
+    /// Registrations that got no answer.
+    pub unanswered: AtomicU64,
+    pub reported: AtomicU64,
+    pub unreported: AtomicU64,
+    /// Connections over QUIC that served.
+    pub quic: AtomicU64,
+}
+
+/// What QUIC tells of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuicPath {
+    pub round_trip: Duration,
+    /// Of UDP payloads.
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+    pub lost_packets: u64,
+    /// Bytes.
+    pub congestion_window: u64,
+    pub mtu: u16,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -32,6 +61,9 @@ pub struct SlotStatus {
     /// The last probe that the edge sent over the connection that serves.
     #[serde(skip)]
     pub probed: Option<Probed>,
+    /// How the connection that serves is, if it tells.
+    #[serde(skip)]
+    pub path: Option<QuicPath>,
 }
 
 /// A probe of the edge, and what it was told.
@@ -44,11 +76,15 @@ pub struct Probed {
 impl Status {
     pub fn new(slots: usize) -> Self {
         let slots = (0..slots).map(|index| SlotStatus { index, state: "dialing", ..SlotStatus::default() });
-        Self { slots: Mutex::new(slots.collect()) }
+        Self { slots: Mutex::new(slots.collect()), counts: Counts::default() }
     }
 
     pub fn update(&self, slot: usize, change: impl FnOnce(&mut SlotStatus)) {
         change(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner)[slot]);
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     pub fn slots(&self) -> Vec<SlotStatus> {

@@ -56,7 +56,7 @@ pub struct Rule {
 /// Who answers the requests of a rule.
 #[derive(Debug)]
 pub enum Backend {
-    Origin(Arc<Origin>, OriginSource),
+    Origin(Arc<Origin>, Box<OriginSource>),
     /// A plugin that is a service.
     Component(Arc<Plugin>),
 }
@@ -198,9 +198,13 @@ fn parts<'p>(
             Some(plugin) => Some(Backend::Component(service(plugin)?)),
             None => None,
         },
-        _ => {
+        Service::Http { .. }
+        | Service::Https { .. }
+        | Service::Unix { .. }
+        | Service::Status(_)
+        | Service::HelloWorld => {
             let (origin, made_from) = origin(rule, previous)?;
-            Some(Backend::Origin(origin, made_from))
+            Some(Backend::Origin(origin, Box::new(made_from)))
         }
     };
     Ok(backend.filter(|_| is_whole).map(|backend| (Chain::new(links), backend)))
@@ -262,7 +266,7 @@ fn origin(rule: &RulePlan, previous: Option<&Generation>) -> anyhow::Result<(Arc
     let made_from = OriginSource { service: rule.service.clone(), plan: rule.origin.clone(), ca };
     let rules = previous.into_iter().flat_map(|previous| &previous.rules);
     let mut same = rules.filter_map(|rule| match &rule.backend {
-        Backend::Origin(origin, of) if *of == made_from => Some(origin),
+        Backend::Origin(origin, of) if **of == made_from => Some(origin),
         Backend::Origin(..) | Backend::Component(_) => None,
     });
     let origin = match same.next() {

@@ -15,6 +15,8 @@ pub(crate) struct Signs {
     pub(crate) received: u64,
     /// What had been sent when something was last received, where the transport knows.
     pub(crate) sent_before: Option<u64>,
+    /// A sign of life was asked for and has not come. For transports that lose nothing.
+    pub(crate) is_asked: bool,
     pub(crate) round_trip: Duration,
 }
 
@@ -90,7 +92,7 @@ impl Watch {
         }
         let since = *self.sent.get_or_insert(now);
         // One datagram may be lost, or be nothing that asks for an answer.
-        unheard >= 2 && now.duration_since(since) >= PATIENCE.max(3 * signs.round_trip)
+        (unheard >= 2 || signs.is_asked) && now.duration_since(since) >= PATIENCE.max(3 * signs.round_trip)
     }
 }
 
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
 
     fn signs(sent: u64, received: u64) -> Signs {
-        Signs { sent, received, sent_before: None, round_trip: Duration::from_millis(1) }
+        Signs { sent, received, sent_before: None, is_asked: false, round_trip: Duration::from_millis(1) }
     }
 
     #[test]
@@ -123,6 +125,17 @@ mod tests {
             let mut watch = Watch::new(signs(5, 5));
             let last = looks.iter().map(|&(ms, sent, received)| watch.look(signs(sent, received), at(ms)));
             assert_eq!(last.last(), Some(wanted), "{looks:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_that_went_out_with_a_request_is_enough_where_nothing_is_lost() {
+        let start = Instant::now();
+        let one = |is_asked| Signs { sent_before: Some(6), is_asked, ..signs(7, 6) };
+        for is_asked in [true, false] {
+            let mut watch = Watch::new(signs(6, 6));
+            assert!(!watch.look(one(is_asked), start));
+            assert_eq!(watch.look(one(is_asked), start + PATIENCE), is_asked);
         }
     }
 

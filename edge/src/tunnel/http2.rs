@@ -145,11 +145,13 @@ async fn silence(pings: Option<PingPong>, beat: pulse::Beat) {
             return;
         }
         // Takes the answer to an earlier ping off; until there is one, no other can be sent.
-        let _ = std::future::poll_fn(|cx| pings.poll_pong(cx)).now_or_never();
+        if std::future::poll_fn(|cx| pings.poll_pong(cx)).now_or_never().is_some() {
+            beat.set_asked(false);
+        }
         // Whoever has just been asked for something shows sooner whether it still hears.
         let patience = if signs.sent == said { PING_EVERY } else { PING_WHEN_ASKED };
-        if quiet >= patience {
-            let _ = pings.send_ping(Ping::opaque());
+        if quiet >= patience && pings.send_ping(Ping::opaque()).is_ok() {
+            beat.set_asked(true);
         }
         if quiet < POLL {
             said = signs.sent;

@@ -80,7 +80,7 @@ impl Link {
             Self::Quic(connection) => {
                 let stats = connection.stats();
                 let (sent, received) = (stats.udp_tx.datagrams, stats.udp_rx.datagrams);
-                Signs { sent, received, sent_before: None, round_trip: stats.path.rtt }
+                Signs { sent, received, sent_before: None, is_asked: false, round_trip: stats.path.rtt }
             }
             Self::Http2(link) => link.signs(),
         }

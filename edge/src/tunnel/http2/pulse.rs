@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ struct Seen {
     writes: AtomicU64,
     /// How many writes there were at the last read.
     writes_before: AtomicU64,
+    is_asked: AtomicBool,
 }
 
 impl<T> Pulse<T> {
@@ -58,17 +59,23 @@ impl Beat {
         self.seen.reads.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether a sign of life was asked for and has not come.
+    pub(super) fn set_asked(&self, is_asked: bool) {
+        self.seen.is_asked.store(is_asked, Ordering::Relaxed);
+    }
+
     fn speak(&self) {
         self.seen.writes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// TCP says nothing of round trips.
     pub(super) fn signs(&self) -> Signs {
-        let Seen { reads, writes, writes_before, last: _ } = &*self.seen;
+        let Seen { reads, writes, writes_before, is_asked, last: _ } = &*self.seen;
         Signs {
             sent: writes.load(Ordering::Relaxed),
             received: reads.load(Ordering::Relaxed),
             sent_before: Some(writes_before.load(Ordering::Relaxed)),
+            is_asked: is_asked.load(Ordering::Relaxed),
             round_trip: Duration::ZERO,
         }
     }

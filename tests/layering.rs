@@ -115,7 +115,14 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("tunnel::suspicion", &[], &["tokio", "quinn", "tracing", "fastrand"]),
     (
         "tunnel::quic",
-        &["tunnel::control", "tunnel::handler", "tunnel::suspicion", "proxy", "origin"],
+        &[
+            "tunnel::control",
+            "tunnel::handler",
+            "tunnel::status::QuicPath",
+            "tunnel::suspicion",
+            "proxy",
+            "origin",
+        ],
         &["capnp", "capnp_rpc", "fastrand"],
     ),
     (

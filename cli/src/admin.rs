@@ -33,7 +33,7 @@ pub(crate) struct Admin {
 /// A request as somebody would send it.
 #[derive(Args)]
 pub(crate) struct Question {
-    /// The whole address, such as https://app.example.com/path
+    /// The whole address, such as `https://app.example.com/path`
     url: String,
     #[arg(long, default_value = "GET")]
     method: String,

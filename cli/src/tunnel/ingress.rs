@@ -20,7 +20,7 @@ pub(super) enum Ingress {
     Validate,
     /// Show the rule that serves a URL
     Rule {
-        /// Such as https://app.example.com/path
+        /// Such as `https://app.example.com/path`
         #[arg(value_name = "URL")]
         address: String,
     },

@@ -1,5 +1,5 @@
 //! HTTP requests that plugins make to elsewhere: only to granted destinations, to addresses that
-//! were looked at, within limits. Does not know who asks or why; [`judge`] decides, this acts.
+//! were looked at, within limits. Does not know who asks or why; `judge` decides, this acts.
 //!
 //! A connection serves one request. Names are resolved once for each, and the addresses that were
 //! judged are the ones that are connected to.

@@ -24,12 +24,8 @@ use std::process::ExitCode;
 
 use adit_host::plugin::{COMPILER, be_compiler};
 use clap::{Parser, Subcommand};
-use mimalloc::MiMalloc;
 
 use telemetry::LogFormat;
-
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Tunnels that bring traffic to a private origin.
 ///

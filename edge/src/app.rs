@@ -22,7 +22,7 @@ use crate::certificates::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
 use crate::ledger::Ledger;
 use crate::ray::Rays;
 use crate::registry::{Live, Registry};
-use crate::serving::{Fixed, Serving};
+use crate::serving::{Fixed, Pushing, Serving};
 use crate::settings::{self, Drain, Https, Server, Settings};
 use crate::shard::{self, Milestone, Shard, Shared};
 use crate::sockets;
@@ -196,6 +196,7 @@ impl Edge {
                     fixed: fixed.clone(),
                     hold,
                     control: control.clone(),
+                    pushing: Pushing::default(),
                 };
                 state.read(|snapshot| serving.publish(snapshot, &Touched::all()));
                 let api = Api::new(state.clone(), registry.clone(), fixed, quick_domain);

@@ -155,6 +155,10 @@ impl Fleet {
             Ok((version, error)) => (Some(version), error),
             Err(error) => (managed.replicas.get(&connector).and_then(|known| known.applied), Some(error)),
         };
+        if managed.replicas.get(&connector).is_some_and(|known| known.pushed > pushed) {
+            // It was given a later one meanwhile, and what it made of that counts.
+            return;
+        }
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         managed.replicas.insert(connector, Replica { connector, pushed, applied, error, milliseconds });
     }
@@ -247,5 +251,11 @@ mod tests {
         assert_eq!((of(silent).applied, of(silent).error.as_deref()), (None, Some("no answer")));
         assert!(fleet.is_told(&tunnel, &good, 1) && !fleet.is_told(&tunnel, &silent, 1));
         assert!(!fleet.is_told(&tunnel, &good, 2));
+
+        // A verdict that comes late says nothing any more.
+        fleet.note(&tunnel, good, 2, Duration::ZERO, Ok((2, None)));
+        note(good, Ok((2, None)));
+        let replica = &fleet.replicas(&tunnel, &[good])[0];
+        assert_eq!((replica.pushed, &replica.error), (2, &None));
     }
 }

@@ -1,10 +1,12 @@
 //! Makes what is served from what is known: the tunnels and names of the document, which never change,
 //! and those of the state. The only writer of the registry's tunnels and of the directory.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_protocol::credentials::Credentials;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::registry::{Keys, Registry};
@@ -21,7 +23,12 @@ pub(crate) struct Serving {
     /// How long a tunnel of the state that has lost its connections keeps requests waiting.
     pub(crate) hold: Duration,
     pub(crate) control: Control,
+    pub(crate) pushing: Pushing,
 }
+
+/// The tunnels whose replicas are being given a configuration. A later one takes the place of an earlier.
+#[derive(Default)]
+pub(crate) struct Pushing(Mutex<HashMap<Uuid, AbortOnDropHandle<()>>>);
 
 /// The tunnels of the document. They win over the state.
 pub(crate) struct Fixed {
@@ -90,6 +97,9 @@ impl Serving {
             return;
         };
         let (fleet, control) = (self.registry.fleet.clone(), self.control.clone());
-        tokio::spawn(async move { push::to_all(&fleet, id, &tunnel, &control).await });
+        let push = tokio::spawn(async move { push::to_all(&fleet, id, &tunnel, &control).await });
+        let mut pushing = self.pushing.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pushing.retain(|_, push| !push.is_finished());
+        pushing.insert(id, AbortOnDropHandle::new(push));
     }
 }

@@ -105,8 +105,9 @@ impl Generation {
         }
         let mut made_of = Vec::with_capacity(plan.rules.len());
         for rule in &plan.rules {
-            let by_name = |index: usize| plugins.iter().find(|known| known.plan == plan.plugins[index]);
-            match parts(rule, previous, by_name) {
+            let loaded =
+                |index: usize| plugins.iter().find(|known| Arc::ptr_eq(&known.plan, &plan.plugins[index]));
+            match parts(rule, previous, loaded) {
                 Ok(made) => made_of.push(made),
                 Err(error) => reasons.push(format!("ingress rule {}: {error:#}", rule.name)),
             }

@@ -8,11 +8,10 @@ use adit_protocol::credentials::Credentials;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use crate::connector::{Connector, Habits, registration};
-use crate::harness::{AnyBody, Fixture, empty, full, http1, read, start_in};
+use crate::harness::{AnyBody, Fixture, LocalSet, empty, full, http1, read, start_in};
 
 const API: &str =
     "[api]\nlisten = \"127.0.0.1:0\"\ntunnel-domain = \"tunnels.test\"\nquick-domain = \"try.test\"\n";
@@ -364,6 +363,11 @@ async fn a_configuration_is_checked_and_its_version_grows() {
     let wrong = json!({ "config": { "ingress": [{ "hostname": "a.example.com", "service": "http://x" }] } });
     office.ask(Method::PUT, &path, Some(wrong)).await.refused(400, "the last rule");
     assert_eq!(office.get(&path).await["version"], 2, "a refused one changes nothing");
+    assert_eq!(office.get(&path).await["replicas"], json!([]));
+    // There is one place for it.
+    let request = Request::put("/tunnels/one/config").header("host", "localhost");
+    let request = request.body(full(json!({ "ingress": [] }).to_string())).unwrap();
+    assert_eq!(office.edge.ask_admin(request).await.0, StatusCode::CONFLICT);
 }
 
 #[tokio::test]

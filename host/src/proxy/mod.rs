@@ -15,7 +15,7 @@ mod streams;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_protocol::own;
 use arc_swap::ArcSwap;
@@ -125,9 +125,9 @@ impl Proxy {
         note: &mut Note,
     ) -> Answer {
         let Request { kind, mut head, body, takes_trailers } = request;
-        let begun = Instant::now();
+        let begun = note.clock();
         let outcome = rule.chain.on_request(self.shard, facts, &mut head).await;
-        note.plugin_time = begun.elapsed();
+        note.plugin_time += since(begun);
         let (passage, reply) = match outcome {
             RequestOutcome::Continue(passage) => (passage, None),
             RequestOutcome::Respond(reply, passage) => {
@@ -146,7 +146,7 @@ impl Proxy {
                 if takes_trailers && kind == Kind::Http {
                     head.headers.insert(header::TE, TRAILERS);
                 }
-                let begun = Instant::now();
+                let begun = note.clock();
                 let sent = match (&rule.backend, kind) {
                     (Backend::Origin(origin, _), Kind::Http) => {
                         origin.send(&self.pool, head, body).await.map_err(Trouble::from)
@@ -160,7 +160,7 @@ impl Proxy {
                             .map_err(Trouble::from)
                     }
                 };
-                note.origin_time = begun.elapsed();
+                note.origin_time = since(begun);
                 match sent {
                     Ok(response) => response,
                     Err(trouble) => return asked.refuse(trouble),
@@ -174,9 +174,9 @@ impl Proxy {
         for name in [own::TRAILERS, own::NOTICE, own::NOT_HERE] {
             head.headers.remove(name);
         }
-        let begun = Instant::now();
+        let begun = note.clock();
         let outcome = rule.chain.on_response(passage, self.shard, facts, &mut head).await;
-        note.plugin_time += begun.elapsed();
+        note.plugin_time += since(begun);
         match outcome {
             ResponseOutcome::Continue => Answer::Response(Response::from_parts(head, body)),
             ResponseOutcome::Respond(reply) => {
@@ -189,6 +189,10 @@ impl Proxy {
             }
         }
     }
+}
+
+fn since(begun: Option<Instant>) -> Duration {
+    begun.map_or(Duration::ZERO, |begun| begun.elapsed())
 }
 
 /// The visitor's address, empty if it is unknown, and the scheme.

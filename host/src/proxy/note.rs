@@ -89,6 +89,11 @@ impl Note {
         }
     }
 
+    /// The time, if somebody will read how long something took.
+    pub(super) fn clock(&self) -> Option<Instant> {
+        self.line.is_some().then(Instant::now)
+    }
+
     pub(super) fn routed(&mut self, rule: &Rule) {
         self.tally = Some(rule.tally.clone());
         if !rule.chain.is_empty() {

@@ -39,6 +39,8 @@ struct Lines {
     lines: Mutex<Vec<String>>,
     /// How many lines there are; closed when the program closed the stream.
     count: watch::Receiver<usize>,
+    /// Whether nobody wants to know more.
+    is_over: AtomicBool,
 }
 
 /// A place in a log: what comes after it is new.
@@ -147,6 +149,13 @@ impl Process {
     /// Everything on standard output so far.
     pub fn output(&self) -> String {
         self.output.lines().join("\n")
+    }
+
+    /// What it says from now on is read and not kept: for programs that say much.
+    pub fn forget(&self) {
+        for lines in [&self.log, &self.output] {
+            lines.is_over.store(true, Ordering::Relaxed);
+        }
     }
 
     pub fn terminate(&self) {
@@ -280,11 +289,14 @@ impl Lines {
     /// Reads a stream to its end on a thread of its own, so that no test's runtime owns it.
     fn follow(stream: impl Read + Send + 'static) -> Arc<Self> {
         let (counter, count) = watch::channel(0);
-        let lines = Arc::new(Self { lines: Mutex::new(Vec::new()), count });
+        let lines = Arc::new(Self { lines: Mutex::new(Vec::new()), count, is_over: AtomicBool::new(false) });
         let sink = lines.clone();
         thread::spawn(move || {
             for line in BufReader::new(stream).split(b'\n') {
                 let Ok(line) = line else { return };
+                if sink.is_over.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let line = String::from_utf8_lossy(&line).into_owned();
                 let count = {
                     let mut lines = sink.lines();

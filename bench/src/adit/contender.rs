@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use e2e::document::{EdgeDocument, HostDocument};
+use e2e::grpc::Grpc;
 use e2e::origin::Origin;
 use e2e::process::{Process, component};
 use e2e::product::{Edge, Host, Site};
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::cpu::Cpu;
 use crate::options::Options;
+use crate::scenario;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -22,10 +24,20 @@ pub(crate) enum Kind {
     Direct,
     /// nginx as a plain reverse proxy.
     Nginx,
-    /// Our edge and our host.
-    Adit { protocol: &'static str, plugins: usize },
+    /// haproxy as a plain reverse proxy.
+    Haproxy,
+    /// A tunnel that carries TCP, without encryption.
+    Rathole { program: PathBuf },
+    /// Our edge and our host, which logs every request.
+    Adit { protocol: &'static str, plugins: usize, is_fresh: bool },
     /// Our edge and another connector.
     Reference { protocol: &'static str, program: PathBuf },
+}
+
+/// What all of them carry requests to.
+pub(crate) struct Origins {
+    pub(crate) http: Origin,
+    pub(crate) grpc: Grpc,
 }
 
 pub(crate) struct Contender {
@@ -37,21 +49,39 @@ pub(crate) struct Contender {
 
 enum Running {
     Nothing,
-    Nginx { process: Process, _folder: TempDir },
-    Tunnel { host: Box<Host>, edge: Box<Edge>, _site: Site },
+    /// One process between visitor and origin.
+    Proxy {
+        process: Process,
+        _folder: TempDir,
+    },
+    Rathole {
+        server: Process,
+        client: Process,
+        _folder: TempDir,
+    },
+    Tunnel {
+        host: Box<Host>,
+        edge: Box<Edge>,
+        _site: Site,
+    },
 }
 
 pub(crate) fn all(options: &Options) -> Vec<Kind> {
     let mut kinds = vec![Kind::Direct];
-    if is_there("nginx") {
-        kinds.push(Kind::Nginx);
-    } else {
-        eprintln!("nginx is left out: there is no such program here");
+    for (program, kind) in [("nginx", Kind::Nginx), ("haproxy", Kind::Haproxy)] {
+        if is_there(program) {
+            kinds.push(kind);
+        } else {
+            eprintln!("{program} is left out: there is no such program here");
+        }
     }
-    let programs = options.reference.iter();
+    kinds.extend(options.rathole.iter().map(|program| Kind::Rathole { program: program.clone() }));
     for protocol in ["quic", "http2"] {
-        kinds.extend([0, 1, 3, 10].map(|plugins| Kind::Adit { protocol, plugins }));
-        kinds.extend(programs.clone().map(|program| Kind::Reference { protocol, program: program.clone() }));
+        let adit = |plugins, is_fresh| Kind::Adit { protocol, plugins, is_fresh };
+        kinds.extend([0, 1, 3, 10].map(|plugins| adit(plugins, false)));
+        kinds.extend([1, 3, 10].map(|plugins| adit(plugins, true)));
+        let programs = options.reference.iter();
+        kinds.extend(programs.map(|program| Kind::Reference { protocol, program: program.clone() }));
     }
     let names: Vec<String> = kinds.iter().map(Kind::to_string).collect();
     kinds.into_iter().filter(|kind| options.wants(&kind.to_string(), &names)).collect()
@@ -59,24 +89,35 @@ pub(crate) fn all(options: &Options) -> Vec<Kind> {
 
 impl Contender {
     /// Starts it in front of `origin`.
-    pub(crate) async fn start(kind: Kind, origin: &Origin) -> Result<Self> {
+    pub(crate) async fn start(kind: Kind, origins: &Origins) -> Result<Self> {
+        let origin = &origins.http;
         let (address, running) = match &kind {
             Kind::Direct => (origin.address(), Running::Nothing),
             Kind::Nginx => nginx(origin.address()).await?,
-            Kind::Adit { protocol, plugins } => {
-                let document = document(protocol, *plugins, origin);
+            Kind::Haproxy => haproxy(origin.address()).await?,
+            Kind::Rathole { program } => rathole(program, origin.address()).await?,
+            Kind::Adit { protocol, plugins, is_fresh } => {
+                let document = document(protocol, *plugins, *is_fresh, origins);
                 let (site, edge) = edge().await;
                 let host = site.host_at(&edge.servers, &document).await;
+                host.process.forget();
+                edge.process.forget();
                 (edge.http, Running::Tunnel { host: host.into(), edge: edge.into(), _site: site })
             }
             Kind::Reference { protocol, program } => {
-                let document = document(protocol, 0, origin);
+                let document = document(protocol, 0, false, origins);
                 let (site, edge) = edge().await;
                 let host = reference::host(program.clone(), &site, &edge.servers, &document).await;
                 (edge.http, Running::Tunnel { host: host.into(), edge: edge.into(), _site: site })
             }
         };
         Ok(Self { kind, address, running })
+    }
+
+    /// Whether it can carry what these visitors do.
+    pub(crate) fn takes(&self, kind: scenario::Kind) -> bool {
+        // The others would want it over TLS, or as an origin of its own.
+        kind != scenario::Kind::Call || matches!(self.kind, Kind::Adit { .. })
     }
 
     pub(crate) fn cpu(&self) -> Cpu {
@@ -94,7 +135,8 @@ impl Contender {
     fn processes(&self) -> Vec<(&'static str, &Process)> {
         match &self.running {
             Running::Nothing => Vec::new(),
-            Running::Nginx { process, .. } => vec![("proxy", process)],
+            Running::Proxy { process, .. } => vec![("proxy", process)],
+            Running::Rathole { server, client, .. } => vec![("edge", server), ("host", client)],
             Running::Tunnel { host, edge, .. } => vec![("edge", &edge.process), ("host", &host.process)],
         }
     }
@@ -105,9 +147,14 @@ impl fmt::Display for Kind {
         match self {
             Self::Direct => f.write_str("direct"),
             Self::Nginx => f.write_str("nginx"),
-            Self::Adit { protocol, plugins: 0 } => write!(f, "adit {protocol}"),
-            Self::Adit { protocol, plugins: 1 } => write!(f, "adit {protocol} + 1 plugin"),
-            Self::Adit { protocol, plugins } => write!(f, "adit {protocol} + {plugins} plugins"),
+            Self::Haproxy => f.write_str("haproxy"),
+            Self::Rathole { .. } => f.write_str("rathole"),
+            Self::Adit { protocol, plugins: 0, .. } => write!(f, "adit {protocol}"),
+            Self::Adit { protocol, plugins, is_fresh } => {
+                let (fresh, s) =
+                    (if *is_fresh { "fresh " } else { "" }, if *plugins == 1 { "" } else { "s" });
+                write!(f, "adit {protocol} + {plugins} {fresh}plugin{s}")
+            }
             Self::Reference { protocol, program } => {
                 let name = program.file_name().unwrap_or(program.as_os_str());
                 write!(f, "{} {protocol}", name.display())
@@ -122,14 +169,17 @@ async fn edge() -> (Site, Edge) {
     (site, edge)
 }
 
-fn document(protocol: &'static str, plugins: usize, origin: &Origin) -> HostDocument {
-    let mut document = HostDocument::new().connections(4).over(protocol);
+fn document(protocol: &'static str, plugins: usize, is_fresh: bool, origins: &Origins) -> HostDocument {
+    let mut document = HostDocument::new().connections(4).over(protocol).keys("access-log = true");
     let names: Vec<String> = (0..plugins).map(|number| format!("mark-{number}")).collect();
+    let instances = if is_fresh { "instances = \"fresh\"\n" } else { "" };
     for name in &names {
-        let edit = format!("[plugin.config.response]\nset = {{ \"x-{name}\" = \"1\" }}");
+        let edit = format!("{instances}[plugin.config.response]\nset = {{ \"x-{name}\" = \"1\" }}");
         document = document.plugin(name, &component("headers"), &edit);
     }
-    document.rule(&format!("service = {:?}\nplugins = {names:?}", origin.service()))
+    let calls = format!("path = \"^/Unary$\"\nplugins = {names:?}\n{}", origins.grpc.rule());
+    let others = format!("service = {:?}\nplugins = {names:?}", origins.http.service());
+    document.rule(&calls).rule(&others)
 }
 
 /// Two workers with connections kept to the origin, and nothing else.
@@ -147,22 +197,79 @@ async fn nginx(origin: SocketAddr) -> Result<(SocketAddr, Running)> {
          server {{ listen {address} reuseport; location / {{ proxy_pass http://origin; proxy_http_version 1.1;\n\
          proxy_set_header Connection \"\"; proxy_set_header Host $host; }} }} }}\n"
     );
-    let file = folder.path().join("nginx.conf");
+    proxy("nginx", &["-p", &path.to_string(), "-c"], "nginx.conf", &configuration, address, folder).await
+}
+
+async fn haproxy(origin: SocketAddr) -> Result<(SocketAddr, Running)> {
+    let folder = tempfile::tempdir().context("a folder for haproxy")?;
+    let address = free_address()?;
+    let configuration = format!(
+        "global\n nbthread 2\n maxconn 20000\ndefaults\n mode http\n timeout connect 5s\n timeout client 60s\n \
+         timeout server 60s\n timeout tunnel 60s\n http-reuse always\nfrontend visitors\n bind {address}\n \
+         default_backend origin\nbackend origin\n server origin {origin}\n"
+    );
+    proxy("haproxy", &["-f"], "haproxy.cfg", &configuration, address, folder).await
+}
+
+/// Runs `program` with the arguments and its configuration's file behind them, until it listens.
+async fn proxy(
+    program: &str,
+    arguments: &[&str],
+    file: &str,
+    configuration: &str,
+    address: SocketAddr,
+    folder: TempDir,
+) -> Result<(SocketAddr, Running)> {
+    let file = folder.path().join(file);
     std::fs::write(&file, configuration)?;
-    let mut command = Command::new("nginx");
-    command.arg("-c").arg(&file).arg("-p").arg(folder.path());
-    let process = Process::start("nginx", command);
-    e2e::within("nginx listens", async {
+    let mut command = Command::new(program);
+    command.args(arguments).arg(&file);
+    let process = Process::start(program, command);
+    listens(&process, address).await;
+    Ok((address, Running::Proxy { process, _folder: folder }))
+}
+
+/// Plain TCP on both of its ways, as its own quick start has it.
+async fn rathole(program: &Path, origin: SocketAddr) -> Result<(SocketAddr, Running)> {
+    let folder = tempfile::tempdir().context("a folder for rathole")?;
+    let (control, address) = (free_address()?, free_address()?);
+    let start = |name: &str, configuration: String| -> Result<Process> {
+        let file = folder.path().join(format!("{name}.toml"));
+        std::fs::write(&file, configuration)?;
+        let mut command = Command::new(program);
+        command.arg(format!("--{name}")).arg(&file);
+        Ok(Process::start(name, command))
+    };
+    let server = start(
+        "server",
+        format!(
+            "[server]\nbind_addr = \"{control}\"\ndefault_token = \"bench\"\n\
+             [server.services.origin]\nbind_addr = \"{address}\"\n"
+        ),
+    )?;
+    listens(&server, control).await;
+    let client = start(
+        "client",
+        format!(
+            "[client]\nremote_addr = \"{control}\"\ndefault_token = \"bench\"\n\
+             [client.services.origin]\nlocal_addr = \"{origin}\"\n"
+        ),
+    )?;
+    listens(&server, address).await;
+    Ok((address, Running::Rathole { server, client, _folder: folder }))
+}
+
+async fn listens(process: &Process, address: SocketAddr) {
+    e2e::within("it listens", async {
         while tokio::net::TcpStream::connect(address).await.is_err() {
-            assert!(process.is_running(), "nginx does not start\n{}", process.tail());
+            assert!(process.is_running(), "it does not start\n{}", process.tail());
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     })
     .await;
-    Ok((address, Running::Nginx { process, _folder: folder }))
 }
 
-/// nginx cannot be asked for any free port.
+/// They cannot be asked for any free port.
 fn free_address() -> Result<SocketAddr> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

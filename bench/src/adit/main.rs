@@ -1,8 +1,8 @@
 //! Adit and its peers on one machine: the same origin, the same load, in alternated rounds.
 //!
 //! `cargo xtask bench` builds and runs it; `cargo xtask bench --help` lists the options. Read in this order:
-//! [`options`], [`contender`] (who carries the requests), [`scenario`] (what the visitors do), [`cpu`]
-//! (what it cost), [`report`] (medians, the table, the JSON and the chart).
+//! [`options`], [`contender`] (who carries the requests), [`scenario`] (what the visitors do), [`visitor`] (how),
+//! [`cpu`] and [`wire`] (what it cost), [`report`] (medians, the table, the JSON and the chart).
 //!
 //! On a machine that does other work too, only processor time per request and ratios within one run mean
 //! anything: requests per second and latency say as much about the neighbours.
@@ -12,13 +12,17 @@ mod cpu;
 mod options;
 mod report;
 mod scenario;
+mod visitor;
+mod wire;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use contender::Contender;
+use contender::{Contender, Origins};
+use e2e::grpc::Grpc;
+use e2e::origin::Origin;
 use options::Options;
 use report::{Report, Sample};
 use scenario::Scenario;
@@ -43,11 +47,11 @@ fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Result<()> {
-    let origin = e2e::origin::Origin::start();
+    let origins = Origins { http: Origin::start(), grpc: Grpc::start() };
     let mut contenders = Vec::new();
     for kind in contender::all(options) {
         eprintln!("starting {kind}");
-        contenders.push(Contender::start(kind, &origin).await?);
+        contenders.push(Contender::start(kind, &origins).await?);
     }
     let scenarios = scenario::all(options);
     let mut report = Report::new(&contenders, &scenarios);
@@ -59,8 +63,9 @@ async fn run(options: &Options) -> Result<()> {
             if round % 2 == 0 {
                 order.reverse();
             }
-            for index in order {
-                report.add(index, at, measure(&contenders[index], scenario, options).await?);
+            for index in order.into_iter().filter(|index| contenders[*index].takes(scenario.kind)) {
+                let sample = measure(&contenders[index], scenario, options).await;
+                report.add(index, at, sample.with_context(|| contenders[index].kind.to_string())?);
             }
         }
     }
@@ -69,10 +74,10 @@ async fn run(options: &Options) -> Result<()> {
 
 async fn measure(contender: &Contender, scenario: &Scenario, options: &Options) -> Result<Sample> {
     scenario.run(contender.address, WARM_UP).await?;
-    let before = contender.cpu();
+    let (before, sent) = (contender.cpu(), wire::sent());
     let load = scenario.run(contender.address, options.time).await?;
-    let cpu = contender.cpu().since(&before);
-    Ok(Sample::new(load, cpu, contender.memory()))
+    let (cpu, wire) = (contender.cpu().since(&before), wire::sent() - sent);
+    Ok(Sample::new(load, cpu, wire, contender.memory()))
 }
 
 /// Opens connections, fills pools and caches.

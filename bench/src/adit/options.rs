@@ -10,12 +10,16 @@ pub(crate) struct Options {
     /// How long one measurement takes.
     pub(crate) time: Duration,
     pub(crate) visitors: Vec<usize>,
+    /// Requests in a second of the open loop.
+    pub(crate) rate: u32,
     /// Bytes of one bulk transfer.
     pub(crate) bulk: u64,
     /// Words that a contender's or a scenario's name must contain; empty lets all in.
     pub(crate) only: Vec<String>,
     /// The program of the reference connector.
     pub(crate) reference: Option<PathBuf>,
+    /// The program of a tunnel that knows no HTTP.
+    pub(crate) rathole: Option<PathBuf>,
     pub(crate) results: PathBuf,
 }
 
@@ -27,11 +31,13 @@ greatest values. Needs about contenders x scenarios x rounds x seconds; leave th
 
   --rounds N        how often everything is measured (default 5)
   --seconds S       how long one measurement takes (default 2)
-  --visitors A,B    how many visitors at once (default 1,32,64)
-  --bulk MIB        size of a bulk transfer (default 256)
+  --visitors A,B    how many visitors at once (default 1,32,64,256)
+  --rate N          requests in a second of the open loop (default 2000)
+  --bulk MIB        size of a bulk transfer (default 1024)
   --only WORD       only contenders and scenarios whose name contains the word; can be repeated, as in
                     `--only quic --only get`
   --reference PATH  also measure this connector of the same protocol, on our edge
+  --rathole PATH    also measure this tunnel, both of its ends
   --results FOLDER  where the table, the JSON and the chart go (default bench/results)
   --help            this text
 ";
@@ -42,10 +48,12 @@ impl Options {
         let mut options = Self {
             rounds: 5,
             time: Duration::from_secs(2),
-            visitors: vec![1, 32, 64],
-            bulk: 256 << 20,
+            visitors: vec![1, 32, 64, 256],
+            rate: 2000,
+            bulk: 1 << 30,
             only: Vec::new(),
             reference: None,
+            rathole: None,
             results: concat!(env!("CARGO_MANIFEST_DIR"), "/results").into(),
         };
         while let Some(word) = words.next() {
@@ -69,9 +77,11 @@ impl Options {
                         bail!("{word} {value}: at least one visitor");
                     }
                 }
+                "--rate" => options.rate = u32::try_from(number()?.max(1))?,
                 "--bulk" => options.bulk = (number()?.max(1) as u64) << 20,
                 "--only" => options.only.push(value),
                 "--reference" => options.reference = Some(value.into()),
+                "--rathole" => options.rathole = Some(value.into()),
                 "--results" => options.results = value.into(),
                 _ => bail!("{word}: no such option"),
             }

@@ -25,6 +25,8 @@ pub(crate) struct Sample {
     /// Processor time of each process: microseconds per request, milliseconds per GB.
     per_request: HashMap<&'static str, f64>,
     per_gigabyte: HashMap<&'static str, f64>,
+    /// Bytes on all hops together, for each request.
+    wire: f64,
     /// Resident bytes behind the load.
     memory: HashMap<&'static str, u64>,
 }
@@ -55,6 +57,7 @@ impl Sample {
     pub(crate) fn new(
         load: Load,
         cpu: HashMap<&'static str, Duration>,
+        wire: u64,
         memory: Vec<(&'static str, u64)>,
     ) -> Self {
         let Load { mut latencies, bytes, time } = load;
@@ -74,6 +77,7 @@ impl Sample {
             throughput: bytes as f64 / time.as_secs_f64(),
             per_request: per(1e6, requests as f64),
             per_gigabyte: per(1e3, bytes as f64 / 1e9),
+            wire: wire as f64 / requests as f64,
             memory: memory.into_iter().collect(),
         }
     }
@@ -128,15 +132,18 @@ impl Report {
             };
             let _ = writeln!(
                 text,
-                "| | edge {cpu} | host {cpu} | {speed} | to the first | p50 us | p99 us | p99.9 us | MiB edge + host |"
+                "| | edge {cpu} | host {cpu} | {speed} | to the first | p50 us | p99 us | p99.9 us | wire KB | MiB edge + host |"
             );
-            let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|");
+            let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|---|");
             let speed = |sample: &Sample| match scenario.is_bulk() {
                 true => sample.throughput / 1e6,
                 false => sample.per_second,
             };
             for (name, by_scenario) in self.contenders.iter().zip(&self.samples) {
                 let samples = &by_scenario[at];
+                if samples.is_empty() {
+                    continue;
+                }
                 let first = self.samples.first().map_or(&[][..], |first| first[at].as_slice());
                 // Round by round, since only neighbours in time can be compared.
                 let ratio = Spread::of(samples.iter().zip(first).map(|(it, first)| speed(it) / speed(first)));
@@ -147,7 +154,7 @@ impl Report {
                     };
                     Spread::of(samples.iter().filter_map(of)).map_or("-".into(), |it| it.to_text(1))
                 };
-                let edge = if name == "nginx" { cpu("proxy") } else { cpu("edge") };
+                let edge = if samples[0].memory.contains_key("proxy") { "proxy" } else { "edge" };
                 let latency = |of: fn(&Sample) -> u32| {
                     Spread::of(samples.iter().map(|it| f64::from(of(it)))).map_or(0., |it| it.median)
                 };
@@ -159,20 +166,25 @@ impl Report {
                 };
                 let _ = writeln!(
                     text,
-                    "| {name} | {edge} | {} | {:.0} | {} | {:.0} | {:.0} | {:.0} | {} + {} |",
+                    "| {name} | {} | {} | {:.0} | {} | {:.0} | {:.0} | {:.0} | {:.1} | {} + {} |",
+                    cpu(edge),
                     cpu("host"),
                     Spread::of(samples.iter().map(speed)).map_or(0., |it| it.median),
                     ratio.map_or("-".into(), |it| it.to_text(2)),
                     latency(|it| it.p50),
                     latency(|it| it.p99),
                     latency(|it| it.p999),
-                    memory("edge"),
+                    Spread::of(samples.iter().map(|it| it.wire)).map_or(0., |it| it.median / 1e3),
+                    memory(edge),
                     memory("host"),
                 );
             }
             text.push('\n');
         }
-        text.push_str("Spreads are least / median / greatest of the rounds.\n");
+        text.push_str(
+            "Spreads are least / median / greatest of the rounds. Wire is what the loopback device carried for \
+             a request on all hops together, the visitor's and the origin's too.\n",
+        );
         text
     }
 

@@ -23,6 +23,8 @@ pub struct EdgeDocument {
     pub servers: Vec<Server>,
     pub admin: String,
     pub hostnames: Vec<String>,
+    /// Further tables, as TOML.
+    pub more: String,
 }
 
 #[derive(Clone)]
@@ -50,6 +52,7 @@ impl EdgeDocument {
             servers: servers.collect(),
             admin: ANY_PORT.into(),
             hostnames: [HOST, "*.app.localhost"].map(str::to_owned).to_vec(),
+            more: String::new(),
         }
     }
 
@@ -81,6 +84,7 @@ impl EdgeDocument {
             "[[tunnel]]\nname = \"demo\"\ncredentials-file = \"demo.json\"\nhostnames = {:?}\n[admin]\nlisten = \"{}\"\n",
             self.hostnames, self.admin
         );
+        text.push_str(&self.more);
         text
     }
 }

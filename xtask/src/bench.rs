@@ -22,9 +22,13 @@ pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
         })?;
         progress.finish("measuring");
     }
+    let (bench_of, arguments) = match arguments.split_first() {
+        Some((first, rest)) if first == "scale" => ("scale", rest),
+        _ => ("adit", arguments),
+    };
     // The whole workspace, so that the libraries are those of the step before.
     let mut bench = tree.cargo();
-    bench.args(["bench", "--quiet", "--locked", "--workspace", "--bench", "adit", "--"]);
+    bench.args(["bench", "--quiet", "--locked", "--workspace", "--bench", bench_of, "--"]);
     // Cargo starts it in the folder of its crate.
     bench.args(arguments.iter().map(|word| absolute(tree, word)));
     child::stream(&mut bench, "")

@@ -208,9 +208,10 @@ fn main() -> ExitCode {
         return ExitCode::from(u8::try_from(be_compiler()).unwrap_or(1));
     }
     let arguments = Arguments::parse();
-    if let Err(error) = telemetry::start(arguments.log_format, &arguments.log) {
-        return failed(&error, 2);
-    }
+    let log = match telemetry::start(arguments.log_format, &arguments.log) {
+        Ok(log) => log,
+        Err(error) => return failed(&error, 2),
+    };
     let with_stdin = arguments.stop_with_stdin;
     let outcome = match arguments.command {
         Command::Demo(arguments) => demo::run(arguments),
@@ -245,6 +246,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { folder } => manual::pages(&folder),
     };
+    drop(log);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Configuration(error)) => failed(&error, 2),

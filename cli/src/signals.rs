@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use crate::telemetry;
+
 /// The usual exit code of a process that a signal ended: 128 and SIGINT's number.
 const INTERRUPTED: i32 = 130;
 
@@ -25,6 +27,8 @@ pub(crate) fn watch(stop: CancellationToken, with_stdin: bool) -> std::io::Resul
         stop.cancel();
         either(&mut interrupt, &mut terminate).await;
         warn!("ended at once");
+        // Not without having said so.
+        tokio::time::sleep(telemetry::GATHER * 2).await;
         std::process::exit(INTERRUPTED);
     })))
 }

@@ -230,6 +230,9 @@ fn checked_length(list: struct_list::Reader<'_, metadata::Owned>) -> Result<usiz
 /// exactly one colon. We refuse the same keys, and those where something stands before `HttpHeader`.
 fn header_name(key: &[u8]) -> Result<Option<HeaderName>, DecodeError> {
     if let Some(name) = key.strip_prefix(HEADER_PREFIX.as_bytes()) {
+        if let Some(known) = usual(name) {
+            return Ok(Some(known));
+        }
         // A second colon is not a character of a name, nor is anything that HTTP forbids.
         return HeaderName::from_bytes(name).map(Some).map_err(|_| refused(key));
     }
@@ -237,6 +240,21 @@ fn header_name(key: &[u8]) -> Result<Option<HeaderName>, DecodeError> {
         return Err(refused(key));
     }
     Ok(None)
+}
+
+/// Names that every request of an edge has and the library does not know: without a copy of each.
+fn usual(name: &[u8]) -> Option<HeaderName> {
+    Some(match name {
+        b"cf-ray" | b"Cf-Ray" => HeaderName::from_static("cf-ray"),
+        b"cf-connecting-ip" | b"Cf-Connecting-Ip" => HeaderName::from_static("cf-connecting-ip"),
+        b"cf-visitor" | b"Cf-Visitor" => HeaderName::from_static("cf-visitor"),
+        b"cf-ipcountry" | b"Cf-Ipcountry" => HeaderName::from_static("cf-ipcountry"),
+        b"cf-warp-tag-id" | b"Cf-Warp-Tag-Id" => HeaderName::from_static("cf-warp-tag-id"),
+        b"cdn-loop" | b"Cdn-Loop" => HeaderName::from_static("cdn-loop"),
+        b"x-forwarded-for" | b"X-Forwarded-For" => HeaderName::from_static("x-forwarded-for"),
+        b"x-forwarded-proto" | b"X-Forwarded-Proto" => HeaderName::from_static("x-forwarded-proto"),
+        _ => return None,
+    })
 }
 
 fn refused(key: &[u8]) -> DecodeError {

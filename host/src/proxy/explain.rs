@@ -4,7 +4,7 @@ use http::header::HOST;
 use http::request;
 use serde_json::{Value, json};
 
-use super::{Asked, HeaderValue, TAG_ID, facts, remove_hop_by_hop};
+use super::{Asked, CONNECTING_IP, HeaderValue, TAG_ID, client_ip, remove_hop_by_hop, scheme};
 use crate::generation::{Backend, Generation};
 use crate::plugin::RequestOutcome;
 
@@ -17,7 +17,8 @@ pub async fn explain(
     runs_plugins: bool,
 ) -> Value {
     let asked = Asked::of(&head);
-    let (client_ip, scheme) = facts(&head);
+    let client = head.headers.get(&CONNECTING_IP).cloned();
+    let (client_ip, scheme) = (client_ip(client.as_ref()), scheme(&head));
     remove_hop_by_hop(&mut head.headers);
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let Some(rule) = generation.route(host, head.uri.path()) else {
@@ -27,7 +28,7 @@ pub async fn explain(
     let mut outcome = json!("not asked");
     let mut reply = Value::Null;
     if runs_plugins {
-        let facts = crate::plugin::Facts { id: &asked.id, client_ip: &client_ip, scheme };
+        let facts = crate::plugin::Facts { id: &asked.id, client_ip, scheme };
         outcome = match rule.chain.on_request(0, &facts, &mut head).await {
             RequestOutcome::Continue(_) => json!("passed"),
             RequestOutcome::Respond(answer, _) => {

@@ -94,8 +94,9 @@ impl Proxy {
         note: &mut Note,
     ) -> Answer {
         let Request { kind, mut head, body, takes_trailers } = request;
-        let (client_ip, scheme) = facts(&head);
-        let facts = Facts { id: &asked.id, client_ip: &client_ip, scheme };
+        // A share of the header's bytes: the header itself may be edited or removed.
+        let client = head.headers.get(&CONNECTING_IP).cloned();
+        let facts = Facts { id: &asked.id, client_ip: client_ip(client.as_ref()), scheme: scheme(&head) };
 
         remove_hop_by_hop(&mut head.headers);
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -195,16 +196,20 @@ fn since(begun: Option<Instant>) -> Duration {
     begun.map_or(Duration::ZERO, |begun| begun.elapsed())
 }
 
-/// The visitor's address, empty if it is unknown, and the scheme.
-fn facts(head: &heads::Parts) -> (String, &'static str) {
-    let client_ip = text(&head.headers, &CONNECTING_IP);
-    let client_ip = if client_ip.parse::<IpAddr>().is_ok() { client_ip } else { String::new() };
-    let scheme = if text(&head.headers, &FORWARDED_PROTO) == "https" { "https" } else { "http" };
-    (client_ip, scheme)
+/// The visitor's address; empty if it is unknown.
+fn client_ip(stated: Option<&HeaderValue>) -> &str {
+    let text = stated.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if text.parse::<IpAddr>().is_ok() { text } else { "" }
+}
+
+/// How the visitor came.
+fn scheme(head: &heads::Parts) -> &'static str {
+    if head.headers.get(&FORWARDED_PROTO).is_some_and(|value| value == "https") { "https" } else { "http" }
 }
 
 /// Drops what concerns one connection only, and whatever its Connection header names.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // Nothing is collected where there is no such header.
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -215,8 +220,4 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
-}
-
-fn text(headers: &HeaderMap, name: &HeaderName) -> String {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{Response, request};
+use http::{Method, Response, request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tracing::{Level, debug, enabled, info};
 
@@ -52,24 +52,25 @@ pub(super) enum Plugins {
 
 /// What only the access log says. No query, no visitor: they are nobody's business.
 struct Line {
-    id: String,
-    method: String,
-    host: String,
-    path: String,
+    id: Arc<str>,
+    method: Method,
+    /// The host, and behind it the path.
+    place: String,
+    host_length: usize,
     is_asked_for: bool,
 }
 
 impl Note {
-    pub(super) fn begin(generation: &Generation, shard: usize, id: &str, head: &request::Parts) -> Self {
+    pub(super) fn begin(generation: &Generation, shard: usize, id: &Arc<str>, head: &request::Parts) -> Self {
         let is_asked_for = generation.access_log;
         generation.tenure.begin(shard);
         let line = (is_asked_for || enabled!(Level::DEBUG)).then(|| {
             let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
             Box::new(Line {
-                id: id.to_owned(),
-                method: head.method.to_string(),
-                host: host.to_owned(),
-                path: head.uri.path().to_owned(),
+                id: id.clone(),
+                method: head.method.clone(),
+                place: [host, head.uri.path()].concat(),
+                host_length: host.len(),
                 is_asked_for,
             })
         });
@@ -134,7 +135,8 @@ impl Drop for Note {
             tally.count(self.shard, Ending { status, bytes, duration, is_whole, is_reached });
         }
         let Some(line) = &self.line else { return };
-        let Line { id, method, host, path, is_asked_for } = &**line;
+        let Line { id, method, place, host_length, is_asked_for } = &**line;
+        let (id, method, (host, path)) = (&**id, method.as_str(), place.split_at(*host_length));
         let rule = self.tally.as_ref().map_or("", |tally| &tally.name);
         let generation = self.tenure.number;
         let milliseconds = duration.as_secs_f64() * 1e3;

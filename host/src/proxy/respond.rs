@@ -1,5 +1,7 @@
 //! The one place where failures become statuses.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, request};
@@ -55,7 +57,7 @@ impl From<Failure> for Trouble {
 /// What must be remembered of a request to answer it after its head has gone to the origin.
 pub struct Asked {
     /// The id that the edge gave it, or one made here.
-    pub id: String,
+    pub id: Arc<str>,
     head_only: bool,
     json: bool,
 }
@@ -64,7 +66,7 @@ impl Asked {
     pub fn of(head: &request::Parts) -> Self {
         let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         Self {
-            id: text(RAY).map_or_else(|| Uuid::new_v4().simple().to_string(), str::to_owned),
+            id: text(RAY).map_or_else(|| Uuid::new_v4().simple().to_string().into(), Into::into),
             head_only: head.method == Method::HEAD,
             json: text(ACCEPT).is_some_and(|accept| accept.contains("application/json")),
         }
@@ -77,7 +79,7 @@ impl Asked {
             Trouble::Origin(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             Trouble::Origin(error) => {
                 let (reason, not_here) = (trouble.to_string(), error.is_unsent());
-                warn!(id = self.id, reason, "origin gave no answer");
+                warn!(id = &*self.id, reason, "origin gave no answer");
                 return Answer::Unreachable { reason, not_here };
             }
             Trouble::Plugin(failure) if matches!(failure.kind, FailureKind::Busy | FailureKind::Resting) => {
@@ -87,8 +89,8 @@ impl Asked {
         };
         match &trouble {
             // The plugin module has logged it with the guest's backtrace.
-            Trouble::Plugin(_) => debug!(id = self.id, %trouble, "request refused"),
-            Trouble::NoRule | Trouble::Origin(_) => warn!(id = self.id, %trouble, "request refused"),
+            Trouble::Plugin(_) => debug!(id = &*self.id, %trouble, "request refused"),
+            Trouble::NoRule | Trouble::Origin(_) => warn!(id = &*self.id, %trouble, "request refused"),
         }
         let mut response = self.page(status, &trouble);
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -116,7 +118,7 @@ impl Asked {
             Trouble::Plugin(_) => "a plugin could not handle this request",
         };
         let (kind, text) = if self.json {
-            let page = serde_json::json!({ "status": status.as_u16(), "error": what, "error_id": self.id });
+            let page = serde_json::json!({ "status": status.as_u16(), "error": what, "error_id": &*self.id });
             ("application/json", format!("{page}\n"))
         } else {
             ("text/plain; charset=utf-8", format!("{} {what}\nerror id: {}\n", status.as_u16(), self.id))

@@ -145,7 +145,8 @@ impl Connection {
     pub async fn serve(&self, handler: &Rc<Handler>, requests: &TaskTracker) -> Ended {
         let mut arrived = self.arrived.lock().await;
         while let Some(request) = arrived.recv().await {
-            requests.spawn_local(stream::exchange(request, handler.clone()));
+            // Boxed, its kilobytes are not copied whenever the task is moved.
+            requests.spawn_local(Box::pin(stream::exchange(request, handler.clone())));
         }
         Ended { reason: self.ended().await, is_reset: false }
     }

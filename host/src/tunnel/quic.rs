@@ -154,7 +154,8 @@ impl Connection {
             match self.0.accept_bi().await {
                 Ok((send, recv)) if handler.is_refusing() => refuse(send, recv),
                 Ok((send, recv)) => {
-                    requests.spawn_local(exchange(AnswerStream::new(send), recv, handler.clone()));
+                    // A future of some kilobytes: boxed, it is not copied whenever the task is moved.
+                    requests.spawn_local(Box::pin(exchange(AnswerStream::new(send), recv, handler.clone())));
                 }
                 Err(error) => {
                     let is_reset = matches!(error, quinn::ConnectionError::Reset);

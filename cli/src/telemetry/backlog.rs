@@ -1,0 +1,165 @@
+//! Log lines on their way to standard error. Whoever serves does not wait for whoever reads them: lines are
+//! gathered for a moment and written together by a thread of their own.
+
+use std::io::{self, Write, stderr};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Where lines are put; clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Backlog(Arc<Shared>);
+
+/// Writes what is left when it is dropped.
+pub(crate) struct Writer {
+    backlog: Backlog,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Pending {
+    lines: Vec<u8>,
+    /// Lines that found no room.
+    lost: u64,
+    is_closed: bool,
+}
+
+impl Backlog {
+    /// Starts to write what is put here.
+    pub(super) fn write(&self) -> io::Result<Writer> {
+        let shared = self.clone();
+        let thread =
+            thread::Builder::new().name("log".to_owned()).spawn(move || shared.drain(&mut stderr()))?;
+        Ok(Writer { backlog: self.clone(), thread: Some(thread) })
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, line: &[u8]) {
+        let mut pending = self.pending();
+        if pending.lines.len() + line.len() > MOST {
+            pending.lost += 1;
+            return;
+        }
+        let was_empty = pending.lines.is_empty();
+        pending.lines.extend_from_slice(line);
+        drop(pending);
+        // A writer that has lines to write looks again without being told.
+        if was_empty {
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// Until closed and empty.
+    fn drain(&self, out: &mut impl Write) {
+        let mut lines = Vec::new();
+        loop {
+            let nothing_new = |pending: &mut Pending| pending.lines.is_empty() && !pending.is_closed;
+            let mut pending = self
+                .0
+                .changed
+                .wait_while(self.pending(), nothing_new)
+                .unwrap_or_else(PoisonError::into_inner);
+            if !pending.is_closed {
+                // More will come with the first; whoever closes need not wait.
+                let gathering = self.0.changed.wait_timeout_while(pending, GATHER, |it| !it.is_closed);
+                pending = gathering.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            let is_over = pending.is_closed;
+            std::mem::swap(&mut lines, &mut pending.lines);
+            let lost = std::mem::take(&mut pending.lost);
+            drop(pending);
+            // A reader that is gone is no reason to stop serving, and there is nowhere else to say so.
+            let _ = out.write_all(&lines);
+            lines.clear();
+            lines.shrink_to(USUAL);
+            if lost > 0 {
+                tracing::warn!(lost, "log lines were lost: standard error is read too slowly");
+            }
+            if is_over && lost == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// One line at a time, as the subscriber hands them over.
+impl Write for &Backlog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.put(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Backlog {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> &'a Self {
+        self
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.backlog.pending().is_closed = true;
+        self.backlog.0.changed.notify_one();
+        let Some(thread) = self.thread.take() else { return };
+        // Who does not read must not keep the process.
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !thread.is_finished() && std::time::Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// How long lines wait for others.
+pub(crate) const GATHER: Duration = Duration::from_millis(10);
+/// Bytes that wait for a reader; more are lost.
+const MOST: usize = 4 << 20;
+/// What is kept of a buffer.
+const USUAL: usize = 256 << 10;
+/// How long an ending process waits for the reader of its last lines.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_is_written_in_order_and_whole_when_closed() {
+        let backlog = Backlog::default();
+        for number in 0..100 {
+            writeln!(&backlog, "line {number}").expect("never fails");
+        }
+        backlog.pending().is_closed = true;
+        let mut out = Vec::new();
+        backlog.drain(&mut out);
+        let all: String = (0..100).map(|number| format!("line {number}\n")).collect();
+        assert_eq!(String::from_utf8(out).expect("text"), all);
+    }
+
+    #[test]
+    fn lines_without_room_are_counted_and_the_others_are_whole() {
+        let backlog = Backlog::default();
+        let line = vec![b'x'; MOST / 4 + 1];
+        for _ in 0..5 {
+            backlog.put(&line);
+        }
+        let pending = backlog.pending();
+        assert_eq!((pending.lines.len(), pending.lost), (3 * line.len(), 2));
+    }
+}

@@ -50,6 +50,8 @@ pub(super) struct Http2 {
     pub(super) authority: Authority,
     /// How long a connection stays open without requests.
     pub(super) keep: Duration,
+    /// Whether it may choose HTTP/1.1.
+    pub(super) is_optional: bool,
 }
 
 /// The connections of one shard to one origin.
@@ -85,6 +87,25 @@ pub(super) struct Exchange {
 }
 
 impl Http2 {
+    /// Whether requests go this way: always, or if the origin agrees. Opens a connection to find out, which
+    /// they then use.
+    pub(super) async fn is_spoken(&self, pool: &Pool) -> Result<bool, OriginError> {
+        if !self.is_optional {
+            return Ok(true);
+        }
+        if pool.is_older(&self.key) {
+            return Ok(false);
+        }
+        match self.place(pool).await {
+            Ok(_) => Ok(true),
+            Err(OriginError::NotHttp2 { .. }) => {
+                pool.remember_older(&self.key);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) async fn send(
         &self,
         pool: &Pool,

@@ -75,6 +75,7 @@ impl Asked {
         let status = match &trouble {
             Trouble::NoRule => StatusCode::NOT_FOUND,
             Trouble::Origin(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
+            Trouble::Origin(error) if error.wants_length() => StatusCode::LENGTH_REQUIRED,
             Trouble::Origin(error) => {
                 let (reason, not_here) = (trouble.to_string(), error.is_unsent());
                 warn!(id = self.id, reason, "origin gave no answer");
@@ -112,6 +113,9 @@ impl Asked {
     fn page(&self, status: StatusCode, trouble: &Trouble) -> Response<Body> {
         let what = match trouble {
             Trouble::NoRule => "nothing is served under this address",
+            Trouble::Origin(error) if error.wants_length() => {
+                "a body as long as this needs its Content-Length here"
+            }
             Trouble::Origin(_) => "the service behind this address took too long",
             Trouble::Plugin(_) => "a plugin could not handle this request",
         };

@@ -105,6 +105,10 @@ impl Target {
     }
 
     pub(super) fn exchange(&self, source: hyper::Error) -> OriginError {
+        // Of all that may be wrong on this side, only a body has a cause.
+        if source.is_user() && std::error::Error::source(&source).is_some() {
+            return OriginError::Request { source: Arc::new(source) };
+        }
         OriginError::Exchange { target: self.name.clone(), source: source.into() }
     }
 

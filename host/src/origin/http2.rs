@@ -133,6 +133,9 @@ impl Http2 {
                     let was_sent = error.take_message().is_none();
                     let error = error.into_error();
                     let may_repeat = !was_sent || is_unseen(&error);
+                    if is_abandoned(&error) {
+                        return Err(OriginError::Request { source: Arc::new(error) });
+                    }
                     let error = self.target.exchange(error);
                     if !may_repeat {
                         return Err(error);
@@ -284,16 +287,27 @@ impl Exchange {
 /// 8.7). Only those behind the last that it works on fail with GOAWAY; the others go on, and fail with the
 /// connection if it ends.
 fn is_unseen(error: &hyper::Error) -> bool {
+    of_stream(error).is_some_and(|error| {
+        let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let is_behind = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (is_refused || is_behind)
+    })
+}
+
+/// Whether this side has given the stream up, as it does when a request breaks off.
+fn is_abandoned(error: &hyper::Error) -> bool {
+    of_stream(error).is_some_and(|error| error.is_reset() && !error.is_remote() && !error.is_library())
+}
+
+fn of_stream(error: &hyper::Error) -> Option<&h2::Error> {
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
         if let Some(error) = cause.downcast_ref::<h2::Error>() {
-            let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            let is_behind = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-            return error.is_remote() && (is_refused || is_behind);
+            return Some(error);
         }
         next = cause.source();
     }
-    false
+    None
 }
 
 /// Starts tasks on the shard's own thread.

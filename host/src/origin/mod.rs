@@ -89,6 +89,11 @@ impl OriginError {
         }
     }
 
+    /// Whether the request ended too early: whoever asked has left.
+    pub fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Request { .. })
+    }
+
     /// Whether the visitor must say how long a body is that is so long.
     pub fn wants_length(&self) -> bool {
         matches!(self, Self::Unmeasured { .. })

@@ -46,6 +46,13 @@ pub enum Trouble {
     Plugin(Failure),
 }
 
+impl Trouble {
+    /// Whether it is nobody's but the visitor's, who has left.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Origin(error) if error.is_abandoned())
+    }
+}
+
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         Self::Plugin(failure)
@@ -78,7 +85,11 @@ impl Asked {
             Trouble::Origin(error) if error.wants_length() => StatusCode::LENGTH_REQUIRED,
             Trouble::Origin(error) => {
                 let (reason, not_here) = (trouble.to_string(), error.is_unsent());
-                warn!(id = self.id, reason, "origin gave no answer");
+                if trouble.is_cancelled() {
+                    debug!(id = self.id, reason, "visitor left");
+                } else {
+                    warn!(id = self.id, reason, "origin gave no answer");
+                }
                 return Answer::Unreachable { reason, not_here };
             }
             Trouble::Plugin(failure) if matches!(failure.kind, FailureKind::Busy | FailureKind::Resting) => {

@@ -174,8 +174,10 @@ struct Answer {
 
 impl Admin {
     async fn document(&self, generation: Option<u64>) -> anyhow::Result<String> {
-        let path =
-            generation.map_or("/config".to_owned(), |generation| format!("/config/generations/{generation}"));
+        let path = match generation {
+            Some(generation) => format!("/config/generations/{generation}"),
+            None => "/config/document".to_owned(),
+        };
         let answer = self.ask("GET", &path, None, Bytes::new()).await?;
         if answer.status != StatusCode::OK {
             bail!("{}", answer.text().trim());

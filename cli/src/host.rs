@@ -11,17 +11,22 @@ use tokio_util::sync::CancellationToken;
 use crate::{Failure, signals, systemd};
 
 /// Runs a host until a signal stops it or the edge refuses it for good. SIGHUP reloads its rules and plugins.
+/// `quick_tunnel` is the host name of a quick tunnel.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(
     path: &Path,
     state_dir: Option<&Path>,
     flags: settings::Flags,
+    quick_tunnel: Option<&str>,
     with_stdin: bool,
 ) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let _signals = signals::watch(stop.clone(), with_stdin).map_err(anyhow::Error::from)?;
     let mut host =
         adit_host::Host::start(path.to_owned(), state_dir, flags).await.map_err(Failure::Configuration)?;
+    if let Some(hostname) = quick_tunnel {
+        host.set_quick_tunnel(hostname.to_owned());
+    }
     let _systemd = systemd::watch(&mut host, stop.clone()).map_err(anyhow::Error::from)?;
     let _reloads = signals::reload_on_hangup(host.reload()).map_err(anyhow::Error::from)?;
     Ok(host.run(stop).await?)

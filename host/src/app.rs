@@ -55,6 +55,7 @@ pub struct Host {
     ready_connections: usize,
     /// As `/diag/configuration` shows it.
     configuration: Value,
+    quick_tunnel: Option<String>,
     /// How long nothing may serve; `None` for ever.
     patience: Option<Duration>,
 }
@@ -108,6 +109,7 @@ impl Host {
             hearts,
             ready_connections: settings.ready_connections,
             configuration,
+            quick_tunnel: None,
             patience: settings.exit_after_unconnected,
         })
     }
@@ -115,6 +117,11 @@ impl Host {
     /// Asks for a reload.
     pub fn reload(&self) -> Reload {
         self.reload.clone()
+    }
+
+    /// Says under which host name the edge serves its quick tunnel, for `/quicktunnel` and the metrics.
+    pub fn set_quick_tunnel(&mut self, hostname: String) {
+        self.quick_tunnel = Some(hostname);
     }
 
     /// Calls `observer` with `true` when a reload begins and with `false` when it is over, good or bad.
@@ -151,6 +158,7 @@ impl Host {
             current: self.current.clone(),
             reload: self.reload,
             configuration: self.configuration,
+            quick_tunnel: self.quick_tunnel,
         };
         let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
         let _watch = self.watched.then(|| AbortOnDropHandle::new(tokio::spawn(watch::watch(watching))));

@@ -45,6 +45,8 @@ pub struct Admin {
     pub reload: Reload,
     /// Made by [`configuration`].
     pub configuration: Value,
+    /// The host name of a quick tunnel.
+    pub quick_tunnel: Option<String>,
 }
 
 impl Admin {
@@ -107,6 +109,9 @@ impl Admin {
                 judged(readiness.ready, &json!(readiness))
             }
             "/status" => self.status(),
+            "/quicktunnel" => {
+                json(StatusCode::OK, &json!({ "hostname": self.quick_tunnel.as_deref().unwrap_or_default() }))
+            }
             "/metrics" => {
                 let mut response = text(StatusCode::OK, &metrics::page(self));
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
@@ -116,7 +121,7 @@ impl Admin {
                 Some(page) => json(StatusCode::OK, &page),
                 None => text(
                     StatusCode::NOT_FOUND,
-                    "served here: /livez /readyz /status /metrics /ready /healthcheck /diag/tunnel /diag/system /diag/configuration /config /config/history, POST /reload, POST /explain and PUT /config\n",
+                    "served here: /livez /readyz /status /metrics /ready /healthcheck /diag/tunnel /diag/system /diag/configuration /quicktunnel /config /config/document /config/history, POST /reload, POST /explain and PUT /config\n",
                 ),
             },
         }

@@ -479,7 +479,8 @@ fn write_document(path: &Path, text: &[u8]) -> std::io::Result<()> {
 }
 
 /// The version of what the edge has pushed last.
-fn remote_version(history: &History) -> i32 {
+/// The version of the pushed configuration that serves.
+pub fn remote_version(history: &History) -> i32 {
     let serving = history.serving();
     serving.and_then(|serving| Some(serving.draft.remote.as_ref()?.version)).unwrap_or(NO_VERSION)
 }

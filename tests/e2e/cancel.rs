@@ -211,3 +211,79 @@ async fn an_origin_that_answers_before_the_upload_ends_is_heard() {
         assert_eq!(stage.product.visitor(speaks).send(get("/bytes/10")).await.status, 200);
     }
 }
+
+/// Lines of a log that somebody would be woken by, without those that are one for each request.
+fn alarming(log: &str) -> Vec<&str> {
+    let is_calm = |line: &&str| {
+        line.is_empty()
+            || ["\"TRACE\"", "\"DEBUG\"", "adit_host::access"].iter().any(|calm| line.contains(calm))
+    };
+    log.lines().filter(|line| !is_calm(line)).collect()
+}
+
+#[tokio::test]
+async fn a_visitor_who_leaves_is_a_line_in_the_access_log_and_nothing_else() {
+    let origin = Origin::start();
+    let host =
+        HostDocument::new().over(super::PROTOCOL).keys("access-log = true").otherwise(&origin.service());
+    let product = Product::start(EdgeDocument::new(&["west"], 1).with_https(), host).await;
+    assert_eq!(product.get("/bytes/10").await.status, 200);
+    let outcome = async |path: &str| {
+        let line = product.host.process.event("access", |event| event["path"] == path).await;
+        (line["outcome"].as_str().unwrap().to_owned(), line["status"].as_u64().unwrap())
+    };
+    assert_eq!(outcome("/bytes/10").await, ("whole".to_owned(), 200));
+    let before = (product.host.process.log(), product.edge.process.log());
+    for speaks in Speaks::ALL {
+        for when in ["thinking", "downloading", "uploading"] {
+            let path = format!("/left/{speaks:?}/{when}");
+            let mut watched = origin.watch(&path);
+            let connection = product.visitor(speaks).connect().await;
+            match when {
+                "thinking" => {
+                    let mut asked = std::pin::pin!(connection.send(get(&path)));
+                    tokio::select! {
+                        _ = watched.arrived() => {}
+                        answer = &mut asked => panic!("an answer out of nothing: {answer:?}"),
+                    }
+                }
+                "downloading" => {
+                    let directed = async {
+                        watched.arrived().await;
+                        watched.answer(Response::new(()));
+                        watched.say("some of it");
+                    };
+                    let (response, ()) = tokio::join!(connection.send(get(&path)), directed);
+                    let mut body = response.into_body();
+                    within("the first bytes", body.frame()).await.unwrap().unwrap();
+                }
+                _ => {
+                    let request = with_body(to("POST", &path).header("content-length", "1000000"), forever());
+                    let mut asked = std::pin::pin!(connection.try_send(request));
+                    tokio::select! {
+                        () = async { watched.arrived().await; watched.received(5).await } => {}
+                        answer = &mut asked => panic!("an answer out of nothing: {answer:?}"),
+                    }
+                }
+            }
+            drop(connection);
+            let status = if when == "downloading" { 200 } else { 0 };
+            let (outcome, seen) = outcome(&path).await;
+            // Of an upload the break may be heard before the word that nobody waits for the answer.
+            assert_eq!(outcome, "cancelled", "{path}");
+            assert!(seen == status || (when == "uploading" && seen == 502), "{path}: {seen}");
+        }
+    }
+    let (host, edge) = (product.host.process.log(), product.edge.process.log());
+    assert_eq!(alarming(&host[before.0.len()..]), Vec::<&str>::new());
+    assert_eq!(alarming(&edge[before.1.len()..]), Vec::<&str>::new());
+}
+
+/// A body that begins and never goes on.
+fn forever() -> StreamBody<impl futures_util::Stream<Item = Result<Frame<Bytes>, std::convert::Infallible>>> {
+    let mut first = Some(Bytes::from_static(b"begun"));
+    StreamBody::new(futures_util::stream::poll_fn(move |_| match first.take() {
+        Some(first) => std::task::Poll::Ready(Some(Ok(Frame::data(first)))),
+        None => std::task::Poll::Pending,
+    }))
+}

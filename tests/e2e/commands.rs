@@ -4,7 +4,7 @@ use e2e::document::{EdgeDocument, HostDocument};
 use e2e::origin::Origin;
 use e2e::process::{Outcome, Process, component};
 use e2e::product::Product;
-use e2e::visitor::{Speaks, get, to, with_text};
+use e2e::visitor::{Speaks, Visitor, bare, get, to, with_text};
 use serde_json::json;
 
 fn document(origin: &Origin, mark: &str) -> HostDocument {
@@ -146,7 +146,8 @@ async fn every_request_has_its_line_in_the_access_log_with_its_generation() {
     };
     let (response, ()) = tokio::join!(connection.send(get("/echo/cut")), answering);
     drop((response, connection));
-    assert_eq!(log("/echo/cut").await["whole"], false);
+    let line = log("/echo/cut").await;
+    assert_eq!((&line["whole"], &line["outcome"]), (&false.into(), &"cancelled".into()), "{line}");
 
     product.site.write("host.toml", document(&origin, "second").to_toml(&product.edge.servers));
     assert_eq!(adit(&product, &["reload"]).await.code, Some(0));
@@ -207,6 +208,7 @@ const OF_THE_REFERENCE: &[(&str, &[&str], &str)] = &[
     ("cloudflared_orchestration_config_version", &[], "gauge"),
     ("cloudflared_tunnel_total_requests", &[], "counter"),
     ("cloudflared_tunnel_concurrent_requests_per_tunnel", &[], "gauge"),
+    ("cloudflared_tunnel_max_concurrent_requests_per_tunnel", &["connection_id"], "gauge"),
     ("cloudflared_tunnel_response_by_code", &["status_code"], "counter"),
     ("cloudflared_tunnel_request_errors", &[], "counter"),
     ("cloudflared_tunnel_ha_connections", &[], "gauge"),
@@ -266,6 +268,9 @@ async fn dashboards_made_for_the_reference_find_its_names_and_labels() {
         let line = page.text().lines().find(|line| line.starts_with(name)).unwrap();
         line.rsplit_once(' ').unwrap().1.parse().unwrap()
     };
+    assert!(value("cloudflared_tunnel_max_concurrent_requests_per_tunnel{connection_id=\"0\"}") >= 1.0);
+    // Only a quick tunnel has one of its own: see the test of those.
+    assert!(page.text().contains("\n# TYPE cloudflared_tunnel_user_hostnames_counts counter\n"));
     assert!((1200.0..9000.0).contains(&value("quic_client_mtu{")));
     assert!(value("quic_client_sent_bytes{") > 1000.0 && value("process_resident_memory_bytes") > 1e6);
     assert_eq!(value("cloudflared_tunnel_tunnel_register_success{"), 1.0);
@@ -291,4 +296,17 @@ async fn diagnostics_have_the_references_form() {
     assert_eq!((&system["info"]["osSystem"], &system["errors"]), (&json!("linux"), &json!([])));
     let settings = product.host.admin("/diag/configuration").await.json();
     assert_eq!((&settings["ha-connections"], &settings["config-source"]), (&json!("1"), &json!("local")));
+    assert_eq!(product.host.admin("/quicktunnel").await.json(), json!({ "hostname": "" }));
+    let admin = Visitor::new(product.host.admin, Speaks::Http1, None);
+    let shown = async |path: &str| admin.send(bare(to("GET", path).header("host", "localhost"))).await;
+    let page = shown("/config").await;
+    assert_eq!(page.header("content-type"), "application/json");
+    let document = shown("/config/document").await;
+    assert_eq!(page.header("etag"), document.header("etag"));
+    let page = page.json();
+    let rules = page["config"]["ingress"].as_array().unwrap();
+    assert_eq!((&page["version"], rules.len()), (&json!(-1), 3), "{page}");
+    assert_eq!((&rules[0]["path"], &rules[0]["service"]), (&json!("^/echo"), &json!(origin.service())));
+    assert_eq!(rules[0]["originRequest"]["httpHostHeader"], "app.internal");
+    assert_eq!(page["config"]["originRequest"]["connectTimeout"], 30);
 }

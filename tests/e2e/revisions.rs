@@ -233,7 +233,7 @@ async fn every_bad_revision_is_refused_with_its_reasons_while_the_old_generation
         assert_eq!(put(&product, tag, body).await.status, status);
         kinds += 1;
     }
-    let serving = to("GET", "/config").header("host", "localhost");
+    let serving = to("GET", "/config/document").header("host", "localhost");
     let serving = Visitor::new(product.host.admin, Speaks::Http1, None).send(bare(serving)).await;
     assert_eq!((serving.header("etag"), serving.text()), (tag.as_str(), good.as_str()));
     stop.store(true, Ordering::Relaxed);

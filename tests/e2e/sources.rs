@@ -132,7 +132,7 @@ async fn a_document_that_is_put_serves_if_it_was_made_from_what_serves() {
     let product = start(document("0")).await;
     let host = &product.host;
     let text = |mark: &str| document(mark).to_toml(&product.edge.servers);
-    let serving = send(host, bare(ask("GET", "/config"))).await;
+    let serving = send(host, bare(ask("GET", "/config/document"))).await;
     assert_eq!(serving.text(), text("0"));
     let tag = serving.header("etag").to_owned();
 
@@ -287,7 +287,7 @@ async fn whatever_moment_a_process_is_killed_at_the_last_good_generation_serves(
     for round in 0..rounds {
         let process = Process::adit("host", &["tunnel", "run", "--config", "host.toml"], site.folder());
         let host = Host { admin: admin(&process).await, process };
-        let serving = send(&host, bare(ask("GET", "/config"))).await;
+        let serving = send(&host, bare(ask("GET", "/config/document"))).await;
         let status = host.admin("/status").await.json();
         let number = status["generation"].as_u64().unwrap();
         assert!(number > generation, "the number went from {generation} to {number}");

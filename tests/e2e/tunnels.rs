@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use adit_protocol::credentials::OriginCert;
 use e2e::process::{Outcome, Process, adit};
+use e2e::visitor::{Speaks, Visitor, bare, to};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -217,6 +218,12 @@ async fn a_quick_tunnel_serves_under_the_name_that_it_prints() {
         said.split("http://").nth(1).and_then(|rest| rest.split(' ').next()).expect("a name").to_owned();
     quick.event("registered", |_| true).await;
     assert_eq!(office.visit(&name).await, 200, "{name}");
+    let listening = quick.event("listening", |event| event["kind"] == "admin").await;
+    let admin = Visitor::new(listening["address"].as_str().unwrap().parse().unwrap(), Speaks::Http1, None);
+    let page = async |path: &str| admin.send(bare(to("GET", path).header("host", "localhost"))).await;
+    assert_eq!(page("/quicktunnel").await.json(), json!({ "hostname": name }));
+    let metric = format!("\ncloudflared_tunnel_user_hostnames_counts{{userHostname=\"https://{name}\"}} 1\n");
+    assert!(page("/metrics").await.text().contains(&metric), "{metric}");
 }
 
 #[tokio::test]

@@ -30,7 +30,13 @@ pub(super) fn serve(
     places::write_secret(&path, &credentials.to_json(), 0o400).context("writing the tunnel's identity")?;
     let mut options = options.clone();
     options.edge.connections.get_or_insert(1);
-    run::serve(&folder, None, &Proof::CredentialsFile(path), &options, Some(url), with_stdin)
+    let translated = run::Translated {
+        file: None,
+        proof: &Proof::CredentialsFile(path),
+        url: Some(url),
+        quick_tunnel: Some(&hostname),
+    };
+    run::serve(&folder, &translated, &options, with_stdin)
 }
 
 #[tokio::main(flavor = "current_thread")]

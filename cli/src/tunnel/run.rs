@@ -57,7 +57,7 @@ pub(super) fn run(
         for flag in options.edge.unused() {
             warn!("{flag} has no effect: {} says it", config.display());
         }
-        return host::run(config, run.state_dir.as_deref(), options.edge.flags(), with_stdin);
+        return host::run(config, run.state_dir.as_deref(), options.edge.flags(), None, with_stdin);
     }
     if run.state_dir.is_some() {
         warn!("--state-dir has no effect: generations are kept of a TOML configuration only");
@@ -65,18 +65,29 @@ pub(super) fn run(
     let folder = private_folder()?;
     let proof = proof(&run, options, file.as_ref(), folder.path())?;
     let url = url.or_else(|| file.as_ref().and_then(Legacy::url));
-    serve(&folder, file.as_ref(), &proof, options, url.as_deref(), with_stdin)
+    let translated =
+        Translated { file: file.as_ref(), proof: &proof, url: url.as_deref(), quick_tunnel: None };
+    serve(&folder, &translated, options, with_stdin)
+}
+
+/// What a host serves that has no document of ours.
+pub(super) struct Translated<'a> {
+    pub(super) file: Option<&'a Legacy>,
+    pub(super) proof: &'a Proof,
+    /// Stands in for rules.
+    pub(super) url: Option<&'a str>,
+    /// The host name of a quick tunnel.
+    pub(super) quick_tunnel: Option<&'a str>,
 }
 
 /// Serves by a translation, which lives as long as the host.
 pub(super) fn serve(
     folder: &TempDir,
-    file: Option<&Legacy>,
-    proof: &Proof,
+    translated: &Translated<'_>,
     options: &Options,
-    url: Option<&str>,
     with_stdin: bool,
 ) -> Result<(), Failure> {
+    let Translated { file, proof, url, quick_tunnel } = *translated;
     let translation = legacy::translate(file, proof, options, url).map_err(Failure::Configuration)?;
     let source = file.map_or_else(|| "the command line".to_owned(), |file| file.path.display().to_string());
     for warning in &translation.warnings {
@@ -87,7 +98,8 @@ pub(super) fn serve(
         // A free address for the admin API is looked for anew each time.
         let toml = legacy::translate(file, proof, options, url).map_err(Failure::Configuration)?.toml;
         places::write_secret(&path, &toml, 0o600).context("writing the translated configuration")?;
-        match host::run(&path, None, options.edge.flags_beside_translation(), with_stdin) {
+        let flags = options.edge.flags_beside_translation();
+        match host::run(&path, None, flags, quick_tunnel, with_stdin) {
             // Another host that starts at the same time was faster.
             Err(failure)
                 if options.edge.metrics.is_none() && attempt < MOST_ATTEMPTS && is_taken(&failure) => {}

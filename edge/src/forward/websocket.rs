@@ -1,14 +1,18 @@
 //! A WebSocket after its 101: raw bytes both ways until both directions are over. Knows half-close;
 //! does not know frames.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -57,20 +61,27 @@ async fn both(
 }
 
 async fn upwards(mut visitor: impl AsyncRead + Unpin, mut up: Upstream) -> io::Result<()> {
-    let mut buffer = BytesMut::new();
     loop {
-        buffer.reserve(READ_SIZE);
-        if visitor.read_buf(&mut buffer).await? == 0 {
+        let data = poll_fn(|cx| read(Pin::new(&mut visitor), cx)).await?;
+        if data.is_empty() {
             up.finish();
             return Ok(());
         }
-        match up.write(buffer.split().freeze()).await {
+        match up.write(data).await {
             Ok(()) => {}
             // The host has ended both directions at once, as the reference does.
             Err(WriteError::Unwanted) => return Ok(()),
             Err(error) => return Err(broken(error)),
         }
     }
+}
+
+/// What there is; nothing at the end. Holds no buffer while there is nothing, as most of the time.
+fn read(visitor: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    let mut buffer = [MaybeUninit::uninit(); READ_SIZE];
+    let mut buffer = ReadBuf::uninit(&mut buffer);
+    ready!(visitor.poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
 }
 
 async fn downwards(mut down: Downstream, mut visitor: impl AsyncWrite + Unpin) -> io::Result<()> {

@@ -150,7 +150,47 @@ pub struct Origin {
     pub ca_file: Option<Spanned<PathBuf>>,
     pub server_name: Option<Spanned<String>>,
     pub host_header: Option<Spanned<String>>,
-    pub http2: Option<Spanned<bool>>,
+    pub http2: Option<Spanned<Http2>>,
+    pub server_name_from_host: Option<Spanned<bool>>,
+    pub chunked: Option<Spanned<bool>>,
+    pub tcp_keep_alive: Option<Spanned<Quantity>>,
+    pub happy_eyeballs: Option<Spanned<bool>>,
+}
+
+/// Whether a service is spoken to in HTTP/2: `false`, `true` or `"if-offered"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Http2 {
+    #[default]
+    Never,
+    IfOffered,
+    Only,
+}
+
+impl<'de> Deserialize<'de> for Http2 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Http2Visitor)
+    }
+}
+
+struct Http2Visitor;
+
+impl Visitor<'_> for Http2Visitor {
+    type Value = Http2;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true, false or \"if-offered\"")
+    }
+
+    fn visit_bool<E: Error>(self, is_only: bool) -> Result<Http2, E> {
+        Ok(if is_only { Http2::Only } else { Http2::Never })
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Http2, E> {
+        match text {
+            "if-offered" => Ok(Http2::IfOffered),
+            _ => Err(E::unknown_variant(text, &["if-offered"])),
+        }
+    }
 }
 
 /// A number with its unit, as text: a duration or a size.

@@ -6,7 +6,7 @@ use adit_document::Spanned;
 use http::uri::Authority;
 use rustls_pki_types::ServerName;
 
-use super::document::Origin;
+use super::document::{Http2, Origin};
 use super::plan::{OriginPlan, Service};
 use super::value::{Reading, Wrong};
 
@@ -33,7 +33,15 @@ pub(super) fn draw(written: Option<&Spanned<Origin>>, reading: &mut Reading<'_>)
             KEEP_ALIVE_CONNECTIONS,
             0..=MOST_KEEP_ALIVE_CONNECTIONS,
         ),
-        http2: origin.http2.as_ref().is_some_and(|http2| *http2.get_ref()),
+        http2: origin.http2.as_ref().map_or_else(Http2::default, |http2| *http2.get_ref()),
+        server_name_from_host: origin.server_name_from_host.as_ref().is_some_and(|from| *from.get_ref()),
+        chunked: origin.chunked.as_ref().is_none_or(|chunked| *chunked.get_ref()),
+        tcp_keep_alive: keep_alive(reading.duration(
+            origin.tcp_keep_alive.as_ref(),
+            TCP_KEEP_ALIVE,
+            Duration::ZERO..=HOUR,
+        )),
+        happy_eyeballs: origin.happy_eyeballs.as_ref().is_none_or(|both| *both.get_ref()),
         tls_verify: origin.tls_verify.as_ref().is_none_or(|verify| *verify.get_ref()),
         ca_file: reading.path(origin.ca_file.as_ref()),
         server_name: origin.server_name.as_ref().and_then(|name| {
@@ -59,19 +67,28 @@ impl Default for OriginPlan {
             ca_file: None,
             server_name: None,
             host_header: None,
-            http2: false,
+            server_name_from_host: false,
+            http2: Http2::Never,
+            chunked: true,
+            tcp_keep_alive: Some(TCP_KEEP_ALIVE),
+            happy_eyeballs: true,
         }
     }
 }
 
 /// What is written but does nothing for this service, or is dangerous; each with its key.
 pub(super) fn doubts(written: &Origin, service: &Service) -> Vec<String> {
-    let Origin { tls_timeout, tls_verify, ca_file, server_name, .. } = written;
+    let Origin { tls_timeout, tls_verify, ca_file, server_name, server_name_from_host, .. } = written;
     let tls = [
         ("tls-timeout", tls_timeout.is_some()),
         ("tls-verify", tls_verify.is_some()),
         ("ca-file", ca_file.is_some()),
         ("server-name", server_name.is_some()),
+        ("server-name-from-host", server_name_from_host.is_some()),
+        (
+            "http2 = \"if-offered\"",
+            written.http2.as_ref().is_some_and(|http2| *http2.get_ref() == Http2::IfOffered),
+        ),
     ];
     let idle = |kind: &str| {
         tls.iter()
@@ -93,6 +110,12 @@ pub(super) fn doubts(written: &Origin, service: &Service) -> Vec<String> {
     }
 }
 
+/// None stands for "never asked".
+fn keep_alive(time: Duration) -> Option<Duration> {
+    // The system counts in seconds.
+    (!time.is_zero()).then(|| time.max(SECOND))
+}
+
 pub(super) fn server_name(name: &str) -> Result<String, Wrong> {
     let is_name = ServerName::try_from(name).is_ok();
     is_name.then(|| name.to_owned()).ok_or_else(|| {
@@ -108,9 +131,11 @@ pub(super) fn host_header(host: &str) -> Result<String, Wrong> {
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+const TCP_KEEP_ALIVE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE: Duration = Duration::from_secs(90);
 const KEEP_ALIVE_CONNECTIONS: usize = 100;
 pub(super) const MOST_KEEP_ALIVE_CONNECTIONS: usize = 65_536;

@@ -10,6 +10,7 @@ use http::StatusCode;
 use http::uri::Authority;
 use regex::Regex;
 
+pub use super::document::Http2;
 use super::document::{ConfigSource, Document};
 use super::grants::Grants;
 use super::value::Reading;
@@ -122,8 +123,16 @@ pub struct OriginPlan {
     pub ca_file: Option<PathBuf>,
     /// Asked for and checked in TLS in place of the host of the service.
     pub server_name: Option<String>,
-    /// Whether it is spoken to in HTTP/2 only; without TLS it must know that beforehand.
-    pub http2: bool,
+    /// The host that a request is for is asked for and checked in TLS, where it is a name or an address.
+    pub server_name_from_host: bool,
+    /// Whether it is spoken to in HTTP/2. `Only` without TLS: it must know that beforehand.
+    pub http2: Http2,
+    /// Whether bodies of unknown length are sent in chunks; else they are measured before they are sent.
+    pub chunked: bool,
+    /// How long a connection is silent before the system asks whether the other side is still there.
+    pub tcp_keep_alive: Option<Duration>,
+    /// Whether addresses of both families are tried side by side.
+    pub happy_eyeballs: bool,
     /// Sent in place of the visitor's Host header.
     pub host_header: Option<String>,
     /// From the end of the request head to the head of the answer.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::document::ConfigSource;
 use super::origin;
-use super::plan::{HostPattern, OriginPlan, Plan, Rule, Service};
+use super::plan::{HostPattern, Http2, OriginPlan, Plan, Rule, Service};
 use super::value::Wrong;
 
 /// Puts the pushed rules in the place that `policy` gives them. `folder` is where relative paths begin.
@@ -77,6 +77,11 @@ struct PushedOrigin {
     origin_server_name: Option<String>,
     ca_pool: Option<String>,
     http2_origin: Option<bool>,
+    #[serde(rename = "matchSNItoHost")]
+    match_sni_to_host: Option<bool>,
+    disable_chunked_encoding: Option<bool>,
+    tcp_keep_alive: Option<u64>,
+    no_happy_eyeballs: Option<bool>,
     access: Option<Access>,
 }
 
@@ -160,22 +165,21 @@ impl Drawing<'_> {
         let text = |one: &Option<String>, all: &Option<String>| {
             one.clone().or_else(|| all.clone()).filter(|text| !text.is_empty())
         };
-        let seconds = |one: Option<u64>, all: Option<u64>, default: Duration| {
-            one.or(all).map_or(default, |seconds| Duration::from_secs(seconds.min(HOUR)))
+        // To the reference no time is no limit.
+        let seconds = |one: Option<u64>, all: Option<u64>, default: Duration| match one.or(all) {
+            Some(0) => Duration::from_secs(HOUR),
+            Some(seconds) => Duration::from_secs(seconds.min(HOUR)),
+            None => default,
         };
-        let at_least = |duration: Duration| duration.max(Duration::from_millis(1));
+        let is_set = |one: Option<bool>, all: Option<bool>| one.or(all).unwrap_or_default();
         let server_name = text(&one.origin_server_name, &all.origin_server_name)
             .and_then(|name| self.take(&format!("{at}.originServerName"), origin::server_name(&name)));
         let host_header = text(&one.http_host_header, &all.http_host_header)
             .and_then(|host| self.take(&format!("{at}.httpHostHeader"), origin::host_header(&host)));
         let connections = one.keep_alive_connections.or(all.keep_alive_connections);
         let plan = OriginPlan {
-            connect_timeout: at_least(seconds(
-                one.connect_timeout,
-                all.connect_timeout,
-                defaults.connect_timeout,
-            )),
-            tls_timeout: at_least(seconds(one.tls_timeout, all.tls_timeout, defaults.tls_timeout)),
+            connect_timeout: seconds(one.connect_timeout, all.connect_timeout, defaults.connect_timeout),
+            tls_timeout: seconds(one.tls_timeout, all.tls_timeout, defaults.tls_timeout),
             response_timeout: None,
             keep_alive_timeout: seconds(
                 one.keep_alive_timeout,
@@ -185,11 +189,20 @@ impl Drawing<'_> {
             keep_alive_connections: connections.map_or(defaults.keep_alive_connections, |count| {
                 usize::try_from(count).unwrap_or(usize::MAX).min(origin::MOST_KEEP_ALIVE_CONNECTIONS)
             }),
-            tls_verify: !one.no_tls_verify.or(all.no_tls_verify).unwrap_or_default(),
+            tls_verify: !is_set(one.no_tls_verify, all.no_tls_verify),
             ca_file: text(&one.ca_pool, &all.ca_pool).map(|path| self.folder.join(path)),
             server_name,
             host_header,
-            http2: one.http2_origin.or(all.http2_origin).unwrap_or_default(),
+            server_name_from_host: is_set(one.match_sni_to_host, all.match_sni_to_host),
+            // As the reference has it: where it is offered, else HTTP/1.1.
+            http2: if is_set(one.http2_origin, all.http2_origin) { Http2::IfOffered } else { Http2::Never },
+            chunked: !is_set(one.disable_chunked_encoding, all.disable_chunked_encoding),
+            tcp_keep_alive: match one.tcp_keep_alive.or(all.tcp_keep_alive) {
+                Some(0) => Some(GO_KEEP_ALIVE),
+                Some(seconds) => Some(Duration::from_secs(seconds.min(HOUR))),
+                None => defaults.tcp_keep_alive,
+            },
+            happy_eyeballs: !is_set(one.no_happy_eyeballs, all.no_happy_eyeballs),
         };
         (self.reasons.len() == before).then_some(plan)
     }
@@ -221,6 +234,8 @@ fn regex(pattern: &str) -> Result<regex::Regex, Wrong> {
 const LARGEST_REGEX: usize = 1 << 20;
 const MOST_RULES: usize = 10_000;
 const HOUR: u64 = 3600;
+/// How often Go asks where it is told nothing.
+const GO_KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
@@ -238,9 +253,10 @@ mod tests {
 
     const PUSHED: &str = r#"{"ingress":[
         {"hostname":"*.Example.com","path":"^/x","service":"https://127.0.0.1:1",
-         "originRequest":{"noTLSVerify":true,"connectTimeout":3,"httpHostHeader":"a.internal"},"plugins":["auth"]},
+         "originRequest":{"noTLSVerify":true,"connectTimeout":3,"httpHostHeader":"a.internal","http2Origin":true,
+            "matchSNItoHost":true,"disableChunkedEncoding":true,"noHappyEyeballs":true,"tcpKeepAlive":7},"plugins":["auth"]},
         {"hostname":"","service":"ws://127.0.0.1:2","unknown":1}],
-        "originRequest":{"connectTimeout":5,"keepAliveConnections":7},"warp-routing":{"enabled":true}}"#;
+        "originRequest":{"connectTimeout":5,"keepAliveConnections":7,"tlsTimeout":0,"tcpKeepAlive":0},"warp-routing":{"enabled":true}}"#;
 
     #[test]
     fn pushed_rules_take_the_place_of_local_ones() {
@@ -251,7 +267,13 @@ mod tests {
         assert_eq!((first.origin.tls_verify, first.origin.connect_timeout.as_secs()), (false, 3));
         assert_eq!(first.origin.keep_alive_connections, 7);
         assert_eq!(first.origin.host_header.as_deref(), Some("a.internal"));
+        assert_eq!((first.origin.http2, first.origin.server_name_from_host), (Http2::IfOffered, true));
+        assert_eq!((first.origin.chunked, first.origin.happy_eyeballs), (false, false));
+        assert_eq!(first.origin.tcp_keep_alive, Some(Duration::from_secs(7)));
         assert_eq!(first.plugins, [0]);
+        let second = &plan.rules[1].origin;
+        assert_eq!((second.http2, second.chunked, second.happy_eyeballs), (Http2::Never, true, true));
+        assert_eq!((second.tls_timeout.as_secs(), second.tcp_keep_alive), (3600, Some(GO_KEEP_ALIVE)));
         assert_eq!(plan.rules[1].origin.connect_timeout.as_secs(), 5);
         assert_eq!(plan.rules[1].service, Service::parse("http://127.0.0.1:2", Path::new("")).unwrap());
     }

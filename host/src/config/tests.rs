@@ -62,6 +62,10 @@ ca-file = "origin.pem"
 server-name = "app.internal"
 host-header = "app.internal:8443"
 http2 = true
+server-name-from-host = true
+chunked = false
+tcp-keep-alive = "10s"
+happy-eyeballs = false
 
 [[ingress]]
 name = "everything else of the app"
@@ -165,7 +169,11 @@ fn a_document_with_everything_means_what_it_says() {
             ca_file: Some(at("origin.pem")),
             server_name: Some("app.internal".into()),
             host_header: Some("app.internal:8443".into()),
-            http2: true,
+            server_name_from_host: true,
+            http2: plan::Http2::Only,
+            chunked: false,
+            tcp_keep_alive: Some(Duration::from_secs(10)),
+            happy_eyeballs: false,
         }
     );
     assert_eq!(rest.name, "everything else of the app");
@@ -183,7 +191,11 @@ fn a_document_with_everything_means_what_it_says() {
             ca_file: None,
             server_name: None,
             host_header: None,
-            http2: false,
+            server_name_from_host: false,
+            http2: plan::Http2::Never,
+            chunked: true,
+            tcp_keep_alive: Some(Duration::from_secs(30)),
+            happy_eyeballs: true,
         }
     );
     assert_eq!((last.name.as_str(), &last.hostname), ("*", &HostPattern::Any));

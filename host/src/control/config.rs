@@ -2,8 +2,9 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /config` | the document that serves, with its ETag |
-//! | `PUT /config` | serves the document in the body; If-Match says what it was made from |
+//! | `GET /config` | what serves, in the reference's form; its ETag is the document's |
+//! | `GET /config/document` | the document that serves, with its ETag |
+//! | `PUT /config`, `PUT /config/document` | serves the document in the body; If-Match says what it was made from |
 //! | `POST /reload` | reads the document's file again |
 //! | `GET /config/history` | every revision with its verdict |
 //! | `GET /config/generations/N` | the document of generation N |
@@ -25,7 +26,8 @@ use tokio::time::timeout;
 use super::{Admin, guard, text};
 use crate::config::source::LARGEST_DOCUMENT;
 use crate::history::Source;
-use crate::reload::{Put, Verdict};
+use crate::reload::{Put, Verdict, remote_version};
+use crate::report;
 
 /// How long a client may take to send a document.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
@@ -47,11 +49,19 @@ pub(super) async fn answer(admin: &Admin, request: Request<Incoming>) -> Respons
     let history = admin.reload.history();
     match (request.method().as_str(), path.as_str()) {
         ("POST", "/reload") => verdict(admin.reload.reread(Source::Api).await),
-        ("GET" | "HEAD", "/config") => match history.serving() {
+        ("GET" | "HEAD", "/config") => {
+            let page = report::whole(&admin.current.load().report, remote_version(history));
+            let page = super::json(StatusCode::OK, &page);
+            match history.serving() {
+                Some(serving) => tagged(page, &serving.tag()),
+                None => page,
+            }
+        }
+        ("GET" | "HEAD", "/config/document") => match history.serving() {
             Some(serving) => tagged(document(&serving.draft.text), &serving.tag()),
             None => missing("no configuration serves yet"),
         },
-        ("PUT", "/config") => put(admin, request).await,
+        ("PUT", "/config" | "/config/document") => put(admin, request).await,
         ("GET" | "HEAD", "/config/history") => {
             let serving = history.serving();
             let page = json!({
@@ -80,8 +90,7 @@ pub(super) async fn answer(admin: &Admin, request: Request<Incoming>) -> Respons
 
 async fn put(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let Some(expected) = expected(&request) else {
-        let help =
-            "say with If-Match what the document was made from: the ETag of GET /config, or * for anything\n";
+        let help = "say with If-Match what the document was made from: the ETag of GET /config/document, or * for anything\n";
         return text(StatusCode::PRECONDITION_REQUIRED, help);
     };
     let save = query(&request, "save").is_none_or(|save| save != "false");

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Admin, system};
 use crate::generation::Generation;
+use crate::reload::remote_version;
 use crate::tenure::{BOUNDS, Totals};
 use crate::tunnel::status::QuicPath;
 
@@ -27,13 +28,11 @@ pub(super) fn page(admin: &Admin) -> String {
     page.family("build_info", "gauge", "Version of this program");
     page.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
 
-    let serving = history.serving();
-    let remote = serving.as_ref().and_then(|serving| serving.draft.remote.as_ref());
     page.single(
         "cloudflared_orchestration_config_version",
         "gauge",
         "Version of the configuration that the edge has pushed",
-        remote.map_or(-1.0, |remote| f64::from(remote.version)),
+        f64::from(remote_version(history)),
     );
     page.single("adit_generation", "gauge", "Number of the generation that serves", float(generation.number));
     let degraded = if history.degraded().is_some() { 1.0 } else { 0.0 };
@@ -173,6 +172,16 @@ fn connections(page: &mut Page, admin: &Admin) {
         "Connections that serve",
         float(status.connected() as u64),
     );
+    let name = "cloudflared_tunnel_max_concurrent_requests_per_tunnel";
+    page.family(name, "gauge", "The most requests at once on a connection, so far");
+    for (index, peak) in status.peaks().enumerate() {
+        page.sample(name, &[("connection_id", &index.to_string())], float(peak));
+    }
+    let name = "cloudflared_tunnel_user_hostnames_counts";
+    page.family(name, "counter", "The address of a quick tunnel");
+    if let Some(hostname) = &admin.quick_tunnel {
+        page.sample(name, &[("userHostname", &format!("https://{hostname}"))], 1.0);
+    }
     page.family("cloudflared_tunnel_server_locations", "gauge", "Where each connection leads");
     for slot in status.slots() {
         if let Some(location) = &slot.location {

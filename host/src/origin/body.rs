@@ -1,5 +1,6 @@
 //! Bodies on this side of the wire. Shards are single-threaded, so a body need not be `Send`.
 
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -108,7 +109,6 @@ impl HttpBody for Answer {
 /// dropping this ends both.
 pub(super) struct Upgraded<R> {
     reader: R,
-    buffer: Box<[u8]>,
     _feeding: AbortOnDropHandle<()>,
 }
 
@@ -117,7 +117,7 @@ const CHUNK: usize = 16 * 1024;
 
 impl<R> Upgraded<R> {
     pub(super) fn new(reader: R, feeding: AbortOnDropHandle<()>) -> Self {
-        Self { reader, buffer: vec![0; CHUNK].into_boxed_slice(), _feeding: feeding }
+        Self { reader, _feeding: feeding }
     }
 }
 
@@ -130,7 +130,9 @@ impl<R: AsyncRead + Unpin> HttpBody for Upgraded<R> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let mut buffer = ReadBuf::new(&mut this.buffer);
+        // On the stack, since most of these connections wait most of the time.
+        let mut buffer = [MaybeUninit::uninit(); CHUNK];
+        let mut buffer = ReadBuf::uninit(&mut buffer);
         if let Err(error) = ready!(Pin::new(&mut this.reader).poll_read(cx, &mut buffer)) {
             return Poll::Ready(Some(Err(error.into())));
         }

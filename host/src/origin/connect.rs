@@ -14,10 +14,12 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::dial::Dial;
 use super::{OriginError, tls};
 
 /// How HTTP/2 is called in a TLS handshake.
-pub(super) const HTTP2: &[u8] = b"h2";
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// Where an origin listens and how to speak to it.
 #[derive(Clone)]
@@ -36,7 +38,7 @@ pub(super) struct Target {
 
 #[derive(Clone)]
 pub(super) enum Address {
-    Tcp { host: String, port: u16 },
+    Tcp { host: String, port: u16, dial: Dial },
     Unix(PathBuf),
 }
 
@@ -54,13 +56,22 @@ pub(super) enum Stream {
 }
 
 impl Target {
-    /// The same origin, to be spoken to in HTTP/2 only.
-    pub(super) fn over_http2(&self) -> Self {
+    /// The same origin, to be spoken to in HTTP/2 only. It may be offered HTTP/1.1 too, so that one that does
+    /// not know HTTP/2 says so and does not break off.
+    pub(super) fn over_http2(&self, offers_both: bool) -> Self {
+        let protocols: &[&[u8]] = if offers_both { &[HTTP2, HTTP1] } else { &[HTTP2] };
         let tls = self.tls.as_ref().map(|tls| Tls {
-            config: tls::speaking(&tls.config, HTTP2),
+            config: tls::speaking(&tls.config, protocols),
             server_name: tls.server_name.clone(),
         });
         Self { tls, is_http2: true, ..self.clone() }
+    }
+
+    /// The same origin under another name in TLS.
+    pub(super) fn named(&self, server_name: &ServerName<'static>) -> Self {
+        let tls =
+            self.tls.as_ref().map(|tls| Tls { config: tls.config.clone(), server_name: server_name.clone() });
+        Self { tls, ..self.clone() }
     }
 
     pub(super) async fn connect(&self) -> Result<Stream, OriginError> {
@@ -94,6 +105,10 @@ impl Target {
     }
 
     pub(super) fn exchange(&self, source: hyper::Error) -> OriginError {
+        // Of all that may be wrong on this side, only a body has a cause.
+        if source.is_user() && std::error::Error::source(&source).is_some() {
+            return OriginError::Request { source: Arc::new(source) };
+        }
         OriginError::Exchange { target: self.name.clone(), source: source.into() }
     }
 
@@ -105,11 +120,7 @@ impl Target {
 impl Address {
     async fn open(&self) -> io::Result<Stream> {
         match self {
-            Self::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
-            }
+            Self::Tcp { host, port, dial } => Ok(Stream::Tcp(dial.open(host, *port).await?)),
             Self::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
         }
     }

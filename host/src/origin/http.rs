@@ -17,10 +17,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{Answer, Held, Upgraded};
 use super::connect::{Address, Target, Tls};
+use super::dial::Dial;
 use super::http2::Http2;
+use super::measure::measured;
 use super::pool::{Connected, Key, Lease, Pool};
 use super::{Body, LARGEST_HEAD, OriginError, empty, tls};
-use crate::config::plan::{OriginPlan, Service};
+use crate::config::plan::{self, OriginPlan, Service};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -28,41 +30,51 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const MOST_HEADERS: usize = 512;
 
 pub struct HttpOrigin {
-    target: Target,
-    key: Key,
-    /// If it speaks HTTP/2: all but WebSockets go there.
-    http2: Option<Http2>,
+    way: Way,
+    /// Whether the host of a request is its name in TLS.
+    named_by_host: bool,
+    /// Whether bodies of unknown length are sent in chunks.
+    chunked: bool,
     host_header: Option<HeaderValue>,
     keep_alive: Duration,
     keep_alive_connections: usize,
 }
 
+/// What connections to an origin have in common.
+struct Way {
+    target: Target,
+    key: Key,
+    /// If it speaks HTTP/2: all but WebSockets go there.
+    http2: Option<Http2>,
+}
+
 impl fmt::Debug for HttpOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.target.name)
+        f.write_str(&self.way.target.name)
     }
 }
 
 impl HttpOrigin {
-    pub(super) fn new(service: &Service, plan: &OriginPlan) -> anyhow::Result<Self> {
+    pub(super) fn new(service: &Service, wanted: &OriginPlan) -> anyhow::Result<Self> {
+        let dial = Dial { keep_alive: wanted.tcp_keep_alive, side_by_side: wanted.happy_eyeballs };
         let (address, name, tls) = match service {
-            Service::Http { authority } => (tcp(authority, 80), format!("http://{authority}"), None),
+            Service::Http { authority } => (tcp(authority, 80, dial), format!("http://{authority}"), None),
             Service::Https { authority } => {
-                let name = plan.server_name.as_deref().unwrap_or_else(|| authority.host());
+                let name = wanted.server_name.as_deref().unwrap_or_else(|| authority.host());
                 let name = name.trim_start_matches('[').trim_end_matches(']');
                 let server_name = ServerName::try_from(name.to_owned())
                     .with_context(|| format!("{name} as the name in the origin's certificate"))?;
-                let config = tls::client_config(plan.ca_file.as_deref(), plan.tls_verify)?;
-                (tcp(authority, 443), format!("https://{authority}"), Some(Tls { config, server_name }))
+                let config = tls::client_config(wanted.ca_file.as_deref(), wanted.tls_verify)?;
+                (tcp(authority, 443, dial), format!("https://{authority}"), Some(Tls { config, server_name }))
             }
             Service::Unix { path } => (Address::Unix(path.clone()), format!("unix:{}", path.display()), None),
             Service::Status(_) | Service::HelloWorld | Service::Component(_) => {
                 anyhow::bail!("not an HTTP origin")
             }
         };
-        let key =
-            format!("{name} {:?} {:?} {} {}", plan.server_name, plan.ca_file, plan.tls_verify, plan.http2);
-        let host_header = plan
+        let OriginPlan { server_name, ca_file, tls_verify, http2, tcp_keep_alive, .. } = wanted;
+        let key = format!("{name} {server_name:?} {ca_file:?} {tls_verify} {http2:?} {tcp_keep_alive:?}");
+        let host_header = wanted
             .host_header
             .as_deref()
             .map(HeaderValue::from_str)
@@ -71,15 +83,18 @@ impl HttpOrigin {
         let target = Target {
             address,
             tls,
-            connect_timeout: plan.connect_timeout,
-            tls_timeout: plan.tls_timeout,
-            response_timeout: plan.response_timeout,
+            connect_timeout: wanted.connect_timeout,
+            tls_timeout: wanted.tls_timeout,
+            response_timeout: wanted.response_timeout,
             is_http2: false,
             name,
         };
         let key: Key = key.into();
-        let http2 = plan.http2.then(|| Http2 {
-            target: Arc::new(target.over_http2()),
+        let is_optional = wanted.http2 == plan::Http2::IfOffered;
+        // Only TLS can offer.
+        let speaks = wanted.http2 == plan::Http2::Only || (is_optional && target.tls.is_some());
+        let http2 = speaks.then(|| Http2 {
+            target: Arc::new(target.over_http2(is_optional)),
             key: key.clone(),
             scheme: if target.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
             authority: match service {
@@ -88,28 +103,30 @@ impl HttpOrigin {
                     Authority::from_static("localhost")
                 }
             },
-            keep: plan.keep_alive_timeout,
+            keep: wanted.keep_alive_timeout,
+            is_optional,
         });
         Ok(Self {
-            target,
-            key,
-            http2,
+            named_by_host: wanted.server_name_from_host && target.tls.is_some(),
+            way: Way { target, key, http2 },
+            chunked: wanted.chunked,
             host_header,
-            keep_alive: plan.keep_alive_timeout,
-            keep_alive_connections: plan.keep_alive_connections,
+            keep_alive: wanted.keep_alive_timeout,
+            keep_alive_connections: wanted.keep_alive_connections,
         })
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.target.name
+        &self.way.target.name
     }
 
     pub(super) fn key(&self) -> &str {
-        &self.key
+        &self.way.key
     }
 
     pub(super) async fn probe(&self) -> Result<(), OriginError> {
-        let target = self.http2.as_ref().map_or(&self.target, |http2| &http2.target);
+        let required = self.way.http2.as_ref().filter(|http2| !http2.is_optional);
+        let target = required.map_or(&self.way.target, |http2| &http2.target);
         let mut stream = target.connect().await?;
         // A goodbye spares the origin a line in its log.
         let _ = stream.shutdown().await;
@@ -123,7 +140,11 @@ impl HttpOrigin {
         body: Body,
     ) -> Result<Response<Body>, OriginError> {
         let mut head = self.address_head(head);
-        if let Some(http2) = &self.http2 {
+        let named = self.named(&head, pool);
+        let way = named.as_ref().unwrap_or(&self.way);
+        if let Some(http2) = &way.http2
+            && http2.is_spoken(pool).await?
+        {
             let (response, exchange) = http2.send(pool, head, body).await?;
             return Ok(
                 response.map(|incoming| Box::pin(Answer::new(incoming, Held::Exchange(exchange))) as Body)
@@ -133,18 +154,19 @@ impl HttpOrigin {
             // RFC 9110, 10.1.4: it concerns this connection only, and must be named as such.
             head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
+        let body = if self.chunked { body } else { measured(&mut head, body, &way.target.name).await? };
         let mut request = Request::from_parts(head, body);
         loop {
-            let (mut connected, reused) = match pool.take(&self.key) {
+            let (mut connected, reused) = match pool.take(&way.key) {
                 Some(connected) => (connected, true),
-                None => (self.open().await?, false),
+                None => (way.open().await?, false),
             };
-            match self.target.in_time(connected.sender.try_send_request(request)).await? {
+            match way.target.in_time(connected.sender.try_send_request(request)).await? {
                 Ok(response) => {
                     let lease = Lease {
                         connected,
                         pool: pool.clone(),
-                        key: self.key.clone(),
+                        key: way.key.clone(),
                         keep: self.keep_alive,
                         limit: self.keep_alive_connections,
                     };
@@ -155,7 +177,7 @@ impl HttpOrigin {
                 Err(mut error) => match error.take_message() {
                     // The origin closed an idle connection just now and has not seen a byte of this.
                     Some(unsent) if reused => request = unsent,
-                    _ => return Err(self.target.exchange(error.into_error())),
+                    _ => return Err(way.target.exchange(error.into_error())),
                 },
             }
         }
@@ -170,22 +192,23 @@ impl HttpOrigin {
         head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         head.headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
-        let stream = self.target.connect().await?;
+        let named = self.named(&head, &Pool::default());
+        let Way { target, key, .. } = named.as_ref().unwrap_or(&self.way);
+        let stream = target.connect().await?;
         let (mut sender, connection) =
-            handshake().handshake(TokioIo::new(stream)).await.map_err(|error| self.target.exchange(error))?;
+            handshake().handshake(TokioIo::new(stream)).await.map_err(|error| target.exchange(error))?;
         let driver = AbortOnDropHandle::new(tokio::task::spawn_local(async move {
             let _ = connection.with_upgrades().await;
         }));
-        let response = self
-            .target
+        let response = target
             .in_time(sender.send_request(Request::from_parts(head, empty())))
             .await?
-            .map_err(|error| self.target.exchange(error))?;
+            .map_err(|error| target.exchange(error))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let lease = Lease {
                 connected: Connected { sender, _driver: driver },
                 pool: Pool::default(),
-                key: self.key.clone(),
+                key: key.clone(),
                 keep: Duration::ZERO,
                 limit: 0,
             };
@@ -194,7 +217,7 @@ impl HttpOrigin {
         let (head, incoming) = response.into_parts();
         let upgraded = hyper::upgrade::on(Response::from_parts(head.clone(), incoming))
             .await
-            .map_err(|error| self.target.exchange(error))?;
+            .map_err(|error| target.exchange(error))?;
         let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
         let feeding = AbortOnDropHandle::new(tokio::task::spawn_local(feed(body, writer)));
         Ok(Response::from_parts(head, Box::pin(Upgraded::new(reader, feeding))))
@@ -214,6 +237,28 @@ impl HttpOrigin {
         head
     }
 
+    /// The way of a request that names this origin. What is no name leaves it the one that it has.
+    fn named(&self, head: &request::Parts, pool: &Pool) -> Option<Way> {
+        if !self.named_by_host {
+            return None;
+        }
+        let host = Authority::try_from(head.headers.get(HOST)?.as_bytes()).ok()?;
+        let name = host.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let server_name = ServerName::try_from(name.as_str()).ok()?.to_owned();
+        let key: Key = format!("{} {name}", self.way.key).into();
+        let http2 = self.way.http2.as_ref().map(|http2| Http2 {
+            target: Arc::new(http2.target.named(&server_name)),
+            key: key.clone(),
+            scheme: http2.scheme.clone(),
+            authority: http2.authority.clone(),
+            keep: if pool.is_full() { Duration::ZERO } else { http2.keep },
+            is_optional: http2.is_optional,
+        });
+        Some(Way { target: self.way.target.named(&server_name), key, http2 })
+    }
+}
+
+impl Way {
     async fn open(&self) -> Result<Connected, OriginError> {
         let stream = self.target.connect().await?;
         let (sender, connection) =
@@ -232,9 +277,9 @@ fn handshake() -> http1::Builder {
     builder
 }
 
-fn tcp(authority: &Authority, default_port: u16) -> Address {
+fn tcp(authority: &Authority, default_port: u16, dial: Dial) -> Address {
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    Address::Tcp { host, port: authority.port_u16().unwrap_or(default_port) }
+    Address::Tcp { host, port: authority.port_u16().unwrap_or(default_port), dial }
 }
 
 /// What the visitor sends on an upgraded connection. Its end closes only this direction.

@@ -50,6 +50,8 @@ pub(super) struct Http2 {
     pub(super) authority: Authority,
     /// How long a connection stays open without requests.
     pub(super) keep: Duration,
+    /// Whether it may choose HTTP/1.1.
+    pub(super) is_optional: bool,
 }
 
 /// The connections of one shard to one origin.
@@ -85,6 +87,25 @@ pub(super) struct Exchange {
 }
 
 impl Http2 {
+    /// Whether requests go this way: always, or if the origin agrees. Opens a connection to find out, which
+    /// they then use.
+    pub(super) async fn is_spoken(&self, pool: &Pool) -> Result<bool, OriginError> {
+        if !self.is_optional {
+            return Ok(true);
+        }
+        if pool.is_older(&self.key) {
+            return Ok(false);
+        }
+        match self.place(pool).await {
+            Ok(_) => Ok(true),
+            Err(OriginError::NotHttp2 { .. }) => {
+                pool.remember_older(&self.key);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) async fn send(
         &self,
         pool: &Pool,
@@ -112,6 +133,9 @@ impl Http2 {
                     let was_sent = error.take_message().is_none();
                     let error = error.into_error();
                     let may_repeat = !was_sent || is_unseen(&error);
+                    if is_abandoned(&error) {
+                        return Err(OriginError::Request { source: Arc::new(error) });
+                    }
                     let error = self.target.exchange(error);
                     if !may_repeat {
                         return Err(error);
@@ -263,16 +287,27 @@ impl Exchange {
 /// 8.7). Only those behind the last that it works on fail with GOAWAY; the others go on, and fail with the
 /// connection if it ends.
 fn is_unseen(error: &hyper::Error) -> bool {
+    of_stream(error).is_some_and(|error| {
+        let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let is_behind = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (is_refused || is_behind)
+    })
+}
+
+/// Whether this side has given the stream up, as it does when a request breaks off.
+fn is_abandoned(error: &hyper::Error) -> bool {
+    of_stream(error).is_some_and(|error| error.is_reset() && !error.is_remote() && !error.is_library())
+}
+
+fn of_stream(error: &hyper::Error) -> Option<&h2::Error> {
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
         if let Some(error) = cause.downcast_ref::<h2::Error>() {
-            let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            let is_behind = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-            return error.is_remote() && (is_refused || is_behind);
+            return Some(error);
         }
         next = cause.source();
     }
-    false
+    None
 }
 
 /// Starts tasks on the shard's own thread.

@@ -6,9 +6,11 @@
 
 mod body;
 mod connect;
+mod dial;
 mod hello;
 mod http;
 mod http2;
+mod measure;
 mod pool;
 mod replay;
 #[cfg(test)]
@@ -58,6 +60,12 @@ pub enum OriginError {
     Exchange { target: String, source: Arc<hyper::Error> },
     #[error("no answer from {target} within {seconds} s")]
     ResponseTimeout { target: String, seconds: u64 },
+    #[error(
+        "{target} takes no chunks, and more than {limit} bytes have come without a word of how many they are"
+    )]
+    Unmeasured { target: String, limit: usize },
+    #[error("the request broke off")]
+    Request { source: Arc<dyn std::error::Error + Send + Sync> },
 }
 
 impl OriginError {
@@ -72,8 +80,23 @@ impl OriginError {
             Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Tls { .. } | Self::NotHttp2 { .. } => {
                 true
             }
-            Self::Closed { .. } | Self::Exchange { .. } | Self::ResponseTimeout { .. } => false,
+            // Another host would say the same of these last two.
+            Self::Closed { .. }
+            | Self::Exchange { .. }
+            | Self::ResponseTimeout { .. }
+            | Self::Unmeasured { .. }
+            | Self::Request { .. } => false,
         }
+    }
+
+    /// Whether the request ended too early: whoever asked has left.
+    pub fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Request { .. })
+    }
+
+    /// Whether the visitor must say how long a body is that is so long.
+    pub fn wants_length(&self) -> bool {
+        matches!(self, Self::Unmeasured { .. })
     }
 }
 

@@ -17,6 +17,11 @@ use super::http2::Connections;
 /// How often connections that nobody asked for are looked over.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// How long an origin that was offered HTTP/2 and chose HTTP/1.1 is not offered it again.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// Kinds of connections that are kept. Where visitors choose the names of origins they choose the kinds too.
+const MOST_KEYS: usize = 1024;
+
 /// What a connection must share with a request to carry it: target, TLS settings, server name.
 pub(super) type Key = Arc<str>;
 
@@ -25,6 +30,8 @@ pub(super) type Key = Arc<str>;
 pub struct Pool {
     idle: Rc<RefCell<HashMap<Key, Vec<Idle>>>>,
     pub(super) multiplexed: Rc<RefCell<HashMap<Key, Connections>>>,
+    /// Origins that have chosen HTTP/1.1, and until when that is believed.
+    older: Rc<RefCell<HashMap<Key, Instant>>>,
 }
 
 /// One open connection, with the task that drives it.
@@ -55,6 +62,9 @@ impl Lease {
             return;
         }
         let mut idle = self.pool.idle.borrow_mut();
+        if idle.len() >= MOST_KEYS && !idle.contains_key(&self.key) {
+            return;
+        }
         let idle = match idle.get_mut(&self.key) {
             Some(idle) => idle,
             None => idle.entry(self.key).or_default(),
@@ -75,6 +85,23 @@ impl Pool {
         Some(idle.remove(ready).connected)
     }
 
+    /// Whether connections of kinds that are not known yet cannot be kept.
+    pub(super) fn is_full(&self) -> bool {
+        self.multiplexed.borrow().len() >= MOST_KEYS
+    }
+
+    /// Whether the origin was offered HTTP/2 not long ago and chose HTTP/1.1.
+    pub(super) fn is_older(&self, key: &Key) -> bool {
+        self.older.borrow().get(key).is_some_and(|until| Instant::now() < *until)
+    }
+
+    pub(super) fn remember_older(&self, key: &Key) {
+        let mut older = self.older.borrow_mut();
+        if older.len() < MOST_KEYS || older.contains_key(key) {
+            older.insert(key.clone(), Instant::now() + REMEMBERED);
+        }
+    }
+
     /// Closes what has been idle too long. Runs until dropped.
     pub async fn sweep(&self) {
         let mut clock = tokio::time::interval(SWEEP_EVERY);
@@ -86,6 +113,7 @@ impl Pool {
                 !idle.is_empty()
             });
             self.multiplexed.borrow_mut().retain(|_, connections| connections.sweep());
+            self.older.borrow_mut().retain(|_, until| *until > now);
         }
     }
 }

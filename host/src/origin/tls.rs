@@ -38,10 +38,10 @@ pub(super) fn client_config(ca_file: Option<&Path>, verify: bool) -> anyhow::Res
     Ok(Arc::new(config))
 }
 
-/// The same settings for a protocol that both sides must agree on.
-pub(super) fn speaking(config: &ClientConfig, protocol: &[u8]) -> Arc<ClientConfig> {
+/// The same settings, with protocols to choose from.
+pub(super) fn speaking(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
     let mut config = config.clone();
-    config.alpn_protocols = vec![protocol.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Arc::new(config)
 }
 

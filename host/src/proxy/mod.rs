@@ -164,7 +164,10 @@ impl Proxy {
                 note.origin_time = since(begun);
                 match sent {
                     Ok(response) => response,
-                    Err(trouble) => return asked.refuse(trouble),
+                    Err(trouble) => {
+                        note.is_cancelled = trouble.is_cancelled();
+                        return asked.refuse(trouble);
+                    }
                 }
             }
         };

@@ -28,6 +28,10 @@ pub(super) struct Note {
     bytes: u64,
     is_whole: bool,
     is_reached: bool,
+    /// It was this side, or the origin, that ended it before its end.
+    is_broken: bool,
+    /// Whoever asked has left before the request was whole.
+    pub(super) is_cancelled: bool,
     /// What the plugins made of the request.
     pub(super) plugins: Plugins,
     /// Of it all, what the plugins of the chain took, both ways.
@@ -83,6 +87,8 @@ impl Note {
             bytes: 0,
             is_whole: false,
             is_reached: true,
+            is_broken: false,
+            is_cancelled: false,
             plugins: Plugins::None,
             plugin_time: Duration::ZERO,
             origin_time: Duration::ZERO,
@@ -142,10 +148,11 @@ impl Drop for Note {
         let milliseconds = duration.as_secs_f64() * 1e3;
         let plugin_ms = self.plugin_time.as_secs_f64() * 1e3;
         let origin_ms = self.origin_time.as_secs_f64() * 1e3;
-        let outcome = match (status, is_whole) {
-            (0, _) => "left before the answer",
-            (_, true) => "whole",
-            (_, false) => "broken off",
+        let outcome = match (is_whole && !self.is_cancelled, self.is_broken) {
+            (true, _) => "whole",
+            (false, true) => "broken off",
+            // Nothing was wrong, and yet nobody wanted more.
+            (false, false) => "cancelled",
         };
         let (plugins, failed) = match &self.plugins {
             Plugins::None => ("none", ""),
@@ -184,6 +191,7 @@ impl HttpBody for Followed {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         if this.note.tenure.is_over() {
+            this.note.is_broken = true;
             return Poll::Ready(Some(Err(Over(this.note.tenure.number).into())));
         }
         let frame = match this.body.as_mut().poll_frame(cx) {
@@ -198,7 +206,7 @@ impl HttpBody for Followed {
                 this.note.bytes += piece.data_ref().map_or(0, |data| data.len() as u64);
                 this.note.is_whole = this.body.is_end_stream();
             }
-            Some(Err(_)) => {}
+            Some(Err(_)) => this.note.is_broken = true,
             None => this.note.is_whole = true,
         }
         Poll::Ready(frame)

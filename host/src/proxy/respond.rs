@@ -48,6 +48,13 @@ pub enum Trouble {
     Plugin(Failure),
 }
 
+impl Trouble {
+    /// Whether it is nobody's but the visitor's, who has left.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Origin(error) if error.is_abandoned())
+    }
+}
+
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         Self::Plugin(failure)
@@ -77,9 +84,14 @@ impl Asked {
         let status = match &trouble {
             Trouble::NoRule => StatusCode::NOT_FOUND,
             Trouble::Origin(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
+            Trouble::Origin(error) if error.wants_length() => StatusCode::LENGTH_REQUIRED,
             Trouble::Origin(error) => {
                 let (reason, not_here) = (trouble.to_string(), error.is_unsent());
-                warn!(id = &*self.id, reason, "origin gave no answer");
+                if trouble.is_cancelled() {
+                    debug!(id = &*self.id, reason, "visitor left");
+                } else {
+                    warn!(id = &*self.id, reason, "origin gave no answer");
+                }
                 return Answer::Unreachable { reason, not_here };
             }
             Trouble::Plugin(failure) if matches!(failure.kind, FailureKind::Busy | FailureKind::Resting) => {
@@ -114,6 +126,9 @@ impl Asked {
     fn page(&self, status: StatusCode, trouble: &Trouble) -> Response<Body> {
         let what = match trouble {
             Trouble::NoRule => "nothing is served under this address",
+            Trouble::Origin(error) if error.wants_length() => {
+                "a body as long as this needs its Content-Length here"
+            }
             Trouble::Origin(_) => "the service behind this address took too long",
             Trouble::Plugin(_) => "a plugin could not handle this request",
         };

@@ -3,12 +3,14 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use adit_protocol::own;
 use http::header::HeaderMap;
 use http::request;
 
 use super::notice::{Notice, Notices};
+use super::slot::Shared;
 use crate::origin::Body;
 use crate::proxy::{Answer, Kind, Proxy, Request};
 
@@ -19,7 +21,14 @@ pub struct Handler {
     /// Whether features of our own were offered to the edge; else their words are anybody's.
     pub speaks_own: bool,
     is_refusing: Cell<bool>,
+    /// Streams under way.
+    open: Cell<u64>,
+    slot: usize,
+    shared: Arc<Shared>,
 }
+
+/// A stream from its beginning to its end.
+pub struct UnderWay<'h>(&'h Handler);
 
 /// What a request said about trailers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +41,17 @@ pub enum Trailers {
 }
 
 impl Handler {
-    pub fn new(proxy: Rc<Proxy>, notices: Notices, speaks_own: bool) -> Self {
-        Self { proxy, notices, speaks_own, is_refusing: Cell::new(false) }
+    /// For a connection of `slot`.
+    pub fn new(proxy: Rc<Proxy>, notices: Notices, slot: usize, shared: Arc<Shared>) -> Self {
+        let speaks_own = shared.identity.speaks_own;
+        Self { proxy, notices, speaks_own, is_refusing: Cell::new(false), open: Cell::new(0), slot, shared }
+    }
+
+    /// A stream begins.
+    pub fn begin(&self) -> UnderWay<'_> {
+        self.open.set(self.open.get() + 1);
+        self.shared.status.busy(self.slot, self.open.get());
+        UnderWay(self)
     }
 
     /// From now on streams are to be turned away unread.
@@ -72,5 +90,11 @@ impl Handler {
         }
         let takes_trailers = trailers != Trailers::Unwelcome;
         self.proxy.clone().handle(Request { kind, head, body, takes_trailers }).await
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
     }
 }

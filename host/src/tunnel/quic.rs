@@ -206,10 +206,12 @@ fn refuse(mut send: SendStream, mut recv: RecvStream) {
 /// One stream: read the head, handle the request, write the answer. Stops as soon as the edge does, and
 /// lasts until the edge has all of the answer: a connection that finishes must not close before.
 async fn exchange(mut answer: AnswerStream, recv: RecvStream, handler: Rc<Handler>) {
+    let _under_way = handler.begin();
     let mut stopped = pin!(answer.send.stopped());
+    let handler = &handler;
     let work = async move {
         match timeout(HEAD_LIMIT, read_head(recv)).await {
-            Ok(Ok((Opening::Data(connect), body))) => answer_to(&mut answer, connect, body, &handler).await,
+            Ok(Ok((Opening::Data(connect), body))) => answer_to(&mut answer, connect, body, handler).await,
             Ok(Ok((Opening::Rpc, body))) => {
                 let read = StreamReader::new(BodyDataStream::new(body).map_err(io::Error::other));
                 let stream = control::Stream { read: Box::pin(read), write: Box::pin(answer) };

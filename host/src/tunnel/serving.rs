@@ -68,7 +68,7 @@ impl Serving {
     ) -> Self {
         let (leave, retired) = (CancellationToken::new(), CancellationToken::new());
         let notices = Notices::new(shared.clone(), proxy.clone(), slot, leave.clone(), retired.clone());
-        let handler = Rc::new(Handler::new(proxy.clone(), notices, shared.identity.speaks_own));
+        let handler = Rc::new(Handler::new(proxy.clone(), notices, slot, shared.clone()));
         let (connection, session) = (Rc::new(connection), Rc::new(session));
         let requests = TaskTracker::new();
         let report = report(slot, shared.clone(), session.clone());

@@ -1,7 +1,7 @@
 //! What the slots are doing, for people and probes.
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ pub const SERVING: &str = "connected";
 #[derive(Debug)]
 pub struct Status {
     slots: Mutex<Vec<SlotStatus>>,
+    /// The most requests at once that a connection of each slot had.
+    peaks: Box<[AtomicU64]>,
     counts: Counts,
 }
 
@@ -75,12 +77,26 @@ pub struct Probed {
 
 impl Status {
     pub fn new(slots: usize) -> Self {
+        let peaks = (0..slots).map(|_| AtomicU64::new(0)).collect();
         let slots = (0..slots).map(|index| SlotStatus { index, state: "dialing", ..SlotStatus::default() });
-        Self { slots: Mutex::new(slots.collect()), counts: Counts::default() }
+        Self { slots: Mutex::new(slots.collect()), peaks, counts: Counts::default() }
     }
 
     pub fn update(&self, slot: usize, change: impl FnOnce(&mut SlotStatus)) {
         change(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner)[slot]);
+    }
+
+    /// A connection of a slot has so many requests under way.
+    pub fn busy(&self, slot: usize, requests: u64) {
+        // Nearly always it had more before, and then the number only is read.
+        if self.peaks[slot].load(Ordering::Relaxed) < requests {
+            self.peaks[slot].fetch_max(requests, Ordering::Relaxed);
+        }
+    }
+
+    /// The most requests at once that a connection of each slot had.
+    pub fn peaks(&self) -> impl Iterator<Item = u64> {
+        self.peaks.iter().map(|peak| peak.load(Ordering::Relaxed))
     }
 
     pub fn counts(&self) -> &Counts {

@@ -36,6 +36,7 @@ const PUSH_LIMIT: Duration = Duration::from_secs(30);
 
 /// One stream: handle the request, write the answer. Stops as soon as the edge cancels.
 pub(super) async fn exchange((request, respond): Arrived, handler: Rc<Handler>) {
+    let _under_way = handler.begin();
     let mut answer = AnswerStream { way: Way::Head(respond), complete: false };
     if let Err(error) = answer_to(&mut answer, request, &handler).await {
         match error {

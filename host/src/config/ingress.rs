@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 
 use adit_document::{Spanned, closest};
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 use super::document;
 use super::origin;
+use super::pattern::Patterns;
 use super::plan::{HostPattern, PluginPlan, Rule, Service};
 use super::value::{Reading, Wrong};
 
@@ -23,10 +24,10 @@ pub(super) fn draw(
         reading.mistakes.add_missing(0..0, "ingress", help);
     }
     let mut rules = Vec::with_capacity(written.len());
-    let mut shadows = Shadows::default();
+    let (mut shadows, mut patterns) = (Shadows::default(), Patterns::default());
     for (index, at) in written.iter().enumerate() {
         let hostname = hostname(at, reading);
-        let path = at.get_ref().path.as_ref().map(|path| reading.take(path, regex(path.get_ref())));
+        let path = at.get_ref().path.as_ref().map(|path| reading.take(path, patterns.read(path.get_ref())));
         check_position(at, hostname.as_ref(), index + 1 == written.len(), reading);
         let plugins = chain(at.get_ref(), known, reading);
         let service = service(at, known, reading);
@@ -85,25 +86,6 @@ fn check_position(
             help,
         );
     }
-}
-
-fn regex(pattern: &str) -> Result<Regex, Wrong> {
-    let regex = RegexBuilder::new(pattern).size_limit(LARGEST_REGEX).dfa_size_limit(LARGEST_REGEX).build();
-    regex.map_err(|error| {
-        if let regex::Error::CompiledTooBig(_) = error {
-            return Wrong::with_help(
-                "this regular expression is too large",
-                "count less far in `{…}`, or write it shorter",
-            );
-        }
-        // Earlier lines of the message draw the pattern with a marker below it.
-        let message = error.to_string();
-        let reason = message.lines().rev().find_map(|line| line.strip_prefix("error: "));
-        Wrong::with_help(
-            format!("not a regular expression: {}", reason.unwrap_or("the syntax is wrong")),
-            "the syntax is described at https://docs.rs/regex/#syntax",
-        )
-    })
 }
 
 fn service(
@@ -195,9 +177,6 @@ impl Shadows {
         earlier
     }
 }
-
-/// Largest compiled regular expression, bytes; also the cache of its matcher in each thread.
-const LARGEST_REGEX: usize = 1 << 20;
 
 /// Most plugins that one request passes.
 const LONGEST_CHAIN: usize = 32;

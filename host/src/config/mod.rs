@@ -8,6 +8,7 @@ pub mod grants;
 pub(crate) mod hostname;
 mod ingress;
 mod origin;
+mod pattern;
 pub mod plan;
 mod plugin;
 pub mod remote;

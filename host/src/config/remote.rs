@@ -4,11 +4,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use regex::RegexBuilder;
 use serde::Deserialize;
 
 use super::document::ConfigSource;
 use super::origin;
+use super::pattern::Patterns;
 use super::plan::{HostPattern, Http2, OriginPlan, Plan, Rule, Service};
 use super::value::Wrong;
 
@@ -25,7 +25,7 @@ pub fn overlay(plan: &mut Plan, policy: ConfigSource, json: &[u8], folder: &Path
         Ok(pushed) => pushed,
         Err(error) => return Err(vec![format!("the pushed configuration: {error}")]),
     };
-    let mut drawing = Drawing { folder, reasons: Vec::new() };
+    let mut drawing = Drawing { folder, patterns: Patterns::default(), reasons: Vec::new() };
     let rules = drawing.rules(&pushed, plan);
     if !drawing.reasons.is_empty() {
         return Err(drawing.reasons);
@@ -93,6 +93,7 @@ struct Access {
 
 struct Drawing<'a> {
     folder: &'a Path,
+    patterns: Patterns,
     reasons: Vec<String>,
 }
 
@@ -135,7 +136,10 @@ impl Drawing<'_> {
         };
         let regex = match path.as_str() {
             "" => Some(None),
-            text => self.take(&format!("{at}.path"), regex(text)).map(Some),
+            text => {
+                let pattern = self.patterns.read(text);
+                self.take(&format!("{at}.path"), pattern).map(Some)
+            }
         };
         let service = self.take(&format!("{at}.service"), parse_service(service, self.folder));
         let mut chain = Vec::new();
@@ -226,12 +230,6 @@ fn parse_service(text: &str, folder: &Path) -> Result<Service, Wrong> {
     }
 }
 
-fn regex(pattern: &str) -> Result<regex::Regex, Wrong> {
-    let regex = RegexBuilder::new(pattern).size_limit(LARGEST_REGEX).dfa_size_limit(LARGEST_REGEX).build();
-    regex.map_err(|_| Wrong::new("not a regular expression that this host can use"))
-}
-
-const LARGEST_REGEX: usize = 1 << 20;
 const MOST_RULES: usize = 10_000;
 const HOUR: u64 = 3600;
 /// How often Go asks where it is told nothing.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use adit_host::config;
 use adit_host::generation::Generation;
 use adit_host::plugin::Engine;
 use adit_host::settings;
+use adit_host::supply::{self, Mode};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Failure, signals, systemd};
@@ -35,7 +35,7 @@ pub(crate) async fn run(
 /// Reads a configuration and builds what it asks for, without serving it.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
-    let (settings, plan) = config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
+    let (settings, plan) = supply::load(path, None, Mode::Check).await.map_err(Failure::Configuration)?;
     let engine = Engine::of_this_program()?;
     Generation::build(1, &plan, &engine, settings.shards, None)
         .await

@@ -11,6 +11,7 @@ mod office;
 mod password;
 mod plugin;
 mod ready;
+mod registry;
 mod service;
 mod signals;
 mod systemd;
@@ -200,6 +201,12 @@ enum Plugin {
     },
     /// Have a component handle one request, and print what it decided; nothing is granted to it
     Run(plugin::Try),
+    /// Put a component into a registry
+    Push(registry::Push),
+    /// Get a component from a registry, or all that a configuration refers to
+    Pull(registry::Pull),
+    /// Lock every tag of a configuration to what it means now, and pull that
+    Update(registry::Update),
 }
 
 fn main() -> ExitCode {
@@ -241,6 +248,9 @@ fn main() -> ExitCode {
         }
         Command::Plugin(Plugin::Check { component }) => plugin::check(&component),
         Command::Plugin(Plugin::Run(asked)) => plugin::run(asked),
+        Command::Plugin(Plugin::Push(asked)) => registry::push(asked),
+        Command::Plugin(Plugin::Pull(asked)) => registry::pull(asked),
+        Command::Plugin(Plugin::Update(asked)) => registry::update(asked),
         Command::HashPassword => password::hash(),
         Command::Service(service) => service::run(service),
         Command::Completions { shell } => manual::completions(shell),

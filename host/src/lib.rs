@@ -19,6 +19,7 @@ pub mod report;
 pub mod route;
 pub mod settings;
 pub mod start;
+pub mod supply;
 pub mod tenure;
 pub mod tunnel;
 pub mod watch;

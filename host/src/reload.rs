@@ -20,6 +20,7 @@ use crate::history::{Draft, Entry, History, Outcome, Part, Remote, Serving, Sour
 use crate::plugin::Engine;
 use crate::proxy::Current;
 use crate::settings::Settings;
+use crate::supply::{self, Mode};
 use crate::tenure::Tenures;
 
 /// Revisions that may wait while a generation is built; more are told to come back.
@@ -412,9 +413,19 @@ pub async fn build(
     digest.update(text.as_bytes());
     let refused = |reasons, files, digest: &Sha256| Refusal { reasons, files, digest: hex(digest) };
     let drawn = config::draw(file, text, folder, Files::with_copies(copies.clone()), &running.flags);
-    let Configuration { settings, mut plan, files } =
-        drawn.map_err(|mistakes| refused(config::reasons(&mistakes), Vec::new(), &digest))?;
-    let named: Vec<PathBuf> = files.named().map(Path::to_owned).collect();
+    let drawn = drawn.map_err(|mistakes| refused(config::reasons(&mistakes), Vec::new(), &digest))?;
+    let mut named: Vec<PathBuf> = drawn.files.named().map(Path::to_owned).collect();
+    // Whoever updates the lock wants what it says.
+    named.extend(supply::lock(&drawn.plan, folder));
+    let provided = supply::provide(&drawn.plan, folder, running.state_dir.as_deref(), Mode::Load).await;
+    let provided = provided.map_err(|reasons| refused(reasons, named.clone(), &digest))?;
+    let Configuration { settings, mut plan, files } = if provided.is_empty() {
+        drawn
+    } else {
+        let copies = copies.iter().map(|(path, place)| (path.clone(), place.clone())).chain(provided);
+        let again = config::draw(file, text, folder, Files::with_copies(copies.collect()), &running.flags);
+        again.map_err(|mistakes| refused(config::reasons(&mistakes), named.clone(), &digest))?
+    };
     let mut reasons = Vec::new();
     if let Some(remote) = remote.as_ref().filter(|_| running.config_source != ConfigSource::Local) {
         digest.update(&remote.json);

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::progress::Progress;
 use crate::tree::Tree;
-use crate::{cargo_deny, child, plugins, schemathesis, wasm};
+use crate::{cargo_deny, child, docker_registry, plugins, schemathesis, wasm};
 
 /// Runs every check and stops at the first that fails.
 pub(crate) fn run(tree: &Tree) -> Result<()> {
@@ -38,12 +38,16 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
     let schemathesis = progress.step("finding schemathesis", || schemathesis::provide(tree))?;
+    let registry = progress.step("finding a registry", || docker_registry::provide(tree))?;
     // Builds the binary as well, which the tests of the whole product start: `cli` has a test of its own for it.
     progress.step("testing", || {
         let mut cargo = tree.cargo();
         cargo.args(["test", "--locked", "--workspace"]);
         if let Some(program) = schemathesis {
             cargo.env("ADIT_SCHEMATHESIS", program);
+        }
+        if let Some(program) = &registry {
+            cargo.env("ADIT_DOCKER_REGISTRY", program);
         }
         child::stream(&mut cargo, "")
     })?;
@@ -59,4 +63,4 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-const STEPS: usize = 11;
+const STEPS: usize = 12;

@@ -9,6 +9,7 @@ mod cargo_deny;
 mod checks;
 mod child;
 mod demo;
+mod docker_registry;
 mod plugins;
 mod progress;
 mod schemathesis;
@@ -44,6 +45,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
             let mut progress = Progress::of(SETUP_STEPS);
             progress.step("finding a compiler for plugins", || wasm::provide(&tree))?;
             progress.step("finding cargo-deny", || cargo_deny::provide(&tree))?;
+            progress.step("finding a registry", || docker_registry::provide(&tree))?;
             progress.finish("everything is set up");
         }
         "plugins" => {
@@ -63,7 +65,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-const SETUP_STEPS: usize = 2;
+const SETUP_STEPS: usize = 3;
 const PLUGIN_STEPS: usize = 2;
 
 const HELP: &str = "\
@@ -75,7 +77,7 @@ Usage: cargo xtask <command>
   plugins         build the plugins into target/plugins
   bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options
   bench-plugins   print what a plugin costs, optimised
-  setup           only find or fetch the tools: a compiler for plugins, cargo-deny
+  setup           only find or fetch the tools: a compiler for plugins, cargo-deny, a registry
   help            this text
 
 Nothing is installed outside of target/, except that `rustup target add wasm32-wasip2` is tried

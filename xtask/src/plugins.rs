@@ -51,7 +51,17 @@ fn put(from: &Path, to: &Path) -> Result<usize> {
 }
 
 /// Names as cargo gives them to files.
-const SHIPPED: &[&str] = &["headers", "basic_auth"];
+const SHIPPED: &[&str] = &[
+    "headers",
+    "basic_auth",
+    "ip_allow",
+    "request_id",
+    "maintenance",
+    "rewrite_redirect",
+    "rate_limit",
+    "jwt",
+    "canary_split",
+];
 const FOR_TESTS: &[&str] = &["misbehave", "request_only", "service", "shapes", "toolbox"];
 
 /// The first eight bytes of every component: magic, version 13, layer 1.

@@ -17,6 +17,7 @@ pub struct Document {
     pub watch: Option<Spanned<bool>>,
     pub access_log: Option<Spanned<bool>>,
     pub retire_after: Option<Spanned<Quantity>>,
+    pub insecure_registries: Option<Spanned<Vec<Spanned<String>>>>,
     pub tunnel: Option<Spanned<Tunnel>>,
     pub admin: Admin,
     pub ready: Ready,
@@ -89,6 +90,7 @@ pub struct Plugin {
     pub instances: Option<Spanned<Instances>>,
     pub tick: Option<Spanned<Quantity>>,
     pub grants: Option<Spanned<Grants>>,
+    pub verify: Option<Spanned<Verify>>,
     /// Handed to the plugin as JSON; may hold secrets.
     pub config: Option<Spanned<toml::Table>>,
 }
@@ -101,6 +103,13 @@ pub struct Grants {
     pub private_networks: Option<Spanned<Vec<Spanned<String>>>>,
     pub secrets: Option<Spanned<BTreeMap<String, Spanned<Secret>>>>,
     pub buckets: Option<Spanned<BTreeMap<String, Spanned<Quantity>>>>,
+}
+
+/// `[plugin.verify]`: who must have signed the component.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Verify {
+    pub keys: Option<Spanned<Vec<Spanned<PathBuf>>>>,
 }
 
 /// Where a secret is kept: one of the two.

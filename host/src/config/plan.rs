@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_registry::reference::Reference;
 use http::StatusCode;
 use http::uri::Authority;
 use regex::Regex;
@@ -26,8 +27,22 @@ pub struct Plan {
     pub access_log: bool,
     /// How long answers of an earlier generation may go on.
     pub retire_after: Duration,
+    /// Components that lie in registries and have to be made files of before anything is built.
+    pub references: Vec<ReferencePlan>,
+    /// Registries that are spoken to in clear besides those on this machine.
+    pub insecure_registries: Vec<String>,
     /// What is allowed but hardly meant, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// A component in a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReferencePlan {
+    /// The plugin that wants it.
+    pub plugin: String,
+    pub reference: Reference,
+    /// Files with the public keys of which one must have signed it; empty for none.
+    pub keys: Vec<PathBuf>,
 }
 
 /// One plugin: its component, its configuration, its limits.
@@ -142,7 +157,7 @@ pub struct OriginPlan {
 /// Draws the plan of a document. What is wrong is added to the mistakes and left out of the plan.
 pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
     let mut warnings = Vec::new();
-    let plugins = plugin::draw(&document.plugin, reading);
+    let (plugins, references) = plugin::draw(&document.plugin, reading);
     let is_remote = document
         .config_source
         .as_ref()
@@ -162,7 +177,9 @@ pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
     let retire_after =
         reading.duration(document.retire_after.as_ref(), RETIRE_AFTER, SECOND..=LONGEST_RETIREMENT);
     let plugins = plugins.into_iter().map(Arc::new).collect();
-    Plan { plugins, rules, access_log, retire_after, warnings }
+    let insecure = document.insecure_registries.iter().flat_map(|list| list.get_ref());
+    let insecure_registries = insecure.map(|registry| registry.get_ref().to_ascii_lowercase()).collect();
+    Plan { plugins, rules, access_log, retire_after, references, insecure_registries, warnings }
 }
 
 /// What is served while the rules are still to come from the edge.

@@ -3,19 +3,26 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use adit_document::Spanned;
+use adit_registry::reference::Reference;
 use toml::Value;
 
 use super::document::{self, Plugin};
 use super::grants;
-use super::plan::{Limits, OnError, PluginPlan};
+use super::plan::{Limits, OnError, PluginPlan, ReferencePlan};
 use super::value::{Reading, Wrong};
 
-/// One plan for each plugin written, so that an index means the same in both lists.
-pub(super) fn draw(written: &[Spanned<Plugin>], reading: &mut Reading<'_>) -> Vec<PluginPlan> {
+/// One plan for each plugin written, so that an index means the same in both lists; and what of their
+/// components is still in registries.
+pub(super) fn draw(
+    written: &[Spanned<Plugin>],
+    reading: &mut Reading<'_>,
+) -> (Vec<PluginPlan>, Vec<ReferencePlan>) {
     let mut taken = HashMap::new();
+    let mut references = Vec::new();
     let mut plans = Vec::with_capacity(written.len());
     for (index, plugin) in written.iter().enumerate() {
         let name = plugin.get_ref().name.as_ref().and_then(|name| {
@@ -23,13 +30,18 @@ pub(super) fn draw(written: &[Spanned<Plugin>], reading: &mut Reading<'_>) -> Ve
             let outcome = check_name(name.get_ref(), index, first);
             reading.take(name, outcome)
         });
-        plans.push(plan(name.unwrap_or_default(), plugin, reading));
+        plans.push(plan(name.unwrap_or_default(), plugin, &mut references, reading));
     }
-    plans
+    (plans, references)
 }
 
 /// `name` is empty if it is missing or wrong.
-fn plan(name: String, written: &Spanned<Plugin>, reading: &mut Reading<'_>) -> PluginPlan {
+fn plan(
+    name: String,
+    written: &Spanned<Plugin>,
+    references: &mut Vec<ReferencePlan>,
+    reading: &mut Reading<'_>,
+) -> PluginPlan {
     let plugin = written.get_ref();
     if plugin.name.is_none() {
         reading.mistakes.add_missing(written.span(), "name", "rules name the plugin by it: name = \"auth\"");
@@ -39,9 +51,10 @@ fn plan(name: String, written: &Spanned<Plugin>, reading: &mut Reading<'_>) -> P
         reading.mistakes.add_missing(written.span(), "component", help);
     }
     let config = plugin.config.as_ref().map(|config| (config, canonical_json(config.get_ref())));
+    let component = component(&name, plugin, references, reading).unwrap_or_default();
     PluginPlan {
         name,
-        component: reading.path(plugin.component.as_ref()).unwrap_or_default(),
+        component,
         config: config.and_then(|(at, outcome)| reading.take(at, outcome)).unwrap_or_else(|| "{}".to_owned()),
         on_error: match plugin.on_error.as_ref().map(Spanned::get_ref) {
             None | Some(document::OnError::Deny) => OnError::Deny,
@@ -62,6 +75,50 @@ fn plan(name: String, written: &Spanned<Plugin>, reading: &mut Reading<'_>) -> P
         }),
         tick: reading.duration(plugin.tick.as_ref(), DEFAULT_TICK, TICK),
     }
+}
+
+/// Where the component is read. One in a registry has no place of its own: it is named by its reference, until
+/// somebody has made a file of it.
+fn component(
+    name: &str,
+    plugin: &Plugin,
+    references: &mut Vec<ReferencePlan>,
+    reading: &mut Reading<'_>,
+) -> Option<PathBuf> {
+    let keys = plugin.verify.as_ref().map(|verify| (verify, keys(verify, reading)));
+    let written = plugin.component.as_ref()?;
+    let text = written.get_ref().to_str().filter(|text| Reference::is_meant(text));
+    let Some(text) = text else {
+        if let Some((verify, _)) = keys {
+            let help =
+                "write component = \"oci://registry.example.com/name:1.0\", or leave [plugin.verify] out";
+            reading.refuse(verify, Wrong::with_help("only components of registries are signed", help));
+        }
+        return reading.path(Some(written));
+    };
+    let outcome = text.parse::<Reference>().map_err(|error| {
+        let help = "write oci://REGISTRY/NAME:TAG, oci://REGISTRY/NAME@sha256:DIGEST or both";
+        Wrong::with_help(format!("this is not a reference to a component: {error:#}"), help)
+    });
+    let reference = reading.take(written, outcome)?;
+    let named = PathBuf::from(reference.to_string());
+    let place = reading.files.name(named.clone());
+    if place == named {
+        let keys = keys.map(|(_, keys)| keys).unwrap_or_default();
+        references.push(ReferencePlan { plugin: name.to_owned(), reference, keys });
+    }
+    Some(place)
+}
+
+fn keys(verify: &Spanned<document::Verify>, reading: &mut Reading<'_>) -> Vec<PathBuf> {
+    let written = verify.get_ref().keys.as_ref();
+    let keys: Vec<PathBuf> =
+        written.iter().flat_map(|keys| keys.get_ref()).filter_map(|key| reading.path(Some(key))).collect();
+    if keys.is_empty() {
+        let help = "write keys = [\"cosign.pub\"]";
+        reading.refuse(verify, Wrong::with_help("without a key nothing could be verified", help));
+    }
+    keys
 }
 
 fn check_name(name: &str, index: usize, first: usize) -> Result<String, Wrong> {

@@ -1,9 +1,11 @@
 //! Reads a plugin's configuration and reports every fault at once, each with its place.
 //!
-//! Knows JSON and the grammar of header fields; knows nothing of WIT. Read [`place`] first, then
-//! [`header`].
+//! Knows JSON, the grammar of header fields, networks and paths; knows nothing of WIT. Read [`place`]
+//! first, then [`header`], [`network`] and [`path`].
 
 pub mod header;
+pub mod network;
+pub mod path;
 pub mod place;
 
 pub use place::{Fault, Faults, Place, read};

@@ -4,6 +4,9 @@
 //! answers `None` when it has reported a fault; whether the whole is usable is decided once, in
 //! [`read`].
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 /// One thing that is wrong with a configuration.
@@ -126,6 +129,62 @@ impl<'a> Place<'a> {
         Some(*flag)
     }
 
+    /// A whole number within `range`.
+    pub fn number(&self, range: RangeInclusive<u64>, faults: &mut Faults) -> Option<u64> {
+        let Value::Number(number) = self.value else {
+            self.expected("a whole number", faults);
+            return None;
+        };
+        let number = number.as_u64().filter(|number| range.contains(number));
+        if number.is_none() {
+            self.fault(faults, format!("expected a whole number from {} to {}", range.start(), range.end()));
+        }
+        number
+    }
+
+    /// A number, whole or not, within `range`.
+    pub fn real(&self, range: RangeInclusive<f64>, faults: &mut Faults) -> Option<f64> {
+        let Value::Number(number) = self.value else {
+            self.expected("a number", faults);
+            return None;
+        };
+        let number = number.as_f64().filter(|number| range.contains(number));
+        if number.is_none() {
+            self.fault(faults, format!("expected a number from {} to {}", range.start(), range.end()));
+        }
+        number
+    }
+
+    /// A length of time within `range`: a whole number and one of `ms`, `s`, `m`, `h`, such as "10s".
+    pub fn duration(&self, range: RangeInclusive<Duration>, faults: &mut Faults) -> Option<Duration> {
+        let text = self.text(faults)?;
+        let Some(duration) = duration(text) else {
+            self.fault(faults, "expected a whole number and one of ms, s, m, h, such as \"10s\"");
+            return None;
+        };
+        if !range.contains(&duration) {
+            self.fault(faults, format!("expected {:?} to {:?}", range.start(), range.end()));
+            return None;
+        }
+        Some(duration)
+    }
+
+    /// One of a few words, each with what it means.
+    pub fn word<T: Copy>(&self, words: &[(&str, T)], faults: &mut Faults) -> Option<T> {
+        let text = self.text(faults)?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        if found.is_none() {
+            let words = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+            self.fault(faults, format!("expected one of {words}"));
+        }
+        found
+    }
+
+    /// Whether this is a table, for values that may be a word or a table.
+    pub fn is_table(&self) -> bool {
+        self.value.is_object()
+    }
+
     fn map(&self, faults: &mut Faults) -> Option<&'a Map<String, Value>> {
         let Value::Object(object) = self.value else {
             self.expected("a table", faults);
@@ -173,6 +232,20 @@ impl<'a> Object<'a> {
     }
 }
 
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let unit = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(number.checked_mul(unit)?))
+}
+
 /// `pointer` with one more reference token, escaped as RFC 6901 section 3 asks.
 fn below(pointer: &str, key: &str) -> String {
     format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
@@ -212,6 +285,44 @@ mod tests {
         assert_eq!(faults.len(), 1);
         assert_eq!(faults[0].pointer, "/list/1");
         assert_eq!(faults[0].message, "expected a string, found a table");
+    }
+
+    #[test]
+    fn numbers_lengths_of_time_and_words_are_checked_where_they_stand() {
+        let outcome = |config: &str| {
+            read(config, |place, faults| {
+                let object = place.object(&["n", "r", "d", "w"], faults)?;
+                let second = Duration::from_secs(1);
+                Some((
+                    object.optional("n").and_then(|place| place.number(1..=10, faults)),
+                    object.optional("r").and_then(|place| place.real(0.0..=1.0, faults)),
+                    object.optional("d").and_then(|place| place.duration(second..=second * 3600, faults)),
+                    object.optional("w").and_then(|place| place.word(&[("a", 1), ("b", 2)], faults)),
+                ))
+            })
+        };
+        for (text, length) in [("1s", 1), ("1000ms", 1), ("2m", 120), ("1h", 3600)] {
+            let good = outcome(&format!(r#"{{"n": 10, "r": 0.5, "d": "{text}", "w": "b"}}"#));
+            assert_eq!(good, Ok((Some(10), Some(0.5), Some(Duration::from_secs(length)), Some(2))));
+        }
+        for bad in [
+            r#"{"n": 0}"#,
+            r#"{"n": 1.5}"#,
+            r#"{"n": "1"}"#,
+            r#"{"n": -1}"#,
+            r#"{"r": 2}"#,
+            r#"{"r": "x"}"#,
+            r#"{"d": 1}"#,
+            r#"{"d": "1"}"#,
+            r#"{"d": "s"}"#,
+            r#"{"d": "2h"}"#,
+            r#"{"d": "1 s"}"#,
+            r#"{"d": "99999999999999999999s"}"#,
+            r#"{"d": "18446744073709551615h"}"#,
+            r#"{"w": "c"}"#,
+        ] {
+            assert_eq!(outcome(bad).map_err(|faults| faults.len()), Err(1), "{bad}");
+        }
     }
 
     #[test]

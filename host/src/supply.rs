@@ -1,0 +1,88 @@
+//! Components that lie in registries, made files of before a generation is built: never on the path of a
+//! request. Knows where they are kept; does not know what a component is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use adit_registry::lock::Lock;
+pub use adit_registry::supply::Mode;
+use adit_registry::supply::Supply;
+use anyhow::{Context, anyhow};
+use tracing::info;
+
+use crate::config::files::Files;
+use crate::config::plan::Plan;
+use crate::config::{self, Configuration, source};
+use crate::plugin::LARGEST_COMPONENT;
+use crate::settings::{Flags, Settings};
+
+/// A file for each reference of a plan. The document lies in `folder`; what is pulled is kept below
+/// `state_dir`, or without one where this user keeps what can be had again.
+///
+/// # Errors
+/// Everything that cannot be had or is not what it should be, a line each.
+pub async fn provide(
+    plan: &Plan,
+    folder: &Path,
+    state_dir: Option<&Path>,
+    mode: Mode,
+) -> Result<BTreeMap<PathBuf, PathBuf>, Vec<String>> {
+    let mut provided = BTreeMap::new();
+    if plan.references.is_empty() {
+        return Ok(provided);
+    }
+    let supply = store(state_dir)
+        .and_then(|store| Supply::open(folder, &store, &plan.insecure_registries, LARGEST_COMPONENT, mode));
+    let mut supply = supply.map_err(|error| vec![format!("{error:#}")])?;
+    let mut reasons = Vec::new();
+    for wanted in &plan.references {
+        let (plugin, reference) = (&wanted.plugin, &wanted.reference);
+        match supply.provide(reference, &wanted.keys).await {
+            Ok(component) => {
+                if component.was_pulled {
+                    info!(plugin, %reference, digest = %component.digest, "component pulled");
+                }
+                provided.insert(PathBuf::from(reference.to_string()), component.path);
+            }
+            Err(error) => reasons.push(format!("plugin {plugin} ({reference}): {error:#}")),
+        }
+    }
+    if reasons.is_empty()
+        && let Err(error) = supply.finish()
+    {
+        reasons.push(format!("{error:#}"));
+    }
+    if reasons.is_empty() { Ok(provided) } else { Err(reasons) }
+}
+
+/// The lock that a plan goes by, if it has any use for one.
+pub fn lock(plan: &Plan, folder: &Path) -> Option<PathBuf> {
+    plan.references.iter().any(|wanted| wanted.reference.digest.is_none()).then(|| Lock::place(folder))
+}
+
+/// Reads the document at `path` and provides what it refers to.
+///
+/// # Errors
+/// Every mistake of the document, or everything that cannot be had.
+pub async fn load(path: &Path, state_dir: Option<&Path>, mode: Mode) -> anyhow::Result<(Settings, Plan)> {
+    let read = source::read(path)?;
+    let draw = |files| config::draw(&read.file, &read.text, &read.folder, files, &Flags::default());
+    let Configuration { settings, plan, .. } = draw(Files::default())?;
+    let state_dir = state_dir.or(settings.state_dir.as_deref());
+    let copies = provide(&plan, &read.folder, state_dir, mode).await;
+    let copies = copies.map_err(|reasons| anyhow!(reasons.join("\n")))?;
+    if copies.is_empty() {
+        return Ok((settings, plan));
+    }
+    let Configuration { settings, plan, .. } = draw(Files::with_copies(copies))?;
+    Ok((settings, plan))
+}
+
+/// Where pulled components are kept.
+fn store(state_dir: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let usual = || Some(adit_code::usual_folder()?.parent()?.to_owned());
+    let folder = state_dir.map(Path::to_owned).or_else(usual);
+    let folder =
+        folder.context("there is no place for components: set `state-dir`, HOME or CACHE_DIRECTORY")?;
+    Ok(folder.join("components"))
+}

@@ -1,0 +1,19 @@
+//! Components that lie in OCI registries: pulled before anything serves, pinned by digest, kept.
+//!
+//! Knows registries, the lock beside a document and a folder of what was pulled; does not know what a
+//! component is or who runs it. Read [`reference`] and [`digest`] (names), [`supply`] (how a reference
+//! becomes a file), then what that uses: [`lock`], [`store`], [`signature`], [`client`] with
+//! [`manifest`], [`auth`] and [`transport`].
+//!
+//! A thin client of its own: the existing one gathers whatever a registry sends without a limit.
+
+pub mod auth;
+pub mod client;
+pub mod digest;
+pub mod lock;
+pub mod manifest;
+pub mod reference;
+pub mod signature;
+pub mod store;
+pub mod supply;
+pub mod transport;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
+use crate::visitor::Source;
+
 /// What all requests of one connection share.
 pub(crate) struct Activity {
     requests: AtomicUsize,
@@ -17,13 +19,18 @@ pub(crate) struct Activity {
     first: Notify,
     /// Held as long as anything of the connection lives, a WebSocket made of it included.
     _permit: OwnedSemaphorePermit,
+    source: Source,
 }
 
 /// A request under way: as long as it lives, its connection is not idle.
-pub(crate) struct Busy(Arc<Activity>);
+pub(crate) struct Busy {
+    activity: Arc<Activity>,
+    /// Whoever asks may have one more request.
+    is_welcome: bool,
+}
 
 impl Activity {
-    pub(crate) fn new(permit: OwnedSemaphorePermit) -> Arc<Self> {
+    pub(crate) fn new(permit: OwnedSemaphorePermit, source: Source) -> Arc<Self> {
         Arc::new(Self {
             requests: AtomicUsize::new(0),
             began: Instant::now(),
@@ -31,6 +38,7 @@ impl Activity {
             has_begun: AtomicBool::new(false),
             first: Notify::new(),
             _permit: permit,
+            source,
         })
     }
 
@@ -40,7 +48,7 @@ impl Activity {
             self.has_begun.store(true, Ordering::Relaxed);
             self.first.notify_one();
         }
-        Busy(self.clone())
+        Busy { activity: self.clone(), is_welcome: self.source.begin() }
     }
 
     /// Waits for the first request, unless it has already come. For one waiter; may be dropped midway.
@@ -67,11 +75,20 @@ impl Activity {
     }
 }
 
+impl Busy {
+    /// Whether its source may have one more request.
+    pub(crate) fn is_welcome(&self) -> bool {
+        self.is_welcome
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
-        let ended = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.ended.store(ended, Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        let activity = &self.activity;
+        let ended = u64::try_from(activity.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        activity.ended.store(ended, Ordering::Relaxed);
+        activity.requests.fetch_sub(1, Ordering::Relaxed);
+        activity.source.end();
     }
 }
 
@@ -81,11 +98,14 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::visitor::{Limits, Sources};
 
     #[tokio::test]
     async fn a_connection_is_not_quiet_while_a_request_is_under_way() {
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        let activity = Activity::new(permit);
+        let limits = Limits { connections: 0, requests: 0, unlimited: Vec::new() };
+        let source = Sources::new(limits).admit([127, 0, 0, 1].into()).unwrap();
+        let activity = Activity::new(permit, source);
         let busy = activity.begin();
         let period = Duration::from_millis(5);
         assert!(timeout(20 * period, activity.quiet(period)).await.is_err());

@@ -9,7 +9,6 @@ use std::net;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN};
 use http::request::Parts;
@@ -20,14 +19,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 use uuid::Uuid;
 
+use crate::clients::Clients;
 use crate::registry::{MOST_WEIGHT, Registry, Share, UnknownReplica};
 use crate::settings;
 use crate::stop::Moment;
@@ -55,35 +53,7 @@ impl Admin {
 
     /// Answers until `stop`.
     pub(crate) async fn serve(self, socket: net::TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-        let socket = TcpListener::from_std(socket).context("listening for administrators")?;
-        let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        let connections = TaskTracker::new();
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = async {
-                    let permit = permits.clone().acquire_owned().await;
-                    (socket.accept().await, permit)
-                } => accepted,
-            };
-            match accepted {
-                (Ok((stream, _)), permit) => {
-                    let admin = self.clone();
-                    connections.spawn(async move {
-                        admin.converse(stream).await;
-                        drop(permit);
-                    });
-                }
-                (Err(error), _) => {
-                    warn!(%error, "cannot accept administrators");
-                    sleep(AFTER_ERROR).await;
-                }
-            }
-        }
-        connections.close();
-        // The last answer may be on its way; a connection that only waits is no reason to wait.
-        let _ = timeout(FAREWELL, connections.wait()).await;
-        Ok(())
+        ADMINISTRATORS.serve(socket, stop, |stream, _| self.clone().converse(stream)).await
     }
 
     async fn converse(self, stream: TcpStream) {
@@ -331,8 +301,7 @@ const BODY: Duration = Duration::from_secs(10);
 /// In an answer that says what there is.
 const MOST_NAMED: usize = 25;
 const LONGEST_NAME: usize = 64;
-const MOST_CONNECTIONS: usize = 64;
+const ADMINISTRATORS: Clients =
+    Clients { whose: "administrators", most: 64, farewell: Duration::from_secs(1) };
 const MOST_HEADERS: usize = 64;
 const HEAD: Duration = Duration::from_secs(10);
-const AFTER_ERROR: Duration = Duration::from_millis(100);
-const FAREWELL: Duration = Duration::from_secs(1);

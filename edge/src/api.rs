@@ -18,11 +18,10 @@ mod routes;
 mod tunnels;
 
 use std::convert::Infallible;
-use std::net::{self, IpAddr};
+use std::net::{self, IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
@@ -32,14 +31,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::de::DeserializeOwned;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use crate::clients::Clients;
 use crate::registry::Registry;
 use crate::serving::Fixed;
 use crate::state::{ChangeError, State};
@@ -82,34 +80,10 @@ impl Api {
         tls: Option<TlsAcceptor>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let socket = TcpListener::from_std(socket).context("listening for the control API")?;
-        let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        let connections = TaskTracker::new();
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = async {
-                    let permit = permits.clone().acquire_owned().await;
-                    (socket.accept().await, permit)
-                } => accepted,
-            };
-            match accepted {
-                (Ok((stream, address)), permit) => {
-                    let (api, tls, stop) = (self.clone(), tls.clone(), stop.clone());
-                    connections.spawn(async move {
-                        api.converse(stream, tls, address.ip(), stop).await;
-                        drop(permit);
-                    });
-                }
-                (Err(error), _) => {
-                    warn!(%error, "cannot accept clients of the control API");
-                    sleep(AFTER_ERROR).await;
-                }
-            }
-        }
-        connections.close();
-        let _ = timeout(FAREWELL, connections.wait()).await;
-        Ok(())
+        let converse = |stream, address: SocketAddr| {
+            self.clone().converse(stream, tls.clone(), address.ip(), stop.clone())
+        };
+        CLIENTS.serve(socket, stop.clone(), converse).await
     }
 
     async fn converse(
@@ -287,12 +261,11 @@ async fn read<B: Body<Data = Bytes> + Unpin>(mut body: B, limit: usize) -> Resul
 /// What the API promises, for machines.
 const OPENAPI: &str = include_str!("api/openapi.json");
 
-const MOST_CONNECTIONS: usize = 256;
+const CLIENTS: Clients =
+    Clients { whose: "clients of the control API", most: 256, farewell: Duration::from_secs(2) };
 const MOST_HEADERS: usize = 64;
 const HEAD: Duration = Duration::from_secs(10);
 const BODY: Duration = Duration::from_secs(10);
-const AFTER_ERROR: Duration = Duration::from_millis(100);
-const FAREWELL: Duration = Duration::from_secs(2);
 /// What one token may call at once, and what comes back per second.
 const CALLS: u32 = 1_200;
 const CALLS_PER_SECOND: f64 = 100.0;

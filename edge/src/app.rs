@@ -33,7 +33,7 @@ use crate::store::sqlite::Sqlite;
 use crate::threads::{Progress, Threads};
 use crate::tunnel::control::{self, Inbox};
 use crate::tunnel::quic;
-use crate::visitor::Directory;
+use crate::visitor::{Directory, Sources};
 
 /// An edge whose sockets are bound and whose certificates exist. It serves when it [runs](Edge::run).
 pub struct Edge {
@@ -78,8 +78,19 @@ impl Edge {
     /// Binds every socket and makes the certificates that the settings do not name. From here on
     /// visitors and connectors can reach the sockets; they wait until the edge runs.
     pub fn build(settings: Settings) -> anyhow::Result<Self> {
-        let Settings { data_dir, http, https, connectors, servers, tunnels, admin, drain, hold, api } =
-            settings;
+        let Settings {
+            data_dir,
+            http,
+            https,
+            connectors,
+            servers,
+            tunnels,
+            admin,
+            drain,
+            hold,
+            sources,
+            api,
+        } = settings;
         let count = shard::count();
         let names = tunnels.iter().flat_map(|tunnel| {
             let id = tunnel.credentials.tunnel_id;
@@ -204,8 +215,9 @@ impl Edge {
             }
             _ => None,
         };
-        let strangers = Arc::default();
-        let shared = Arc::new(Shared { registry, names, rays, control, strangers, quic, seed, http2, stop });
+        let (strangers, sources) = (Arc::default(), Sources::new(sources));
+        let shared =
+            Arc::new(Shared { registry, names, rays, control, strangers, sources, quic, seed, http2, stop });
         Ok(Self { shards, shared, inbox, admin, office, addresses, drain })
     }
 

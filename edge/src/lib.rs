@@ -17,6 +17,7 @@ mod admin;
 mod api;
 mod app;
 mod certificates;
+mod clients;
 mod fleet;
 mod forward;
 mod headers;

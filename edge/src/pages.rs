@@ -22,6 +22,8 @@ pub(crate) enum Problem {
     UnknownHost,
     /// 405: CONNECT and TRACE go through no tunnel.
     Method,
+    /// 429: whoever asks has too many requests under way.
+    TooMany,
     /// 431: the head is longer than the wire allows.
     HeadTooLong,
     /// 400: the body of the request broke off.
@@ -78,7 +80,7 @@ pub(crate) fn page(problem: Problem, wanted: Wanted, ray: &Ray) -> Response<Byte
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(VARY, HeaderValue::from_static("accept"));
     headers.insert(CF_RAY, ray.header());
-    if problem == Problem::NotTaken {
+    if matches!(problem, Problem::NotTaken | Problem::TooMany) {
         headers.insert(RETRY_AFTER, HeaderValue::from(1));
     }
     if problem == Problem::Method {
@@ -93,6 +95,7 @@ impl Problem {
             Self::BadRequest(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::UnknownHost => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::OriginFailed | Self::Lost => StatusCode::BAD_GATEWAY,
             Self::NotTaken => StatusCode::SERVICE_UNAVAILABLE,
@@ -108,6 +111,7 @@ impl Problem {
             Self::BadRequest(_)
             | Self::UnknownHost
             | Self::Method
+            | Self::TooMany
             | Self::HeadTooLong
             | Self::BrokenBody
             | Self::OriginFailed
@@ -123,6 +127,7 @@ impl Problem {
             Self::BadRequest(_) | Self::BrokenBody => "bad-request",
             Self::UnknownHost => "unknown-host",
             Self::Method => "method-not-allowed",
+            Self::TooMany => "too-many-requests",
             Self::HeadTooLong => "head-too-long",
             Self::OriginFailed => "origin-failed",
             Self::Lost => "connection-lost",
@@ -137,6 +142,7 @@ impl Problem {
             Self::BadRequest(_) | Self::BrokenBody => "Bad request",
             Self::UnknownHost => "Unknown host name",
             Self::Method => "Method not allowed",
+            Self::TooMany => "Too many requests",
             Self::HeadTooLong => "Request head too long",
             Self::OriginFailed | Self::Lost => "Bad gateway",
             Self::NotTaken => "Request not taken",
@@ -150,6 +156,7 @@ impl Problem {
             Self::BadRequest(reason) => return reason.to_string(),
             Self::UnknownHost => "no tunnel is configured for this host name",
             Self::Method => "this method does not go through a tunnel",
+            Self::TooMany => "too many requests from your address are under way",
             Self::HeadTooLong => "the headers of the request are longer than the tunnel carries",
             Self::BrokenBody => "the body of the request broke off",
             Self::OriginFailed => "the service behind the tunnel could not be reached or broke off",
@@ -238,10 +245,11 @@ mod tests {
     use super::*;
     use crate::ray::Rays;
 
-    const ALL: [Problem; 10] = [
+    const ALL: [Problem; 11] = [
         Problem::BadRequest(Unacceptable::NoHost),
         Problem::UnknownHost,
         Problem::Method,
+        Problem::TooMany,
         Problem::HeadTooLong,
         Problem::BrokenBody,
         Problem::OriginFailed,

@@ -2,6 +2,7 @@
 //! Knows every rule of the edge's document; does not bind, listen or make certificates.
 
 mod document;
+mod sources;
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +19,7 @@ use thiserror::Error;
 
 use crate::certificates::{CONNECTOR_NAMES, Identity};
 use crate::stickiness::{Stickiness, StickinessError};
-use crate::visitor::HostName;
+use crate::visitor::{HostName, Limits};
 use document::{Admin, CertificateFiles, Document};
 
 /// What an edge is told to be. Only [`Settings::load`] makes one, so it keeps every rule.
@@ -35,6 +36,8 @@ pub struct Settings {
     pub(crate) drain: Drain,
     /// What tunnels get that the document does not name.
     pub(crate) hold: Duration,
+    /// What each source of visitors may have open.
+    pub(crate) sources: Limits,
     pub(crate) api: Option<Api>,
 }
 
@@ -138,6 +141,7 @@ impl Rules<'_> {
         let data_dir = document.data_dir.map_or_else(|| DATA_DIR.into(), Spanned::into_inner);
         let hold = document.visitors.as_ref().and_then(|section| section.get_ref().hold.clone());
         let hold = self.duration(hold, HOLD, Duration::ZERO..=LONGEST_HOLD);
+        let sources = self.sources(document.visitors.as_ref().map(Spanned::get_ref));
         let (http, https) = self.visitors(document.visitors);
         let connectors = document.connectors.and_then(|section| {
             let span = section.span();
@@ -160,6 +164,7 @@ impl Rules<'_> {
             admin: self.admin(document.admin),
             drain: self.drain(document.drain),
             hold,
+            sources,
             api: document.api.and_then(|section| self.api(section)),
         }
     }
@@ -176,7 +181,7 @@ impl Rules<'_> {
             return (None, None);
         };
         let span = section.span();
-        let document::Visitors { http, https, certificate, private_key, hold: _ } = section.into_inner();
+        let document::Visitors { http, https, certificate, private_key, .. } = section.into_inner();
         if http.is_none() && https.is_none() && !self.mistakes.speaks_for(&span, "http") {
             let help = "give it http = \"0.0.0.0:8080\", https = \"0.0.0.0:8443\" or both";
             self.mistakes.add_with_help(span.clone(), "no address for visitors", help);

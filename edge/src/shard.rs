@@ -26,7 +26,7 @@ use crate::tunnel::control::Control;
 use crate::tunnel::http2;
 use crate::tunnel::quic;
 use crate::tunnel::reception::{Reception, Strangers};
-use crate::visitor::{Directory, Listener, Service};
+use crate::visitor::{Directory, Listener, Service, Sources};
 
 /// How many shards this process has: a core each, where several sockets can share an address.
 pub(crate) fn count() -> usize {
@@ -60,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) rays: Arc<Rays>,
     pub(crate) control: Control,
     pub(crate) strangers: Arc<Strangers>,
+    pub(crate) sources: Arc<Sources>,
     pub(crate) quic: quinn::ServerConfig,
     /// What the endpoints draw their keys from.
     pub(crate) seed: Seed,
@@ -99,7 +100,8 @@ impl Shard {
         let https = self.https.map(|(socket, tls)| (socket, Some(TlsAcceptor::from(tls))));
         for (socket, tls) in http.into_iter().chain(https) {
             let socket = TcpListener::from_std(socket).context("listening for visitors")?;
-            let listener = Listener { socket, tls, service: service.clone(), permits: permits.clone() };
+            let (permits, sources) = (permits.clone(), shared.sources.clone());
+            let listener = Listener { socket, tls, service: service.clone(), permits, sources };
             services.spawn(listener.run(visitors.clone(), stop.clone()));
         }
         let mut acceptors = JoinSet::new();

@@ -1,5 +1,5 @@
 //! The public side: `listener` accepts visitors, `connection` speaks HTTP with one of them, `service`
-//! answers one request, `names` says which tunnel a host name leads to, `directory` holds the names of now.
+//! answers one request, `sources` counts what each address has open, `names` says which tunnel a host name leads to, `directory` holds the names of now.
 
 mod connection;
 mod directory;
@@ -7,8 +7,10 @@ mod listener;
 mod names;
 mod preface;
 mod service;
+mod sources;
 
 pub(crate) use directory::{Directory, Table};
 pub(crate) use listener::Listener;
 pub(crate) use names::{HostName, HostNames};
 pub(crate) use service::Service;
+pub(crate) use sources::{Limits, Network, Source, Sources};

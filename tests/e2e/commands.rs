@@ -310,3 +310,23 @@ async fn diagnostics_have_the_references_form() {
     assert_eq!(rules[0]["originRequest"]["httpHostHeader"], "app.internal");
     assert_eq!(page["config"]["originRequest"]["connectTimeout"], 30);
 }
+
+/// With `ADIT_REFERENCE_CONNECTOR`, as `e2e::reference` says.
+#[tokio::test]
+async fn the_references_own_diagnosis_finds_all_that_it_looks_for() {
+    let Some(program) = std::env::var_os("ADIT_REFERENCE_CONNECTOR") else {
+        return eprintln!("skipped: ADIT_REFERENCE_CONNECTOR names no program");
+    };
+    let origin = Origin::start();
+    let product = start(&origin).await;
+    let mut command = std::process::Command::new(program);
+    command.current_dir(product.site.folder()).args(["tunnel", "diag", "--metrics"]);
+    command.arg(product.host.admin.to_string());
+    // Nothing about this machine and the world, and no profiles of Go.
+    command.args(["--no-diag-network", "--no-diag-logs", "--no-diag-runtime"]);
+    let diagnosis = Process::start("diagnosis", command);
+    diagnosis.said("that it is done", |line| line.contains("Diagnostic completed")).await;
+    for what in ["tunnel state", "system information", "metrics", "cli configuration", "configuration"] {
+        assert!(diagnosis.log().contains(&format!("Collected {what}.")), "{}", diagnosis.log());
+    }
+}

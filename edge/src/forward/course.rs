@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
+use futures_util::future::select_ok;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout, timeout_at};
 use tracing::{debug, info};
@@ -16,7 +17,7 @@ use crate::hold::{self, Held};
 use crate::liveness;
 use crate::registry::{Choices, Live, Slot, Tunnel};
 use crate::retry::{LAST_TRY, MOST_TRIES, Reason, Retries};
-use crate::tunnel::link::Channel;
+use crate::tunnel::link::{Channel, Lost};
 
 pub(super) struct Course<'a> {
     tunnel: &'a Tunnel,
@@ -187,7 +188,7 @@ impl<'a> Course<'a> {
 
     /// The best connection that has room, if there is one at all.
     async fn choose(&mut self) -> Result<Option<Chosen>, Failure> {
-        let mut busy = None;
+        let mut busy = Vec::new();
         while let Some(live) = self.candidate() {
             let Some(slot) = live.begin() else { continue };
             self.permit()?;
@@ -196,14 +197,21 @@ impl<'a> Course<'a> {
                 Some(Err(error)) => {
                     debug!(ray = self.place.ray.as_str(), %error, "passing over a connection");
                 }
-                None => {
-                    busy.get_or_insert((live, slot));
-                }
+                None => busy.push((live, slot)),
             }
         }
-        let Some((live, slot)) = busy else { return Ok(None) };
-        match timeout(STREAM_CREDIT, live.link.channel()).await {
-            Ok(Ok(channel)) => Ok(Some(Chosen { live, slot, channel })),
+        if busy.is_empty() {
+            return Ok(None);
+        }
+        // Whichever has room first.
+        let waiting = busy.into_iter().map(|(live, slot)| {
+            Box::pin(async move {
+                let channel = live.link.channel().await?;
+                Ok::<_, Lost>(Chosen { live, slot, channel })
+            })
+        });
+        match timeout(STREAM_CREDIT, select_ok(waiting)).await {
+            Ok(Ok((chosen, _))) => Ok(Some(chosen)),
             Ok(Err(error)) => {
                 debug!(ray = self.place.ray.as_str(), %error, "a connection was lost before it had room");
                 Ok(None)

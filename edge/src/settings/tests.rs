@@ -49,6 +49,18 @@ fn a_whole_document_becomes_settings() {
     assert_eq!(settings.tunnels[1].credentials.tunnel_id, Uuid::from_bytes([2; 16]));
     assert_eq!(settings.admin.unwrap().port(), 20240);
     assert_eq!(settings.api.unwrap().tunnel_domain.as_deref(), Some("t.example.com"));
+    let limits = |keys: &str| {
+        let text = format!("{VISITORS}{keys}\n{SERVER}{TUNNEL}");
+        parse(&folder, &text).map(|settings| settings.sources).map_err(|mistakes| mistakes.to_string())
+    };
+    let usual = limits("").unwrap();
+    assert_eq!((usual.connections, usual.requests, usual.unlimited.len()), (2_500, 5_000, 2));
+    let keys =
+        "connections-per-address = 7\nrequests-per-address = 0\nunlimited-addresses = [\"10.0.0.0/8\"]";
+    let wanted = Limits { connections: 7, requests: 0, unlimited: vec!["10.0.0.0/8".parse().unwrap()] };
+    assert_eq!(limits(keys).unwrap(), wanted);
+    assert!(limits("connections-per-address = -1").unwrap_err().contains("0 to 1000000"));
+    assert!(limits("unlimited-addresses = [\"10.0.0.0/33\"]").unwrap_err().contains("neither an address"));
     let without_tunnels = format!("{VISITORS}{SERVER}[api]\nlisten = \"127.0.0.1:0\"\n");
     assert!(parse(&folder, &without_tunnels).is_ok(), "tunnels can be made by the API");
 }

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::connection;
 use super::preface::{self, Protocol};
 use super::service::{Handler, Service};
+use super::sources::Sources;
 use crate::activity::Activity;
 use crate::sockets;
 use crate::stop::Stop;
@@ -31,6 +32,8 @@ pub(crate) struct Listener {
     pub(crate) service: Arc<Service>,
     /// Shared by the listeners of a shard, see [`Listener::permits`].
     pub(crate) permits: Arc<Semaphore>,
+    /// Shared by all listeners of the edge.
+    pub(crate) sources: Arc<Sources>,
 }
 
 impl Listener {
@@ -61,10 +64,14 @@ impl Listener {
     async fn take(&self, accepted: io::Result<Accepted>, connections: &TaskTracker, stop: &Stop) {
         match accepted {
             Ok((stream, address, permit)) => {
+                // Without a word: whatever is said costs more than it is worth.
+                let Some(source) = self.sources.admit(address.ip()) else {
+                    return debug!(visitor = %address.ip(), "has enough connections");
+                };
                 let tls = self.tls.clone();
                 let handler = Handler {
                     service: self.service.clone(),
-                    activity: Activity::new(permit),
+                    activity: Activity::new(permit, source),
                     visitor: address.ip(),
                     is_secure: tls.is_some(),
                 };
@@ -133,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::ray::Rays;
-    use crate::visitor::{Directory, HostNames, Table};
+    use crate::visitor::{Directory, HostNames, Limits, Table};
 
     #[tokio::test]
     async fn whoever_waits_when_a_listener_closes_is_let_in_and_answered() {
@@ -157,7 +164,9 @@ mod tests {
         }
         stop.draining.come();
         stop.visitors.come();
-        let listener = Listener { socket, tls: None, service, permits: Listener::permits() };
+        let limits = Limits { connections: 0, requests: 0, unlimited: Vec::new() };
+        let sources = Sources::new(limits);
+        let listener = Listener { socket, tls: None, service, permits: Listener::permits(), sources };
         listener.run(tasks, stop).await;
         assert!(TcpStream::connect(address).await.is_err());
         for mut visitor in visitors {

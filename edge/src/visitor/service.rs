@@ -75,6 +75,9 @@ impl Handler {
         ray: &Ray,
         busy: Busy,
     ) -> Result<Response<Body>, Told> {
+        if !busy.is_welcome() {
+            return Err(Problem::TooMany.into());
+        }
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
         if parts.method == Method::CONNECT || parts.method == Method::TRACE {

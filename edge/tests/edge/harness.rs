@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::connector::Connector;
 
+const NO_HOLD: &str = "hold = \"0s\"";
 pub(crate) const HOST: &str = "demo.localhost";
 
 /// A running edge. Dropping it stops it.
@@ -57,20 +58,25 @@ pub(crate) fn start() -> Fixture {
 
 /// The same with more in its document: first keys of the tunnel, then whole sections.
 pub(crate) fn start_with(more: &str) -> Fixture {
-    start_as(Arc::new(tempfile::tempdir().unwrap()), "0s", more)
+    start_as(Arc::new(tempfile::tempdir().unwrap()), NO_HOLD, more)
 }
 
 /// An edge that holds requests of a tunnel that has lost its connections for so long.
 pub(crate) fn start_holding(hold: &str) -> Fixture {
-    start_as(Arc::new(tempfile::tempdir().unwrap()), hold, "")
+    start_as(Arc::new(tempfile::tempdir().unwrap()), &format!("hold = \"{hold}\""), "")
+}
+
+/// An edge with such keys about visitors.
+pub(crate) fn start_for_visitors(keys: &str) -> Fixture {
+    start_as(Arc::new(tempfile::tempdir().unwrap()), &format!("{NO_HOLD}\n{keys}"), "")
 }
 
 /// An edge in a folder of its own, with more in its document.
 pub(crate) fn start_in(folder: Arc<TempDir>, more: &str) -> Fixture {
-    start_as(folder, "0s", more)
+    start_as(folder, NO_HOLD, more)
 }
 
-fn start_as(folder: Arc<TempDir>, hold: &str, more: &str) -> Fixture {
+fn start_as(folder: Arc<TempDir>, visitors: &str, more: &str) -> Fixture {
     let credentials = credentials();
     fs::write(folder.path().join("demo.json"), credentials.to_json()).unwrap();
     let document = r#"
@@ -79,7 +85,7 @@ fn start_as(folder: Arc<TempDir>, hold: &str, more: &str) -> Fixture {
         [visitors]
         http = "127.0.0.1:0"
         https = "127.0.0.1:0"
-        hold = "HOLD"
+        VISITORS
         [[server]]
         region = "west"
         listen = "127.0.0.1:0"
@@ -92,7 +98,7 @@ fn start_as(folder: Arc<TempDir>, hold: &str, more: &str) -> Fixture {
         hostnames = ["demo.localhost", "*.demo.localhost"]
     "#;
     let path = folder.path().join("edge.toml");
-    fs::write(&path, format!("{}{more}\n", document.replace("HOLD", hold))).unwrap();
+    fs::write(&path, format!("{}{more}\n", document.replace("VISITORS", visitors))).unwrap();
     let edge = Edge::build(Settings::load(&path).unwrap_or_else(|error| panic!("{error}"))).unwrap();
     let stop = CancellationToken::new();
     Fixture {

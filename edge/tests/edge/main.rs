@@ -16,6 +16,7 @@ mod hold;
 mod hostile;
 mod http2;
 mod leaving;
+mod limits;
 mod notices;
 mod reference;
 mod registration;

@@ -1,0 +1,219 @@
+//! How much each source of visitors has open, so that one cannot take the room of all others. Knows addresses
+//! and numbers; does not know sockets or HTTP.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use thiserror::Error;
+
+/// What one source may have open at once; 0 is no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) connections: usize,
+    pub(crate) requests: usize,
+    /// Where nothing is limited, such as proxies in front of this edge.
+    pub(crate) unlimited: Vec<Network>,
+}
+
+/// Addresses that begin with the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Network {
+    address: u128,
+    mask: u128,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("this is neither an address nor a network")]
+pub(crate) struct NoNetwork;
+
+/// Every source that has a connection. Its lock is taken when a connection begins and when it ends.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    limits: Limits,
+    known: Mutex<HashMap<IpAddr, Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    connections: usize,
+    requests: Arc<AtomicUsize>,
+}
+
+/// One connection of a source, as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Source {
+    sources: Arc<Sources>,
+    address: IpAddr,
+    /// Of all connections of the source; absent where nothing is limited.
+    requests: Option<Arc<AtomicUsize>>,
+}
+
+impl Sources {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, known: Mutex::default() })
+    }
+
+    /// A place for one more connection from `address`, unless it has enough.
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Source> {
+        let address = address.to_canonical();
+        if self.limits.unlimited.iter().any(|network| network.contains(address)) {
+            return Some(Source { sources: self.clone(), address, requests: None });
+        }
+        let address = source(address);
+        let mut known = self.known();
+        let entry = known.entry(address).or_default();
+        if self.limits.connections != 0 && entry.connections >= self.limits.connections {
+            return None;
+        }
+        entry.connections += 1;
+        let requests = Some(entry.requests.clone());
+        Some(Source { sources: self.clone(), address, requests })
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source {
+    /// Counts a request; whether the source may have it. Either way its end is to be told.
+    pub(crate) fn begin(&self) -> bool {
+        let Some(requests) = &self.requests else { return true };
+        let before = requests.fetch_add(1, Ordering::Relaxed);
+        self.sources.limits.requests == 0 || before < self.sources.limits.requests
+    }
+
+    pub(crate) fn end(&self) {
+        if let Some(requests) = &self.requests {
+            requests.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if self.requests.is_none() {
+            return;
+        }
+        let mut known = self.sources.known();
+        if let Some(entry) = known.get_mut(&self.address) {
+            entry.connections -= 1;
+            if entry.connections == 0 {
+                known.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Whoever has one address of IPv6 has all that begin with the same 64 bits.
+fn source(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+    }
+}
+
+impl Network {
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
+        bits(address) & self.mask == self.address
+    }
+}
+
+impl FromStr for Network {
+    type Err = NoNetwork;
+
+    fn from_str(text: &str) -> Result<Self, NoNetwork> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length.parse::<u32>().map_err(|_| NoNetwork)?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| NoNetwork)?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let length = length.unwrap_or(width);
+        if length > width {
+            return Err(NoNetwork);
+        }
+        let mask = u128::MAX.checked_shl(width - length).unwrap_or(0);
+        Ok(Self { address: bits(address) & mask, mask })
+    }
+}
+
+/// Both families in one space (RFC 4291, 2.5.5.2).
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn sources(connections: usize, requests: usize) -> Arc<Sources> {
+        let unlimited = vec!["10.1.0.0/16".parse().unwrap(), "::1".parse().unwrap()];
+        Sources::new(Limits { connections, requests, unlimited })
+    }
+
+    #[test]
+    fn a_source_gets_its_share_and_takes_nothing_from_others() {
+        let sources = sources(2, 3);
+        let first = sources.admit(address("192.0.2.1")).unwrap();
+        let second = sources.admit(address("::ffff:192.0.2.1")).unwrap();
+        assert!(sources.admit(address("192.0.2.1")).is_none());
+        assert!(sources.admit(address("192.0.2.2")).is_some());
+        assert_eq!([first.begin(), second.begin(), first.begin(), second.begin()], [true, true, true, false]);
+        second.end();
+        assert!(!first.begin(), "the one that was refused counts until its end");
+        first.end();
+        second.end();
+        assert!(first.begin());
+        drop(first);
+        assert!(sources.admit(address("192.0.2.1")).is_some());
+        drop(second);
+        assert!(sources.known().is_empty());
+    }
+
+    #[test]
+    fn addresses_of_one_subscriber_are_one_source() {
+        let sources = sources(1, 0);
+        let one = sources.admit(address("2001:db8:0:1::1")).unwrap();
+        assert!(sources.admit(address("2001:db8:0:1:ffff::2")).is_none());
+        assert!(sources.admit(address("2001:db8:0:2::1")).is_some());
+        assert!((0..100).all(|_| one.begin()), "0 is no limit");
+    }
+
+    #[test]
+    fn whoever_is_not_limited_is_not_counted() {
+        let sources = sources(1, 1);
+        let many: Vec<_> =
+            ["10.1.2.3", "10.1.2.3", "::1", "::1"].map(|text| sources.admit(address(text)).unwrap()).into();
+        assert!(many.iter().all(|source| source.begin() && source.begin()));
+        assert!(sources.known().is_empty());
+    }
+
+    #[test]
+    fn networks_are_read() {
+        for (network, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
+            ("10.9.9.9/8", "::ffff:10.0.0.1", "::10.0.0.1"),
+            ("192.0.2.7", "192.0.2.7", "192.0.2.8"),
+            ("2001:db8::/32", "2001:db8:1::1", "2001:db9::1"),
+            ("0.0.0.0/0", "1.2.3.4", "::1"),
+        ] {
+            let network: Network = network.parse().unwrap();
+            assert!(network.contains(address(inside)) && !network.contains(address(outside)), "{network:?}");
+        }
+        assert!("::/0".parse::<Network>().unwrap().contains(address("1.2.3.4")));
+        for text in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "a/8", "10.0.0.0/", "10.0.0.0/-1"] {
+            assert_eq!(text.parse::<Network>(), Err(NoNetwork), "{text}");
+        }
+    }
+}

@@ -69,6 +69,21 @@ async fn messages_come_back_one_by_one_and_in_order() {
 }
 
 #[tokio::test]
+async fn five_hundred_sockets_are_open_at_once_on_one_connection() {
+    let stage = stage().await;
+    let mut sockets = Vec::new();
+    for _ in 0..500 {
+        sockets.push(open(&stage, "/websocket").await.unwrap());
+    }
+    for (number, socket) in sockets.iter_mut().enumerate() {
+        socket.send(Message::text(format!("{number}"))).await.unwrap();
+    }
+    for (number, socket) in sockets.iter_mut().enumerate() {
+        assert_eq!(next(socket).await, Message::text(format!("{number}")));
+    }
+}
+
+#[tokio::test]
 async fn a_frame_of_twenty_mebibytes_comes_back_whole() {
     let stage = stage().await;
     let socket = open(&stage, "/websocket").await.unwrap();

@@ -40,7 +40,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// An edge that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Requests at once on one connection.
-const MOST_REQUESTS: u32 = 1024;
+const MOST_REQUESTS: u32 = 4096;
 /// Bytes of one request body that may wait here unread.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 /// The same for all requests of a connection together.

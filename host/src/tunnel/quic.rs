@@ -44,8 +44,10 @@ const IDLE_LIMIT: Duration = Duration::from_secs(5);
 const FIRST_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// How long the head of a request may take to arrive once its stream is open.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// Requests at once on one connection. Every permitted stream costs memory at once, so not more.
-const MOST_REQUESTS: u32 = 1024;
+/// Requests at once on one connection, at first and at most. Every permitted stream costs memory at once, and
+/// its buffers stay with it, so that more are permitted only when they are wanted.
+const FIRST_REQUESTS: u32 = 256;
+const MOST_REQUESTS: u32 = 8192;
 /// Bytes of one request body that may wait here unread.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 /// The same for all requests of a connection together.
@@ -124,7 +126,7 @@ fn transport(keep_alive: Duration) -> quinn::TransportConfig {
         .max_idle_timeout(Some(IDLE_LIMIT.try_into().expect("the limit fits into 62 bits of milliseconds")))
         .keep_alive_interval(Some(keep_alive))
         .initial_rtt(FIRST_ROUND_TRIP)
-        .max_concurrent_bidi_streams(MOST_REQUESTS.into())
+        .max_concurrent_bidi_streams(FIRST_REQUESTS.into())
         .max_concurrent_uni_streams(NO_ERROR)
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(CONNECTION_WINDOW.into())
@@ -134,6 +136,9 @@ fn transport(keep_alive: Duration) -> quinn::TransportConfig {
 
 /// An open connection to an edge server.
 pub struct Connection(quinn::Connection);
+
+/// How many streams the edge may have open.
+struct Permitted(u32);
 
 impl Connection {
     /// Waits as long as QUIC does; may be dropped midway.
@@ -150,10 +155,14 @@ impl Connection {
     /// Hands every stream that the edge opens to the handler, until the connection ends. Requests run in
     /// `requests`, which outlives this call so that they can finish.
     pub async fn serve(&self, handler: &Rc<Handler>, requests: &TaskTracker) -> Ended {
+        let mut permitted = Permitted(FIRST_REQUESTS);
         loop {
             match self.0.accept_bi().await {
                 Ok((send, recv)) if handler.is_refusing() => refuse(send, recv),
                 Ok((send, recv)) => {
+                    if let Some(more) = permitted.raise(requests.len()) {
+                        self.0.set_max_concurrent_bi_streams(more);
+                    }
                     // A future of some kilobytes: boxed, it is not copied whenever the task is moved.
                     requests.spawn_local(Box::pin(exchange(AnswerStream::new(send), recv, handler.clone())));
                 }
@@ -193,6 +202,17 @@ impl Connection {
     /// Closes at once; streams that are still open are cut.
     pub fn close(&self) {
         self.0.close(NO_ERROR, b"");
+    }
+}
+
+impl Permitted {
+    /// The next number, when most of those that are permitted are `open`.
+    fn raise(&mut self, open: usize) -> Option<VarInt> {
+        let is_short = open >= self.0 as usize / 4 * 3;
+        (is_short && self.0 < MOST_REQUESTS).then(|| {
+            self.0 *= 2;
+            self.0.into()
+        })
     }
 }
 

@@ -5,13 +5,19 @@ use std::cell::RefCell;
 use bindings::adit::plugin::types::{Fault, HeaderOp, Reply, RequestEdits, RequestHead};
 use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use bindings::exports::adit::plugin::request_filter::{Guest as RequestFilter, RequestAction};
+use bindings::exports::adit::plugin::schema::Guest as Schema;
 
 use crate::guard::Guard;
 use crate::plan::Plan;
 
 #[allow(unsafe_code)]
 mod bindings {
-    wit_bindgen::generate!({ path: "../../wit", world: "request-only" });
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package adit:shelf; world it { include adit:plugin/request-only@0.1.0; export adit:plugin/schema@0.1.0; }",
+        world: "adit:shelf/it",
+        generate_all,
+    });
 
     #[cfg(target_arch = "wasm32")]
     use super::BasicAuth;
@@ -54,6 +60,12 @@ impl Lifecycle for BasicAuth {
             *guard = Some(Guard::new(plan));
             Ok(())
         })
+    }
+}
+
+impl Schema for BasicAuth {
+    fn config_schema() -> String {
+        include_str!("schema.json").to_owned()
     }
 }
 

@@ -8,12 +8,18 @@ use bindings::adit::plugin::types::{
 use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use bindings::exports::adit::plugin::request_filter::{Guest as RequestFilter, RequestAction};
 use bindings::exports::adit::plugin::response_filter::{Guest as ResponseFilter, ResponseAction};
+use bindings::exports::adit::plugin::schema::Guest as Schema;
 
 use crate::plan::{Edit, Plan};
 
 #[allow(unsafe_code)]
 mod bindings {
-    wit_bindgen::generate!({ path: "../../wit", world: "filter" });
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package adit:shelf; world it { include adit:plugin/filter@0.1.0; export adit:plugin/schema@0.1.0; }",
+        world: "adit:shelf/it",
+        generate_all,
+    });
 
     #[cfg(target_arch = "wasm32")]
     use super::Headers;
@@ -53,6 +59,12 @@ impl Lifecycle for Headers {
         READY.set(ready).map_err(|_| {
             vec![Fault { code: String::new(), message: "this instance is configured already".to_owned() }]
         })
+    }
+}
+
+impl Schema for Headers {
+    fn config_schema() -> String {
+        include_str!("schema.json").to_owned()
     }
 }
 

@@ -108,10 +108,8 @@ fn everything(origin: &OriginPlan) -> Map<String, Value> {
         "http2Origin": *http2 != Http2::Never,
         "access": { "teamName": "", "audTag": null },
     });
-    match page {
-        Value::Object(page) => page,
-        _ => Map::new(),
-    }
+    let Value::Object(page) = page else { return Map::new() };
+    page
 }
 
 /// Whole ones without a fraction, as readers of the form expect them.

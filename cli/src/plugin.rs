@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use adit_host::config::grants::Grants;
 use adit_host::config::plan::{Limits, OnError, PluginPlan};
 use adit_host::plugin::{
-    Chain, Engine, EngineSettings, Facts, Inspection, Plugin, RequestOutcome, ResponseOutcome, Secrets,
-    inspect,
+    Chain, Engine, Facts, Inspection, Plugin, RequestOutcome, ResponseOutcome, Secrets, inspect,
 };
 use anyhow::{Context, anyhow};
 use http::{HeaderMap, Request, Response, Uri, request, response};
@@ -42,7 +41,7 @@ pub(crate) struct Try {
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
     let wasm = read(path)?;
-    let engine = Engine::new(EngineSettings::default())?;
+    let engine = Engine::that_keeps_nothing()?;
     let found = inspect(&engine, &plan(path, "{}"), &wasm).await;
     let found = found.with_context(|| path.display().to_string()).map_err(Failure::Configuration)?;
     print!("{}", report(path, wasm.len(), &found));
@@ -50,16 +49,17 @@ pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
 }
 
 fn report(path: &Path, size: usize, found: &Inspection) -> String {
-    let role = match (found.is_filter, found.is_service) {
-        (true, true) => "filter and service",
-        (true, false) => "filter",
-        _ => "service",
-    };
-    let mut text = format!("{}: {role}\n", path.display());
+    let roles =
+        [("filter", found.is_filter), ("service", found.is_service), ("middleware", found.is_middleware)];
+    let roles: Vec<_> = roles.iter().filter_map(|(role, is)| is.then_some(*role)).collect();
+    let mut text = format!("{}: {}\n", path.display(), roles.join(" and "));
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<18}{value}");
     };
     let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    if found.is_experimental {
+        line("experimental", "wasi:http 0.3; a document must say experimental = true for it");
+    }
     line("size", &format!("{} KiB", size.div_ceil(1024)));
     line("compiled in", &format!("{} ms", found.compile_time.as_millis()));
     if let Some(said) = &found.description {
@@ -82,7 +82,7 @@ fn report(path: &Path, size: usize, found: &Inspection) -> String {
 pub(crate) async fn run(asked: Try) -> Result<(), Failure> {
     let wasm = read(&asked.component)?;
     let (mut head, body) = request(&asked).map_err(Failure::Configuration)?.into_parts();
-    let engine = Engine::new(EngineSettings::default())?;
+    let engine = Engine::of_this_program()?;
     let plan = Arc::new(plan(&asked.component, &asked.config));
     let begun = Instant::now();
     let plugin = Plugin::load(&engine, &plan, &wasm, &Secrets::default(), 1).await;
@@ -99,6 +99,10 @@ pub(crate) async fn run(asked: Try) -> Result<(), Failure> {
         print_headers(&head.headers);
         let body = body.collect().await.map_err(|error| anyhow!(error).context("its answer broke off"))?;
         println!("{} bytes after {:?}", body.to_bytes().len(), begun.elapsed());
+        return Ok(());
+    }
+    if plugin.mediates() {
+        println!("it is middleware, which takes a service behind it: see `service` and `plugins` of a rule");
         return Ok(());
     }
     let chain = Chain::new(vec![plugin]);
@@ -173,6 +177,7 @@ fn plan(path: &Path, config: &str) -> PluginPlan {
         limits: Limits { memory: 64 << 20, timeout: None, concurrency: 1 },
         grants: Grants::default(),
         reuse: None,
+        experimental: true,
         tick: Duration::from_secs(10),
     }
 }

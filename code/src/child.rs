@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
+use tracing::debug;
 
 use super::compiler::REFUSED;
 use super::{CodeError, LARGEST_CODE, WALL_LIMIT};
@@ -78,7 +79,12 @@ fn judge(status: ExitStatus, code: Vec<u8>, said: &str) -> Result<Vec<u8>, CodeE
         (Some(0), _) if code.len() as u64 > LARGEST_CODE => {
             Err(CodeError::Refused { reason: format!("its machine code has over {LARGEST_CODE} bytes") })
         }
-        (Some(0), _) if !code.is_empty() => Ok(code),
+        (Some(0), _) if !code.is_empty() => {
+            if !said.is_empty() {
+                debug!(said, "the child that compiled a plugin");
+            }
+            Ok(code)
+        }
         (Some(REFUSED), _) => Err(CodeError::Refused { reason: said.to_owned() }),
         // By a limit, by the kernel short of memory, or by a fault of the compiler: it would do the
         // same to whoever tries next.

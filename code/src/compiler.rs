@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
 use wasmtime::Engine;
 
+use super::seal::seal;
 use super::{CPU_LIMIT, LARGEST_CODE, MEMORY_LIMIT};
 
 /// The exit code for a component that cannot be compiled; why is on standard error.
@@ -37,15 +38,23 @@ pub fn confine() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Compiles standard input to standard output with an engine that is set up as the parent's, at most
-/// `largest` bytes. Hands back the exit code.
-pub fn compile(engine: &Engine, largest: u64) -> i32 {
+/// Compiles standard input, at most `largest` bytes, to standard output. `engine` makes one that is set up
+/// as that in which the parent will run the component. Hands back the exit code.
+pub fn compile(engine: impl FnOnce(&[u8]) -> Result<Engine, String>, largest: u64) -> i32 {
     let mut wasm = Vec::new();
     if let Err(error) = std::io::stdin().take(largest + 1).read_to_end(&mut wasm) {
         return say(FAILED, &format!("reading the component: {error}"));
     }
     if wasm.len() as u64 > largest {
         return say(REFUSED, &format!("it has over {largest} bytes"));
+    }
+    let engine = match engine(&wasm) {
+        Ok(engine) => engine,
+        Err(error) => return say(FAILED, &error),
+    };
+    // It has all that it needs, and has looked at none of it yet.
+    if let Err(reason) = seal() {
+        let _ = writeln!(std::io::stderr(), "compiling without a filter for system calls: {reason}");
     }
     let code = match engine.precompile_component(&wasm) {
         Ok(code) => code,

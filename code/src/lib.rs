@@ -2,12 +2,13 @@
 //! there. Knows wasmtime's compiler and loader; does not know what a component is for.
 //!
 //! Read in this order: [`Code`] (asks for the code of a component), `child` (how the child is run
-//! and what it may take), `folder` (what is kept, and why it may be run), [`confine`] and
-//! [`compile`] (the child's side).
+//! and what it may take), `folder` (what is kept, and why it may be run), [`confine`],
+//! [`compile`] and `seal` (the child's side).
 
 mod child;
 mod compiler;
 mod folder;
+mod seal;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

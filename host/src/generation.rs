@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::config::grants::SecretSource;
-use crate::config::plan::{OriginPlan, Plan, PluginPlan, Rule as RulePlan, Service};
+use crate::config::plan::{OnError, OriginPlan, Plan, PluginPlan, Rule as RulePlan, Service};
 use crate::origin::Origin;
 use crate::plugin::{Chain, Engine, LARGEST_COMPONENT, Plugin, Secrets};
 use crate::report;
@@ -215,8 +215,13 @@ fn parts<'p>(
 fn filter(loaded: &Loaded) -> anyhow::Result<Arc<Plugin>> {
     let name = loaded.plugin.name();
     ensure!(
-        loaded.plugin.filters(),
+        loaded.plugin.filters() || loaded.plugin.mediates(),
         "plugin {name} is a service and cannot stand in a chain; write service = \"wasm:{name}\""
+    );
+    ensure!(
+        !loaded.plugin.mediates() || loaded.plan.on_error == OnError::Deny,
+        "plugin {name} is middleware, which holds the request as a whole when it fails: there is nothing left \
+         to go on with; leave on-error = \"skip\" out"
     );
     Ok(loaded.plugin.clone())
 }
@@ -224,6 +229,10 @@ fn filter(loaded: &Loaded) -> anyhow::Result<Arc<Plugin>> {
 /// The plugin as what answers a rule.
 fn service(loaded: &Loaded) -> anyhow::Result<Arc<Plugin>> {
     let name = loaded.plugin.name();
+    ensure!(
+        !loaded.plugin.mediates(),
+        "plugin {name} is middleware and has nobody behind it as a service; write plugins = [{name:?}]"
+    );
     ensure!(
         loaded.plugin.serves(),
         "plugin {name} is a filter and cannot answer a rule; write plugins = [{name:?}]"

@@ -125,6 +125,16 @@ async fn a_component_in_a_role_that_it_does_not_have_is_refused_with_the_way_out
         HostDocument::new().plugin("suspect", &component("headers"), "").rule("service = \"wasm:suspect\"");
     let outcome = refused(&site, host).await;
     assert!(outcome.log.contains("is a filter") && outcome.log.contains("plugins = "), "{}", outcome.log);
+    let middleware = component("test/middleware");
+    let outcome = refused(&site, with(&middleware, "")).await;
+    assert!(outcome.log.contains("experimental = true"), "{}", outcome.log);
+    let host = HostDocument::new()
+        .plugin("suspect", &middleware, "experimental = true")
+        .rule("service = \"wasm:suspect\"");
+    let outcome = refused(&site, host).await;
+    assert!(outcome.log.contains("is middleware") && outcome.log.contains("plugins = "), "{}", outcome.log);
+    let outcome = refused(&site, with(&middleware, "experimental = true\non-error = \"skip\"")).await;
+    assert!(outcome.log.contains("leave on-error"), "{}", outcome.log);
     let host =
         HostDocument::new().plugin("suspect", &component("headers"), "").rule("service = \"wasm:suspekt\"");
     let outcome = refused(&site, host).await;
@@ -197,6 +207,10 @@ async fn a_component_can_be_looked_at_and_tried_without_a_configuration() {
     let service = check("test/service").await;
     assert!(service.output.contains(": service\n"), "{service:?}");
     assert!(service.output.contains("wasi:http/incoming-handler@0.2"), "{service:?}");
+    for (name, role) in [("test/service3", ": service\n"), ("test/middleware", ": middleware\n")] {
+        let newer = check(name).await;
+        assert!(newer.output.contains(role) && newer.output.contains("experimental = true"), "{newer:?}");
+    }
     let text = site.write("text.wasm", "this is a text");
     let refused = Process::run(&["plugin", "check", &text.display().to_string()], site.folder(), "").await;
     assert!(refused.code == Some(2) && refused.log.contains("text.wasm"), "{refused:?}");

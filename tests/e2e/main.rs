@@ -19,6 +19,7 @@ mod discovery;
 mod fleet;
 mod garbage;
 mod identity;
+mod middleware;
 mod own;
 mod pages;
 mod path;

@@ -62,7 +62,8 @@ const SHIPPED: &[&str] = &[
     "jwt",
     "canary_split",
 ];
-const FOR_TESTS: &[&str] = &["misbehave", "request_only", "service", "shapes", "toolbox"];
+const FOR_TESTS: &[&str] =
+    &["middleware", "misbehave", "once", "request_only", "service", "service3", "shapes", "toolbox"];
 
 /// The first eight bytes of every component: magic, version 13, layer 1.
 const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";

@@ -103,6 +103,7 @@ async fn noop(engine: &Engine, declared: &[&str]) -> Result<Arc<Plugin>> {
         limits: Limits { memory: 16 << 20, timeout: None, concurrency: 64 },
         grants: Grants::default(),
         reuse: None,
+        experimental: false,
         tick: Duration::from_secs(10),
     };
     Ok(Arc::new(Plugin::load(engine, &Arc::new(plan), &wasm, &Secrets::default(), 1).await?))

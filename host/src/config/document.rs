@@ -88,6 +88,7 @@ pub struct Plugin {
     pub memory: Option<Spanned<Quantity>>,
     pub concurrency: Option<Spanned<i64>>,
     pub instances: Option<Spanned<Instances>>,
+    pub experimental: Option<Spanned<bool>>,
     pub tick: Option<Spanned<Quantity>>,
     pub grants: Option<Spanned<Grants>>,
     pub verify: Option<Spanned<Verify>>,

@@ -59,6 +59,8 @@ pub struct PluginPlan {
     /// Whether an instance serves again after its first request; the plugin's role says so where
     /// nothing is written.
     pub reuse: Option<bool>,
+    /// Whether it may be of a kind that is still experimental.
+    pub experimental: bool,
     /// Between two calls of its regular work, if it has any.
     pub tick: Duration,
 }

@@ -73,6 +73,7 @@ fn plan(
             document::Instances::Reused => true,
             document::Instances::Fresh => false,
         }),
+        experimental: plugin.experimental.as_ref().is_some_and(|written| *written.get_ref()),
         tick: reading.duration(plugin.tick.as_ref(), DEFAULT_TICK, TICK),
     }
 }

@@ -1,4 +1,5 @@
-//! The plugins of a rule in their order: in for the request, back out for the response.
+//! The plugins of a rule in their order: in for the request, back out for the response. Middleware ends a
+//! chain, and what comes after it is a chain of its own.
 
 use std::sync::Arc;
 
@@ -25,6 +26,15 @@ pub struct Facts<'a> {
 pub struct Chain {
     plugins: Vec<Arc<Plugin>>,
     observers: Option<Observers>,
+    link: Option<Box<Link>>,
+}
+
+/// Where a chain of filters ends in a plugin through which the whole exchange passes.
+#[derive(Debug)]
+pub struct Link {
+    pub middleware: Arc<Plugin>,
+    /// What comes after it.
+    pub rest: Chain,
 }
 
 /// The plugins of a chain that want to know what was served.
@@ -82,7 +92,25 @@ impl Chain {
     pub fn new(plugins: Vec<Arc<Plugin>>) -> Self {
         let observers: Arc<[_]> = plugins.iter().filter(|plugin| plugin.logs()).cloned().collect();
         let observers = (!observers.is_empty()).then(|| Observers(observers));
-        Self { plugins, observers }
+        Self { observers, ..Self::linked(plugins) }
+    }
+
+    fn linked(mut plugins: Vec<Arc<Plugin>>) -> Self {
+        let link = plugins.iter().position(|plugin| plugin.mediates()).map(|at| {
+            let rest = plugins.split_off(at + 1);
+            let middleware = plugins[at].clone();
+            // One that has phases too is a filter in front of itself.
+            if !middleware.filters() {
+                plugins.truncate(at);
+            }
+            Box::new(Link { middleware, rest: Self::linked(rest) })
+        });
+        Self { plugins, observers: None, link }
+    }
+
+    /// What follows its filters, if that is not the service itself.
+    pub fn link(&self) -> Option<&Link> {
+        self.link.as_deref()
     }
 
     /// Who wants to know what was served; usually nobody.
@@ -91,12 +119,19 @@ impl Chain {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.plugins.is_empty()
+        self.plugins.is_empty() && self.link.is_none()
     }
 
     /// The plugins' names, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.plugins.iter().map(|plugin| plugin.name())
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.plugins.iter().map(|plugin| plugin.name()).collect();
+        if let Some(Link { middleware, rest }) = self.link() {
+            if names.last() != Some(&middleware.name()) {
+                names.push(middleware.name());
+            }
+            names.extend(rest.names());
+        }
+        names
     }
 
     /// Runs the request phases in order and applies their edits to `head`. `shard` is the index

@@ -8,8 +8,8 @@ use adit_code::{CodeError, Origin};
 use tracing::{debug, warn};
 use wasmtime::component::Component;
 
-use super::component::{LARGEST_COMPONENT, check, too_new};
-use super::engine::{self, Engine};
+use super::component::{LARGEST_COMPONENT, check};
+use super::engine::{self, Engine, Kind};
 use super::failure::LoadError;
 
 /// The argument that makes this program a compiler; it then calls [`be_compiler`].
@@ -18,9 +18,12 @@ pub const COMPILER: &str = "compile-plugin";
 /// Compiles standard input to standard output, with little rights and no urgency. Hands back the exit
 /// code.
 pub fn be_compiler() -> i32 {
-    let confined = adit_code::confine().map_err(|error| error.to_string());
-    match confined.and_then(|()| engine::for_compiler().map_err(|error| format!("{error:#}"))) {
-        Ok(engine) => adit_code::compile(&engine, LARGEST_COMPONENT as u64),
+    match adit_code::confine() {
+        Ok(()) => {
+            let engine =
+                |wasm: &[u8]| engine::for_compiler(Kind::of(wasm)).map_err(|error| format!("{error:#}"));
+            adit_code::compile(engine, LARGEST_COMPONENT as u64)
+        }
         Err(error) => {
             use std::io::Write;
             // Not `eprintln!`, which panics when nobody reads.
@@ -34,34 +37,27 @@ pub fn be_compiler() -> i32 {
 pub(super) async fn component(engine: &Engine, name: &str, wasm: &[u8]) -> Result<Component, LoadError> {
     check(wasm)?;
     let (wasm, begun) = (Arc::<[u8]>::from(wasm), Instant::now());
+    let wing = engine.wasm(Kind::of(&wasm))?.clone();
     if let Some(code) = engine.code() {
-        match code.component(engine.wasm(), wasm.clone()).await {
+        match code.component(&wing, wasm.clone()).await {
             Ok((component, origin)) => {
                 let kept = origin == Origin::Kept;
                 debug!(plugin = name, kept, took = ?begun.elapsed(), "machine code of a plugin is ready");
                 return Ok(component);
             }
-            Err(CodeError::Refused { reason }) => return Err(refused(&wasm, reason)),
+            Err(CodeError::Refused { reason }) => return Err(LoadError::Malformed { reason }),
             Err(CodeError::NoChild { reason }) => {
                 warn!(plugin = name, reason, "a plugin is compiled in the process that serves");
             }
         }
     }
-    let engine = engine.clone();
-    let compiled = tokio::task::spawn_blocking(move || here(&engine, &wasm)).await;
+    let compiled = tokio::task::spawn_blocking(move || compile(&wing, &wasm)).await;
     compiled
         .unwrap_or_else(|error| Err(LoadError::Malformed { reason: format!("the compiler failed: {error}") }))
 }
 
 /// Takes from milliseconds to minutes of CPU. Not for a thread that serves.
-pub(super) fn here(engine: &Engine, wasm: &[u8]) -> Result<Component, LoadError> {
-    check(wasm)?;
-    Component::from_binary(engine.wasm(), wasm).map_err(|error| refused(wasm, error.root_cause().to_string()))
-}
-
-fn refused(wasm: &[u8], reason: String) -> LoadError {
-    match too_new(wasm) {
-        Some(export) => LoadError::TooNew { export },
-        None => LoadError::Malformed { reason },
-    }
+fn compile(engine: &wasmtime::Engine, wasm: &[u8]) -> Result<Component, LoadError> {
+    let compiled = Component::from_binary(engine, wasm);
+    compiled.map_err(|error| LoadError::Malformed { reason: error.root_cause().to_string() })
 }

@@ -4,6 +4,7 @@
 use tracing::warn;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
+use wasmtime_wasi_http::p3::bindings::ServiceIndices;
 
 use super::bindings::exports::adit::plugin::{
     access_log, lifecycle, probe, request_filter, response_filter, schema, ticker,
@@ -26,7 +27,7 @@ const ACCESS_LOG: &str = "adit:plugin/access-log@0.1.0";
 const TICKER: &str = "adit:plugin/ticker@0.1.0";
 /// Without any of these there is nothing to call.
 const PHASES: [&str; 4] = [REQUEST_FILTER, RESPONSE_FILTER, ACCESS_LOG, TICKER];
-/// What makes a service, in any compatible version.
+/// What makes a service, in any compatible version. One that imports the second as well is middleware.
 const INCOMING_HANDLER: &str = "wasi:http/incoming-handler@0.2";
 const HANDLER: &str = "wasi:http/handler@0.3";
 
@@ -44,8 +45,20 @@ pub(super) struct Blueprint {
     pub(super) pre: InstancePre<State>,
     /// Of a component that exports `lifecycle`.
     pub(super) phases: Option<Phases>,
-    /// Of a component that is a `wasi:http` service.
-    pub(super) service: Option<ProxyIndices>,
+    /// Of a component that takes whole exchanges.
+    pub(super) handler: Option<Handler>,
+}
+
+/// How a component takes whole exchanges. Where it has both versions the older is taken, which is not
+/// experimental.
+#[derive(Clone)]
+pub(super) enum Handler {
+    /// A service of `wasi:http` 0.2.
+    Wasi2(ProxyIndices),
+    /// A service of `wasi:http` 0.3.
+    Wasi3(ServiceIndices),
+    /// One that hands requests on to what stands behind it.
+    Middleware(ServiceIndices),
 }
 
 /// Which interfaces of ours a component exports.
@@ -64,45 +77,75 @@ impl Blueprint {
     /// Links; `name` is the plugin's, for the log.
     pub(super) fn link(engine: &Engine, name: &str, component: Component) -> Result<Self, LoadError> {
         let ty = component.component_type();
-        let exports: Vec<String> = ty.exports(engine.wasm()).map(|(name, _)| name.to_owned()).collect();
+        let exports: Vec<String> = ty.exports(component.engine()).map(|(name, _)| name.to_owned()).collect();
         let exported = |prefix: &str| exports.iter().find(|name| is_version_of(name, prefix));
         // These compare versions as the component model does.
         let has = |name: &str| component.get_export_index(None, name).is_some();
         let is_filter = has(LIFECYCLE);
-        let is_service = exported(INCOMING_HANDLER).is_some();
-        if !is_filter && !is_service {
-            return Err(match exported(HANDLER) {
-                Some(export) => LoadError::TooNew { export: export.clone() },
-                None => LoadError::NoRole { exports },
-            });
+        let is_older = exported(INCOMING_HANDLER).is_some();
+        let is_newer = exported(HANDLER).is_some() && !is_older;
+        if !is_filter && !is_older && !is_newer {
+            return Err(LoadError::NoRole { exports });
         }
         if is_filter && !PHASES.iter().any(|phase| has(phase)) {
             return Err(LoadError::NoPhase);
         }
-        let needs = imports::Needs::of(&component, engine.wasm());
+        let needs = imports::Needs::of(&component);
         if !needs.unknown.is_empty() {
             return Err(LoadError::UnknownImports { imports: needs.unknown });
         }
+        let linker = engine.linker(&component)?;
         let pre = if needs.unserved.is_empty() {
-            engine.linker().instantiate_pre(&component)
+            linker.instantiate_pre(&component)
         } else {
             // Ordinary components import more of WASI than they use.
             let (plugin, imports) = (name, needs.unserved.join(", "));
             warn!(plugin, imports, "imports of WASI that are not served: a call of them is a trap");
-            let mut linker = engine.linker().clone();
+            let mut linker = linker.clone();
             linker.define_unknown_imports_as_traps(&component).map_err(mismatch)?;
             linker.instantiate_pre(&component)
         };
         let pre = pre.map_err(mismatch)?;
         let phases = is_filter.then(|| phases(&pre, has)).transpose()?;
-        let service = is_service.then(|| ProxyIndices::new(&pre)).transpose().map_err(mismatch)?;
-        Ok(Self { component, pre, phases, service })
+        let hands_on = ty.imports(component.engine()).any(|(name, _)| is_version_of(name, HANDLER));
+        let handler = match (is_older, is_newer, hands_on) {
+            (true, ..) => Some(Handler::Wasi2(ProxyIndices::new(&pre).map_err(mismatch)?)),
+            (false, true, false) => Some(Handler::Wasi3(ServiceIndices::new(&pre).map_err(mismatch)?)),
+            (false, true, true) => Some(Handler::Middleware(ServiceIndices::new(&pre).map_err(mismatch)?)),
+            (false, false, _) => None,
+        };
+        Ok(Self { component, pre, phases, handler })
     }
 
-    /// Checks the component's imports against the grants of a plugin that is to be made of it.
-    pub(super) fn check_grants(&self, engine: &Engine, plan: &PluginPlan) -> Result<(), LoadError> {
-        let imports = imports::missing(&self.component, engine.wasm(), &plan.grants);
-        if imports.is_empty() { Ok(()) } else { Err(LoadError::NotGranted { imports }) }
+    /// Whether it can answer a rule.
+    pub(super) fn serves(&self) -> bool {
+        matches!(self.handler, Some(Handler::Wasi2(_) | Handler::Wasi3(_)))
+    }
+
+    /// Whether whole exchanges can pass through it.
+    pub(super) fn mediates(&self) -> bool {
+        matches!(self.handler, Some(Handler::Middleware(_)))
+    }
+
+    /// Whether its role is one that the document must ask for by name.
+    pub(super) fn is_experimental(&self) -> bool {
+        matches!(self.handler, Some(Handler::Wasi3(_) | Handler::Middleware(_)))
+    }
+
+    /// Checks what a plugin that is to be made of it has been granted and asked for.
+    pub(super) fn check(&self, plan: &PluginPlan) -> Result<(), LoadError> {
+        let imports = imports::missing(&self.component, &plan.grants);
+        if !imports.is_empty() {
+            return Err(LoadError::NotGranted { imports });
+        }
+        if self.is_experimental() {
+            let role = if self.mediates() { "middleware" } else { "a service" };
+            if !plan.experimental {
+                return Err(LoadError::Experimental { role });
+            }
+            warn!(plugin = plan.name, "{role} of wasi:http 0.3, which is experimental");
+        }
+        Ok(())
     }
 }
 
@@ -154,15 +197,6 @@ pub(super) fn check(wasm: &[u8]) -> Result<(), LoadError> {
         ("not a WebAssembly file", "give the component's .wasm file")
     };
     Err(LoadError::NotAComponent { found, way_out })
-}
-
-/// The interface of WASI 0.3 that a component which could not be compiled may have been about: the
-/// engine knows nothing of asynchronous functions, and says so in words of its own.
-pub(super) fn too_new(wasm: &[u8]) -> Option<String> {
-    let at = wasm.windows(HANDLER.len()).position(|window| window == HANDLER.as_bytes())?;
-    let rest = wasm[at + HANDLER.len()..].iter();
-    let version = rest.take_while(|byte| byte.is_ascii_alphanumeric() || b".-".contains(byte)).take(32);
-    Some(version.fold(HANDLER.to_owned(), |name, byte| name + &char::from(*byte).to_string()))
 }
 
 fn mismatch(error: wasmtime::Error) -> LoadError {

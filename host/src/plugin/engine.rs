@@ -1,17 +1,19 @@
-//! The WebAssembly engine: one per process, with every limit that plugins share.
+//! The WebAssembly engine: one per process, with every limit that plugins share. What speaks of WASI
+//! 0.3 runs in a wing of its own, since asynchronous exports make every call dearer.
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use adit_code::{Code, Program};
 use anyhow::Context;
 use tracing::warn;
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, PoolingAllocationConfig, Strategy, WasmBacktraceDetails};
 
 use super::clock::Clock;
 use super::compiler::COMPILER;
+use super::failure::LoadError;
 use super::imports;
 use super::keep::Keep;
 use super::store::State;
@@ -59,11 +61,66 @@ pub struct Engine {
 struct Inner {
     // Dropped first: its thread uses the engine.
     clock: Clock,
-    wasm: wasmtime::Engine,
-    linker: Linker<State>,
+    plain: Wing,
+    /// Made for the first component that needs it.
+    concurrent: Arc<OnceLock<Wing>>,
+    settings: EngineSettings,
     keep: Keep,
     /// Compiles elsewhere and keeps what it compiled, if it may.
     code: Option<Code>,
+}
+
+/// What code is compiled for, runs in and is linked with. Nothing of one wing fits the other.
+struct Wing {
+    wasm: wasmtime::Engine,
+    linker: Linker<State>,
+}
+
+impl Wing {
+    fn new(kind: Kind, settings: EngineSettings) -> anyhow::Result<Self> {
+        let mut config = config(kind);
+        config.allocation_strategy(pool(settings));
+        let wasm = wasmtime::Engine::new(&config).or_else(|error| {
+            let error = error.root_cause().to_string();
+            warn!(
+                instances = settings.instances,
+                error, "no pool for plugin instances, making them on demand"
+            );
+            wasmtime::Engine::new(&self::config(kind))
+        });
+        let wasm = wasm.map_err(anyhow::Error::from).context("starting the plugin engine")?;
+        let linker = imports::linker(&wasm, kind).map_err(anyhow::Error::from);
+        Ok(Self { wasm, linker: linker.context("linking the imports")? })
+    }
+}
+
+/// Which wing a component belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Plain,
+    /// It may have asynchronous functions.
+    Concurrent,
+}
+
+impl Kind {
+    /// Read from the names of what it imports and exports, which lie in it as they are: a component that
+    /// names an interface of WASI 0.3 anywhere is taken for one that needs it, which does no harm.
+    pub(super) fn of(wasm: &[u8]) -> Self {
+        let speaks = memchr::memmem::find_iter(wasm, WASI_03).any(|at| {
+            let name = &wasm[at.saturating_sub(LONGEST_INTERFACE)..at];
+            name.rsplit(|byte| !is_part_of_name(*byte)).next().is_some_and(|name| name.starts_with(b"wasi:"))
+        });
+        if speaks { Self::Concurrent } else { Self::Plain }
+    }
+}
+
+/// How the version of such an interface begins.
+const WASI_03: &[u8] = b"@0.3.";
+/// More than `wasi:filesystem/preopens` and the like have, bytes.
+const LONGEST_INTERFACE: usize = 64;
+
+fn is_part_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b':' | b'/')
 }
 
 impl Engine {
@@ -76,6 +133,13 @@ impl Engine {
         Self::with_code(EngineSettings::default(), Some(Code::new(program, folder.as_deref())))
     }
 
+    /// The same for one look at a component: what is compiled is not kept, and nothing that was kept is
+    /// used.
+    pub fn that_keeps_nothing() -> anyhow::Result<Self> {
+        let program = Program::new("/proc/self/exe".into(), vec![COMPILER.into()]);
+        Self::with_code(EngineSettings::default(), Some(Code::new(program, None)))
+    }
+
     /// One that compiles in this process.
     /// Where the machine has too little address space for the pool of instances, instances are
     /// made on demand, which costs a few times more for each.
@@ -84,29 +148,44 @@ impl Engine {
     }
 
     pub(super) fn with_code(settings: EngineSettings, code: Option<Code>) -> anyhow::Result<Self> {
-        let mut config = config();
-        config.allocation_strategy(pool(settings));
-        let wasm = wasmtime::Engine::new(&config).or_else(|error| {
-            let error = error.root_cause().to_string();
-            warn!(
-                instances = settings.instances,
-                error, "no pool for plugin instances, making them on demand"
-            );
-            wasmtime::Engine::new(&self::config())
+        let plain = Wing::new(Kind::Plain, settings)?;
+        let concurrent: Arc<OnceLock<Wing>> = Arc::default();
+        let ticking = (plain.wasm.clone(), concurrent.clone());
+        let clock = Clock::start(move || {
+            ticking.0.increment_epoch();
+            if let Some(wing) = ticking.1.get() {
+                wing.wasm.increment_epoch();
+            }
         });
-        let wasm = wasm.map_err(anyhow::Error::from).context("starting the plugin engine")?;
-        let linker = imports::linker(&wasm).map_err(anyhow::Error::from).context("linking the imports")?;
-        let ticking = wasm.clone();
-        let clock = Clock::start(move || ticking.increment_epoch()).context("starting the plugin clock")?;
-        Ok(Self { inner: Arc::new(Inner { clock, wasm, linker, keep: Keep::default(), code }) })
+        let clock = clock.context("starting the plugin clock")?;
+        Ok(Self {
+            inner: Arc::new(Inner { clock, plain, concurrent, settings, keep: Keep::default(), code }),
+        })
     }
 
-    pub(super) fn wasm(&self) -> &wasmtime::Engine {
-        &self.inner.wasm
+    /// What a component is to be compiled for.
+    pub(super) fn wasm(&self, kind: Kind) -> Result<&wasmtime::Engine, LoadError> {
+        self.wing(kind).map(|wing| &wing.wasm)
     }
 
-    pub(super) fn linker(&self) -> &Linker<State> {
-        &self.inner.linker
+    /// The imports for a component that was compiled for this engine.
+    pub(super) fn linker(&self, component: &Component) -> Result<&Linker<State>, LoadError> {
+        let is_plain = wasmtime::Engine::same(component.engine(), &self.inner.plain.wasm);
+        self.wing(if is_plain { Kind::Plain } else { Kind::Concurrent }).map(|wing| &wing.linker)
+    }
+
+    fn wing(&self, kind: Kind) -> Result<&Wing, LoadError> {
+        let Inner { plain, concurrent, settings, .. } = &*self.inner;
+        match (kind, concurrent.get()) {
+            (Kind::Plain, _) => Ok(plain),
+            (Kind::Concurrent, Some(wing)) => Ok(wing),
+            (Kind::Concurrent, None) => {
+                let made = Wing::new(Kind::Concurrent, *settings);
+                let made = made.map_err(|error| LoadError::NoEngine { reason: format!("{error:#}") })?;
+                // Of two that were made at once one goes.
+                Ok(concurrent.get_or_init(|| made))
+            }
+        }
     }
 
     pub(super) fn keep(&self) -> &Keep {
@@ -128,18 +207,18 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// An engine whose code runs in the others: it only lacks their pool.
-pub(super) fn for_compiler() -> anyhow::Result<wasmtime::Engine> {
-    wasmtime::Engine::new(&config()).map_err(anyhow::Error::from).context("starting the compiler")
+/// An engine whose code runs in the wing of this kind: it only lacks the pool.
+pub(super) fn for_compiler(kind: Kind) -> anyhow::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&config(kind)).map_err(anyhow::Error::from).context("starting the compiler")
 }
 
-fn config() -> Config {
+fn config(kind: Kind) -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
         .wasm_component_model(true)
         // Asynchronous exports are not part of our world; without them a call costs 30 % less.
-        .concurrency_support(false)
+        .concurrency_support(kind == Kind::Concurrent)
         // No toolchain for components needs these: fewer ways into the engine.
         .wasm_threads(false)
         .gc_support(false)
@@ -177,6 +256,21 @@ fn pool(settings: EngineSettings) -> PoolingAllocationConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_component_that_speaks_of_wasi_0_3_is_known_by_the_names_in_it() {
+        for (wasm, kind) in [
+            (&b"\0\x1bwasi:http/handler@0.3.0\x05"[..], Kind::Concurrent),
+            (b"wasi:cli/environment@0.3.0-rc-2026", Kind::Concurrent),
+            (b"wasi:http/incoming-handler@0.2.6", Kind::Plain),
+            (b"wasi:io/poll@0.2.0@0.3.", Kind::Plain),
+            (b"acme:store/keys@0.3.0", Kind::Plain),
+            (b"@0.3.0", Kind::Plain),
+            (b"", Kind::Plain),
+        ] {
+            assert_eq!(Kind::of(wasm), kind, "{}", wasm.escape_ascii());
+        }
+    }
 
     #[test]
     fn a_pool_that_does_not_fit_the_address_space_is_done_without() {

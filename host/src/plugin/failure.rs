@@ -75,7 +75,7 @@ pub enum LoadError {
     #[error("not a valid component: {reason}")]
     Malformed { reason: String },
     #[error(
-        "is neither a filter (it would export adit:plugin/lifecycle@0.1) nor a service (wasi:http/incoming-handler@0.2); it exports {}",
+        "is neither a filter (it would export adit:plugin/lifecycle@0.1) nor a service (wasi:http/incoming-handler@0.2, or wasi:http/handler@0.3); it exports {}",
         list(.exports)
     )]
     NoRole { exports: Vec<String> },
@@ -84,11 +84,13 @@ pub enum LoadError {
     )]
     NoPhase,
     #[error(
-        "is made for {export}, an interface of WASI 0.3, which is not run yet; build it for wasi:http/incoming-handler@0.2"
+        "is {role} of wasi:http 0.3, which is experimental; write experimental = true for this plugin, or build a service for wasi:http/incoming-handler@0.2"
     )]
-    TooNew { export: String },
+    Experimental { role: &'static str },
+    #[error("there is no engine to run it in: {reason}")]
+    NoEngine { reason: String },
     #[error(
-        "asks for imports that no plugin is given: {}; plugins have the interfaces of adit:plugin@0.1, and WASI 0.2 without files, network or environment",
+        "asks for imports that no plugin is given: {}; plugins have the interfaces of adit:plugin@0.1, and WASI 0.2 and 0.3 without files, network or environment",
         list(.imports)
     )]
     UnknownImports { imports: Vec<String> },

@@ -20,13 +20,16 @@ use crate::config::plan::PluginPlan;
 pub struct Inspection {
     pub is_filter: bool,
     pub is_service: bool,
+    pub is_middleware: bool,
+    /// Whether the document must say `experimental = true`.
+    pub is_experimental: bool,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
     /// Imports of WASI that are not served; a call of one is a trap.
     pub unserved: Vec<String>,
     /// Imports that take a grant, and the key of `[plugin.grants]`.
     pub grants: Vec<(String, &'static str)>,
-    /// Wall time, on a machine that may do other work.
+    /// Wall time, on a machine that may do other work; next to nothing if the engine kept the code.
     pub compile_time: Duration,
     /// Of a component with a lifecycle.
     pub description: Option<Description>,
@@ -47,12 +50,12 @@ pub struct Description {
 /// configuration do not matter. Needs a tokio runtime with its timer.
 pub async fn inspect(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<Inspection, LoadError> {
     let begun = Instant::now();
-    let compiled = compiler::here(engine, wasm)?;
+    let compiled = compiler::component(engine, &plan.name, wasm).await?;
     let compile_time = begun.elapsed();
     let blueprint = Blueprint::link(engine, &plan.name, compiled)?;
     let component = &blueprint.component;
     let ty = component.component_type();
-    let needs = imports::Needs::of(component, engine.wasm());
+    let needs = imports::Needs::of(component);
     let description = match &blueprint.phases {
         None => None,
         Some(phases) => {
@@ -81,11 +84,13 @@ pub async fn inspect(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<
     };
     Ok(Inspection {
         is_filter: blueprint.phases.is_some(),
-        is_service: blueprint.service.is_some(),
-        imports: ty.imports(engine.wasm()).map(|(name, _)| name.to_owned()).collect(),
-        exports: ty.exports(engine.wasm()).map(|(name, _)| name.to_owned()).collect(),
+        is_service: blueprint.serves(),
+        is_middleware: blueprint.mediates(),
+        is_experimental: blueprint.is_experimental(),
+        imports: ty.imports(component.engine()).map(|(name, _)| name.to_owned()).collect(),
+        exports: ty.exports(component.engine()).map(|(name, _)| name.to_owned()).collect(),
         unserved: needs.unserved,
-        grants: imports::missing(component, engine.wasm(), &Grants::default()),
+        grants: imports::missing(component, &Grants::default()),
         compile_time,
         description,
     })

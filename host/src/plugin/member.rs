@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::circuit::Circuit;
 use super::component::{Blueprint, Phases};
@@ -82,11 +82,27 @@ impl Member {
         Ok((place, instance))
     }
 
-    /// Keeps an instance whose call has returned, unless it has served its time.
-    pub(super) fn rest(&self, place: &Place<'_>, mut instance: Instance) {
-        if self.plan.reuse != Some(false) && instance.stays() {
-            place.rest(instance);
+    /// Keeps an instance whose call has returned, unless it has served its time: another is then made for
+    /// the shard beside its requests.
+    pub(super) fn rest(self: &Arc<Self>, shard: usize, place: &Place<'_>, mut instance: Instance) {
+        if self.plan.reuse == Some(false) {
+            return;
         }
+        if instance.stays() {
+            place.rest(instance);
+            return;
+        }
+        let member = self.clone();
+        // It ends by itself, at the latest with the time that setting up may take.
+        tokio::spawn(async move {
+            match member.instance(shard).await {
+                Ok(instance) => member.pool.settle(shard, instance),
+                // The next call tries again and says what is wrong.
+                Err(trouble) => {
+                    debug!(plugin = member.plan.name, shard, kind = %trouble.kind, "no instance to follow")
+                }
+            }
+        });
     }
 
     /// A call came back, whatever its answer.

@@ -14,6 +14,7 @@ mod circuit;
 mod clock;
 mod compiler;
 mod component;
+mod concurrent;
 mod counters;
 mod courtesy;
 mod edit;
@@ -35,17 +36,18 @@ mod text;
 mod tests;
 
 pub use background::Served;
-pub use chain::{Chain, Facts, Observers, Passage, RequestOutcome, ResponseOutcome};
+pub use chain::{Chain, Facts, Link, Observers, Passage, RequestOutcome, ResponseOutcome};
 pub use compiler::{COMPILER, be_compiler};
 pub use component::LARGEST_COMPONENT;
 pub use counters::Counters;
 pub use edit::Reply;
 pub use engine::{Engine, EngineSettings};
 pub use failure::{ConfigFault, Failure, FailureKind, LoadError};
+pub use imports::handler::{Answering, Onward};
 pub use imports::metrics::Number;
 pub use inspect::{Description, Inspection, inspect};
 pub use sandbox::Secrets;
-pub use service::ServiceBody;
+pub use service::{Mediation, ServiceBody};
 
 use std::fmt;
 use std::sync::Arc;
@@ -54,6 +56,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, request, response};
 use http_body::Body;
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
@@ -129,14 +132,14 @@ impl Plugin {
     ) -> Result<Self, LoadError> {
         let component = compiler::component(engine, &plan.name, wasm).await?;
         let blueprint = Blueprint::link(engine, &plan.name, component)?;
-        blueprint.check_grants(engine, plan)?;
+        blueprint.check(plan)?;
         Self::ready(engine, plan, blueprint, secrets, shards).await
     }
 
     /// The same component with another configuration, other limits or grants: nothing is compiled.
     pub async fn load_again(&self, plan: &Arc<PluginPlan>, secrets: &Secrets) -> Result<Self, LoadError> {
         let Member { engine, blueprint, pool, .. } = &*self.member;
-        blueprint.check_grants(engine, plan)?;
+        blueprint.check(plan)?;
         Self::ready(engine, plan, blueprint.clone(), secrets, pool.shards()).await
     }
 
@@ -151,7 +154,7 @@ impl Plugin {
             return Err(LoadError::NoConfiguration);
         }
         let sandbox = Arc::new(Sandbox::new(plan, secrets, engine.keep())?);
-        let default = if blueprint.service.is_some() { SERVICE_RUN } else { FILTER_RUN };
+        let default = if blueprint.handler.is_some() { SERVICE_RUN } else { FILTER_RUN };
         let run = plan.limits.timeout.unwrap_or(default);
         let least = if sandbox.outbound.is_some() { LEAST_WALL_OUTBOUND } else { LEAST_WALL };
         let allowance = Allowance { run, wall: run.saturating_mul(WALL_FACTOR).max(least) };
@@ -172,7 +175,7 @@ impl Plugin {
                 plugin.fill(first).await;
             }
         }
-        if plugin.serves() && plan.reuse == Some(true) {
+        if plugin.member.blueprint.handler.is_some() && plan.reuse == Some(true) {
             service::probe(&plugin.member).await;
         }
         plugin._background = background::start(&plugin.member, &plugin.waiting);
@@ -227,7 +230,27 @@ impl Plugin {
 
     /// Whether it can stand behind a rule.
     pub fn serves(&self) -> bool {
-        self.member.blueprint.service.is_some()
+        self.member.blueprint.serves()
+    }
+
+    /// Whether it is middleware, which stands in a chain and takes over all that comes after it.
+    pub fn mediates(&self) -> bool {
+        self.member.blueprint.mediates()
+    }
+
+    /// Gives a plugin that [mediates](Self::mediates) a request as [`Self::serve`] does. Its calls for what
+    /// stands behind it come to the receiver; nobody answers one that is dropped.
+    pub fn mediate<'a, B>(
+        &'a self,
+        shard: usize,
+        id: &'a str,
+        secure: bool,
+        request: Request<B>,
+    ) -> (impl Future<Output = Result<Mediation, Failure>> + use<'a, B>, mpsc::Receiver<Onward>)
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        service::mediate(&self.member, shard, id, secure, request)
     }
 
     /// Asks a plugin that [serves](Self::serves). The request's URI is absolute; `secure` says
@@ -317,7 +340,7 @@ impl Plugin {
             instance.on_request(self.member.allowance, shown).await?
         };
         self.member.returned();
-        self.member.rest(&place, instance);
+        self.member.rest(shard, &place, instance);
         match answer {
             Ok(RequestAction::Next) => Ok(RequestStep::Next),
             Ok(RequestAction::Edit(edits)) => {
@@ -349,7 +372,7 @@ impl Plugin {
             instance.on_response(self.member.allowance, shown).await?
         };
         self.member.returned();
-        self.member.rest(&place, instance);
+        self.member.rest(shard, &place, instance);
         match answer {
             Ok(ResponseAction::Next) => Ok(ResponseStep::Next),
             Ok(ResponseAction::Edit(edits)) => {

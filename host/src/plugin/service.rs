@@ -1,5 +1,6 @@
-//! A component as an origin: any `wasi:http` 0.2 service. A fresh instance answers each request, or
-//! one that is used again; both bodies stream, and the guest runs on until its answer is complete.
+//! A component that takes whole exchanges: any `wasi:http` service as an origin, and middleware. Both
+//! bodies stream, and the guest runs on until its answer is complete. A fresh instance answers each
+//! request, or, of version 0.2, one that is used again.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -12,17 +13,19 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 use wasmtime::Store;
-use wasmtime_wasi_http::p2::bindings::Proxy;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::{Error, WasiHttpView};
+use wasmtime::component::Instance;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyIndices};
+use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
-use super::component::Blueprint;
+use super::component::{Blueprint, Handler};
+use super::concurrent;
 use super::failure::{Failure, FailureKind, Trouble};
+use super::imports::handler::{Next, Onward};
 use super::member::Member;
 use super::meter::{Allowance, Meter, Stop, drive};
 use super::store::{Retirement, State, begin, store, trouble};
@@ -39,13 +42,31 @@ const PROBE: &str = "http://localhost/";
 
 /// The body of a service's answer. Dropping it ends the guest.
 pub struct ServiceBody {
-    body: HyperOutgoingBody,
+    body: WasiBody,
     /// Whether the guest broke: the body then ends as if it were complete.
     broken: Arc<AtomicBool>,
     _guest: AbortOnDropHandle<Result<(), Failure>>,
 }
 
-type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
+/// The head of an answer, or the name of the guest's own error.
+pub(super) type Answer = Result<Response<WasiBody>, String>;
+
+/// What an exchange is about besides its request.
+pub(super) struct Exchange<'a> {
+    pub(super) shard: usize,
+    /// Names the request in every log.
+    pub(super) id: &'a str,
+    /// Whether the visitor came by HTTPS.
+    pub(super) secure: bool,
+    pub(super) allowance: Allowance,
+}
+
+/// What became of a request that was given to middleware.
+pub enum Mediation {
+    Response(Response<ServiceBody>),
+    /// It gave up since nobody behind it answered.
+    Unreachable,
+}
 
 /// Has an instance answer a request whose URI is absolute. Returns with the head of the answer.
 /// May be dropped midway, which ends the guest.
@@ -59,6 +80,47 @@ pub(super) async fn serve<B>(
 where
     B: Body<Data = Bytes> + Send + 'static,
 {
+    match ask(member, shard, id, secure, request, None).await? {
+        Ok(response) => Ok(response),
+        Err(code) => Err(member.report(shard, id, FailureKind::fault("wasi:http", &code).into())),
+    }
+}
+
+/// The same of middleware, whose calls for what stands behind it come to the receiver that is handed back
+/// with the future. One that is dropped means that nobody answered.
+pub(super) fn mediate<'a, B>(
+    member: &'a Arc<Member>,
+    shard: usize,
+    id: &'a str,
+    secure: bool,
+    request: Request<B>,
+) -> (impl Future<Output = Result<Mediation, Failure>> + use<'a, B>, mpsc::Receiver<Onward>)
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    let (next, onwards) = Next::new();
+    let mediation = async move {
+        match ask(member, shard, id, secure, request, Some(next.clone())).await? {
+            Ok(response) => Ok(Mediation::Response(response)),
+            Err(_) if next.went_unanswered() => Ok(Mediation::Unreachable),
+            Err(code) => Err(member.report(shard, id, FailureKind::fault("wasi:http", &code).into())),
+        }
+    };
+    (mediation, onwards)
+}
+
+/// Has an instance answer, or say which error it has for an answer.
+async fn ask<B>(
+    member: &Arc<Member>,
+    shard: usize,
+    id: &str,
+    secure: bool,
+    request: Request<B>,
+    next: Option<Next>,
+) -> Result<Result<Response<ServiceBody>, String>, Failure>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
     let request = request.map(|body| body.map_err(|_| Error::ConnectionTerminated));
     let refuse = |kind: FailureKind| member.report(shard, id, kind.into());
     member.admit(shard).map_err(refuse)?;
@@ -66,10 +128,12 @@ where
     let (answer, answered) = oneshot::channel();
     let broken = Arc::new(AtomicBool::new(false));
     let mut guest = {
-        let (member, id, broken) = (member.clone(), id.to_owned(), broken.clone());
+        let (member, id, broken, next) = (member.clone(), id.to_owned(), broken.clone(), next.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let _seat = seat;
-            match run(&member, shard, &id, secure, request, answer, &broken).await {
+            let allowance = Allowance { run: member.allowance.run, wall: WALL };
+            let exchange = Exchange { shard, id: &id, secure, allowance };
+            match run(&member, &exchange, request, next, answer, &broken).await {
                 Ok(()) => {
                     member.returned();
                     Ok(())
@@ -78,30 +142,36 @@ where
             }
         }))
     };
-    let head = async {
-        match answered.await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(code)) => Err(refuse(FailureKind::fault("wasi:http", &format!("{code:?}")))),
-            // It went without an answer, and has said why if it broke.
-            Err(_) => match (&mut guest).await {
-                Ok(Err(failure)) => Err(failure),
-                Ok(Ok(())) => Err(refuse(FailureKind::invalid("it ended without an answer"))),
-                Err(_) => Err(refuse(FailureKind::Trap { reason: "the host panicked".to_owned() })),
-            },
+    let answer = {
+        let mut head = pin!(async {
+            match answered.await {
+                Ok(answer) => Ok(answer),
+                // It went without an answer, and has said why if it broke.
+                Err(_) => match (&mut guest).await {
+                    Ok(Err(failure)) => Err(failure),
+                    Ok(Ok(())) => Err(refuse(FailureKind::invalid("it ended without an answer"))),
+                    Err(_) => Err(refuse(FailureKind::Trap { reason: "the host panicked".to_owned() })),
+                },
+            }
+        });
+        loop {
+            match tokio::time::timeout(HEAD, &mut head).await {
+                Ok(answer) => break answer?,
+                // Those behind it have limits of their own.
+                Err(_) if next.as_ref().is_some_and(Next::is_under_way) => {}
+                Err(_) => return Err(refuse(FailureKind::Timeout)),
+            }
         }
     };
-    let response = tokio::time::timeout(HEAD, head).await;
-    let response = response.unwrap_or_else(|_| Err(refuse(FailureKind::Timeout)))?;
-    Ok(response.map(|body| ServiceBody { body, broken, _guest: guest }))
+    Ok(answer.map(|response| response.map(|body| ServiceBody { body, broken, _guest: guest })))
 }
 
 /// Has an instance answer a request, to the end of its answer.
 async fn run<B>(
     member: &Member,
-    shard: usize,
-    id: &str,
-    secure: bool,
+    exchange: &Exchange<'_>,
     request: Request<B>,
+    next: Option<Next>,
     answer: oneshot::Sender<Answer>,
     broken: &AtomicBool,
 ) -> Result<(), Trouble>
@@ -109,9 +179,15 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Error>,
 {
+    let indices = match member.blueprint.handler.as_ref().expect("only what takes exchanges is asked") {
+        Handler::Wasi2(indices) => indices,
+        Handler::Wasi3(indices) | Handler::Middleware(indices) => {
+            return concurrent::run(member, indices, exchange, request, next, answer, broken).await;
+        }
+    };
+    let shard = exchange.shard;
     let mut guest = member.pool.guest(shard).unwrap_or_else(|| Guest::new(member));
-    let scheme = if secure { Scheme::Https } else { Scheme::Http };
-    let ended = guest.serve(member, shard, id, scheme, request, answer).await;
+    let ended = guest.serve(member, indices, exchange, request, answer).await;
     ended.map_err(|stop| {
         // Before the store goes, and with it the other end of the answer's body.
         broken.store(true, Ordering::Release);
@@ -126,6 +202,11 @@ where
 /// Finds out whether an instance survives a second request; only then are instances used again. Many
 /// services of good standing do not.
 pub(super) async fn probe(member: &Member) {
+    let plugin = &member.plan.name;
+    let Some(Handler::Wasi2(indices)) = &member.blueprint.handler else {
+        warn!(plugin, "instances of wasi:http 0.3 are not used again: each request gets a fresh one");
+        return;
+    };
     let mut guest = Guest::new(member);
     for count in 1..=2 {
         let request = Request::get(PROBE).header("host", "localhost").header("user-agent", "adit-probe");
@@ -137,10 +218,11 @@ pub(super) async fn probe(member: &Member) {
             let response = answered.await.ok()?.ok()?;
             response.into_body().collect().await.ok()
         };
-        let serving = guest.serve(member, 0, "probe", Scheme::Http, request, answer);
+        let allowance = Allowance { run: member.allowance.run, wall: HEAD };
+        let exchange = Exchange { shard: 0, id: "probe", secure: false, allowance };
+        let serving = guest.serve(member, indices, &exchange, request, answer);
         let both = async { tokio::join!(serving, drain) };
         if !matches!(tokio::time::timeout(HEAD, both).await, Ok((Ok(()), Some(_)))) {
-            let plugin = &member.plan.name;
             warn!(plugin, count, "a service did not answer a probe: each request gets a fresh instance");
             return;
         }
@@ -149,7 +231,7 @@ pub(super) async fn probe(member: &Member) {
     member.pool.keep_guest(0, guest);
 }
 
-/// One instance of a service, between requests.
+/// One instance of a service of `wasi:http` 0.2, between requests.
 pub(super) struct Guest {
     store: Store<State>,
     meter: Arc<Meter>,
@@ -169,9 +251,8 @@ impl Guest {
     async fn serve<B>(
         &mut self,
         member: &Member,
-        shard: usize,
-        id: &str,
-        scheme: Scheme,
+        indices: &ProxyIndices,
+        exchange: &Exchange<'_>,
         request: Request<B>,
         answer: oneshot::Sender<Answer>,
     ) -> Result<(), Stop>
@@ -180,17 +261,24 @@ impl Guest {
         B::Error: Into<Error>,
     {
         let Self { store, meter, proxy, .. } = self;
+        let Exchange { shard, id, secure, allowance } = *exchange;
         begin(store, id);
         let call = async {
             let proxy = match proxy {
                 Some(proxy) => proxy,
-                None => proxy.insert(instantiate(member, shard, store).await?),
+                None => {
+                    let instance = setting_up(member, shard, store).await?;
+                    proxy.insert(indices.load(&mut *store, &instance)?)
+                }
             };
+            let scheme = if secure { Scheme::Https } else { Scheme::Http };
             let request = store.data_mut().http().new_incoming_request(scheme, request)?;
-            let answer = store.data_mut().http().new_response_outparam(answer)?;
+            let answer = store.data_mut().http().new_response_outparam_from_callback(move |answered| {
+                // One that has gone wants no answer; its going ends this.
+                let _ = answer.send(answered.map_err(|code| format!("{code:?}")));
+            })?;
             proxy.wasi_http_incoming_handler().call_handle(store, request, answer).await
         };
-        let allowance = Allowance { run: member.allowance.run, wall: WALL };
         let mut call = pin!(drive(meter, allowance, call));
         // A guest may wait for hours: the clock ticks for it only while it runs.
         poll_fn(|context| {
@@ -201,9 +289,13 @@ impl Guest {
     }
 }
 
-async fn instantiate(member: &Member, shard: usize, store: &mut Store<State>) -> wasmtime::Result<Proxy> {
-    let Blueprint { pre, phases, service, .. } = &member.blueprint;
-    let service = service.as_ref().expect("only a service is asked");
+/// A new instance, configured if it takes a configuration.
+pub(super) async fn setting_up(
+    member: &Member,
+    shard: usize,
+    store: &mut Store<State>,
+) -> wasmtime::Result<Instance> {
+    let Blueprint { pre, phases, .. } = &member.blueprint;
     let instance = pre.instantiate_async(&mut *store).await?;
     member.pool.tally(shard).instantiations.fetch_add(1, Ordering::Relaxed);
     if let Some(phases) = phases {
@@ -212,7 +304,7 @@ async fn instantiate(member: &Member, shard: usize, store: &mut Store<State>) ->
         // The first instance took the same configuration.
         faults.map_err(|_| wasmtime::Error::msg("it refuses its configuration"))?;
     }
-    service.load(store, &instance)
+    Ok(instance)
 }
 
 impl Body for ServiceBody {
@@ -223,7 +315,14 @@ impl Body for ServiceBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let frame = loop {
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+            // What a guest writes with nothing in it is no frame, and not the end.
+            let is_nothing = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Bytes::is_empty);
+            if !matches!(&frame, Some(Ok(frame)) if is_nothing(frame)) {
+                break frame;
+            }
+        };
         if frame.is_none() && self.broken.swap(false, Ordering::Acquire) {
             return Poll::Ready(Some(Err("the guest broke before the end of its answer".into())));
         }

@@ -15,6 +15,7 @@ use super::bindings::exports::adit::plugin::response_filter::{self, ResponseActi
 use super::bindings::exports::adit::plugin::{probe, schema, ticker};
 use super::component::{Blueprint, Phases};
 use super::failure::{FailureKind, Trouble};
+use super::imports::handler::Next;
 use super::imports::http::Http;
 use super::meter::{Allowance, Meter, Stop, drive};
 use super::sandbox::Sandbox;
@@ -43,6 +44,8 @@ pub(super) struct State {
     pub(super) first_look: Option<Instant>,
     pub(super) wasi: Option<WasiCtx>,
     pub(super) http: Option<Box<Http>>,
+    /// What stands behind middleware; nothing behind all others.
+    pub(super) next: Option<Next>,
     pub(super) resources: ResourceTable,
     limiter: Limiter,
 }
@@ -200,6 +203,7 @@ pub(super) fn store(blueprint: &Blueprint, sandbox: &Arc<Sandbox>, meter: &Arc<M
         first_look: None,
         wasi: None,
         http: None,
+        next: None,
         resources,
         limiter: Limiter { memory: sandbox.memory, used: 0, added: 0, refused: false },
     };

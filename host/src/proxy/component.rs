@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::channel::{Channel, Sender};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -15,8 +16,11 @@ use super::Kind;
 use crate::origin::{Body, BoxError, empty};
 use crate::plugin::{Facts, Failure, Plugin, ServiceBody};
 
-/// Pieces of a request's body that wait for the guest.
+/// Pieces of a body that wait for the guest.
 const WAITING: usize = 1;
+
+/// A body that may leave the thread of its shard.
+pub(super) type Sendable = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Has the plugin answer. May be dropped midway, which ends the guest.
 pub(super) async fn send(
@@ -24,35 +28,51 @@ pub(super) async fn send(
     shard: usize,
     facts: &Facts<'_>,
     kind: Kind,
-    mut head: request::Parts,
+    head: request::Parts,
     body: Body,
 ) -> Result<Response<Body>, Failure> {
-    // Nothing in wasi:http 0.2 upgrades: the guest sees a plain request, and what the visitor would
-    // send after the handshake is none of its business.
-    let (body, pump) = match kind {
-        Kind::WebSocket => (Empty::new().map_err(BoxError::from).boxed_unsync(), None),
-        Kind::Http if body.is_end_stream() => (Empty::new().map_err(BoxError::from).boxed_unsync(), None),
-        Kind::Http => {
-            if let (Some(length), false) =
-                (body.size_hint().exact(), head.headers.contains_key(header::CONTENT_LENGTH))
-            {
-                head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-            }
-            let (sender, channel) = Channel::<Bytes, BoxError>::new(WAITING);
-            let pump = AbortOnDropHandle::new(tokio::task::spawn_local(feed(body, sender)));
-            (channel.boxed_unsync(), Some(pump))
-        }
-    };
-    let head_only = head.method == Method::HEAD;
-    let request = Request::from_parts(head, body);
+    let is_head = head.method == Method::HEAD;
+    let request = incoming(kind, head, body);
     let response = plugin.serve(shard, facts.id, facts.scheme == "https", request).await?;
-    let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    Ok(response.map(|body| {
-        if head_only || bodiless { empty() } else { Box::pin(Joined { body, _pump: pump }) as Body }
-    }))
+    Ok(outgoing(is_head, response))
 }
 
-/// Hands a request's body to the guest as fast as it takes it; ends when it takes no more.
+/// A request as a guest is given it.
+pub(super) fn incoming(kind: Kind, mut head: request::Parts, body: Body) -> Request<Sendable> {
+    // Nothing in wasi:http upgrades: the guest sees a plain request, and what the visitor would send after
+    // the handshake is none of its business.
+    if kind == Kind::WebSocket {
+        return Request::from_parts(head, nothing());
+    }
+    if let (Some(length), false, false) =
+        (body.size_hint().exact(), body.is_end_stream(), head.headers.contains_key(header::CONTENT_LENGTH))
+    {
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Request::from_parts(head, sendable(body))
+}
+
+/// A guest's answer as a visitor is given it. `is_head` says whether the request's method was HEAD.
+pub(super) fn outgoing(is_head: bool, response: Response<ServiceBody>) -> Response<Body> {
+    let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    response.map(|body| if is_head || bodiless { empty() } else { Box::pin(body) as Body })
+}
+
+/// A body that can be read on any thread, and is read on this one meanwhile. It ends with its reader.
+pub(super) fn sendable(body: Body) -> Sendable {
+    if body.is_end_stream() {
+        return nothing();
+    }
+    let (sender, channel) = Channel::<Bytes, BoxError>::new(WAITING);
+    let pump = AbortOnDropHandle::new(tokio::task::spawn_local(feed(body, sender)));
+    Travelling { channel, _pump: pump }.boxed_unsync()
+}
+
+fn nothing() -> Sendable {
+    Empty::new().map_err(BoxError::from).boxed_unsync()
+}
+
+/// Hands a body to the guest as fast as it takes it; ends when it takes no more.
 async fn feed(mut body: Body, mut sender: Sender<Bytes, BoxError>) {
     while let Some(frame) = body.frame().await {
         match frame {
@@ -70,13 +90,13 @@ async fn feed(mut body: Body, mut sender: Sender<Bytes, BoxError>) {
     }
 }
 
-/// A guest's answer, with the task that feeds the guest.
-struct Joined {
-    body: ServiceBody,
-    _pump: Option<AbortOnDropHandle<()>>,
+/// A body on its way to a guest, with the task that feeds it.
+struct Travelling {
+    channel: Channel<Bytes, BoxError>,
+    _pump: AbortOnDropHandle<()>,
 }
 
-impl HttpBody for Joined {
+impl HttpBody for Travelling {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -84,14 +104,14 @@ impl HttpBody for Joined {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        Pin::new(&mut self.channel).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.channel.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.channel.size_hint()
     }
 }

@@ -48,7 +48,7 @@ pub async fn explain(
     json!({
         "generation": generation.number,
         "rule": { "number": index, "name": rule.name },
-        "plugins": rule.chain.names().collect::<Vec<_>>(),
+        "plugins": rule.chain.names(),
         "outcome": outcome,
         "reply": reply,
         "origin": origin,

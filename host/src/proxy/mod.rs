@@ -4,6 +4,7 @@
 
 mod component;
 mod explain;
+mod middleware;
 mod note;
 mod observe;
 pub mod probe;
@@ -30,7 +31,7 @@ pub use streams::Streams;
 
 use crate::generation::{Backend, Generation, Rule};
 use crate::origin::Pool;
-use crate::plugin::{Facts, RequestOutcome, ResponseOutcome};
+use crate::plugin::{Chain, Facts, RequestOutcome, ResponseOutcome};
 use note::{Note, Plugins};
 use observe::Observation;
 use probe::{Probe, Prober};
@@ -109,17 +110,18 @@ impl Proxy {
             .observers()
             .map(|observers| Observation::begin(observers, self.shard, &rule.name, &facts, &head));
         let request = Request { kind, head, body, takes_trailers };
-        let answer = self.pass(rule, &facts, asked, request, note).await;
+        let answer = self.pass(rule, &rule.chain, &facts, asked, request, note).await;
         match observation {
             Some(observation) => observation.watch(answer),
             None => answer,
         }
     }
 
-    /// Through the chain to whoever answers, and back.
+    /// Through the chain, which is the rule's or the rest of it, to whoever answers, and back.
     async fn pass(
         &self,
         rule: &Rule,
+        chain: &Chain,
         facts: &Facts<'_>,
         asked: &Asked,
         request: Request,
@@ -127,7 +129,7 @@ impl Proxy {
     ) -> Answer {
         let Request { kind, mut head, body, takes_trailers } = request;
         let begun = note.clock();
-        let outcome = rule.chain.on_request(self.shard, facts, &mut head).await;
+        let outcome = chain.on_request(self.shard, facts, &mut head).await;
         note.plugin_time += since(begun);
         let (passage, reply) = match outcome {
             RequestOutcome::Continue(passage) => (passage, None),
@@ -140,9 +142,16 @@ impl Proxy {
                 return asked.refuse(failure.into());
             }
         };
-        let response = match reply {
-            Some(reply) => asked.reply(reply),
-            None => {
+        let response = match (reply, chain.link()) {
+            (Some(reply), _) => asked.reply(reply),
+            (None, Some(link)) => {
+                let request = Request { kind, head, body, takes_trailers };
+                match middleware::pass(self, rule, link, facts, asked, request, note).await {
+                    Ok(response) => response,
+                    Err(answer) => return answer,
+                }
+            }
+            (None, None) => {
                 head.headers.insert(TAG_ID, self.tag.clone());
                 if takes_trailers && kind == Kind::Http {
                     head.headers.insert(header::TE, TRAILERS);
@@ -179,7 +188,7 @@ impl Proxy {
             head.headers.remove(name);
         }
         let begun = note.clock();
-        let outcome = rule.chain.on_response(passage, self.shard, facts, &mut head).await;
+        let outcome = chain.on_response(passage, self.shard, facts, &mut head).await;
         note.plugin_time += since(begun);
         match outcome {
             ResponseOutcome::Continue => Answer::Response(Response::from_parts(head, body)),

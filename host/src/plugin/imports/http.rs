@@ -1,4 +1,4 @@
-//! `wasi:http` 0.2: what a guest sends goes through the same gate as the `http-client` interface,
+//! `wasi:http`, in both versions: what a guest sends goes through the same gate as the `http-client` interface,
 //! body by body.
 
 use std::sync::Arc;
@@ -76,6 +76,10 @@ impl WasiHttpHooks for Hooks {
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
         CHUNK
     }
 }

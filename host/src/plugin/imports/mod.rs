@@ -1,7 +1,9 @@
-//! Everything that a guest can reach: our own interfaces, WASI 0.2 with little behind it, so that
-//! components of toolchains which always import it can be loaded, and outbound `wasi:http`.
+//! Everything that a guest can reach: our own interfaces, WASI 0.2 and 0.3 with little behind them, so
+//! that components of toolchains which always import them can be loaded, outbound `wasi:http`, and, for
+//! middleware, what stands behind it.
 
 mod clock;
+pub(super) mod handler;
 pub(super) mod http;
 mod http_client;
 pub(super) mod key_value;
@@ -13,18 +15,19 @@ mod wasi;
 use wasmtime::component::{Component, HasSelf, Linker};
 
 use super::bindings::adit::plugin as bound;
+use super::engine::Kind;
 use super::store::State;
 use crate::config::grants::Grants;
 
-/// Packages of which every interface is linked, and the compatible version of each.
-const PACKAGES: [(&str, &str); 7] = [
-    ("wasi:cli", "0.2"),
-    ("wasi:clocks", "0.2"),
-    ("wasi:filesystem", "0.2"),
-    ("wasi:http", "0.2"),
-    ("wasi:io", "0.2"),
-    ("wasi:random", "0.2"),
-    ("wasi:sockets", "0.2"),
+/// Packages of which every interface is linked, and the compatible versions of each.
+const PACKAGES: [(&str, &[&str]); 7] = [
+    ("wasi:cli", &["0.2", "0.3"]),
+    ("wasi:clocks", &["0.2", "0.3"]),
+    ("wasi:filesystem", &["0.2", "0.3"]),
+    ("wasi:http", &["0.2", "0.3"]),
+    ("wasi:io", &["0.2"]),
+    ("wasi:random", &["0.2", "0.3"]),
+    ("wasi:sockets", &["0.2", "0.3"]),
 ];
 /// The interfaces of our own package that a guest may import. `types` has no functions.
 const INTERFACES: [&str; 7] = [
@@ -38,7 +41,7 @@ const INTERFACES: [&str; 7] = [
 ];
 const VERSION: &str = "0.1";
 
-pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+pub(super) fn linker(engine: &wasmtime::Engine, kind: Kind) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     bound::log::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::metrics::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
@@ -48,6 +51,12 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     bound::http_client::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    if kind == Kind::Concurrent {
+        // Beside the older version: what is made for the newer often imports both.
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        handler::add_to_linker(&mut linker)?;
+    }
     Ok(linker)
 }
 
@@ -60,9 +69,9 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    pub(super) fn of(component: &Component, engine: &wasmtime::Engine) -> Self {
+    pub(super) fn of(component: &Component) -> Self {
         let ty = component.component_type();
-        let others = ty.imports(engine).map(|(name, _)| name).filter(|name| !is_known(name));
+        let others = ty.imports(component.engine()).map(|(name, _)| name).filter(|name| !is_known(name));
         let (unserved, unknown) = others.map(str::to_owned).partition(|name| name.starts_with("wasi:"));
         Self { unserved, unknown }
     }
@@ -70,11 +79,7 @@ impl Needs {
 
 /// The imports for which the document would have to grant something, and what. `wasi:http` is not
 /// among them: what is not granted is refused when it is called.
-pub(super) fn missing(
-    component: &Component,
-    engine: &wasmtime::Engine,
-    grants: &Grants,
-) -> Vec<(String, &'static str)> {
+pub(super) fn missing(component: &Component, grants: &Grants) -> Vec<(String, &'static str)> {
     let ty = component.component_type();
     let needs = |import: &str| match import.split_once('@')?.0 {
         "adit:plugin/secret" if grants.secrets.is_empty() => Some("secrets"),
@@ -82,7 +87,8 @@ pub(super) fn missing(
         "adit:plugin/http-client" if grants.http.is_empty() => Some("http"),
         _ => None,
     };
-    ty.imports(engine).filter_map(|(name, _)| needs(name).map(|grant| (name.to_owned(), grant))).collect()
+    let imports = ty.imports(component.engine());
+    imports.filter_map(|(name, _)| needs(name).map(|grant| (name.to_owned(), grant))).collect()
 }
 
 fn is_known(import: &str) -> bool {
@@ -91,7 +97,7 @@ fn is_known(import: &str) -> bool {
     let is_fit = |wanted: &str| {
         version.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    PACKAGES.iter().any(|(known, wanted)| package == *known && is_fit(wanted))
+    PACKAGES.iter().any(|(known, wanted)| package == *known && wanted.iter().any(|wanted| is_fit(wanted)))
         || (INTERFACES.contains(&interface) && is_fit(VERSION))
 }
 
@@ -113,7 +119,8 @@ mod tests {
             ("wasi:cli/stderr@0.2.9", true),
             ("wasi:io/poll@0.3.0", false),
             ("wasi:http/outgoing-handler@0.2.9", true),
-            ("wasi:http/client@0.3.0", false),
+            ("wasi:http/client@0.3.0", true),
+            ("wasi:http/client@0.4.0", false),
             ("acme:store/keys@1.0.0", false),
         ] {
             assert_eq!(is_known(import), known, "{import}");

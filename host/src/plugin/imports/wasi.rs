@@ -1,7 +1,10 @@
-//! WASI 0.2 with nothing behind it: no files, environment, arguments, input or network. What a
+//! WASI with nothing behind it: no files, environment, arguments, input or network. What a
 //! guest prints goes to the log at debug, which is where a Rust guest's panic message ends up.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -39,9 +42,9 @@ impl IsTerminal for Printed {
 }
 
 impl StdoutStream for Printed {
-    // Serves interfaces that are not linked here.
+    // For WASI 0.3.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(tokio::io::sink())
+        Box::new(Lines { log: self.0.clone(), line: Vec::new() })
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
@@ -56,6 +59,16 @@ struct Lines {
 }
 
 impl Lines {
+    fn take(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ends) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
+            self.line.extend_from_slice(text);
+            if ends || self.line.len() >= LONGEST_MESSAGE {
+                self.end_line();
+            }
+        }
+    }
+
     fn end_line(&mut self) {
         let line = String::from_utf8_lossy(&self.line);
         if !line.trim().is_empty() {
@@ -72,13 +85,7 @@ impl Pollable for Lines {
 
 impl OutputStream for Lines {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ends) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
-            self.line.extend_from_slice(text);
-            if ends || self.line.len() >= LONGEST_MESSAGE {
-                self.end_line();
-            }
-        }
+        self.take(&bytes);
         Ok(())
     }
 
@@ -88,6 +95,22 @@ impl OutputStream for Lines {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         Ok(LONGEST_MESSAGE)
+    }
+}
+
+impl AsyncWrite for Lines {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let taken = bytes.len().min(LONGEST_MESSAGE);
+        self.get_mut().take(&bytes[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 

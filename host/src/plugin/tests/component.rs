@@ -7,6 +7,8 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use super::*;
 
 const SERVICE: &str = "test/service.wasm";
+/// A service whose instances break at their second request.
+const ONCE: &str = "test/once.wasm";
 
 async fn service(change: impl FnOnce(&mut PluginPlan)) -> Arc<Plugin> {
     let mut plan = plan("{}");
@@ -75,6 +77,20 @@ async fn rested() {
 }
 
 #[tokio::test]
+async fn a_service_that_fails_the_probe_gets_fresh_instances_and_serves_all_the_same() {
+    let mut plan = plan("{}");
+    (plan.limits.timeout, plan.reuse) = (None, Some(true));
+    let plugin = load_with(ONCE, plan).await;
+    let probed = plugin.counters().instantiations;
+    for count in 1..=3 {
+        assert_eq!(text(ask_for(&plugin, "/").await.expect("an answer")).await, "once\n");
+        rested().await;
+        assert_eq!(plugin.counters().instantiations, probed + count);
+    }
+    assert_eq!(plugin.counters().traps, 0, "the probe is not a visitor's request");
+}
+
+#[tokio::test]
 async fn both_bodies_stream() {
     let plugin = service(|_| {}).await;
     let (sender, mut pieces) = tokio::sync::mpsc::channel::<Bytes>(1);
@@ -132,22 +148,6 @@ async fn what_a_service_sends_passes_the_same_gate_as_a_filters_requests() {
     assert_eq!(response.status().as_u16(), 502);
     assert!(text(response).await.contains("HttpRequestDenied"));
     assert_eq!(plugin.counters().denied, 1);
-}
-
-#[tokio::test]
-async fn what_is_made_for_wasi_0_3_is_refused_by_that_name() {
-    for text in [
-        r#"(component (instance $i) (export "wasi:http/handler@0.3.0" (instance $i)))"#,
-        // As its compilers make it: with a function that the engine does not know.
-        r#"(component (import "wasi:http/handler@0.3.0" (instance (export "handle" (func async)))))"#,
-    ] {
-        let wasm = wat::parse_str(text).expect("good text");
-        let loaded = Plugin::load(engine(), &Arc::new(plan("{}")), &wasm, &Secrets::default(), 1).await;
-        let error = loaded.expect_err("too new");
-        assert!(matches!(error, LoadError::TooNew { .. }), "{error}");
-        let said = error.to_string();
-        assert!(said.contains("wasi:http/handler@0.3.0,") && said.contains("incoming-handler@0.2"), "{said}");
-    }
 }
 
 #[tokio::test]

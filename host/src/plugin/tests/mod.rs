@@ -4,6 +4,7 @@
 mod calls;
 mod chain;
 mod component;
+mod concurrent;
 mod forge;
 mod hostile;
 mod load;
@@ -51,6 +52,7 @@ fn plan(config: &str) -> PluginPlan {
         limits: Limits { memory: 4 << 20, timeout: Some(Duration::from_millis(200)), concurrency: 2 },
         grants: Grants::default(),
         reuse: None,
+        experimental: true,
         tick: Duration::from_secs(3600),
     }
 }

@@ -67,9 +67,9 @@ enum Command {
     /// A host's configuration: check a file, and look at or change what a running host serves
     #[command(subcommand, arg_required_else_help = true)]
     Config(Config),
-    /// Look at a plugin, or try it on one request
+    /// Write a plugin, build and test it; look at any component, try and measure it
     #[command(subcommand, arg_required_else_help = true)]
-    Plugin(Plugin),
+    Plugin(plugin::Plugin),
     /// Hash a password for the basic-auth plugin; the password is read from standard input
     HashPassword,
     /// Have systemd run a host or an edge
@@ -191,24 +191,6 @@ enum Config {
     },
 }
 
-#[derive(Subcommand)]
-enum Plugin {
-    /// Say what a component is: its role, what it asks for, what it says of itself
-    Check {
-        /// The component
-        #[arg(value_name = "FILE")]
-        component: PathBuf,
-    },
-    /// Have a component handle one request, and print what it decided; nothing is granted to it
-    Run(plugin::Try),
-    /// Put a component into a registry
-    Push(registry::Push),
-    /// Get a component from a registry, or all that a configuration refers to
-    Pull(registry::Pull),
-    /// Lock every tag of a configuration to what it means now, and pull that
-    Update(registry::Update),
-}
-
 fn main() -> ExitCode {
     // Started by itself: before anything is read that a person would give it.
     if std::env::args_os().skip(1).eq([COMPILER]) {
@@ -246,11 +228,7 @@ fn main() -> ExitCode {
         Command::Config(Config::Rollback { generation, no_save, admin }) => {
             admin::rollback(&admin, generation, no_save)
         }
-        Command::Plugin(Plugin::Check { component }) => plugin::check(&component),
-        Command::Plugin(Plugin::Run(asked)) => plugin::run(asked),
-        Command::Plugin(Plugin::Push(asked)) => registry::push(asked),
-        Command::Plugin(Plugin::Pull(asked)) => registry::pull(asked),
-        Command::Plugin(Plugin::Update(asked)) => registry::update(asked),
+        Command::Plugin(command) => plugin::run(command),
         Command::HashPassword => password::hash(),
         Command::Service(service) => service::run(service),
         Command::Completions { shell } => manual::completions(shell),

@@ -47,7 +47,12 @@ pub struct Outbound {
     grants: Grants,
     tls: Arc<ClientConfig>,
     room: Arc<Semaphore>,
+    /// Answers in place of the network.
+    script: Option<Script>,
 }
+
+/// Answers requests of a plugin that is tested.
+pub type Script = Arc<dyn Fn(&Request<Bytes>) -> Result<Response<Bytes>, OutboundError> + Send + Sync>;
 
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +95,14 @@ impl Outbound {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { grants: grants.clone(), tls: Arc::new(tls), room: Arc::new(Semaphore::new(MOST_AT_ONCE)) })
+        let room = Arc::new(Semaphore::new(MOST_AT_ONCE));
+        Ok(Self { grants: grants.clone(), tls: Arc::new(tls), room, script: None })
+    }
+
+    /// One with the same grants that asks `script` and never the network.
+    pub fn scripted(other: &Self, script: Script) -> Self {
+        let Self { grants, tls, room, script: _ } = other;
+        Self { grants: grants.clone(), tls: tls.clone(), room: room.clone(), script: Some(script) }
     }
 
     /// Sends a request and gathers the whole answer. Follows up to `redirects` redirects, each
@@ -116,7 +128,22 @@ impl Outbound {
             let mut request = Request::new(Full::new(body.clone()));
             (*request.method_mut(), *request.uri_mut()) = (head.method.clone(), head.uri.clone());
             *request.headers_mut() = head.headers.clone();
-            let Exchange { response, connection } = self.exchange(request, LONGEST).await?;
+            let (response, connection) = match &self.script {
+                Some(script) => {
+                    Target::of(request.uri())?.check(&self.grants)?;
+                    let mut asked = Request::new(body.clone());
+                    (*asked.method_mut(), *asked.uri_mut()) = (head.method.clone(), head.uri.clone());
+                    *asked.headers_mut() = head.headers.clone();
+                    (
+                        script(&asked)?.map(|body| Full::new(body).map_err(|never| match never {}).boxed()),
+                        None,
+                    )
+                }
+                None => {
+                    let Exchange { response, connection } = self.exchange(request, LONGEST).await?;
+                    (response.map(BodyExt::boxed), Some(connection))
+                }
+            };
             let next = (redirects > 0).then(|| judge::redirect(&head, &response)).flatten();
             if let Some(next) = next {
                 redirects -= 1;
@@ -150,6 +177,9 @@ impl Outbound {
     {
         let target = Target::of(request.uri())?;
         target.check(&self.grants)?;
+        if self.script.is_some() {
+            return Err(OutboundError::Failed("a test answers http-client only".to_owned()));
+        }
         let room = self.room.clone().try_acquire_owned();
         let room =
             room.map_err(|_| OutboundError::Failed(format!("more than {MOST_AT_ONCE} requests at once")))?;

@@ -27,6 +27,7 @@ mod keep;
 mod member;
 mod meter;
 mod pool;
+mod rehearsal;
 mod sandbox;
 mod service;
 mod store;
@@ -46,6 +47,7 @@ pub use failure::{ConfigFault, Failure, FailureKind, LoadError};
 pub use imports::handler::{Answering, Onward};
 pub use imports::metrics::Number;
 pub use inspect::{Description, Inspection, inspect};
+pub use rehearsal::{Rehearsal, StageClock};
 pub use sandbox::Secrets;
 pub use service::{Mediation, ServiceBody};
 
@@ -133,14 +135,14 @@ impl Plugin {
         let component = compiler::component(engine, &plan.name, wasm).await?;
         let blueprint = Blueprint::link(engine, &plan.name, component)?;
         blueprint.check(plan)?;
-        Self::ready(engine, plan, blueprint, secrets, shards).await
+        Self::ready(engine, plan, blueprint, secrets, shards, None).await
     }
 
     /// The same component with another configuration, other limits or grants: nothing is compiled.
     pub async fn load_again(&self, plan: &Arc<PluginPlan>, secrets: &Secrets) -> Result<Self, LoadError> {
         let Member { engine, blueprint, pool, .. } = &*self.member;
         blueprint.check(plan)?;
-        Self::ready(engine, plan, blueprint.clone(), secrets, pool.shards()).await
+        Self::ready(engine, plan, blueprint.clone(), secrets, pool.shards(), None).await
     }
 
     async fn ready(
@@ -149,11 +151,16 @@ impl Plugin {
         blueprint: Blueprint,
         secrets: &Secrets,
         shards: usize,
+        rehearsal: Option<&Rehearsal>,
     ) -> Result<Self, LoadError> {
         if blueprint.phases.is_none() && plan.config != NO_CONFIGURATION {
             return Err(LoadError::NoConfiguration);
         }
-        let sandbox = Arc::new(Sandbox::new(plan, secrets, engine.keep())?);
+        let mut sandbox = Sandbox::new(plan, secrets, engine.keep())?;
+        if let Some(rehearsal) = rehearsal {
+            rehearsal.take_over(&mut sandbox);
+        }
+        let sandbox = Arc::new(sandbox);
         let default = if blueprint.handler.is_some() { SERVICE_RUN } else { FILTER_RUN };
         let run = plan.limits.timeout.unwrap_or(default);
         let least = if sandbox.outbound.is_some() { LEAST_WALL_OUTBOUND } else { LEAST_WALL };

@@ -10,6 +10,7 @@ use super::imports::key_value::Bucket;
 use super::imports::log::GuestLog;
 use super::imports::metrics::Metrics;
 use super::keep::Keep;
+use super::rehearsal::Time;
 use crate::config::plan::PluginPlan;
 use crate::outbound::Outbound;
 
@@ -27,6 +28,7 @@ pub(super) struct Sandbox {
     /// With the bytes that each may hold.
     pub(super) buckets: BTreeMap<String, (Arc<Bucket>, usize)>,
     pub(super) outbound: Option<Arc<Outbound>>,
+    pub(super) time: Time,
     /// Calls into the host that were refused for lack of a grant.
     denied: AtomicU64,
 }
@@ -46,6 +48,7 @@ impl Sandbox {
                 .map(|(name, quota)| (name.clone(), (keep.bucket(&plan.name, name), *quota)))
                 .collect(),
             outbound: outbound.map(Arc::new),
+            time: Time::default(),
             denied: AtomicU64::new(0),
         })
     }

@@ -45,7 +45,7 @@ impl Bucket {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn value(&self, key: &str, now: Instant) -> Option<Vec<u8>> {
+    pub(in crate::plugin) fn value(&self, key: &str, now: Instant) -> Option<Vec<u8>> {
         let mut entries = self.entries();
         let entry = entries.map.get(key)?;
         if entry.is_over(now) {
@@ -55,7 +55,7 @@ impl Bucket {
         Some(entry.value.clone())
     }
 
-    fn put(
+    pub(in crate::plugin) fn put(
         &self,
         key: String,
         value: Vec<u8>,
@@ -164,11 +164,11 @@ impl State {
 
 impl bound::Host for State {
     fn get(&mut self, bucket: String, key: String) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.bucket(&bucket)?.0.value(&key, Instant::now()))
+        Ok(self.bucket(&bucket)?.0.value(&key, self.sandbox.time.instant()))
     }
 
     fn set(&mut self, bucket: String, key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> Result<(), Error> {
-        let ((bucket, quota), now) = (self.bucket(&bucket)?, Instant::now());
+        let ((bucket, quota), now) = (self.bucket(&bucket)?, self.sandbox.time.instant());
         bucket.put(key, value, expiry(now, ttl_ms), quota, now)
     }
 
@@ -178,7 +178,7 @@ impl bound::Host for State {
     }
 
     fn increment(&mut self, bucket: String, key: String, by: i64, ttl_ms: Option<u64>) -> Result<i64, Error> {
-        let ((bucket, quota), now) = (self.bucket(&bucket)?, Instant::now());
+        let ((bucket, quota), now) = (self.bucket(&bucket)?, self.sandbox.time.instant());
         bucket.increase(key, by, expiry(now, ttl_ms), quota, now)
     }
 }

@@ -1,0 +1,279 @@
+//! tests.toml: what a plugin is asked, and what it shall decide. Knows how that is written; asks nobody.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// A file of tests.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Cases {
+    /// What the plugin is configured with where a case says nothing else.
+    #[serde(default)]
+    pub(super) config: toml::Table,
+    /// What it is granted, by name.
+    #[serde(default)]
+    pub(super) secrets: BTreeMap<String, String>,
+    /// Names of buckets, each with room for 1 MiB.
+    #[serde(default)]
+    pub(super) buckets: Vec<String>,
+    #[serde(rename = "case", default)]
+    pub(super) cases: Vec<Case>,
+}
+
+/// A plugin of its own, and what it is asked, one after the other.
+#[derive(Debug, Deserialize)]
+#[serde(from = "Written")]
+pub(super) struct Case {
+    pub(super) name: String,
+    pub(super) config: Option<toml::Table>,
+    /// Where its clock stands at the beginning.
+    pub(super) time: Option<toml::value::Datetime>,
+    /// What lies in its buckets at the beginning.
+    pub(super) key_value: Buckets,
+    /// What is answered elsewhere: the first that fits a request.
+    pub(super) http: Vec<Elsewhere>,
+    /// At least one.
+    pub(super) steps: Vec<Step>,
+}
+
+/// A case as it is written: its first step lies between its own keys. Not by `flatten`, which forgets where
+/// in the file a mistake is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Written {
+    name: String,
+    config: Option<toml::Table>,
+    time: Option<toml::value::Datetime>,
+    #[serde(default)]
+    key_value: Buckets,
+    #[serde(default)]
+    http: Vec<Elsewhere>,
+    #[serde(default)]
+    request: Asked,
+    expect: Expected,
+    response: Option<Answered>,
+    expect_response: Option<Expected>,
+    expect_http: Option<Vec<String>>,
+    #[serde(default)]
+    expect_key_value: Buckets,
+    #[serde(default)]
+    then: Vec<Step>,
+}
+
+impl From<Written> for Case {
+    fn from(written: Written) -> Self {
+        let Written { name, config, time, key_value, http, then, .. } = written;
+        let first = Step {
+            after: Duration::ZERO,
+            request: written.request,
+            expect: written.expect,
+            response: written.response,
+            expect_response: written.expect_response,
+            expect_http: written.expect_http,
+            expect_key_value: written.expect_key_value,
+        };
+        let steps = std::iter::once(first).chain(then).collect();
+        Self { name, config, time, key_value, http, steps }
+    }
+}
+
+/// Values by bucket and key.
+pub(super) type Buckets = BTreeMap<String, BTreeMap<String, Stored>>;
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Stored {
+    Value(String),
+    /// False: there is nothing.
+    There(bool),
+}
+
+/// One request, and perhaps the answer to it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Step {
+    /// How far the clock is moved first.
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) after: Duration,
+    #[serde(default)]
+    pub(super) request: Asked,
+    pub(super) expect: Expected,
+    /// What the origin answers, if the request gets there.
+    pub(super) response: Option<Answered>,
+    pub(super) expect_response: Option<Expected>,
+    /// What was sent elsewhere, in order: "GET https://api.example.com/".
+    pub(super) expect_http: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) expect_key_value: Buckets,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct Asked {
+    pub(super) method: String,
+    pub(super) scheme: String,
+    pub(super) authority: String,
+    pub(super) path: String,
+    pub(super) client_ip: String,
+    pub(super) headers: Headers,
+    /// Of a request to a service.
+    pub(super) body: String,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            method: "GET".to_owned(),
+            scheme: "https".to_owned(),
+            authority: "app.example.com".to_owned(),
+            path: "/".to_owned(),
+            client_ip: "192.0.2.1".to_owned(),
+            headers: Headers::default(),
+            body: String::new(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    pub(super) headers: Headers,
+}
+
+impl Default for Answered {
+    fn default() -> Self {
+        Self { status: 200, headers: Headers::default() }
+    }
+}
+
+/// One answer from elsewhere.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Elsewhere {
+    #[serde(default = "get")]
+    pub(super) method: String,
+    pub(super) url: String,
+    #[serde(default = "ok")]
+    pub(super) status: u16,
+    #[serde(default)]
+    pub(super) headers: Headers,
+    #[serde(default)]
+    pub(super) body: String,
+    /// In place of an answer.
+    pub(super) error: Option<Breakage>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Breakage {
+    Timeout,
+    Failed,
+    TooLarge,
+}
+
+/// What the plugin shall decide. What is not named is not looked at.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Expected {
+    pub(super) decision: Decision,
+    pub(super) method: Option<String>,
+    pub(super) authority: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) status: Option<u16>,
+    /// Each with all its values.
+    #[serde(default)]
+    pub(super) headers: Headers,
+    /// Headers that are not there.
+    #[serde(default)]
+    pub(super) absent: Vec<String>,
+    pub(super) body: Option<String>,
+    /// The code of a fault.
+    pub(super) code: Option<String>,
+    /// The codes of a refused configuration, in any order.
+    pub(super) faults: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Decision {
+    /// It goes on unchanged.
+    Next,
+    /// It goes on with changes.
+    Edit,
+    /// The plugin answers.
+    Respond,
+    /// The plugin answers with an error of its own.
+    Fault,
+    /// The plugin traps, takes too long, or answers with what it may not.
+    Break,
+    /// It does not take its configuration.
+    Refuse,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Headers(pub(super) BTreeMap<String, Values>);
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Values {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Values {
+    pub(super) fn all(&self) -> &[String] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Several(values) => values,
+        }
+    }
+}
+
+impl Cases {
+    pub(super) fn read(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let cases: Self = toml::from_str(&text).with_context(|| file.display().to_string())?;
+        ensure!(!cases.cases.is_empty(), "{} holds no [[case]]", file.display());
+        Ok(cases)
+    }
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn ok() -> u16 {
+    200
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    humantime::parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tests_of_the_example_can_be_read() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/plugins/greeting/tests.toml");
+        assert!(Cases::read(&file).unwrap().cases.len() > 3);
+    }
+
+    #[test]
+    fn a_word_that_means_nothing_is_refused_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tests.toml");
+        let text = "[[case]]\nname = \"a\"\nexpect = { decision = \"respond\", statsu = 200 }\n";
+        std::fs::write(&file, text).unwrap();
+        let error = format!("{:#}", Cases::read(&file).unwrap_err());
+        assert!(error.contains("statsu") && error.contains("line 3"), "{error}");
+    }
+}

@@ -1,0 +1,490 @@
+//! `adit plugin test`: asks a plugin what its tests.toml says, through the host's own engine, and says where
+//! it decided something else.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use adit_host::config::grants::{Destination, DestinationHost, Grants, SecretSource};
+use adit_host::outbound::{OutboundError, Script};
+use adit_host::plugin::{
+    Chain, Engine, Facts, FailureKind, LoadError, Plugin, Rehearsal, RequestOutcome, ResponseOutcome,
+    Secrets, StageClock,
+};
+use anyhow::{Context, Result, anyhow, ensure};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, request, response};
+use http_body_util::{BodyExt, Full};
+
+use super::cases::{Breakage, Case, Cases, Decision, Elsewhere, Expected, Headers, Step, Stored};
+use super::project::{COMPONENT, Project};
+use super::{plan, read, tool};
+use crate::{Failure, table};
+
+#[derive(clap::Args)]
+pub(crate) struct Test {
+    /// The plugin's folder
+    #[arg(value_name = "FOLDER", default_value = ".")]
+    folder: PathBuf,
+    /// The component [default: build/plugin.wasm in the folder]
+    #[arg(long, value_name = "FILE")]
+    component: Option<PathBuf>,
+    /// The tests [default: tests.toml in the folder]
+    #[arg(long, value_name = "FILE")]
+    cases: Option<PathBuf>,
+}
+
+/// What became of a request or a response.
+#[derive(Debug)]
+struct Outcome {
+    decision: Decision,
+    method: Option<String>,
+    authority: Option<String>,
+    path: Option<String>,
+    status: Option<u16>,
+    headers: HeaderMap,
+    body: Option<String>,
+    codes: Vec<String>,
+    /// In words, where something went wrong.
+    said: Option<String>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn run(asked: &Test) -> Result<(), Failure> {
+    let cases = asked.cases.clone().unwrap_or_else(|| asked.folder.join("tests.toml"));
+    let cases = Cases::read(&cases).map_err(Failure::Configuration)?;
+    let file = component(asked).map_err(Failure::Configuration)?;
+    let wasm = read(&file)?;
+    let engine = Engine::of_this_program()?;
+    let mut failed = 0;
+    for (number, case) in cases.cases.iter().enumerate() {
+        let room = Room { engine: &engine, cases: &cases, case, number, wasm: &wasm, file: &file };
+        let complaints = room.play().await.with_context(|| format!("case {:?}", case.name));
+        let complaints = complaints.map_err(Failure::Configuration)?;
+        if complaints.is_empty() {
+            table::print(&format!("ok      {}", case.name));
+        } else {
+            failed += 1;
+            table::print(&format!("FAILED  {}\n{}", case.name, complaints.trim_end()));
+        }
+    }
+    table::print(&format!("{} passed, {failed} failed", cases.cases.len() - failed));
+    if failed > 0 {
+        return Err(anyhow!("{failed} of {} cases failed", cases.cases.len()).into());
+    }
+    Ok(())
+}
+
+fn component(asked: &Test) -> Result<PathBuf> {
+    if let Some(component) = &asked.component {
+        return Ok(component.clone());
+    }
+    let file = Project::open(&asked.folder)?.component();
+    ensure!(
+        file.is_file(),
+        "there is no build/{COMPONENT} in {}\n  way out: `adit plugin build {0}`",
+        asked.folder.display()
+    );
+    Ok(file)
+}
+
+/// One case with everything around it.
+struct Room<'a> {
+    engine: &'a Engine,
+    cases: &'a Cases,
+    case: &'a Case,
+    number: usize,
+    wasm: &'a [u8],
+    file: &'a std::path::Path,
+}
+
+impl Room<'_> {
+    /// Plays all steps. Hands back what was not as expected, line by line.
+    async fn play(&self) -> Result<String> {
+        let case = self.case;
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let clock = StageClock::at(beginning(case)?);
+        let rehearsal = Rehearsal { clock: clock.clone(), script: script(&case.http, &sent)? };
+        let config = serde_json::to_string(case.config.as_ref().unwrap_or(&self.cases.config))?;
+        let mut plan = plan(self.file, &config);
+        // Buckets belong to a plugin by its name, and each case has its own.
+        plan.name = format!("case-{}", self.number + 1);
+        plan.grants = self.grants()?;
+        let secrets = self.cases.secrets.iter();
+        let secrets = Secrets(secrets.map(|(name, value)| (name.clone(), value.clone().into())).collect());
+        let plan = Arc::new(plan);
+        let loading = Plugin::rehearse(self.engine, &plan, self.wasm, &secrets, &rehearsal);
+        let loaded = if self.number == 0 { first(loading).await } else { loading.await };
+        let plugin = match loaded {
+            Ok(plugin) => Arc::new(plugin),
+            Err(LoadError::Refused { faults }) => {
+                let said = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                let codes = faults.into_iter().map(|fault| fault.code).collect();
+                let outcome = Outcome { codes, ..Outcome::of(Decision::Refuse, Some(said)) };
+                return Ok(compare("configuration", &case.steps[0].expect, &outcome));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for (bucket, values) in &case.key_value {
+            for (key, value) in values {
+                let Stored::Value(value) = value else { continue };
+                ensure!(plugin.store(bucket, key, value.as_bytes()), "{bucket:?} is not among `buckets`");
+            }
+        }
+        let mut complaints = String::new();
+        let several = case.steps.len() > 1;
+        for (number, step) in case.steps.iter().enumerate() {
+            clock.advance(step.after);
+            sent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            let mut wrong = ask(&plugin, step).await?;
+            let sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(expected) = &step.expect_http {
+                differ(&mut wrong, "sent elsewhere", &expected.join("\n"), &sent.join("\n"));
+            }
+            for (bucket, values) in &step.expect_key_value {
+                for (key, value) in values {
+                    let found = plugin.stored(bucket, key);
+                    let found = found.map(|value| String::from_utf8_lossy(&value).into_owned());
+                    let place = format!("key-value {bucket}/{key}");
+                    match value {
+                        Stored::Value(value) => {
+                            differ_maybe(&mut wrong, &place, Some(value), found.as_deref())
+                        }
+                        Stored::There(false) => differ_maybe(&mut wrong, &place, None, found.as_deref()),
+                        Stored::There(true) if found.is_some() => {}
+                        Stored::There(true) => differ_maybe(&mut wrong, &place, Some("anything"), None),
+                    }
+                }
+            }
+            if !wrong.is_empty() && several {
+                let _ = writeln!(complaints, "  request {}:", number + 1);
+            }
+            complaints.push_str(&wrong);
+        }
+        Ok(complaints)
+    }
+
+    /// What the tests speak of is granted; what is imported besides is granted and holds nothing.
+    fn grants(&self) -> Result<Grants> {
+        let mut grants = Grants::default();
+        let nothing = std::iter::once("nothing.invalid:443".to_owned()).map(Ok);
+        let named = self.case.http.iter().map(|answer| {
+            let uri: Uri = answer.url.parse().with_context(|| format!("{:?} is not a URL", answer.url))?;
+            let authority = uri.authority().with_context(|| format!("{:?} has no host", answer.url))?;
+            let tls = uri.scheme_str() == Some("https");
+            let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+            Ok::<_, anyhow::Error>(format!("{}:{port}", authority.host().to_ascii_lowercase()))
+        });
+        for named in nothing.chain(named) {
+            let named = named?;
+            let (host, port) = named.rsplit_once(':').context("a port was put there")?;
+            for tls in [true, false] {
+                let host = match host.parse() {
+                    Ok(address) => DestinationHost::Address(address),
+                    Err(_) => DestinationHost::Name(host.to_owned()),
+                };
+                grants.http.push(Destination { tls, host, port: port.parse()? });
+            }
+        }
+        let secrets = self.cases.secrets.keys().map(String::as_str).chain(["nothing"]);
+        let source = SecretSource::Environment(String::new());
+        grants.secrets = secrets.map(|name| (name.to_owned(), source.clone())).collect();
+        let buckets = self.cases.buckets.iter().map(String::as_str);
+        grants.buckets = buckets.map(|name| (name.to_owned(), BUCKET)).collect();
+        grants.buckets.entry("nothing".to_owned()).or_insert(0);
+        Ok(grants)
+    }
+}
+
+/// The first load compiles, which takes long for some languages and happens once.
+async fn first<T>(loading: impl Future<Output = T>) -> T {
+    tokio::pin!(loading);
+    match tokio::time::timeout(Duration::from_millis(500), &mut loading).await {
+        Ok(loaded) => loaded,
+        Err(_) => {
+            tool::say("compiling the component to machine code, once …");
+            loading.await
+        }
+    }
+}
+
+fn beginning(case: &Case) -> Result<Duration> {
+    let text = case.time.map_or_else(|| BEGINNING.to_owned(), |time| time.to_string());
+    let time = humantime::parse_rfc3339_weak(&text).with_context(|| format!("`time` {text}"))?;
+    Ok(time.duration_since(std::time::SystemTime::UNIX_EPOCH)?)
+}
+
+fn script(answers: &[Elsewhere], sent: &Arc<Mutex<Vec<String>>>) -> Result<Script> {
+    let mut known = Vec::new();
+    for answer in answers {
+        let mut made = Response::builder().status(answer.status).body(Bytes::from(answer.body.clone()))?;
+        *made.headers_mut() = headers(&answer.headers)?;
+        known.push((format!("{} {}", answer.method, answer.url), answer.error, made));
+    }
+    let sent = sent.clone();
+    Ok(Arc::new(move |request| {
+        let line = format!("{} {}", request.method(), request.uri());
+        sent.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
+        match known.iter().find(|(known, ..)| *known == line) {
+            None => Err(OutboundError::Failed(format!("the test has no answer to {line}"))),
+            Some((_, Some(Breakage::Timeout), _)) => Err(OutboundError::Timeout),
+            Some((_, Some(Breakage::TooLarge), _)) => Err(OutboundError::TooLarge),
+            Some((_, Some(Breakage::Failed), _)) => Err(OutboundError::Failed("as the test says".to_owned())),
+            Some((_, None, answer)) => Ok(answer.clone()),
+        }
+    }))
+}
+
+/// Asks the plugin, and lets it see the origin's answer if there is one. Hands back what was not as
+/// expected.
+async fn ask(plugin: &Arc<Plugin>, step: &Step) -> Result<String> {
+    let asked = &step.request;
+    let uri = format!("{}://{}{}", asked.scheme, asked.authority, asked.path);
+    let uri: Uri = uri.parse().with_context(|| format!("{uri:?} is not a URL"))?;
+    let mut request = Request::builder().method(asked.method.as_str()).uri(uri).body(())?;
+    *request.headers_mut() = headers(&asked.headers)?;
+    request.headers_mut().insert("host", HeaderValue::from_str(&asked.authority)?);
+    let (mut head, ()) = request.into_parts();
+    let facts = Facts { id: "test", client_ip: &asked.client_ip, scheme: &asked.scheme };
+
+    if plugin.serves() && !plugin.filters() {
+        let body = Full::new(Bytes::from(asked.body.clone()));
+        let secure = asked.scheme == "https";
+        let outcome = match plugin.serve(0, facts.id, secure, Request::from_parts(head, body)).await {
+            Err(failure) => Outcome::failed(failure.kind),
+            Ok(answer) => {
+                let (head, body) = answer.into_parts();
+                let body = body.collect().await.map_err(|error| anyhow!(error))?.to_bytes();
+                Outcome::replied(head.status.as_u16(), head.headers, &body)
+            }
+        };
+        return Ok(compare("request", &step.expect, &outcome));
+    }
+
+    let chain = Chain::new(vec![plugin.clone()]);
+    let before = head.clone();
+    let (outcome, passage) = match chain.on_request(0, &facts, &mut head).await {
+        RequestOutcome::Failed(failure) => (Outcome::failed(failure.kind), None),
+        RequestOutcome::Respond(reply, _) => {
+            (Outcome::replied(reply.status, reply.headers, &reply.body), None)
+        }
+        RequestOutcome::Continue(passage) => (Outcome::asked(&before, head), Some(passage)),
+    };
+    let mut complaints = compare("request", &step.expect, &outcome);
+    let (Some(answered), Some(expected)) = (&step.response, &step.expect_response) else {
+        ensure!(
+            step.response.is_none() && step.expect_response.is_none(),
+            "`response` and `expect-response` belong together"
+        );
+        return Ok(complaints);
+    };
+    let Some(passage) = passage else {
+        complaints.push_str("  response: the request did not get to the origin\n");
+        return Ok(complaints);
+    };
+    let mut response = Response::builder().status(answered.status).body(())?;
+    *response.headers_mut() = headers(&answered.headers)?;
+    let (mut head, ()) = response.into_parts();
+    let before = head.clone();
+    let outcome = match chain.on_response(passage, 0, &facts, &mut head).await {
+        ResponseOutcome::Failed(failure) => Outcome::failed(failure.kind),
+        ResponseOutcome::Respond(reply) => Outcome::replied(reply.status, reply.headers, &reply.body),
+        ResponseOutcome::Continue => Outcome::answered(&before, head),
+    };
+    complaints.push_str(&compare("response", expected, &outcome));
+    Ok(complaints)
+}
+
+fn headers(written: &Headers) -> Result<HeaderMap> {
+    let mut map = HeaderMap::new();
+    for (name, values) in &written.0 {
+        let name: HeaderName = name.parse().with_context(|| format!("{name:?} is no header name"))?;
+        for value in values.all() {
+            let value = HeaderValue::from_bytes(value.as_bytes());
+            map.append(&name, value.with_context(|| format!("the value of {name} is none"))?);
+        }
+    }
+    Ok(map)
+}
+
+impl Outcome {
+    fn of(decision: Decision, said: Option<String>) -> Self {
+        Self {
+            decision,
+            method: None,
+            authority: None,
+            path: None,
+            status: None,
+            headers: HeaderMap::new(),
+            body: None,
+            codes: Vec::new(),
+            said,
+        }
+    }
+
+    fn failed(kind: FailureKind) -> Self {
+        let said = Some(kind.to_string());
+        match kind {
+            FailureKind::Fault { code, .. } => Self { codes: vec![code], ..Self::of(Decision::Fault, said) },
+            FailureKind::Trap { .. }
+            | FailureKind::Timeout
+            | FailureKind::Busy
+            | FailureKind::Resting
+            | FailureKind::Invalid { .. } => Self::of(Decision::Break, said),
+        }
+    }
+
+    fn replied(status: u16, headers: HeaderMap, body: &[u8]) -> Self {
+        let body = Some(String::from_utf8_lossy(body).into_owned());
+        Self { status: Some(status), headers, body, ..Self::of(Decision::Respond, None) }
+    }
+
+    fn asked(before: &request::Parts, head: request::Parts) -> Self {
+        let same = before.method == head.method && before.uri == head.uri && before.headers == head.headers;
+        let authority = head.uri.authority().map(ToString::to_string);
+        Self {
+            method: Some(head.method.to_string()),
+            authority,
+            path: head.uri.path_and_query().map(ToString::to_string),
+            headers: head.headers,
+            ..Self::of(if same { Decision::Next } else { Decision::Edit }, None)
+        }
+    }
+
+    fn answered(before: &response::Parts, head: response::Parts) -> Self {
+        let same = before.status == head.status && before.headers == head.headers;
+        Self {
+            status: Some(head.status.as_u16()),
+            headers: head.headers,
+            ..Self::of(if same { Decision::Next } else { Decision::Edit }, None)
+        }
+    }
+}
+
+/// What of `found` is not as expected, line by line; empty if all is well.
+fn compare(phase: &str, expected: &Expected, found: &Outcome) -> String {
+    let mut text = String::new();
+    if expected.decision != found.decision {
+        let said = found.said.as_ref().map(|said| format!(" ({said})")).unwrap_or_default();
+        let found = format!("{}{said}", word(found.decision));
+        differ(&mut text, &format!("{phase} decision"), word(expected.decision), &found);
+        return text;
+    }
+    let mut field = |name: &str, expected: Option<&str>, found: Option<&str>| {
+        if expected.is_some() {
+            differ_maybe(&mut text, &format!("{phase} {name}"), expected, found);
+        }
+    };
+    field("method", expected.method.as_deref(), found.method.as_deref());
+    field("authority", expected.authority.as_deref(), found.authority.as_deref());
+    field("path", expected.path.as_deref(), found.path.as_deref());
+    let number = |status: Option<u16>| status.map(|status| status.to_string());
+    field("status", number(expected.status).as_deref(), number(found.status).as_deref());
+    for (name, values) in &expected.headers.0 {
+        let values = values.all().join("\n");
+        let there = all(&found.headers, name);
+        field(&format!("header {name}"), Some(&values), there.as_deref());
+    }
+    field("body", expected.body.as_deref(), found.body.as_deref());
+    field("fault", expected.code.as_deref(), found.codes.first().map(String::as_str));
+    if let Some(faults) = &expected.faults {
+        let sorted = |codes: &[String]| {
+            let mut codes = codes.to_vec();
+            codes.sort();
+            codes.join("\n")
+        };
+        field("faults", Some(&sorted(faults)), Some(&sorted(&found.codes)));
+    }
+    for name in &expected.absent {
+        if let Some(there) = all(&found.headers, name) {
+            differ_maybe(&mut text, &format!("{phase} header {name}"), None, Some(&there));
+        }
+    }
+    text
+}
+
+/// All values of a header, a line each.
+fn all(headers: &HeaderMap, name: &str) -> Option<String> {
+    let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let values: Vec<_> = values.collect();
+    (!values.is_empty()).then(|| values.join("\n"))
+}
+
+fn word(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Next => "next",
+        Decision::Edit => "edit",
+        Decision::Respond => "respond",
+        Decision::Fault => "fault",
+        Decision::Break => "break",
+        Decision::Refuse => "refuse",
+    }
+}
+
+fn differ_maybe(text: &mut String, place: &str, expected: Option<&str>, found: Option<&str>) {
+    match (expected, found) {
+        (None, None) => {}
+        (Some(expected), Some(found)) => differ(text, place, expected, found),
+        (Some(expected), None) => {
+            let _ = writeln!(text, "  {place}: there is none, expected {expected:?}");
+        }
+        (None, Some(found)) => {
+            let _ = writeln!(text, "  {place}: expected none, there is {found:?}");
+        }
+    }
+}
+
+fn differ(text: &mut String, place: &str, expected: &str, found: &str) {
+    if expected == found {
+        return;
+    }
+    if !expected.trim_end().contains('\n') && !found.trim_end().contains('\n') {
+        let _ = writeln!(text, "  {place}:\n    - {expected:?}\n    + {found:?}");
+        return;
+    }
+    let _ = writeln!(text, "  {place}:");
+    for change in similar::TextDiff::from_lines(expected, found).iter_all_changes() {
+        let _ = writeln!(text, "    {} {}", change.tag(), change.value().trim_end_matches('\n'));
+    }
+}
+
+/// Where the clock of a case stands that does not say.
+const BEGINNING: &str = "2026-01-01T00:00:00Z";
+/// Bytes that a bucket may hold.
+const BUCKET: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(text: &str) -> Expected {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_is_as_expected_says_nothing_and_what_is_not_is_shown_from_both_sides() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-a", HeaderValue::from_static("1"));
+        headers.append("x-a", HeaderValue::from_static("2"));
+        let found = Outcome::replied(200, headers, b"one\ntwo\n");
+        let good = "decision = \"respond\"\nstatus = 200\nheaders = { x-a = [\"1\", \"2\"] }\nabsent = [\"x-b\"]\n\
+                    body = \"one\\ntwo\\n\"";
+        assert_eq!(compare("request", &expected(good), &found), "");
+        let bad = "decision = \"respond\"\nstatus = 201\nheaders = { x-b = \"1\" }\nabsent = [\"x-a\"]\n\
+                   body = \"one\\nthree\\n\"";
+        assert_eq!(
+            compare("request", &expected(bad), &found),
+            "  request status:\n    - \"201\"\n    + \"200\"\n  request header x-b: there is none, expected \
+             \"1\"\n  request body:\n      one\n    - three\n    + two\n  request header x-a: expected none, there is \
+             \"1\\n2\"\n"
+        );
+    }
+
+    #[test]
+    fn a_plugin_that_broke_says_why() {
+        let found = Outcome::failed(FailureKind::Trap { reason: "unreachable".to_owned() });
+        let text = compare("request", &expected("decision = \"next\""), &found);
+        assert!(text.contains("- \"next\"") && text.contains("unreachable"), "{text}");
+    }
+}

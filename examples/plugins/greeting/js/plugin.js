@@ -1,0 +1,52 @@
+// Greets at /hello, and says hello in a header everywhere else.
+
+// An instance is configured once, before its first request.
+let text = "hello";
+
+export const lifecycle = {
+  describe: () => ({
+    name: "greeting",
+    version: "0.1.0",
+    requestHeaders: ["x-name"],
+    responseHeaders: [],
+  }),
+
+  // `config` is the `config` table of the host's document, as JSON.
+  configure(config) {
+    const faults = [];
+    for (const [key, value] of Object.entries(JSON.parse(config))) {
+      if (key !== "text") faults.push({ code: `/${key}`, message: "is not known" });
+      else if (typeof value !== "string") faults.push({ code: "/text", message: "is not a string" });
+      else text = value;
+    }
+    // What is thrown is the error of the function's `result`.
+    if (faults.length > 0) throw faults;
+  },
+};
+
+export const requestFilter = {
+  onRequest(head) {
+    if (head.pathWithQuery.split("?")[0] === "/hello") {
+      const name = head.headers.length > 0 ? head.headers[0][1] : "world";
+      return {
+        tag: "respond",
+        val: {
+          status: 200,
+          headers: [["content-type", "text/plain; charset=utf-8"]],
+          body: utf8(`${text}, ${name}!\n`),
+        },
+      };
+    }
+    return { tag: "edit", val: { headers: [setGreeting()], carry: new Uint8Array() } };
+  },
+};
+
+export const responseFilter = {
+  onResponse: () => ({ tag: "edit", val: { headers: [setGreeting()] } }),
+};
+
+const setGreeting = () => ({ tag: "set", val: ["x-greeting", text] });
+
+// QuickJS has no TextEncoder.
+const utf8 = (string) =>
+  Uint8Array.from(unescape(encodeURIComponent(string)), (c) => c.charCodeAt(0));

@@ -1,0 +1,120 @@
+//! A plugin under test: the same engine and the same imports, but time stands still until it is moved, and
+//! requests to elsewhere are answered by whoever tests. Knows no files and no expectations.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::engine::Engine;
+use super::failure::LoadError;
+use super::sandbox::{Sandbox, Secrets};
+use super::{Blueprint, Plugin, compiler};
+use crate::config::plan::PluginPlan;
+use crate::outbound::{Outbound, Script};
+
+/// What stands in for the world.
+#[derive(Clone)]
+pub struct Rehearsal {
+    pub clock: StageClock,
+    /// Answers what passes the plugin's grants.
+    pub script: Script,
+}
+
+/// A clock that stands still until it is moved. Clones are the same clock.
+#[derive(Debug, Clone)]
+pub struct StageClock(Arc<Mutex<Moment>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    since_1970: Duration,
+    instant: Instant,
+}
+
+/// Where a plugin's clocks get their time.
+#[derive(Debug, Default)]
+pub(super) enum Time {
+    #[default]
+    Real,
+    Staged(StageClock),
+}
+
+impl StageClock {
+    /// `since_1970` is UTC.
+    pub fn at(since_1970: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Moment { since_1970, instant: Instant::now() })))
+    }
+
+    pub fn advance(&self, by: Duration) {
+        let mut moment = self.moment();
+        moment.since_1970 = moment.since_1970.saturating_add(by);
+        moment.instant = moment.instant.checked_add(by).unwrap_or(moment.instant);
+    }
+
+    fn moment(&self) -> MutexGuard<'_, Moment> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Time {
+    /// Milliseconds, UTC.
+    pub(super) fn since_1970(&self) -> u64 {
+        let since = match self {
+            Self::Real => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            Self::Staged(clock) => clock.moment().since_1970,
+        };
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn instant(&self) -> Instant {
+        match self {
+            Self::Real => Instant::now(),
+            Self::Staged(clock) => clock.moment().instant,
+        }
+    }
+}
+
+impl Rehearsal {
+    pub(super) fn take_over(&self, sandbox: &mut Sandbox) {
+        sandbox.time = Time::Staged(self.clock.clone());
+        if let Some(outbound) = sandbox.outbound.take() {
+            sandbox.outbound = Some(Arc::new(Outbound::scripted(&outbound, self.script.clone())));
+        }
+    }
+}
+
+impl Plugin {
+    /// [`load`](Self::load) for one shard, with a rehearsal in place of the world.
+    pub async fn rehearse(
+        engine: &Engine,
+        plan: &Arc<PluginPlan>,
+        wasm: &[u8],
+        secrets: &Secrets,
+        rehearsal: &Rehearsal,
+    ) -> Result<Self, LoadError> {
+        let component = compiler::component(engine, &plan.name, wasm).await?;
+        let blueprint = Blueprint::link(engine, &plan.name, component)?;
+        blueprint.check(plan)?;
+        Self::ready(engine, plan, blueprint, secrets, 1, Some(rehearsal)).await
+    }
+
+    /// Puts a value into a granted bucket; whether there was such a bucket, and room in it.
+    pub fn store(&self, bucket: &str, key: &str, value: &[u8]) -> bool {
+        let sandbox = &self.member.sandbox;
+        let now = sandbox.time.instant();
+        sandbox.buckets.get(bucket).is_some_and(|(bucket, quota)| {
+            bucket.put(key.to_owned(), value.to_vec(), None, *quota, now).is_ok()
+        })
+    }
+
+    /// What lies in a granted bucket.
+    pub fn stored(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        let sandbox = &self.member.sandbox;
+        sandbox.buckets.get(bucket)?.0.value(key, sandbox.time.instant())
+    }
+}
+
+impl fmt::Debug for Rehearsal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rehearsal").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}

@@ -137,7 +137,11 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["tunnel::control", "tunnel::handler", "tunnel::suspicion", "proxy", "origin"],
         &["capnp", "capnp_rpc", "fastrand", "quinn"],
     ),
-    ("tunnel::handler", &["tunnel::notice", "proxy", "origin"], &["quinn", "h2", "tokio"]),
+    (
+        "tunnel::handler",
+        &["tunnel::notice", "tunnel::slot::Shared", "proxy", "origin"],
+        &["quinn", "h2", "tokio"],
+    ),
     ("tunnel::notice", &["tunnel::slot", "tunnel::status", "proxy", "origin"], &["quinn", "h2"]),
     ("tunnel::control", &["proxy"], &["http", "hyper", "quinn"]),
     (
@@ -164,6 +168,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
             "history::Source",
             "config::source",
             "generation",
+            "report",
             "settings",
             "tenure",
         ],

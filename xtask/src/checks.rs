@@ -12,8 +12,9 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     let mut progress = Progress::of(STEPS);
 
     progress.step("checking the format", || {
-        let way_out = "`cargo fmt --all`, also in plugins/";
+        let way_out = "`cargo fmt --all`, also in plugins/ and fuzz/";
         cargo(&["fmt", "--all", "--check"], way_out)?;
+        cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], way_out)?;
         child::stream(tree.plugins_cargo("fmt").args(["--all", "--check"]), way_out)
     })?;
     let deny = progress.step("finding cargo-deny", || cargo_deny::provide(tree))?;

@@ -10,6 +10,7 @@ mod checks;
 mod child;
 mod demo;
 mod docker_registry;
+mod fuzz;
 mod plugins;
 mod progress;
 mod schemathesis;
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, arguments: &[String]) -> Result<()> {
-    if !["demo", "bench"].contains(&command) && !arguments.is_empty() {
+    if !["demo", "bench", "fuzz"].contains(&command) && !arguments.is_empty() {
         bail!("takes no arguments, got {}", arguments.join(" "));
     }
     let tree = Tree::find()?;
@@ -59,6 +60,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         "swaps" => swaps::run(&tree)?,
         "bench" => bench::run(&tree, arguments)?,
         "bench-plugins" => bench_plugins::run(&tree)?,
+        "fuzz" => fuzz::run(&tree, arguments)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("no such command\n\n{HELP}"),
     }
@@ -77,6 +79,8 @@ Usage: cargo xtask <command>
   plugins         build the plugins into target/plugins
   bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options
   bench-plugins   print what a plugin costs, optimised
+  fuzz [TARGET] [SECONDS]
+                  search for bytes that break a decoder: protocol, document, decision, component
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny, a registry
   help            this text
 

@@ -29,6 +29,8 @@ mod ready;
 mod reload;
 mod revisions;
 mod services;
+mod shelf;
+mod shipping;
 mod sources;
 mod stop;
 mod swaps;

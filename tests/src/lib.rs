@@ -7,7 +7,7 @@
 //! Read in this order: [`process`] (one running program and its log), [`document`] (the
 //! configurations that tests write), [`product`] (an edge and a host together), [`fleet`] (many of
 //! both), [`origin`] and [`visitor`] (the two ends), [`load`] (many visitors), [`dns`] (a name server),
-//! [`gate`] and [`network`] (between a host and an edge), [`stand_in`] (an edge made only from the description of the wire).
+//! [`gate`] and [`network`] (between a host and an edge), [`stand_in`] (an edge made only from the description of the wire), [`registry`].
 
 pub mod bulk;
 pub mod certificate;
@@ -22,6 +22,7 @@ pub mod origin;
 pub mod process;
 pub mod product;
 pub mod reference;
+pub mod registry;
 pub mod stand_in;
 pub mod visitor;
 

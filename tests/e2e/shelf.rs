@@ -1,0 +1,374 @@
+//! The plugins that come with Adit do through the host what their pages say.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use e2e::document::{EdgeDocument, HostDocument};
+use e2e::origin::{Origin, nobody};
+use e2e::process::{Process, component};
+use e2e::product::{Lent, Product, Site, Stage};
+use e2e::visitor::{Answer, Speaks, bare, to};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+static STAGE: OnceCell<Stage> = OnceCell::const_new();
+
+/// The whole shelf but for `jwt` in one product: each on a path of its own.
+async fn stage() -> Lent {
+    let build = async || {
+        let origin = Origin::start();
+        let service = origin.service();
+        let rule = |path: &str, plugins: &str| {
+            format!("path = \"{path}\"\nservice = \"{service}\"\nplugins = [\"{plugins}\"]")
+        };
+        let host = HostDocument::new()
+            .plugin("local", &component("ip_allow"), "[plugin.config]\nallow = [\"127.0.0.0/8\", \"::1\"]")
+            .plugin(
+                "foreign",
+                &component("ip_allow"),
+                "[plugin.config]\nallow = [\"192.0.2.0/24\"]\nstatus = 404",
+            )
+            .plugin("id", &component("request_id"), "[plugin.config]\naccept = true\nform = \"uuid\"")
+            .plugin("ray", &component("request_id"), "")
+            .plugin(
+                "closed",
+                &component("maintenance"),
+                "[plugin.config]\npage = \"later\"\nretry-after = \"2m\"\npaths = [\"/echo/closed/health\"]",
+            )
+            .plugin(
+                "moved",
+                &component("rewrite_redirect"),
+                "[plugin.config]\nrules = [{ prefix = \"/echo/moved/away\", to-path = \"/echo/new\", status = 308 }, { regex = \"^/echo/moved/([a-z]+)$\", to-path = \"/echo/to/$1\" }]",
+            )
+            .plugin(
+                "limit",
+                &component("rate_limit"),
+                "[plugin.config]\nlimit = 3\nwindow = \"24h\"\nkind = \"fixed\"\nby = [\"address\", { header = \"x-key\" }]\n[plugin.grants]\nbuckets = { limits = \"1MiB\" }",
+            )
+            .plugin(
+                "tight",
+                &component("rate_limit"),
+                "[plugin.config]\nlimit = 2\nwindow = \"24h\"\nby = [{ header = \"x-key\" }]\n[plugin.grants]\nbuckets = { limits = \"1KiB\" }",
+            )
+            .plugin(
+                "canary",
+                &component("canary_split"),
+                "[plugin.config]\nby = { cookie = \"split\" }\necho = true\nvariants = [{ name = \"v2\", weight = 50, path-prefix = \"/echo/v2\" }]",
+            )
+            .rule(&rule("^/echo/local", "local"))
+            .rule(&rule("^/echo/foreign", "foreign"))
+            .rule(&rule("^/echo/id", "id"))
+            .rule(&rule("^/echo/ray", "ray"))
+            .rule(&rule("^/echo/closed", "closed"))
+            .rule(&rule("^/echo/moved", "moved"))
+            .rule(&rule("^/echo/limit", "limit"))
+            .rule(&rule("^/echo/tight", "tight"))
+            .rule(&rule("^/echo/canary", "canary"))
+            .otherwise(&service);
+        Stage::new(Product::start(EdgeDocument::new(&["west"], 1), host).await, origin)
+    };
+    STAGE.get_or_init(build).await.lend()
+}
+
+async fn ask(product: &Product, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let request =
+        headers.iter().fold(to("GET", path), |request, (name, value)| request.header(*name, *value));
+    product.visitor(Speaks::Http1).send(bare(request)).await
+}
+
+/// What the origin got of this header.
+fn received(answer: &Answer, name: &str) -> Option<String> {
+    let page = answer.json();
+    let headers = page["headers"].as_array().expect("the origin echoes headers");
+    let header = headers.iter().find(|header| header[0] == name)?;
+    Some(header[1].as_str().expect("text").to_owned())
+}
+
+#[tokio::test]
+async fn an_address_decides_and_no_header_that_a_visitor_sends() {
+    let stage = stage().await;
+    let forged =
+        [("x-forwarded-for", "192.0.2.1"), ("cf-connecting-ip", "192.0.2.1"), ("x-real-ip", "192.0.2.1")];
+    assert_eq!(ask(&stage.product, "/echo/local", &[]).await.status, 200);
+    for headers in [&[][..], &forged] {
+        let answer = ask(&stage.product, "/echo/foreign", headers).await;
+        assert_eq!((answer.status, answer.text()), (404, "nothing is here\n"));
+    }
+}
+
+#[tokio::test]
+async fn visitor_and_origin_learn_the_same_id() {
+    let stage = stage().await;
+    let answer = ask(&stage.product, "/echo/ray", &[("x-request-id", "mine")]).await;
+    assert_eq!(answer.header("x-request-id"), answer.header("cf-ray"));
+    assert_eq!(received(&answer, "x-request-id").as_deref(), Some(answer.header("cf-ray")));
+    let answer = ask(&stage.product, "/echo/id", &[("x-request-id", "mine")]).await;
+    assert_eq!(answer.header("x-request-id"), "mine");
+    let first = ask(&stage.product, "/echo/id", &[("x-request-id", "not for logs")]).await;
+    let second = ask(&stage.product, "/echo/id", &[]).await;
+    assert_eq!(first.header("x-request-id").len(), 36);
+    assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
+}
+
+#[tokio::test]
+async fn a_page_stands_in_for_a_service_that_is_worked_on() {
+    let stage = stage().await;
+    for path in ["/echo/closed", "/echo/closed/health/..%2fadmin", "/echo/closed/healthy"] {
+        let answer = ask(&stage.product, path, &[]).await;
+        assert_eq!((answer.status, answer.text()), (503, "later"), "{path}");
+        assert_eq!(answer.header("retry-after"), "120");
+    }
+    assert_eq!(ask(&stage.product, "/echo/closed/health?full", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn paths_are_rewritten_and_visitors_redirected() {
+    let stage = stage().await;
+    let answer = ask(&stage.product, "/echo/moved/away/a?b=c", &[]).await;
+    assert_eq!((answer.status, answer.header("location")), (308, "http://app.localhost/echo/new/a?b=c"));
+    let answer = ask(&stage.product, "/echo/moved/here?b", &[]).await;
+    assert_eq!(answer.json()["path"], "/echo/to/here?b");
+}
+
+#[tokio::test]
+async fn more_than_the_limit_is_refused_for_whoever_is_over_it_only() {
+    let stage = stage().await;
+    let ask = async |path: &str, key: &str| ask(&stage.product, path, &[("x-key", key)]).await;
+    for left in [2, 1, 0] {
+        let answer = ask("/echo/limit", "a").await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.header("ratelimit").starts_with(&format!("\"default\";r={left};t=")), "{answer:?}");
+    }
+    let answer = ask("/echo/limit", "a").await;
+    assert_eq!((answer.status, answer.header("ratelimit-policy")), (429, "\"default\";q=3;w=86400"));
+    assert!(answer.header("retry-after").parse::<u32>().unwrap() <= 86_400);
+    assert_eq!(ask("/echo/limit", "b").await.status, 200);
+
+    // Whoever fills the bucket gets no further than others, and shuts nobody out.
+    let mut refused = 0;
+    for number in 0..40 {
+        let status = ask("/echo/tight", &number.to_string()).await.status;
+        assert_eq!(status, 200, "key {number}");
+    }
+    for _ in 0..4 {
+        refused += u32::from(ask("/echo/tight", "the last").await.status == 429);
+    }
+    assert_eq!(refused, 2);
+}
+
+#[tokio::test]
+async fn a_visitor_keeps_the_variant_that_it_has_drawn() {
+    let stage = stage().await;
+    let (mut marked, mut plain) = (false, false);
+    // One in two: that either is missing after so many is as likely as nothing.
+    for _ in 0..40 {
+        let first = ask(&stage.product, "/echo/canary", &[("x-variant", "claimed")]).await;
+        let cookie = first.header("set-cookie").split(';').next().unwrap().to_owned();
+        let again = ask(&stage.product, "/echo/canary", &[("cookie", &cookie)]).await;
+        assert_eq!(again.header("set-cookie"), "");
+        assert_eq!(first.header("x-variant"), again.header("x-variant"));
+        let variant = received(&first, "x-variant");
+        let path = first.json()["path"].as_str().unwrap().to_owned();
+        match variant.as_deref() {
+            Some("v2") => marked |= path == "/echo/v2/echo/canary" && first.header("x-variant") == "v2",
+            None => plain |= path == "/echo/canary",
+            Some(other) => panic!("the origin was told {other}"),
+        }
+        if marked && plain {
+            return;
+        }
+    }
+    panic!("marked: {marked}, plain: {plain}");
+}
+
+/// Three keys, and a place that hands out their public halves.
+struct Issuer {
+    random: SystemRandom,
+    rsa: RsaKeyPair,
+    ecdsa: EcdsaKeyPair,
+    edwards: Ed25519KeyPair,
+    set: Arc<Mutex<String>>,
+    address: SocketAddr,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        let random = SystemRandom::new();
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let set: Arc<Mutex<String>> = Arc::default();
+        let served = set.clone();
+        // Ends with the test process.
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut head = Vec::new();
+                let mut chunk = [0; 1024];
+                while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                    match stream.read(&mut chunk) {
+                        Ok(0) | Err(_) => break,
+                        Ok(length) => head.extend_from_slice(&chunk[..length]),
+                    }
+                }
+                let body = served.lock().unwrap().clone();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all(format!("{head}{body}").as_bytes());
+            }
+        });
+        let issuer = Self {
+            rsa: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
+            ecdsa: EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref()).unwrap(),
+            edwards: Ed25519KeyPair::generate().unwrap(),
+            random,
+            set,
+            address,
+        };
+        issuer.hand_out("");
+        issuer
+    }
+
+    /// The keys' names end so from here on.
+    fn hand_out(&self, version: &str) {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let der: PublicKeyX509Der<'_> = self.rsa.public_key().as_der().unwrap();
+        // The modulus of 2048 bits and, behind it, five bytes of the exponent.
+        let der = der.as_ref();
+        let modulus = &der[der.len() - 5 - 256..der.len() - 5];
+        let point = self.ecdsa.public_key().as_ref();
+        let set = json!({"keys": [
+            {"kty": "RSA", "kid": format!("rsa{version}"), "use": "sig", "n": encode(modulus), "e": "AQAB"},
+            {"kty": "EC", "crv": "P-256", "kid": format!("ec{version}"), "x": encode(&point[1..33]), "y": encode(&point[33..])},
+            {"kty": "OKP", "crv": "Ed25519", "kid": format!("ed{version}"), "x": encode(self.edwards.public_key().as_ref())},
+        ]});
+        *self.set.lock().unwrap() = set.to_string();
+    }
+
+    fn token(&self, algorithm: &str, id: &str, claims: &Value) -> String {
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", encode(&json!({"alg": algorithm, "kid": id})), encode(claims));
+        let signature = match id.get(..2) {
+            Some("rs") => {
+                let mut signature = vec![0; 256];
+                self.rsa.sign(&RSA_PKCS1_SHA256, &self.random, signed.as_bytes(), &mut signature).unwrap();
+                signature
+            }
+            Some("ec") => self.ecdsa.sign(&self.random, signed.as_bytes()).unwrap().as_ref().to_vec(),
+            _ => self.edwards.sign(signed.as_bytes()).as_ref().to_vec(),
+        };
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+fn claims() -> Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    json!({"iss": "https://id.example.com", "aud": ["app"], "exp": now + 3600, "sub": "ada"})
+}
+
+#[tokio::test]
+async fn only_a_token_that_a_known_key_signed_for_this_audience_passes() {
+    let issuer = Issuer::new();
+    let origin = Origin::start();
+    let service = origin.service();
+    let jwt = |url: &str| {
+        format!(
+            "tick = \"1h\"\ntimeout = \"10s\"\n[plugin.config]\nissuer = \"https://id.example.com\"\njwks = \"{url}/keys\"\naudience = \"app\"\nfrom = [{{ header = \"cf-access-jwt-assertion\" }}, \"bearer\", {{ cookie = \"token\" }}]\nheaders = {{ x-user = \"sub\" }}\n[plugin.grants]\nhttp = [\"{url}\"]\nbuckets = {{ jwks = \"1MiB\" }}"
+        )
+    };
+    let rule = |path: &str, plugin: &str| {
+        format!("path = \"{path}\"\nservice = \"{service}\"\nplugins = [\"{plugin}\"]")
+    };
+    let host = HostDocument::new()
+        .plugin("known", &component("jwt"), &jwt(&format!("http://{}", issuer.address)))
+        .plugin("keyless", &component("jwt"), &jwt(&format!("http://{}", nobody())))
+        .rule(&rule("^/echo/known", "known"))
+        .rule(&rule("^/echo/keyless", "keyless"))
+        .otherwise(&service);
+    let product = Product::start(EdgeDocument::new(&["west"], 1), host).await;
+    let ask = async |path: &str, name: &str, value: &str| {
+        ask(&product, path, &[(name, value), ("x-user", "eve")]).await
+    };
+
+    for (algorithm, id) in [("RS256", "rsa"), ("ES256", "ec"), ("EdDSA", "ed")] {
+        let token = issuer.token(algorithm, id, &claims());
+        for (name, value) in [
+            ("authorization", format!("Bearer {token}")),
+            ("cf-access-jwt-assertion", token.clone()),
+            ("cookie", format!("a=b; token={token}")),
+        ] {
+            let answer = ask("/echo/known", name, &value).await;
+            assert_eq!(answer.status, 200, "{algorithm} in {name}");
+            assert_eq!(received(&answer, "x-user").as_deref(), Some("ada"));
+        }
+        // Another audience, another algorithm, another signature.
+        let mut other = claims();
+        other["aud"] = json!("other");
+        let mut forged = token.clone();
+        let at = token.rfind('.').unwrap() + 10;
+        forged.replace_range(at..=at, if &token[at..=at] == "A" { "B" } else { "A" });
+        for bad in
+            [issuer.token(algorithm, id, &other), issuer.token("none", id, &claims()), forged, String::new()]
+        {
+            let answer = ask("/echo/known", "authorization", &format!("Bearer {bad}")).await;
+            assert_eq!(answer.status, 401, "{algorithm}: {bad}");
+        }
+    }
+    assert_eq!(ask("/echo/known", "x-nothing", "").await.header("www-authenticate"), "Bearer");
+
+    // A key that came later is found by the first token that names it.
+    issuer.hand_out("-2");
+    let answer =
+        ask("/echo/known", "authorization", &format!("Bearer {}", issuer.token("ES256", "ec-2", &claims())))
+            .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+
+    // Without keys nobody passes.
+    let good = format!("Bearer {}", issuer.token("ES256", "ec", &claims()));
+    let answer = ask("/echo/keyless", "authorization", &good).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "5"));
+}
+
+#[tokio::test]
+async fn the_example_of_every_page_is_a_good_configuration() {
+    let site = Site::new();
+    site.write("edge-ca.pem", e2e::certificate::Certificate::new(&["quic.cftunnel.com"]).ca_pem);
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
+    let mut seen = Vec::new();
+    for entry in std::fs::read_dir(pages).unwrap() {
+        let page = entry.unwrap().path().join("README.md");
+        let Ok(text) = std::fs::read_to_string(&page) else { continue };
+        let (_, example) = text.split_once("```toml\n").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let name = example.split("plugins/").nth(1).and_then(|rest| rest.split(".wasm").next()).unwrap();
+        let example = example
+            .replace(&format!("plugins/{name}.wasm"), &component(name).display().to_string())
+            // What a page leaves out, and hosts that a test must not ask.
+            .replace(
+                "i=10000,l=32$…",
+                "i=10000,l=32$c2FsdHNhbHRzYWx0c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            )
+            .replace("https://id.example.com", "http://127.0.0.1:9");
+        let head = HostDocument { edge_ca: "edge-ca.pem".into(), ..HostDocument::new() };
+        let head = head.to_toml(&["127.0.0.1:1".parse().unwrap()]);
+        site.write("host.toml", format!("{head}\n{example}"));
+        // By the host itself, so that compiled code is kept.
+        let checked = Process::run(&["config", "check", "host.toml"], site.folder(), "").await;
+        assert_eq!(checked.code, Some(0), "{name}: {checked:?}");
+        assert!(!checked.output.contains("warning"), "{name}: {checked:?}");
+        seen.push(name.to_owned());
+    }
+    assert_eq!(seen.len(), 9, "{seen:?}");
+}

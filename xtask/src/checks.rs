@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::progress::Progress;
 use crate::tree::Tree;
-use crate::{cargo_deny, child, plugins, schemathesis, wasm};
+use crate::{cargo_deny, child, languages, plugins, schemathesis, wasm};
 
 /// Runs every check and stops at the first that fails.
 pub(crate) fn run(tree: &Tree) -> Result<()> {
@@ -38,6 +38,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
     let schemathesis = progress.step("finding schemathesis", || schemathesis::provide(tree))?;
+    progress.step("finding the tools of the other languages", || languages::provide(tree, &toolchain))?;
     // Builds the binary as well, which the tests of the whole product start: `cli` has a test of its own for it.
     progress.step("testing", || {
         let mut cargo = tree.cargo();
@@ -59,4 +60,4 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-const STEPS: usize = 11;
+const STEPS: usize = 12;

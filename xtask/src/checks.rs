@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::progress::Progress;
 use crate::tree::Tree;
-use crate::{cargo_deny, child, docker_registry, plugins, schemathesis, wasm};
+use crate::{cargo_deny, child, docker_registry, languages, plugins, schemathesis, wasm};
 
 /// Runs every check and stops at the first that fails.
 pub(crate) fn run(tree: &Tree) -> Result<()> {
@@ -40,6 +40,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     })?;
     let schemathesis = progress.step("finding schemathesis", || schemathesis::provide(tree))?;
     let registry = progress.step("finding a registry", || docker_registry::provide(tree))?;
+    progress.step("finding the tools of the other languages", || languages::provide(tree, &toolchain))?;
     // Builds the binary as well, which the tests of the whole product start: `cli` has a test of its own for it.
     progress.step("testing", || {
         let mut cargo = tree.cargo();
@@ -64,4 +65,4 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-const STEPS: usize = 12;
+const STEPS: usize = 13;

@@ -11,6 +11,8 @@ mod child;
 mod demo;
 mod docker_registry;
 mod fuzz;
+mod languages;
+mod plugin_costs;
 mod plugins;
 mod progress;
 mod schemathesis;
@@ -55,6 +57,13 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
             progress.step("building the plugins", || plugins::build(&tree, &toolchain))?;
             progress.finish("the plugins are built");
         }
+        "languages" => {
+            let mut progress = Progress::of(LANGUAGE_STEPS);
+            let rust = progress.step("finding a compiler for plugins", || wasm::provide(&tree))?;
+            progress.step("finding the tools of the other languages", || languages::provide(&tree, &rust))?;
+            progress.finish("written to target/tools/languages/env, for a shell to read");
+        }
+        "plugin-costs" => plugin_costs::run(&tree)?,
         "demo" => demo::start(&tree, arguments)?,
         "test" => checks::run(&tree)?,
         "swaps" => swaps::run(&tree)?,
@@ -69,6 +78,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
 
 const SETUP_STEPS: usize = 3;
 const PLUGIN_STEPS: usize = 2;
+const LANGUAGE_STEPS: usize = 2;
 
 const HELP: &str = "\
 Usage: cargo xtask <command>
@@ -78,6 +88,8 @@ Usage: cargo xtask <command>
   swaps           the long tests of changes under load, optimised: 1,000 swaps, 200 kills
   plugins         build the plugins into target/plugins
   bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options
+  languages       find or fetch the tools of every language that plugins are written in
+  plugin-costs    print what a plugin costs in each language, optimised
   bench-plugins   print what a plugin costs, optimised
   fuzz [TARGET] [SECONDS]
                   search for bytes that break a decoder: protocol, document, decision, component

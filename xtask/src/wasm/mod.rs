@@ -5,6 +5,7 @@
 //! library, so the machine may be an older Debian. It is driven by the cargo at hand and links with
 //! that toolchain's own linkers.
 
+pub(crate) mod apt;
 mod debian;
 mod mirror;
 
@@ -27,6 +28,11 @@ pub(crate) struct Toolchain {
 }
 
 impl Toolchain {
+    /// What must be in the environment of cargo, and what goes in front of PATH.
+    pub(crate) fn parts(&self) -> (&[(String, PathBuf)], Option<&Path>) {
+        (&self.environment, self.path.as_deref())
+    }
+
     pub(crate) fn apply(&self, command: &mut Command) -> Result<()> {
         for (name, value) in &self.environment {
             command.env(name, value);

@@ -66,7 +66,7 @@ static bool asks_for_hello(const plugin_string_t *path) {
            (path->len == length || path->ptr[length] == '?');
 }
 
-static void set_greeting(adit_plugin_types_list_header_op_t *ops) {
+static void set_header(adit_plugin_types_list_header_op_t *ops) {
     ops->ptr = allocate(sizeof *ops->ptr);
     ops->len = 1;
     ops->ptr[0].tag = ADIT_PLUGIN_TYPES_HEADER_OP_SET;
@@ -100,7 +100,7 @@ bool exports_adit_plugin_request_filter_on_request(
         memcpy(to + length + 2 + name.len, "!\n", 2);
     } else {
         action->tag = EXPORTS_ADIT_PLUGIN_REQUEST_FILTER_REQUEST_ACTION_EDIT;
-        set_greeting(&action->val.edit.headers);
+        set_header(&action->val.edit.headers);
     }
     adit_plugin_types_request_head_free(head);
     return true;
@@ -112,7 +112,7 @@ bool exports_adit_plugin_response_filter_on_response(
     exports_adit_plugin_response_filter_fault_t *fault) {
     memset(action, 0, sizeof *action);
     action->tag = EXPORTS_ADIT_PLUGIN_RESPONSE_FILTER_RESPONSE_ACTION_EDIT;
-    set_greeting(&action->val.edit.headers);
+    set_header(&action->val.edit.headers);
     adit_plugin_types_response_head_free(head);
     return true;
 }

@@ -55,15 +55,15 @@ func OnRequest(head types.RequestHead) wit.Result[request.RequestAction, types.F
 			Body:    []byte(text + ", " + name + "!\n"),
 		}))
 	}
-	return act(request.MakeRequestActionEdit(types.RequestEdits{Headers: []types.HeaderOp{setGreeting()}}))
+	return act(request.MakeRequestActionEdit(types.RequestEdits{Headers: []types.HeaderOp{setHeader()}}))
 }
 
 func OnResponse(types.ResponseHead) wit.Result[response.ResponseAction, types.Fault] {
-	edits := types.ResponseEdits{Headers: []types.HeaderOp{setGreeting()}}
+	edits := types.ResponseEdits{Headers: []types.HeaderOp{setHeader()}}
 	return act(response.MakeResponseActionEdit(edits))
 }
 
-func setGreeting() types.HeaderOp {
+func setHeader() types.HeaderOp {
 	return types.MakeHeaderOpSet(types.Header{F0: "x-greeting", F1: text})
 }
 

@@ -37,15 +37,15 @@ export const requestFilter = {
         },
       };
     }
-    return { tag: "edit", val: { headers: [setGreeting()], carry: new Uint8Array() } };
+    return { tag: "edit", val: { headers: [setHeader()], carry: new Uint8Array() } };
   },
 };
 
 export const responseFilter = {
-  onResponse: () => ({ tag: "edit", val: { headers: [setGreeting()] } }),
+  onResponse: () => ({ tag: "edit", val: { headers: [setHeader()] } }),
 };
 
-const setGreeting = () => ({ tag: "set", val: ["x-greeting", text] });
+const setHeader = () => ({ tag: "set", val: ["x-greeting", text] });
 
 // QuickJS has no TextEncoder.
 const utf8 = (string) =>

@@ -38,13 +38,13 @@ class RequestFilter(exports.RequestFilter):
             name = head.headers[0][1] if head.headers else "world"
             headers = [("content-type", "text/plain; charset=utf-8")]
             return RequestAction_Respond(Reply(200, headers, f"{text}, {name}!\n".encode()))
-        return RequestAction_Edit(RequestEdits(None, None, None, [set_greeting()], b""))
+        return RequestAction_Edit(RequestEdits(None, None, None, [set_header()], b""))
 
 
 class ResponseFilter(exports.ResponseFilter):
     def on_response(self, head):
-        return ResponseAction_Edit(ResponseEdits(None, [set_greeting()]))
+        return ResponseAction_Edit(ResponseEdits(None, [set_header()]))
 
 
-def set_greeting():
+def set_header():
     return HeaderOp_Set(("x-greeting", text))

@@ -38,15 +38,15 @@ export const requestFilter: RequestFilter = {
         },
       };
     }
-    return { tag: "edit", val: { headers: [setGreeting()], carry: new Uint8Array() } };
+    return { tag: "edit", val: { headers: [setHeader()], carry: new Uint8Array() } };
   },
 };
 
 export const responseFilter: ResponseFilter = {
-  onResponse: () => ({ tag: "edit", val: { headers: [setGreeting()] } }),
+  onResponse: () => ({ tag: "edit", val: { headers: [setHeader()] } }),
 };
 
-const setGreeting = (): HeaderOp => ({ tag: "set", val: ["x-greeting", text] });
+const setHeader = (): HeaderOp => ({ tag: "set", val: ["x-greeting", text] });
 
 // QuickJS has no TextEncoder.
 const utf8 = (string: string) =>

@@ -1,6 +1,6 @@
 //! Greets at /hello, and says hello in a header everywhere else.
 
-wit_bindgen::generate!({ path: "wit", world: "plugin" });
+wit_bindgen::generate!({ path: "wit", world: "plugin", generate_all });
 
 use std::sync::OnceLock;
 
@@ -78,7 +78,7 @@ impl RequestFilter for Plugin {
             method: None,
             authority: None,
             path_with_query: None,
-            headers: vec![set_greeting()],
+            headers: vec![set_header()],
             carry: vec![],
         }))
     }
@@ -88,11 +88,11 @@ impl ResponseFilter for Plugin {
     fn on_response(_head: ResponseHead) -> Result<ResponseAction, Fault> {
         Ok(ResponseAction::Edit(ResponseEdits {
             status: None,
-            headers: vec![set_greeting()],
+            headers: vec![set_header()],
         }))
     }
 }
 
-fn set_greeting() -> HeaderOp {
+fn set_header() -> HeaderOp {
     HeaderOp::Set(("x-greeting".to_owned(), text().to_owned()))
 }

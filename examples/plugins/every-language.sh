@@ -14,8 +14,8 @@ cd "$folder"
 pids=""
 trap 'for pid in $pids; do kill "$pid" 2>/dev/null || true; done; wait' EXIT
 say() { printf '\n== %s\n' "$*"; }
-until_true() { # waits up to 120 s for a command to succeed: what is new to the host is compiled first
-    for _ in $(seq 600); do "$@" >/dev/null 2>&1 && return; sleep 0.2; done
+until_true() { # waits up to ten minutes: what is new to the host is compiled first, at the lowest priority
+    for _ in $(seq 3000); do "$@" >/dev/null 2>&1 && return; sleep 0.2; done
     echo "not in time: $*" >&2; cat host.log >&2; exit 1
 }
 is_there() { command -v "$1" >/dev/null 2>&1; }

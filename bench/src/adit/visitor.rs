@@ -44,7 +44,9 @@ pub(crate) async fn visit(
         Kind::Messages => chat(address, until).await,
         Kind::Call => call(address, until).await,
         Kind::Paced(rate) => pace(scenario.visitors, number, rate, address, until).await,
-        kind => ask(kind, address, until).await,
+        kind @ (Kind::Get | Kind::Browser | Kind::Fresh | Kind::Post | Kind::Down(_) | Kind::Up(_)) => {
+            ask(kind, address, until).await
+        }
     }
 }
 

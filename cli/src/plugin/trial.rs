@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_host::plugin::{Chain, Engine, Facts, Plugin, RequestOutcome, ResponseOutcome, Secrets};
+use adit_host::plugin::{
+    Chain, Engine, EngineSettings, Facts, Plugin, RequestOutcome, ResponseOutcome, Secrets,
+};
 use anyhow::{Context, anyhow};
 use http::{HeaderMap, Request, Response, Uri, request, response};
 use http_body_util::{BodyExt, Full};
@@ -38,7 +40,7 @@ pub(crate) struct Try {
 pub(crate) async fn run(asked: Try) -> Result<(), Failure> {
     let wasm = read(&asked.component)?;
     let (mut head, body) = request(&asked).map_err(Failure::Configuration)?.into_parts();
-    let engine = Engine::of_this_program()?;
+    let engine = Engine::new(EngineSettings::default())?;
     let plan = Arc::new(plan(&asked.component, &asked.config));
     let begun = Instant::now();
     let plugin = Plugin::load(&engine, &plan, &wasm, &Secrets::default(), 1).await;

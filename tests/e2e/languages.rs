@@ -1,0 +1,171 @@
+//! Whoever knows one of five languages writes a plugin in it, and the host runs it beside the others.
+//!
+//! `cargo xtask languages` says which languages this machine has the tools for.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use e2e::document::{EdgeDocument, HostDocument};
+use e2e::origin::Origin;
+use e2e::process::{adit, target};
+use e2e::product::Product;
+use e2e::visitor::{Speaks, bare, to};
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+/// Cargo builds one, a snapshot of an interpreter is compiled for another, and others want the processors too.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+const ALL: [&str; 5] = ["rust", "js", "python", "c", "go"];
+
+struct Built {
+    folder: PathBuf,
+    languages: Vec<String>,
+}
+
+static BUILT: OnceCell<Built> = OnceCell::const_new();
+
+/// What the script made of every language that is to be had here.
+async fn built() -> &'static Built {
+    BUILT.get_or_init(build).await
+}
+
+async fn build() -> Built {
+    let tools = target().join("tools/languages/env");
+    let languages = std::fs::read_to_string(&tools).unwrap_or_default();
+    let languages = languages.lines().find_map(|line| line.strip_prefix("export ADIT_LANGUAGES="));
+    let languages: Vec<String> =
+        languages.unwrap_or_default().trim_matches('\'').split_whitespace().map(str::to_owned).collect();
+    for language in ALL.iter().filter(|language| !languages.iter().any(|there| there == *language)) {
+        // Not `eprintln!`, which is heard only where a test fails.
+        let mut out = std::io::stderr();
+        let _ = writeln!(out, "SKIPPED: plugins in {language}; `cargo xtask languages` says what is missing");
+    }
+    let folder = target().join("tmp/every-language");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    if languages.is_empty() {
+        return Built { folder, languages };
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/plugins/every-language.sh");
+    let mut command = Command::new("sh");
+    command.args(["-c", ". \"$1\" && exec \"$2\" \"$3\"", "sh"]).arg(&tools).arg(&script).arg(&folder);
+    command.env("ADIT", adit()).env("XDG_CACHE_HOME", target().join("tmp/cache"));
+    command.env_remove("CACHE_DIRECTORY").env_remove("ADIT_LOG").env_remove("ADIT_LOG_FORMAT");
+    // Beside the plugins of the product, whose dependencies are built already.
+    command.env("CARGO_TARGET_DIR", target().join("plugins-build"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let output = tokio::time::timeout(LONGEST, command.output()).await;
+    let output = output.expect("the script ends").unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    for language in &languages {
+        assert!(said.contains(&format!("hello from {language}, Ada!")), "{language}: {said}");
+    }
+    Built { folder, languages }
+}
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/plugins")
+}
+
+/// Has a shell run something with the tools of all languages. Hands back what it said.
+async fn with_tools(what: &str, arguments: &[&Path]) -> String {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!(". \"$0\" && {what}")).arg(target().join("tools/languages/env"));
+    command.args(arguments).env("ADIT", adit()).env("XDG_CACHE_HOME", target().join("tmp/cache"));
+    command.env_remove("CACHE_DIRECTORY").env_remove("ADIT_LOG").env_remove("ADIT_LOG_FORMAT");
+    // Beside the plugins of the product, whose dependencies are built already.
+    command.env("CARGO_TARGET_DIR", target().join("plugins-build"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let output = tokio::time::timeout(LONGEST, command.output()).await;
+    let output = output.expect("it ends").unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+impl Built {
+    fn component(&self, language: &str) -> PathBuf {
+        self.folder.join(format!("hello-{language}/build/plugin.wasm"))
+    }
+
+    /// A host that says `hello from LANGUAGE` in each of these, by one rule.
+    async fn product(&self, origin: &Origin, languages: &[&str]) -> Product {
+        let mut host = HostDocument::new();
+        for language in languages {
+            let config = format!("[plugin.config]\ntext = \"hello from {language}\"");
+            host = host.plugin(language, &self.component(language), &config);
+        }
+        let rule = format!("service = \"{}\"\nplugins = {languages:?}", origin.service());
+        Product::start(EdgeDocument::new(&["west"], 1), host.rule(&rule)).await
+    }
+}
+
+#[tokio::test]
+async fn every_language_is_begun_built_tested_and_served() {
+    built().await;
+}
+
+#[tokio::test]
+async fn typescript_is_built_like_javascript() {
+    if !built().await.languages.iter().any(|language| language == "js") {
+        return;
+    }
+    let folder = target().join("tmp/typescript");
+    let _ = std::fs::remove_dir_all(&folder);
+    let what = "cp -rL \"$1\" \"$2\" && \"$ADIT\" plugin build \"$2\" && \"$ADIT\" plugin test \"$2\"";
+    let said = with_tools(what, &[&examples().join("greeting/typescript"), &folder]).await;
+    assert!(said.contains("0 failed"), "{said}");
+}
+
+#[tokio::test]
+async fn filters_in_several_languages_stand_in_one_chain() {
+    let built = built().await;
+    let languages: Vec<&str> = built.languages.iter().map(String::as_str).collect();
+    if languages.len() < 2 {
+        return;
+    }
+    let origin = Origin::start();
+    let product = built.product(&origin, &languages).await;
+    let answer = product.get("/echo").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let seen = answer.text();
+    for language in &languages {
+        let header = format!("x-hello-{language}");
+        let text = format!("hello from {language}");
+        assert_eq!(answer.header(&header), text, "on the way back");
+        assert!(seen.contains(&text), "the origin saw {seen}");
+    }
+    // The first of them answers, and the others do not see that it does.
+    let answer = product.get("/hello").await;
+    assert_eq!(answer.text(), format!("hello from {}, world!\n", languages[0]));
+    assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("x-hello-")));
+}
+
+/// A collector of garbage runs now and then, and must not do so where a guest may not call out.
+#[tokio::test]
+async fn a_language_with_a_collector_serves_thousands_of_requests_from_one_instance() {
+    let built = built().await;
+    let collected: Vec<&str> = built
+        .languages
+        .iter()
+        .map(String::as_str)
+        .filter(|name| ["js", "python", "go"].contains(name))
+        .collect();
+    if collected.is_empty() {
+        return;
+    }
+    let origin = Origin::start();
+    let product = built.product(&origin, &collected).await;
+    let visitor = product.visitor(Speaks::Http1);
+    let long = "n".repeat(8000);
+    for number in 0..1500 {
+        let answer = visitor.send(bare(to("GET", "/echo/x").header("x-name", &long))).await;
+        assert_eq!(answer.status, 200, "request {number}: {}", answer.text());
+    }
+}

@@ -1,0 +1,151 @@
+//! The commands for people who write plugins say what they found, what is missing, and how to get it.
+
+use std::path::Path;
+use std::process::Command;
+
+use e2e::process::{Outcome, Process, adit, component};
+use serde_json::Value;
+use tempfile::TempDir;
+
+async fn run(arguments: &[&str], folder: &TempDir) -> Outcome {
+    Process::run(&[&["--log", "error", "plugin"], arguments].concat(), folder.path(), "").await
+}
+
+#[tokio::test]
+async fn a_new_plugin_never_overwrites_anything() {
+    let folder = TempDir::new().unwrap();
+    let outcome = run(&["new", "--lang", "c", "mine"], &folder).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.output.contains("adit plugin build") && outcome.output.contains("adit plugin test"));
+    let again = run(&["new", "--lang", "rust", "mine"], &folder).await;
+    assert_eq!(again.code, Some(2), "{again:?}");
+    assert!(!folder.path().join("mine/Cargo.toml").exists());
+    let named = run(&["new", "--lang", "rust", "../mine"], &folder).await;
+    assert_eq!(named.code, Some(2), "{named:?}");
+}
+
+#[tokio::test]
+async fn a_missing_tool_is_named_with_the_way_to_get_it() {
+    let folder = TempDir::new().unwrap();
+    for (language, tool, way_out) in [
+        ("rust", "cargo", "rustup.rs"),
+        ("js", "componentize-qjs", "npm install"),
+        ("python", "componentize-py", "pip install"),
+        ("c", "C compiler", "wasi-libc"),
+        ("go", "go", "go.dev"),
+    ] {
+        let made = run(&["new", "--lang", language, language], &folder).await;
+        assert_eq!(made.code, Some(0), "{made:?}");
+        let mut command = Command::new(adit());
+        command.args(["plugin", "build", language]).current_dir(folder.path());
+        command.env("PATH", folder.path()).env_remove("WASI_SDK_PATH");
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{language}: {said}");
+        assert!(said.contains(tool) && said.contains(way_out), "{language}: {said}");
+    }
+    let nothing = run(&["build", "."], &folder).await;
+    assert!(nothing.log.contains("adit plugin new"), "{nothing:?}");
+    let unbuilt = run(&["test", "c"], &folder).await;
+    assert_eq!(unbuilt.code, Some(2), "{unbuilt:?}");
+    assert!(unbuilt.log.contains("adit plugin build c"), "{unbuilt:?}");
+}
+
+async fn test(folder: &TempDir, component: &Path, cases: &str) -> Outcome {
+    std::fs::write(folder.path().join("tests.toml"), cases).unwrap();
+    run(&["test", "--component", component.to_str().unwrap()], folder).await
+}
+
+const TOOLBOX: &str = r#"
+secrets = { hmac = "s3cret" }
+buckets = ["b"]
+
+[[case]]
+name = "the clock is the test's"
+time = 2030-01-02T03:04:05Z
+request = { headers = { x-do = "clock" } }
+expect = { decision = "respond", body = "1893553445000 true" }
+[[case.then]]
+after = "90s"
+request = { headers = { x-do = "clock" } }
+expect = { decision = "respond", body = "1893553535000 true" }
+
+[[case]]
+name = "secrets and buckets are the test's, and of this case alone"
+key-value = { b = { n = "41" } }
+request = { headers = { x-do = "secret hmac" } }
+expect = { decision = "respond", body = "s3cret" }
+[[case.then]]
+request = { headers = { x-do = "add b n 1" } }
+expect = { decision = "respond", body = "42" }
+expect-key-value = { b = { n = "42", other = false } }
+
+[[case]]
+name = "a bucket begins empty"
+request = { headers = { x-do = "get b n" } }
+expect = { decision = "respond", body = "none" }
+
+[[case]]
+name = "what is elsewhere is the test's"
+http = [
+  { url = "https://api.example.com/old", status = 302, headers = { location = "/new" } },
+  { url = "https://api.example.com/new", body = "there" },
+  { url = "https://api.example.com/slow", error = "timeout" },
+]
+request = { headers = { x-do = "fetch https://api.example.com/old 1" } }
+expect = { decision = "respond", body = "200 there" }
+expect-http = ["GET https://api.example.com/old", "GET https://api.example.com/new"]
+[[case.then]]
+request = { headers = { x-do = "fetch https://api.example.com/slow 0" } }
+expect = { decision = "respond", body = "Error::Timeout" }
+[[case.then]]
+request = { headers = { x-do = "fetch https://other.example.com/ 0" } }
+expect = { decision = "respond" }
+expect-http = []
+[[case.then]]
+request = {}
+expect = { decision = "next", absent = ["x-do"] }
+response = { status = 404 }
+expect-response = { decision = "next", status = 404 }
+"#;
+
+#[tokio::test]
+async fn a_test_has_the_clock_the_secrets_the_buckets_and_the_network_in_its_hands() {
+    let folder = TempDir::new().unwrap();
+    let outcome = test(&folder, &component("test/toolbox"), TOOLBOX).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.output.ends_with("4 passed, 0 failed"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_failed_test_shows_both_sides_and_ends_with_1() {
+    let folder = TempDir::new().unwrap();
+    let cases =
+        TOOLBOX.replace("body = \"42\"", "body = \"43\"").replace("\"next\", absent", "\"edit\", absent");
+    let outcome = test(&folder, &component("test/toolbox"), &cases).await;
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let has = |text: &str| outcome.output.contains(text);
+    assert!(has("    - \"43\"\n    + \"42\""), "{outcome:?}");
+    assert!(has("request 4:\n  request decision:\n    - \"edit\"\n    + \"next\""), "{outcome:?}");
+    assert!(has("2 passed, 2 failed"), "{outcome:?}");
+    let wrong = test(&folder, &component("test/toolbox"), "[[case]]\nname = \"a\"\nexpcet = {}\n").await;
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn programs_can_read_what_a_component_is_and_what_it_costs() {
+    let folder = TempDir::new().unwrap();
+    let file = component("headers");
+    let file = file.to_str().unwrap();
+    let inspected = run(&["inspect", file, "--output", "json"], &folder).await;
+    let value: Value = serde_json::from_str(&inspected.output).unwrap();
+    assert_eq!((&value["filter"], &value["service"]), (&true.into(), &false.into()), "{value}");
+    assert_eq!(value["describes"]["name"], "headers");
+    assert!(value["exports"].as_array().unwrap().iter().any(|name| name == "adit:plugin/lifecycle@0.1.0"));
+
+    let benched = run(&["bench", file, "--time", "20ms", "--output", "json"], &folder).await;
+    let value: Value = serde_json::from_str(&benched.output).unwrap();
+    for figure in ["size_bytes", "start_us", "fresh_us", "reused_us"] {
+        assert!(value[0][figure].as_f64().unwrap() > 0.0, "{value}");
+    }
+}

@@ -1,6 +1,6 @@
 //! `adit plugin`: writing plugins, looking at components, trying and measuring them. Read in this order:
 //! [`project`] what a folder with a plugin is, [`template`] a new one, [`build`] from sources to a component,
-//! [`cases`] and [`rehearsal`] testing it, [`inspection`], [`trial`] and [`bench`] looking at any component.
+//! [`cases`] and [`rehearsal`] testing it, [`inspection`], [`trial`] and [`mod@bench`] looking at any component.
 
 mod bench;
 mod build;

@@ -90,6 +90,8 @@ async fn measure(engine: &Engine, asked: &Bench, file: &Path, wasm: &[u8]) -> Re
     let mut plan = plan(file, &asked.config);
     let compile = inspect(engine, &plan, wasm).await?.compile_time;
     plan.reuse = Some(true);
+    // An instance of a service gives its place back a moment after its answer.
+    plan.limits.concurrency = 64;
     let reused = Plugin::load(engine, &Arc::new(plan.clone()), wasm, &Secrets::default(), 1).await?;
     let start = typical(asked.time, async || {
         reused.load_again(&Arc::new(plan.clone()), &Secrets::default()).await?;

@@ -105,7 +105,7 @@ pub(super) struct Step {
     /// What the origin answers, if the request gets there.
     pub(super) response: Option<Answered>,
     pub(super) expect_response: Option<Expected>,
-    /// What was sent elsewhere, in order: "GET https://api.example.com/".
+    /// What was sent elsewhere, in order: `GET https://api.example.com/`.
     pub(super) expect_http: Option<Vec<String>>,
     #[serde(default)]
     pub(super) expect_key_value: Buckets,

@@ -26,13 +26,13 @@ originRequest:
   noTLSVerify: true
 ingress:
   - hostname: "*.example.com"
-path: ^/api
-service: wss://127.0.0.1:8443
-originRequest: { connectTimeout: 1500ms, httpHostHeader: inner, caPool: ca.pem, tcpKeepAlive: 5s, proxyType: socks,
+    path: ^/api
+    service: wss://127.0.0.1:8443
+    originRequest: { connectTimeout: 1500ms, httpHostHeader: inner, caPool: ca.pem, tcpKeepAlive: 5s, proxyType: socks,
       http2Origin: true, matchSNItoHost: true, noHappyEyeballs: true, disableChunkedEncoding: true,
       tlsTimeout: 0s, keepAliveTimeout: 2h }
   - hostname: ssh.example.com
-service: ssh://127.0.0.1:22
+    service: ssh://127.0.0.1:22
   - service: http_status:404
 "#;
     let translation = translated(yaml).unwrap();

@@ -28,7 +28,15 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("wasmtime", &["code/src/", "host/src/plugin/", "bench/plugins/src/"]),
     ("wasmtime_wasi", &["host/src/plugin/"]),
     ("wasmtime_wasi_http", &["host/src/plugin/"]),
-    ("capnp_rpc", &["host/src/tunnel/control.rs", "edge/src/tunnel/control.rs", "tests/src/stand_in.rs"]),
+    (
+        "capnp_rpc",
+        &[
+            "host/src/tunnel/control.rs",
+            "edge/src/tunnel/control.rs",
+            "tests/src/stand_in.rs",
+            "bench/src/scale/connector.rs",
+        ],
+    ),
     (
         "h2",
         &[

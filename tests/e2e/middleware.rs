@@ -121,7 +121,8 @@ async fn bodies_stream_through_middleware_both_ways() {
         drop(feed);
         assert!(matches!(watched.uploaded().await, Upload::Complete { bytes: 11 }), "{path}");
         watched.end();
-        let rest = within("the end", body.collect()).await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
+        let rest =
+            within("the end", body.collect()).await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
         assert!(rest.to_bytes().is_empty(), "{path}");
     }
 }

@@ -116,8 +116,20 @@ impl Contender {
 
     /// Whether it can carry what these visitors do.
     pub(crate) fn takes(&self, kind: scenario::Kind) -> bool {
-        // The others would want it over TLS, or as an origin of its own.
-        kind != scenario::Kind::Call || matches!(self.kind, Kind::Adit { .. })
+        match kind {
+            // The others would want it over TLS, or as an origin of its own.
+            scenario::Kind::Call => matches!(self.kind, Kind::Adit { .. }),
+            // It would have to be told of upgrades.
+            scenario::Kind::Messages => self.kind != Kind::Nginx,
+            scenario::Kind::Get
+            | scenario::Kind::Browser
+            | scenario::Kind::Fresh
+            | scenario::Kind::Post
+            | scenario::Kind::Paced(_)
+            | scenario::Kind::Events
+            | scenario::Kind::Down(_)
+            | scenario::Kind::Up(_) => true,
+        }
     }
 
     pub(crate) fn cpu(&self) -> Cpu {
@@ -204,7 +216,7 @@ async fn haproxy(origin: SocketAddr) -> Result<(SocketAddr, Running)> {
     let folder = tempfile::tempdir().context("a folder for haproxy")?;
     let address = free_address()?;
     let configuration = format!(
-        "global\n nbthread 2\n maxconn 20000\ndefaults\n mode http\n timeout connect 5s\n timeout client 60s\n \
+        "global\n nbthread 2\n maxconn 4096\ndefaults\n mode http\n timeout connect 5s\n timeout client 60s\n \
          timeout server 60s\n timeout tunnel 60s\n http-reuse always\nfrontend visitors\n bind {address}\n \
          default_backend origin\nbackend origin\n server origin {origin}\n"
     );

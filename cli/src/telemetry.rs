@@ -1,6 +1,7 @@
 //! The tracing subscriber: one per process, on standard error.
 
 mod backlog;
+mod json;
 
 use std::io::{IsTerminal, stderr};
 
@@ -9,6 +10,7 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
 use backlog::Backlog;
+use json::Json;
 
 pub(crate) use backlog::{GATHER, Writer};
 
@@ -30,7 +32,7 @@ pub(crate) fn start(format: LogFormat, directives: &str) -> anyhow::Result<Write
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(backlog).log_internal_errors(false);
     match format {
         LogFormat::Text => builder.with_ansi(stderr().is_terminal()).with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Json => builder.json().event_format(Json::new()).init(),
     }
     Ok(writer)
 }

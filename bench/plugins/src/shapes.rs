@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{
-    Config, Engine, PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
+    Config, Enabled, Engine, PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
 };
 
 use crate::HEADERS;
@@ -147,15 +147,20 @@ fn blob(headers: &[(&str, &str)]) -> (Vec<u32>, String) {
 }
 
 fn engine() -> Result<Engine> {
+    let is_told_pages = PoolingAllocationConfig::is_pagemap_scan_available();
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(100)
-        .linear_memory_keep_resident(128 * 1024)
+        .linear_memory_keep_resident(if is_told_pages { 1024 } else { 128 } * 1024)
+        .pagemap_scan(Enabled::Auto)
         .table_keep_resident(16 * 1024);
     let mut config = Config::new();
     config
         .concurrency_support(false)
+        .wasm_threads(false)
+        .gc_support(false)
         .epoch_interruption(true)
         .memory_init_cow(true)
+        .max_wasm_stack(512 * 1024)
         .allocation_strategy(pool);
     Engine::new(&config).map_err(|error| anyhow!(error))
 }

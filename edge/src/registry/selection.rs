@@ -110,7 +110,7 @@ pub(super) fn sticky(standings: &[Option<Standing>], score: impl Fn(usize) -> u6
 pub(super) fn connection(loads: impl Iterator<Item = Option<Load>>, mut chance: u64) -> Option<usize> {
     let cost = |load: Load| {
         let far = if load.is_far { load.requests + FAR } else { 0 };
-        (load.is_suspect, load.requests.saturating_mul(4).saturating_add(far))
+        (load.is_suspect, load.requests.saturating_add(far))
     };
     let (mut best, mut equals) = (None, 0);
     for (at, load) in loads.enumerate() {
@@ -143,8 +143,8 @@ fn unit(chance: u64) -> f64 {
 
 /// Makes a new chance of one that was used (Knuth's linear congruential generator).
 const STEP: u64 = 6_364_136_223_846_793_005;
-/// A far connection counts as if it had a quarter more requests, and besides as many quarters as this.
-const FAR: usize = 9;
+/// A far connection counts as if it had twice as many requests, and this many besides.
+const FAR: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -183,11 +183,11 @@ mod tests {
             (vec![None, load(false, true, 3)], Some(1)),
             (vec![load(false, false, 2), load(false, false, 1), load(false, false, 3)], Some(1)),
             // A tie, and a little less, is not worth the way.
-            (vec![load(false, true, 0), load(false, false, 2)], Some(1)),
-            (vec![load(false, true, 16), load(false, false, 20)], Some(1)),
+            (vec![load(false, true, 0), load(false, false, 7)], Some(1)),
+            (vec![load(false, true, 16), load(false, false, 39)], Some(1)),
             // Clearly less is.
-            (vec![load(false, true, 0), load(false, false, 3)], Some(0)),
-            (vec![load(false, true, 20), load(false, false, 40)], Some(0)),
+            (vec![load(false, true, 0), load(false, false, 9)], Some(0)),
+            (vec![load(false, true, 15), load(false, false, 39)], Some(0)),
             // One that was not heard comes last, however idle it is.
             (vec![load(true, false, 0), load(false, true, 90)], Some(1)),
             (vec![load(true, false, 1), load(true, false, 0)], Some(1)),

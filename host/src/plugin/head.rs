@@ -36,27 +36,31 @@ impl Declared {
         parsed.collect::<Result<_, _>>().map(Self::Only)
     }
 
-    /// The declared values that are not UTF-8, with U+FFFD in the bad places, in order. Usually
-    /// there are none. Needed for [`Self::pairs`], which borrows from it.
-    pub(super) fn repaired(&self, headers: &HeaderMap) -> Vec<String> {
-        let repair = |value: &[u8]| {
-            str::from_utf8(value).is_err().then(|| String::from_utf8_lossy(value).into_owned())
-        };
-        self.select(headers).filter_map(|(_, value)| repair(value)).collect()
-    }
-
-    /// The declared headers in the order of the head.
+    /// The declared headers in the order of the head. A value that is not UTF-8, which hardly ever comes, is
+    /// shown with U+FFFD in the bad places; `repaired` then keeps what is shown of it.
     pub(super) fn pairs<'a>(
         &self,
         headers: &'a HeaderMap,
-        repaired: &'a [String],
+        repaired: &'a mut Vec<String>,
     ) -> Vec<(&'a str, &'a str)> {
-        let mut repaired = repaired.iter();
-        let mut text = |value| match str::from_utf8(value) {
-            Ok(text) => text,
-            Err(_) => repaired.next().expect("`repaired` has an entry for every value that is not UTF-8"),
-        };
-        self.select(headers).map(|(name, value)| (name, text(value))).collect()
+        let mut pairs = Vec::with_capacity(match self {
+            Self::All => headers.len(),
+            Self::Only(names) => names.len(),
+        });
+        for (name, value) in self.select(headers) {
+            match str::from_utf8(value) {
+                Ok(value) => pairs.push((name, value)),
+                Err(_) => return self.repaired(headers, repaired),
+            }
+        }
+        pairs
+    }
+
+    fn repaired<'a>(&self, headers: &'a HeaderMap, repaired: &'a mut Vec<String>) -> Vec<(&'a str, &'a str)> {
+        let text = |(_, value): (_, &[u8])| String::from_utf8_lossy(value).into_owned();
+        repaired.extend(self.select(headers).map(text));
+        let names = self.select(headers).map(|(name, _)| name);
+        names.zip(repaired.iter().map(String::as_str)).collect()
     }
 
     fn select<'a>(&self, headers: &'a HeaderMap) -> impl Iterator<Item = (&'a str, &'a [u8])> {
@@ -100,8 +104,8 @@ mod tests {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let declared = Declared::parse("request-headers", &names).expect("a good list");
         let headers = headers();
-        let repaired = declared.repaired(&headers);
-        let pairs = declared.pairs(&headers, &repaired);
+        let mut repaired = Vec::new();
+        let pairs = declared.pairs(&headers, &mut repaired);
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 

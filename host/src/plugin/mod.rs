@@ -333,7 +333,7 @@ impl Plugin {
     ) -> Result<RequestStep, Trouble> {
         let (place, mut instance) = self.member.enter(shard).await?;
         let answer = {
-            let repaired = self.request_headers.repaired(&head.headers);
+            let mut repaired = Vec::new();
             let shown = RequestHead {
                 id: facts.id,
                 method: head.method.as_str(),
@@ -341,7 +341,7 @@ impl Plugin {
                 authority: head::authority(head),
                 path_with_query: head::path_with_query(head),
                 client_ip: facts.client_ip,
-                headers: &self.request_headers.pairs(&head.headers, &repaired),
+                headers: &self.request_headers.pairs(&head.headers, &mut repaired),
             };
             let _running = self.member.engine.clock().running(shard);
             instance.on_request(self.member.allowance, shown).await?
@@ -368,11 +368,11 @@ impl Plugin {
     ) -> Result<ResponseStep, Trouble> {
         let (place, mut instance) = self.member.enter(shard).await?;
         let answer = {
-            let repaired = self.response_headers.repaired(&head.headers);
+            let mut repaired = Vec::new();
             let shown = ResponseHead {
                 id: facts.id,
                 status: head.status.as_u16(),
-                headers: &self.response_headers.pairs(&head.headers, &repaired),
+                headers: &self.response_headers.pairs(&head.headers, &mut repaired),
                 carry,
             };
             let _running = self.member.engine.clock().running(shard);

@@ -50,8 +50,11 @@ pub(super) struct State {
     limiter: Limiter,
 }
 
-/// An instance between calls. After a call that did not return, it must be dropped.
-pub(super) struct Instance {
+/// An instance between calls. After a call that did not return, it must be dropped. It goes from hand to hand
+/// for each call, so that it is one pointer.
+pub(super) struct Instance(Box<Parts>);
+
+struct Parts {
     store: Store<State>,
     meter: Arc<Meter>,
     exports: Exports,
@@ -82,16 +85,16 @@ impl Instance {
         let instance = made.map_err(|stop| trouble(&store, stop))?;
         let bound = bind(&mut store, phases, &instance);
         let exports = bound.map_err(|error| Trouble::from(Stop::Trapped(error)))?;
-        Ok(Self { store, meter, exports, calls: Retirement::after(FILTER_CALLS) })
+        Ok(Self(Box::new(Parts { store, meter, exports, calls: Retirement::after(FILTER_CALLS) })))
     }
 
     /// Counts a call that has returned; whether there may be another.
     pub(super) fn stays(&mut self) -> bool {
-        self.calls.stays()
+        self.0.calls.stays()
     }
 
     pub(super) async fn describe(&mut self, allowance: Allowance) -> Result<Manifest, Trouble> {
-        let Self { store, meter, exports, .. } = self;
+        let Parts { store, meter, exports, .. } = &mut *self.0;
         begin(store, "");
         let answer = drive(meter, allowance, exports.lifecycle.call_describe(&mut *store)).await;
         answer.map_err(|stop| trouble(store, stop))
@@ -102,7 +105,7 @@ impl Instance {
         allowance: Allowance,
         config: &str,
     ) -> Result<Result<(), Vec<Fault>>, Trouble> {
-        let Self { store, meter, exports, .. } = self;
+        let Parts { store, meter, exports, .. } = &mut *self.0;
         begin(store, "");
         let answer = drive(meter, allowance, exports.lifecycle.call_configure(&mut *store, config)).await;
         answer.map_err(|stop| trouble(store, stop))
@@ -110,7 +113,7 @@ impl Instance {
 
     /// The configuration's JSON Schema, if the component tells.
     pub(super) async fn schema(&mut self, allowance: Allowance) -> Result<Option<String>, Trouble> {
-        let Self { store, meter, exports, .. } = self;
+        let Parts { store, meter, exports, .. } = &mut *self.0;
         let Some(schema) = &exports.schema else { return Ok(None) };
         begin(store, "");
         let answer = drive(meter, allowance, schema.call_config_schema(&mut *store)).await;
@@ -119,7 +122,7 @@ impl Instance {
 
     /// The component's own last test; fine if it has none.
     pub(super) async fn probe(&mut self, allowance: Allowance) -> Result<Result<(), Fault>, Trouble> {
-        let Self { store, meter, exports, .. } = self;
+        let Parts { store, meter, exports, .. } = &mut *self.0;
         let Some(probe) = &exports.probe else { return Ok(Ok(())) };
         begin(store, "");
         let answer = drive(meter, allowance, probe.call_probe(&mut *store)).await;
@@ -132,7 +135,7 @@ impl Instance {
         allowance: Allowance,
         head: RequestHead<'_>,
     ) -> Result<Result<RequestAction, Fault>, Trouble> {
-        let Self { store, meter, exports, .. } = self;
+        let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.request.as_ref().expect("called only if the component has the request phase");
         begin(store, head.id);
         let answer = drive(meter, allowance, phase.call_on_request(&mut *store, head)).await;
@@ -145,7 +148,7 @@ impl Instance {
         allowance: Allowance,
         head: ResponseHead<'_>,
     ) -> Result<Result<ResponseAction, Fault>, Trouble> {
-        let Self { store, meter, exports, .. } = self;
+        let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.response.as_ref().expect("called only if the component has the response phase");
         begin(store, head.id);
         let answer = drive(meter, allowance, phase.call_on_response(&mut *store, head)).await;
@@ -159,7 +162,7 @@ impl Instance {
         entries: &[Entry<'_>],
         dropped: u64,
     ) -> Result<(), Trouble> {
-        let Self { store, meter, exports, .. } = self;
+        let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.log.as_ref().expect("called only if the component has the log phase");
         begin(store, "");
         let answer = drive(meter, allowance, phase.call_on_log(&mut *store, entries, dropped)).await;
@@ -168,7 +171,7 @@ impl Instance {
 
     /// Only for a component with this phase.
     pub(super) async fn on_tick(&mut self, allowance: Allowance) -> Result<(), Trouble> {
-        let Self { store, meter, exports, .. } = self;
+        let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.tick.as_ref().expect("called only if the component has regular work");
         begin(store, "");
         let answer = drive(meter, allowance, phase.call_on_tick(&mut *store)).await;

@@ -145,7 +145,7 @@ impl HttpOrigin {
         if let Some(http2) = &way.http2
             && http2.is_spoken(pool).await?
         {
-            let (response, exchange) = http2.send(pool, head, body).await?;
+            let (response, exchange) = Box::pin(http2.send(pool, head, body)).await?;
             return Ok(
                 response.map(|incoming| Box::pin(Answer::new(incoming, Held::Exchange(exchange))) as Body)
             );
@@ -159,7 +159,8 @@ impl HttpOrigin {
         loop {
             let (mut connected, reused) = match pool.take(&way.key) {
                 Some(connected) => (connected, true),
-                None => (way.open().await?, false),
+                // Seldom: no request should be as large as this.
+                None => (Box::pin(way.open()).await?, false),
             };
             match way.target.in_time(connected.sender.try_send_request(request)).await? {
                 Ok(response) => {

@@ -42,7 +42,7 @@ where
     begin(&mut store, exchange.id);
     store.data_mut().next = next;
     let ended = {
-        let call = serve(&mut store, member, indices, exchange, request, answer);
+        let call = pin!(serve(&mut store, member, indices, exchange, request, answer));
         let mut call = pin!(drive(&meter, exchange.allowance, call));
         poll_fn(|context| {
             let _running = member.engine.clock().running(exchange.shard);

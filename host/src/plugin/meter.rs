@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -132,13 +132,12 @@ impl Meter {
 }
 
 /// Runs `call` within `allowance`. Dropping this midway ends the guest where it stands; its
-/// instance must then be dropped too.
+/// instance must then be dropped too. A call is some kilobytes, and stays where it was made.
 pub(super) async fn drive<T>(
     meter: &Meter,
     allowance: Allowance,
-    call: impl Future<Output = wasmtime::Result<T>>,
+    mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
 ) -> Result<T, Stop> {
-    let mut call = pin!(call);
     let mut wall: Option<Pin<Box<Sleep>>> = None;
     meter.begin(allowance.run);
     poll_fn(|context| {
@@ -181,20 +180,23 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     const PLENTY: Allowance = Allowance { run: Duration::from_secs(3600), wall: Duration::from_secs(3600) };
 
     #[tokio::test]
     async fn a_panic_of_the_host_ends_the_call_and_nothing_else() {
-        let stop = drive::<()>(&Meter::new(), PLENTY, async { panic!("in a host function") }).await;
+        let stop = drive::<()>(&Meter::new(), PLENTY, pin!(async { panic!("in a host function") })).await;
         assert!(matches!(stop, Err(Stop::Panicked(message)) if message == "in a host function"));
     }
 
     #[tokio::test]
     async fn a_guest_that_sleeps_is_ended_by_the_clock_on_the_wall() {
         let allowance = Allowance { run: Duration::from_secs(3600), wall: Duration::from_millis(1) };
-        let stop = drive(&Meter::new(), allowance, std::future::pending::<wasmtime::Result<()>>()).await;
+        let stop =
+            drive(&Meter::new(), allowance, pin!(std::future::pending::<wasmtime::Result<()>>())).await;
         assert!(matches!(stop, Err(Stop::Timeout)));
     }
 
@@ -219,6 +221,6 @@ mod tests {
         let meter = Meter::new();
         let guest = async { meter.interrupt().map(|_| ()) };
         let allowance = Allowance { run: TICK, ..PLENTY };
-        assert!(matches!(drive(&meter, allowance, guest).await, Err(Stop::Timeout)));
+        assert!(matches!(drive(&meter, allowance, pin!(guest)).await, Err(Stop::Timeout)));
     }
 }

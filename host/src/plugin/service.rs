@@ -263,7 +263,7 @@ impl Guest {
         let Self { store, meter, proxy, .. } = self;
         let Exchange { shard, id, secure, allowance } = *exchange;
         begin(store, id);
-        let call = async {
+        let call = pin!(async {
             let proxy = match proxy {
                 Some(proxy) => proxy,
                 None => {
@@ -278,7 +278,7 @@ impl Guest {
                 let _ = answer.send(answered.map_err(|code| format!("{code:?}")));
             })?;
             proxy.wasi_http_incoming_handler().call_handle(store, request, answer).await
-        };
+        });
         let mut call = pin!(drive(meter, allowance, call));
         // A guest may wait for hours: the clock ticks for it only while it runs.
         poll_fn(|context| {

@@ -1,5 +1,6 @@
 //! One instance of a component: its store, its limits, and calls into it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -81,7 +82,7 @@ impl Instance {
     ) -> Result<Self, Trouble> {
         let meter = Arc::new(Meter::new());
         let mut store = store(blueprint, sandbox, &meter);
-        let made = drive(&meter, allowance, blueprint.pre.instantiate_async(&mut store)).await;
+        let made = drive(&meter, allowance, pin!(blueprint.pre.instantiate_async(&mut store))).await;
         let instance = made.map_err(|stop| trouble(&store, stop))?;
         let bound = bind(&mut store, phases, &instance);
         let exports = bound.map_err(|error| Trouble::from(Stop::Trapped(error)))?;
@@ -96,7 +97,7 @@ impl Instance {
     pub(super) async fn describe(&mut self, allowance: Allowance) -> Result<Manifest, Trouble> {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         begin(store, "");
-        let answer = drive(meter, allowance, exports.lifecycle.call_describe(&mut *store)).await;
+        let answer = drive(meter, allowance, pin!(exports.lifecycle.call_describe(&mut *store))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
@@ -107,7 +108,8 @@ impl Instance {
     ) -> Result<Result<(), Vec<Fault>>, Trouble> {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         begin(store, "");
-        let answer = drive(meter, allowance, exports.lifecycle.call_configure(&mut *store, config)).await;
+        let answer =
+            drive(meter, allowance, pin!(exports.lifecycle.call_configure(&mut *store, config))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
@@ -116,7 +118,7 @@ impl Instance {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let Some(schema) = &exports.schema else { return Ok(None) };
         begin(store, "");
-        let answer = drive(meter, allowance, schema.call_config_schema(&mut *store)).await;
+        let answer = drive(meter, allowance, pin!(schema.call_config_schema(&mut *store))).await;
         answer.map(Some).map_err(|stop| trouble(store, stop))
     }
 
@@ -125,7 +127,7 @@ impl Instance {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let Some(probe) = &exports.probe else { return Ok(Ok(())) };
         begin(store, "");
-        let answer = drive(meter, allowance, probe.call_probe(&mut *store)).await;
+        let answer = drive(meter, allowance, pin!(probe.call_probe(&mut *store))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
@@ -138,7 +140,7 @@ impl Instance {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.request.as_ref().expect("called only if the component has the request phase");
         begin(store, head.id);
-        let answer = drive(meter, allowance, phase.call_on_request(&mut *store, head)).await;
+        let answer = drive(meter, allowance, pin!(phase.call_on_request(&mut *store, head))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
@@ -151,7 +153,7 @@ impl Instance {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.response.as_ref().expect("called only if the component has the response phase");
         begin(store, head.id);
-        let answer = drive(meter, allowance, phase.call_on_response(&mut *store, head)).await;
+        let answer = drive(meter, allowance, pin!(phase.call_on_response(&mut *store, head))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
@@ -165,7 +167,7 @@ impl Instance {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.log.as_ref().expect("called only if the component has the log phase");
         begin(store, "");
-        let answer = drive(meter, allowance, phase.call_on_log(&mut *store, entries, dropped)).await;
+        let answer = drive(meter, allowance, pin!(phase.call_on_log(&mut *store, entries, dropped))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
@@ -174,7 +176,7 @@ impl Instance {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.tick.as_ref().expect("called only if the component has regular work");
         begin(store, "");
-        let answer = drive(meter, allowance, phase.call_on_tick(&mut *store)).await;
+        let answer = drive(meter, allowance, pin!(phase.call_on_tick(&mut *store))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 }

@@ -162,10 +162,10 @@ impl Proxy {
                         origin.send(&self.pool, head, body).await.map_err(Trouble::from)
                     }
                     (Backend::Origin(origin, _), Kind::WebSocket) => {
-                        origin.upgrade(head, body).await.map_err(Trouble::from)
+                        Box::pin(origin.upgrade(head, body)).await.map_err(Trouble::from)
                     }
                     (Backend::Component(plugin), kind) => {
-                        component::send(plugin, self.shard, facts, kind, head, body)
+                        Box::pin(component::send(plugin, self.shard, facts, kind, head, body))
                             .await
                             .map_err(Trouble::from)
                     }

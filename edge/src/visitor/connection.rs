@@ -2,7 +2,7 @@
 //! or when the edge stops, so that no request is lost that was sent in good faith. Knows hyper; does not
 //! know what a request means.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::time::Duration;
 
 use hyper::rt::{Read, Write};
@@ -28,26 +28,25 @@ pub(super) async fn serve(
     let over = farewell(protocol, activity, stop);
     match protocol {
         Protocol::Http1 => {
-            let connection = http1().serve_connection(stream, service).with_upgrades();
+            let connection = Box::pin(http1().serve_connection(stream, service).with_upgrades());
             drive(connection, |connection| connection.graceful_shutdown(), over, activity, stop).await;
         }
         Protocol::Http2 => {
-            let connection = http2().serve_connection(stream, service);
+            let connection = Box::pin(http2().serve_connection(stream, service));
             drive(connection, |connection| connection.graceful_shutdown(), over, activity, stop).await;
         }
     }
 }
 
 /// Drives a connection of either kind to its end; `finish` tells it to begin no more requests, which it is
-/// told when it is `over` or idle.
+/// told when it is `over` or idle. Boxed, because one of HTTP/1 is much smaller and there are thousands.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     finish: impl FnOnce(Pin<&mut C>),
     over: impl Future<Output = ()>,
     activity: &Activity,
     stop: &Stop,
 ) {
-    let mut connection = pin!(connection);
     let ended = tokio::select! {
         // First, so that a request that is there counts.
         biased;

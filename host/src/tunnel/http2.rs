@@ -146,7 +146,7 @@ impl Connection {
         let mut arrived = self.arrived.lock().await;
         while let Some(request) = arrived.recv().await {
             // Boxed, its kilobytes are not copied whenever the task is moved.
-            requests.spawn_local(Box::pin(stream::exchange(request, handler.clone())));
+            requests.spawn_local(stream::exchange(request, handler.clone()));
         }
         Ended { reason: self.ended().await, is_reset: false }
     }

@@ -163,8 +163,7 @@ impl Connection {
                     if let Some(more) = permitted.raise(requests.len()) {
                         self.0.set_max_concurrent_bi_streams(more);
                     }
-                    // A future of some kilobytes: boxed, it is not copied whenever the task is moved.
-                    requests.spawn_local(Box::pin(exchange(AnswerStream::new(send), recv, handler.clone())));
+                    requests.spawn_local(exchange(AnswerStream::new(send), recv, handler.clone()));
                 }
                 Err(error) => {
                     let is_reset = matches!(error, quinn::ConnectionError::Reset);
@@ -275,7 +274,9 @@ async fn answer_to(
         (Kind::Http, _) if !has_body(&head.headers) => empty(),
         (Kind::Http | Kind::WebSocket, _) => Box::pin(body),
     };
-    match handler.handle(kind, head, body, trailers).await {
+    // Some kilobytes, which are needed no longer than until the head of the answer is there.
+    let handled = Box::pin(handler.handle(kind, head, body, trailers)).await;
+    match handled {
         Answer::Response(response) if trailers == Trailers::Unwelcome || response.body().is_end_stream() => {
             answer.send(response).await
         }

@@ -83,7 +83,8 @@ async fn answer_to(
     let takes_trailers = trailers != Trailers::Unwelcome;
     let body: Body = if has_body { Box::pin(RequestBody { stream: body, takes_trailers }) } else { empty() };
     let handled = tokio::select! {
-        handled = handler.handle(kind, head, body, trailers) => handled,
+        // Some kilobytes, which are needed no longer than until the head of the answer is there.
+        handled = Box::pin(handler.handle(kind, head, body, trailers)) => handled,
         () = answer.cancelled() => return Err(Broken::Cancelled),
     };
     match handled {

@@ -13,6 +13,7 @@ mod bodies;
 mod cancel;
 mod commands;
 mod components;
+mod compress;
 mod configuration;
 mod demo;
 mod discovery;

@@ -132,6 +132,87 @@ async fn a_failed_test_shows_both_sides_and_ends_with_1() {
     assert_eq!(wrong.code, Some(2), "{wrong:?}");
 }
 
+const BESIDE_REQUESTS: &str = r#"
+buckets = ["seen"]
+
+[[case]]
+name = "regular work happens when the test says so"
+tick = true
+expect-key-value = { seen = { ticks = "1", entries = false } }
+[[case.then]]
+after = "10s"
+tick = true
+expect = { decision = "next" }
+expect-key-value = { seen = { ticks = "2" } }
+
+[[case]]
+name = "the access log is told what the test says was served"
+log = [{}, { rule = "shop", method = "POST", path = "/buy?1", status = 500, sent = 7, complete = false }]
+expect-key-value = { seen = { entries = "2", batches = "1", dropped = "0", last = "shop POST /buy?1 500 7 false", ticks = false } }
+[[case.then]]
+request = { headers = { x-do = "count bought 3" } }
+expect = { decision = "respond" }
+expect-metrics = { bought = 3 }
+"#;
+
+#[tokio::test]
+async fn a_test_drives_what_a_plugin_does_beside_requests() {
+    let folder = TempDir::new().unwrap();
+    let outcome = test(&folder, &component("test/toolbox"), BESIDE_REQUESTS).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let wrong = BESIDE_REQUESTS.replace("ticks = \"2\"", "ticks = \"3\"").replace("bought = 3", "bought = 4");
+    let outcome = test(&folder, &component("test/toolbox"), &wrong).await;
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let has = |text: &str| outcome.output.contains(text);
+    assert!(has("tick 2:\n  key-value seen/ticks:\n    - \"3\"\n    + \"2\""), "{outcome:?}");
+    assert!(has("metric bought:\n    - \"4\"\n    + \"3\""), "{outcome:?}");
+    let none = test(&folder, &component("headers"), "[[case]]\nname = \"a\"\ntick = true\n").await;
+    assert_eq!(none.code, Some(2), "{none:?}");
+    assert!(none.log.contains("exports no ticker"), "{none:?}");
+}
+
+/// `jwt` has asked for its keys when it was loaded, and asks again later.
+const KEYS: &str = r#"
+buckets = ["jwks"]
+config = { issuer = "https://id.example.com", jwks = "https://id.example.com/keys", audience = ["app"] }
+
+[[case]]
+name = "it says that it has no keys, and goes on asking"
+http = [{ url = "https://id.example.com/keys", status = 503 }]
+tick = true
+expect-http = []
+expect-log = []
+[[case.then]]
+after = "15m"
+tick = true
+expect-http = ["GET https://id.example.com/keys"]
+expect-log = ["warn: the keys at https://id.example.com/keys: status 503"]
+"#;
+
+#[tokio::test]
+async fn a_test_sees_what_regular_work_asks_for_and_says() {
+    let folder = TempDir::new().unwrap();
+    let outcome = test(&folder, &component("jwt"), KEYS).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_request_comes_from_a_file_too() {
+    let folder = TempDir::new().unwrap();
+    let request = "GET /a?b HTTP/1.1\nHost: shop.example.com\nX-Do: clock\n\n";
+    std::fs::write(folder.path().join("request.http"), request).unwrap();
+    let file = component("headers");
+    let config = r#"{"request": {"set": {"x-team": "blue"}}}"#;
+    let arguments = ["run", file.to_str().unwrap(), "--config", config, "--request"];
+    let outcome = run(&[&arguments[..], &["request.http"]].concat(), &folder).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    for said in ["GET https://shop.example.com/a?b\n", "  x-do: clock\n", "  x-team: blue\n"] {
+        assert!(outcome.output.contains(said), "{said}: {outcome:?}");
+    }
+    let both = run(&[&arguments[..], &["request.http", "--url", "https://a/"]].concat(), &folder).await;
+    assert_eq!(both.code, Some(2), "{both:?}");
+}
+
 #[tokio::test]
 async fn programs_can_read_what_a_component_is_and_what_it_costs() {
     let folder = TempDir::new().unwrap();

@@ -61,6 +61,7 @@ const SHIPPED: &[&str] = &[
     "rate_limit",
     "jwt",
     "canary_split",
+    "compress",
 ];
 const FOR_TESTS: &[&str] =
     &["middleware", "misbehave", "once", "request_only", "service", "service3", "shapes", "toolbox"];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 /// A file of tests.
@@ -52,12 +52,17 @@ struct Written {
     key_value: Buckets,
     #[serde(default)]
     http: Vec<Elsewhere>,
+    request: Option<Asked>,
     #[serde(default)]
-    request: Asked,
-    expect: Expected,
+    tick: bool,
+    log: Option<Vec<Logged>>,
+    expect: Option<Expected>,
     response: Option<Answered>,
     expect_response: Option<Expected>,
     expect_http: Option<Vec<String>>,
+    expect_log: Option<Vec<String>>,
+    #[serde(default)]
+    expect_metrics: BTreeMap<String, f64>,
     #[serde(default)]
     expect_key_value: Buckets,
     #[serde(default)]
@@ -70,10 +75,14 @@ impl From<Written> for Case {
         let first = Step {
             after: Duration::ZERO,
             request: written.request,
+            tick: written.tick,
+            log: written.log,
             expect: written.expect,
             response: written.response,
             expect_response: written.expect_response,
             expect_http: written.expect_http,
+            expect_log: written.expect_log,
+            expect_metrics: written.expect_metrics,
             expect_key_value: written.expect_key_value,
         };
         let steps = std::iter::once(first).chain(then).collect();
@@ -92,26 +101,110 @@ pub(super) enum Stored {
     There(bool),
 }
 
-/// One request, and perhaps the answer to it.
+/// One request, and perhaps the answer to it; or one call of what a plugin does beside requests.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Step {
     /// How far the clock is moved first.
     #[serde(default, deserialize_with = "duration")]
     pub(super) after: Duration,
+    request: Option<Asked>,
     #[serde(default)]
-    pub(super) request: Asked,
-    pub(super) expect: Expected,
+    tick: bool,
+    log: Option<Vec<Logged>>,
+    expect: Option<Expected>,
     /// What the origin answers, if the request gets there.
     pub(super) response: Option<Answered>,
     pub(super) expect_response: Option<Expected>,
     /// What was sent elsewhere, in order: `GET https://api.example.com/`.
     pub(super) expect_http: Option<Vec<String>>,
+    /// What it wrote into the log, in order: `warn: no keys`.
+    pub(super) expect_log: Option<Vec<String>>,
+    /// What its own numbers are afterwards.
+    #[serde(default)]
+    pub(super) expect_metrics: BTreeMap<String, f64>,
     #[serde(default)]
     pub(super) expect_key_value: Buckets,
 }
 
-#[derive(Debug, Deserialize)]
+/// What a plugin is called for.
+pub(super) enum Call {
+    Request(Asked),
+    Tick,
+    Log(Vec<Logged>),
+}
+
+impl Step {
+    /// What it is, in a word.
+    pub(super) fn word(&self) -> &'static str {
+        match (&self.log, self.tick) {
+            (Some(_), _) => "log",
+            (None, true) => "tick",
+            (None, false) => "request",
+        }
+    }
+
+    /// What is called, and what shall come of it. Work beside requests shall return where nothing is said.
+    pub(super) fn call(&self) -> Result<(Call, Expected)> {
+        let beside = usize::from(self.tick) + usize::from(self.log.is_some());
+        ensure!(
+            beside + usize::from(self.request.is_some()) <= 1,
+            "a step has one of `request`, `tick` and `log`"
+        );
+        ensure!(beside == 0 || self.response.is_none(), "only a request has a `response`");
+        let call = match &self.log {
+            Some(entries) => Call::Log(entries.clone()),
+            None if self.tick => Call::Tick,
+            None => Call::Request(self.request.clone().unwrap_or_default()),
+        };
+        match &self.expect {
+            Some(expected) => Ok((call, expected.clone())),
+            None if beside > 0 => Ok((call, Expected::default())),
+            None => bail!("`expect` is missing: it says what shall become of the request"),
+        }
+    }
+}
+
+/// One exchange that the access log is told of.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct Logged {
+    pub(super) id: String,
+    pub(super) rule: String,
+    pub(super) method: String,
+    pub(super) authority: String,
+    pub(super) path: String,
+    pub(super) client_ip: String,
+    pub(super) status: u16,
+    #[serde(deserialize_with = "duration")]
+    pub(super) head_after: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub(super) done_after: Duration,
+    /// Bytes of the answer.
+    pub(super) sent: u64,
+    pub(super) complete: bool,
+}
+
+impl Default for Logged {
+    fn default() -> Self {
+        let Asked { method, authority, path, client_ip, .. } = Asked::default();
+        Self {
+            id: "test".to_owned(),
+            rule: "ingress[0]".to_owned(),
+            method,
+            authority,
+            path,
+            client_ip,
+            status: 200,
+            head_after: Duration::from_millis(1),
+            done_after: Duration::from_millis(2),
+            sent: 0,
+            complete: true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Asked {
     pub(super) method: String,
@@ -177,7 +270,7 @@ pub(super) enum Breakage {
 }
 
 /// What the plugin shall decide. What is not named is not looked at.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Expected {
     pub(super) decision: Decision,
@@ -198,10 +291,11 @@ pub(super) struct Expected {
     pub(super) faults: Option<Vec<String>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Decision {
-    /// It goes on unchanged.
+    /// It goes on unchanged; of work beside requests: it returned.
+    #[default]
     Next,
     /// It goes on with changes.
     Edit,
@@ -240,6 +334,11 @@ impl Cases {
         let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
         let cases: Self = toml::from_str(&text).with_context(|| file.display().to_string())?;
         ensure!(!cases.cases.is_empty(), "{} holds no [[case]]", file.display());
+        for case in &cases.cases {
+            for step in &case.steps {
+                step.call().with_context(|| format!("case {:?} in {}", case.name, file.display()))?;
+            }
+        }
         Ok(cases)
     }
 }
@@ -265,6 +364,26 @@ mod tests {
     fn the_tests_of_the_example_can_be_read() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/plugins/greeting/tests.toml");
         assert!(Cases::read(&file).unwrap().cases.len() > 3);
+    }
+
+    #[test]
+    fn a_step_is_one_call_and_a_request_says_what_becomes_of_it() {
+        let read = |text: &str| {
+            let cases: Cases = toml::from_str(&format!("[[case]]\nname = \"a\"\n{text}")).unwrap();
+            cases.cases[0].steps[0].call().map(|(call, _)| call).map_err(|error| error.to_string())
+        };
+        assert!(matches!(read("expect = { decision = \"next\" }"), Ok(Call::Request(_))));
+        assert!(matches!(read("tick = true"), Ok(Call::Tick)));
+        assert!(matches!(read("log = [{ status = 500 }, {}]"), Ok(Call::Log(entries)) if entries.len() == 2));
+        for bad in [
+            "request = {}",
+            "",
+            "tick = true\nlog = []",
+            "tick = true\nrequest = {}",
+            "tick = true\nresponse = {}",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -9,15 +9,17 @@ use std::time::Duration;
 use adit_host::config::grants::{Destination, DestinationHost, Grants, SecretSource};
 use adit_host::outbound::{OutboundError, Script};
 use adit_host::plugin::{
-    Chain, Engine, EngineSettings, Facts, FailureKind, LoadError, Plugin, Rehearsal, RequestOutcome,
-    ResponseOutcome, Secrets, StageClock,
+    Backstage, Chain, Engine, EngineSettings, Facts, Failure as Failed, FailureKind, LoadError, Number,
+    Plugin, Rehearsal, RequestOutcome, ResponseOutcome, Secrets, Served, StageClock,
 };
 use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, request, response};
 use http_body_util::{BodyExt, Full};
 
-use super::cases::{Breakage, Case, Cases, Decision, Elsewhere, Expected, Headers, Step, Stored};
+use super::cases::{
+    Asked, Breakage, Call, Case, Cases, Decision, Elsewhere, Expected, Headers, Logged, Step, Stored,
+};
 use super::project::{COMPONENT, Project};
 use super::{plan, read, tool};
 use crate::{Failure, table};
@@ -106,7 +108,9 @@ impl Room<'_> {
         let case = self.case;
         let sent = Arc::new(Mutex::new(Vec::new()));
         let clock = StageClock::at(beginning(case)?);
-        let rehearsal = Rehearsal { clock: clock.clone(), script: script(&case.http, &sent)? };
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let script = script(&case.http, &sent)?;
+        let rehearsal = Rehearsal { clock: clock.clone(), script, heard: heard.clone() };
         let config = serde_json::to_string(case.config.as_ref().unwrap_or(&self.cases.config))?;
         let mut plan = plan(self.file, &config);
         // Buckets belong to a plugin by its name, and each case has its own.
@@ -123,7 +127,7 @@ impl Room<'_> {
                 let said = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 let codes = faults.into_iter().map(|fault| fault.code).collect();
                 let outcome = Outcome { codes, ..Outcome::of(Decision::Refuse, Some(said)) };
-                return Ok(compare("configuration", &case.steps[0].expect, &outcome));
+                return Ok(compare("configuration", &case.steps[0].call()?.1, &outcome));
             }
             Err(error) => return Err(error.into()),
         };
@@ -135,31 +139,34 @@ impl Room<'_> {
         }
         let mut complaints = String::new();
         let several = case.steps.len() > 1;
+        let mut backstage = plugin.backstage();
         for (number, step) in case.steps.iter().enumerate() {
             clock.advance(step.after);
-            sent.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            let mut wrong = ask(&plugin, step).await?;
-            let sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(expected) = &step.expect_http {
-                differ(&mut wrong, "sent elsewhere", &expected.join("\n"), &sent.join("\n"));
+            for list in [&sent, &heard] {
+                lock(list).clear();
             }
-            for (bucket, values) in &step.expect_key_value {
-                for (key, value) in values {
-                    let found = plugin.stored(bucket, key);
-                    let found = found.map(|value| String::from_utf8_lossy(&value).into_owned());
-                    let place = format!("key-value {bucket}/{key}");
-                    match value {
-                        Stored::Value(value) => {
-                            differ_maybe(&mut wrong, &place, Some(value), found.as_deref())
-                        }
-                        Stored::There(false) => differ_maybe(&mut wrong, &place, None, found.as_deref()),
-                        Stored::There(true) if found.is_some() => {}
-                        Stored::There(true) => differ_maybe(&mut wrong, &place, Some("anything"), None),
-                    }
+            let (call, expected) = step.call()?;
+            let mut wrong = match call {
+                Call::Request(asked) => ask(&plugin, step, &asked, &expected).await?,
+                Call::Tick => {
+                    ensure!(plugin.ticks(), "`tick`: the component exports no ticker");
+                    returned("tick", &expected, backstage.tick().await)
+                }
+                Call::Log(entries) => {
+                    ensure!(plugin.logs(), "`log`: the component exports no access-log");
+                    tell(&mut backstage, &entries, &expected, clock.time()).await
+                }
+            };
+            for (what, expected, found) in
+                [("sent elsewhere", &step.expect_http, &sent), ("logged", &step.expect_log, &heard)]
+            {
+                if let Some(expected) = expected {
+                    differ(&mut wrong, what, &expected.join("\n"), &lock(found).join("\n"));
                 }
             }
+            look(&mut wrong, &plugin, step);
             if !wrong.is_empty() && several {
-                let _ = writeln!(complaints, "  request {}:", number + 1);
+                let _ = writeln!(complaints, "  {} {}:", step.word(), number + 1);
             }
             complaints.push_str(&wrong);
         }
@@ -198,6 +205,68 @@ impl Room<'_> {
     }
 }
 
+/// Whether numbers and buckets hold what they shall.
+fn look(wrong: &mut String, plugin: &Plugin, step: &Step) {
+    let metrics = plugin.metrics();
+    for (name, expected) in &step.expect_metrics {
+        let found = metrics.iter().find(|(known, _)| known == name).map(|(_, number)| match number {
+            Number::Counter(count) => count.to_string(),
+            Number::Gauge(value) => value.to_string(),
+        });
+        differ_maybe(wrong, &format!("metric {name}"), Some(&expected.to_string()), found.as_deref());
+    }
+    for (bucket, values) in &step.expect_key_value {
+        for (key, value) in values {
+            let found = plugin.stored(bucket, key);
+            let found = found.map(|value| String::from_utf8_lossy(&value).into_owned());
+            let place = format!("key-value {bucket}/{key}");
+            match value {
+                Stored::Value(value) => differ_maybe(wrong, &place, Some(value), found.as_deref()),
+                Stored::There(false) => differ_maybe(wrong, &place, None, found.as_deref()),
+                Stored::There(true) if found.is_some() => {}
+                Stored::There(true) => differ_maybe(wrong, &place, Some("anything"), None),
+            }
+        }
+    }
+}
+
+/// Tells the access log what was served at this time.
+async fn tell(
+    backstage: &mut Backstage<'_>,
+    entries: &[Logged],
+    expected: &Expected,
+    now: std::time::SystemTime,
+) -> String {
+    let served = entries.iter().cloned().map(|entry| Served {
+        id: entry.id,
+        rule: entry.rule,
+        method: entry.method,
+        authority: entry.authority,
+        path_with_query: entry.path,
+        client_ip: entry.client_ip,
+        status: entry.status,
+        started: now,
+        head_after: entry.head_after,
+        done_after: entry.done_after,
+        sent: entry.sent,
+        complete: entry.complete,
+    });
+    returned("log", expected, backstage.log(served).await)
+}
+
+/// What was not as expected of work beside requests.
+fn returned(what: &str, expected: &Expected, outcome: Result<(), Failed>) -> String {
+    let outcome = match outcome {
+        Ok(()) => Outcome::of(Decision::Next, None),
+        Err(failure) => Outcome::failed(failure.kind),
+    };
+    compare(what, expected, &outcome)
+}
+
+fn lock(list: &Mutex<Vec<String>>) -> std::sync::MutexGuard<'_, Vec<String>> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The first load compiles, which takes long for some languages and happens once.
 async fn first<T>(loading: impl Future<Output = T>) -> T {
     tokio::pin!(loading);
@@ -226,7 +295,7 @@ fn script(answers: &[Elsewhere], sent: &Arc<Mutex<Vec<String>>>) -> Result<Scrip
     let sent = sent.clone();
     Ok(Arc::new(move |request| {
         let line = format!("{} {}", request.method(), request.uri());
-        sent.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
+        lock(&sent).push(line.clone());
         match known.iter().find(|(known, ..)| *known == line) {
             None => Err(OutboundError::Failed(format!("the test has no answer to {line}"))),
             Some((_, Some(Breakage::Timeout), _)) => Err(OutboundError::Timeout),
@@ -239,8 +308,7 @@ fn script(answers: &[Elsewhere], sent: &Arc<Mutex<Vec<String>>>) -> Result<Scrip
 
 /// Asks the plugin, and lets it see the origin's answer if there is one. Hands back what was not as
 /// expected.
-async fn ask(plugin: &Arc<Plugin>, step: &Step) -> Result<String> {
-    let asked = &step.request;
+async fn ask(plugin: &Arc<Plugin>, step: &Step, asked: &Asked, expected: &Expected) -> Result<String> {
     let uri = format!("{}://{}{}", asked.scheme, asked.authority, asked.path);
     let uri: Uri = uri.parse().with_context(|| format!("{uri:?} is not a URL"))?;
     let mut request = Request::builder().method(asked.method.as_str()).uri(uri).body(())?;
@@ -260,7 +328,7 @@ async fn ask(plugin: &Arc<Plugin>, step: &Step) -> Result<String> {
                 Outcome::replied(head.status.as_u16(), head.headers, &body)
             }
         };
-        return Ok(compare("request", &step.expect, &outcome));
+        return Ok(compare("request", expected, &outcome));
     }
 
     let chain = Chain::new(vec![plugin.clone()]);
@@ -272,7 +340,7 @@ async fn ask(plugin: &Arc<Plugin>, step: &Step) -> Result<String> {
         }
         RequestOutcome::Continue(passage) => (Outcome::asked(&before, head), Some(passage)),
     };
-    let mut complaints = compare("request", &step.expect, &outcome);
+    let mut complaints = compare("request", expected, &outcome);
     let (Some(answered), Some(expected)) = (&step.response, &step.expect_response) else {
         ensure!(
             step.response.is_none() && step.expect_response.is_none(),

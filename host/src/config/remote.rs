@@ -163,7 +163,10 @@ impl Drawing<'_> {
         let before = self.reasons.len();
         // Serving without the check that was asked for would open what is closed.
         if one.access.as_ref().or(all.access.as_ref()).is_some_and(|access| access.required) {
-            self.reasons.push(format!("{at}.access: this host cannot check Access tokens"));
+            self.reasons.push(format!(
+                "{at}.access: Access tokens are checked by the plugin jwt of the host's own document, which a \
+                 rule names in `plugins`; what they protect is not served without"
+            ));
         }
         let defaults = OriginPlan::default();
         let text = |one: &Option<String>, all: &Option<String>| {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::bindings::exports::adit::plugin::access_log::Entry;
-use super::failure::Trouble;
+use super::failure::{Failure, Trouble};
 use super::member::Member;
 use super::meter::Allowance;
 use super::store::Instance;
@@ -86,11 +86,11 @@ pub(super) fn start(member: &Arc<Member>, waiting: &Arc<Waiting>) -> Option<Abor
     if !logs && !ticks {
         return None;
     }
-    let work = Work { member: member.clone(), waiting: waiting.clone(), instance: None };
-    Some(AbortOnDropHandle::new(tokio::spawn(work.run(logs, ticks))))
+    Some(AbortOnDropHandle::new(tokio::spawn(Work::new(member, waiting).run(logs, ticks))))
 }
 
-struct Work {
+/// The calls themselves, one after the other.
+pub(super) struct Work {
     member: Arc<Member>,
     waiting: Arc<Waiting>,
     /// Kept from call to call; gone after one that broke.
@@ -98,6 +98,10 @@ struct Work {
 }
 
 impl Work {
+    pub(super) fn new(member: &Arc<Member>, waiting: &Arc<Waiting>) -> Self {
+        Self { member: member.clone(), waiting: waiting.clone(), instance: None }
+    }
+
     async fn run(mut self, logs: bool, ticks: bool) {
         let mut flush = interval_at(Instant::now() + FLUSH, FLUSH);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -105,23 +109,27 @@ impl Work {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = flush.tick(), if logs => self.flush().await,
-                _ = tick.tick(), if ticks => self.tick().await,
+                // What fails is counted and logged where it does.
+                _ = flush.tick(), if logs => drop(self.flush().await),
+                _ = tick.tick(), if ticks => drop(self.tick().await),
             }
         }
     }
 
-    async fn flush(&mut self) {
+    /// Hands over what waits; says which call failed last.
+    pub(super) async fn flush(&mut self) -> Result<(), Failure> {
         let (served, mut dropped) = self.waiting.take();
+        let mut outcome = Ok(());
         for batch in served.chunks(BATCH) {
             let entries: Vec<Entry<'_>> = batch.iter().map(entry).collect();
             let result = self.log(&entries, dropped).await;
             dropped = 0;
             if let Err(trouble) = result {
                 self.waiting.give_up(batch.len());
-                self.member.report(0, "", trouble);
+                outcome = Err(self.member.report(0, "", trouble));
             }
         }
+        outcome
     }
 
     async fn log(&mut self, entries: &[Entry<'_>], dropped: u64) -> Result<(), Trouble> {
@@ -133,7 +141,7 @@ impl Work {
         Ok(())
     }
 
-    async fn tick(&mut self) {
+    pub(super) async fn tick(&mut self) -> Result<(), Failure> {
         let result = async {
             let mut instance = self.instance().await?;
             let _running = self.member.engine.clock().running(0);
@@ -141,8 +149,11 @@ impl Work {
             Ok(instance)
         };
         match result.await {
-            Ok(instance) => self.keep(instance),
-            Err(trouble) => drop(self.member.report(0, "", trouble)),
+            Ok(instance) => {
+                self.keep(instance);
+                Ok(())
+            }
+            Err(trouble) => Err(self.member.report(0, "", trouble)),
         }
     }
 

@@ -25,7 +25,7 @@ const REQUEST_FILTER: &str = "adit:plugin/request-filter@0.1.0";
 const RESPONSE_FILTER: &str = "adit:plugin/response-filter@0.1.0";
 const ACCESS_LOG: &str = "adit:plugin/access-log@0.1.0";
 const TICKER: &str = "adit:plugin/ticker@0.1.0";
-/// Without any of these there is nothing to call.
+/// Without any of these there is nothing to call, unless it takes whole exchanges.
 const PHASES: [&str; 4] = [REQUEST_FILTER, RESPONSE_FILTER, ACCESS_LOG, TICKER];
 /// What makes a service, in any compatible version. One that imports the second as well is middleware.
 const INCOMING_HANDLER: &str = "wasi:http/incoming-handler@0.2";
@@ -84,10 +84,11 @@ impl Blueprint {
         let is_filter = has(LIFECYCLE);
         let is_older = exported(INCOMING_HANDLER).is_some();
         let is_newer = exported(HANDLER).is_some() && !is_older;
-        if !is_filter && !is_older && !is_newer {
+        let takes_exchanges = is_older || is_newer;
+        if !is_filter && !takes_exchanges {
             return Err(LoadError::NoRole { exports });
         }
-        if is_filter && !PHASES.iter().any(|phase| has(phase)) {
+        if is_filter && !takes_exchanges && !PHASES.iter().any(|phase| has(phase)) {
             return Err(LoadError::NoPhase);
         }
         let needs = imports::Needs::of(&component);

@@ -45,9 +45,10 @@ pub use edit::Reply;
 pub use engine::{Engine, EngineSettings};
 pub use failure::{ConfigFault, Failure, FailureKind, LoadError};
 pub use imports::handler::{Answering, Onward};
+pub use imports::log::Heard;
 pub use imports::metrics::Number;
 pub use inspect::{Description, Inspection, inspect};
-pub use rehearsal::{Rehearsal, StageClock};
+pub use rehearsal::{Backstage, Rehearsal, StageClock};
 pub use sandbox::Secrets;
 pub use service::{Mediation, ServiceBody};
 
@@ -185,7 +186,10 @@ impl Plugin {
         if plugin.member.blueprint.handler.is_some() && plan.reuse == Some(true) {
             service::probe(&plugin.member).await;
         }
-        plugin._background = background::start(&plugin.member, &plugin.waiting);
+        // A test calls it when it likes.
+        if rehearsal.is_none() {
+            plugin._background = background::start(&plugin.member, &plugin.waiting);
+        }
         Ok(plugin)
     }
 
@@ -285,14 +289,16 @@ impl Plugin {
     }
 
     fn observes(&self) -> bool {
-        self.member
-            .blueprint
-            .phases
-            .as_ref()
-            .is_some_and(|phases| phases.log.is_some() || phases.tick.is_some())
+        self.logs() || self.ticks()
     }
 
-    fn logs(&self) -> bool {
+    /// Whether it has regular work.
+    pub fn ticks(&self) -> bool {
+        self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.tick.is_some())
+    }
+
+    /// Whether it is told what was served.
+    pub fn logs(&self) -> bool {
         self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.log.is_some())
     }
 

@@ -5,8 +5,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::background::{Served, Work};
 use super::engine::Engine;
-use super::failure::LoadError;
+use super::failure::{Failure, LoadError};
+use super::imports::log::{GuestLog, Heard};
 use super::sandbox::{Sandbox, Secrets};
 use super::{Blueprint, Plugin, compiler};
 use crate::config::plan::PluginPlan;
@@ -18,6 +20,15 @@ pub struct Rehearsal {
     pub clock: StageClock,
     /// Answers what passes the plugin's grants.
     pub script: Script,
+    /// Where its messages go besides the log.
+    pub heard: Heard,
+}
+
+/// A plugin's life beside requests, which happens when a test says so. Like in a host it has an instance of
+/// its own, kept from call to call.
+pub struct Backstage<'a> {
+    plugin: &'a Plugin,
+    work: Work,
 }
 
 /// A clock that stands still until it is moved. Clones are the same clock.
@@ -42,6 +53,10 @@ impl StageClock {
     /// `since_1970` is UTC.
     pub fn at(since_1970: Duration) -> Self {
         Self(Arc::new(Mutex::new(Moment { since_1970, instant: Instant::now() })))
+    }
+
+    pub fn time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.moment().since_1970
     }
 
     pub fn advance(&self, by: Duration) {
@@ -76,6 +91,7 @@ impl Time {
 impl Rehearsal {
     pub(super) fn take_over(&self, sandbox: &mut Sandbox) {
         sandbox.time = Time::Staged(self.clock.clone());
+        sandbox.log = Arc::new(GuestLog::heard(&sandbox.log.plugin, self.heard.clone()));
         if let Some(outbound) = sandbox.outbound.take() {
             sandbox.outbound = Some(Arc::new(Outbound::scripted(&outbound, self.script.clone())));
         }
@@ -97,6 +113,11 @@ impl Plugin {
         Self::ready(engine, plan, blueprint, secrets, 1, Some(rehearsal)).await
     }
 
+    /// Of one that was loaded by [`rehearse`](Self::rehearse): nothing else calls its work.
+    pub fn backstage(&self) -> Backstage<'_> {
+        Backstage { plugin: self, work: Work::new(&self.member, &self.waiting) }
+    }
+
     /// Puts a value into a granted bucket; whether there was such a bucket, and room in it.
     pub fn store(&self, bucket: &str, key: &str, value: &[u8]) -> bool {
         let sandbox = &self.member.sandbox;
@@ -110,6 +131,21 @@ impl Plugin {
     pub fn stored(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
         let sandbox = &self.member.sandbox;
         sandbox.buckets.get(bucket)?.0.value(key, sandbox.time.instant())
+    }
+}
+
+impl Backstage<'_> {
+    /// Calls the regular work, only of a plugin that [ticks](Plugin::ticks).
+    pub async fn tick(&mut self) -> Result<(), Failure> {
+        self.work.tick().await
+    }
+
+    /// Hands over what was served, only to a plugin that [logs](Plugin::logs).
+    pub async fn log(&mut self, served: impl Iterator<Item = Served>) -> Result<(), Failure> {
+        for served in served {
+            self.plugin.observe(0, served);
+        }
+        self.work.flush().await
     }
 }
 

@@ -3,81 +3,20 @@
 use std::cell::RefCell;
 
 use bindings::adit::plugin::types::{Fault, HeaderOp, Reply, RequestEdits, RequestHead};
-use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use bindings::exports::adit::plugin::request_filter::{Guest as RequestFilter, RequestAction};
-use bindings::exports::adit::plugin::schema::Guest as Schema;
 
 use crate::guard::Guard;
 use crate::plan::Plan;
 
-#[allow(unsafe_code)]
-mod bindings {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        inline: "package adit:shelf; world it { include adit:plugin/request-only@0.1.0; export adit:plugin/schema@0.1.0; }",
-        world: "adit:shelf/it",
-        generate_all,
-    });
-
-    #[cfg(target_arch = "wasm32")]
-    use super::BasicAuth;
-    #[cfg(target_arch = "wasm32")]
-    export!(BasicAuth with_types_in self);
-}
-
-/// The component's exports.
-pub struct BasicAuth;
-
-thread_local! {
-    // An instance is one thread and its calls never overlap.
-    static GUARD: RefCell<Option<Guard>> = const { RefCell::new(None) };
-}
-
-impl Lifecycle for BasicAuth {
-    fn describe() -> Manifest {
-        Manifest {
-            name: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            request_headers: vec![AUTHORIZATION.to_owned()],
-            response_headers: Vec::new(),
-        }
-    }
-
-    fn configure(config: String) -> Result<(), Vec<Fault>> {
-        let plan = Plan::read(&config).map_err(|faults| {
-            faults
-                .into_iter()
-                .map(|fault| Fault { code: fault.pointer, message: fault.message })
-                .collect::<Vec<_>>()
-        })?;
-        GUARD.with_borrow_mut(|guard| {
-            if guard.is_some() {
-                return Err(vec![Fault {
-                    code: String::new(),
-                    message: "this instance is configured already".to_owned(),
-                }]);
-            }
-            *guard = Some(Guard::new(plan));
-            Ok(())
-        })
-    }
-}
-
-impl Schema for BasicAuth {
-    fn config_schema() -> String {
-        include_str!("schema.json").to_owned()
-    }
+settings::component! {
+    BasicAuth: "package adit:shelf; world it { include adit:plugin/request-only@0.1.0; export adit:plugin/schema@0.1.0; }",
+    headers: [AUTHORIZATION],
+    state: RefCell<Guard> = |config| Plan::read(config).map(|plan| RefCell::new(Guard::new(plan))),
 }
 
 impl RequestFilter for BasicAuth {
     fn on_request(head: RequestHead) -> Result<RequestAction, Fault> {
-        GUARD.with_borrow_mut(|guard| {
-            let guard = guard.as_mut().ok_or_else(|| Fault {
-                code: "not-configured".to_owned(),
-                message: "a request came before the configuration".to_owned(),
-            })?;
-            Ok(decide(guard, &head))
-        })
+        configured(|guard| decide(&mut guard.borrow_mut(), &head))
     }
 }
 

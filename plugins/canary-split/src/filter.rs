@@ -1,80 +1,30 @@
 //! The plugin as the host sees it: WIT on the outside, [`Plan`] inside.
 
-use std::sync::OnceLock;
-
 use bindings::adit::plugin::types::{
     Fault, HeaderOp, RequestEdits, RequestHead, ResponseEdits, ResponseHead,
 };
-use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use bindings::exports::adit::plugin::request_filter::{Guest as RequestFilter, RequestAction};
 use bindings::exports::adit::plugin::response_filter::{Guest as ResponseFilter, ResponseAction};
-use bindings::exports::adit::plugin::schema::Guest as Schema;
 
 use crate::plan::{By, Plan, Ticket, Variant};
 
-#[allow(unsafe_code)]
-mod bindings {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        inline: "package adit:shelf; world it { include adit:plugin/filter@0.1.0; export adit:plugin/schema@0.1.0; }",
-        world: "adit:shelf/it",
-        generate_all,
-    });
-
-    #[cfg(target_arch = "wasm32")]
-    use super::CanarySplit;
-    #[cfg(target_arch = "wasm32")]
-    export!(CanarySplit with_types_in self);
-}
-
-/// The component's exports.
-pub struct CanarySplit;
-
-static PLAN: OnceLock<Plan> = OnceLock::new();
-
-impl Lifecycle for CanarySplit {
-    fn describe() -> Manifest {
-        Manifest {
-            name: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            // Before the configuration is there, and it may name any header.
-            request_headers: vec!["*".to_owned()],
-            response_headers: Vec::new(),
-        }
-    }
-
-    fn configure(config: String) -> Result<(), Vec<Fault>> {
-        let fault = |fault: settings::Fault| Fault { code: fault.pointer, message: fault.message };
-        let plan = Plan::read(&config).map_err(|faults| faults.into_iter().map(fault).collect::<Vec<_>>())?;
-        // An instance is configured once.
-        let _ = PLAN.set(plan);
-        Ok(())
-    }
-}
-
-impl Schema for CanarySplit {
-    fn config_schema() -> String {
-        include_str!("schema.json").to_owned()
-    }
+settings::component! {
+    CanarySplit: "package adit:shelf; world it { include adit:plugin/filter@0.1.0; export adit:plugin/schema@0.1.0; }",
+    // Before the configuration is there, and it may name any header.
+    headers: ["*"],
+    state: Plan = Plan::read,
 }
 
 impl RequestFilter for CanarySplit {
     fn on_request(head: RequestHead) -> Result<RequestAction, Fault> {
-        Ok(decide(plan()?, &head))
+        configured(|plan| decide(plan, &head))
     }
 }
 
 impl ResponseFilter for CanarySplit {
     fn on_response(head: ResponseHead) -> Result<ResponseAction, Fault> {
-        Ok(tell(plan()?, &head.carry))
+        configured(|plan| tell(plan, &head.carry))
     }
-}
-
-fn plan() -> Result<&'static Plan, Fault> {
-    PLAN.get().ok_or_else(|| Fault {
-        code: "not-configured".to_owned(),
-        message: "a request came before the configuration".to_owned(),
-    })
 }
 
 fn decide(plan: &Plan, head: &RequestHead) -> RequestAction {

@@ -1,36 +1,18 @@
 //! The plugin as the host sees it: WIT on the outside, [`Plan`] inside.
 
-use std::sync::OnceLock;
-
 use bindings::adit::plugin::types::{
     Fault, HeaderOp, RequestEdits, RequestHead, ResponseEdits, ResponseHead,
 };
-use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use bindings::exports::adit::plugin::request_filter::{Guest as RequestFilter, RequestAction};
 use bindings::exports::adit::plugin::response_filter::{Guest as ResponseFilter, ResponseAction};
-use bindings::exports::adit::plugin::schema::Guest as Schema;
 
 use crate::plan::{Edit, Plan};
 
-#[allow(unsafe_code)]
-mod bindings {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        inline: "package adit:shelf; world it { include adit:plugin/filter@0.1.0; export adit:plugin/schema@0.1.0; }",
-        world: "adit:shelf/it",
-        generate_all,
-    });
-
-    #[cfg(target_arch = "wasm32")]
-    use super::Headers;
-    #[cfg(target_arch = "wasm32")]
-    export!(Headers with_types_in self);
+settings::component! {
+    Headers: "package adit:shelf; world it { include adit:plugin/filter@0.1.0; export adit:plugin/schema@0.1.0; }",
+    headers: [],
+    state: Ready = Ready::read,
 }
-
-/// The component's exports.
-pub struct Headers;
-
-static READY: OnceLock<Ready> = OnceLock::new();
 
 /// Both phases in the form in which they go to the host.
 struct Ready {
@@ -38,39 +20,16 @@ struct Ready {
     response: Vec<HeaderOp>,
 }
 
-impl Lifecycle for Headers {
-    fn describe() -> Manifest {
-        Manifest {
-            name: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            request_headers: Vec::new(),
-            response_headers: Vec::new(),
-        }
-    }
-
-    fn configure(config: String) -> Result<(), Vec<Fault>> {
-        let plan = Plan::read(&config).map_err(|faults| {
-            faults
-                .into_iter()
-                .map(|fault| Fault { code: fault.pointer, message: fault.message })
-                .collect::<Vec<_>>()
-        })?;
-        let ready = Ready { request: operations(plan.request), response: operations(plan.response) };
-        READY.set(ready).map_err(|_| {
-            vec![Fault { code: String::new(), message: "this instance is configured already".to_owned() }]
-        })
-    }
-}
-
-impl Schema for Headers {
-    fn config_schema() -> String {
-        include_str!("schema.json").to_owned()
+impl Ready {
+    fn read(config: &str) -> Result<Self, Vec<settings::Fault>> {
+        let Plan { request, response } = Plan::read(config)?;
+        Ok(Self { request: operations(request), response: operations(response) })
     }
 }
 
 impl RequestFilter for Headers {
     fn on_request(_head: RequestHead) -> Result<RequestAction, Fault> {
-        let headers = &ready()?.request;
+        let headers = configured(|ready| ready.request.clone())?;
         if headers.is_empty() {
             return Ok(RequestAction::Next);
         }
@@ -78,7 +37,7 @@ impl RequestFilter for Headers {
             method: None,
             authority: None,
             path_with_query: None,
-            headers: headers.clone(),
+            headers,
             carry: Vec::new(),
         }))
     }
@@ -86,19 +45,12 @@ impl RequestFilter for Headers {
 
 impl ResponseFilter for Headers {
     fn on_response(_head: ResponseHead) -> Result<ResponseAction, Fault> {
-        let headers = &ready()?.response;
+        let headers = configured(|ready| ready.response.clone())?;
         if headers.is_empty() {
             return Ok(ResponseAction::Next);
         }
-        Ok(ResponseAction::Edit(ResponseEdits { status: None, headers: headers.clone() }))
+        Ok(ResponseAction::Edit(ResponseEdits { status: None, headers }))
     }
-}
-
-fn ready() -> Result<&'static Ready, Fault> {
-    READY.get().ok_or_else(|| Fault {
-        code: "not-configured".to_owned(),
-        message: "a request came before the configuration".to_owned(),
-    })
 }
 
 fn operations(edits: Vec<Edit>) -> Vec<HeaderOp> {

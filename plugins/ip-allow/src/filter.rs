@@ -1,66 +1,19 @@
 //! The plugin as the host sees it: WIT on the outside, [`Plan`] inside.
 
-use std::sync::OnceLock;
-
 use bindings::adit::plugin::types::{Fault, Reply, RequestHead};
-use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use bindings::exports::adit::plugin::request_filter::{Guest as RequestFilter, RequestAction};
-use bindings::exports::adit::plugin::schema::Guest as Schema;
 
 use crate::plan::Plan;
 
-#[allow(unsafe_code)]
-mod bindings {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        inline: "package adit:shelf; world it { include adit:plugin/request-only@0.1.0; export adit:plugin/schema@0.1.0; }",
-        world: "adit:shelf/it",
-        generate_all,
-    });
-
-    #[cfg(target_arch = "wasm32")]
-    use super::IpAllow;
-    #[cfg(target_arch = "wasm32")]
-    export!(IpAllow with_types_in self);
-}
-
-/// The component's exports.
-pub struct IpAllow;
-
-static PLAN: OnceLock<Plan> = OnceLock::new();
-
-impl Lifecycle for IpAllow {
-    fn describe() -> Manifest {
-        Manifest {
-            name: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            request_headers: Vec::new(),
-            response_headers: Vec::new(),
-        }
-    }
-
-    fn configure(config: String) -> Result<(), Vec<Fault>> {
-        let fault = |fault: settings::Fault| Fault { code: fault.pointer, message: fault.message };
-        let plan = Plan::read(&config).map_err(|faults| faults.into_iter().map(fault).collect::<Vec<_>>())?;
-        // An instance is configured once.
-        let _ = PLAN.set(plan);
-        Ok(())
-    }
-}
-
-impl Schema for IpAllow {
-    fn config_schema() -> String {
-        include_str!("schema.json").to_owned()
-    }
+settings::component! {
+    IpAllow: "package adit:shelf; world it { include adit:plugin/request-only@0.1.0; export adit:plugin/schema@0.1.0; }",
+    headers: [],
+    state: Plan = Plan::read,
 }
 
 impl RequestFilter for IpAllow {
     fn on_request(head: RequestHead) -> Result<RequestAction, Fault> {
-        let plan = PLAN.get().ok_or_else(|| Fault {
-            code: "not-configured".to_owned(),
-            message: "a request came before the configuration".to_owned(),
-        })?;
-        Ok(decide(plan, &head))
+        configured(|plan| decide(plan, &head))
     }
 }
 

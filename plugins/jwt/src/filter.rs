@@ -4,10 +4,8 @@ use std::cell::RefCell;
 
 use bindings::adit::plugin::types::{Fault, HeaderOp, Reply, RequestEdits, RequestHead};
 use bindings::adit::plugin::{clock, http_client, key_value, log};
-use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use bindings::exports::adit::plugin::probe::Guest as Probe;
 use bindings::exports::adit::plugin::request_filter::{Guest as RequestFilter, RequestAction};
-use bindings::exports::adit::plugin::schema::Guest as Schema;
 use bindings::exports::adit::plugin::ticker::Guest as Ticker;
 
 use crate::guard::Pass;
@@ -15,93 +13,50 @@ use crate::keeper::{Decision, Keeper, Surroundings};
 use crate::plan::{From, Plan};
 use crate::token::{Found, find};
 
-#[allow(unsafe_code)]
-mod bindings {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        inline: "package adit:shelf; world it { include adit:plugin/request-only@0.1.0; export adit:plugin/schema@0.1.0; export adit:plugin/probe@0.1.0; export adit:plugin/ticker@0.1.0; }",
-        world: "adit:shelf/it",
-        generate_all,
-    });
-
-    #[cfg(target_arch = "wasm32")]
-    use super::Jwt;
-    #[cfg(target_arch = "wasm32")]
-    export!(Jwt with_types_in self);
-}
-
-/// The component's exports.
-pub struct Jwt;
-
-thread_local! {
-    // An instance is one thread and its calls never overlap.
-    static KEEPER: RefCell<Option<Keeper>> = const { RefCell::new(None) };
-}
-
-impl Lifecycle for Jwt {
-    fn describe() -> Manifest {
-        Manifest {
-            name: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            // Before the configuration is there, and it may name any header.
-            request_headers: vec!["*".to_owned()],
-            response_headers: Vec::new(),
-        }
-    }
-
-    fn configure(config: String) -> Result<(), Vec<Fault>> {
-        let fault = |fault: settings::Fault| Fault { code: fault.pointer, message: fault.message };
-        let plan = Plan::read(&config).map_err(|faults| faults.into_iter().map(fault).collect::<Vec<_>>())?;
-        // An instance is configured once.
-        KEEPER.set(Some(Keeper::new(plan)));
-        Ok(())
-    }
-}
-
-impl Schema for Jwt {
-    fn config_schema() -> String {
-        include_str!("schema.json").to_owned()
-    }
+settings::component! {
+    Jwt: "package adit:shelf; world it { include adit:plugin/request-only@0.1.0; export adit:plugin/schema@0.1.0; export adit:plugin/probe@0.1.0; export adit:plugin/ticker@0.1.0; }",
+    // Before the configuration is there, and it may name any header.
+    headers: ["*"],
+    state: RefCell<Keeper> = |config| Plan::read(config).map(|plan| RefCell::new(Keeper::new(plan))),
 }
 
 impl Probe for Jwt {
     /// So that the keys are there before the first request. That they cannot be had is no reason not to
     /// serve: nobody passes then, and the ticker goes on asking.
     fn probe() -> Result<(), Fault> {
-        refresh();
-        Ok(())
+        refresh()
     }
 }
 
 impl Ticker for Jwt {
     fn on_tick() {
-        refresh();
+        // It is configured before it ticks.
+        let _ = refresh();
     }
 }
 
 impl RequestFilter for Jwt {
     fn on_request(head: RequestHead) -> Result<RequestAction, Fault> {
-        KEEPER.with_borrow_mut(|keeper| {
-            let keeper = keeper.as_mut().ok_or_else(|| Fault {
-                code: "not-configured".to_owned(),
-                message: "a request came before the configuration".to_owned(),
-            })?;
+        configured(|keeper| {
+            let mut keeper = keeper.borrow_mut();
             let found = find(&keeper.plan().from, &head.headers);
             let decision = match found {
-                Found::One(token) => keeper.admit(&Host(&keeper.plan().bucket.clone()), token),
+                Found::One(token) => {
+                    let bucket = keeper.plan().bucket.clone();
+                    keeper.admit(&Host(&bucket), token)
+                }
                 Found::Nothing | Found::Several => Decision::Refused,
             };
-            Ok(act(keeper.plan(), &head, &found, decision))
+            act(keeper.plan(), &head, &found, decision)
         })
     }
 }
 
-fn refresh() {
-    KEEPER.with_borrow(|keeper| {
-        if let Some(keeper) = keeper {
-            keeper.refresh(&Host(&keeper.plan().bucket));
-        }
-    });
+fn refresh() -> Result<(), Fault> {
+    configured(|keeper| {
+        let keeper = keeper.borrow();
+        keeper.refresh(&Host(&keeper.plan().bucket));
+    })
 }
 
 /// The host, with the name of the granted bucket.

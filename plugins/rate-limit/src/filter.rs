@@ -1,100 +1,57 @@
 //! The plugin as the host sees it: WIT on the outside, [`Plan`] inside.
 
 use std::cell::RefCell;
-use std::sync::OnceLock;
 
 use bindings::adit::plugin::types::{
     Fault, HeaderOp, Reply, RequestEdits, RequestHead, ResponseEdits, ResponseHead,
 };
 use bindings::adit::plugin::{clock, key_value, metrics};
-use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use bindings::exports::adit::plugin::request_filter::{Guest as RequestFilter, RequestAction};
 use bindings::exports::adit::plugin::response_filter::{Guest as ResponseFilter, ResponseAction};
-use bindings::exports::adit::plugin::schema::Guest as Schema;
 
 use crate::overflow::Overflow;
 use crate::plan::{Asked, Plan};
 use crate::window::{Counts, Verdict, count};
 
-#[allow(unsafe_code)]
-mod bindings {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        inline: "package adit:shelf; world it { include adit:plugin/filter@0.1.0; export adit:plugin/schema@0.1.0; }",
-        world: "adit:shelf/it",
-        generate_all,
-    });
-
-    #[cfg(target_arch = "wasm32")]
-    use super::RateLimit;
-    #[cfg(target_arch = "wasm32")]
-    export!(RateLimit with_types_in self);
+settings::component! {
+    RateLimit: "package adit:shelf; world it { include adit:plugin/filter@0.1.0; export adit:plugin/schema@0.1.0; }",
+    // Before the configuration is there, and it may name any header.
+    headers: ["*"],
+    state: Plan = Plan::read,
 }
-
-/// The component's exports.
-pub struct RateLimit;
 
 thread_local! {
     // An instance is one thread and its calls never overlap.
     static OVERFLOW: RefCell<Overflow> = RefCell::default();
 }
 
-static PLAN: OnceLock<Plan> = OnceLock::new();
-
-impl Lifecycle for RateLimit {
-    fn describe() -> Manifest {
-        Manifest {
-            name: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            // Before the configuration is there, and it may name any header.
-            request_headers: vec!["*".to_owned()],
-            response_headers: Vec::new(),
-        }
-    }
-
-    fn configure(config: String) -> Result<(), Vec<Fault>> {
-        let fault = |fault: settings::Fault| Fault { code: fault.pointer, message: fault.message };
-        let plan = Plan::read(&config).map_err(|faults| faults.into_iter().map(fault).collect::<Vec<_>>())?;
-        // An instance is configured once.
-        let _ = PLAN.set(plan);
-        Ok(())
-    }
-}
-
-impl Schema for RateLimit {
-    fn config_schema() -> String {
-        include_str!("schema.json").to_owned()
-    }
-}
-
 impl RequestFilter for RateLimit {
     fn on_request(head: RequestHead) -> Result<RequestAction, Fault> {
-        let plan = plan()?;
-        let RequestHead { client_ip, authority, method, path_with_query, headers, .. } = &head;
-        let asked = Asked { client: client_ip, authority, method, path_with_query, headers };
-        let Some(key) = plan.key(&asked) else { return Ok(RequestAction::Next) };
-        let now = clock::now();
-        let verdict = match count(plan, &key, now, &mut Bucket(&plan.bucket)) {
-            Ok(verdict) => verdict,
-            Err(key_value::Error::Full) => {
-                metrics::add("bucket_full", 1);
-                let counted = OVERFLOW.with_borrow_mut(|overflow| count(plan, &key, now, overflow));
-                counted.map_err(|()| fault("count", "a key without a number"))?
-            }
-            Err(error) => return Err(fault("bucket", error.name())),
-        };
-        Ok(decide(plan, verdict))
+        configured(|plan| limit(plan, &head))?
     }
 }
 
 impl ResponseFilter for RateLimit {
     fn on_response(head: ResponseHead) -> Result<ResponseAction, Fault> {
-        Ok(tell(plan()?, &head.carry))
+        configured(|plan| tell(plan, &head.carry))
     }
 }
 
-fn plan() -> Result<&'static Plan, Fault> {
-    PLAN.get().ok_or_else(|| fault("not-configured", "a request came before the configuration"))
+fn limit(plan: &Plan, head: &RequestHead) -> Result<RequestAction, Fault> {
+    let RequestHead { client_ip, authority, method, path_with_query, headers, .. } = head;
+    let asked = Asked { client: client_ip, authority, method, path_with_query, headers };
+    let Some(key) = plan.key(&asked) else { return Ok(RequestAction::Next) };
+    let now = clock::now();
+    let verdict = match count(plan, &key, now, &mut Bucket(&plan.bucket)) {
+        Ok(verdict) => verdict,
+        Err(key_value::Error::Full) => {
+            metrics::add("bucket_full", 1);
+            let counted = OVERFLOW.with_borrow_mut(|overflow| count(plan, &key, now, overflow));
+            counted.map_err(|()| fault("count", "a key without a number"))?
+        }
+        Err(error) => return Err(fault("bucket", error.name())),
+    };
+    Ok(decide(plan, verdict))
 }
 
 fn fault(code: &str, message: &str) -> Fault {

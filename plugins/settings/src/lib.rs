@@ -1,8 +1,10 @@
 //! Reads a plugin's configuration and reports every fault at once, each with its place.
 //!
-//! Knows JSON, the grammar of header fields, networks and paths; knows nothing of WIT. Read [`place`]
-//! first, then [`header`], [`network`] and [`path`].
+//! Knows JSON, the grammar of header fields, networks and paths; knows nothing of WIT but in
+//! [`component!`], which writes what all plugins have in common. Read [`place`] first, then [`header`],
+//! [`network`] and [`path`].
 
+mod component;
 pub mod header;
 pub mod network;
 pub mod path;

@@ -60,10 +60,7 @@ impl Translation {
                 "access" => {
                     let required = value.get("required").and_then(Value::as_bool);
                     if value.is_object() && required != Some(false) {
-                        bail!(
-                            "`{}`: this host cannot check Access tokens yet, so it refuses to serve what they protect",
-                            whole()
-                        );
+                        bail!("`{}`: {}", whole(), guarded(value));
                     }
                 }
                 "caPool" | "originServerName" | "httpHostHeader" => {}
@@ -82,6 +79,32 @@ impl Translation {
         }
         Ok(())
     }
+}
+
+/// Why rules that Access protects are not served, and the lines that serve them.
+fn guarded(access: &Value) -> String {
+    let team =
+        access.get("teamName").and_then(Value::as_str).filter(|team| !team.is_empty()).unwrap_or("TEAM");
+    let tags = access.get("audTag").and_then(Value::as_array).filter(|tags| !tags.is_empty());
+    let tags = tags.map_or_else(|| "[\"AUD-TAG\"]".to_owned(), |tags| Value::Array(tags.clone()).to_string());
+    format!(
+        "Access tokens are checked by the plugin jwt, which a config.yml cannot name, and what they protect is \
+         not served without\n  way out: a host.toml with these rules, `plugins = [\"access\"]` in each that Access \
+         protects, and\n\n    \
+         [[plugin]]\n    \
+         name = \"access\"\n    \
+         component = \"plugins/jwt.wasm\"\n    \
+         timeout = \"500ms\"\n\n    \
+         [plugin.config]\n    \
+         team = {}\n    \
+         audience = {tags}\n\n    \
+         [plugin.grants]\n    \
+         http = [{}]\n    \
+         buckets = {{ jwks = \"1MiB\" }}\n\n  \
+         the whole of it: plugins/jwt/README.md, Cloudflare Access",
+        Value::from(team),
+        Value::from(format!("https://{team}.cloudflareaccess.com")),
+    )
 }
 
 /// What a time of zero is to Go here; elsewhere it is no limit.

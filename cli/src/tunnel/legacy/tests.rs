@@ -91,8 +91,17 @@ fn what_would_be_served_without_its_protection_is_refused() {
         "originRequest: {access: {teamName: t}}\nurl: http://a",
     ] {
         let error = translated(yaml).unwrap_err().to_string();
-        assert!(error.contains("cannot check Access tokens"), "{error}");
+        assert!(error.contains("access`: Access tokens are checked by the plugin jwt"), "{error}");
     }
+    let access = "{required: true, teamName: acme, audTag: [f1d2, a9b8]}";
+    let error =
+        translated(&format!("url: http://a\noriginRequest: {{access: {access}}}")).unwrap_err().to_string();
+    let lines: Vec<_> = error.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    let document: toml::Table = toml::from_str(&lines.join("\n")).unwrap();
+    let plugin = &document["plugin"][0];
+    assert_eq!(plugin["config"]["team"].as_str(), Some("acme"));
+    assert_eq!(plugin["config"]["audience"], toml::Value::from(vec!["f1d2", "a9b8"]));
+    assert_eq!(plugin["grants"]["http"][0].as_str(), Some("https://acme.cloudflareaccess.com"));
     assert!(translated("originRequest: {access: {required: false}}\nurl: http://a").is_ok());
 }
 

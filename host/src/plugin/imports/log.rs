@@ -1,7 +1,7 @@
 //! The `log` interface: a guest's words in the host's log, tagged with its name, cut and rationed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tracing::Level;
@@ -20,11 +20,20 @@ const MESSAGES_PER_SECOND: u64 = 100;
 pub(in crate::plugin) struct GuestLog {
     pub(in crate::plugin) plugin: Arc<str>,
     ration: Ration,
+    heard: Option<Heard>,
 }
+
+/// What a plugin under test has said since somebody last listened: `warn: no keys`.
+pub type Heard = Arc<Mutex<Vec<String>>>;
 
 impl GuestLog {
     pub(in crate::plugin) fn new(plugin: &str) -> Self {
-        Self { plugin: plugin.into(), ration: Ration::new(MESSAGES_PER_SECOND) }
+        Self { plugin: plugin.into(), ration: Ration::new(MESSAGES_PER_SECOND), heard: None }
+    }
+
+    /// One whose messages are kept as well.
+    pub(in crate::plugin) fn heard(plugin: &str, heard: Heard) -> Self {
+        Self { heard: Some(heard), ..Self::new(plugin) }
     }
 
     /// `request` is the id of the request being handled; empty while the plugin is being loaded.
@@ -35,6 +44,10 @@ impl GuestLog {
             tracing::warn!(target: "plugin", plugin, dropped, "plugin wrote too many log messages");
         }
         let message = printable(message, LONGEST_MESSAGE);
+        if let Some(heard) = &self.heard {
+            let line = format!("{}: {message}", level.as_str().to_ascii_lowercase());
+            heard.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
         match level {
             Level::TRACE => tracing::trace!(target: "plugin", plugin, id = request, "{message}"),
             Level::DEBUG => tracing::debug!(target: "plugin", plugin, id = request, "{message}"),

@@ -4,7 +4,7 @@
 #[allow(unsafe_code)]
 mod bindings {
     wit_bindgen::generate!({
-        path: ["../wasi3/clocks.wit", "../wasi3/http.wit"],
+        path: ["../../../plugins/wasi3/clocks.wit", "../../../plugins/wasi3/http.wit"],
         inline: "
             package test:middleware;
             world middleware {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::config::grants::SecretSource;
+use crate::config::grants::{LARGEST_SECRET, SecretSource};
 use crate::config::plan::{OnError, OriginPlan, Plan, PluginPlan, Rule as RulePlan, Service};
 use crate::origin::Origin;
 use crate::plugin::{Chain, Engine, LARGEST_COMPONENT, Plugin, Secrets};
@@ -260,9 +260,6 @@ fn read_secrets(plan: &PluginPlan) -> anyhow::Result<Secrets> {
     }
     Ok(Secrets(secrets))
 }
-
-/// Largest secret, bytes.
-const LARGEST_SECRET: usize = 64 * 1024;
 
 fn origin(rule: &RulePlan, previous: Option<&Generation>) -> anyhow::Result<(Arc<Origin>, OriginSource)> {
     let ca = match &rule.origin.ca_file {

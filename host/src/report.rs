@@ -40,6 +40,8 @@ pub fn whole(report: &[u8], version: i32) -> Value {
     for rule in rules.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         rule.entry("hostname").or_insert(json!(""));
         rule.entry("path").or_insert(Value::Null);
+        // What stands in front of a rule is a plugin here, and never what the reference lists.
+        rule.entry("Handlers").or_insert(Value::Null);
         let mut origin = defaults.clone();
         if let Some(Value::Object(written)) = rule.remove("originRequest") {
             origin.extend(written);
@@ -145,6 +147,7 @@ mod tests {
         let origin = &first["originRequest"];
         assert_eq!((&origin["connectTimeout"], &origin["tlsTimeout"]), (&json!(1.5), &json!(10)));
         assert_eq!((&last["hostname"], &last["path"]), (&json!(""), &Value::Null));
+        assert_eq!(last.get("Handlers"), Some(&Value::Null));
         assert_eq!(last["originRequest"], shown["config"]["originRequest"]);
         assert_eq!(last["originRequest"]["keepAliveTimeout"], json!(90));
     }

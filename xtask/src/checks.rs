@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 
-use crate::progress::Progress;
+use crate::progress::{Progress, beside};
 use crate::tree::Tree;
 use crate::{cargo_deny, child, docker_registry, languages, plugins, schemathesis, wasm};
 
-/// Runs every check and stops at the first that fails.
+/// Runs every check and stops at the first that fails. What is fetched is fetched while something is compiled.
 pub(crate) fn run(tree: &Tree) -> Result<()> {
     let cargo = |arguments: &[&str], way_out: &str| child::stream(tree.cargo().args(arguments), way_out);
     let mut progress = Progress::of(STEPS);
@@ -17,14 +17,24 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], way_out)?;
         child::stream(tree.plugins_cargo("fmt").args(["--all", "--check"]), way_out)
     })?;
-    let deny = progress.step("finding cargo-deny", || cargo_deny::provide(tree))?;
+    let for_deny = tree.clone();
+    let deny = beside("finding cargo-deny", move || cargo_deny::provide(&for_deny));
+    // One after the other: both ask the same machine for packages.
+    let for_tools = tree.clone();
+    let tools = beside("finding schemathesis and a registry", move || {
+        Ok((schemathesis::provide(&for_tools)?, docker_registry::provide(&for_tools)?))
+    });
+
+    let toolchain = progress.step("finding a compiler for plugins", || wasm::provide(tree))?;
+    let (for_languages, rust) = (tree.clone(), toolchain.clone());
+    let languages =
+        beside("finding the tools of the other languages", move || languages::provide(&for_languages, &rust));
+    progress.step("building the plugins", || plugins::build(tree, &toolchain))?;
+    let deny = progress.join(deny)?;
     progress.step("checking dependencies, licences and sources", || {
         cargo_deny::check(&deny, tree.root())?;
         cargo_deny::check(&deny, &tree.root().join("plugins"))
     })?;
-
-    let toolchain = progress.step("finding a compiler for plugins", || wasm::provide(tree))?;
-    progress.step("building the plugins", || plugins::build(tree, &toolchain))?;
     progress.step("checking the plugins' code", || {
         child::stream(
             tree.plugins_cargo("clippy").args(["--locked", "--all-targets", "--", "-D", "warnings"]),
@@ -38,9 +48,8 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("checking the code", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
-    let schemathesis = progress.step("finding schemathesis", || schemathesis::provide(tree))?;
-    let registry = progress.step("finding a registry", || docker_registry::provide(tree))?;
-    progress.step("finding the tools of the other languages", || languages::provide(tree, &toolchain))?;
+    let (schemathesis, registry) = progress.join(tools)?;
+    progress.join(languages)?;
     // Builds the binary as well, which the tests of the whole product start: `cli` has a test of its own for it.
     progress.step("testing", || {
         let mut cargo = tree.cargo();
@@ -65,4 +74,4 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-const STEPS: usize = 13;
+const STEPS: usize = 12;

@@ -1,8 +1,10 @@
 //! Shows a person how far a command has come.
 
+use std::cell::RefCell;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 /// Numbers the steps of a command and times them.
 #[derive(Debug)]
@@ -30,6 +32,17 @@ impl Progress {
         done
     }
 
+    /// Waits for what was begun with [`beside`], between the same two lines and with its remarks.
+    pub(crate) fn join<T>(&mut self, beside: Beside<T>) -> Result<T> {
+        let Beside { title, worker } = beside;
+        self.step(title, || {
+            let (done, notes, took) = worker.join().map_err(|_| anyhow!("{title} has panicked"))?;
+            notes.iter().for_each(note);
+            note(format!("took {} beside the steps before", clock(took)));
+            done
+        })
+    }
+
     /// The last line of a command that went well.
     pub(crate) fn finish(self, sentence: &str) {
         debug_assert_eq!(self.at, self.of, "the number of steps is stated once and kept");
@@ -37,9 +50,39 @@ impl Progress {
     }
 }
 
+/// A step that is done while others are, because it mostly waits for a network.
+#[derive(Debug)]
+pub(crate) struct Beside<T> {
+    title: &'static str,
+    worker: JoinHandle<(Result<T>, Vec<String>, Duration)>,
+}
+
+/// Begins a step beside others. What it remarks is kept until [`Progress::join`].
+pub(crate) fn beside<T: Send + 'static>(
+    title: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Beside<T> {
+    let worker = std::thread::spawn(move || {
+        let begun = Instant::now();
+        NOTES.set(Some(Vec::new()));
+        let done = work();
+        (done, NOTES.take().unwrap_or_default(), begun.elapsed())
+    });
+    Beside { title, worker }
+}
+
+thread_local! {
+    /// Remarks of a step that is done beside others.
+    static NOTES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
 /// A remark inside of a step.
 pub(crate) fn note(text: impl AsRef<str>) {
-    println!("      {}", text.as_ref());
+    let text = text.as_ref();
+    NOTES.with_borrow_mut(|notes| match notes {
+        Some(notes) => notes.push(text.to_owned()),
+        None => println!("      {text}"),
+    });
 }
 
 fn clock(time: Duration) -> String {
@@ -54,6 +97,19 @@ fn clock(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_done_beside_says_so_when_it_is_waited_for() {
+        let mut progress = Progress::of(2);
+        let work = beside("finding a thing", || {
+            note("here it is");
+            Ok(NOTES.with_borrow(|notes| notes.clone().unwrap_or_default()))
+        });
+        assert_eq!(progress.join(work).unwrap(), ["here it is"]);
+        let fails = beside("finding another", || Err::<(), _>(anyhow!("no network")));
+        assert_eq!(progress.join(fails).unwrap_err().to_string(), "no network");
+        progress.finish("both were waited for");
+    }
 
     #[test]
     fn times_are_written_as_people_read_them() {

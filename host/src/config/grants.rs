@@ -200,6 +200,9 @@ fn too_many(what: &str) -> Wrong {
     Wrong::new(format!("a plugin has at most {MOST_GRANTS} {what}"))
 }
 
+/// Largest secret, bytes.
+pub const LARGEST_SECRET: usize = 64 * 1024;
+
 const LONGEST_NAME: usize = 64;
 const MOST_GRANTS: usize = 64;
 const DEFAULT_BUCKET: usize = 1 << 20;

@@ -19,7 +19,7 @@ use super::body::{Answer, Held, Upgraded};
 use super::connect::{Address, Target, Tls};
 use super::dial::Dial;
 use super::http2::Http2;
-use super::measure::measured;
+use super::measure::{PATIENCE, measured};
 use super::pool::{Connected, Key, Lease, Pool};
 use super::{Body, LARGEST_HEAD, OriginError, empty, tls};
 use crate::config::plan::{self, OriginPlan, Service};
@@ -154,7 +154,10 @@ impl HttpOrigin {
             // RFC 9110, 10.1.4: it concerns this connection only, and must be named as such.
             head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
-        let body = if self.chunked { body } else { measured(&mut head, body, &way.target.name).await? };
+        let body = match self.chunked {
+            true => body,
+            false => measured(&mut head, body, &way.target.name, PATIENCE).await?,
+        };
         let mut request = Request::from_parts(head, body);
         loop {
             let (mut connected, reused) = match pool.take(&way.key) {

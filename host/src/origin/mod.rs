@@ -20,6 +20,7 @@ mod tls;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::{Response, StatusCode, request};
 use bytes::Bytes;
@@ -64,6 +65,8 @@ pub enum OriginError {
         "{target} takes no chunks, and more than {limit} bytes have come without a word of how many they are"
     )]
     Unmeasured { target: String, limit: usize },
+    #[error("{target} takes no chunks, and after {} s the body has not ended", limit.as_secs())]
+    Trickling { target: String, limit: Duration },
     #[error("the request broke off")]
     Request { source: Arc<dyn std::error::Error + Send + Sync> },
 }
@@ -80,11 +83,12 @@ impl OriginError {
             Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Tls { .. } | Self::NotHttp2 { .. } => {
                 true
             }
-            // Another host would say the same of these last two.
+            // Another host would say the same of these last three.
             Self::Closed { .. }
             | Self::Exchange { .. }
             | Self::ResponseTimeout { .. }
             | Self::Unmeasured { .. }
+            | Self::Trickling { .. }
             | Self::Request { .. } => false,
         }
     }
@@ -94,9 +98,9 @@ impl OriginError {
         matches!(self, Self::Request { .. })
     }
 
-    /// Whether the visitor must say how long a body is that is so long.
+    /// Whether the visitor must say how long a body is that is so long, or takes so long.
     pub fn wants_length(&self) -> bool {
-        matches!(self, Self::Unmeasured { .. })
+        matches!(self, Self::Unmeasured { .. } | Self::Trickling { .. })
     }
 }
 

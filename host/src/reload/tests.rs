@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::tests::{TUNNEL, folder};
-use crate::generation::Backend;
+use crate::generation::{Backend, Generation};
 use crate::plugin::EngineSettings;
 use crate::start;
 

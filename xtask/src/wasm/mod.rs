@@ -20,7 +20,7 @@ use crate::progress::note;
 use crate::tree::Tree;
 
 /// How to make cargo build for [`TARGET`].
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Toolchain {
     environment: Vec<(String, PathBuf)>,
     /// Goes in front of PATH.

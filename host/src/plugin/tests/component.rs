@@ -2,35 +2,18 @@
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full};
 
+use super::served::{ask_for, converse, loaded, room, text, written};
 use super::*;
 
 const SERVICE: &str = "test/service.wasm";
 /// A service whose instances break at their second request.
 const ONCE: &str = "test/once.wasm";
 
-async fn service(change: impl FnOnce(&mut PluginPlan)) -> Arc<Plugin> {
-    let mut plan = plan("{}");
-    plan.limits.timeout = None;
-    change(&mut plan);
-    load_with(SERVICE, plan).await
-}
-
-async fn ask_for(plugin: &Plugin, path: &str) -> Result<Response<ServiceBody>, Failure> {
-    let request = Request::get(format!("http://a.example{path}")).header("host", "a.example");
-    let request = request.body(Full::new(Bytes::new())).expect("a good request");
-    plugin.serve(0, "id", false, request).await
-}
-
-async fn text(response: Response<ServiceBody>) -> String {
-    let body = response.into_body().collect().await.expect("a whole body");
-    String::from_utf8_lossy(&body.to_bytes()).into_owned()
-}
-
 #[tokio::test]
 async fn a_standard_service_answers_with_a_fresh_instance_for_each_request() {
-    let plugin = service(|_| {}).await;
+    let plugin = loaded(SERVICE, |_| {}).await;
     assert!(plugin.serves() && !plugin.filters());
     for count in 1..=3 {
         let response = ask_for(&plugin, "/").await.expect("an answer");
@@ -48,7 +31,7 @@ async fn a_standard_service_answers_with_a_fresh_instance_for_each_request() {
 
 #[tokio::test]
 async fn a_service_that_survives_a_probe_is_used_again_if_the_document_says_so() {
-    let plugin = service(|plan| plan.reuse = Some(true)).await;
+    let plugin = loaded(SERVICE, |plan| plan.reuse = Some(true)).await;
     for _ in 0..5 {
         assert_eq!(text(ask_for(&plugin, "/").await.expect("an answer")).await, "hello from wasi:http\n");
         rested().await;
@@ -78,9 +61,7 @@ async fn rested() {
 
 #[tokio::test]
 async fn a_service_that_fails_the_probe_gets_fresh_instances_and_serves_all_the_same() {
-    let mut plan = plan("{}");
-    (plan.limits.timeout, plan.reuse) = (None, Some(true));
-    let plugin = load_with(ONCE, plan).await;
+    let plugin = loaded(ONCE, |plan| plan.reuse = Some(true)).await;
     let probed = plugin.counters().instantiations;
     for count in 1..=3 {
         assert_eq!(text(ask_for(&plugin, "/").await.expect("an answer")).await, "once\n");
@@ -92,30 +73,18 @@ async fn a_service_that_fails_the_probe_gets_fresh_instances_and_serves_all_the_
 
 #[tokio::test]
 async fn both_bodies_stream() {
-    let plugin = service(|_| {}).await;
-    let (sender, mut pieces) = tokio::sync::mpsc::channel::<Bytes>(1);
-    let pieces = futures_util::stream::poll_fn(move |context| pieces.poll_recv(context));
-    let frames =
-        futures_util::StreamExt::map(pieces, |piece| Ok::<_, std::io::Error>(http_body::Frame::data(piece)));
-    let request =
-        Request::post("http://a.example/echo").body(StreamBody::new(frames)).expect("a good request");
-    let mut body = plugin.serve(0, "id", true, request).await.expect("an answer").into_body();
-    // Each piece comes back before the next is sent.
-    for number in 0..20 {
-        let piece = Bytes::from(format!("piece {number}"));
-        sender.send(piece.clone()).await.expect("it reads");
-        let frame = body.frame().await.expect("more").expect("a frame");
-        assert_eq!(frame.into_data().expect("data"), piece);
-    }
-    drop(sender);
-    assert!(body.frame().await.is_none());
+    let plugin = loaded(SERVICE, |_| {}).await;
+    let (sender, body) = written();
+    let request = Request::post("http://a.example/echo").body(body).expect("a good request");
+    let response = plugin.serve(0, "id", true, request).await.expect("an answer");
+    converse(sender, response.into_body(), str::to_owned).await;
     let response = ask_for(&plugin, "/big?8").await.expect("an answer");
     assert_eq!(text(response).await.len(), 8 << 20);
 }
 
 #[tokio::test]
 async fn whatever_a_service_does_hits_one_request_and_an_answer_torn_off_does_not_look_complete() {
-    let plugin = service(|plan| plan.limits.timeout = Some(Duration::from_millis(300))).await;
+    let plugin = loaded(SERVICE, |plan| plan.limits.timeout = Some(Duration::from_millis(300))).await;
     for (path, word) in [("/trap", "trap"), ("/loop", "timeout"), ("/silent", "invalid")] {
         let failure = ask_for(&plugin, path).await.err().expect("it fails");
         assert_eq!(failure.kind.word(), word, "{path}: {failure}");
@@ -129,21 +98,16 @@ async fn whatever_a_service_does_hits_one_request_and_an_answer_torn_off_does_no
 
 #[tokio::test]
 async fn calls_over_the_limit_are_refused_and_a_visitor_who_leaves_makes_room() {
-    let plugin = service(|plan| plan.limits.concurrency = 1).await;
+    let plugin = loaded(SERVICE, |plan| plan.limits.concurrency = 1).await;
     let first = ask_for(&plugin, "/steps").await.expect("an answer");
     assert_eq!(ask_for(&plugin, "/").await.err().expect("full").kind, FailureKind::Busy);
     drop(first);
-    let room = async {
-        while ask_for(&plugin, "/").await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), room).await.expect("the guest ended with its visitor");
+    room(&plugin).await;
 }
 
 #[tokio::test]
 async fn what_a_service_sends_passes_the_same_gate_as_a_filters_requests() {
-    let plugin = service(|_| {}).await;
+    let plugin = loaded(SERVICE, |_| {}).await;
     let response = ask_for(&plugin, "/fetch?http://127.0.0.1:9/").await.expect("an answer");
     assert_eq!(response.status().as_u16(), 502);
     assert!(text(response).await.contains("HttpRequestDenied"));

@@ -5,50 +5,13 @@ use bytes::Bytes;
 use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
-use tokio::sync::mpsc;
 
+use super::served::{ask_for, converse, loaded, room, text, written};
 use super::*;
 use crate::plugin::{Mediation, Onward};
 
 const SERVICE: &str = "test/service3.wasm";
 const MIDDLEWARE: &str = "test/middleware.wasm";
-
-async fn loaded(component: &str, change: impl FnOnce(&mut PluginPlan)) -> Arc<Plugin> {
-    let mut plan = plan("{}");
-    plan.limits.timeout = None;
-    change(&mut plan);
-    load_with(component, plan).await
-}
-
-async fn ask_for(plugin: &Plugin, path: &str) -> Result<Response<ServiceBody>, Failure> {
-    let request = Request::get(format!("http://a.example{path}")).header("host", "a.example");
-    let request = request.body(Full::new(Bytes::new())).expect("a good request");
-    plugin.serve(0, "id", false, request).await
-}
-
-async fn text(response: Response<ServiceBody>) -> String {
-    let body = response.into_body().collect().await.expect("a whole body");
-    String::from_utf8_lossy(&body.to_bytes()).into_owned()
-}
-
-/// A body that is written while it is read.
-fn written() -> (mpsc::Sender<Bytes>, impl http_body::Body<Data = Bytes, Error = std::io::Error> + Send) {
-    let (sender, mut pieces) = mpsc::channel::<Bytes>(1);
-    let pieces = futures_util::stream::poll_fn(move |context| pieces.poll_recv(context));
-    let frames = futures_util::StreamExt::map(pieces, |piece| Ok(Frame::data(piece)));
-    (sender, StreamBody::new(frames))
-}
-
-/// Sends twenty pieces and sees each come back in capitals before it sends the next.
-async fn converse(sender: mpsc::Sender<Bytes>, mut body: ServiceBody) {
-    for number in 0..20 {
-        sender.send(format!("piece {number}").into()).await.expect("it reads");
-        let frame = body.frame().await.expect("more").expect("a frame");
-        assert_eq!(frame.into_data().expect("data"), format!("PIECE {number}"));
-    }
-    drop(sender);
-    assert!(body.frame().await.is_none());
-}
 
 #[tokio::test]
 async fn what_is_experimental_must_be_asked_for_by_name() {
@@ -84,7 +47,7 @@ async fn both_bodies_stream_and_trailers_come_behind_them() {
     let (sender, body) = written();
     let request = Request::post("http://a.example/shout").body(body).expect("a good request");
     let response = plugin.serve(0, "id", true, request).await.expect("an answer");
-    converse(sender, response.into_body()).await;
+    converse(sender, response.into_body(), str::to_uppercase).await;
 
     let response = ask_for(&plugin, "/big?8").await.expect("an answer");
     assert_eq!(text(response).await.len(), 8 << 20);
@@ -123,23 +86,13 @@ async fn calls_over_the_limit_are_refused_and_a_visitor_who_leaves_makes_room() 
     let first = ask_for(&plugin, "/endless").await.expect("an answer");
     assert_eq!(ask_for(&plugin, "/").await.err().expect("full").kind, FailureKind::Busy);
     drop(first);
-    let room = async {
-        while ask_for(&plugin, "/").await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), room).await.expect("the guest ended with its visitor");
+    room(&plugin).await;
     // One who leaves before there is an answer.
     {
         let waiting = ask_for(&plugin, "/wait");
         tokio::time::timeout(Duration::from_millis(20), waiting).await.err().expect("it waits for an hour");
     }
-    let room = async {
-        while ask_for(&plugin, "/").await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), room).await.expect("the guest ended with its visitor");
+    room(&plugin).await;
 }
 
 #[tokio::test]
@@ -209,7 +162,8 @@ async fn middleware_sees_the_request_on_its_way_in_and_the_answer_on_its_way_out
 async fn bodies_stream_through_middleware_both_ways() {
     let plugin = loaded(MIDDLEWARE, |_| {}).await;
     let (sender, body) = written();
-    converse(sender, answered(through(&plugin, "shout", body, echo).await).into_body()).await;
+    let response = answered(through(&plugin, "shout", body, echo).await);
+    converse(sender, response.into_body(), str::to_uppercase).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod concurrent;
 mod forge;
 mod hostile;
 mod load;
+mod served;
 mod services;
 
 use std::path::Path;

@@ -1,0 +1,160 @@
+//! From a draft to a generation that is ready to serve, and everything that is wrong where there is none. Does
+//! not swap.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use sha2::{Digest, Sha256};
+use tracing::warn;
+
+use crate::config::document::ConfigSource;
+use crate::config::files::Files;
+use crate::config::grants::{LARGEST_SECRET, SecretSource};
+use crate::config::plan::Plan;
+use crate::config::{self, Configuration, source};
+use crate::generation::Generation;
+use crate::history::{Draft, Entry, History, Outcome, Part, Serving, Source};
+use crate::plugin::Engine;
+use crate::settings::Settings;
+use crate::supply::{self, Mode};
+
+/// A generation that is ready to serve, and what it was made from.
+pub struct Built {
+    pub generation: Generation,
+    pub settings: Settings,
+    pub plan: Plan,
+    pub digest: String,
+    pub(super) parts: Vec<Part>,
+    /// Read where they lie whenever a generation is made, and never kept.
+    pub(super) secrets: Vec<PathBuf>,
+}
+
+/// Why a draft did not become a generation.
+pub struct Refusal {
+    pub reasons: Vec<String>,
+    /// The files that were named, as far as the document could be read.
+    pub files: Vec<PathBuf>,
+    pub digest: String,
+}
+
+/// Draws a draft and builds its generation. `None` if `is_known` says that its digest needs none.
+///
+/// # Errors
+/// Everything that is wrong.
+pub async fn build(
+    number: u64,
+    draft: &Draft,
+    engine: &Engine,
+    running: &Settings,
+    previous: Option<&Generation>,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<Option<Built>, Refusal> {
+    let Draft { file, folder, text, copies, remote } = draft;
+    let mut digest = Sha256::new();
+    digest.update(text.as_bytes());
+    let refused = |reasons, files, digest: &Sha256| Refusal { reasons, files, digest: hex(digest) };
+    let drawn = config::draw(file, text, folder, Files::with_copies(copies.clone()), &running.flags);
+    let drawn = drawn.map_err(|mistakes| refused(config::reasons(&mistakes), Vec::new(), &digest))?;
+    let mut named: Vec<PathBuf> = drawn.files.named().map(Path::to_owned).collect();
+    // Whoever updates the lock wants what it says.
+    named.extend(supply::lock(&drawn.plan, folder));
+    let provided = supply::provide(&drawn.plan, folder, running.state_dir.as_deref(), Mode::Load).await;
+    let provided = provided.map_err(|reasons| refused(reasons, named.clone(), &digest))?;
+    let Configuration { settings, mut plan, files } = if provided.is_empty() {
+        drawn
+    } else {
+        let copies = copies.iter().map(|(path, place)| (path.clone(), place.clone())).chain(provided);
+        let again = config::draw(file, text, folder, Files::with_copies(copies.collect()), &running.flags);
+        again.map_err(|mistakes| refused(config::reasons(&mistakes), named.clone(), &digest))?
+    };
+    let mut reasons = Vec::new();
+    if let Some(remote) = remote.as_ref().filter(|_| running.config_source != ConfigSource::Local) {
+        digest.update(&remote.json);
+        if let Err(wrong) = config::remote::overlay(&mut plan, running.config_source, &remote.json, folder) {
+            reasons = wrong;
+        }
+    }
+    let mut parts = Vec::with_capacity(named.len());
+    for path in &named {
+        let place = files.place(path).to_owned();
+        // What cannot be read is for whoever needs it to say.
+        let Ok(part) = source::digest(&place) else { continue };
+        digest.update(part);
+        parts.push(Part { path: path.clone(), place, digest: part });
+    }
+    let secrets = secret_files(&plan);
+    for path in &secrets {
+        digest.update(mark(path).to_le_bytes());
+    }
+    // Whoever mends a secret wants it served.
+    named.extend(secrets.iter().cloned());
+    if reasons.is_empty() && is_known(&hex(&digest)) {
+        return Ok(None);
+    }
+    let built = Generation::build(number, &plan, engine, running.shards, previous).await;
+    match built {
+        Ok(generation) if reasons.is_empty() => {
+            // A part that was read twice and differs has changed meanwhile: neither is what was asked for.
+            let changed = generation.components().find(|(place, component)| {
+                parts.iter().any(|part| part.place == *place && part.digest != *component)
+            });
+            if let Some((place, _)) = changed {
+                reasons.push(format!("{} has changed while it was read; ask again", place.display()));
+                return Err(refused(reasons, named, &digest));
+            }
+            Ok(Some(Built { generation, settings, plan, digest: hex(&digest), parts, secrets }))
+        }
+        Ok(_) => Err(refused(reasons, named, &digest)),
+        Err(wrong) => {
+            reasons.extend(wrong.reasons);
+            Err(refused(reasons, named, &digest))
+        }
+    }
+}
+
+impl Built {
+    /// Makes it the first of a process: kept, and known to the history. Warns where it cannot be kept.
+    pub fn begin(self, draft: Draft, source: Source, history: &History) -> (Generation, Vec<PathBuf>) {
+        let Self { generation, settings, plan, digest, parts, secrets } = self;
+        let mut entry = Entry::new(generation.number, Outcome::Applied, source, digest.clone());
+        entry.remote_version = draft.remote.as_ref().map(|remote| remote.version);
+        entry.warnings = settings.warnings.into_iter().chain(plan.warnings).collect();
+        if let Err(error) = history.keep(&mut entry, &draft, &parts) {
+            warn!(%error, "this generation is not kept for the next start");
+        }
+        history.applied(entry, Serving { generation: generation.number, digest, draft });
+        (generation, parts.into_iter().map(|part| part.path).chain(secrets).collect())
+    }
+}
+
+fn secret_files(plan: &Plan) -> Vec<PathBuf> {
+    let sources = plan.plugins.iter().flat_map(|plugin| plugin.grants.secrets.values());
+    sources
+        .filter_map(|source| match source {
+            SecretSource::File(path) => Some(path.clone()),
+            SecretSource::Environment(_) => None,
+        })
+        .collect()
+}
+
+/// Differs when the file does, and says nothing of what is in it: the digest that it becomes part of is shown to
+/// people, and a short secret could be guessed from a hash without a key.
+fn mark(path: &Path) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let mut secret = Vec::new();
+    // What cannot be read is for whoever needs it to say.
+    let _ = File::open(path).and_then(|file| file.take(LARGEST_SECRET as u64 + 1).read_to_end(&mut secret));
+    KEY.hash_one(secret)
+}
+
+fn hex(digest: &Sha256) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in digest.clone().finalize() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

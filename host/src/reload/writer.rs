@@ -1,0 +1,248 @@
+//! The single writer of generations: takes revisions from whoever has one, has what they ask for built
+//! completely beside what runs, and swaps once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use super::build::{Built, Refusal, build};
+use super::{Ask, Pushed, Put, Verdict, remote_version};
+use crate::config::document::ConfigSource;
+use crate::config::source;
+use crate::history::{Draft, Entry, History, Outcome, Remote, Serving, Source, replace};
+use crate::plugin::Engine;
+use crate::proxy::Current;
+use crate::settings::Settings;
+use crate::tenure::Tenures;
+
+/// Builds and swaps generations, one at a time.
+pub struct Writer {
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) document: PathBuf,
+    /// What the process was started with and cannot change.
+    pub(super) settings: Settings,
+    pub(super) engine: Engine,
+    pub(super) current: Arc<Current>,
+    pub(super) history: Arc<History>,
+    pub(super) tenures: Arc<Tenures>,
+    /// Every file that a change of the configuration may come from.
+    pub(super) files: watch::Sender<Vec<PathBuf>>,
+    pub observer: Option<Observer>,
+}
+
+/// Told `true` when a reload begins, `false` when it is over.
+pub type Observer = Box<dyn Fn(bool) + Send + Sync>;
+
+impl Writer {
+    /// Serves requests until dropped.
+    pub async fn run(mut self) {
+        while let Some(first) = self.asks.recv().await {
+            let mut rereads = Vec::new();
+            let mut puts = Vec::new();
+            let mut pushes = Vec::new();
+            let mut next = Some(first);
+            // What has come meanwhile is one turn: a document need not be read once for each who asks, and
+            // of several pushed versions only the last is worth building.
+            while let Some(ask) = next {
+                match ask {
+                    Ask::Reread { source, verdict } => rereads.push((source, verdict)),
+                    Ask::Put { put, verdict } => puts.push((put, verdict)),
+                    Ask::Push { version, json, verdict } => pushes.push((version, json, verdict)),
+                }
+                next = self.asks.try_recv().ok();
+            }
+            self.tell(true);
+            if let Some(source) =
+                rereads.iter().map(|(source, _)| *source).max_by_key(|source| *source != Source::File)
+            {
+                let verdict = self.reread(source).await;
+                for (_, asker) in rereads {
+                    let _ = asker.send(verdict.clone());
+                }
+            }
+            for (put, asker) in puts {
+                let _ = asker.send(self.put(put).await);
+            }
+            pushes.sort_by_key(|(version, ..)| std::cmp::Reverse(*version));
+            for (version, json, asker) in pushes {
+                let _ = asker.send(self.push(version, &json).await);
+            }
+            self.tell(false);
+        }
+    }
+
+    fn tell(&self, begins: bool) {
+        if let Some(observer) = &self.observer {
+            observer(begins);
+        }
+    }
+
+    async fn reread(&self, source: Source) -> Verdict {
+        let read = source::read(&self.document).map_err(|error| vec![error.to_string()]);
+        match read {
+            Ok(read) => {
+                let draft = Draft {
+                    file: read.file,
+                    folder: read.folder,
+                    text: read.text.into(),
+                    copies: BTreeMap::new(),
+                    remote: self.history.serving().and_then(|serving| serving.draft.remote.clone()),
+                };
+                self.revise(draft, source, None).await
+            }
+            Err(reasons) => {
+                let digest = String::new();
+                self.refuse(source, None, Refusal { reasons, files: vec![self.document.clone()], digest })
+            }
+        }
+    }
+
+    async fn put(&self, put: Put) -> Verdict {
+        let Some(serving) = self.history.serving() else {
+            return Verdict::Busy { serving: self.current.load().number };
+        };
+        let tag = serving.tag();
+        if put.expected.as_ref().is_some_and(|expected| !expected.contains(&tag)) {
+            return Verdict::Stale { serving: serving.generation, tag };
+        }
+        let draft = Draft {
+            file: self.document.display().to_string(),
+            folder: self.document.parent().unwrap_or(Path::new("")).to_owned(),
+            text: put.text.into(),
+            copies: put.copies,
+            remote: serving.draft.remote.clone(),
+        };
+        self.revise(draft, put.source, put.save.then_some(&self.document)).await
+    }
+
+    async fn push(&self, version: i32, json: &[u8]) -> Pushed {
+        let last = remote_version(&self.history);
+        if self.settings.config_source == ConfigSource::Local {
+            let error = "this host is configured by its own document".to_owned();
+            return Pushed { version: last, error: Some(error) };
+        }
+        // An equal or a lower one is no mistake: whoever pushed it learns what serves.
+        let Some(serving) = self.history.serving().filter(|_| version > last) else {
+            return Pushed { version: last, error: None };
+        };
+        let mut draft = serving.draft.clone();
+        draft.remote = Some(Remote { version, json: json.into() });
+        match self.revise(draft, Source::Edge, None).await {
+            Verdict::Applied { .. } => Pushed { version, error: None },
+            Verdict::Refused { reasons, .. } => Pushed { version: last, error: Some(reasons.join("\n")) },
+            Verdict::Stale { .. } | Verdict::Busy { .. } => {
+                Pushed { version: last, error: Some("try again".to_owned()) }
+            }
+        }
+    }
+
+    /// Builds, keeps, swaps. `save` is where the document is written once it is known to be good.
+    async fn revise(&self, draft: Draft, source: Source, save: Option<&PathBuf>) -> Verdict {
+        let running = self.current.load_full();
+        let remote_version = draft.remote.as_ref().map(|remote| remote.version);
+        let serving = self.history.serving();
+        let is_known = |digest: &str| {
+            source == Source::File && serving.as_ref().is_some_and(|serving| serving.digest == digest)
+        };
+        let number = self.history.next_generation().max(running.number + 1);
+        let built = build(number, &draft, &self.engine, &self.settings, Some(&running), is_known).await;
+        let built = match built {
+            Ok(Some(built)) => built,
+            // Somebody has touched a file, or has put it back.
+            Ok(None) => {
+                self.history.set_degraded(None);
+                let tag = serving.map(|serving| serving.tag()).unwrap_or_default();
+                return Verdict::Applied { generation: running.number, tag, warnings: Vec::new() };
+            }
+            Err(refusal) => return self.refuse(source, remote_version, refusal),
+        };
+        let Built { generation, mut settings, plan, digest, parts, secrets } = built;
+        // The command line may have said it in the document's place.
+        settings.state_dir.clone_from(&self.settings.state_dir);
+        let mut warnings: Vec<String> = settings.warnings.iter().chain(&plan.warnings).cloned().collect();
+        if settings != self.settings {
+            warnings.push("what needs a restart has changed, and takes effect at the next start".to_owned());
+        }
+        let files = self.watched(parts.iter().map(|part| part.path.clone()).chain(secrets));
+        let mut entry = Entry::new(number, Outcome::Applied, source, digest.clone());
+        entry.remote_version = remote_version;
+        entry.warnings.clone_from(&warnings);
+        let (history, saved) = (self.history.clone(), save.cloned());
+        // Files are written beside what serves. The draft and the entry come back with the outcome.
+        let written = tokio::task::spawn_blocking(move || {
+            if let Some(path) = saved {
+                let text = draft.text.as_bytes();
+                write_document(&path, text).map_err(|error| {
+                    format!(
+                        "the document {} cannot be written: {error}; ask with save=false to serve it until the next start",
+                        path.display()
+                    )
+                })?;
+            }
+            let kept = history.keep(&mut entry, &draft, &parts).map_err(|error| error.to_string());
+            Ok::<_, String>((entry, draft, kept))
+        });
+        let (mut entry, draft) = match written.await {
+            Ok(Ok((entry, draft, kept))) => {
+                if let Err(error) = kept {
+                    warnings.push(format!("this generation is not kept for the next start: {error}"));
+                }
+                (entry, draft)
+            }
+            Ok(Err(reason)) => {
+                let refusal = Refusal { reasons: vec![reason], files, digest };
+                return self.refuse(source, remote_version, refusal);
+            }
+            Err(_) => return Verdict::Busy { serving: running.number },
+        };
+        entry.warnings.clone_from(&warnings);
+
+        running.tenure.retire(Instant::now() + plan.retire_after);
+        self.tenures.add(running.tenure.clone());
+        self.current.store(Arc::new(generation));
+        let serving = Serving { generation: number, digest, draft };
+        let tag = serving.tag();
+        self.history.applied(entry, serving);
+        self.history.set_degraded(None);
+        self.files.send_replace(files);
+        for warning in &warnings {
+            warn!("{}: {warning}", self.document.display());
+        }
+        info!(generation = number, ?source, "configuration applied");
+        Verdict::Applied { generation: number, tag, warnings }
+    }
+
+    fn refuse(&self, source: Source, remote_version: Option<i32>, refusal: Refusal) -> Verdict {
+        let serving = self.current.load().number;
+        let Refusal { reasons, files, digest } = refusal;
+        warn!(serving, ?source, reasons = reasons.join("\n"), "configuration refused; what runs goes on");
+        let mut entry = Entry::new(serving, Outcome::Refused, source, digest);
+        entry.remote_version = remote_version;
+        entry.reasons.clone_from(&reasons);
+        self.history.refused(entry);
+        // What serves and what was refused: either may change.
+        let known = self.files.borrow().clone();
+        self.files.send_replace(self.watched(known.into_iter().chain(files)));
+        Verdict::Refused { serving, reasons }
+    }
+
+    fn watched(&self, named: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = named.chain([self.document.clone()]).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+}
+
+/// Replaces the document. A link stays one, and what it leads to is replaced.
+fn write_document(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let path = path.canonicalize()?;
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path)?.permissions());
+    replace(&temporary, &path, text, mode & 0o777)
+}

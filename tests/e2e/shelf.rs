@@ -370,5 +370,5 @@ async fn the_example_of_every_page_is_a_good_configuration() {
         assert!(!checked.output.contains("warning"), "{name}: {checked:?}");
         seen.push(name.to_owned());
     }
-    assert_eq!(seen.len(), 9, "{seen:?}");
+    assert_eq!(seen.len(), 10, "{seen:?}");
 }

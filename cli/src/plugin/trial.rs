@@ -151,9 +151,9 @@ fn parsed(text: &[u8]) -> anyhow::Result<Request<Bytes>> {
         lines.push(line);
     }
     let (first, headers) = lines.split_first().context("there is no request in it")?;
-    let (method, target) = match first.split(' ').collect::<Vec<_>>()[..] {
-        [method, target] | [method, target, "HTTP/1.0" | "HTTP/1.1"] => (method, target),
-        _ => bail!("{first:?} is not the first line of a request, such as \"GET / HTTP/1.1\""),
+    let words: Vec<_> = first.split(' ').collect();
+    let ([method, target] | [method, target, "HTTP/1.0" | "HTTP/1.1"]) = words[..] else {
+        bail!("{first:?} is not the first line of a request, such as \"GET / HTTP/1.1\"");
     };
     let host = headers.iter().filter_map(|line| line.split_once(':'));
     let host = host.filter(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, host)| host.trim()).next();

@@ -50,10 +50,15 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     })?;
     let (schemathesis, registry) = progress.join(tools)?;
     progress.join(languages)?;
+    progress.step("testing each crate by itself", || {
+        // They wait more than they work: with four threads in half the time on two cores.
+        let arguments = ["test", "--locked", "--workspace", "--lib", "--bins"];
+        child::stream(tree.cargo().args(arguments).env("RUST_TEST_THREADS", "4"), "")
+    })?;
     // Builds the binary as well, which the tests of the whole product start: `cli` has a test of its own for it.
-    progress.step("testing", || {
+    progress.step("testing the whole", || {
         let mut cargo = tree.cargo();
-        cargo.args(["test", "--locked", "--workspace"]);
+        cargo.args(["test", "--locked", "--workspace", "--test", "*"]);
         if let Some(program) = schemathesis {
             cargo.env("ADIT_SCHEMATHESIS", program);
         }
@@ -61,6 +66,9 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
             cargo.env("ADIT_DOCKER_REGISTRY", program);
         }
         child::stream(&mut cargo, "")
+    })?;
+    progress.step("testing the examples in the documentation", || {
+        cargo(&["test", "--locked", "--workspace", "--doc"], "")
     })?;
     progress.step("checking the documentation", || {
         child::stream(
@@ -74,4 +82,4 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-const STEPS: usize = 12;
+const STEPS: usize = 14;

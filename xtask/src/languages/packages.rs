@@ -24,8 +24,10 @@ pub(super) fn javascript(tree: &Tree) -> Result<Found> {
         fs::write(&file, &wanted).with_context(|| format!("writing {}", file.display()))?;
         let lock = folder.join("package-lock.json");
         fs::write(&lock, NPM_LOCK).with_context(|| format!("writing {}", lock.display()))?;
+        // Not `ci`, which misses what componentize-qjs names for other machines and npm does not have. The lock
+        // and its hashes hold all the same.
         let mut npm = Command::new("npm");
-        npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(&folder);
+        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(&folder);
         child::capture(&mut npm, FETCH_LIMIT, "")?;
         Ok(())
     })?;

@@ -1,5 +1,5 @@
 //! Asks for a change of what serves: whoever has a revision hands it over here, and gets a verdict. Does not
-//! know how a generation is made ([`mod@build`]) nor when it serves ([`writer`]).
+//! know how a generation is made (`build`) nor when it serves (`writer`).
 
 mod build;
 mod writer;

@@ -1,6 +1,6 @@
 //! As little of a connector as the edge takes for one: it registers, and then only keeps alive.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,11 @@ use anyhow::{Context, Result, bail};
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::{RpcSystem, twoparty};
 use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{EndpointConfig, TokioRuntime};
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use socket2::SockRef;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -46,7 +48,11 @@ impl Endpoint {
             .max_idle_timeout(Some(Duration::from_secs(30).try_into()?))
             .keep_alive_interval(Some(Duration::from_secs(5)));
         config.transport_config(Arc::new(transport));
-        let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())?;
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        // The first answers to hundreds of connections come at once; a host has this much for one.
+        SockRef::from(&socket).set_recv_buffer_size(RECEIVED)?;
+        let mut endpoint =
+            quinn::Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
         endpoint.set_default_client_config(config);
         Ok(Self(endpoint))
     }
@@ -100,3 +106,6 @@ fn registration(credentials: &Credentials, client: Uuid, index: u8) -> Registrat
         },
     }
 }
+
+/// Bytes that wait at one socket.
+const RECEIVED: usize = 4 * 1024 * 1024;

@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod cases;
 mod inspection;
+mod outcome;
 mod project;
 mod rehearsal;
 mod template;

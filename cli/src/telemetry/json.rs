@@ -38,11 +38,18 @@ where
         if is_foreign || context.lookup_current().is_some() {
             return self.0.format_event(context, writer, event);
         }
-        LINE.with_borrow_mut(|line| {
+        LINE.with(|line| {
+            // A value may log while it is printed.
+            let Ok(mut line) = line.try_borrow_mut() else {
+                return self.0.format_event(context, writer, event);
+            };
             line.bytes.clear();
             line.write(event);
             // It is JSON.
-            writer.write_str(std::str::from_utf8(&line.bytes).map_err(|_| fmt::Error)?)
+            let written = writer.write_str(std::str::from_utf8(&line.bytes).map_err(|_| fmt::Error)?);
+            line.bytes.shrink_to(USUAL);
+            line.printed.shrink_to(USUAL);
+            written
         })
     }
 }
@@ -50,6 +57,9 @@ where
 thread_local! {
     static LINE: RefCell<Line> = RefCell::default();
 }
+
+/// What is kept of a buffer, bytes.
+const USUAL: usize = 4096;
 
 /// A line that is being written. Kept for the next one.
 #[derive(Default)]
@@ -167,6 +177,23 @@ mod tests {
             object
         });
         objects.collect()
+    }
+
+    /// Logs when it is printed.
+    struct Talkative;
+
+    impl fmt::Display for Talkative {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            info!("while it is printed");
+            f.write_str("printed")
+        }
+    }
+
+    #[test]
+    fn a_value_that_logs_while_it_is_printed_breaks_nothing() {
+        let lines = logged(|| info!(value = %Talkative, "outer"), true);
+        let outer = lines.iter().find(|line| line["fields"]["message"] == "outer").expect("it is there");
+        assert_eq!(outer["fields"]["value"], "printed");
     }
 
     #[test]

@@ -60,7 +60,7 @@ const RESTART: u32 = 4;
 const STEADY: Duration = Duration::from_millis(250);
 /// Looks for a better address are at most so far apart, at first and later.
 const FIRST_LOOK: Duration = Duration::from_millis(2500);
-const LONGEST_LOOK: Duration = Duration::from_secs(8);
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
 /// The first look for QUIC comes at most so long after HTTP/2 began to serve.
 const FIRST_PROBE: Duration = Duration::from_secs(15);
 /// Looks are never further apart, so that QUIC is back within a minute after UDP is. One costs a few

@@ -31,7 +31,7 @@ pub const FIRST_REST: Duration = Duration::from_secs(2);
 pub const LONGEST_REST: Duration = Duration::from_secs(8);
 /// The same after it took a connection and refused or lost it soon.
 pub const FIRST_QUARANTINE: Duration = Duration::from_secs(4);
-pub const LONGEST_QUARANTINE: Duration = Duration::from_secs(20);
+pub const LONGEST_QUARANTINE: Duration = Duration::from_secs(12);
 /// A connection that was lost sooner counts as one that the address refused.
 pub const SHORT: Duration = Duration::from_secs(1);
 /// A connection that lasted so long clears an address of what it did before.
@@ -56,8 +56,8 @@ struct Place {
     /// The address that serves, and since when.
     held: Option<(SocketAddr, Instant)>,
     tried: Option<SocketAddr>,
-    /// What serves is silent or goes away.
-    is_doubtful: bool,
+    /// Since when what serves is silent or goes away.
+    doubted: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -75,9 +75,9 @@ struct Record {
 enum Standing {
     /// Nothing is known against it, or it serves all the same.
     Good,
-    /// It failed and has rested since.
+    /// It failed, or a slot that is served there began to doubt it, and has rested since.
     Rested,
-    /// It rests after a failure, or a slot that is served there has doubts.
+    /// It rests after that.
     Bad,
 }
 
@@ -141,20 +141,21 @@ impl Allocation {
             (_, Action::Drain) => self.slots[slot].tried = None,
             (_, Action::Dial { .. } | Action::Register | Action::Continue | Action::Mourn { .. }) => {}
         }
-        self.slots[slot].is_doubtful = state.is_in_trouble();
+        let doubted = &mut self.slots[slot].doubted;
+        *doubted = state.is_in_trouble().then(|| doubted.unwrap_or(now));
     }
 
     /// What the slot tried serves now; what served before is free.
     fn settle(&mut self, slot: usize, now: Instant) {
-        let Place { held, tried: Some(tried), is_doubtful } = self.slots[slot] else { return };
+        let Place { held, tried: Some(tried), doubted } = self.slots[slot] else { return };
         if let Some((left, _)) = held
-            && is_doubtful
+            && doubted.is_some()
             && left != tried
         {
             // Not a place to come back to at once.
             self.rest(left, now, false);
         }
-        self.slots[slot] = Place { held: Some((tried, now)), tried: None, is_doubtful: false };
+        self.slots[slot] = Place { held: Some((tried, now)), tried: None, doubted: None };
         if let Some(record) = self.records.get_mut(&tried) {
             record.rests_until = now;
             record.dials = 0;
@@ -191,8 +192,8 @@ impl Allocation {
     /// Whether this slot should try another address though its own serves: it shares its own while one is
     /// free or shared by fewer, and came last; or its region has two slots more than another one with room.
     pub fn is_misplaced(&self, slot: usize, now: Instant) -> bool {
-        let Place { tried, is_doubtful, .. } = self.slots[slot];
-        tried.is_none() && !is_doubtful && self.better(slot, now).is_some()
+        let Place { tried, doubted, .. } = self.slots[slot];
+        tried.is_none() && doubted.is_none() && self.better(slot, now).is_some()
     }
 
     /// Each move to such an address makes the sum of the squares of how many slots share an address smaller
@@ -208,12 +209,13 @@ impl Allocation {
             place.held.is_some_and(|(other, _)| other == held)
                 && place.held.map(|(_, since)| since) > since
                 && place.tried.is_none()
-                && !place.is_doubtful
+                && place.doubted.is_none()
         });
         self.best(slot, now, |region, address, holders| {
             let is_better =
                 (holders < sharing && is_last) || (holders == sharing && self.load(&others, region) < mine);
-            is_better && address != held && self.standing(address, now) < Standing::Bad
+            let is_fit = || self.standing(address, now) < Standing::Bad && self.doubted(address).is_none();
+            is_better && address != held && is_fit()
         })
     }
 
@@ -237,7 +239,7 @@ impl Allocation {
             let holders = holders(address);
             let (load, prefers_ipv6) = regions[region];
             // `None` is less than any time: an address that never failed comes first.
-            let failed = self.records.get(&address).map(|record| record.failed);
+            let failed = self.records.get(&address).map(|record| record.failed).max(self.doubted(address));
             let standing = self.standing(address, now);
             (
                 standing,
@@ -302,22 +304,33 @@ impl Allocation {
     }
 
     fn standing(&self, address: SocketAddr, now: Instant) -> Standing {
-        let served = || {
-            let held = self.slots.iter().filter_map(|place| Some((place.held?, place.is_doubtful)));
-            held.filter(|((held, _), _)| *held == address)
-        };
-        let record = self.records.get(&address);
-        if served().any(|(_, is_doubtful)| is_doubtful)
-            || record.is_some_and(|record| now < record.rests_until)
-        {
+        let (record, doubted) = (self.records.get(&address), self.doubted(address));
+        let rests = record.is_some_and(|record| now < record.rests_until);
+        // Told to leave, a slot may stay for long where it is, and the edge server be well again.
+        if rests || doubted.is_some_and(|doubted| now.saturating_duration_since(doubted) < LONGEST_REST) {
             return Standing::Bad;
         }
         let has_failed = record.is_some_and(|record| {
             record.dials.max(record.losses) > 0
                 && now.saturating_duration_since(record.failed) < FORGET_FAILURE
         });
-        let serves = || served().any(|((_, since), _)| now.saturating_duration_since(since) >= SHORT);
-        if has_failed && !serves() { Standing::Rested } else { Standing::Good }
+        let is_rested = doubted.is_some() || has_failed && !self.serves(address, now);
+        if is_rested { Standing::Rested } else { Standing::Good }
+    }
+
+    /// Since when a slot that is served there has doubts.
+    fn doubted(&self, address: SocketAddr) -> Option<Instant> {
+        self.served(address).filter_map(|(_, doubted)| doubted).max()
+    }
+
+    fn serves(&self, address: SocketAddr, now: Instant) -> bool {
+        self.served(address).any(|(since, _)| now.saturating_duration_since(since) >= SHORT)
+    }
+
+    /// For each slot that is served there, since when and since when it has doubts.
+    fn served(&self, address: SocketAddr) -> impl Iterator<Item = (Instant, Option<Instant>)> {
+        let held = self.slots.iter().filter_map(|place| Some((place.held?, place.doubted)));
+        held.filter_map(move |((held, since), doubted)| (held == address).then_some((since, doubted)))
     }
 
     fn prefers_ipv6(&self, region: usize, now: Instant) -> bool {

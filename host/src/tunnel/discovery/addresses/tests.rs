@@ -133,7 +133,7 @@ fn an_address_that_takes_connections_and_loses_them_is_not_returned_to_in_a_hurr
         assert_eq!(it.seek(1, Goal::Return, now), Some(v4(11)));
         it.settle(1, now);
     }
-    assert_eq!(rests, [4, 8, 16, 20, 20]);
+    assert_eq!(rests, [4, 8, 12, 12, 12]);
     now += TRUSTED;
     it.lose(1, Verdict::Unreachable, now);
     assert!(it.standing(v4(11), now + FIRST_REST) < Standing::Bad);
@@ -147,7 +147,7 @@ fn a_rescue_goes_anywhere_but_back_and_avoids_what_others_doubt() {
     }
     // A region is silent.
     for slot in [1, 3] {
-        it.slots[slot].is_doubtful = true;
+        it.slots[slot].doubted = Some(now);
     }
     assert_eq!(it.seek(1, Goal::Rescue, now), Some(v4(1)));
     assert_eq!(it.seek(3, Goal::Rescue, now), Some(v4(2)));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use e2e::document::{EdgeDocument, HostDocument};
+use e2e::document::{EdgeDocument, HOST, HostDocument};
 use e2e::grpc::Grpc;
 use e2e::origin::Origin;
 use e2e::process::{Process, component};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::cpu::Cpu;
 use crate::options::Options;
-use crate::scenario;
+use crate::{scenario, visitor};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Haproxy,
     /// A tunnel that carries TCP, without encryption.
     Rathole { program: PathBuf },
+    /// A tunnel that knows HTTP, encrypted.
+    Frp { folder: PathBuf },
     /// Our edge and our host, which logs every request.
     Adit { protocol: &'static str, plugins: usize, is_fresh: bool },
     /// Our edge and another connector.
@@ -54,7 +56,8 @@ enum Running {
         process: Process,
         _folder: TempDir,
     },
-    Rathole {
+    /// One process at each end.
+    Pair {
         server: Process,
         client: Process,
         _folder: TempDir,
@@ -76,6 +79,7 @@ pub(crate) fn all(options: &Options) -> Vec<Kind> {
         }
     }
     kinds.extend(options.rathole.iter().map(|program| Kind::Rathole { program: program.clone() }));
+    kinds.extend(options.frp.iter().map(|folder| Kind::Frp { folder: folder.clone() }));
     for protocol in ["quic", "http2"] {
         let adit = |plugins, is_fresh| Kind::Adit { protocol, plugins, is_fresh };
         kinds.extend([0, 1, 3, 10].map(|plugins| adit(plugins, false)));
@@ -96,6 +100,7 @@ impl Contender {
             Kind::Nginx => nginx(origin.address()).await?,
             Kind::Haproxy => haproxy(origin.address()).await?,
             Kind::Rathole { program } => rathole(program, origin.address()).await?,
+            Kind::Frp { folder } => frp(folder, origin.address()).await?,
             Kind::Adit { protocol, plugins, is_fresh } => {
                 let document = document(protocol, *plugins, *is_fresh, origins);
                 let (site, edge) = edge().await;
@@ -148,7 +153,7 @@ impl Contender {
         match &self.running {
             Running::Nothing => Vec::new(),
             Running::Proxy { process, .. } => vec![("proxy", process)],
-            Running::Rathole { server, client, .. } => vec![("edge", server), ("host", client)],
+            Running::Pair { server, client, .. } => vec![("edge", server), ("host", client)],
             Running::Tunnel { host, edge, .. } => vec![("edge", &edge.process), ("host", &host.process)],
         }
     }
@@ -161,6 +166,7 @@ impl fmt::Display for Kind {
             Self::Nginx => f.write_str("nginx"),
             Self::Haproxy => f.write_str("haproxy"),
             Self::Rathole { .. } => f.write_str("rathole"),
+            Self::Frp { .. } => f.write_str("frp"),
             Self::Adit { protocol, plugins: 0, .. } => write!(f, "adit {protocol}"),
             Self::Adit { protocol, plugins, is_fresh } => {
                 let (fresh, s) =
@@ -243,32 +249,74 @@ async fn proxy(
 
 /// Plain TCP on both of its ways, as its own quick start has it.
 async fn rathole(program: &Path, origin: SocketAddr) -> Result<(SocketAddr, Running)> {
-    let folder = tempfile::tempdir().context("a folder for rathole")?;
     let (control, address) = (free_address()?, free_address()?);
-    let start = |name: &str, configuration: String| -> Result<Process> {
+    let server = format!(
+        "[server]\nbind_addr = \"{control}\"\ndefault_token = \"bench\"\n\
+         [server.services.origin]\nbind_addr = \"{address}\"\n"
+    );
+    let client = format!(
+        "[client]\nremote_addr = \"{control}\"\ndefault_token = \"bench\"\n\
+         [client.services.origin]\nlocal_addr = \"{origin}\"\n"
+    );
+    let server = (program, "--server", server);
+    pair(server, (program, "--client", client), control, address).await
+}
+
+/// With what it does unless told otherwise: TLS, and all streams over one connection.
+async fn frp(folder: &Path, origin: SocketAddr) -> Result<(SocketAddr, Running)> {
+    let (control, address) = (free_address()?, free_address()?);
+    let server = format!(
+        "bindAddr = \"{}\"\nbindPort = {}\nproxyBindAddr = \"{}\"\nvhostHTTPPort = {}\nauth.token = \"bench\"\n\
+         transport.maxPoolCount = 64\n",
+        control.ip(),
+        control.port(),
+        address.ip(),
+        address.port()
+    );
+    let client = format!(
+        "serverAddr = \"{}\"\nserverPort = {}\nauth.token = \"bench\"\ntransport.poolCount = 64\n\
+         [[proxies]]\nname = \"origin\"\ntype = \"http\"\ncustomDomains = [\"{HOST}\"]\n\
+         localIP = \"{}\"\nlocalPort = {}\n",
+        control.ip(),
+        control.port(),
+        origin.ip(),
+        origin.port()
+    );
+    let (servers, clients) = (folder.join("frps"), folder.join("frpc"));
+    pair((&servers, "-c", server), (&clients, "-c", client), control, address).await
+}
+
+/// Starts both ends, each a program with the argument before its configuration's file.
+async fn pair(
+    (server, server_argument, server_configuration): (&Path, &str, String),
+    (client, client_argument, client_configuration): (&Path, &str, String),
+    control: SocketAddr,
+    address: SocketAddr,
+) -> Result<(SocketAddr, Running)> {
+    let folder = tempfile::tempdir().context("a folder for configurations")?;
+    let start = |name: &str, program: &Path, argument: &str, configuration: String| -> Result<Process> {
         let file = folder.path().join(format!("{name}.toml"));
         std::fs::write(&file, configuration)?;
         let mut command = Command::new(program);
-        command.arg(format!("--{name}")).arg(&file);
+        command.arg(argument).arg(&file);
         Ok(Process::start(name, command))
     };
-    let server = start(
-        "server",
-        format!(
-            "[server]\nbind_addr = \"{control}\"\ndefault_token = \"bench\"\n\
-             [server.services.origin]\nbind_addr = \"{address}\"\n"
-        ),
-    )?;
+    let server = start("server", server, server_argument, server_configuration)?;
     listens(&server, control).await;
-    let client = start(
-        "client",
-        format!(
-            "[client]\nremote_addr = \"{control}\"\ndefault_token = \"bench\"\n\
-             [client.services.origin]\nlocal_addr = \"{origin}\"\n"
-        ),
-    )?;
-    listens(&server, address).await;
-    Ok((address, Running::Rathole { server, client, _folder: folder }))
+    let client = start("client", client, client_argument, client_configuration)?;
+    answers(&client, address).await;
+    Ok((address, Running::Pair { server, client, _folder: folder }))
+}
+
+/// Until a request comes back from the origin.
+async fn answers(process: &Process, address: SocketAddr) {
+    e2e::within("it answers", async {
+        while visitor::once(address).await.is_err() {
+            assert!(process.is_running(), "it does not start\n{}", process.tail());
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }
 
 async fn listens(process: &Process, address: SocketAddr) {

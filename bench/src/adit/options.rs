@@ -20,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) reference: Option<PathBuf>,
     /// The program of a tunnel that knows no HTTP.
     pub(crate) rathole: Option<PathBuf>,
+    /// The folder of the programs `frps` and `frpc`.
+    pub(crate) frp: Option<PathBuf>,
     pub(crate) results: PathBuf,
 }
 
@@ -38,6 +40,7 @@ greatest values. Needs about contenders x scenarios x rounds x seconds; leave th
                     `--only quic --only get`
   --reference PATH  also measure this connector of the same protocol, on our edge
   --rathole PATH    also measure this tunnel, both of its ends
+  --frp FOLDER      also measure the tunnel whose frps and frpc are there
   --results FOLDER  where the table, the JSON and the chart go (default bench/results)
   --help            this text
 ";
@@ -54,6 +57,7 @@ impl Options {
             only: Vec::new(),
             reference: None,
             rathole: None,
+            frp: None,
             results: concat!(env!("CARGO_MANIFEST_DIR"), "/results").into(),
         };
         while let Some(word) = words.next() {
@@ -82,6 +86,7 @@ impl Options {
                 "--only" => options.only.push(value),
                 "--reference" => options.reference = Some(value.into()),
                 "--rathole" => options.rathole = Some(value.into()),
+                "--frp" => options.frp = Some(value.into()),
                 "--results" => options.results = value.into(),
                 _ => bail!("{word}: no such option"),
             }

@@ -50,6 +50,11 @@ pub(crate) async fn visit(
     }
 }
 
+/// A single small GET.
+pub(crate) async fn once(address: SocketAddr) -> Result<()> {
+    exchange(&mut open(address).await?.sender, Kind::Get).await.map(drop)
+}
+
 async fn open(address: SocketAddr) -> Result<Open> {
     let (sender, connection) = handshake(TokioIo::new(dial(address).await?)).await?;
     let driver = AbortOnDropHandle::new(tokio::spawn(async move {

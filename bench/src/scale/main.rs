@@ -11,7 +11,7 @@ mod cpu;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use e2e::document::{EdgeDocument, HOST, HostDocument};
 use e2e::origin::Origin;
-use e2e::process::Process;
+use e2e::process::{Process, component};
 use e2e::product::{Edge, Site};
 use futures_util::future::try_join_all;
 use http::Request;
@@ -31,6 +31,7 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use connector::{Connector, Endpoint};
@@ -49,7 +50,7 @@ Usage: cargo xtask bench scale [options]
 Measures what grows with connections, open streams, tunnels, host names and rules, and prints tables.
 
   --hosts N         hosts of four connections each at one edge process (default 1000)
-  --sockets N       WebSockets through one host (default 10000; each needs three open files)
+  --sockets N       WebSockets through one host (default 10000; each is an open file or two in four programs)
   --names N         tunnels with a host name each, and rules of one host (default 10000)
   --results FOLDER  where the tables go, as scale.md (default bench/results)
   --help            this text
@@ -75,6 +76,10 @@ fn options() -> Result<Option<Options>> {
                 print!("{HELP}");
                 return Ok(None);
             }
+            ORIGIN => {
+                serve();
+                return Ok(None);
+            }
             // cargo adds it to whatever it runs as a benchmark.
             "--bench" => continue,
             _ => {}
@@ -97,6 +102,7 @@ fn run(options: &Options) -> Result<()> {
     let mut text = String::new();
     LocalSet::new().block_on(&runtime, async {
         connections(options.hosts, &mut text).await.context("connections")?;
+        plugins(&mut text).await.context("plugins")?;
         sockets(options.sockets, &mut text).await.context("WebSockets")?;
         names(options.names, &mut text).await.context("tunnels and host names")?;
         rules(options.names, &mut text).await.context("rules")
@@ -196,14 +202,77 @@ async fn connect(
     Ok(all)
 }
 
-/// Streams that stay open, at both ends.
-async fn sockets(count: usize, text: &mut String) -> Result<()> {
+/// Hosts that have nothing to do, with the first few of these plugins.
+async fn plugins(text: &mut String) -> Result<()> {
+    let shelf = [
+        ("ip_allow", "[plugin.config]\nallow = [\"127.0.0.0/8\"]"),
+        ("request_id", ""),
+        ("headers", "[plugin.config.response]\nset = { \"x-mark\" = \"1\" }"),
+        (
+            "rewrite_redirect",
+            "[plugin.config]\nrules = [{ prefix = \"/old\", to-path = \"/new\", status = 308 }]",
+        ),
+        ("maintenance", "[plugin.config]\npaths = [\"/status/200\"]"),
+    ];
     let origin = Origin::start();
     let site = Site::new();
     let edge = site.edge(&EdgeDocument::new(&["north", "south"], 2)).await;
-    let document = HostDocument::new().connections(4).otherwise(&origin.service());
+    let _ = writeln!(
+        text,
+        "## Host with nothing to do\n\n| plugins | after the start | after {LOADED} requests |\n|---|---|---|"
+    );
+    for count in [0, 1, shelf.len()] {
+        let shelf = &shelf[..count];
+        let mut document = HostDocument::new().connections(4);
+        for (name, more) in shelf {
+            document = document.plugin(name, &component(name), more);
+        }
+        let names: Vec<&str> = shelf.iter().map(|(name, _)| *name).collect();
+        let document = document.rule(&format!("service = {:?}\nplugins = {names:?}", origin.service()));
+        let host = site.host_at(&edge.servers, &document).await;
+        tokio::time::sleep(SETTLE).await;
+        let idle = host.process.memory();
+        request(edge.http, LOADED).await?;
+        tokio::time::sleep(SETTLE).await;
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let _ = writeln!(text, "| {count} | {:.1} MiB | {:.1} MiB |", mib(idle), mib(host.process.memory()));
+    }
+    text.push('\n');
+    Ok(())
+}
+
+/// By one visitor after the other.
+async fn request(edge: SocketAddr, count: usize) -> Result<()> {
+    let stream = TcpStream::connect(edge).await?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
+    for _ in 0..count {
+        let request = Request::builder().header(HOST_HEADER, HOST).uri("/status/200");
+        let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+        ensure!(response.status().is_success(), "status {}", response.status());
+        response.into_body().collect().await?;
+    }
+    Ok(())
+}
+
+/// The origin is a program of its own, because the number of files that one may open is limited.
+fn serve() {
+    let origin = Origin::start();
+    eprintln!("{}", origin.service());
+    // Until whoever began it ends.
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+}
+
+/// Streams that stay open, at both ends.
+async fn sockets(count: usize, text: &mut String) -> Result<()> {
+    let mut origin = Command::new(std::env::current_exe()?);
+    origin.arg(ORIGIN);
+    let origin = Process::start("origin", origin);
+    let service = origin.said("an address", |line| line.starts_with("http://")).await;
+    let site = Site::new();
+    let edge = site.edge(&EdgeDocument::new(&["north", "south"], 2)).await;
+    let document = HostDocument::new().connections(4).otherwise(&service);
     let host = site.host_at(&edge.servers, &document).await;
-    let idle = host.process.memory();
     eprintln!("{count} WebSockets open");
     // What the first few need stays, whatever comes.
     let mut open = open_sockets(edge.http, 64).await?;
@@ -232,12 +301,7 @@ async fn sockets(count: usize, text: &mut String) -> Result<()> {
         edge_after.cpu_since(&edge_before) * 1e6 / added,
         host_after.cpu_since(&host_before) * 1e6 / added
     );
-    let _ = writeln!(
-        text,
-        "\nAll were open within {:.1} s; the host had {} KiB before the first.\n",
-        took.as_secs_f64(),
-        idle / 1024
-    );
+    let _ = writeln!(text, "\nAll were open within {:.1} s.\n", took.as_secs_f64());
     Ok(())
 }
 
@@ -420,11 +484,15 @@ impl Usage {
     }
 }
 
+/// The word by which this program is the origin.
+const ORIGIN: &str = "--origin";
 const HOSTS_OF_TUNNEL: usize = 25;
 /// Hosts that share a UDP socket of this program.
 const HOSTS_OF_SOCKET: usize = 50;
 const AT_ONCE: usize = 50;
 const SETTLE: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(10);
+/// Requests that leave behind what a host keeps.
+const LOADED: usize = 1000;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(1);

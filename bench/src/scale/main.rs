@@ -1,4 +1,4 @@
-//! What grows with the number of connections, streams, tunnels, host names and rules.
+//! What grows with the number of connections, plugins, streams, tunnels, host names and rules.
 //!
 //! `cargo xtask bench scale` builds and runs it; `--help` lists the options. Every figure is the difference
 //! between two states of one process: resident memory and processor time, by the kernel's accounts.
@@ -31,7 +31,6 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use connector::{Connector, Endpoint};
@@ -47,7 +46,7 @@ struct Options {
 const HELP: &str = "\
 Usage: cargo xtask bench scale [options]
 
-Measures what grows with connections, open streams, tunnels, host names and rules, and prints tables.
+Measures what grows with connections, plugins, open streams, tunnels, host names and rules, and prints tables.
 
   --hosts N         hosts of four connections each at one edge process (default 1000)
   --sockets N       WebSockets through one host (default 10000; each is an open file or two in four programs)
@@ -202,7 +201,7 @@ async fn connect(
     Ok(all)
 }
 
-/// Hosts that have nothing to do, with the first few of these plugins.
+/// A chain of so many plugins, all of which every request passes.
 async fn plugins(text: &mut String) -> Result<()> {
     let shelf = [
         ("ip_allow", "[plugin.config]\nallow = [\"127.0.0.0/8\"]"),
@@ -215,43 +214,39 @@ async fn plugins(text: &mut String) -> Result<()> {
         ("maintenance", "[plugin.config]\npaths = [\"/status/200\"]"),
     ];
     let origin = Origin::start();
-    let site = Site::new();
-    let edge = site.edge(&EdgeDocument::new(&["north", "south"], 2)).await;
     let _ = writeln!(
         text,
-        "## Host with nothing to do\n\n| plugins | after the start | after {LOADED} requests |\n|---|---|---|"
+        "## Plugins in a chain, of five kinds\n\n| plugins | start | host memory, idle | after requests | host CPU-us a request, least of {ROUNDS} |\n|---|---|---|---|---|"
     );
-    for count in [0, 1, shelf.len()] {
-        let shelf = &shelf[..count];
+    for count in CHAINS {
+        eprintln!("{count} plugins");
+        let site = Site::new();
+        let edge = site.edge(&EdgeDocument::new(&["north", "south"], 2)).await;
         let mut document = HostDocument::new().connections(4);
-        for (name, more) in shelf {
-            document = document.plugin(name, &component(name), more);
+        let mut names = Vec::new();
+        for (number, (component_of, more)) in (0..count).zip(shelf.iter().cycle()) {
+            let name = format!("{component_of}-{number}");
+            document = document.plugin(&name, &component(component_of), more);
+            names.push(name);
         }
-        let names: Vec<&str> = shelf.iter().map(|(name, _)| *name).collect();
         let document = document.rule(&format!("service = {:?}\nplugins = {names:?}", origin.service()));
+        let begun = Instant::now();
         let host = site.host_at(&edge.servers, &document).await;
+        let took = begun.elapsed();
         tokio::time::sleep(SETTLE).await;
         let idle = host.process.memory();
-        request(edge.http, LOADED).await?;
+        let cost = cost(&host.process, edge.http, HOST).await?;
         tokio::time::sleep(SETTLE).await;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let _ = writeln!(text, "| {count} | {:.1} MiB | {:.1} MiB |", mib(idle), mib(host.process.memory()));
+        let _ = writeln!(
+            text,
+            "| {count} | {:.1} s | {:.1} MiB | {:.1} MiB | {cost:.1} |",
+            took.as_secs_f64(),
+            mib(idle),
+            mib(host.process.memory())
+        );
     }
     text.push('\n');
-    Ok(())
-}
-
-/// By one visitor after the other.
-async fn request(edge: SocketAddr, count: usize) -> Result<()> {
-    let stream = TcpStream::connect(edge).await?;
-    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
-    let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
-    for _ in 0..count {
-        let request = Request::builder().header(HOST_HEADER, HOST).uri("/status/200");
-        let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
-        ensure!(response.status().is_success(), "status {}", response.status());
-        response.into_body().collect().await?;
-    }
     Ok(())
 }
 
@@ -492,7 +487,7 @@ const HOSTS_OF_SOCKET: usize = 50;
 const AT_ONCE: usize = 50;
 const SETTLE: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(10);
-/// Requests that leave behind what a host keeps.
-const LOADED: usize = 1000;
+/// A chain has at most 32.
+const CHAINS: [usize; 5] = [0, 1, 5, 10, 30];
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(1);

@@ -25,7 +25,7 @@ pub(super) async fn attend(live: &Live, going: &Moment) {
     if live.features.notices {
         tokio::select! {
             () = probe(live) => {}
-            () = going.wait() => drain(live).await,
+            () = going.wait() => Box::pin(drain(live)).await,
         }
     }
     std::future::pending().await
@@ -36,7 +36,8 @@ async fn probe(live: &Live) {
     sleep(FIRST_PROBE.mul_f64(fastrand::f64())).await;
     loop {
         let began = Instant::now();
-        let asked = ask(&live.link, own::PROBE, LONGEST_PROBE);
+        // Boxed, so that it takes no memory between two probes.
+        let asked = Box::pin(ask(&live.link, own::PROBE, LONGEST_PROBE));
         let (is_ready, origins, error) = match timeout(PROBE, asked).await {
             Ok(Ok(reply)) => match serde_json::from_slice::<Report>(&reply.body) {
                 Ok(report) => (reply.status.is_success() && report.ready, origins(report), None),

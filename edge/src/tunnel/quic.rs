@@ -101,26 +101,24 @@ impl Acceptor {
     }
 
     async fn accept(self, incoming: Incoming, stranger: Stranger) {
-        let address = incoming.remote_address();
-        let handshake = async {
-            match incoming.accept() {
-                Ok(connecting) => connecting.await,
-                Err(error) => Err(error),
-            }
-        };
-        let connection = match timeout(HANDSHAKE, handshake).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => {
-                debug!(%address, server = self.0.server.name, %error, "handshake not completed");
-                return;
-            }
-            Err(_) => return,
-        };
+        // Boxed, what a handshake needs is not held for as long as the connection lasts.
+        let Some(connection) = Box::pin(self.shake_hands(incoming)).await else { return };
         tokio::select! {
             () = self.serve(&connection, stranger) => {}
             () = self.0.stop.connections.wait() => {}
         }
         connection.close(CODE, b"");
+    }
+
+    async fn shake_hands(&self, incoming: Incoming) -> Option<Connection> {
+        let address = incoming.remote_address();
+        let handshake = async { incoming.accept()?.await };
+        let handshake = timeout(HANDSHAKE, handshake).await.ok()?;
+        handshake
+            .inspect_err(
+                |error| debug!(%address, server = self.0.server.name, %error, "handshake not completed"),
+            )
+            .ok()
     }
 
     async fn serve(&self, connection: &Connection, stranger: Stranger) {

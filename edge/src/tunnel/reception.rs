@@ -94,10 +94,10 @@ impl Reception {
                 let (fleet, newcomer, rpc) =
                     (self.registry.fleet.clone(), live.clone(), self.control.clone());
                 let id = tunnel.id;
-                // Ends with this connection.
-                let _push = AbortOnDropHandle::new(tokio::spawn(async move {
+                // Ends with this connection. Boxed, because a task keeps its size until its handle goes.
+                let _push = AbortOnDropHandle::new(tokio::spawn(Box::pin(async move {
                     push::to_newcomer(&fleet, &id, &newcomer, &rpc).await;
-                }));
+                })));
                 tokio::select! {
                     biased;
                     reason = &mut closed => return log_loss(&tunnel, &live, &reason),

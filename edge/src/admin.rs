@@ -30,6 +30,7 @@ use crate::registry::{MOST_WEIGHT, Registry, Share, UnknownReplica};
 use crate::settings;
 use crate::stop::Moment;
 use crate::tunnel::control::Control;
+use crate::warm_up::WarmUp;
 use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
 
 #[derive(Clone)]
@@ -37,7 +38,8 @@ pub(crate) struct Admin {
     registry: Arc<Registry>,
     control: Control,
     servers: Arc<[Arc<settings::Server>]>,
-    /// Cancelled when the edge begins to drain.
+    warm_up: Arc<WarmUp>,
+    /// The edge has begun to drain.
     draining: Moment,
 }
 
@@ -46,14 +48,22 @@ impl Admin {
         registry: Arc<Registry>,
         control: Control,
         servers: Vec<Arc<settings::Server>>,
+        warm_up: WarmUp,
         draining: Moment,
     ) -> Self {
-        Self { registry, control, servers: servers.into(), draining }
+        Self { registry, control, servers: servers.into(), warm_up: Arc::new(warm_up), draining }
     }
 
     /// Answers until `stop`.
     pub(crate) async fn serve(self, socket: net::TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-        ADMINISTRATORS.serve(socket, stop, |stream, _| self.clone().converse(stream)).await
+        let keep = async {
+            self.warm_up.keep(&self.draining).await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            served = ADMINISTRATORS.serve(socket, stop, |stream, _| self.clone().converse(stream)) => served,
+            never = keep => match never {},
+        }
     }
 
     async fn converse(self, stream: TcpStream) {
@@ -173,12 +183,15 @@ impl Admin {
         }
     }
 
-    /// Ready means: visitors are accepted. A tunnel without connections is the business of its hosts.
+    /// Ready means: visitors are accepted, and the hosts are back that were there before a restart. Whether
+    /// a tunnel has a connection otherwise is the business of its hosts.
     fn ready(&self) -> Ready {
         let tunnels = self.registry.tunnels();
         let connections = tunnels.values().map(|tunnel| tunnel.connections());
         let connections = connections.map(|all| all.iter().filter(|live| live.is_serving()).count()).sum();
-        Ready { status: if self.draining.has_come() { 503 } else { 200 }, connections }
+        let waits_for = self.warm_up.waits_for();
+        let is_ready = waits_for == 0 && !self.draining.has_come();
+        Ready { status: if is_ready { 200 } else { 503 }, connections, waits_for }
     }
 }
 

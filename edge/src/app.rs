@@ -34,6 +34,7 @@ use crate::threads::{Progress, Threads};
 use crate::tunnel::control::{self, Inbox};
 use crate::tunnel::quic;
 use crate::visitor::{Directory, Sources};
+use crate::warm_up::WarmUp;
 
 /// An edge whose sockets are bound and whose certificates exist. It serves when it [runs](Edge::run).
 pub struct Edge {
@@ -88,6 +89,7 @@ impl Edge {
             admin,
             drain,
             hold,
+            warm_up,
             sources,
             api,
         } = settings;
@@ -186,8 +188,9 @@ impl Edge {
             Some(listen) => {
                 let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
                 addresses.admin = Some(socket.local_addr()?);
-                let admin =
-                    Admin::new(registry.clone(), control.clone(), bound_servers, stop.draining.clone());
+                let warm_up = WarmUp::new(registry.clone(), &data_dir, warm_up);
+                let draining = stop.draining.clone();
+                let admin = Admin::new(registry.clone(), control.clone(), bound_servers, warm_up, draining);
                 Some((admin, socket))
             }
         };

@@ -40,6 +40,7 @@ mod store;
 mod threads;
 mod tunnel;
 mod visitor;
+mod warm_up;
 
 pub use app::{Edge, ServerAddress};
 pub use ledger::{AuditLine, Founding, Ledger, TokenLine, TokenWish};

@@ -258,8 +258,13 @@ impl Tunnel {
         Choices::new(self, shard, key)
     }
 
-    /// Sees a change whenever a connection has begun to serve, or the tunnel is deleted. To be had before looking for one, so that
-    /// none is missed.
+    /// A connection that was silent is heard again.
+    pub(crate) fn heard(&self) {
+        self.arrivals.send_replace(());
+    }
+
+    /// Sees a change whenever a connection has begun to serve, or is heard again, or the tunnel is deleted.
+    /// To be had before looking for one, so that none is missed.
     pub(crate) fn arrivals(&self) -> watch::Receiver<()> {
         self.arrivals.subscribe()
     }

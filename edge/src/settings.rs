@@ -36,6 +36,8 @@ pub struct Settings {
     pub(crate) drain: Drain,
     /// What tunnels get that the document does not name.
     pub(crate) hold: Duration,
+    /// How long an edge that was started waits, before it is ready, for the hosts that it had.
+    pub(crate) warm_up: Duration,
     /// What each source of visitors may have open.
     pub(crate) sources: Limits,
     pub(crate) api: Option<Api>,
@@ -141,6 +143,8 @@ impl Rules<'_> {
         let data_dir = document.data_dir.map_or_else(|| DATA_DIR.into(), Spanned::into_inner);
         let hold = document.visitors.as_ref().and_then(|section| section.get_ref().hold.clone());
         let hold = self.duration(hold, HOLD, Duration::ZERO..=LONGEST_HOLD);
+        let warm_up = document.visitors.as_ref().and_then(|section| section.get_ref().warm_up.clone());
+        let warm_up = self.duration(warm_up, WARM_UP, Duration::ZERO..=LONGEST_WARM_UP);
         let sources = self.sources(document.visitors.as_ref().map(Spanned::get_ref));
         let (http, https) = self.visitors(document.visitors);
         let connectors = document.connectors.and_then(|section| {
@@ -164,6 +168,7 @@ impl Rules<'_> {
             admin: self.admin(document.admin),
             drain: self.drain(document.drain),
             hold,
+            warm_up,
             sources,
             api: document.api.and_then(|section| self.api(section)),
         }
@@ -474,6 +479,9 @@ const DATA_DIR: &str = "edge-data";
 const LONGEST_WORD: usize = 64;
 const HOLD: Duration = Duration::from_secs(10);
 const LONGEST_HOLD: Duration = Duration::from_secs(60);
+/// As long as an edge that was started holds requests of tunnels without hosts.
+const WARM_UP: Duration = Duration::from_secs(15);
+const LONGEST_WARM_UP: Duration = Duration::from_secs(5 * 60);
 /// Long enough for whoever balances load to see that this edge is not ready any more.
 const LINGER: Duration = Duration::from_secs(3);
 /// A host that can move has done so long before.

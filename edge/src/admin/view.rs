@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -16,6 +16,9 @@ use crate::settings;
 pub(super) struct Ready {
     pub(super) status: u16,
     pub(super) connections: usize,
+    /// Hosts that were connected before a restart and are not back.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) waits_for: usize,
 }
 
 /// `/status`
@@ -117,7 +120,9 @@ struct ConnectionView {
     /// Requests under way.
     requests: usize,
     requests_total: u64,
-    /// The host has not been heard for longer than it should take.
+    /// The host was asked and says nothing.
+    silent: bool,
+    /// It has not been heard for longer than it should take.
     suspect: bool,
     leaving: bool,
     /// What the host said about its own configuration, if it did.
@@ -265,6 +270,7 @@ impl ConnectionView {
             since: rfc3339(live.since),
             requests: live.requests(),
             requests_total: live.total(),
+            silent: live.is_silent(Instant::now()),
             suspect: live.is_suspect(),
             leaving: live.is_leaving(),
             configuration: configuration
@@ -291,6 +297,10 @@ impl ProbeView {
             origins: origins.collect(),
         }
     }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// In an order that does not change from one look to the next.

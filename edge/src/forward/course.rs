@@ -33,6 +33,13 @@ pub(super) struct Course<'a> {
     is_idempotent: bool,
 }
 
+/// What becomes of connections that were asked and say nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Silent {
+    PassedOver,
+    Taken,
+}
+
 /// An attempt without an answer.
 struct Missed {
     failure: Failure,
@@ -77,11 +84,11 @@ impl<'a> Course<'a> {
             self.choices.refresh();
         }
         loop {
-            if let Some(chosen) = self.choose().await? {
+            if let Some(chosen) = self.choose(Silent::PassedOver).await? {
                 self.begin(&chosen.live);
                 return Ok(chosen);
             }
-            // Looked at after arrivals are, so that whoever waits hears of it.
+            // Looked at after arrivals are, so that a request that waits hears of it.
             if self.tunnel.is_gone() {
                 return Err(self.give_up());
             }
@@ -93,7 +100,12 @@ impl<'a> Course<'a> {
             } else {
                 // From here on no arrival is missed; one may have come since the last look.
                 let arrivals = self.tunnel.arrivals();
-                let Some(held) = self.hold() else { return Err(self.give_up()) };
+                let Some(held) = self.hold() else {
+                    // Better a connection that says nothing than none.
+                    let Some(chosen) = self.choose(Silent::Taken).await? else { return Err(self.give_up()) };
+                    self.begin(&chosen.live);
+                    return Ok(chosen);
+                };
                 let patience = self.tunnel.holds.patience;
                 let patience = if self.missed.is_some() { patience.min(LAST_TRY) } else { patience };
                 waiting = Some(Waiting { arrivals, until: self.began + patience, _held: held });
@@ -141,7 +153,8 @@ impl<'a> Course<'a> {
         loop {
             live.liveness.suspected().await;
             self.choices.refresh();
-            let is_another_well = self.aside.iter().any(|aside| aside.is_serving() && !aside.is_suspect())
+            let now = Instant::now();
+            let is_another_well = self.aside.iter().any(|aside| aside.is_serving() && !aside.is_silent(now))
                 || self.choices.has_healthy();
             if is_another_well && self.may_try_again() {
                 return;
@@ -186,10 +199,28 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// The best connection that has room, if there is one at all.
-    async fn choose(&mut self) -> Result<Option<Chosen>, Failure> {
+    /// The best connection that has room, if there is one at all. Those that were passed over because they
+    /// say nothing may be chosen the next time.
+    async fn choose(&mut self, silent: Silent) -> Result<Option<Chosen>, Failure> {
+        let mut passed_over = Vec::new();
+        let chosen = self.choose_among(silent, &mut passed_over).await;
+        for live in passed_over {
+            self.choices.put_back(&live);
+        }
+        chosen
+    }
+
+    async fn choose_among(
+        &mut self,
+        silent: Silent,
+        passed_over: &mut Vec<Arc<Live>>,
+    ) -> Result<Option<Chosen>, Failure> {
         let mut busy = Vec::new();
         while let Some(live) = self.candidate() {
+            if silent == Silent::PassedOver && live.is_silent(Instant::now()) {
+                passed_over.push(live);
+                continue;
+            }
             let Some(slot) = live.begin() else { continue };
             self.permit()?;
             match live.link.channel().now_or_never() {
@@ -235,7 +266,8 @@ impl<'a> Course<'a> {
             }
             let Some(avoided) = avoided else { return Some(live) };
             // Those that nobody wants come last, so what was put aside is better.
-            let is_unwanted = live.is_suspect() || self.tunnel.share(&live.connector).effective() == 0;
+            let is_unwanted =
+                live.is_silent(Instant::now()) || self.tunnel.share(&live.connector).effective() == 0;
             if live.connector == avoided || (is_unwanted && !self.aside.is_empty()) {
                 self.aside.push(live);
             } else {
@@ -243,12 +275,14 @@ impl<'a> Course<'a> {
             }
         }
         self.aside.retain(|aside| aside.is_serving());
-        let rank = |live: &Arc<Live>| (live.is_suspect(), Some(live.connector) == avoided);
+        let now = Instant::now();
+        let rank = |live: &Arc<Live>| (live.is_silent(now), Some(live.connector) == avoided);
         let (at, _) = self.aside.iter().enumerate().min_by_key(|(_, aside)| rank(aside))?;
         Some(self.aside.remove(at))
     }
 
-    /// A place to wait for a connection, if that is of any use.
+    /// A place to wait for a connection, if that is of any use: also for one that says nothing to be heard
+    /// again.
     fn hold(&self) -> Option<Held<'a>> {
         let is_of_use = match &self.missed {
             Some(missed) if missed.reason == Reason::NotHere || !missed.is_over => false,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use adit_protocol::own;
 use tokio_util::sync::CancellationToken;
@@ -129,7 +129,7 @@ impl Live {
             shard,
             since: SystemTime::now(),
             leaving: Leaving::default(),
-            liveness: Liveness::default(),
+            liveness: Liveness::new(),
             requests: TaskTracker::new(),
             total: AtomicU64::new(0),
             report: Mutex::new(None),
@@ -146,7 +146,13 @@ impl Live {
         self.leaving.flag.load(Ordering::SeqCst)
     }
 
-    /// The host has not been heard for longer than it should take: chosen last, until it is heard again.
+    /// The host was asked and says nothing: it gets no new request where there is another way, until it is
+    /// heard again.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        self.liveness.is_silent(now)
+    }
+
+    /// The host has not been heard for longer than it should take.
     pub(crate) fn is_suspect(&self) -> bool {
         self.liveness.is_suspect()
     }

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -69,11 +70,21 @@ pub(crate) struct Choices<'a> {
     excluded: Vec<Uuid>,
     shard: usize,
     key: Option<Key>,
+    /// When it was last looked who is there.
+    now: Instant,
 }
 
 impl<'a> Choices<'a> {
     pub(super) fn new(tunnel: &'a Tunnel, shard: usize, key: Option<Key>) -> Self {
-        Self { tunnel, roster: tunnel.roster(), tried: 0, excluded: Vec::new(), shard, key }
+        Self {
+            tunnel,
+            roster: tunnel.roster(),
+            tried: 0,
+            excluded: Vec::new(),
+            shard,
+            key,
+            now: Instant::now(),
+        }
     }
 
     /// Hands out no connection of this replica any more.
@@ -84,8 +95,16 @@ impl<'a> Choices<'a> {
         self.excluded.push(connector);
     }
 
+    /// May hand out a connection again that was passed over.
+    pub(crate) fn put_back(&mut self, live: &Live) {
+        if let Some(at) = self.roster.connections.iter().position(|known| known.id == live.id) {
+            self.tried &= !(1 << at);
+        }
+    }
+
     /// Looks anew who is there. What was tried and who is excluded stays so.
     pub(crate) fn refresh(&mut self) {
+        self.now = Instant::now();
         let before = std::mem::replace(&mut self.roster, self.tunnel.roster());
         if Arc::ptr_eq(&before, &self.roster) {
             return;
@@ -100,7 +119,7 @@ impl<'a> Choices<'a> {
 
     /// Whether there is a connection to hand out that was heard lately.
     pub(crate) fn has_healthy(&self) -> bool {
-        let is_well = |at: usize| self.load(at).is_some_and(|load| !load.is_suspect);
+        let is_well = |at: usize| self.load(at).is_some_and(|load| !load.is_silent);
         let mut connections = self.roster.connections.iter().enumerate();
         connections.any(|(at, live)| is_well(at) && live.is_serving())
     }
@@ -134,13 +153,13 @@ impl<'a> Choices<'a> {
     fn standing(&self, replica: usize) -> Option<Standing> {
         let Replica { weight, connections, .. } = &self.roster.replicas[replica];
         let loads = connections.clone().filter_map(|at| self.load(at));
-        let (mut is_there, mut is_suspect, mut requests) = (false, true, 0);
+        let (mut is_there, mut is_silent, mut requests) = (false, true, 0);
         for load in loads {
             is_there = true;
-            is_suspect &= load.is_suspect;
+            is_silent &= load.is_silent;
             requests += load.requests;
         }
-        let rank = Rank::new(*weight == 0, is_suspect);
+        let rank = Rank::new(*weight == 0, is_silent);
         is_there.then_some(Standing { rank, weight: *weight, requests })
     }
 
@@ -148,7 +167,7 @@ impl<'a> Choices<'a> {
         let live = &self.roster.connections[at];
         let is_open = self.tried & (1 << at) == 0 && !live.is_leaving();
         is_open.then(|| Load {
-            is_suspect: live.is_suspect(),
+            is_silent: live.is_silent(self.now),
             is_far: live.shard != self.shard,
             requests: live.requests(),
         })

@@ -11,8 +11,8 @@ pub(super) enum Rank {
     /// Draining, or its weight is 0.
     Drained,
     /// None of its connections was heard lately.
-    Suspect,
-    DrainedAndSuspect,
+    Silent,
+    DrainedAndSilent,
 }
 
 /// A replica as it stands now. One without a connection to try has none of these.
@@ -28,7 +28,7 @@ pub(super) struct Standing {
 /// A connection as it stands now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Load {
-    pub(super) is_suspect: bool,
+    pub(super) is_silent: bool,
     /// Another thread drives it.
     pub(super) is_far: bool,
     /// Requests under way.
@@ -36,12 +36,12 @@ pub(super) struct Load {
 }
 
 impl Rank {
-    pub(super) fn new(is_drained: bool, is_suspect: bool) -> Self {
-        match (is_drained, is_suspect) {
+    pub(super) fn new(is_drained: bool, is_silent: bool) -> Self {
+        match (is_drained, is_silent) {
             (false, false) => Self::Serving,
             (true, false) => Self::Drained,
-            (false, true) => Self::Suspect,
-            (true, true) => Self::DrainedAndSuspect,
+            (false, true) => Self::Silent,
+            (true, true) => Self::DrainedAndSilent,
         }
     }
 }
@@ -110,7 +110,7 @@ pub(super) fn sticky(standings: &[Option<Standing>], score: impl Fn(usize) -> u6
 pub(super) fn connection(loads: impl Iterator<Item = Option<Load>>, mut chance: u64) -> Option<usize> {
     let cost = |load: Load| {
         let far = if load.is_far { load.requests + FAR } else { 0 };
-        (load.is_suspect, load.requests.saturating_add(far))
+        (load.is_silent, load.requests.saturating_add(far))
     };
     let (mut best, mut equals) = (None, 0);
     for (at, load) in loads.enumerate() {
@@ -160,8 +160,8 @@ mod tests {
         Some(Standing { rank, weight, requests })
     }
 
-    fn load(is_suspect: bool, is_far: bool, requests: usize) -> Option<Load> {
-        Some(Load { is_suspect, is_far, requests })
+    fn load(is_silent: bool, is_far: bool, requests: usize) -> Option<Load> {
+        Some(Load { is_silent, is_far, requests })
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_best_rank_is_chosen_whatever_there_is_to_do() {
-        let ranks = [Rank::DrainedAndSuspect, Rank::Suspect, Rank::Drained, Rank::Serving];
+        let ranks = [Rank::DrainedAndSilent, Rank::Silent, Rank::Drained, Rank::Serving];
         for count in 1..=ranks.len() {
             let standings: Vec<_> =
                 ranks[..count].iter().map(|rank| standing(*rank, 0, count * 10)).collect();

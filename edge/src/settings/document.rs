@@ -28,6 +28,8 @@ pub(super) struct Visitors {
     pub(super) private_key: Option<Spanned<PathBuf>>,
     /// A duration like "10s".
     pub(super) hold: Option<Spanned<String>>,
+    /// A duration like "15s".
+    pub(super) warm_up: Option<Spanned<String>>,
     pub(super) connections_per_address: Option<Spanned<i64>>,
     pub(super) requests_per_address: Option<Spanned<i64>>,
     /// Addresses and networks like "10.0.0.0/8".

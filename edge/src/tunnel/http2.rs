@@ -22,7 +22,7 @@ use http::{HeaderValue, Request};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -32,7 +32,7 @@ use super::control;
 use super::link::{self, Lost};
 use super::reception::{FAREWELL, HANDSHAKE, REGISTRATION, Reception, Stranger};
 use crate::certificates::PROBE_NAME;
-use crate::liveness::{POLL, Signs};
+use crate::liveness::{POLL, STANDSTILL, Signs};
 use crate::sockets;
 use pulse::Pulse;
 
@@ -138,20 +138,29 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
 async fn silence(pings: Option<PingPong>, beat: pulse::Beat) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     let mut said = beat.signs().sent;
+    let mut is_doubted = false;
     loop {
+        let asleep = Instant::now();
         sleep(POLL).await;
+        if asleep.elapsed() >= STANDSTILL {
+            // It was this process that heard nothing. What has come in meanwhile is read first.
+            beat.excuse();
+            is_doubted = true;
+            continue;
+        }
         let (quiet, signs) = (beat.quiet(), beat.signs());
         if quiet >= SILENCE {
             return;
         }
         // Takes the answer to an earlier ping off; until there is one, no other can be sent.
-        if std::future::poll_fn(|cx| pings.poll_pong(cx)).now_or_never().is_some() {
-            beat.set_asked(false);
-        }
-        // Whoever has just been asked for something shows sooner whether it still hears.
+        let _ = std::future::poll_fn(|cx| pings.poll_pong(cx)).now_or_never();
+        // A host that has just been asked for something shows sooner whether it still hears.
         let patience = if signs.sent == said { PING_EVERY } else { PING_WHEN_ASKED };
-        if quiet >= patience && pings.send_ping(Ping::opaque()).is_ok() {
-            beat.set_asked(true);
+        if quiet >= patience || is_doubted {
+            // Where one is under way already, that one asks.
+            let _ = pings.send_ping(Ping::opaque());
+            beat.ask();
+            is_doubted = false;
         }
         if quiet < POLL {
             said = signs.sent;
@@ -332,7 +341,7 @@ const CLOSING: Duration = Duration::from_millis(500);
 /// Without a request, after so long a silence.
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// The same for a host that something was said to since it was heard.
-const PING_WHEN_ASKED: Duration = Duration::from_millis(500);
+const PING_WHEN_ASKED: Duration = Duration::from_millis(250);
 /// A host that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(7);
 /// What one slow visitor can make us hold of a download.

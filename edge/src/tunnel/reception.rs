@@ -19,7 +19,7 @@ use super::link::Link;
 use super::notice;
 use super::push;
 use super::registrar::{Registrar, Stage};
-use crate::liveness;
+use crate::liveness::{self, Health};
 use crate::registry::{Live, Registry, Tunnel};
 use crate::settings;
 use crate::stop::Stop;
@@ -143,7 +143,15 @@ async fn drain(
 
 /// Follows whether the host is still heard, to the end of the connection.
 async fn monitor(tunnel: Arc<Tunnel>, live: Arc<Live>) {
-    let tell = |is_suspect| {
+    let tell = |was, is| {
+        let is_suspect = is == Health::Suspect;
+        if is == Health::Well {
+            tunnel.heard();
+        }
+        if !is_suspect && was != Health::Suspect {
+            debug!(connector = %live.connector, index = live.index, health = ?is, "a connection hesitates");
+            return;
+        }
         info!(
             tunnel = tunnel.name,
             connector = %live.connector,
@@ -154,7 +162,7 @@ async fn monitor(tunnel: Arc<Tunnel>, live: Arc<Live>) {
             "{}", if is_suspect { "nothing heard of a connection" } else { "a connection is heard again" }
         );
     };
-    liveness::monitor(&live.liveness, || live.link.signs(), tell).await;
+    liveness::monitor(&live.liveness, || live.link.signs(), || live.total(), tell).await;
 }
 
 /// Takes the connection out of the registry however its task ends.

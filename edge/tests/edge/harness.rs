@@ -76,6 +76,11 @@ pub(crate) fn start_in(folder: Arc<TempDir>, more: &str) -> Fixture {
     start_as(folder, NO_HOLD, more)
 }
 
+/// An edge in the folder of another one, with such keys about visitors.
+pub(crate) fn start_again(folder: Arc<TempDir>, keys: &str) -> Fixture {
+    start_as(folder, &format!("{NO_HOLD}\n{keys}"), "")
+}
+
 fn start_as(folder: Arc<TempDir>, visitors: &str, more: &str) -> Fixture {
     let credentials = credentials();
     fs::write(folder.path().join("demo.json"), credentials.to_json()).unwrap();

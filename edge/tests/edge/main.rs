@@ -26,4 +26,5 @@ mod retries;
 mod schemathesis;
 mod silence;
 mod trailers;
+mod warm_up;
 mod websocket;

@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use http::Request;
+use futures_util::future::join_all;
+use http::{Request, Response};
 use uuid::Uuid;
 
 use crate::connector::{Connector, Habits};
-use crate::harness::{Fixture, HOST, LocalSet, full, get, start};
+use crate::harness::{AnyBody, Fixture, HOST, LocalSet, full, get, start, start_holding};
 use crate::http2;
 use crate::relay::Relay;
 
@@ -104,6 +105,158 @@ async fn where_there_is_nobody_else_a_request_waits_for_the_line_to_come_back() 
             });
             assert_eq!(page.text, "late");
             assert!(!page.headers.contains_key("adit-tries"));
+        })
+        .await;
+}
+
+fn post() -> Request<AnyBody> {
+    Request::post("/").header("host", HOST).body(full("body")).unwrap()
+}
+
+/// As many requests as are asked below, half of them of a kind that may not be asked twice.
+const MANY: usize = 20;
+
+fn many() -> impl Iterator<Item = Request<AnyBody>> {
+    (0..MANY).map(|at| if at % 2 == 0 { post() } else { get("/") })
+}
+
+/// Answers so many requests with their bodies.
+async fn echo(host: &Connector, count: usize) {
+    for _ in 0..count {
+        let mut opened = host.accept().await;
+        let body = opened.read().await;
+        opened.answer(Response::builder(), &body).await;
+    }
+}
+
+/// Waits until a connection is silent.
+async fn silence(edge: &Fixture) {
+    loop {
+        let (_, shown) = edge.admin("/tunnels/demo/replicas").await;
+        let mut replicas = shown["replicas"].as_array().unwrap().iter();
+        let is_silent = |connection: &serde_json::Value| connection["silent"] == true;
+        if replicas.any(|replica| replica["connections"].as_array().unwrap().iter().any(is_silent)) {
+            return;
+        }
+    }
+}
+
+/// Asks many times, answers when all of them wait, and wants every one to have been asked once.
+async fn all_wait_for(edge: &Fixture, host: impl Future<Output = Connector>) {
+    let asked = join_all(many().map(|request| edge.page(request)));
+    let (pages, _host) = tokio::join!(asked, async {
+        while edge.admin("/tunnels/demo").await.1["held"] != MANY {}
+        let host = host.await;
+        echo(&host, MANY).await;
+        host
+    });
+    for page in pages {
+        assert_eq!((page.status.as_u16(), page.headers.get("adit-tries")), (200, None), "{page:?}");
+    }
+}
+
+/// A request to ask with while something else happens. What becomes of it does not matter.
+async fn ask(edge: &Fixture) {
+    edge.page(post()).await;
+    std::future::pending().await
+}
+
+#[tokio::test]
+async fn nothing_new_is_sent_into_the_silence_of_the_only_host() {
+    LocalSet::new()
+        .run_until(async {
+            let edge = start_holding("10s");
+            let (relay, silent) = relayed(&edge).await;
+            let test = async {
+                let _opened = silent.accept().await;
+                relay.kill();
+                silence(&edge).await;
+                all_wait_for(&edge, Connector::registered(&edge, 1, Uuid::new_v4(), 0)).await;
+            };
+            tokio::select! { () = test => {}, () = ask(&edge) => {} }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn nothing_new_is_sent_into_the_silence_of_the_only_host_over_http2() {
+    LocalSet::new()
+        .run_until(async {
+            let edge = start_holding("10s");
+            let relay = Relay::tcp(edge.servers[0]).await;
+            let mut silent = http2::Connector::registered_as(&edge, relay.address, 100, &[]).await;
+            let test = async {
+                let _asked = silent.accept().await;
+                relay.kill();
+                silence(&edge).await;
+                all_wait_for(&edge, Connector::registered(&edge, 1, Uuid::new_v4(), 0)).await;
+            };
+            tokio::select! { () = test => {}, () = ask(&edge) => {} }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_heard_again_gets_what_waited_for_it() {
+    LocalSet::new()
+        .run_until(async {
+            let edge = start_holding("10s");
+            let (relay, host) = relayed(&edge).await;
+            let test = async {
+                let _opened = host.accept().await;
+                relay.kill();
+                silence(&edge).await;
+                let heard = async {
+                    relay.revive();
+                    host
+                };
+                all_wait_for(&edge, heard).await;
+            };
+            tokio::select! { () = test => {}, () = ask(&edge) => {} }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_one_replica_is_too_silent_for_another_gets_at_once() {
+    LocalSet::new()
+        .run_until(async {
+            let edge = start_holding("10s");
+            let (relay, silent) = relayed(&edge).await;
+            let test = async {
+                let _opened = silent.accept().await;
+                let other = Connector::registered(&edge, 1, Uuid::new_v4(), 0).await;
+                relay.kill();
+                silence(&edge).await;
+                let asked = join_all(many().map(|request| edge.page(request)));
+                let (pages, ()) = tokio::join!(asked, echo(&other, MANY));
+                assert!(pages.iter().all(|page| page.status.as_u16() == 200), "{pages:?}");
+                assert_eq!(edge.admin("/tunnels/demo").await.1["held_total"], 0);
+            };
+            tokio::select! { () = test => {}, () = ask(&edge) => {} }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_edge_that_holds_nothing_asks_a_silent_host_after_all() {
+    LocalSet::new()
+        .run_until(async {
+            let edge = start();
+            let (relay, host) = relayed(&edge).await;
+            let test = async {
+                let _opened = host.accept().await;
+                relay.kill();
+                silence(&edge).await;
+                let (page, ()) = tokio::join!(edge.page(post()), async {
+                    // It is under way, and waits for nothing but the line.
+                    while edge.admin("/tunnels/demo").await.1["requests"] != 2 {}
+                    relay.revive();
+                    echo(&host, 1).await;
+                });
+                assert_eq!(page.status.as_u16(), 200);
+            };
+            tokio::select! { () = test => {}, () = ask(&edge) => {} }
         })
         .await;
 }

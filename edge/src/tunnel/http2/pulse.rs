@@ -56,12 +56,19 @@ impl Beat {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.seen.last.store(now, Ordering::Relaxed);
         self.seen.writes_before.store(self.seen.writes.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.seen.is_asked.store(false, Ordering::Relaxed);
         self.seen.reads.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether a sign of life was asked for and has not come.
-    pub(super) fn set_asked(&self, is_asked: bool) {
-        self.seen.is_asked.store(is_asked, Ordering::Relaxed);
+    /// Begins to count anew how long nothing was heard, because nobody was listening.
+    pub(super) fn excuse(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.seen.last.store(now, Ordering::Relaxed);
+    }
+
+    /// A sign of life was asked for. Whatever is heard answers.
+    pub(super) fn ask(&self) {
+        self.seen.is_asked.store(true, Ordering::Relaxed);
     }
 
     fn speak(&self) {

@@ -15,6 +15,7 @@ mod reference;
 mod replicas;
 mod restarts;
 mod rolling;
+mod silences;
 
 use std::time::Duration;
 

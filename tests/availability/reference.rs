@@ -1,5 +1,4 @@
-//! The unmodified reference connector against our edge. `ADIT_REFERENCE_CONNECTOR` names its program;
-//! without it these tests say so and pass.
+//! The unmodified reference connector against our edge: `cargo xtask reference PROGRAM` runs these tests.
 
 use std::time::{Duration, Instant};
 
@@ -20,24 +19,20 @@ const GRACE: &str = "30s";
 /// It looks once in a second.
 const EARLY: Duration = Duration::from_secs(5);
 
-/// A fleet that the reference connector serves; `None` if there is none here.
-async fn served(protocol: &'static str, origin: &Origin) -> Option<(Fleet, Host)> {
+/// A fleet that the reference connector serves.
+async fn served(protocol: &'static str, origin: &Origin) -> (Fleet, Host) {
     let document = HostDocument { grace: GRACE, edge_ca: "ca.pem".into(), ..HostDocument::new() };
     let document = document.connections(4).over(protocol).otherwise(&origin.service());
-    let Some(program) = reference::connector(&document) else {
-        eprintln!("skipped: ADIT_REFERENCE_CONNECTOR names no program");
-        return None;
-    };
     let fleet = Fleet::edges(&REGIONS).await;
     let servers: Vec<_> = fleet.edges.iter().map(|edge| edge.way()).collect();
-    let host = reference::host(program, &fleet.site, &servers, &document).await;
-    Some((fleet, host))
+    let host = reference::host(reference::program(), &fleet.site, &servers, &document).await;
+    (fleet, host)
 }
 
 async fn a_stop_ends_once_idle(protocol: &'static str) {
     let _turn = beside_another().await;
     let origin = Origin::start();
-    let Some((fleet, host)) = served(protocol, &origin).await else { return };
+    let (fleet, host) = served(protocol, &origin).await;
     let mut watched = origin.watch("/thinking");
     let visitor = Visitor::new(fleet.edges[0].http(), Speaks::Http1, None).connect().await;
     let directed = async {
@@ -60,11 +55,13 @@ async fn a_stop_ends_once_idle(protocol: &'static str) {
 }
 
 #[tokio::test]
+#[ignore = "needs the reference's own program: cargo xtask reference PROGRAM"]
 async fn a_stop_of_the_reference_connector_ends_once_it_is_idle_over_quic() {
     a_stop_ends_once_idle("quic").await;
 }
 
 #[tokio::test]
+#[ignore = "needs the reference's own program: cargo xtask reference PROGRAM"]
 async fn a_stop_of_the_reference_connector_ends_once_it_is_idle_over_http2() {
     a_stop_ends_once_idle("http2").await;
 }
@@ -72,7 +69,7 @@ async fn a_stop_of_the_reference_connector_ends_once_it_is_idle_over_http2() {
 async fn outlives_an_edge_server(protocol: &'static str) {
     let _turn = beside_another().await;
     let origin = Origin::start();
-    let Some((mut fleet, host)) = served(protocol, &origin).await else { return };
+    let (mut fleet, host) = served(protocol, &origin).await;
     let mut load = Load::steady(&fleet.visitors()).await;
     fleet.edges[1].kill().await;
     load.passes(400).await;
@@ -94,11 +91,13 @@ async fn outlives_an_edge_server(protocol: &'static str) {
 }
 
 #[tokio::test]
+#[ignore = "needs the reference's own program: cargo xtask reference PROGRAM"]
 async fn the_reference_connector_outlives_an_edge_server_over_quic() {
     outlives_an_edge_server("quic").await;
 }
 
 #[tokio::test]
+#[ignore = "needs the reference's own program: cargo xtask reference PROGRAM"]
 async fn the_reference_connector_outlives_an_edge_server_over_http2() {
     outlives_an_edge_server("http2").await;
 }

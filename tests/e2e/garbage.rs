@@ -17,39 +17,42 @@ use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::net::UdpSocket;
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Asks for the same page again and again until it is stopped; every answer must be good.
 struct Others {
-    answered: Arc<AtomicUsize>,
-    asking: AbortOnDropHandle<()>,
+    answered: watch::Receiver<usize>,
+    _asking: AbortOnDropHandle<()>,
 }
 
 impl Others {
-    fn start(product: &Product) -> Self {
-        let answered = Arc::new(AtomicUsize::new(0));
-        let count = answered.clone();
+    /// Hands back when the first answer is there.
+    async fn start(product: &Product) -> Self {
+        let (count, answered) = watch::channel(0);
         let visitor = product.visitor(Speaks::Http1);
         let asking = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 assert_eq!(visitor.send(get("/bytes/100")).await.status, 200);
-                count.fetch_add(1, Ordering::Relaxed);
+                count.send_modify(|count| *count += 1);
             }
         }));
-        Self { answered, asking }
+        let mut others = Self { answered, _asking: asking };
+        others.are_answered(1).await;
+        others
     }
 
-    /// They were served before, during and after.
-    async fn stop(self) {
-        let so_far = self.answered.load(Ordering::Relaxed);
-        let more = async {
-            while self.answered.load(Ordering::Relaxed) < so_far + 3 && !self.asking.is_finished() {
-                tokio::task::yield_now().await;
-            }
-        };
-        within("three more answers", more).await;
-        assert!(so_far > 0, "nobody was served meanwhile");
-        assert!(!self.asking.is_finished(), "a request of somebody else failed");
+    /// So many more.
+    async fn are_answered(&mut self, more: usize) {
+        let goal = *self.answered.borrow() + more;
+        let answered = within("answers to others", self.answered.wait_for(|count| *count >= goal)).await;
+        assert!(answered.is_ok(), "a request of somebody else failed");
+    }
+
+    /// They were served before, and one that began after all of this was too: the first may have begun
+    /// before.
+    async fn stop(mut self) {
+        self.are_answered(3).await;
     }
 }
 
@@ -127,7 +130,7 @@ async fn pelt(visitor: &Visitor) {
 #[tokio::test]
 async fn garbage_on_the_visitors_listeners_disturbs_nobody() {
     let (product, _origin) = product().await;
-    let others = Others::start(&product);
+    let others = Others::start(&product).await;
     pelt(&product.visitor(Speaks::Http1)).await;
     pelt(&Visitor::new(product.edge.https.unwrap(), Speaks::Http1, None)).await;
     others.stop().await;
@@ -140,7 +143,7 @@ async fn garbage_on_the_visitors_listeners_disturbs_nobody() {
 #[tokio::test]
 async fn garbage_on_the_admin_listeners_disturbs_nobody() {
     let (product, _origin) = product().await;
-    let others = Others::start(&product);
+    let others = Others::start(&product).await;
     for admin in [product.edge.admin, product.host.admin] {
         let visitor = Visitor::new(admin, Speaks::Http1, None);
         for piece in tcp_garbage() {
@@ -159,7 +162,7 @@ async fn garbage_on_the_admin_listeners_disturbs_nobody() {
 #[tokio::test]
 async fn garbage_on_a_servers_udp_port_disturbs_nobody() {
     let (product, _origin) = product().await;
-    let others = Others::start(&product);
+    let others = Others::start(&product).await;
     let server = product.edge.servers[0];
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut noise = Noise(11);
@@ -178,7 +181,7 @@ async fn garbage_on_a_servers_udp_port_disturbs_nobody() {
 #[tokio::test]
 async fn a_stranger_on_quic_who_talks_nonsense_disturbs_nobody() {
     let (product, _origin) = product().await;
-    let others = Others::start(&product);
+    let others = Others::start(&product).await;
     let server = product.edge.servers[0];
     let ca = std::fs::read(product.site.path("edge-data/ca.pem")).unwrap();
     let endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();

@@ -2,7 +2,6 @@
 //!
 //! `cargo xtask languages` says which languages this machine has the tools for.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -39,9 +38,7 @@ async fn build() -> Built {
     let languages: Vec<String> =
         languages.unwrap_or_default().trim_matches('\'').split_whitespace().map(str::to_owned).collect();
     for language in ALL.iter().filter(|language| !languages.iter().any(|there| there == *language)) {
-        // Not `eprintln!`, which is heard only where a test fails.
-        let mut out = std::io::stderr();
-        let _ = writeln!(out, "SKIPPED: plugins in {language}; `cargo xtask languages` says what is missing");
+        e2e::skip(&format!("no plugins in {language}: `cargo xtask languages` says what is missing"));
     }
     let folder = target().join("tmp/every-language");
     let _ = std::fs::remove_dir_all(&folder);

@@ -69,7 +69,8 @@ async fn an_idle_host_stops_at_once() {
     let started = Instant::now();
     product.host.process.terminate();
     assert_eq!(product.host.process.exit().await.code(), Some(0), "{}", product.host.process.tail());
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // Half of the grace period.
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert_eq!(product.get("/").await.status, 530);
 }
 

@@ -12,7 +12,7 @@ use crate::{CRATES, Crate, IMPURE, KEPT_TO, Module, STATUSES};
 
 /// All texts that the guard looks at, by their paths from the root of the workspace.
 #[derive(Clone)]
-pub struct Tree {
+pub(crate) struct Tree {
     manifests: BTreeMap<String, Manifest>,
     members: Vec<String>,
     shared: BTreeMap<String, String>,
@@ -30,7 +30,7 @@ struct File {
 }
 
 impl Tree {
-    pub fn load(root: &Path) -> Self {
+    pub(crate) fn load(root: &Path) -> Self {
         let text = fs::read_to_string(root.join("Cargo.toml")).expect("the workspace has a manifest");
         let (members, shared) = manifest::workspace(&text);
         let mut tree = Self {
@@ -64,7 +64,7 @@ impl Tree {
     }
 
     /// Puts a file into the tree, or another in its place.
-    pub fn plant(&mut self, path: &str, text: &str) {
+    pub(crate) fn plant(&mut self, path: &str, text: &str) {
         match path.strip_suffix("/Cargo.toml") {
             Some(member) => {
                 self.manifests.insert(member.to_owned(), manifest::read(text, &self.shared));
@@ -75,13 +75,13 @@ impl Tree {
     }
 
     /// Makes a folder a member, with this manifest.
-    pub fn plant_member(&mut self, member: &str, manifest: &str) {
+    pub(crate) fn plant_member(&mut self, member: &str, manifest: &str) {
         self.members.push(member.to_owned());
         self.plant(&format!("{member}/Cargo.toml"), manifest);
     }
 
     /// Everything that breaks a rule: the file, the line and the rule.
-    pub fn violations(&mut self) -> Vec<String> {
+    pub(crate) fn violations(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
         self.judge_members(&mut wrong);
         for krate in CRATES {
@@ -91,7 +91,7 @@ impl Tree {
     }
 
     /// The same for one crate.
-    pub fn violations_of(&mut self, krate: &Crate) -> Vec<String> {
+    pub(crate) fn violations_of(&mut self, krate: &Crate) -> Vec<String> {
         let mut wrong = Vec::new();
         if self.manifests.contains_key(krate.folder) {
             self.judge_manifest(krate, &mut wrong);
@@ -107,30 +107,30 @@ impl Tree {
     }
 
     /// The files of a crate with their modules, without its tests.
-    pub fn modules(&mut self, folder: &str) -> Vec<(String, String)> {
+    pub(crate) fn modules(&mut self, folder: &str) -> Vec<(String, String)> {
         let files = self.files(folder, &mut Vec::new());
         files.into_iter().filter(|file| !file.is_test).map(|file| (file.path, file.module)).collect()
     }
 
     /// Adds to a file, or to the manifest of a member.
-    pub fn add(&mut self, path: &str, text: &str) {
+    pub(crate) fn add(&mut self, path: &str, text: &str) {
         let text = format!("{}\n{text}\n", self.texts[path]);
         self.plant(path, &text);
     }
 
     /// A file that a target of the crate begins with, one of its tests only where there is nothing else.
-    pub fn root(&mut self, folder: &str) -> String {
+    pub(crate) fn root(&mut self, folder: &str) -> String {
         let files = self.files(folder, &mut Vec::new());
         let roots = files.into_iter().filter(|file| file.module.is_empty());
         roots.min_by_key(|file| file.is_test).expect("a crate has a target").path
     }
 
-    pub fn package(&self, folder: &str) -> String {
+    pub(crate) fn package(&self, folder: &str) -> String {
         self.manifests[folder].package.clone()
     }
 
     /// Our packages, and what code calls them.
-    pub fn packages(&self) -> Vec<(String, String)> {
+    pub(crate) fn packages(&self) -> Vec<(String, String)> {
         self.manifests.values().map(|known| (known.package.clone(), known.ident.clone())).collect()
     }
 
@@ -366,7 +366,7 @@ fn within_crate(path: &str) -> Option<&str> {
     if path == "crate" { Some("") } else { path.strip_prefix("crate::") }
 }
 
-pub fn is_within(path: &str, module: &str) -> bool {
+pub(crate) fn is_within(path: &str, module: &str) -> bool {
     path.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 

@@ -8,34 +8,34 @@ use syn::visit::{self, Visit};
 
 /// One source file.
 #[derive(Debug, Clone, Default)]
-pub struct Source {
-    pub imports: Vec<Import>,
-    pub children: Vec<Child>,
+pub(crate) struct Source {
+    pub(crate) imports: Vec<Import>,
+    pub(crate) children: Vec<Child>,
 }
 
 /// A path that is named.
 #[derive(Debug, Clone)]
-pub struct Import {
+pub(crate) struct Import {
     /// Begins with `crate::` if it leads into the crate of its file.
-    pub path: String,
-    pub line: usize,
-    pub is_test: bool,
+    pub(crate) path: String,
+    pub(crate) line: usize,
+    pub(crate) is_test: bool,
     /// Everything of the path, unseen.
-    pub is_glob: bool,
+    pub(crate) is_glob: bool,
 }
 
 /// A module that has a file of its own.
 #[derive(Debug, Clone)]
-pub struct Child {
+pub(crate) struct Child {
     /// Modules in the file that stand around it, and its own name.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// What `#[path]` says.
-    pub path: Option<String>,
-    pub is_test: bool,
+    pub(crate) path: Option<String>,
+    pub(crate) is_test: bool,
 }
 
 /// Reads a file that is the module `module` of its crate (`a::b`, nothing for its root).
-pub fn read(text: &str, module: &str, is_test: bool) -> syn::Result<Source> {
+pub(crate) fn read(text: &str, module: &str, is_test: bool) -> syn::Result<Source> {
     let file = syn::parse_file(text)?;
     let here = module.split("::").filter(|name| !name.is_empty()).map(str::to_owned).collect();
     let is_test = is_test || file.attrs.iter().any(is_for_tests);

@@ -7,35 +7,35 @@ use toml::{Table, Value};
 
 /// A crate of the workspace.
 #[derive(Debug, Clone, Default)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// As code names it.
-    pub ident: String,
-    pub package: String,
-    pub dependencies: Vec<Dependency>,
+    pub(crate) ident: String,
+    pub(crate) package: String,
+    pub(crate) dependencies: Vec<Dependency>,
     /// Files that targets begin with, where the manifest says so.
-    pub roots: Vec<Root>,
-    pub finds_tests: bool,
+    pub(crate) roots: Vec<Root>,
+    pub(crate) finds_tests: bool,
 }
 
 #[derive(Debug, Clone)]
-pub struct Root {
-    pub path: String,
-    pub is_test: bool,
+pub(crate) struct Root {
+    pub(crate) path: String,
+    pub(crate) is_test: bool,
 }
 
 #[derive(Debug, Clone)]
-pub struct Dependency {
+pub(crate) struct Dependency {
     /// As code names it.
-    pub ident: String,
-    pub package: String,
+    pub(crate) ident: String,
+    pub(crate) package: String,
     /// Only tests, benches and examples see it.
-    pub is_dev: bool,
+    pub(crate) is_dev: bool,
     /// The table that it stands in.
-    pub table: String,
+    pub(crate) table: String,
 }
 
 /// What `[workspace.dependencies]` says: the name that members use, and the package.
-pub fn workspace(text: &str) -> (Vec<String>, BTreeMap<String, String>) {
+pub(crate) fn workspace(text: &str) -> (Vec<String>, BTreeMap<String, String>) {
     let manifest: Table = text.parse().expect("the workspace's manifest is TOML");
     let workspace = manifest["workspace"].as_table().expect("there is a workspace");
     let members = workspace["members"].as_array().expect("it has members");
@@ -44,7 +44,7 @@ pub fn workspace(text: &str) -> (Vec<String>, BTreeMap<String, String>) {
     (members, shared.iter().map(|(name, value)| (name.clone(), package(name, value))).collect())
 }
 
-pub fn read(text: &str, shared: &BTreeMap<String, String>) -> Manifest {
+pub(crate) fn read(text: &str, shared: &BTreeMap<String, String>) -> Manifest {
     let manifest: Table = text.parse().expect("a manifest is TOML");
     let package_name = manifest["package"]["name"].as_str().expect("a package has a name").to_owned();
     let library = manifest.get("lib").and_then(|library| library.get("name")).and_then(Value::as_str);

@@ -7,7 +7,8 @@
 //! Read in this order: [`process`] (one running program and its log), [`document`] (the
 //! configurations that tests write), [`product`] (an edge and a host together), [`fleet`] (many of
 //! both), [`origin`] and [`visitor`] (the two ends), [`load`] (many visitors), [`dns`] (a name server),
-//! [`gate`] and [`network`] (between a host and an edge), [`stand_in`] (an edge made only from the description of the wire), [`registry`].
+//! [`gate`] and [`network`] (between a host and an edge), [`stand_in`] (an edge made only from the description of the wire),
+//! [`registry`].
 
 pub mod bulk;
 pub mod certificate;
@@ -26,11 +27,24 @@ pub mod registry;
 pub mod stand_in;
 pub mod visitor;
 
+use std::io::Write;
 use std::time::Duration;
 
 /// What any one step may take. Long, because a loaded machine with two cores runs several products
 /// at once; whatever reaches it is broken, not slow.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A test, or a part of one, cannot be done on this machine. Says so where it is heard; fails where nothing
+/// may be skipped, as in `cargo xtask test`.
+pub fn skip(reason: &str) {
+    let must_not = std::env::var_os(SKIP_NOTHING).is_some_and(|set| set == "1");
+    assert!(!must_not, "{reason}, and {SKIP_NOTHING} is set");
+    // Not `eprintln!`, which is heard only where a test fails.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
+}
+
+/// The variable that makes a skipped test a failed one, where it is `1`.
+pub const SKIP_NOTHING: &str = "ADIT_SKIP_NOTHING";
 
 /// The outcome of a step that must end, or a panic that names it.
 pub async fn within<T>(what: &str, step: impl Future<Output = T>) -> T {

@@ -20,7 +20,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// `None`, with a printed reason, where the machine forbids it. Room for so many edge servers.
+    /// `None` where the machine forbids it, which is [a skip](crate::skip). Room for so many edge servers.
     pub fn new(edges: usize) -> Option<Self> {
         static NETWORKS: AtomicU32 = AtomicU32::new(0);
         sweep();
@@ -30,7 +30,7 @@ impl Network {
         let subnet = [198, 18 + (place >> 8 & 1) as u8, place as u8];
         let network = Self { name: format!("{PREFIX}{run}-{number}"), subnet };
         if let Err(reason) = network.make() {
-            eprintln!("skipped: this machine allows no network namespaces: {reason}");
+            crate::skip(&format!("this machine allows no network namespaces: {reason}"));
             return None;
         }
         network.connect(edges).expect("whoever may make namespaces may connect them");

@@ -174,6 +174,15 @@ impl Process {
         self.signal(Signal::KILL);
     }
 
+    /// It stands still until it [goes on](Self::go_on), as on a machine that is frozen.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// What a terminal does on Ctrl-C. For a process that was started as the leader of a group.
     pub fn interrupt_group(&self) {
         let mut child = self.child();

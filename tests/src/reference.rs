@@ -17,6 +17,11 @@ use crate::document::HostDocument;
 use crate::process::Process;
 use crate::product::{Host, Site};
 
+/// The reference's own program, for a test that is about it: `cargo xtask reference PROGRAM` runs them.
+pub fn program() -> PathBuf {
+    std::env::var_os("ADIT_REFERENCE_CONNECTOR").expect("ADIT_REFERENCE_CONNECTOR names its program").into()
+}
+
 /// The program that stands in for our host with this document, if there is one and it can.
 pub fn connector(document: &HostDocument) -> Option<PathBuf> {
     let program = std::env::var_os("ADIT_REFERENCE_CONNECTOR")?;

@@ -1,5 +1,5 @@
 //! A registry that components are pushed to: Debian's docker-registry, which `cargo xtask test` fetches. A
-//! machine without it skips what needs it, and says so.
+//! machine without it [skips](crate::skip) what needs it.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ impl Registry {
         let named = std::env::var_os("ADIT_DOCKER_REGISTRY").map(PathBuf::from);
         let program = named.unwrap_or_else(|| target().join("tools/docker-registry/usr/bin/docker-registry"));
         if !program.is_file() {
-            eprintln!("SKIPPED: there is no {}; `cargo xtask setup` fetches it", program.display());
+            crate::skip(&format!("there is no {}; `cargo xtask setup` fetches it", program.display()));
             return None;
         }
         let storage = folder.join("registry");

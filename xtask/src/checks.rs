@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::progress::{Progress, beside};
+use crate::progress::{Progress, beside, note};
 use crate::tree::Tree;
 use crate::{cargo_deny, child, docker_registry, languages, plugins, schemathesis, wasm};
 
@@ -59,6 +59,11 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("testing the whole", || {
         let mut cargo = tree.cargo();
         cargo.args(["test", "--locked", "--workspace", "--test", "*"]);
+        // What a test needs was found or fetched above: a test that does without is no test. On a machine
+        // that is known to lack something, `ADIT_SKIP_NOTHING=0` allows it.
+        if std::env::var_os("ADIT_SKIP_NOTHING").is_none() {
+            cargo.env("ADIT_SKIP_NOTHING", "1");
+        }
         if let Some(program) = schemathesis {
             cargo.env("ADIT_SCHEMATHESIS", program);
         }
@@ -78,6 +83,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
             "",
         )
     })?;
+    note("not run: what needs the reference's own program; `cargo xtask reference PROGRAM` does");
     progress.finish("cargo xtask test: everything passed");
     Ok(())
 }

@@ -10,8 +10,8 @@ use crate::child;
 use crate::progress::note;
 use crate::tree::Tree;
 
-/// Debian's package, unpacked under target/tools; nothing, and a word about it, where it cannot be had: the
-/// tests that want it say then that they were skipped.
+/// Debian's package, unpacked under target/tools; nothing, and a word about it, where it cannot be had: then
+/// `cargo xtask test` fails at the tests that want it.
 pub(crate) fn provide(tree: &Tree) -> Result<Option<PathBuf>> {
     let folder = tree.target("tools/docker-registry");
     let program = folder.join("usr/bin/docker-registry");

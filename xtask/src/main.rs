@@ -15,6 +15,7 @@ mod languages;
 mod plugin_costs;
 mod plugins;
 mod progress;
+mod reference;
 mod schemathesis;
 mod swaps;
 mod tree;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, arguments: &[String]) -> Result<()> {
-    if !["demo", "bench", "fuzz"].contains(&command) && !arguments.is_empty() {
+    if !["demo", "bench", "fuzz", "reference"].contains(&command) && !arguments.is_empty() {
         bail!("takes no arguments, got {}", arguments.join(" "));
     }
     let tree = Tree::find()?;
@@ -66,6 +67,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         "plugin-costs" => plugin_costs::run(&tree)?,
         "demo" => demo::start(&tree, arguments)?,
         "test" => checks::run(&tree)?,
+        "reference" => reference::run(&tree, arguments)?,
         "swaps" => swaps::run(&tree)?,
         "bench" => bench::run(&tree, arguments)?,
         "bench-plugins" => bench_plugins::run(&tree)?,
@@ -85,6 +87,9 @@ Usage: cargo xtask <command>
 
   demo [options]  set everything up, build, and start the demonstration; options go to `adit demo`
   test            set everything up and run every check; what CI runs
+  reference PROGRAM
+                  the tests that need the reference's own program, such as /usr/bin/cloudflared; all
+                  others are part of `test`, where nothing that is missing is skipped
   swaps           the long tests of changes under load, optimised: 1,000 swaps, 200 kills
   plugins         build the plugins into target/plugins
   bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options

@@ -11,7 +11,7 @@ use crate::progress::note;
 use crate::tree::Tree;
 
 /// A schemathesis from PyPI under target/tools; nothing, and a word about it, where there is no Python for
-/// it or no PyPI: the test that wants it says then that it was skipped.
+/// it or no PyPI: then `cargo xtask test` fails at the test that wants it.
 pub(crate) fn provide(tree: &Tree) -> Result<Option<PathBuf>> {
     let folder = tree.target("tools/schemathesis");
     let program = folder.join("bin/schemathesis");

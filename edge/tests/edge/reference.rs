@@ -1,5 +1,5 @@
-//! The unmodified reference CLI and connector against this edge: the whole life of a tunnel. Optional:
-//! `ADIT_REFERENCE_CONNECTOR=/path/to/cloudflared cargo test -p adit-edge --test edge -- reference`.
+//! The unmodified reference CLI and connector against this edge: the whole life of a tunnel.
+//! `cargo xtask reference PROGRAM` runs these tests.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -94,14 +94,19 @@ impl Reference<'_> {
     }
 }
 
+fn program() -> String {
+    std::env::var("ADIT_REFERENCE_CONNECTOR").expect("ADIT_REFERENCE_CONNECTOR names the program")
+}
+
 async fn visit(office: &Office, host: &str) -> u16 {
     let request = Request::get("/").header("host", host).body(empty()).unwrap();
     office.edge.page(request).await.status.as_u16()
 }
 
 #[tokio::test]
+#[ignore = "needs the reference's own program: cargo xtask reference PROGRAM"]
 async fn the_reference_cli_and_connector_live_a_tunnels_whole_life_here() {
-    let Ok(program) = std::env::var("ADIT_REFERENCE_CONNECTOR") else { return };
+    let program = program();
     let office = Office::open().await;
     let cert = office.ledger.create_certificate(TokenWish::default(), &office.zone).await.unwrap();
     std::fs::write(office.edge.folder.path().join("cert.pem"), cert.to_pem()).unwrap();
@@ -172,8 +177,9 @@ async fn the_reference_cli_and_connector_live_a_tunnels_whole_life_here() {
 }
 
 #[tokio::test]
+#[ignore = "needs the reference's own program: cargo xtask reference PROGRAM"]
 async fn a_quick_tunnel_of_the_reference_is_served() {
-    let Ok(program) = std::env::var("ADIT_REFERENCE_CONNECTOR") else { return };
+    let program = program();
     let office = Office::open().await;
     let reference = Reference { program, office: &office };
     let service = format!("http://{}", office.edge.api.unwrap());

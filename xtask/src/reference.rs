@@ -1,0 +1,34 @@
+//! The tests that need the reference's own program, and that are no part of `cargo xtask test` for that reason.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::child;
+use crate::progress::Progress;
+use crate::tree::Tree;
+
+pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
+    let [program] = arguments else {
+        bail!("takes the path of the reference's program, such as /usr/bin/cloudflared")
+    };
+    let program = Path::new(program).canonicalize().with_context(|| format!("finding {program}"))?;
+    ensure!(program.is_file(), "{} is no program", program.display());
+    let mut progress = Progress::of(TESTS.len());
+    for (title, test) in TESTS {
+        progress.step(title, || {
+            // The whole workspace, because that builds the binary as well.
+            let mut command = tree.cargo();
+            command.args(["test", "--locked", "--workspace", "--test", test, "--", "--ignored", "reference"]);
+            child::stream(command.env("ADIT_REFERENCE_CONNECTOR", &program), "")
+        })?;
+    }
+    progress.finish("the reference's own program was served");
+    Ok(())
+}
+
+const TESTS: [(&str, &str); 3] = [
+    ("its commands and connector at our edge", "edge"),
+    ("its diagnosis of our host, and what is pushed to it", "e2e"),
+    ("its connector while things go away", "availability"),
+];

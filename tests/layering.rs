@@ -47,13 +47,18 @@ const CRATES: &[Crate] = &[
     krate("document", &[]),
     krate("code", &[]),
     krate("registry", &[]),
+    krate("net", &[]),
     Crate {
         modules: Some(HOST),
         table: "HOST",
-        ..krate("host", &["adit-protocol", "adit-document", "adit-code", "adit-registry"])
+        ..krate("host", &["adit-protocol", "adit-document", "adit-code", "adit-net", "adit-registry"])
     },
-    Crate { modules: Some(EDGE), table: "EDGE", ..krate("edge", &["adit-protocol", "adit-document"]) },
-    krate("cli", &["adit-protocol", "adit-host", "adit-edge", "adit-registry"]),
+    Crate {
+        modules: Some(EDGE),
+        table: "EDGE",
+        ..krate("edge", &["adit-protocol", "adit-document", "adit-net"])
+    },
+    krate("cli", &["adit-protocol", "adit-host", "adit-edge", "adit-net", "adit-registry"]),
     krate("tests", &["adit-protocol", "adit-registry"]),
     Crate { tests_know: &["adit-protocol", "e2e"], ..krate("bench", &[]) },
     krate("bench/plugins", &["adit-host"]),
@@ -204,7 +209,6 @@ const HOST: &[Module] = &[
         &["adit_protocol", "quinn", "h2", "http"],
     ),
     ("tunnel", &["tunnel", "proxy"], &["capnp_rpc", "hyper", "wasmtime"]),
-    ("control::guard", &[], &["tokio", "hyper"]),
     (
         "control",
         &[
@@ -231,7 +235,6 @@ const EDGE: &[Module] = &[
     (
         "admin",
         &[
-            "clients",
             "registry",
             "retry::Counts",
             "settings",
@@ -245,7 +248,6 @@ const EDGE: &[Module] = &[
     (
         "api",
         &[
-            "clients",
             "presence",
             "registry::Registry",
             "serving::Fixed",
@@ -257,7 +259,6 @@ const EDGE: &[Module] = &[
         &["quinn", "h2", "capnp"],
     ),
     ("certificates", &[], &["tokio", "hyper", "quinn", "http"]),
-    ("clients", &[], &["hyper", "http", "quinn"]),
     ("fleet", &[], &["tokio", "hyper", "quinn", "capnp"]),
     (
         "forward",
@@ -334,14 +335,7 @@ const EDGE: &[Module] = &[
     ("tunnel::control", &["tunnel::registrar"], &["http", "hyper", "quinn", "h2"]),
     (
         "tunnel::http2",
-        &[
-            "certificates::PROBE_NAME",
-            "liveness",
-            "sockets",
-            "tunnel::control",
-            "tunnel::link",
-            "tunnel::reception",
-        ],
+        &["certificates::PROBE_NAME", "liveness", "tunnel::control", "tunnel::link", "tunnel::reception"],
         &["capnp", "quinn", "hyper"],
     ),
     (
@@ -383,6 +377,7 @@ const EDGE: &[Module] = &[
     ("tunnel", &[], &["tokio"]),
     ("visitor::directory", &["registry::Tunnel", "visitor::names"], &["tokio", "hyper", "http"]),
     ("visitor::names", &[], &["tokio", "hyper", "http", "tracing"]),
+    ("visitor::proxies", &[], &["tokio", "hyper", "tracing"]),
     ("visitor::sources", &[], &["tokio", "hyper", "http"]),
     (
         "visitor",

@@ -6,10 +6,11 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use adit_net::guard::Token;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
-use http::header::{HOST, IF_MATCH};
+use http::header::{AUTHORIZATION, HOST, IF_MATCH};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -28,6 +29,9 @@ pub(crate) struct Admin {
     /// Where the admin API of the host listens, as `admin.listen` in its configuration
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:20241", env = "ADIT_ADMIN")]
     admin: String,
+    /// The file with the token that it wants, as `admin.token-file`
+    #[arg(long, value_name = "FILE", env = "ADIT_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
 }
 
 /// A request as somebody would send it.
@@ -79,7 +83,7 @@ pub(crate) async fn show(admin: &Admin, generation: Option<u64>) -> Result<(), F
 /// Prints every revision with its verdict, the last one last.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn history(admin: &Admin, as_json: bool) -> Result<(), Failure> {
-    let page = admin.ask("GET", "/config/history", None, Bytes::new()).await?.json()?;
+    let page = admin.ask("GET", "/config/history", None, Bytes::new()).await?.page()?;
     if as_json {
         print(&format!("{page:#}\n"));
         return Ok(());
@@ -161,9 +165,9 @@ pub(crate) async fn explain(question: &Question) -> Result<(), Failure> {
     });
     let answer = question.admin.ask("POST", "/explain", None, body.to_string().into()).await?;
     if answer.status == StatusCode::BAD_REQUEST {
-        return Err(Failure::Configuration(anyhow!("{}", answer.text().trim())));
+        return Err(Failure::Configuration(anyhow!("{}", answer.problem())));
     }
-    print(&format!("{:#}\n", answer.json()?));
+    print(&format!("{:#}\n", answer.page()?));
     Ok(())
 }
 
@@ -180,7 +184,7 @@ impl Admin {
         };
         let answer = self.ask("GET", &path, None, Bytes::new()).await?;
         if answer.status != StatusCode::OK {
-            bail!("{}", answer.text().trim());
+            bail!("{}", answer.problem());
         }
         Ok(answer.text())
     }
@@ -199,6 +203,9 @@ impl Admin {
         let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
         if let Some(tag) = tag {
             request = request.header(IF_MATCH, tag);
+        }
+        if let Some(file) = &self.admin_token_file {
+            request = request.header(AUTHORIZATION, Token::read(file)?.header());
         }
         let answer = async {
             let response = sender.send_request(request.body(Full::new(body))?).await?;
@@ -223,11 +230,23 @@ impl Answer {
     fn json(&self) -> anyhow::Result<Value> {
         serde_json::from_slice(&self.body).map_err(|_| anyhow!("{}", self.text().trim().to_owned()))
     }
+
+    /// What was asked for, which is JSON; an error where the host says one instead.
+    fn page(&self) -> anyhow::Result<Value> {
+        let page = self.json()?;
+        if page["error"].is_string() { Err(anyhow!("{}", self.problem())) } else { Ok(page) }
+    }
+
+    /// Why it was not done.
+    fn problem(&self) -> String {
+        let page = self.json().unwrap_or_default();
+        page["error"].as_str().map_or_else(|| self.text().trim().to_owned(), str::to_owned)
+    }
 }
 
 /// Prints it; a refusal is a mistake of whoever asked.
 fn verdict(answer: &Answer) -> Result<(), Failure> {
-    let page = answer.json()?;
+    let page = answer.page()?;
     let list = |key: &str| {
         let lines = page[key].as_array().into_iter().flatten().filter_map(Value::as_str);
         lines.map(str::to_owned).collect::<Vec<_>>()

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 
 use adit_host::plugin::{COMPILER, be_compiler};
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use telemetry::LogFormat;
 
@@ -201,6 +202,7 @@ fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => return failed(&error, 2),
     };
+    allow_files();
     let with_stdin = arguments.stop_with_stdin;
     let outcome = match arguments.command {
         Command::Demo(arguments) => demo::run(arguments),
@@ -240,6 +242,13 @@ fn main() -> ExitCode {
         Err(Failure::Configuration(error)) => failed(&error, 2),
         Err(Failure::Running(error)) => failed(&error, 1),
     }
+}
+
+/// Many systems let a process have 1024 files unless it asks for more, and each connection is one.
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where the system says no, what there is has to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// Why a command did not do what was asked, as scripts must tell it.

@@ -9,23 +9,25 @@ use std::net;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::admission::Guest;
+use adit_net::clients::{self, Clients};
+use adit_net::guard::{Asks, Guard};
+use anyhow::Context;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::net::TcpStream;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::info;
 use uuid::Uuid;
 
-use crate::clients::Clients;
 use crate::registry::{MOST_WEIGHT, Registry, Share, UnknownReplica};
 use crate::settings;
 use crate::stop::Moment;
@@ -54,33 +56,50 @@ impl Admin {
         Self { registry, control, servers: servers.into(), warm_up: Arc::new(warm_up), draining }
     }
 
-    /// Answers until `stop`.
-    pub(crate) async fn serve(self, socket: net::TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    /// Answers on every listener by its rule, until `stop`.
+    pub(crate) async fn serve(
+        self,
+        listeners: Vec<(net::TcpListener, Guard)>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut serving = JoinSet::new();
+        for (socket, guard) in listeners {
+            let socket = TcpListener::from_std(socket).context("listening for administrators")?;
+            serving.spawn(self.clone().listen(socket, Arc::new(guard), stop.clone()));
+        }
         let keep = async {
             self.warm_up.keep(&self.draining).await;
             std::future::pending::<Infallible>().await
         };
         tokio::select! {
-            served = ADMINISTRATORS.serve(socket, stop, |stream, _| self.clone().converse(stream)) => served,
+            () = async { while serving.join_next().await.is_some() {} } => Ok(()),
             never = keep => match never {},
         }
     }
 
-    async fn converse(self, stream: TcpStream) {
-        let admin = Arc::new(self);
-        let service = hyper::service::service_fn(|request: Request<Incoming>| {
-            let admin = admin.clone();
+    async fn listen(self, socket: TcpListener, guard: Arc<Guard>, stop: CancellationToken) {
+        let converse = |stream, _, guest: Guest| {
+            let (admin, guard, stop) = (self.clone(), guard.clone(), stop.clone());
             async move {
-                if config::tunnel_of(request.uri().path()).is_some() {
-                    return Ok::<_, Infallible>(config::answer(&admin, request).await);
-                }
-                Ok(admin.answer(request).await)
+                let answer = |request| admin.guarded(request, &guard, &guest);
+                clients::converse(stream, &guest, &stop, answer).await;
             }
-        });
-        let mut http1 = http1::Builder::new();
-        http1.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(MOST_HEADERS).keep_alive(false);
-        if let Err(error) = http1.serve_connection(TokioIo::new(stream), service).await {
-            debug!(%error, "administrator's connection broke off");
+        };
+        ADMINISTRATORS.serve(socket, stop.clone(), converse).await;
+    }
+
+    async fn guarded(
+        &self,
+        request: Request<Incoming>,
+        guard: &Guard,
+        guest: &Guest,
+    ) -> Response<Full<Bytes>> {
+        if let Err(refusal) = guard.judge(&request, asks(request.uri().path())) {
+            return refusal.answer();
+        }
+        match config::tunnel_of(request.uri().path()) {
+            Some(_) => config::answer(self, request, guest).await,
+            None => self.answer(request).await,
         }
     }
 
@@ -150,11 +169,11 @@ impl Admin {
                 return Ok(shown(&ReplicaView::of(tunnel, connector)));
             }
             (None, &Method::PUT | &Method::PATCH) => {
-                let wanted = Wanted::read(&self.body(parts, body).await?)?;
+                let wanted = Wanted::read(&read(body).await?)?;
                 Box::new(move |share| wanted.apply(share))
             }
             (Some(action), &Method::POST) => {
-                if !self.body(parts, body).await?.is_empty() {
+                if !read(body).await?.is_empty() {
                     return Err(Refusal::Body(format!("{action} takes no body")));
                 }
                 let is_draining = action == "drain";
@@ -169,20 +188,6 @@ impl Admin {
         Ok(shown(&ReplicaView::of(tunnel, connector)))
     }
 
-    /// The body of a request that changes something.
-    async fn body(&self, parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
-        // Every browser says so when a page of somebody else asks (Fetch 3.2), and no administrator's
-        // tool does: who can read this listener's answers is not who can reach it.
-        if parts.headers.contains_key(ORIGIN) {
-            return Err(Refusal::Browser);
-        }
-        match timeout(BODY, Limited::new(body, LONGEST_BODY).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TooLong),
-            Ok(Err(_)) | Err(_) => Err(Refusal::Body("the body broke off".to_owned())),
-        }
-    }
-
     /// Ready means: visitors are accepted, and the hosts are back that were there before a restart. Whether
     /// a tunnel has a connection otherwise is the business of its hosts.
     fn ready(&self) -> Ready {
@@ -192,6 +197,24 @@ impl Admin {
         let waits_for = self.warm_up.waits_for();
         let is_ready = waits_for == 0 && !self.draining.has_come();
         Ready { status: if is_ready { 200 } else { 503 }, connections, waits_for }
+    }
+}
+
+/// What a path is, for the guard.
+fn asks(path: &str) -> Asks {
+    match path {
+        "/healthcheck" | "/ready" => Asks::Probe,
+        "/metrics" => Asks::Metrics,
+        _ => Asks::Rest,
+    }
+}
+
+/// The body of a request that changes something.
+async fn read(body: Incoming) -> Result<Bytes, Refusal> {
+    match timeout(BODY, Limited::new(body, LONGEST_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TooLong),
+        Ok(Err(_)) | Err(_) => Err(Refusal::Body("the body broke off".to_owned())),
     }
 }
 
@@ -239,8 +262,6 @@ enum Refusal {
     Body(String),
     #[error("the body is longer than {LONGEST_BODY} bytes")]
     TooLong,
-    #[error("a page in a browser changes nothing here; use a tool that sends no Origin header, such as curl")]
-    Browser,
 }
 
 impl Refusal {
@@ -250,9 +271,8 @@ impl Refusal {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Browser => StatusCode::FORBIDDEN,
         };
-        let mut response = json(status, &Problem { error: self.to_string() });
+        let mut response = problem(status, &self.to_string());
         if let Self::Method(allowed) = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         }
@@ -260,9 +280,8 @@ impl Refusal {
     }
 }
 
-#[derive(Serialize)]
-struct Problem {
-    error: String,
+fn problem(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
+    json(status, &serde_json::json!({ "error": why }))
 }
 
 /// A list for a sentence.
@@ -316,5 +335,3 @@ const MOST_NAMED: usize = 25;
 const LONGEST_NAME: usize = 64;
 const ADMINISTRATORS: Clients =
     Clients { whose: "administrators", most: 64, farewell: Duration::from_secs(1) };
-const MOST_HEADERS: usize = 64;
-const HEAD: Duration = Duration::from_secs(10);

@@ -17,27 +17,26 @@ mod quick;
 mod routes;
 mod tunnels;
 
-use std::convert::Infallible;
 use std::net::{self, IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_net::admission::Guest;
+use adit_net::clients::{self, Clients};
+use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::clients::Clients;
 use crate::registry::Registry;
 use crate::serving::Fixed;
 use crate::state::{ChangeError, State};
@@ -80,10 +79,12 @@ impl Api {
         tls: Option<TlsAcceptor>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let converse = |stream, address: SocketAddr| {
-            self.clone().converse(stream, tls.clone(), address.ip(), stop.clone())
+        let socket = TcpListener::from_std(socket).context("listening for clients of the control API")?;
+        let converse = |stream, address: SocketAddr, guest| {
+            self.clone().converse(stream, tls.clone(), address.ip(), guest, stop.clone())
         };
-        CLIENTS.serve(socket, stop.clone(), converse).await
+        CLIENTS.serve(socket, stop.clone(), converse).await;
+        Ok(())
     }
 
     async fn converse(
@@ -91,41 +92,21 @@ impl Api {
         stream: TcpStream,
         tls: Option<TlsAcceptor>,
         peer: IpAddr,
+        guest: Guest,
         stop: CancellationToken,
     ) {
-        let _ = stream.set_nodelay(true);
-        match tls {
-            None => self.speak(TokioIo::new(stream), peer, stop).await,
-            Some(tls) => match timeout(HEAD, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.speak(TokioIo::new(stream), peer, stop).await,
-                Ok(Err(error)) => debug!(%error, "TLS with a client of the control API failed"),
-                Err(_) => debug!("TLS with a client of the control API took too long"),
-            },
-        }
-    }
-
-    async fn speak(
-        self: Arc<Self>,
-        stream: impl hyper::rt::Read + hyper::rt::Write + Unpin,
-        peer: IpAddr,
-        stop: CancellationToken,
-    ) {
-        let service = hyper::service::service_fn(|request: Request<Incoming>| {
-            let api = self.clone();
-            async move { Ok::<_, Infallible>(api.answer(request, peer).await) }
-        });
-        let mut http1 = http1::Builder::new();
-        http1.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(MOST_HEADERS);
-        let mut connection = std::pin::pin!(http1.serve_connection(stream, service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+        let answer = |request: Request<Incoming>| self.answer(request, peer, &guest);
+        let Some(tls) = tls else {
+            return clients::converse(stream, &guest, &stop, answer).await;
         };
-        if let Err(error) = ended {
-            debug!(%error, "a client's connection to the control API broke off");
+        match guest.unless_dismissed(timeout(clients::HEAD, tls.accept(stream))).await {
+            Some(Ok(Ok(stream))) => {
+                guest.step();
+                clients::converse(stream, &guest, &stop, answer).await;
+            }
+            Some(Ok(Err(error))) => debug!(%error, "TLS with a client of the control API failed"),
+            Some(Err(_)) => debug!("TLS with a client of the control API took too long"),
+            None => debug!("a client of the control API has made room for another one"),
         }
     }
 
@@ -133,9 +114,10 @@ impl Api {
         &self,
         request: Request<B>,
         peer: IpAddr,
+        guest: &Guest,
     ) -> Response<Full<Bytes>> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let outcome = self.handle(request, peer).await;
+        let outcome = self.handle(request, peer, guest).await;
         let answer = outcome.unwrap_or_else(|problem| {
             debug!(%method, path, ?problem, "a call of the control API failed");
             problem.answer()
@@ -148,6 +130,7 @@ impl Api {
         &self,
         request: Request<B>,
         peer: IpAddr,
+        guest: &Guest,
     ) -> Result<Answer, Problem> {
         let (head, body) = request.into_parts();
         let call = Call::parse(&head.method, head.uri.path()).map_err(|no_call| match no_call {
@@ -167,6 +150,7 @@ impl Api {
         }
         if call == Call::CreateQuickTunnel {
             self.quick_by_visitor.take(peer, now).map_err(too_many)?;
+            let _busy = guest.busy();
             return self.create_quick_tunnel(peer).await;
         }
         let identity = self.state.read(|snapshot| Identity::of(&head.headers, snapshot, Moment::now()));
@@ -178,10 +162,12 @@ impl Api {
             }
         };
         self.by_token.take(identity.id().to_owned(), now).map_err(too_many)?;
+        guest.vouch();
         let permit = identity.permit(call)?;
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
         let body =
             timeout(BODY, read(body, permit.call().body_limit())).await.map_err(|_| Problem::Slow)??;
+        let _busy = guest.busy();
         self.perform(permit, &query, &body).await
     }
 
@@ -190,7 +176,7 @@ impl Api {
         match call {
             Call::OpenApi | Call::CreateQuickTunnel => Err(Problem::NoSuchPath),
             Call::VerifyToken => Ok(verify(&who)),
-            Call::ListTunnels { account } => self.list_tunnels(&account, query),
+            Call::ListTunnels { account } => self.list_tunnels(&who, &account, query),
             Call::CreateTunnel { account } => self.create_tunnel(&who, account, parse(body)?).await,
             Call::Tunnel { account, tunnel, ask } => {
                 self.tunnel(&who, &account, tunnel, ask, query, body).await
@@ -263,8 +249,6 @@ const OPENAPI: &str = include_str!("api/openapi.json");
 
 const CLIENTS: Clients =
     Clients { whose: "clients of the control API", most: 256, farewell: Duration::from_secs(2) };
-const MOST_HEADERS: usize = 64;
-const HEAD: Duration = Duration::from_secs(10);
 const BODY: Duration = Duration::from_secs(10);
 /// What one token may call at once, and what comes back per second.
 const CALLS: u32 = 1_200;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use adit_net::guard::Guard;
 use anyhow::Context;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
@@ -33,6 +34,7 @@ use crate::store::sqlite::Sqlite;
 use crate::threads::{Progress, Threads};
 use crate::tunnel::control::{self, Inbox};
 use crate::tunnel::quic;
+use crate::tunnel::reception::Strangers;
 use crate::visitor::{Directory, Sources};
 use crate::warm_up::WarmUp;
 
@@ -41,7 +43,7 @@ pub struct Edge {
     shards: Vec<Shard>,
     shared: Arc<Shared>,
     inbox: Inbox,
-    admin: Option<(Admin, net::TcpListener)>,
+    admin: Option<(Admin, Vec<(net::TcpListener, Guard)>)>,
     office: Option<Office>,
     addresses: Addresses,
     drain: Drain,
@@ -71,6 +73,7 @@ struct Addresses {
     https: Option<SocketAddr>,
     servers: Vec<ServerAddress>,
     admin: Option<SocketAddr>,
+    probes: Option<SocketAddr>,
     api: Option<SocketAddr>,
     ca: Option<PathBuf>,
 }
@@ -91,6 +94,7 @@ impl Edge {
             hold,
             warm_up,
             sources,
+            proxies,
             api,
         } = settings;
         let count = shard::count();
@@ -148,8 +152,15 @@ impl Edge {
             visitors: TaskTracker::new(),
         };
         let mut shards: Vec<Shard> = (0..count).map(shard).collect();
-        let mut addresses =
-            Addresses { http: None, https: None, servers: Vec::new(), admin: None, api: None, ca };
+        let mut addresses = Addresses {
+            http: None,
+            https: None,
+            servers: Vec::new(),
+            admin: None,
+            probes: None,
+            api: None,
+            ca,
+        };
         if let Some(listen) = http {
             for (shard, socket) in
                 shards.iter_mut().zip(bound(listen, sockets::tcp_listeners(listen, count))?)
@@ -183,17 +194,28 @@ impl Edge {
         }
 
         let stop = Stop::default();
-        let admin = match admin {
-            None => None,
-            Some(listen) => {
-                let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
-                addresses.admin = Some(socket.local_addr()?);
-                let warm_up = WarmUp::new(registry.clone(), &data_dir, warm_up);
-                let draining = stop.draining.clone();
-                let admin = Admin::new(registry.clone(), control.clone(), bound_servers, warm_up, draining);
-                Some((admin, socket))
+        let mut administrators = Vec::new();
+        let settings::Admin { listen, probes, token } = admin;
+        if let Some(listen) = listen {
+            let guard = Guard::new(listen.ip(), token);
+            if guard.is_closed() {
+                warn!(%listen, "the admin API can be reached from other machines: without [admin] token-file it answers probes and metrics and nothing else");
             }
-        };
+            let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
+            addresses.admin = Some(socket.local_addr()?);
+            administrators.push((socket, guard));
+        }
+        if let Some(probes) = probes {
+            let socket = bound(probes, sockets::tcp_listeners(probes, 1))?.remove(0);
+            addresses.probes = Some(socket.local_addr()?);
+            administrators.push((socket, Guard::probes()));
+        }
+        let admin = (!administrators.is_empty()).then(|| {
+            let warm_up = WarmUp::new(registry.clone(), &data_dir, warm_up);
+            let draining = stop.draining.clone();
+            let admin = Admin::new(registry.clone(), control.clone(), bound_servers, warm_up, draining);
+            (admin, administrators)
+        });
         let office = match (api, known) {
             (Some(api), Some((state, follower))) => {
                 let settings::Api { listen, identity, tunnel_domain: _, quick_domain } = api;
@@ -218,9 +240,20 @@ impl Edge {
             }
             _ => None,
         };
-        let (strangers, sources) = (Arc::default(), Sources::new(sources));
-        let shared =
-            Arc::new(Shared { registry, names, rays, control, strangers, sources, quic, seed, http2, stop });
+        let (strangers, sources, proxies) = (Strangers::default(), Sources::new(sources), Arc::new(proxies));
+        let shared = Arc::new(Shared {
+            registry,
+            names,
+            rays,
+            control,
+            strangers,
+            sources,
+            proxies,
+            quic,
+            seed,
+            http2,
+            stop,
+        });
         Ok(Self { shards, shared, inbox, admin, office, addresses, drain })
     }
 
@@ -242,6 +275,11 @@ impl Edge {
     /// Address of the admin listener.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.addresses.admin
+    }
+
+    /// Address where there are only probes and metrics.
+    pub fn probes(&self) -> Option<SocketAddr> {
+        self.addresses.probes
     }
 
     /// Address of the control API.
@@ -272,9 +310,9 @@ impl Edge {
                 Ok(())
             }
         })?;
-        if let Some((admin, socket)) = admin {
+        if let Some((admin, listeners)) = admin {
             let stop = last.clone();
-            threads.start("admin", move |runtime| runtime.block_on(admin.serve(socket, stop)))?;
+            threads.start("admin", move |runtime| runtime.block_on(admin.serve(listeners, stop)))?;
             parts += 1;
         }
         if let Some(office) = office {
@@ -395,6 +433,7 @@ impl Addresses {
             ("visitors-http", self.http),
             ("visitors-https", self.https),
             ("admin", self.admin),
+            ("probes", self.probes),
             ("api", self.api),
         ] {
             if let Some(address) = address {

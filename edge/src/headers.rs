@@ -23,7 +23,9 @@ pub(crate) use trailers::{Trailers, trailers_for_origin, trailers_for_visitor};
 /// What the edge itself knows about a request.
 pub(crate) struct Facts<'a> {
     pub(crate) visitor: IpAddr,
-    /// The listener was a TLS one.
+    /// The visitor, and trusted proxies behind it, where there are any.
+    pub(crate) chain: Option<&'a HeaderValue>,
+    /// The visitor came over TLS, to this edge or to a trusted proxy in front.
     pub(crate) is_secure: bool,
     pub(crate) ray: &'a Ray,
 }
@@ -230,7 +232,7 @@ fn frame(headers: &mut HeaderMap, upload: Upload) {
 fn add_facts(headers: &mut HeaderMap, scheme: &Scheme, facts: &Facts<'_>) {
     let visitor = HeaderValue::try_from(facts.visitor.to_canonical().to_string())
         .expect("an IP address is a header value");
-    headers.insert(X_FORWARDED_FOR, visitor.clone());
+    headers.insert(X_FORWARDED_FOR, facts.chain.unwrap_or(&visitor).clone());
     headers.insert(CF_CONNECTING_IP, visitor);
     let (proto, cf_visitor) = if *scheme == Scheme::HTTPS {
         ("https", r#"{"scheme":"https"}"#)

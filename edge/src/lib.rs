@@ -17,7 +17,6 @@ mod admin;
 mod api;
 mod app;
 mod certificates;
-mod clients;
 mod fleet;
 mod forward;
 mod headers;

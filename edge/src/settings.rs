@@ -14,13 +14,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_document::{Mistakes, Spanned};
+use adit_net::guard::Token;
 use adit_protocol::credentials::Credentials;
 use thiserror::Error;
 
 use crate::certificates::{CONNECTOR_NAMES, Identity};
 use crate::stickiness::{Stickiness, StickinessError};
-use crate::visitor::{HostName, Limits};
-use document::{Admin, CertificateFiles, Document};
+use crate::visitor::{HostName, Limits, Proxies};
+use document::{CertificateFiles, Document};
 
 /// What an edge is told to be. Only [`Settings::load`] makes one, so it keeps every rule.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub struct Settings {
     pub(crate) connectors: Option<Identity>,
     pub(crate) servers: Vec<Server>,
     pub(crate) tunnels: Vec<Tunnel>,
-    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) admin: Admin,
     pub(crate) drain: Drain,
     /// What tunnels get that the document does not name.
     pub(crate) hold: Duration,
@@ -40,7 +41,19 @@ pub struct Settings {
     pub(crate) warm_up: Duration,
     /// What each source of visitors may have open.
     pub(crate) sources: Limits,
+    /// Proxies in front, and what they say.
+    pub(crate) proxies: Proxies,
     pub(crate) api: Option<Api>,
+}
+
+/// Where administrators ask, and who may.
+#[derive(Debug, Default)]
+pub(crate) struct Admin {
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where there are only probes and metrics.
+    pub(crate) probes: Option<SocketAddr>,
+    /// What a caller needs for anything but probes and metrics.
+    pub(crate) token: Option<Token>,
 }
 
 /// The control API, and with it the state that it changes.
@@ -145,7 +158,8 @@ impl Rules<'_> {
         let hold = self.duration(hold, HOLD, Duration::ZERO..=LONGEST_HOLD);
         let warm_up = document.visitors.as_ref().and_then(|section| section.get_ref().warm_up.clone());
         let warm_up = self.duration(warm_up, WARM_UP, Duration::ZERO..=LONGEST_WARM_UP);
-        let sources = self.sources(document.visitors.as_ref().map(Spanned::get_ref));
+        let proxies = self.proxies(document.visitors.as_ref().map(Spanned::get_ref));
+        let sources = self.sources(document.visitors.as_ref().map(Spanned::get_ref), &proxies);
         let (http, https) = self.visitors(document.visitors);
         let connectors = document.connectors.and_then(|section| {
             let span = section.span();
@@ -170,6 +184,7 @@ impl Rules<'_> {
             hold,
             warm_up,
             sources,
+            proxies,
             api: document.api.and_then(|section| self.api(section)),
         }
     }
@@ -353,12 +368,22 @@ impl Rules<'_> {
         }
     }
 
-    fn admin(&mut self, section: Option<Spanned<Admin>>) -> Option<SocketAddr> {
-        let section = section?;
+    fn admin(&mut self, section: Option<Spanned<document::Admin>>) -> Admin {
+        let Some(section) = section else { return Admin::default() };
         let span = section.span();
-        let listen =
-            self.required(&span, "listen", section.into_inner().listen, "like \"127.0.0.1:20240\"")?;
-        self.address(&listen, Transport::Tcp, "admin.listen")
+        let document::Admin { listen, probes, token_file } = section.into_inner();
+        if listen.is_none() && probes.is_none() {
+            self.required(&span, "listen", None::<Spanned<String>>, "like \"127.0.0.1:20240\"");
+        }
+        let token = token_file.and_then(|file| {
+            let help = "make one with: openssl rand -hex 32 > admin-token";
+            let token = Token::read(&self.folder.join(file.get_ref()));
+            token.map_err(|error| self.mistakes.add_with_help(file.span(), error.to_string(), help)).ok()
+        });
+        let mut address = |written: Option<Spanned<String>>, what: &str| {
+            written.and_then(|written| self.address(&written, Transport::Tcp, what))
+        };
+        Admin { listen: address(listen, "admin.listen"), probes: address(probes, "admin.probes"), token }
     }
 
     fn api(&mut self, section: Spanned<document::Api>) -> Option<Api> {

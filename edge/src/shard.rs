@@ -26,7 +26,7 @@ use crate::tunnel::control::Control;
 use crate::tunnel::http2;
 use crate::tunnel::quic;
 use crate::tunnel::reception::{Reception, Strangers};
-use crate::visitor::{Directory, Listener, Service, Sources};
+use crate::visitor::{Directory, Listener, Proxies, Service, Sources};
 
 /// How many shards this process has: a core each, where several sockets can share an address.
 pub(crate) fn count() -> usize {
@@ -59,8 +59,9 @@ pub(crate) struct Shared {
     pub(crate) names: Arc<Directory>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) control: Control,
-    pub(crate) strangers: Arc<Strangers>,
+    pub(crate) strangers: Strangers,
     pub(crate) sources: Arc<Sources>,
+    pub(crate) proxies: Arc<Proxies>,
     pub(crate) quic: quinn::ServerConfig,
     /// What the endpoints draw their keys from.
     pub(crate) seed: Seed,
@@ -90,6 +91,7 @@ impl Shard {
         let mut services = JoinSet::new();
         let service = Arc::new(Service {
             names: shared.names.clone(),
+            proxies: shared.proxies.clone(),
             rays: shared.rays.clone(),
             shard: self.index,
             stop: stop.clone(),

@@ -29,17 +29,6 @@ pub(crate) fn udp_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<U
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
 }
 
-/// accept(2): these say that one connection is gone already, not that something is wrong here.
-pub(crate) fn is_about_one_peer(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::NotConnected
-            | io::ErrorKind::InvalidInput
-    )
-}
-
 /// Lets nobody else wait at this listener, as far as the system can: whoever waits already can still be
 /// accepted. listen(2) again only changes the length of the queue.
 pub(crate) fn close_door(listener: &tokio::net::TcpListener) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use adit_net::guard::Guard;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -45,6 +46,8 @@ pub struct Host {
     current: Arc<Current>,
     shared: Arc<Shared>,
     admin: TcpListener,
+    guard: Guard,
+    probes: Option<TcpListener>,
     reload: Reload,
     writer: Writer,
     watched: bool,
@@ -73,9 +76,16 @@ impl Host {
         let current = Arc::new(ArcSwap::from_pointee(generation));
         let dialer =
             Dialer::new(trust::client_config(settings.edge_ca.as_deref())?, settings.edges.bind_address)?;
-        let admin = TcpListener::bind(settings.admin)
-            .await
-            .with_context(|| format!("binding the admin listener to {}", settings.admin))?;
+        let bind = async |what: &str, address: SocketAddr| {
+            let bound = TcpListener::bind(address).await;
+            bound.with_context(|| format!("binding the {what} listener to {address}"))
+        };
+        let admin = bind("admin", settings.admin).await?;
+        let guard = Guard::new(settings.admin.ip(), settings.admin_token.clone());
+        let probes = match settings.admin_probes {
+            Some(address) => Some(bind("probes", address).await?),
+            None => None,
+        };
         let watched = settings.watch;
         let (reload, writer) = Reload::new(path, settings.clone(), engine, current.clone(), history, files);
         let (prober, inspector) = Prober::new(current.clone());
@@ -100,6 +110,8 @@ impl Host {
             current,
             shared: Arc::new(shared),
             admin,
+            guard,
+            probes,
             reload,
             writer,
             watched,
@@ -145,21 +157,29 @@ impl Host {
         self.admin.local_addr()
     }
 
+    /// Where there are only probes and metrics, if that was asked for.
+    pub fn probes_address(&self) -> Option<SocketAddr> {
+        self.probes.as_ref()?.local_addr().ok()
+    }
+
     /// Serves until `stop`, then drains: the admin API says "not ready", every slot unregisters,
     /// finishes its requests within the grace period and closes; the admin API ends last.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let identity = &self.shared.identity;
         let address = self.admin_address()?;
         info!(kind = "admin", %address, "listening");
+        if let Some(address) = self.probes_address() {
+            info!(kind = "probes", %address, "listening");
+        }
         info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, shards = self.shards, "host starts");
         let watching = self.reload.clone();
-        let admin = Admin {
+        let admin = Arc::new(Admin {
             health: self.health(stop.clone()),
             current: self.current.clone(),
             reload: self.reload,
             configuration: self.configuration,
             quick_tunnel: self.quick_tunnel,
-        };
+        });
         let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
         let _watch = self.watched.then(|| AbortOnDropHandle::new(tokio::spawn(watch::watch(watching))));
         let _writer = AbortOnDropHandle::new(tokio::spawn(self.writer.run()));
@@ -175,7 +195,10 @@ impl Host {
                 });
             }
         }));
-        let _admin = AbortOnDropHandle::new(tokio::spawn(admin.serve(self.admin)));
+        let _probes = self.probes.map(|listener| {
+            AbortOnDropHandle::new(tokio::spawn(admin.clone().serve(listener, Guard::probes())))
+        });
+        let _admin = AbortOnDropHandle::new(tokio::spawn(admin.serve(self.admin, self.guard)));
 
         let tag = HeaderValue::from_str(&identity.connector.to_string()).context("the connector id")?;
         let (report, mut ended) = mpsc::channel(self.shards);

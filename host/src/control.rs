@@ -4,39 +4,33 @@
 mod config;
 mod diag;
 mod explain;
-mod guard;
 mod metrics;
 mod system;
 
 pub use diag::configuration;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::admission::Guest;
+use adit_net::clients::{self, Clients};
+use adit_net::guard::{Asks, Guard};
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tracing::debug;
+use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 use crate::plugin::Number;
 use crate::proxy::Current;
 use crate::reload::Reload;
 
-/// Connections to the admin listener at once.
-const MOST_CONNECTIONS: usize = 64;
-/// How long a client may take to send the head of a request.
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
+const ADMINISTRATORS: Clients =
+    Clients { whose: "administrators", most: 64, farewell: Duration::from_secs(1) };
 
 /// What the admin API shows.
 pub struct Admin {
@@ -50,49 +44,45 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves until dropped.
-    pub async fn serve(self, listener: TcpListener) {
-        let admin = Arc::new(self);
-        let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        let mut connections = JoinSet::new();
-        loop {
-            while connections.try_join_next().is_some() {}
-            let Ok(room) = room.clone().acquire_owned().await else { return };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    debug!(%error, "admin listener");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let admin = admin.clone();
-            connections.spawn(async move {
-                let service = service_fn(|request| {
-                    let admin = admin.clone();
-                    async move { Ok::<_, Infallible>(admin.answer(request).await) }
-                });
-                let _ = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_LIMIT)
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-                drop(room);
-            });
+    /// Serves on one listener until dropped, by the rule of `guard`.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, guard: Guard) {
+        let guard = Arc::new(guard);
+        // What is under way when the host ends is cut: the admin API ends last.
+        let stop = CancellationToken::new();
+        let converse = |stream, _, guest: Guest| {
+            let (admin, guard, stop) = (self.clone(), guard.clone(), stop.clone());
+            async move {
+                let answer = |request| admin.guarded(request, &guard, &guest);
+                clients::converse(stream, &guest, &stop, answer).await;
+            }
+        };
+        ADMINISTRATORS.serve(listener, stop.clone(), converse).await;
+    }
+
+    async fn guarded(
+        &self,
+        request: Request<Incoming>,
+        guard: &Guard,
+        guest: &Guest,
+    ) -> Response<Full<Bytes>> {
+        match guard.judge(&request, asks(request.uri().path())) {
+            Ok(()) => self.answer(request, guest).await,
+            Err(refusal) => refusal.answer(),
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, guest: &Guest) -> Response<Full<Bytes>> {
         if config::is_about(&request) {
-            return config::answer(self, request).await;
+            return config::answer(self, request, guest).await;
         }
         if (request.method(), request.uri().path()) == (&Method::POST, "/explain") {
-            return explain::answer(self, request).await;
+            return explain::answer(self, request, guest).await;
         }
+        let _busy = guest.busy();
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = text(
+            let mut response = problem(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "only GET and HEAD are served here, POST /reload and PUT /config\n",
+                "only GET and HEAD are served here, POST /reload and PUT /config",
             );
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
@@ -119,9 +109,9 @@ impl Admin {
             }
             path => match diag::page(self, path) {
                 Some(page) => json(StatusCode::OK, &page),
-                None => text(
+                None => problem(
                     StatusCode::NOT_FOUND,
-                    "served here: /livez /readyz /status /metrics /ready /healthcheck /diag/tunnel /diag/system /diag/configuration /quicktunnel /config /config/document /config/history, POST /reload, POST /explain and PUT /config\n",
+                    "served here: /livez /readyz /status /metrics /ready /healthcheck /diag/tunnel /diag/system /diag/configuration /quicktunnel /config /config/document /config/history, POST /reload, POST /explain and PUT /config",
                 ),
             },
         }
@@ -185,6 +175,20 @@ impl Admin {
         });
         json(StatusCode::OK, &page)
     }
+}
+
+/// What a path is, for the guard.
+fn asks(path: &str) -> Asks {
+    match path {
+        "/livez" | "/readyz" | "/ready" | "/healthcheck" => Asks::Probe,
+        "/metrics" => Asks::Metrics,
+        _ => Asks::Rest,
+    }
+}
+
+/// Why a request is not done.
+fn problem(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
+    json(status, &json!({ "error": why }))
 }
 
 /// A page whose status says the same as its content.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_document::Spanned;
+use adit_net::guard::{Guard, Token};
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 
 use crate::config::document::{self, Admin, ConfigSource, Document, Tunnel};
@@ -39,6 +40,10 @@ pub struct Settings {
     pub exit_after_unconnected: Option<Duration>,
     /// Where the admin API listens.
     pub admin: SocketAddr,
+    /// Where there are only probes and metrics.
+    pub admin_probes: Option<SocketAddr>,
+    /// What a caller needs for anything but probes and metrics.
+    pub admin_token: Option<Token>,
     /// Where generations are kept; without one they are forgotten with the process.
     pub state_dir: Option<PathBuf>,
     /// Whose rules are served.
@@ -57,7 +62,8 @@ pub struct Settings {
 /// a mistake that says why; a stand-in takes the place of anything else that is wrong.
 pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>) -> Option<Settings> {
     let mut warnings = Vec::new();
-    let admin = admin(&document.admin, reading, &mut warnings);
+    let admin = draw_admin(document, reading);
+    let (admin_probes, admin_token) = guard(&document.admin, admin, reading, &mut warnings);
     let Some(section) = &document.tunnel else {
         let help =
             "add [tunnel] with credentials-file = \"demo.json\" and edges = [\"edge.example.com:7844\"]";
@@ -106,6 +112,8 @@ pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>
         grace_period,
         exit_after_unconnected,
         admin,
+        admin_probes,
+        admin_token,
         state_dir,
         config_source,
         watch,
@@ -117,24 +125,46 @@ pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>
 
 /// Where the admin API of a host with this document listens; says nothing of other mistakes in it.
 pub(crate) fn draw_admin(document: &Document, reading: &mut Reading<'_>) -> SocketAddr {
-    admin(&document.admin, reading, &mut Vec::new())
+    let listen = document.admin.listen.as_ref();
+    listen.and_then(|listen| address(listen, reading)).unwrap_or(ADMIN)
 }
 
-fn admin(section: &Admin, reading: &mut Reading<'_>, warnings: &mut Vec<String>) -> SocketAddr {
-    let Some(listen) = &section.listen else { return ADMIN };
-    let address = listen.get_ref().parse::<SocketAddr>().map_err(|_| {
+/// Who may ask the admin API, and where there are only probes and metrics.
+fn guard(
+    section: &Admin,
+    admin: SocketAddr,
+    reading: &mut Reading<'_>,
+    warnings: &mut Vec<String>,
+) -> (Option<SocketAddr>, Option<Token>) {
+    let probes = section.probes.as_ref().and_then(|probes| {
+        let address = address(probes, reading)?;
+        if address == admin && address.port() != 0 {
+            reading.refuse(probes, Wrong::new("the admin API listens on this address already"));
+        }
+        Some(address)
+    });
+    let token = section.token_file.as_ref().and_then(|file| {
+        let outcome = Token::read(&reading.file(file.get_ref()));
+        let help = "make one with: openssl rand -hex 32 > admin-token";
+        reading.take(file, outcome.map_err(|error| Wrong::with_help(error.to_string(), help)))
+    });
+    if section.token_file.is_none() && Guard::new(admin.ip(), None).is_closed() {
+        warnings.push(format!(
+            "admin.listen = {admin} can be reached from other machines: without `token-file` it answers \
+             probes and metrics and nothing else"
+        ));
+    }
+    (probes, token)
+}
+
+fn address(written: &Spanned<String>, reading: &mut Reading<'_>) -> Option<SocketAddr> {
+    let address = written.get_ref().parse::<SocketAddr>().map_err(|_| {
         Wrong::with_help(
             "this is not an address to listen on",
             "write an IP address and a port: \"127.0.0.1:20241\"",
         )
     });
-    let address = reading.take(listen, address).unwrap_or(ADMIN);
-    if !address.ip().is_loopback() {
-        warnings.push(format!(
-            "admin.listen = {address} can be reached from other machines, and asks nobody who they are"
-        ));
-    }
-    address
+    reading.take(written, address)
 }
 
 fn credentials(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Option<Credentials> {

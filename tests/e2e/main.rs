@@ -9,6 +9,7 @@
 /// What the modules here run over that `transports` runs over HTTP/2 too.
 const PROTOCOL: &str = "quic";
 
+mod admin;
 mod bodies;
 mod cancel;
 mod commands;

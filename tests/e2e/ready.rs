@@ -37,9 +37,8 @@ async fn the_admin_listeners_tell_health_apart_from_readiness() {
     assert_eq!(status["connectorId"], product.host.ready().await["connectorId"]);
     assert_eq!(product.host.admin("/nothing").await.status, 404);
 
-    let edge = e2e::visitor::Visitor::new(product.edge.admin, e2e::visitor::Speaks::Http1, None);
     for path in ["/healthcheck", "/ready", "/status"] {
-        let answer = edge.send(e2e::visitor::get(path)).await;
+        let answer = product.edge.admin(path).await;
         assert_eq!(answer.status, 200, "{path}");
         let secret: Value = serde_json::from_str(&product.site.credentials.to_json()).unwrap();
         assert!(!answer.text().contains(secret["TunnelSecret"].as_str().unwrap()));

@@ -102,6 +102,8 @@ pub struct HostDocument {
     /// Keys before the first table.
     pub keys: String,
     pub admin: String,
+    /// Further keys of `[admin]`.
+    pub admin_keys: String,
     pub plugins: String,
     pub rules: String,
 }
@@ -118,6 +120,7 @@ impl HostDocument {
             edge_ca: "edge-data/ca.pem".into(),
             keys: String::new(),
             admin: ANY_PORT.into(),
+            admin_keys: String::new(),
             plugins: String::new(),
             rules: String::new(),
         }
@@ -173,13 +176,14 @@ impl HostDocument {
             edge_ca,
             keys,
             admin,
+            admin_keys,
             plugins,
             rules,
         } = self;
         let shards = shards.map(|count| format!("shards = {count}\n")).unwrap_or_default();
         format!(
             "{keys}[tunnel]\ncredentials-file = \"demo.json\"\nedges = {edges:?}\nedge-ca = {edge_ca:?}\n\
-             connections = {connections}\n{shards}protocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {admin:?}\n\
+             connections = {connections}\n{shards}protocol = {protocol:?}\ngrace-period = {grace:?}\n[admin]\nlisten = {admin:?}\n{admin_keys}\n\
              [ready]\nconnections = {ready_connections}\n{plugins}{rules}"
         )
     }

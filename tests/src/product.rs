@@ -15,7 +15,7 @@ use crate::document::{EdgeDocument, HostDocument};
 use crate::origin::Origin;
 use crate::process::Process;
 use crate::reference;
-use crate::visitor::{Answer, Speaks, Visitor, get};
+use crate::visitor::{Answer, Speaks, Visitor, bare, get, to};
 
 /// A folder with the files of both sides and the credentials of the tunnel `demo`.
 pub struct Site {
@@ -176,7 +176,9 @@ impl Edge {
     }
 
     pub async fn admin(&self, path: &str) -> Answer {
-        Visitor::new(self.admin, Speaks::Http1, None).send(get(path)).await
+        Visitor::new(self.admin, Speaks::Http1, None)
+            .send(bare(to("GET", path).header("host", "localhost")))
+            .await
     }
 
     /// The same edge on the ports that it has now, for a start after its end.
@@ -203,7 +205,9 @@ impl Host {
     }
 
     pub async fn admin(&self, path: &str) -> Answer {
-        Visitor::new(self.admin, Speaks::Http1, None).send(get(path)).await
+        Visitor::new(self.admin, Speaks::Http1, None)
+            .send(bare(to("GET", path).header("host", "localhost")))
+            .await
     }
 
     pub async fn ready(&self) -> Value {

@@ -1,21 +1,21 @@
 //! The admin API's part for configurations: `PUT /tunnels/TUNNEL/config` gives one to every replica of a tunnel
 //! and answers with the verdict of each; `GET` shows both again. TUNNEL is its id or its name.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::admission::Guest;
 use adit_protocol::rpc::MAX_CONFIGURATION;
 use bytes::Bytes;
-use http::header::{ALLOW, HOST, HeaderValue, ORIGIN};
+use http::header::{ALLOW, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Admin, json as page, text};
+use super::{Admin, json as page, problem};
 use crate::registry::Tunnel;
 use crate::tunnel::push;
 
@@ -24,22 +24,21 @@ pub(super) fn tunnel_of(path: &str) -> Option<&str> {
     path.strip_prefix("/tunnels/")?.strip_suffix("/config").filter(|tunnel| !tunnel.contains('/'))
 }
 
-pub(super) async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    if may_be_a_web_page(&request) {
-        return text(
-            StatusCode::FORBIDDEN,
-            "requests of web pages are not answered here: no Origin, and localhost or an address in Host\n",
-        );
-    }
+pub(super) async fn answer(
+    admin: &Admin,
+    request: Request<Incoming>,
+    guest: &Guest,
+) -> Response<Full<Bytes>> {
     let name = tunnel_of(request.uri().path()).unwrap_or_default();
     let Some((id, tunnel)) = find(admin, name) else {
-        return text(StatusCode::NOT_FOUND, "this edge has no such tunnel\n");
+        return problem(StatusCode::NOT_FOUND, "this edge has no such tunnel");
     };
     match *request.method() {
         Method::GET | Method::HEAD => page(StatusCode::OK, &state(admin, id, &tunnel)),
-        Method::PUT => put(admin, request, id, &tunnel).await,
+        Method::PUT => put(admin, request, guest, id, &tunnel).await,
         _ => {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+            let mut response =
+                problem(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; try GET, HEAD, PUT");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, PUT"));
             response
         }
@@ -49,25 +48,30 @@ pub(super) async fn answer(admin: &Admin, request: Request<Incoming>) -> Respons
 async fn put(
     admin: &Admin,
     request: Request<Incoming>,
+    guest: &Guest,
     id: Uuid,
     tunnel: &Arc<Tunnel>,
 ) -> Response<Full<Bytes>> {
     let body = match timeout(BODY, Limited::new(request.into_body(), MAX_CONFIGURATION).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return text(StatusCode::PAYLOAD_TOO_LARGE, "the configuration is larger than 1 MiB\n"),
-        Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the configuration did not arrive in time\n"),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return problem(StatusCode::PAYLOAD_TOO_LARGE, "the configuration is larger than 1 MiB");
+        }
+        Ok(Err(_)) => return problem(StatusCode::BAD_REQUEST, "the configuration did not arrive whole"),
+        Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the configuration did not arrive in time"),
     };
+    let _busy = guest.busy();
     // What it means is for the replicas to say, each of which may be another program.
     let config: Value = match serde_json::from_slice(&body) {
         Ok(config @ Value::Object(_)) => config,
-        _ => return text(StatusCode::BAD_REQUEST, "the configuration is not a JSON object\n"),
+        _ => return problem(StatusCode::BAD_REQUEST, "the configuration is not a JSON object"),
     };
     let fleet = &admin.registry.fleet;
     if fleet.is_followed(&id) {
-        return text(
+        return problem(
             StatusCode::CONFLICT,
             "the control API keeps this tunnel's configuration; PUT it to \
-             /accounts/ACCOUNT/cfd_tunnel/TUNNEL/configurations there\n",
+             /accounts/ACCOUNT/cfd_tunnel/TUNNEL/configurations there",
         );
     }
     let mut above = -1;
@@ -77,7 +81,7 @@ async fn put(
             move || fleet.put(id, &config, above)
         });
         if !matches!(kept.await, Ok(Ok(_))) {
-            return text(StatusCode::INSUFFICIENT_STORAGE, "the configuration cannot be kept\n");
+            return problem(StatusCode::INSUFFICIENT_STORAGE, "the configuration cannot be kept");
         }
         push::to_all(fleet, id, tunnel, &admin.control).await;
         // Replicas may remember more than an edge that lost its data.
@@ -120,19 +124,6 @@ fn find(admin: &Admin, name: &str) -> Option<(Uuid, Arc<Tunnel>)> {
     let tunnels = admin.registry.tunnels();
     let found = tunnels.iter().find(|(id, tunnel)| tunnel.name == name || id.to_string() == name);
     found.map(|(id, tunnel)| (*id, tunnel.clone()))
-}
-
-/// Nobody is asked for a password here, so whatever a browser on the same machine can be talked into must not
-/// be enough: a page cannot hide its Origin where it may change something, and one that makes its own name
-/// lead here has that name in Host.
-fn may_be_a_web_page<B>(request: &Request<B>) -> bool {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    let is_own = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
-    request.headers().contains_key(ORIGIN) || !is_own
 }
 
 /// How long a client may take to send a configuration.

@@ -3,6 +3,7 @@
 use http::header::{AUTHORIZATION, HeaderMap};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use uuid::Uuid;
 
 use super::call::{Ask, Call};
 use super::envelope::Problem;
@@ -76,19 +77,32 @@ impl Identity {
         }
     }
 
+    /// Whether this token may know that this tunnel of its account exists.
+    pub(super) fn reaches_tunnel(&self, id: &Uuid) -> bool {
+        match &self.token.scope {
+            Scope::Account | Scope::Zones(_) => true,
+            Scope::Tunnels(tunnels) => tunnels.contains(id),
+        }
+    }
+
     pub(super) fn permit(self, call: Call) -> Result<Permit, Problem> {
+        // What another account has is as if it were not there.
+        if let Some((account, what)) = account_of(&call)
+            && account != self.token.account
+        {
+            return Err(Problem::NotFound(what));
+        }
         if self.token.read_only && !is_read(&call) {
             return Err(Problem::Forbidden);
         }
-        let own = |account: &str| account == self.token.account;
         let reaches = match (&call, &self.token.scope) {
             (Call::OpenApi | Call::VerifyToken | Call::CreateQuickTunnel, _) => true,
-            (Call::ListTunnels { account } | Call::Later { account, .. }, _) => own(account),
-            (Call::CreateTunnel { account }, scope) => own(account) && *scope == Scope::Account,
-            (Call::Tunnel { account, .. }, Scope::Account) => own(account),
-            (Call::Tunnel { account, ask, .. }, Scope::Zones(_)) => own(account) && *ask == Ask::Look,
-            (Call::Tunnel { account, tunnel, ask }, Scope::Tunnels(tunnels)) => {
-                own(account) && tunnels.contains(tunnel) && *ask != Ask::Delete
+            (Call::ListTunnels { .. } | Call::Later { .. }, _) => true,
+            (Call::CreateTunnel { .. }, scope) => *scope == Scope::Account,
+            (Call::Tunnel { .. }, Scope::Account) => true,
+            (Call::Tunnel { ask, .. }, Scope::Zones(_)) => *ask == Ask::Look,
+            (Call::Tunnel { tunnel, ask, .. }, Scope::Tunnels(_)) => {
+                self.reaches_tunnel(tunnel) && *ask != Ask::Delete
             }
             (Call::ListZones, scope) => !matches!(scope, Scope::Tunnels(_)),
             (Call::ListRoutes { zone } | Call::PutRoute { zone, .. } | Call::DeleteRoute { zone, .. }, _) => {
@@ -106,6 +120,23 @@ impl Permit {
 
     pub(super) fn call(&self) -> &Call {
         &self.call
+    }
+}
+
+/// The account that a call names, and what of it is asked for.
+fn account_of(call: &Call) -> Option<(&str, &'static str)> {
+    match call {
+        Call::ListTunnels { account } | Call::CreateTunnel { account } | Call::Later { account, .. } => {
+            Some((account, "account"))
+        }
+        Call::Tunnel { account, .. } => Some((account, "tunnel")),
+        Call::OpenApi
+        | Call::VerifyToken
+        | Call::CreateQuickTunnel
+        | Call::ListZones
+        | Call::ListRoutes { .. }
+        | Call::PutRoute { .. }
+        | Call::DeleteRoute { .. } => None,
     }
 }
 
@@ -151,7 +182,6 @@ const NOBODY: &str = "0000000000000000000000000000000000000000000000000000000000
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use uuid::Uuid;
 
     use super::*;
     use crate::state::snapshot::Kept;

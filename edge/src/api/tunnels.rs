@@ -91,7 +91,12 @@ impl Api {
         Ok(envelope::success(View { token, ..View::of(id, &tunnel, Vec::new(), None) }))
     }
 
-    pub(super) fn list_tunnels(&self, account: &str, query: &Query) -> Result<Answer, Problem> {
+    pub(super) fn list_tunnels(
+        &self,
+        who: &Identity,
+        account: &str,
+        query: &Query,
+    ) -> Result<Answer, Problem> {
         let filter = Filter::of(query)?;
         let page = query.value::<usize>("page")?.unwrap_or(1).max(1);
         let per_page = query.value::<usize>("per_page")?.unwrap_or(PAGE).clamp(1, LONGEST_PAGE);
@@ -99,6 +104,9 @@ impl Api {
             let mut total = 0;
             let mut found = Vec::new();
             for (_, id) in &snapshot.by_age {
+                if !who.reaches_tunnel(id) {
+                    continue;
+                }
                 let Some(Kept { record, .. }) = snapshot.tunnel(account, *id) else { continue };
                 // What needs no look at connections comes first.
                 if !filter.fits(*id, record, snapshot.seen.get(id).map(|seen| &seen.record)) {

@@ -34,6 +34,9 @@ pub(super) struct Visitors {
     pub(super) requests_per_address: Option<Spanned<i64>>,
     /// Addresses and networks like "10.0.0.0/8".
     pub(super) unlimited_addresses: Option<Spanned<Vec<Spanned<String>>>>,
+    /// The same.
+    pub(super) trusted_proxies: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) proxy_protocol: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +67,8 @@ pub(super) struct Tunnel {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Admin {
     pub(super) listen: Option<Spanned<String>>,
+    pub(super) probes: Option<Spanned<String>>,
+    pub(super) token_file: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Deserialize)]

@@ -1,24 +1,46 @@
-//! What one source of visitors may have open at once.
+//! What one source of visitors may have open at once, and which proxies in front say where visitors come from.
 
 use std::ops::RangeInclusive;
 
 use adit_document::Spanned;
+use adit_net::network::Network;
 
 use super::Rules;
 use super::document::Visitors;
-use crate::visitor::{Limits, Network};
+use crate::visitor::{Limits, Proxies};
 
 impl Rules<'_> {
-    pub(super) fn sources(&mut self, section: Option<&Visitors>) -> Limits {
+    pub(super) fn sources(&mut self, section: Option<&Visitors>, proxies: &Proxies) -> Limits {
         let written =
             |key: fn(&Visitors) -> &Option<Spanned<i64>>| section.and_then(|keys| key(keys).as_ref());
         let connections = self.count(written(|keys| &keys.connections_per_address), CONNECTIONS, 0..=MOST);
         let requests = self.count(written(|keys| &keys.requests_per_address), REQUESTS, 0..=MOST);
-        let unlimited = match section.and_then(|keys| keys.unlimited_addresses.as_ref()) {
-            Some(written) => written.get_ref().iter().filter_map(|text| self.network(text)).collect(),
+        let mut unlimited = match section.and_then(|keys| keys.unlimited_addresses.as_ref()) {
+            Some(written) => self.networks(written),
             None => UNLIMITED.iter().filter_map(|text| text.parse().ok()).collect(),
         };
+        // What they have open is their visitors'.
+        unlimited.extend(&proxies.trusted);
         Limits { connections, requests, unlimited }
+    }
+
+    pub(super) fn proxies(&mut self, section: Option<&Visitors>) -> Proxies {
+        let written = section.and_then(|keys| keys.trusted_proxies.as_ref());
+        let trusted = written.map_or_else(Vec::new, |written| self.networks(written));
+        let announce = section.and_then(|keys| keys.proxy_protocol.as_ref());
+        if let Some(announce) = announce
+            && *announce.get_ref()
+            && written.is_none_or(|written| written.get_ref().is_empty())
+        {
+            let help = "say who speaks it: trusted-proxies = [\"10.0.0.0/8\"]";
+            let message = "the PROXY protocol is only understood from trusted proxies, and there are none";
+            self.mistakes.add_with_help(announce.span(), message, help);
+        }
+        Proxies { trusted, announce: announce.is_some_and(|announce| *announce.get_ref()) }
+    }
+
+    fn networks(&mut self, written: &Spanned<Vec<Spanned<String>>>) -> Vec<Network> {
+        written.get_ref().iter().filter_map(|text| self.network(text)).collect()
     }
 
     fn network(&mut self, text: &Spanned<String>) -> Option<Network> {

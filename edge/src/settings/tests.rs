@@ -47,7 +47,7 @@ fn a_whole_document_becomes_settings() {
     assert_eq!(names, [("west", "west-1"), ("west", "west-2"), ("east", "edge.east")]);
     assert_eq!(settings.tunnels[1].hostnames, ["*.demo.localhost".parse().unwrap()]);
     assert_eq!(settings.tunnels[1].credentials.tunnel_id, Uuid::from_bytes([2; 16]));
-    assert_eq!(settings.admin.unwrap().port(), 20240);
+    assert_eq!(settings.admin.listen.unwrap().port(), 20240);
     assert_eq!(settings.api.unwrap().tunnel_domain.as_deref(), Some("t.example.com"));
     let limits = |keys: &str| {
         let text = format!("{VISITORS}{keys}\n{SERVER}{TUNNEL}");

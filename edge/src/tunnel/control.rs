@@ -228,8 +228,11 @@ struct Metered {
 
 impl futures_util::AsyncRead for Metered {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let allowed = if self.registrar.is_registered() { MOST_BYTES } else { MOST_BYTES_OF_STRANGER };
-        if self.read > allowed {
+        let is_registered = self.registrar.is_registered();
+        let allowed = if is_registered { MOST_BYTES } else { MOST_BYTES_OF_STRANGER };
+        // The room that a message wants is what its head announces, and is held until the message is whole.
+        let is_too_long = !is_registered && into.len() as u64 > MOST_BYTES_OF_STRANGER;
+        if self.read > allowed || is_too_long {
             return Poll::Ready(Err(io::Error::other("the host sent too much on its control stream")));
         }
         let read =

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use adit_net::accept;
+use adit_net::admission::Guest;
 use adit_protocol::headers::serialized::UPGRADE;
 use adit_protocol::stream::Connect;
 use bytes::Bytes;
@@ -26,14 +28,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::control;
 use super::link::{self, Lost};
-use super::reception::{FAREWELL, HANDSHAKE, REGISTRATION, Reception, Stranger};
+use super::reception::{FAREWELL, HANDSHAKE, REGISTRATION, Reception};
 use crate::certificates::PROBE_NAME;
 use crate::liveness::{POLL, STANDSTILL, Signs};
-use crate::sockets;
 use pulse::Pulse;
 
 pub(crate) use stream::{NoAnswer, Receiving, Sending};
@@ -46,22 +47,12 @@ impl Acceptor {
     pub(crate) async fn run(self, listener: TcpListener, tls: TlsAcceptor) {
         let (connections, stop) = (TaskTracker::new(), self.0.stop.clone());
         loop {
-            let accepted = tokio::select! {
+            let strangers = &self.0.strangers.tcp;
+            tokio::select! {
                 () = stop.draining.wait() => break,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((tcp, address)) => {
-                    let Some(stranger) = self.0.admit() else { continue };
-                    let one = Self(self.0.clone());
+                (tcp, address) = accept::next(&listener, "connectors", Some(strangers)) => {
+                    let (one, stranger) = (Self(self.0.clone()), strangers.admit(address.ip()));
                     connections.spawn(one.accept(tcp, address, tls.clone(), stranger));
-                }
-                Err(error) if sockets::is_about_one_peer(&error) => {
-                    debug!(%error, "connector left before it was accepted")
-                }
-                Err(error) => {
-                    warn!(%error, server = self.0.server.name, "cannot accept connectors over TCP");
-                    sleep(AFTER_ERROR).await;
                 }
             }
         }
@@ -72,19 +63,19 @@ impl Acceptor {
         let _ = timeout(FAREWELL, connections.wait()).await;
     }
 
-    async fn accept(self, tcp: TcpStream, address: SocketAddr, tls: TlsAcceptor, stranger: Stranger) {
-        // Small frames must not wait for an acknowledgement; a refusal costs only time.
-        let _ = tcp.set_nodelay(true);
-        let mut io = match timeout(HANDSHAKE, tls.accept(tcp)).await {
-            Ok(Ok(io)) => io,
-            Ok(Err(error)) => {
+    async fn accept(self, tcp: TcpStream, address: SocketAddr, tls: TlsAcceptor, stranger: Guest) {
+        let handshake = stranger.unless_dismissed(timeout(HANDSHAKE, tls.accept(tcp))).await;
+        let mut io = match handshake {
+            Some(Ok(Ok(io))) => io,
+            Some(Ok(Err(error))) => {
                 return debug!(%address, server = self.0.server.name, %error, "handshake not completed");
             }
-            Err(_) => return,
+            Some(Err(_)) | None => return,
         };
+        stranger.step();
         if io.get_ref().1.server_name() == Some(PROBE_NAME) {
             // Connectors try before they start whether an edge can be reached (wire.md section 7).
-            let _ = timeout(REGISTRATION, io.read_u8()).await;
+            let _ = stranger.unless_dismissed(timeout(REGISTRATION, io.read_u8())).await;
             return;
         }
         let io = Pulse::new(io);
@@ -106,7 +97,7 @@ impl Acceptor {
         let _ = timeout(CLOSING, driver).await;
     }
 
-    async fn serve(&self, link: &Link, stranger: Stranger) {
+    async fn serve(&self, link: &Link, stranger: Guest) {
         let control_stream = match link.control_stream() {
             Ok(control_stream) => control_stream,
             Err(error) => return debug!(address = %link.remote_address(), %error, "no control stream"),
@@ -335,7 +326,6 @@ fn builder() -> Builder {
     builder
 }
 
-const AFTER_ERROR: Duration = Duration::from_millis(100);
 /// How long a goodbye may take that has to wait for somebody else's handle of a stream.
 const CLOSING: Duration = Duration::from_millis(500);
 /// Without a request, after so long a silence.

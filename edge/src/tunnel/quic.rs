@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::admission::Guest;
 use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
@@ -15,7 +16,7 @@ use tracing::debug;
 
 use super::control;
 use super::link::Link;
-use super::reception::{FAREWELL, HANDSHAKE, MOST_STRANGERS, REGISTRATION, Reception, Stranger};
+use super::reception::{FAREWELL, HANDSHAKE, MOST_STRANGERS, REGISTRATION, Reception};
 use crate::certificates::{CONNECTOR_ALPN, PROBE_NAME, Seed};
 
 /// One server's endpoint on one shard.
@@ -84,15 +85,13 @@ impl Acceptor {
                 incoming.refuse();
                 continue;
             }
-            let Some(stranger) = self.0.admit() else {
-                incoming.refuse();
-                continue;
-            };
-            if !incoming.remote_address_validated() && self.0.strangers.count() > STRANGERS_WITHOUT_PROOF {
+            let strangers = &self.0.strangers.quic;
+            if !incoming.remote_address_validated() && strangers.waiting() > STRANGERS_WITHOUT_PROOF {
                 // Many at once may be forged addresses: each has to prove that it can be reached.
                 let _ = incoming.retry();
                 continue;
             }
+            let stranger = strangers.admit(incoming.remote_address().ip());
             connections.spawn(Self(self.0.clone()).accept(incoming, stranger));
         }
         endpoint.close(CODE, b"");
@@ -100,9 +99,11 @@ impl Acceptor {
         let _ = timeout(FAREWELL, async { tokio::join!(connections.wait(), endpoint.wait_idle()) }).await;
     }
 
-    async fn accept(self, incoming: Incoming, stranger: Stranger) {
+    async fn accept(self, incoming: Incoming, stranger: Guest) {
         // Boxed, what a handshake needs is not held for as long as the connection lasts.
-        let Some(connection) = Box::pin(self.shake_hands(incoming)).await else { return };
+        let handshake = Box::pin(self.shake_hands(incoming));
+        let Some(Some(connection)) = stranger.unless_dismissed(handshake).await else { return };
+        stranger.step();
         tokio::select! {
             () = self.serve(&connection, stranger) => {}
             () = self.0.stop.connections.wait() => {}
@@ -121,18 +122,20 @@ impl Acceptor {
             .ok()
     }
 
-    async fn serve(&self, connection: &Connection, stranger: Stranger) {
+    async fn serve(&self, connection: &Connection, stranger: Guest) {
         if !speaks_our_protocol(connection) {
             return;
         }
         if is_probe(connection) {
-            let _ = timeout(REGISTRATION, connection.closed()).await;
+            let _ = stranger.unless_dismissed(timeout(REGISTRATION, connection.closed())).await;
             return;
         }
-        let Ok(Ok((send, recv))) = timeout(REGISTRATION, connection.accept_bi()).await else {
+        let opened = stranger.unless_dismissed(timeout(REGISTRATION, connection.accept_bi())).await;
+        let Some(Ok(Ok((send, recv)))) = opened else {
             debug!(address = %connection.remote_address(), server = self.0.server.name, "no control stream");
             return;
         };
+        stranger.step();
         let control_stream = control::Stream { read: Box::new(recv), write: Box::new(send) };
         self.0.serve(Link::Quic(connection.clone()), control_stream, stranger, closed(connection)).await;
     }

@@ -1,13 +1,13 @@
 //! The life of a connection after its handshake, the same over QUIC and HTTP/2: it registers in time or
-//! goes, serves, leaves, drains and may then be closed. Keeps strangers within limits. Knows the steps
-//! of that life; does not know the transports, RPC, requests or who may register.
+//! goes, serves, leaves, drains and may then be closed. Knows the steps of that life; does not know the
+//! transports, RPC, requests, who may register or who of the strangers has to go.
 
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use adit_net::admission::{Admission, Guest};
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
 use tokio::time::timeout;
@@ -30,34 +30,32 @@ pub(crate) struct Reception {
     pub(crate) shard: usize,
     pub(crate) registry: Arc<Registry>,
     pub(crate) control: Control,
-    pub(crate) strangers: Arc<Strangers>,
+    pub(crate) strangers: Strangers,
     pub(crate) stop: Stop,
 }
 
-/// Counts the connections that have not registered yet, over all servers, shards and transports.
-#[derive(Default)]
-pub(crate) struct Strangers(AtomicUsize);
+/// The connections that have not registered yet, over all servers and shards. Each transport has a room of
+/// its own, so that none of them can take the other's.
+#[derive(Clone)]
+pub(crate) struct Strangers {
+    pub(super) quic: Arc<Admission>,
+    pub(super) tcp: Arc<Admission>,
+}
 
-/// One connection that has not registered yet.
-pub(crate) struct Stranger(Arc<Strangers>);
+impl Default for Strangers {
+    fn default() -> Self {
+        Self { quic: Admission::new(MOST_STRANGERS), tcp: Admission::new(MOST_STRANGERS) }
+    }
+}
 
 impl Reception {
-    /// Takes one more stranger in, unless there are too many.
-    pub(super) fn admit(&self) -> Option<Stranger> {
-        let stranger = self.strangers.admit();
-        if stranger.is_none() {
-            debug!(server = self.server.name, "refused a connection: too many are not registered yet");
-        }
-        stranger
-    }
-
     /// One connection from its control stream to the moment at which it may be closed. `closed` is done
     /// with the reason when the connection is gone.
     pub(super) async fn serve(
         &self,
         link: Link,
         control_stream: control::Stream,
-        stranger: Stranger,
+        stranger: Guest,
         closed: impl Future<Output = String>,
     ) {
         let address = link.remote_address();
@@ -77,7 +75,15 @@ impl Reception {
             stage = timeout(REGISTRATION, decided) => stage.unwrap_or(Stage::Waiting),
             _ = &mut closed => return,
             () = &mut control => return,
+            () = stranger.dismissed() => {
+                return debug!(%address, server = self.server.name, "made room for another connection");
+            }
         };
+        if matches!(stage, Stage::Registered(..)) {
+            // It may come back over the other transport.
+            self.strangers.quic.know(address.ip());
+            self.strangers.tcp.know(address.ip());
+        }
         drop(stranger);
         match stage {
             Stage::Waiting => debug!(%address, server = self.server.name, "not registered in time"),
@@ -189,31 +195,13 @@ fn log_loss(tunnel: &Tunnel, live: &Live, reason: &dyn fmt::Display) {
     );
 }
 
-impl Strangers {
-    fn admit(self: &Arc<Self>) -> Option<Stranger> {
-        let before = self.0.fetch_add(1, Ordering::Relaxed);
-        let stranger = Stranger(self.clone());
-        (before < MOST_STRANGERS).then_some(stranger)
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// For the handshake of a connection.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// From the handshake to the control stream, and from there to the registration.
 pub(super) const REGISTRATION: Duration = Duration::from_secs(10);
 /// How long the last packets may take when a connection is closed.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
-/// Connections that have not registered, over all servers of this process.
+/// Connections over one transport that have not registered, over all servers of this process.
 pub(super) const MOST_STRANGERS: usize = 1024;
 const REFUSED_LINGER: Duration = Duration::from_secs(1);
 const UNREGISTERED_LINGER: Duration = Duration::from_secs(1);

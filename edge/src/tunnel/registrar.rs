@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::ration::Ration;
 use adit_protocol::rpc::{
     ConnectionDetails, ConnectionError, DUPLICATE_CONNECTION, Registration, RegistrationAnswer,
 };
@@ -66,7 +67,10 @@ impl Registrar {
         }
         let answer = self.admit(registration);
         if let RegistrationAnswer::Refused(error) = &answer {
-            info!(address = %self.link.remote_address(), server = self.server.name, reason = error.cause, "refused");
+            // Strangers cause it, as often as they like.
+            if let Some(unlogged) = REFUSALS.take() {
+                info!(address = %self.link.remote_address(), server = self.server.name, reason = error.cause, unlogged, "refused");
+            }
             self.stage.send_replace(Stage::Refused);
         }
         answer
@@ -155,6 +159,8 @@ fn refusal(cause: &str, retry_after: Option<Duration>) -> RegistrationAnswer {
     })
 }
 
+/// Lines of the log in a second.
+static REFUSALS: Ration = Ration::new(5);
 /// Often enough to take the place of a replica that has left.
 const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
 const RETRY_ELSEWHERE: Duration = Duration::from_secs(1);

@@ -2,22 +2,23 @@
 //! limits. Knows sockets; does not know HTTP.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::{accept, proxy_protocol};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::connection;
 use super::preface::{self, Protocol};
 use super::service::{Handler, Service};
-use super::sources::Sources;
+use super::sources::{Source, Sources};
 use crate::activity::Activity;
 use crate::sockets;
 use crate::stop::Stop;
@@ -47,69 +48,92 @@ impl Listener {
         loop {
             tokio::select! {
                 () = stop.visitors.wait() => break,
-                accepted = self.accept() => self.take(accepted, &connections, &stop).await,
+                Some(accepted) = self.accept() => self.take(accepted, &connections, &stop),
             }
         }
         // Closing would reset whoever the system has let in already. New ones it holds back from here on:
         // they will try again and find nobody, which is no connection lost.
         sockets::close_door(&self.socket);
         let waiting = async {
-            while let Ok(accepted) = timeout(EMPTY, self.accept()).await {
-                self.take(accepted, &connections, &stop).await;
+            while let Ok(Some(accepted)) = timeout(EMPTY, self.accept()).await {
+                self.take(accepted, &connections, &stop);
             }
         };
         let _ = timeout(EMPTYING, waiting).await;
     }
 
-    async fn take(&self, accepted: io::Result<Accepted>, connections: &TaskTracker, stop: &Stop) {
-        match accepted {
-            Ok((stream, address, permit)) => {
-                // Without a word: whatever is said costs more than it is worth.
-                let Some(source) = self.sources.admit(address.ip()) else {
-                    return debug!(visitor = %address.ip(), "has enough connections");
-                };
-                let tls = self.tls.clone();
-                let handler = Handler {
-                    service: self.service.clone(),
-                    activity: Activity::new(permit, source),
-                    visitor: address.ip(),
-                    is_secure: tls.is_some(),
-                };
-                connections.spawn(serve(stream, tls, handler, stop.clone()));
-            }
-            Err(error) if sockets::is_about_one_peer(&error) => {
-                debug!(%error, "visitor left before it was accepted")
-            }
-            Err(error) => {
-                warn!(%error, "cannot accept visitors");
-                sleep(AFTER_ERROR).await;
-            }
+    fn take(&self, (stream, address, permit): Accepted, connections: &TaskTracker, stop: &Stop) {
+        let peer = address.ip().to_canonical();
+        let newcomer = Newcomer {
+            stream,
+            permit,
+            tls: self.tls.clone(),
+            service: self.service.clone(),
+            stop: stop.clone(),
+        };
+        let sources = self.sources.clone();
+        if self.service.proxies.announce && self.service.proxies.trusts(peer) {
+            connections.spawn(newcomer.announced(peer, sources));
+        } else if let Some(source) = admit(&sources, peer) {
+            connections.spawn(newcomer.serve(peer, source));
         }
     }
 
-    async fn accept(&self) -> io::Result<Accepted> {
-        let permit = self.permits.clone().acquire_owned().await.map_err(io::Error::other)?;
-        let (stream, address) = self.socket.accept().await?;
-        // Small answers must not wait for an acknowledgement.
-        stream.set_nodelay(true)?;
-        Ok((stream, address, permit))
+    async fn accept(&self) -> Option<Accepted> {
+        let permit = self.permits.clone().acquire_owned().await.ok()?;
+        let (stream, address) = accept::next(&self.socket, "visitors", None).await;
+        Some((stream, address, permit))
     }
 }
 
-async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, handler: Handler, stop: Stop) {
-    let activity = handler.activity.clone();
-    match tls {
-        Some(tls) => {
-            let Some(stream) = begun(tls.accept(stream), &stop).await else { return };
-            let protocol = match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => Protocol::Http2,
-                _ => Protocol::Http1,
-            };
-            connection::serve(TokioIo::new(stream), protocol, handler, &activity, &stop).await;
+/// Without a word: whatever is said costs more than it is worth.
+fn admit(sources: &Arc<Sources>, visitor: IpAddr) -> Option<Source> {
+    let source = sources.admit(visitor);
+    if source.is_none() {
+        debug!(%visitor, "has enough connections");
+    }
+    source
+}
+
+/// A connection of which nothing was read.
+struct Newcomer {
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+    tls: Option<TlsAcceptor>,
+    service: Arc<Service>,
+    stop: Stop,
+}
+
+impl Newcomer {
+    /// The connection of a proxy that says first whose it is.
+    async fn announced(mut self, proxy: IpAddr, sources: Arc<Sources>) {
+        let said = begun(proxy_protocol::read(&mut self.stream), &self.stop).await;
+        let Some(said) = said else {
+            return debug!(%proxy, "a trusted proxy did not say whose its connection is");
+        };
+        let visitor = said.map_or(proxy, |visitor| visitor.ip().to_canonical());
+        if let Some(source) = admit(&sources, visitor) {
+            self.serve(visitor, source).await;
         }
-        None => {
-            let Some((protocol, stream)) = begun(preface::detect(stream), &stop).await else { return };
-            connection::serve(TokioIo::new(stream), protocol, handler, &activity, &stop).await;
+    }
+
+    async fn serve(self, visitor: IpAddr, source: Source) {
+        let Self { stream, permit, tls, service, stop } = self;
+        let activity = Activity::new(permit, source);
+        let handler = Handler { service, activity: activity.clone(), visitor, is_secure: tls.is_some() };
+        match tls {
+            Some(tls) => {
+                let Some(stream) = begun(tls.accept(stream), &stop).await else { return };
+                let protocol = match stream.get_ref().1.alpn_protocol() {
+                    Some(b"h2") => Protocol::Http2,
+                    _ => Protocol::Http1,
+                };
+                connection::serve(TokioIo::new(stream), protocol, handler, &activity, &stop).await;
+            }
+            None => {
+                let Some((protocol, stream)) = begun(preface::detect(stream), &stop).await else { return };
+                connection::serve(TokioIo::new(stream), protocol, handler, &activity, &stop).await;
+            }
         }
     }
 }
@@ -123,7 +147,7 @@ async fn begun<T>(beginning: impl Future<Output = io::Result<T>>, stop: &Stop) -
 }
 
 const MOST_CONNECTIONS: usize = 10_000;
-/// For the TLS handshake, or the first bytes of a cleartext connection.
+/// For the TLS handshake, the first bytes of a cleartext connection, and what a proxy says before either.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The same when the edge stops.
 const HASTE: Duration = Duration::from_secs(1);
@@ -131,8 +155,6 @@ const HASTE: Duration = Duration::from_secs(1);
 const EMPTY: Duration = Duration::from_millis(20);
 /// However many still come.
 const EMPTYING: Duration = Duration::from_secs(1);
-/// Mostly there is no file descriptor left, and a while later there is.
-const AFTER_ERROR: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -153,6 +175,7 @@ mod tests {
                 domain: None,
                 tunnels: Arc::default(),
             })),
+            proxies: Arc::default(),
             rays: Arc::new(Rays::new("test")),
             shard: 0,
             stop: stop.clone(),

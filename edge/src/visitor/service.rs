@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::directory::Directory;
+use super::proxies::{Caller, Proxies};
 use crate::activity::{Activity, Busy};
 use crate::forward::{self, Body, Failed, Failure, Order, Place};
 use crate::headers::{self, Facts, Trailers, Upload};
@@ -23,6 +24,7 @@ use crate::stop::Stop;
 /// What all visitors of one shard share.
 pub(crate) struct Service {
     pub(crate) names: Arc<Directory>,
+    pub(crate) proxies: Arc<Proxies>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) shard: usize,
     pub(crate) stop: Stop,
@@ -35,6 +37,7 @@ pub(crate) struct Service {
 pub(super) struct Handler {
     pub(super) service: Arc<Service>,
     pub(super) activity: Arc<Activity>,
+    /// Who has opened the connection; a proxy in front may say more with each request.
     pub(super) visitor: IpAddr,
     pub(super) is_secure: bool,
 }
@@ -92,9 +95,11 @@ impl Handler {
             None => Upload::Chunked,
         };
         let trailers = Trailers::of(&parts, upload);
-        let facts = Facts { visitor: self.visitor, is_secure: self.is_secure, ray };
+        let Caller { address: visitor, is_secure, chain } =
+            self.service.proxies.caller(&parts.headers, self.visitor, self.is_secure);
+        let facts = Facts { visitor, chain: chain.as_ref(), is_secure, ray };
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
-        let key = tunnel.stickiness.key(self.visitor, request.headers());
+        let key = tunnel.stickiness.key(visitor, request.headers());
         let place = Place { shard: self.service.shard, key, ray, tasks: &self.service.tasks };
         let order = Order { request, body, trailers, upgrade, busy };
         forward::forward(&tunnel, order, &place).await.map_err(|Failed { failure, tries }| {

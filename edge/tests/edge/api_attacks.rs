@@ -162,6 +162,18 @@ async fn a_token_does_nothing_beyond_its_scope() {
     }
     let names = office.get(&list).await;
     assert_eq!(names.as_array().unwrap().len(), 2, "nothing was made");
+    // Nor does a list tell of what it must not see, whatever it is asked for.
+    for query in ["", "?name=other", "?include_prefix=o", "?per_page=1&page=2", "?is_deleted=false"] {
+        let reply = office.ask_as(&tunnel, Method::GET, &format!("{list}{query}"), None).await;
+        let shown = reply.json["result"].as_array().unwrap();
+        assert!(shown.iter().all(|tunnel| tunnel["name"] == "mine"), "{query}: {reply:?}");
+        let total = reply.json["result_info"]["total_count"].as_u64().unwrap();
+        assert_eq!(
+            total,
+            u64::from(!query.contains('o') || query.contains("per_page") || query.contains("is_")),
+            "{query}"
+        );
+    }
     let routes = office.get(&format!("/zones/{}/tunnels/routes", office.zone)).await;
     assert_eq!(routes, json!([]));
 }
@@ -184,9 +196,9 @@ async fn what_another_account_has_is_neither_shown_nor_changed() {
     let zone = &founding.zones[0].1;
     let nobody = Uuid::new_v4();
     for (method, path, wanted) in [
-        (Method::GET, office.tunnels(), 403),
-        (Method::GET, office.tunnel(&tunnel), 403),
-        (Method::DELETE, office.tunnel(&tunnel), 403),
+        (Method::GET, office.tunnels(), 404),
+        (Method::GET, office.tunnel(&tunnel), 404),
+        (Method::DELETE, office.tunnel(&tunnel), 404),
         // The right account in the path does not help with the wrong tunnel; it is as if it did not exist.
         (Method::GET, format!("{theirs}/{tunnel}"), 404),
         (Method::GET, format!("{theirs}/{nobody}"), 404),

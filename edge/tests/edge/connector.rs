@@ -52,7 +52,7 @@ pub(crate) struct Connector {
     pub(crate) connection: quinn::Connection,
     control: registration_server::Client,
     features: Vec<&'static str>,
-    _endpoint: quinn::Endpoint,
+    endpoint: quinn::Endpoint,
 }
 
 /// A stream that the edge has opened, its head read.
@@ -68,6 +68,14 @@ pub(crate) async fn dial(
     server: SocketAddr,
     habits: Habits,
 ) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
+    let name = habits.server_name;
+    let endpoint = client(ca, habits);
+    let connection = endpoint.connect(server, name).unwrap().await?;
+    Ok((endpoint, connection))
+}
+
+/// An end that can dial.
+pub(crate) fn client(ca: &Path, habits: Habits) -> quinn::Endpoint {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
     let provider =
@@ -86,8 +94,7 @@ pub(crate) async fn dial(
     config.transport_config(Arc::new(transport));
     let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     endpoint.set_default_client_config(config);
-    let connection = endpoint.connect(server, habits.server_name).unwrap().await?;
-    Ok((endpoint, connection))
+    endpoint
 }
 
 impl Connector {
@@ -103,7 +110,12 @@ impl Connector {
         tokio::task::spawn_local(async move {
             let _ = rpc.await;
         });
-        Self { connection, control, features, _endpoint: endpoint }
+        Self { connection, control, features, endpoint }
+    }
+
+    /// As the edge sees it.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.endpoint.local_addr().unwrap().port()).into()
     }
 
     pub(crate) async fn register(&self, registration: &Registration) -> RegistrationAnswer {

@@ -33,6 +33,7 @@ pub(crate) struct Fixture {
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) probes: Option<SocketAddr>,
     pub(crate) api: Option<SocketAddr>,
     pub(crate) servers: Vec<SocketAddr>,
     pub(crate) ca: PathBuf,
@@ -81,12 +82,23 @@ pub(crate) fn start_again(folder: Arc<TempDir>, keys: &str) -> Fixture {
     start_as(folder, &format!("{NO_HOLD}\n{keys}"), "")
 }
 
+/// An edge with such keys about administrators, and a file `admin-token` in its folder.
+pub(crate) fn start_for_administrators(keys: &str) -> Fixture {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    fs::write(folder.path().join("admin-token"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    start_on(folder, keys, NO_HOLD, "")
+}
+
 fn start_as(folder: Arc<TempDir>, visitors: &str, more: &str) -> Fixture {
+    start_on(folder, "listen = \"127.0.0.1:0\"", visitors, more)
+}
+
+fn start_on(folder: Arc<TempDir>, admin: &str, visitors: &str, more: &str) -> Fixture {
     let credentials = credentials();
     fs::write(folder.path().join("demo.json"), credentials.to_json()).unwrap();
     let document = r#"
         [admin]
-        listen = "127.0.0.1:0"
+        ADMIN
         [visitors]
         http = "127.0.0.1:0"
         https = "127.0.0.1:0"
@@ -103,13 +115,15 @@ fn start_as(folder: Arc<TempDir>, visitors: &str, more: &str) -> Fixture {
         hostnames = ["demo.localhost", "*.demo.localhost"]
     "#;
     let path = folder.path().join("edge.toml");
-    fs::write(&path, format!("{}{more}\n", document.replace("VISITORS", visitors))).unwrap();
+    fs::write(&path, format!("{}{more}\n", document.replace("ADMIN", admin).replace("VISITORS", visitors)))
+        .unwrap();
     let edge = Edge::build(Settings::load(&path).unwrap_or_else(|error| panic!("{error}"))).unwrap();
     let stop = CancellationToken::new();
     Fixture {
         http: edge.visitors_http().unwrap(),
         https: edge.visitors_https().unwrap(),
         admin: edge.admin().unwrap(),
+        probes: edge.probes(),
         api: edge.api(),
         servers: edge.servers().iter().map(|server| server.address).collect(),
         ca: edge.ca_path().unwrap().to_owned(),
@@ -192,13 +206,32 @@ impl Fixture {
         self.ask_admin(get(path)).await
     }
 
-    pub(crate) async fn ask_admin(&self, request: Request<AnyBody>) -> (StatusCode, serde_json::Value) {
+    /// As an administrator's tools ask, which name this machine and nobody else.
+    pub(crate) async fn ask_admin(&self, mut request: Request<AnyBody>) -> (StatusCode, serde_json::Value) {
+        request.headers_mut().insert("host", http::HeaderValue::from_static("localhost"));
         let page = read(http1(self.admin, request).await).await;
         (page.status, serde_json::from_str(&page.text).unwrap_or_default())
     }
 
     /// One request over TLS, in the protocol that ALPN chooses.
     pub(crate) async fn send_tls(&self, alpn: &[&str], request: Request<AnyBody>) -> Response<Incoming> {
+        let stream = TcpStream::connect(self.https).await.unwrap();
+        self.send_tls_over(stream, alpn, request).await
+    }
+
+    /// The same behind something that is said before TLS begins.
+    pub(crate) async fn send_tls_after(&self, said: &[u8], request: Request<AnyBody>) -> Response<Incoming> {
+        let mut stream = TcpStream::connect(self.https).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        self.send_tls_over(stream, &["http/1.1"], request).await
+    }
+
+    async fn send_tls_over(
+        &self,
+        stream: TcpStream,
+        alpn: &[&str],
+        request: Request<AnyBody>,
+    ) -> Response<Incoming> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.ca).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -208,7 +241,6 @@ impl Fixture {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let stream = TcpStream::connect(self.https).await.unwrap();
         let name = ServerName::try_from(HOST).unwrap();
         let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {

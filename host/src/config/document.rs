@@ -68,6 +68,8 @@ pub enum Protocol {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Admin {
     pub listen: Option<Spanned<String>>,
+    pub probes: Option<Spanned<String>>,
+    pub token_file: Option<Spanned<PathBuf>>,
 }
 
 /// `[ready]`: what it takes to be ready.

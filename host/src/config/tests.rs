@@ -330,7 +330,7 @@ service = "http_status:404"
     assert_eq!(
         settings.warnings,
         [
-            "admin.listen = 0.0.0.0:20241 can be reached from other machines, and asks nobody who they are",
+            "admin.listen = 0.0.0.0:20241 can be reached from other machines: without `token-file` it answers probes and metrics and nothing else",
             "tunnel.dns-servers has no effect: `edges` lists no name",
             "tunnel.edges lists 1 of the 4 servers for 4 connections, so some share one",
         ]

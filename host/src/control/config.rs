@@ -15,6 +15,7 @@
 
 use std::time::Duration;
 
+use adit_net::admission::Guest;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -23,7 +24,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{Admin, guard, text};
+use super::{Admin, problem, text};
 use crate::config::source::LARGEST_DOCUMENT;
 use crate::history::Source;
 use crate::reload::{Put, Verdict, remote_version};
@@ -40,12 +41,16 @@ pub(super) fn is_about<B>(request: &Request<B>) -> bool {
         || (path == "/reload" && request.method() == Method::POST)
 }
 
-pub(super) async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    // Also what only reads: a document holds secrets.
-    if let Some(reason) = guard::refusal(&request) {
-        return text(StatusCode::FORBIDDEN, &format!("{reason}\n"));
-    }
+pub(super) async fn answer(
+    admin: &Admin,
+    request: Request<Incoming>,
+    guest: &Guest,
+) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
+    if request.method() == Method::PUT && ["/config", "/config/document"].contains(&path.as_str()) {
+        return put(admin, request, guest).await;
+    }
+    let _busy = guest.busy();
     let history = admin.reload.history();
     match (request.method().as_str(), path.as_str()) {
         ("POST", "/reload") => verdict(admin.reload.reread(Source::Api).await),
@@ -61,7 +66,6 @@ pub(super) async fn answer(admin: &Admin, request: Request<Incoming>) -> Respons
             Some(serving) => tagged(document(&serving.draft.text), &serving.tag()),
             None => missing("no configuration serves yet"),
         },
-        ("PUT", "/config" | "/config/document") => put(admin, request).await,
         ("GET" | "HEAD", "/config/history") => {
             let serving = history.serving();
             let page = json!({
@@ -81,29 +85,30 @@ pub(super) async fn answer(admin: &Admin, request: Request<Incoming>) -> Respons
             }
         }
         _ => {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here\n");
+            let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
         }
     }
 }
 
-async fn put(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn put(admin: &Admin, request: Request<Incoming>, guest: &Guest) -> Response<Full<Bytes>> {
     let Some(expected) = expected(&request) else {
-        let help = "say with If-Match what the document was made from: the ETag of GET /config/document, or * for anything\n";
-        return text(StatusCode::PRECONDITION_REQUIRED, help);
+        let help = "say with If-Match what the document was made from: the ETag of GET /config/document, or * for anything";
+        return problem(StatusCode::PRECONDITION_REQUIRED, help);
     };
     let save = query(&request, "save").is_none_or(|save| save != "false");
     let limit = usize::try_from(LARGEST_DOCUMENT).unwrap_or(usize::MAX);
     let body = match timeout(BODY_LIMIT, Limited::new(request.into_body(), limit).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let page = format!("a document has at most {LARGEST_DOCUMENT} bytes\n");
-            return text(StatusCode::PAYLOAD_TOO_LARGE, &page);
+            let why = format!("a document has at most {LARGEST_DOCUMENT} bytes");
+            return problem(StatusCode::PAYLOAD_TOO_LARGE, &why);
         }
-        Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "the document did not arrive whole\n"),
-        Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the document did not arrive in time\n"),
+        Ok(Err(_)) => return problem(StatusCode::BAD_REQUEST, "the document did not arrive whole"),
+        Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the document did not arrive in time"),
     };
+    let _busy = guest.busy();
     let Ok(text) = String::from_utf8(body.into()) else {
         let reasons = vec!["the document is not UTF-8 text".to_owned()];
         return verdict(Verdict::Refused { serving: admin.current.load().number, reasons });
@@ -114,7 +119,7 @@ async fn put(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>>
 
 async fn rollback(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let Some(to) = query(request, "to").and_then(|to| to.parse().ok()) else {
-        return text(StatusCode::BAD_REQUEST, "say which generation: POST /config/rollback?to=7\n");
+        return problem(StatusCode::BAD_REQUEST, "say which generation: POST /config/rollback?to=7");
     };
     let Some(draft) = admin.reload.history().revive(to) else {
         return missing("there is no such generation, or its document is not kept any more");
@@ -186,5 +191,5 @@ fn tagged(mut response: Response<Full<Bytes>>, tag: &str) -> Response<Full<Bytes
 }
 
 fn missing(what: &str) -> Response<Full<Bytes>> {
-    text(StatusCode::NOT_FOUND, &format!("{what}\n"))
+    problem(StatusCode::NOT_FOUND, what)
 }

@@ -1,17 +1,23 @@
 //! `POST /explain`: what would become of a request. Not a GET, since plugins run and may do something.
 
+use std::time::Duration;
+
+use adit_net::admission::Guest;
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
+use tokio::time::timeout;
 
-use super::{Admin, guard, text};
+use super::{Admin, problem};
 use crate::proxy;
 
 /// Largest question, bytes.
 const LARGEST: usize = 64 * 1024;
+/// How long a client may take to send it.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
 
 /// What somebody asks.
 #[derive(Debug, Deserialize)]
@@ -34,22 +40,29 @@ fn yes() -> bool {
     true
 }
 
-pub(super) async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    if let Some(reason) = guard::refusal(&request) {
-        return text(StatusCode::FORBIDDEN, &format!("{reason}\n"));
-    }
-    let Ok(body) = Limited::new(request.into_body(), LARGEST).collect().await else {
-        return text(StatusCode::PAYLOAD_TOO_LARGE, "the question is too large\n");
+pub(super) async fn answer(
+    admin: &Admin,
+    request: Request<Incoming>,
+    guest: &Guest,
+) -> Response<Full<Bytes>> {
+    let body = match timeout(BODY_LIMIT, Limited::new(request.into_body(), LARGEST).collect()).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return problem(StatusCode::PAYLOAD_TOO_LARGE, "the question is too large");
+        }
+        Ok(Err(_)) => return problem(StatusCode::BAD_REQUEST, "the question did not arrive whole"),
+        Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the question did not arrive in time"),
     };
+    let _busy = guest.busy();
     let request = serde_json::from_slice::<Question>(&body.to_bytes())
         .map_err(|error| error.to_string())
         .and_then(|question| Ok((head(&question)?, question.plugins)));
     let (head, plugins) = match request {
         Ok(request) => request,
-        Err(error) => return text(StatusCode::BAD_REQUEST, &format!("{error}\n")),
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error),
     };
     let Ok(tag) = HeaderValue::from_str(&admin.health.shared.identity.connector.to_string()) else {
-        return text(StatusCode::BAD_REQUEST, "this host has no id\n");
+        return problem(StatusCode::BAD_REQUEST, "this host has no id");
     };
     let generation = admin.current.load_full();
     let page = proxy::explain(&generation, head, &tag, plugins).await;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use adit_net::ration::Ration;
 use tracing::{debug, warn};
 
 use super::circuit::Circuit;
 use super::component::{Blueprint, Phases};
 use super::engine::Engine;
 use super::failure::{Failure, FailureKind, Trouble};
-use super::imports::log::Ration;
 use super::meter::Allowance;
 use super::pool::{Place, Pool};
 use super::sandbox::Sandbox;

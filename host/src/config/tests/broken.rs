@@ -9,7 +9,7 @@ pub(super) const BROKEN: [[&str; 7]; 84] = [
     ["unknown key", "path = \"^/p", "pth = \"^/p", "pth", "ingress[0].pth", "unknown key `pth`", "`path`?"],
     ["unknown section", "[admin]", "[adm]", "adm]", "adm", "unknown key `adm`", "`admin`?"],
     ["key of another product", "connect-timeout", "connectTimeout", "connectTimeout", "ingress[0].origin.connectTimeout", "unknown key", "`connect-timeout`?"],
-    ["nothing like a key", "[admin]", "[admin]\nbanana = 1", "banana", "admin.banana", "unknown key `banana`", "known keys: listen"],
+    ["nothing like a key", "[admin]", "[admin]\nbanana = 1", "banana", "admin.banana", "unknown key `banana`", "known keys: listen, probes, token-file"],
     ["number for a string", "\"*.example.com\"", "5", "5\nservice", "ingress[1].hostname", "expected a string, found an integer", ""],
     ["string for a number", "= 3", "= \"3\"", "\"3\"", "tunnel.connections", "expected a whole number, found a string", ""],
     ["string for a list", "[\"headers\", \"auth\"]", "\"auth\"", "\"auth\"\n[ingress", "ingress[0].plugins", "expected an array, found a string", ""],

@@ -1,9 +1,8 @@
 //! The `log` interface: a guest's words in the host's log, tagged with its name, cut and rationed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
+use adit_net::ration::Ration;
 use tracing::Level;
 
 use super::super::bindings::adit::plugin::log as bound;
@@ -68,52 +67,5 @@ impl bound::Host for State {
             bound::Level::Error => Level::ERROR,
         };
         self.sandbox.log.write(level, &self.request, &message);
-    }
-}
-
-/// Lets so many events through in each second and counts the others.
-#[derive(Debug)]
-pub(in crate::plugin) struct Ration {
-    per_second: u64,
-    origin: Instant,
-    /// The second since `origin` that `taken` belongs to.
-    second: AtomicU64,
-    taken: AtomicU64,
-    dropped: AtomicU64,
-}
-
-impl Ration {
-    pub(in crate::plugin) fn new(per_second: u64) -> Self {
-        let zero = AtomicU64::default;
-        Self { per_second, origin: Instant::now(), second: zero(), taken: zero(), dropped: zero() }
-    }
-
-    /// How many were dropped since the last one that passed; `None` drops this one. Two threads
-    /// at the turn of a second may let one or two more through: a ration need not be exact.
-    pub(in crate::plugin) fn take(&self) -> Option<u64> {
-        self.take_in(self.origin.elapsed().as_secs())
-    }
-
-    fn take_in(&self, second: u64) -> Option<u64> {
-        if self.second.swap(second, Ordering::Relaxed) != second {
-            self.taken.store(0, Ordering::Relaxed);
-        }
-        if self.taken.fetch_add(1, Ordering::Relaxed) < self.per_second {
-            return Some(self.dropped.swap(0, Ordering::Relaxed));
-        }
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ration_drops_what_is_over_it_and_says_how_much_that_was() {
-        let ration = Ration::new(2);
-        let taken: Vec<_> = [5, 5, 5, 5, 6, 6].map(|second| ration.take_in(second)).into();
-        assert_eq!(taken, [Some(0), Some(0), None, None, Some(2), Some(0)]);
     }
 }

@@ -1,0 +1,14 @@
+//! What both ends of a tunnel need of sockets: who is let in where there is not room for all, and who may
+//! ask what of the small listeners. Knows addresses, sockets and heads of requests; knows no tunnel, no
+//! document and nothing of what is answered.
+//!
+//! Read in this order: [`network`] (addresses and sources), [`admission`] (who stays), [`accept`] and
+//! [`clients`] (the loops), [`guard`] (who may ask), [`proxy_protocol`] (who really comes), [`ration`].
+
+pub mod accept;
+pub mod admission;
+pub mod clients;
+pub mod guard;
+pub mod network;
+pub mod proxy_protocol;
+pub mod ration;

@@ -27,6 +27,9 @@ pub(crate) struct Init {
     /// Where cert.pem goes, which is what creates tunnels and names; never overwritten
     #[arg(long, value_name = "FILE", default_value = "cert.pem")]
     cert: PathBuf,
+    /// Change nothing and succeed if that file is there already, so that the command may run before each start
+    #[arg(long)]
+    if_missing: bool,
 }
 
 #[derive(Subcommand)]
@@ -92,8 +95,12 @@ impl At {
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn init(init: Init) -> Result<(), Failure> {
     if init.cert.exists() {
+        if init.if_missing {
+            print(&format!("{} is there already; nothing was changed", init.cert.display()));
+            return Ok(());
+        }
         let message =
-            format!("{} is there already; move it away, or name another with --cert", init.cert.display());
+            format!("{} is there already; move it away, name another with --cert, or give --if-missing", init.cert.display());
         return Err(anyhow!(message).into());
     }
     let zone = init.zones.first().context("a zone")?.trim_end_matches('.').to_ascii_lowercase();

@@ -6,6 +6,7 @@
 mod bench;
 mod bench_plugins;
 mod cargo_deny;
+mod charts;
 mod checks;
 mod child;
 mod demo;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, arguments: &[String]) -> Result<()> {
-    if !["demo", "bench", "fuzz", "reference"].contains(&command) && !arguments.is_empty() {
+    if !["demo", "bench", "charts", "fuzz", "reference"].contains(&command) && !arguments.is_empty() {
         bail!("takes no arguments, got {}", arguments.join(" "));
     }
     let tree = Tree::find()?;
@@ -68,6 +69,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         "demo" => demo::start(&tree, arguments)?,
         "test" => checks::run(&tree)?,
         "reference" => reference::run(&tree, arguments)?,
+        "charts" => charts::run(&tree, arguments)?,
         "swaps" => swaps::run(&tree)?,
         "bench" => bench::run(&tree, arguments)?,
         "bench-plugins" => bench_plugins::run(&tree)?,
@@ -93,6 +95,9 @@ Usage: cargo xtask <command>
   swaps           the long tests of changes under load, optimised: 1,000 swaps, 200 kills
   plugins         build the plugins into target/plugins
   bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options
+  charts [--write]
+                  render the Helm charts and check them as Kubernetes and adit would; with --write the
+                  manifests in examples/kubernetes are written anew
   languages       find or fetch the tools of every language that plugins are written in
   plugin-costs    print what a plugin costs in each language, optimised
   bench-plugins   print what a plugin costs, optimised

@@ -44,6 +44,7 @@ const fn krate(folder: &'static str, knows: &'static [&'static str]) -> Crate {
 
 const CRATES: &[Crate] = &[
     Crate { is_pure: true, ..krate("protocol", &[]) },
+    Crate { is_pure: true, ..krate("address", &[]) },
     krate("document", &[]),
     krate("code", &[]),
     krate("registry", &[]),
@@ -51,14 +52,17 @@ const CRATES: &[Crate] = &[
     Crate {
         modules: Some(HOST),
         table: "HOST",
-        ..krate("host", &["adit-protocol", "adit-document", "adit-code", "adit-net", "adit-registry"])
+        ..krate(
+            "host",
+            &["adit-protocol", "adit-address", "adit-document", "adit-code", "adit-net", "adit-registry"],
+        )
     },
     Crate {
         modules: Some(EDGE),
         table: "EDGE",
-        ..krate("edge", &["adit-protocol", "adit-document", "adit-net"])
+        ..krate("edge", &["adit-protocol", "adit-address", "adit-document", "adit-net"])
     },
-    krate("cli", &["adit-protocol", "adit-host", "adit-edge", "adit-net", "adit-registry"]),
+    krate("cli", &["adit-protocol", "adit-address", "adit-host", "adit-edge", "adit-net", "adit-registry"]),
     krate("tests", &["adit-protocol", "adit-registry"]),
     Crate { tests_know: &["adit-protocol", "e2e"], ..krate("bench", &[]) },
     krate("bench/plugins", &["adit-host"]),

@@ -75,9 +75,8 @@ pub(crate) fn authority(parts: &Parts) -> Result<Authority, Unacceptable> {
         (None, Some(header)) => header,
         (None, None) => return Err(Unacceptable::NoHost),
     };
-    if authority.host().is_empty() || authority.as_str().contains('@') {
-        return Err(Unacceptable::InvalidHost);
-    }
+    // What servers may take for two names is none: the one behind would serve another than was looked up.
+    adit_address::host(authority.as_str()).map_err(|_| Unacceptable::InvalidHost)?;
     Ok(authority)
 }
 

@@ -11,11 +11,11 @@ use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::config::grants::{LARGEST_SECRET, SecretSource};
-use crate::config::plan::{OnError, OriginPlan, Plan, PluginPlan, Rule as RulePlan, Service};
+use crate::config::plan::{OnError, OriginPlan, PathHeaders, Plan, PluginPlan, Rule as RulePlan, Service};
 use crate::origin::Origin;
 use crate::plugin::{Chain, Engine, LARGEST_COMPONENT, Plugin, Secrets};
 use crate::report;
-use crate::route::Routes;
+use crate::route::{Routes, Unclear};
 use crate::tenure::{Tally, Tenure};
 
 /// Everything that one request needs, as one unit.
@@ -49,6 +49,8 @@ pub struct Rule {
     pub name: String,
     pub chain: Chain,
     pub backend: Backend,
+    /// Whether headers in which a visitor names another path go on.
+    pub passes_path_headers: bool,
     /// Counts on from the rule of the same name in the last generation.
     pub tally: Arc<Tally>,
 }
@@ -120,7 +122,8 @@ impl Generation {
             let known = previous.into_iter().flat_map(|previous| &previous.rules).chain(&rules);
             let tally = known.map(|known| &known.tally).find(|tally| tally.name == rule.name).cloned();
             let tally = tally.unwrap_or_else(|| Arc::new(Tally::new(&rule.name, shards)));
-            rules.push(Rule { name: rule.name.clone(), chain, backend, tally });
+            let passes_path_headers = rule.path_headers == PathHeaders::AsSent;
+            rules.push(Rule { name: rule.name.clone(), chain, backend, passes_path_headers, tally });
         }
         Ok(Self {
             number,
@@ -146,9 +149,12 @@ impl Generation {
         self.plugins.iter().map(|loaded| (&*loaded.plan.component, loaded.digest))
     }
 
-    /// The first rule that matches. `host` may carry a port.
-    pub fn route(&self, host: &str, path: &str) -> Option<&Rule> {
-        self.routes.find(host, path).map(|index| &self.rules[index])
+    /// The first rule that matches a host, as [`adit_address::host`] gives it, and a path as it was sent.
+    ///
+    /// # Errors
+    /// Where another rule may be meant.
+    pub fn route(&self, host: &str, path: &str) -> Result<Option<&Rule>, Unclear> {
+        Ok(self.routes.find(host, path)?.map(|index| &self.rules[index]))
     }
 
     /// For status: every plugin of this generation.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::plan::{HostPattern, Http2, OriginPlan, Plan, Service};
+use crate::config::plan::{HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Service};
 
 /// What the edge is told about a local configuration, JSON.
 pub fn of(plan: &Plan) -> Vec<u8> {
@@ -23,6 +23,13 @@ pub fn of(plan: &Plan) -> Vec<u8> {
             }
             if let Some(path) = &rule.path {
                 entry.insert("path".into(), json!(path.as_str()));
+            }
+            // Keys of ours stand only where they say something.
+            if rule.paths == Paths::AsSent {
+                entry.insert("paths".into(), json!("as-sent"));
+            }
+            if rule.path_headers == PathHeaders::AsSent {
+                entry.insert("pathHeaders".into(), json!("as-sent"));
             }
             entry.insert("service".into(), json!(service(&rule.service, plan)));
             entry.insert("originRequest".into(), difference(&rule.origin));
@@ -150,5 +157,15 @@ mod tests {
         assert_eq!(last.get("Handlers"), Some(&Value::Null));
         assert_eq!(last["originRequest"], shown["config"]["originRequest"]);
         assert_eq!(last["originRequest"]["keepAliveTimeout"], json!(90));
+    }
+
+    #[test]
+    fn what_is_ours_alone_is_told_where_it_is_written() {
+        let plan = plan(
+            "[[ingress]]\nservice = \"http_status:404\"\npaths = \"as-sent\"\npath-headers = \"as-sent\"\n",
+        );
+        let told: Value = serde_json::from_slice(&of(&plan)).unwrap();
+        let rule = &told["ingress"][0];
+        assert_eq!((&rule["paths"], &rule["pathHeaders"]), (&json!("as-sent"), &json!("as-sent")));
     }
 }

@@ -20,6 +20,7 @@ mod demo;
 mod discovery;
 mod fleet;
 mod garbage;
+mod guards;
 mod identity;
 mod languages;
 mod middleware;

@@ -38,8 +38,17 @@ pub(super) fn look(ingress: Ingress, options: &Options, file: Option<Legacy>) ->
             let wrong =
                 || usage(format!("`{}` is no URL such as https://app.example.com/path", url.escape_debug()));
             let parsed: Uri = url.parse().map_err(|_| wrong())?;
-            let host = parsed.host().ok_or_else(wrong)?;
-            let found = Routes::new(&plan.rules).find(host, parsed.path());
+            let authority = parsed.authority().ok_or_else(wrong)?;
+            let host = adit_address::host(authority.as_str()).map_err(|_| wrong())?;
+            let found = Routes::new(&plan.rules).find(&host, parsed.path()).map_err(|unclear| {
+                let number = |rule: Option<usize>| rule.map_or("no rule".to_owned(), |rule| format!("rule #{rule}"));
+                let other = unclear.other.map_or_else(|| "too many to look at".to_owned(), number);
+                Failure::Running(anyhow!(
+                    "this URL gets 400: rules read its path as one of {}, and the service may read it as one of {other}; \
+                     `paths` says what can be done",
+                    number(unclear.rule),
+                ))
+            })?;
             let at = found.ok_or_else(|| Failure::Running(anyhow!("no rule serves this URL")))?;
             print(&format!("Matched rule #{at}\n{}", describe(&plan.rules[at], &plan)));
         }

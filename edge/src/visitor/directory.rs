@@ -40,11 +40,10 @@ impl Directory {
 impl Table {
     fn by_id(&self, authority: &str) -> Option<&Arc<Tunnel>> {
         let domain = self.domain.as_deref()?;
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = adit_address::host(authority).ok()?;
         let at = host.len().checked_sub(domain.len())?;
         let (id, rest) = (host.get(..at)?, host.get(at..)?);
-        if id.len() != HYPHENATED || !rest.eq_ignore_ascii_case(domain) {
+        if id.len() != HYPHENATED || rest != domain {
             return None;
         }
         self.tunnels.get(&id.parse::<Uuid>().ok()?)

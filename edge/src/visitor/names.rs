@@ -89,15 +89,8 @@ impl<T> HostNames<T> {
     /// What the host of an authority leads to: an exact name first, then the longest wildcard. Case,
     /// port and a final dot make no difference. A wildcard stands for one or more labels.
     pub(crate) fn find(&self, authority: &str) -> Option<&T> {
-        let host = host(authority);
-        let host = host.strip_suffix('.').unwrap_or(host);
-        let folded;
-        let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            folded = host.to_ascii_lowercase();
-            folded.as_str()
-        } else {
-            host
-        };
+        let host = adit_address::host(authority).ok()?;
+        let host = &*host;
         if let Some(target) = self.exact.get(host) {
             return Some(target);
         }
@@ -109,16 +102,6 @@ impl<T> HostNames<T> {
         let dots = host.bytes().enumerate().skip(1).filter(|(_, byte)| *byte == b'.');
         dots.map(|(at, _)| &host[at..]).find_map(|suffix| self.wildcards.get(suffix))
     }
-}
-
-/// The host of `host:port`; brackets of an IPv6 address stay.
-fn host(authority: &str) -> &str {
-    let end = if authority.starts_with('[') {
-        authority.find(']').map_or(authority.len(), |at| at + 1)
-    } else {
-        authority.find(':').unwrap_or(authority.len())
-    };
-    &authority[..end]
 }
 
 const LONGEST_NAME: usize = 253;

@@ -144,9 +144,31 @@ pub struct Rule {
     pub name: Option<Spanned<String>>,
     pub hostname: Option<Spanned<String>>,
     pub path: Option<Spanned<String>>,
+    pub paths: Option<Spanned<Paths>>,
+    pub path_headers: Option<Spanned<PathHeaders>>,
     pub service: Option<Spanned<String>>,
     pub plugins: Option<Spanned<Vec<Spanned<String>>>>,
     pub origin: Option<Spanned<Origin>>,
+}
+
+/// Which paths a rule hands to its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Paths {
+    /// Those that are this rule's however servers read them.
+    #[default]
+    Checked,
+    /// Whatever is this rule's as rules read it.
+    AsSent,
+}
+
+/// What becomes of headers in which a visitor names another path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathHeaders {
+    #[default]
+    Cut,
+    AsSent,
 }
 
 /// `[ingress.origin]`: how a service is spoken to.

@@ -48,7 +48,10 @@ pub(super) fn draw(
                 ));
             }
             let name = name(at.get_ref(), &hostname, path.as_ref());
-            rules.push(Rule { name, hostname, path, service, plugins, origin });
+            let paths = at.get_ref().paths.as_ref().map(|paths| *paths.get_ref()).unwrap_or_default();
+            let path_headers =
+                at.get_ref().path_headers.as_ref().map(|headers| *headers.get_ref()).unwrap_or_default();
+            rules.push(Rule { name, hostname, path, paths, path_headers, service, plugins, origin });
         }
     }
     rules

@@ -24,7 +24,12 @@ impl Patterns {
 }
 
 fn compile(pattern: &str) -> Result<Regex, Wrong> {
-    let regex = RegexBuilder::new(pattern).size_limit(LARGEST).dfa_size_limit(LARGEST).build();
+    // A line break is a letter of a path like any other: `.` must not stop at `%0a`.
+    let regex = RegexBuilder::new(pattern)
+        .dot_matches_new_line(true)
+        .size_limit(LARGEST)
+        .dfa_size_limit(LARGEST)
+        .build();
     regex.map_err(|error| {
         if let regex::Error::CompiledTooBig(_) = error {
             return Wrong::with_help(

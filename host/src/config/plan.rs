@@ -11,8 +11,8 @@ use http::StatusCode;
 use http::uri::Authority;
 use regex::Regex;
 
-pub use super::document::Http2;
 use super::document::{ConfigSource, Document};
+pub use super::document::{Http2, PathHeaders, Paths};
 use super::grants::Grants;
 use super::value::Reading;
 use super::{ingress, plugin};
@@ -93,6 +93,8 @@ pub struct Rule {
     pub hostname: HostPattern,
     /// Searched for anywhere in the path of a request.
     pub path: Option<Regex>,
+    pub paths: Paths,
+    pub path_headers: PathHeaders,
     pub service: Service,
     /// Indexes into [`Plan::plugins`], in the order in which a request passes them.
     pub plugins: Vec<usize>,
@@ -190,6 +192,8 @@ fn unconfigured() -> Rule {
         name: "not configured yet".to_owned(),
         hostname: HostPattern::Any,
         path: None,
+        paths: Paths::default(),
+        path_headers: PathHeaders::default(),
         service: Service::parse(UNCONFIGURED, Path::new("")).expect("it is a service"),
         plugins: Vec::new(),
         origin: OriginPlan::default(),

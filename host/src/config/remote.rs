@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::document::ConfigSource;
 use super::origin;
 use super::pattern::Patterns;
-use super::plan::{HostPattern, Http2, OriginPlan, Plan, Rule, Service};
+use super::plan::{HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Rule, Service};
 use super::value::Wrong;
 
 /// Puts the pushed rules in the place that `policy` gives them. `folder` is where relative paths begin.
@@ -60,6 +60,10 @@ struct PushedRule {
     service: String,
     #[serde(default)]
     plugins: Vec<String>,
+    #[serde(default)]
+    paths: Paths,
+    #[serde(default, rename = "pathHeaders")]
+    path_headers: PathHeaders,
     #[serde(default, rename = "originRequest")]
     origin: PushedOrigin,
 }
@@ -129,7 +133,7 @@ impl Drawing<'_> {
 
     /// `None` if it is wrong, and there is a reason that says why.
     fn rule(&mut self, at: &str, written: &PushedRule, all: &PushedOrigin, plan: &Plan) -> Option<Rule> {
-        let PushedRule { hostname, path, service, plugins, origin } = written;
+        let PushedRule { hostname, path, service, plugins, paths, path_headers, origin } = written;
         let hostname = match hostname.as_str() {
             "" => Some(HostPattern::Any),
             text => self.take(&format!("{at}.hostname"), HostPattern::parse(text)),
@@ -155,7 +159,8 @@ impl Drawing<'_> {
             Some(path) => format!("{hostname} {}", path.as_str()),
             None => hostname.to_string(),
         };
-        Some(Rule { name, hostname, path, service, plugins: chain, origin })
+        let (paths, path_headers) = (*paths, *path_headers);
+        Some(Rule { name, hostname, path, paths, path_headers, service, plugins: chain, origin })
     }
 
     /// What the rule says, else what is said for all rules, else the default.
@@ -277,6 +282,27 @@ mod tests {
         assert_eq!((second.tls_timeout.as_secs(), second.tcp_keep_alive), (3600, Some(GO_KEEP_ALIVE)));
         assert_eq!(plan.rules[1].origin.connect_timeout.as_secs(), 5);
         assert_eq!(plan.rules[1].service, Service::parse("http://127.0.0.1:2", Path::new("")).unwrap());
+    }
+
+    #[test]
+    fn what_a_pushed_rule_says_of_paths_is_what_a_local_one_says() {
+        let rules = |more: &str| {
+            let json = format!(
+                r#"{{"ingress":[{{"hostname":"a.test","path":"^/private","service":"hello_world"{more}}},
+                    {{"hostname":"a.test","service":"http://127.0.0.1:1"}},{{"service":"hello_world"}}]}}"#
+            );
+            laid(ConfigSource::Remote, &json).map(|plan| plan.rules)
+        };
+        let checked = rules("").unwrap();
+        assert_eq!((checked[0].paths, checked[0].path_headers), (Paths::Checked, PathHeaders::Cut));
+        let as_sent = rules(r#","paths":"as-sent","pathHeaders":"as-sent""#).unwrap();
+        assert_eq!((as_sent[0].paths, as_sent[0].path_headers), (Paths::AsSent, PathHeaders::AsSent));
+        let local = plan(
+            "[[ingress]]\nhostname = \"a.test\"\npath = \"^/private\"\nservice = \"hello_world\"\npaths = \"as-sent\"\n\
+             path-headers = \"as-sent\"\n[[ingress]]\nservice = \"hello_world\"\n",
+        );
+        assert_eq!((local.rules[0].paths, local.rules[0].path_headers), (Paths::AsSent, PathHeaders::AsSent));
+        assert!(rules(r#","paths":"raw""#).is_err());
     }
 
     #[test]

@@ -85,7 +85,12 @@ fn head(question: &Question) -> Result<http::request::Parts, String> {
     head.headers.insert(HeaderName::from_static("x-forwarded-proto"), value(&scheme)?);
     for (name, text) in &question.headers {
         let name: HeaderName = name.parse().map_err(|_| format!("{name:?}: not the name of a header"))?;
-        head.headers.append(name, value(text)?);
+        // A request has one host.
+        if name == HOST {
+            head.headers.insert(name, value(text)?);
+        } else {
+            head.headers.append(name, value(text)?);
+        }
     }
     Ok(head)
 }

@@ -1,10 +1,10 @@
 //! What would become of a request, without sending it: the same steps as for a real one, up to the origin.
 
-use http::header::HOST;
 use http::request;
 use serde_json::{Value, json};
 
-use super::{Asked, CONNECTING_IP, HeaderValue, TAG_ID, client_ip, remove_hop_by_hop, scheme};
+use super::request::{cut_path_headers, remove_hop_by_hop, route};
+use super::{Asked, CONNECTING_IP, HeaderValue, TAG_ID, client_ip, scheme};
 use crate::generation::{Backend, Generation};
 use crate::plugin::RequestOutcome;
 
@@ -19,11 +19,16 @@ pub async fn explain(
     let asked = Asked::of(&head);
     let client = head.headers.get(&CONNECTING_IP).cloned();
     let (client_ip, scheme) = (client_ip(client.as_ref()), scheme(&head));
-    remove_hop_by_hop(&mut head.headers);
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let Some(rule) = generation.route(host, head.uri.path()) else {
-        return json!({ "generation": generation.number, "rule": null });
+    let rule = match route(generation, &head) {
+        Ok(rule) => rule,
+        Err(trouble) => {
+            return json!({ "generation": generation.number, "rule": null, "refused": trouble.to_string() });
+        }
     };
+    remove_hop_by_hop(&mut head.headers);
+    if !rule.passes_path_headers {
+        cut_path_headers(&mut head.headers);
+    }
     let index = generation.rules().iter().position(|known| std::ptr::eq(known, rule));
     let mut outcome = json!("not asked");
     let mut reply = Value::Null;

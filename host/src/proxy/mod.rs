@@ -20,8 +20,7 @@ use std::time::{Duration, Instant};
 
 use adit_protocol::own;
 use arc_swap::ArcSwap;
-use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
 
 pub use explain::explain;
 pub use push::{Push, PushVerdict, Pushes};
@@ -35,6 +34,7 @@ use crate::plugin::{Chain, Facts, RequestOutcome, ResponseOutcome};
 use note::{Note, Plugins};
 use observe::Observation;
 use probe::{Probe, Prober};
+use request::remove_hop_by_hop;
 
 /// Carries the connector's identity to origins.
 const TAG_ID: HeaderName = HeaderName::from_static("cf-warp-tag-id");
@@ -45,16 +45,6 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 
 /// Says to an origin that trailers reach the visitor.
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-
-/// Headers that belong to one connection and never travel further (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-];
 
 /// What runs now. A request takes one snapshot and keeps it to its end.
 pub type Current = ArcSwap<Generation>;
@@ -79,8 +69,9 @@ impl Proxy {
     }
 
     /// Answers one request. May be dropped midway: the exchange with the origin is then cancelled.
-    pub async fn handle(self: Rc<Self>, request: Request) -> Answer {
+    pub async fn handle(self: Rc<Self>, mut request: Request) -> Answer {
         let generation = self.current.load_full();
+        request::settle(&mut request.head);
         let asked = Asked::of(&request.head);
         let mut note = Note::begin(&generation, self.shard, &asked.id, &request.head);
         let answer = self.answer(&generation, &asked, request, &mut note).await;
@@ -95,16 +86,19 @@ impl Proxy {
         note: &mut Note,
     ) -> Answer {
         let Request { kind, mut head, body, takes_trailers } = request;
+        let rule = match request::route(generation, &head) {
+            Ok(rule) => rule,
+            Err(trouble) => return asked.refuse(trouble),
+        };
+        note.routed(rule);
         // A share of the header's bytes: the header itself may be edited or removed.
         let client = head.headers.get(&CONNECTING_IP).cloned();
         let facts = Facts { id: &asked.id, client_ip: client_ip(client.as_ref()), scheme: scheme(&head) };
 
         remove_hop_by_hop(&mut head.headers);
-        let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let Some(rule) = generation.route(host, head.uri.path()) else {
-            return asked.refuse(Trouble::NoRule);
-        };
-        note.routed(rule);
+        if !rule.passes_path_headers {
+            request::cut_path_headers(&mut head.headers);
+        }
         let observation = rule
             .chain
             .observers()
@@ -217,19 +211,4 @@ fn client_ip(stated: Option<&HeaderValue>) -> &str {
 /// How the visitor came.
 fn scheme(head: &heads::Parts) -> &'static str {
     if head.headers.get(&FORWARDED_PROTO).is_some_and(|value| value == "https") { "https" } else { "http" }
-}
-
-/// Drops what concerns one connection only, and whatever its Connection header names.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // Nothing is collected where there is no such header.
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
 }

@@ -42,6 +42,13 @@ impl Answer {
 pub enum Trouble {
     #[error("no ingress rule matches")]
     NoRule,
+    #[error("the Host header is not a host name with a port or without")]
+    OddHost,
+    #[error(
+        "the path is one of rule {rule} as rules read it, and may be one of rule {other} to the service; see paths in \
+         docs/configuration.md"
+    )]
+    Unclear { rule: String, other: String },
     #[error("origin: {}", chain(.0))]
     Origin(#[from] OriginError),
     #[error("plugin {}: {:?}", .0.plugin, .0.kind)]
@@ -83,6 +90,7 @@ impl Asked {
     pub fn refuse(&self, trouble: Trouble) -> Answer {
         let status = match &trouble {
             Trouble::NoRule => StatusCode::NOT_FOUND,
+            Trouble::OddHost | Trouble::Unclear { .. } => StatusCode::BAD_REQUEST,
             Trouble::Origin(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             Trouble::Origin(error) if error.wants_length() => StatusCode::LENGTH_REQUIRED,
             Trouble::Origin(error) => {
@@ -102,6 +110,10 @@ impl Asked {
         match &trouble {
             // The plugin module has logged it with the guest's backtrace.
             Trouble::Plugin(_) => debug!(id = &*self.id, %trouble, "request refused"),
+            // Any visitor can have these written.
+            Trouble::OddHost | Trouble::Unclear { .. } => {
+                debug!(id = &*self.id, %trouble, "request refused");
+            }
             Trouble::NoRule | Trouble::Origin(_) => warn!(id = &*self.id, %trouble, "request refused"),
         }
         let mut response = self.page(status, &trouble);
@@ -126,6 +138,11 @@ impl Asked {
     fn page(&self, status: StatusCode, trouble: &Trouble) -> Response<Body> {
         let what = match trouble {
             Trouble::NoRule => "nothing is served under this address",
+            Trouble::OddHost => "the Host header of this request is not a host name with a port or without",
+            Trouble::Unclear { .. } => {
+                "servers read the path of this request in different ways, and what is served here depends on which; \
+                 ask for it in its plain form"
+            }
             Trouble::Origin(error) if error.wants_length() => {
                 "a body as long as this needs its Content-Length here"
             }

@@ -27,6 +27,8 @@ originRequest:
 ingress:
   - hostname: "*.example.com"
     path: ^/api
+    paths: as-sent
+    pathHeaders: as-sent
     service: wss://127.0.0.1:8443
     originRequest: { connectTimeout: 1500ms, httpHostHeader: inner, caPool: ca.pem, tcpKeepAlive: 5s, proxyType: socks,
       http2Origin: true, matchSNItoHost: true, noHappyEyeballs: true, disableChunkedEncoding: true,
@@ -49,6 +51,8 @@ listen = "127.0.0.1:2000"
 [[ingress]]
 hostname = "*.example.com"
 path = "^/api"
+paths = "as-sent"
+path-headers = "as-sent"
 service = "https://127.0.0.1:8443"
 [ingress.origin]
 ca-file = "/etc/cloudflared/ca.pem"
@@ -112,6 +116,11 @@ fn mistakes_name_their_place() {
         ("ingress: all", "`ingress` is not a list"),
         ("ingress: [{hostname: a}]", "`ingress[0].service` is missing"),
         ("ingress: [{hostname: 7, service: http://a}]", "`ingress[0].hostname` is no text"),
+        (
+            "ingress: [{paths: raw, service: http://a}]",
+            "`ingress[0].paths` is neither `checked` nor `as-sent`",
+        ),
+        ("ingress: [{pathHeaders: true, service: http://a}]", "`ingress[0].pathHeaders` is neither"),
         ("url: http://a\noriginRequest: {connectTimeout: soon}", "connectTimeout` is no time"),
         ("url: http://a\noriginRequest: {noTLSVerify: 1}", "noTLSVerify` is neither"),
         ("ha-connections: many", "is no number"),

@@ -159,10 +159,7 @@ impl Translation {
         legacy: Option<&Legacy>,
     ) -> anyhow::Result<()> {
         let place = format!("ingress[{at}]");
-        for key in rule
-            .keys()
-            .filter(|key| !["hostname", "path", "service", "originRequest"].contains(&key.as_str()))
-        {
+        for key in rule.keys().filter(|key| !RULE_KEYS.contains(&key.as_str())) {
             self.warnings.push(format!("`{place}.{key}` is not known and has no effect"));
         }
         self.line("\n[[ingress]]");
@@ -172,6 +169,14 @@ impl Translation {
                 Some(Value::String(text)) if text.is_empty() || (key == "hostname" && text == "*") => {}
                 Some(Value::String(text)) => self.key(key, text),
                 Some(_) => bail!("`{place}.{key}` is no text"),
+            }
+        }
+        // Of ours: cloudflared ignores them.
+        for (key, default, ours) in [("paths", "checked", "paths"), ("pathHeaders", "cut", "path-headers")] {
+            match rule.get(key) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(word)) if word == "as-sent" || word == default => self.key(ours, word),
+                Some(_) => bail!("`{place}.{key}` is neither `{default}` nor `as-sent`"),
             }
         }
         let service = rule
@@ -209,6 +214,8 @@ impl Translation {
         }
     }
 }
+
+const RULE_KEYS: [&str; 6] = ["hostname", "path", "paths", "pathHeaders", "service", "originRequest"];
 
 fn object<'v>(value: Option<&'v Value>, place: &str) -> anyhow::Result<Option<&'v Map<String, Value>>> {
     match value {

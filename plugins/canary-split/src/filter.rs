@@ -133,6 +133,10 @@ mod tests {
         let plan = Plan::read(r#"{"force": "x-choose", "variants": [{"name": "v2", "weight": 0}]}"#).unwrap();
         let marked = |headers| matches!(&edits(&plan, headers).headers[..], [HeaderOp::Set(_)]);
         assert!(marked(&[("x-choose", "v2")]) && !marked(&[("x-choose", "v3")]) && !marked(&[]));
+        // Who names none of them is not drawn either.
+        let all = r#"{"force": "x-choose", "by": {"cookie": "split"}, "variants": [{"name": "v2", "weight": 100}]}"#;
+        let edits = edits(&Plan::read(all).unwrap(), &[("x-choose", "v3")]);
+        assert!(edits.carry.is_empty() && matches!(&edits.headers[..], [HeaderOp::Remove(_)]));
     }
 
     #[test]

@@ -55,11 +55,7 @@ impl Plan {
         if !self.on || address(client).is_some_and(|address| self.allow.contains(address)) {
             return true;
         }
-        if self.paths.is_empty() {
-            return false;
-        }
-        let path = path::plain(path_with_query);
-        self.paths.iter().any(|prefix| path::is_below(&path, prefix))
+        !self.paths.is_empty() && path::is_surely_below(path_with_query, &self.paths)
     }
 }
 
@@ -101,7 +97,9 @@ mod tests {
             ("198.51.100.1", "/.well-known/acme", true),
             ("198.51.100.1", "/health/..%2fadmin", false),
             ("198.51.100.1", "/health/%2e%2e/admin", false),
-            ("198.51.100.1", "//health", true),
+            ("198.51.100.1", "/health/%252e%252e/admin", false),
+            ("198.51.100.1", "/health/..;/admin", false),
+            ("198.51.100.1", "//health", false),
         ] {
             assert_eq!(plan.admits(client, path), passes, "{client} {path}");
         }

@@ -107,8 +107,7 @@ impl Plan {
         if client.is_some_and(|client| self.exempt.contains(client)) {
             return None;
         }
-        let path = path::plain(asked.path_with_query);
-        if !self.only.is_empty() && !self.only.iter().any(|prefix| path::is_below(&path, prefix)) {
+        if !self.only.is_empty() && !path::may_be_below(asked.path_with_query, &self.only) {
             return None;
         }
         let mut digest = Sha256::new();
@@ -120,7 +119,7 @@ impl Plan {
         for part in &self.by {
             match part {
                 Part::Address => add(&client.map(block).map(|block| block.to_string()).unwrap_or_default()),
-                Part::Host => add(&without_port(asked.authority).to_ascii_lowercase()),
+                Part::Host => add(&settings::host(asked.authority)),
                 Part::Method => add(asked.method),
                 Part::Header(name) => {
                     let values = || asked.headers.iter().filter(|(known, _)| known == name);
@@ -128,6 +127,7 @@ impl Plan {
                     values().for_each(|(_, value)| add(value));
                 }
                 Part::Path(segments) => {
+                    let path = path::plain(asked.path_with_query);
                     let first: Vec<&str> = path.split('/').skip(1).take(*segments).collect();
                     add(&first.join("/"));
                 }
@@ -142,13 +142,6 @@ fn block(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(whole) => IpAddr::V6((whole.to_bits() & !u128::from(u64::MAX)).into()),
-    }
-}
-
-fn without_port(authority: &str) -> &str {
-    match authority.rfind(':') {
-        Some(at) if !authority[at..].contains(']') => &authority[..at],
-        _ => authority,
     }
 }
 
@@ -231,6 +224,8 @@ mod tests {
         let header = |value: &str| vec![("x-key".to_owned(), value.to_owned())];
         let key = |path, headers: &[(String, String)]| plan.key(&asked("", path, headers)).unwrap();
         assert_eq!(key("/a/b?c", &header("k")), key("/%61/x", &header("k")));
+        let host = |authority| plan.key(&Asked { authority, ..asked("", "/a", &[]) });
+        assert_eq!(host("app.example"), host("APP.example.:80"));
         let mut keys = vec![
             key("/a", &header("k")),
             key("/b", &header("k")),
@@ -249,6 +244,9 @@ mod tests {
         let plan = plan(r#", "only": ["/api"], "exempt": ["10.0.0.0/8"]"#);
         let limited = |client, path| plan.key(&asked(client, path, &[])).is_some();
         assert!(limited("192.0.2.1", "/api/x") && limited("192.0.2.1", "/x/..//%61pi"));
+        for disguised in ["/%2561pi", "/api;v=1/x", "/x/..\\api", "/x/..;/api", "//api"] {
+            assert!(limited("192.0.2.1", disguised), "{disguised}");
+        }
         assert!(!limited("192.0.2.1", "/apix") && !limited("10.1.1.1", "/api"));
     }
 

@@ -128,6 +128,14 @@ mod tests {
     }
 
     #[test]
+    fn a_sliding_window_has_nobody_wait_longer_than_two_of_it() {
+        let (plan, mut memory) = (plan("sliding", 1), Memory::default());
+        assert!(ask(&plan, &mut memory, 13_000).passes);
+        // The page says so: 10 s are the window, and this is more.
+        assert_eq!(ask(&plan, &mut memory, 13_000).reset, 17_000);
+    }
+
+    #[test]
     fn whoever_waits_as_long_as_it_was_told_is_served() {
         for (first, then) in [(9_999, 10_000), (9_999, 13_000), (0, 9_000), (5_000, 5_000), (19_000, 21_500)]
         {

@@ -129,7 +129,7 @@ impl Rule {
 
 impl Host {
     pub fn holds(&self, authority: &str) -> bool {
-        let host = without_port(authority).to_ascii_lowercase();
+        let host = settings::host(authority);
         match self {
             Self::Is(name) => host == *name,
             Self::Below(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
@@ -290,7 +290,10 @@ mod tests {
     fn a_host_is_compared_without_its_port_and_case() {
         let below = Host::Below(".example.com".to_owned());
         assert!(
-            below.holds("A.Example.COM:8080") && !below.holds("example.com") && !below.holds(".example.com")
+            below.holds("A.Example.COM:8080")
+                && below.holds("a.example.com.:80")
+                && !below.holds("example.com")
+                && !below.holds(".example.com")
         );
         let is = Host::Is("example.com".to_owned());
         assert!(is.holds("EXAMPLE.com:80") && !is.holds("a.example.com"));

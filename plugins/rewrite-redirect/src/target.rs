@@ -71,10 +71,10 @@ impl Rule {
                 if !path::is_below(&plain, prefix) {
                     return None;
                 }
-                to.as_ref().map(|to| match path.strip_prefix(prefix.as_str()) {
-                    Some(below) if !is_disguised(path) => joined(to, below),
+                to.as_ref().map(|to| match below(path, prefix) {
+                    Some(below) => joined(to, below),
                     // What goes on is then the plain form.
-                    _ => joined(to, &escaped(&plain[prefix.len()..])),
+                    None => joined(to, &escaped(&plain[prefix.len()..])),
                 })
             }
             (Path::Regex(regex), to) => {
@@ -99,10 +99,39 @@ impl Rule {
     }
 }
 
-/// Whether a path may mean another one than it begins with.
-fn is_disguised(path: &str) -> bool {
-    let path = path.to_ascii_lowercase();
-    ["..", "%2e", "%2f", "%5c", "\\"].iter().any(|disguise| path.contains(disguise))
+/// What follows the prefix in a path that is below it, letter for letter. `None` where it cannot be cut off
+/// there, because what follows leads out of the prefix again.
+fn below<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    let is_cut = |below: &&str| below.is_empty() || below.starts_with('/') || prefix.ends_with('/');
+    if let Some(below) = path.strip_prefix(prefix).filter(is_cut).filter(|below| !leads_out(below)) {
+        return Some(below);
+    }
+    // The prefix may be written in disguise, and end at any separator.
+    let ends = path.char_indices().filter_map(|(at, letter)| {
+        let length = match letter {
+            '/' | '\\' => 1,
+            '%' if path[at..]
+                .get(..3)
+                .is_some_and(|escape| ["%2f", "%2F", "%5c", "%5C"].contains(&escape)) =>
+            {
+                3
+            }
+            _ => return None,
+        };
+        Some((at, at + length))
+    });
+    let ends: Vec<_> = ends.skip(1).take(MOST_SEPARATORS).chain([(path.len(), path.len())]).collect();
+    let is_end = |(end, next): &&(usize, usize)| {
+        path::plain(&path[..*end]).trim_end_matches('/') == prefix.trim_end_matches('/')
+            && !leads_out(&path[*next..])
+    };
+    ends.iter().rev().find(is_end).map(|(_, next)| &path[*next..])
+}
+
+/// Whether the dots of a relative path lead above where it begins.
+fn leads_out(below: &str) -> bool {
+    let inside = format!("{INSIDE}/{below}");
+    !path::is_surely_below(&inside, &[INSIDE.to_owned()])
 }
 
 /// A prefix with what was below another one; exactly one slash between them.
@@ -150,6 +179,11 @@ fn safe(path_with_query: &str) -> String {
     }
     safe
 }
+
+/// A path that no visitor writes.
+const INSIDE: &str = "/\u{1f573}";
+/// Of a path, that are looked at: who disguises a prefix among more of them gets the plain form.
+const MOST_SEPARATORS: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -206,8 +240,17 @@ mod tests {
             ("/old/a%20b", Some("/new/a%20b")),
             ("/old/%c3%bc", Some("/new/%c3%bc")),
             ("/old/%ff", Some("/new/%ff")),
-            ("/old/a/../b%3f", Some("/new/b%3F")),
+            ("/old/a/../b%3f", Some("/new/a/../b%3f")),
+            ("/old/a%2fb", Some("/new/a%2fb")),
+            ("/%6fld/a%2Fb%20c", Some("/new/a%2Fb%20c")),
+            ("/old%2fa%2fb", Some("/new/a%2fb")),
+            ("/x/..%2fold/a%5Cb", Some("/new/a%5Cb")),
+            ("//old//a%2e", Some("/new/a%2e")),
+            ("/old/a;v=1/b", Some("/new/a;v=1/b")),
+            ("/old/100%25", Some("/new/100%25")),
+            ("/old/a%2f..%2f..%2f..%2fold%2fb", Some("/new/b")),
             ("/old/../old/x", Some("/new/x")),
+            ("/old/../../old/x", Some("/new/x")),
             ("/old/../x", None),
         ] {
             assert_eq!(path(rules, asked).as_deref(), becomes, "{asked}");

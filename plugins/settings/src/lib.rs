@@ -11,3 +11,8 @@ pub mod path;
 pub mod place;
 
 pub use place::{Fault, Faults, Place, read};
+
+/// The host of an authority as it is compared: lower case, without port and final dot.
+pub fn host(authority: &str) -> std::borrow::Cow<'_, str> {
+    adit_address::host(authority).unwrap_or_else(|_| authority.to_ascii_lowercase().into())
+}

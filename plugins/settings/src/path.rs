@@ -1,40 +1,32 @@
-//! Paths as rules compare them.
+//! Paths as rules compare them. What a server may take a path for is the crate `adit_address`'s.
+
+use adit_address::Readings;
 
 use crate::{Faults, Place};
 
-/// The path that a server may take this for: without its query, each escape resolved once, `\` as `/`,
+/// The plain form of a path: without its query, escapes undone, `\` as `/`, parameters of segments cut off,
 /// empty segments dropped and `.` and `..` gone. Only for comparing: what goes on stays as it was.
-///
-/// Comparing the path as it was written would let `/admin/..%2fpublic`, `//admin` or `/%61dmin` past a
-/// rule that the server behind it does not know.
 pub fn plain(path_with_query: &str) -> String {
-    let path = path_with_query.split(['?', '#']).next().unwrap_or_default();
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes().iter();
-    while let Some(&byte) = rest.next() {
-        let escaped = (byte == b'%').then(|| escape(rest.as_slice())).flatten();
-        if escaped.is_some() {
-            rest.nth(1);
-        }
-        bytes.push(match escaped.unwrap_or(byte) {
-            b'\\' => b'/',
-            other => other,
-        });
-    }
-    let text = String::from_utf8_lossy(&bytes);
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in text.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => {
-                segments.pop();
-            }
-            segment => segments.push(segment),
-        }
-    }
-    let ends = text.ends_with('/') || text.ends_with("/.") || text.ends_with("/..");
-    let slash = if ends && !segments.is_empty() { "/" } else { "" };
-    format!("/{}{slash}", segments.join("/"))
+    let plain = adit_address::plain(without_query(path_with_query));
+    if plain.starts_with('/') { plain.into_owned() } else { format!("/{plain}") }
+}
+
+/// Whether a path lies at or below one of `prefixes` however the servers behind read it. For what opens.
+pub fn is_surely_below(path_with_query: &str, prefixes: &[String]) -> bool {
+    Readings::of(without_query(path_with_query)).all(|path| is_below_any(path, prefixes))
+}
+
+/// Whether some server may read a path as one at or below one of `prefixes`. For what closes.
+pub fn may_be_below(path_with_query: &str, prefixes: &[String]) -> bool {
+    Readings::of(without_query(path_with_query)).any(|path| is_below_any(path, prefixes))
+}
+
+fn is_below_any(path: &str, prefixes: &[String]) -> bool {
+    prefixes.iter().any(|prefix| is_below(path, prefix))
+}
+
+fn without_query(path_with_query: &str) -> &str {
+    path_with_query.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// Whether a plain path lies at or below `prefix`: "/a" holds "/a" and "/a/b" and not "/ab".
@@ -47,7 +39,7 @@ pub fn is_below(path: &str, prefix: &str) -> bool {
 pub fn prefix<'a>(place: &Place<'a>, faults: &mut Faults) -> Option<&'a str> {
     let text = place.text(faults)?;
     if !text.starts_with('/') || plain(text) != text {
-        place.fault(faults, "expected a path such as \"/api\", without query, escapes, `//` and dots");
+        place.fault(faults, "expected a path such as \"/api\", without query, escapes, `//`, `;` and dots");
         return None;
     }
     Some(text)
@@ -60,12 +52,6 @@ pub fn prefixes(place: &Place<'_>, faults: &mut Faults) -> Option<Vec<String>> {
         prefixes.extend(prefix(&place, faults).map(str::to_owned));
     }
     Some(prefixes)
-}
-
-fn escape(rest: &[u8]) -> Option<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let value = digit(*rest.first()?)? << 4 | digit(*rest.get(1)?)?;
-    u8::try_from(value).ok()
 }
 
 #[cfg(test)]
@@ -92,11 +78,31 @@ mod tests {
             ("/%", "/%"),
             ("/%2", "/%2"),
             ("/%zz", "/%zz"),
-            ("/%2561", "/%61"),
+            ("/%2561", "/a"),
+            ("/a;v=1/b", "/a/b"),
             ("/%ff", "/\u{fffd}"),
             ("/%c3%bc", "/ü"),
         ] {
             assert_eq!(plain(written), meant, "{written}");
+        }
+    }
+
+    #[test]
+    fn what_opens_wants_all_readings_and_what_closes_one() {
+        let prefixes = ["/health".to_owned()];
+        for (path, surely, maybe) in [
+            ("/health?full", true, true),
+            ("/health/%64b", true, true),
+            ("/other", false, false),
+            ("//health", false, true),
+            ("/health/..%2fadmin", false, true),
+            ("/health/%252e%252e/admin", false, true),
+            ("/health/..;/admin", false, true),
+            ("/x/..\\health", false, true),
+            ("/health;v=1", false, true),
+        ] {
+            assert_eq!(is_surely_below(path, &prefixes), surely, "{path}");
+            assert_eq!(may_be_below(path, &prefixes), maybe, "{path}");
         }
     }
 

@@ -14,9 +14,9 @@ use crate::config::grants::{LARGEST_SECRET, SecretSource};
 use crate::config::plan::{OnError, OriginPlan, PathHeaders, Plan, PluginPlan, Rule as RulePlan, Service};
 use crate::origin::Origin;
 use crate::plugin::{Chain, Engine, LARGEST_COMPONENT, Plugin, Secrets};
-use crate::report;
 use crate::route::{Routes, Unclear};
 use crate::tenure::{Tally, Tenure};
+use adit_rules::reference_json;
 
 /// Everything that one request needs, as one unit.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Generation {
                 None => Tenure::new(number, shards),
             }),
             access_log: plan.access_log,
-            report: report::of(plan),
+            report: reference_json::of(plan),
             routes: Routes::new(&plan.rules),
             rules,
             plugins,

@@ -15,7 +15,6 @@ pub mod outbound;
 pub mod plugin;
 pub mod proxy;
 pub mod reload;
-pub mod report;
 pub mod route;
 pub mod settings;
 pub mod start;

@@ -2,7 +2,6 @@
 //! Knows the settings' rules and reads the credentials; connects to nothing.
 
 mod edges;
-mod flags;
 
 use std::fs::File;
 use std::io::Read;
@@ -13,12 +12,12 @@ use std::time::Duration;
 use adit_document::Spanned;
 use adit_net::guard::{Guard, Token};
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
+pub use adit_rules::flags::{FlagMistakes, Flags};
 
 use crate::config::document::{self, Admin, ConfigSource, Document, Tunnel};
-use crate::config::value::{Reading, Wrong};
 use crate::tunnel::state::Protocol;
+use adit_rules::value::{Reading, Wrong};
 pub use edges::{DnsServer, EdgeSource, Edges, IpVersion};
-pub use flags::{FlagMistakes, Flags};
 
 /// What a host is told to be.
 #[derive(Debug, Clone, PartialEq, Eq)]

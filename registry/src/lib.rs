@@ -7,12 +7,12 @@
 //!
 //! A thin client of its own: the existing one gathers whatever a registry sends without a limit.
 
+pub use adit_rules::{digest, reference};
+
 pub mod auth;
 pub mod client;
-pub mod digest;
 pub mod lock;
 pub mod manifest;
-pub mod reference;
 pub mod signature;
 pub mod store;
 pub mod supply;

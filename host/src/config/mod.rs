@@ -1,20 +1,9 @@
 //! What people write about a host, and what it means: text -> [`document`] -> [`plan`].
 //!
-//! Knows every rule of the host's document; does not run anything.
+//! The rules of documents are in the crate `adit-rules`; here they meet files: where a document comes from, and
+//! the settings, with the credentials that they name.
 
-pub mod document;
-pub mod files;
-pub mod grants;
-pub(crate) mod hostname;
-mod ingress;
-mod origin;
-mod pattern;
-pub mod plan;
-mod plugin;
-pub mod remote;
-mod service;
 pub mod source;
-pub(crate) mod value;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -23,13 +12,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use adit_document::Mistakes;
+/// What is written and what it means, which the edge must know too.
+pub use adit_rules::{document, files, grants, plan, remote};
+
+use adit_rules::value::Reading;
 
 use crate::settings::{FlagMistakes, Flags, Settings};
 use document::Document;
 use files::Files;
 use plan::Plan;
 use source::SourceError;
-use value::Reading;
 
 /// A document that means something.
 #[derive(Debug, Clone)]
@@ -77,12 +69,7 @@ pub fn load_with(path: &Path, flags: &Flags) -> Result<(Settings, Plan), ConfigE
 pub fn admin_address(path: &Path) -> Result<SocketAddr, ConfigError> {
     let source = source::read(path)?;
     let (document, mistakes) = adit_document::read::<Document>(&source.file, &source.text)?;
-    let mut reading = Reading {
-        folder: &source.folder,
-        mistakes,
-        flag_mistakes: FlagMistakes::default(),
-        files: Files::default(),
-    };
+    let mut reading = Reading::new(&source.folder, mistakes);
     let address = crate::settings::draw_admin(&document, &mut reading);
     Ok(reading.mistakes.into_result(address)?)
 }
@@ -116,7 +103,7 @@ pub fn draw(
     if let Some(tunnel) = &mut document.tunnel {
         flags.put_into(tunnel.get_mut());
     }
-    let mut reading = Reading { folder, mistakes, flag_mistakes: FlagMistakes::default(), files };
+    let mut reading = Reading { files, ..Reading::new(folder, mistakes) };
     let plan = plan::draw(&document, &mut reading);
     // Without settings there is a mistake that says why.
     let settings = crate::settings::draw(&document, flags, &mut reading);

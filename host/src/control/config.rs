@@ -28,7 +28,7 @@ use super::{Admin, problem, text};
 use crate::config::source::LARGEST_DOCUMENT;
 use crate::history::Source;
 use crate::reload::{Put, Verdict, remote_version};
-use crate::report;
+use adit_rules::reference_json;
 
 /// How long a client may take to send a document.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
@@ -55,7 +55,7 @@ pub(super) async fn answer(
     match (request.method().as_str(), path.as_str()) {
         ("POST", "/reload") => verdict(admin.reload.reread(Source::Api).await),
         ("GET" | "HEAD", "/config") => {
-            let page = report::whole(&admin.current.load().report, remote_version(history));
+            let page = reference_json::whole(&admin.current.load().report, remote_version(history));
             let page = super::json(StatusCode::OK, &page);
             match history.serving() {
                 Some(serving) => tagged(page, &serving.tag()),

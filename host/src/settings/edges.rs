@@ -8,8 +8,8 @@ use adit_protocol::credentials::Credentials;
 use http::uri::Authority;
 
 use crate::config::document::Tunnel;
-use crate::config::hostname;
-use crate::config::value::{Reading, Wrong};
+use adit_rules::hostname;
+use adit_rules::value::{Reading, Wrong};
 
 /// How this host finds edge servers.
 #[derive(Debug, Clone, PartialEq, Eq)]

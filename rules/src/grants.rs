@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use adit_document::Spanned;
 use http::uri::Authority;
 
-use super::document;
-use super::value::{Reading, Wrong};
+use crate::document;
+use crate::value::{Reading, Wrong};
 
 /// What a plugin may reach besides its own memory. Empty by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

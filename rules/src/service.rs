@@ -5,13 +5,13 @@ use std::path::Path;
 use http::StatusCode;
 use http::uri::Authority;
 
-use super::plan::Service;
-use super::value::Wrong;
+use crate::plan::Service;
+use crate::value::Wrong;
 
 impl Service {
     /// Reads one of the forms; a relative path of a socket begins at `folder`. No message repeats the
     /// text, since people write passwords into URLs.
-    pub(crate) fn parse(text: &str, folder: &Path) -> Result<Self, Wrong> {
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, Wrong> {
         if let Some((scheme, rest)) = text.split_once("://") {
             return match scheme.to_ascii_lowercase().as_str() {
                 "http" => Ok(Self::Http { authority: authority(rest)? }),

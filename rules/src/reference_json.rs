@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::plan::{HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Service};
+use crate::plan::{HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Service};
 
 /// What the edge is told about a local configuration, JSON.
 pub fn of(plan: &Plan) -> Vec<u8> {
@@ -132,7 +132,7 @@ fn seconds(time: Duration) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::plan;
+    use crate::testing::plan;
 
     #[test]
     fn the_edge_is_told_what_is_written_and_who_asks_is_shown_all() {

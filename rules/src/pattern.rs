@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use regex::{Regex, RegexBuilder};
 
-use super::value::Wrong;
+use crate::value::Wrong;
 
 /// Those of one document.
 #[derive(Default)]

@@ -6,49 +6,56 @@ use std::time::Duration;
 
 use adit_document::{Mistakes, Spanned};
 
-use super::document::Quantity;
-use super::files::Files;
-use crate::settings::FlagMistakes;
+use crate::document::Quantity;
+use crate::files::Files;
+use crate::flags::FlagMistakes;
 
 /// A document being read: where it lies and what was found wrong so far.
-pub(crate) struct Reading<'a> {
+pub struct Reading<'a> {
     /// Paths of the document are relative to it.
-    pub(crate) folder: &'a Path,
-    pub(crate) mistakes: Mistakes,
-    pub(crate) files: Files,
+    pub folder: &'a Path,
+    pub mistakes: Mistakes,
+    pub files: Files,
     /// What is wrong with values that stand on the command line instead.
-    pub(crate) flag_mistakes: FlagMistakes,
+    pub flag_mistakes: FlagMistakes,
 }
 
 /// What is wrong with one value, before it is known where the value stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wrong {
-    pub(crate) message: String,
-    pub(crate) help: Option<String>,
+pub struct Wrong {
+    pub message: String,
+    pub help: Option<String>,
 }
 
 impl Wrong {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
+    pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), help: None }
     }
 
-    pub(crate) fn with_help(message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub fn with_help(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: Some(help.into()) }
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// One of a document in `folder`, with what is wrong with it so far.
+    pub fn new(folder: &'a Path, mistakes: Mistakes) -> Self {
+        Self { folder, mistakes, files: Files::default(), flag_mistakes: FlagMistakes::default() }
     }
 }
 
 impl Reading<'_> {
     /// Where to read a file that the document names.
-    pub(crate) fn file(&mut self, path: &Path) -> PathBuf {
+    pub fn file(&mut self, path: &Path) -> PathBuf {
         self.files.name(self.folder.join(path))
     }
 
     /// The value, or `None` and a mistake at its place.
-    pub(crate) fn take<T, U>(&mut self, at: &Spanned<T>, outcome: Result<U, Wrong>) -> Option<U> {
+    pub fn take<T, U>(&mut self, at: &Spanned<T>, outcome: Result<U, Wrong>) -> Option<U> {
         outcome.map_err(|wrong| self.refuse(at, wrong)).ok()
     }
 
-    pub(crate) fn refuse<T>(&mut self, at: &Spanned<T>, wrong: Wrong) {
+    pub fn refuse<T>(&mut self, at: &Spanned<T>, wrong: Wrong) {
         let Some(wrong) = self.flag_mistakes.take(at, wrong) else { return };
         match wrong.help {
             Some(help) => self.mistakes.add_with_help(at.span(), wrong.message, help),
@@ -57,7 +64,7 @@ impl Reading<'_> {
     }
 
     /// A duration such as "30s" within `bounds`; `default` where none is written or it is wrong.
-    pub(crate) fn duration(
+    pub fn duration(
         &mut self,
         written: Option<&Spanned<Quantity>>,
         default: Duration,
@@ -72,7 +79,7 @@ impl Reading<'_> {
     }
 
     /// A size such as "64MiB" within `bounds`, in bytes.
-    pub(crate) fn size(
+    pub fn size(
         &mut self,
         written: Option<&Spanned<Quantity>>,
         default: usize,
@@ -86,7 +93,7 @@ impl Reading<'_> {
     }
 
     /// A whole number within `bounds`.
-    pub(crate) fn count(
+    pub fn count(
         &mut self,
         written: Option<&Spanned<i64>>,
         default: usize,
@@ -107,7 +114,7 @@ impl Reading<'_> {
     }
 
     /// A path, joined to the folder of the document.
-    pub(crate) fn path(&mut self, written: Option<&Spanned<PathBuf>>) -> Option<PathBuf> {
+    pub fn path(&mut self, written: Option<&Spanned<PathBuf>>) -> Option<PathBuf> {
         written.and_then(|written| {
             let path = written.get_ref();
             let is_written = !path.as_os_str().is_empty();

@@ -5,8 +5,8 @@ use std::fmt;
 
 use adit_document::Spanned;
 
-use crate::config::document::{Protocol, Quantity, Tunnel};
-use crate::config::value::Wrong;
+use crate::document::{Protocol, Quantity, Tunnel};
+use crate::value::Wrong;
 
 /// What was given; what was not is left to the document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ const NAMES: [&str; 7] = [
 
 impl Flags {
     /// Puts what was given in the place of what the document says.
-    pub(crate) fn put_into(&self, tunnel: &mut Tunnel) {
+    pub fn put_into(&self, tunnel: &mut Tunnel) {
         if !self.edges.is_empty() {
             let edges = self.edges.iter().map(|edge| at(0, edge.clone())).collect();
             tunnel.edges = Some(at(0, edges));
@@ -67,7 +67,7 @@ impl FlagMistakes {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

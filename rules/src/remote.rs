@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::document::ConfigSource;
-use super::origin;
-use super::pattern::Patterns;
-use super::plan::{HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Rule, Service};
-use super::value::Wrong;
+use crate::document::ConfigSource;
+use crate::origin;
+use crate::pattern::Patterns;
+use crate::plan::{HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Rule, Service};
+use crate::value::Wrong;
 
 /// Puts the pushed rules in the place that `policy` gives them. `folder` is where relative paths begin.
 ///
@@ -246,7 +246,7 @@ const GO_KEEP_ALIVE: Duration = Duration::from_secs(15);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::plan;
+    use crate::testing::plan;
 
     const LOCAL: &str = "[[plugin]]\nname = \"auth\"\ncomponent = \"a.wasm\"\n\
         [[ingress]]\nname = \"mine\"\nhostname = \"mine.example.com\"\nservice = \"hello_world\"\nplugins = [\"auth\"]\n\

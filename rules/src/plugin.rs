@@ -6,14 +6,14 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::reference::Reference;
 use adit_document::Spanned;
-use adit_registry::reference::Reference;
 use toml::Value;
 
-use super::document::{self, Plugin};
-use super::grants;
-use super::plan::{Limits, OnError, PluginPlan, ReferencePlan};
-use super::value::{Reading, Wrong};
+use crate::document::{self, Plugin};
+use crate::grants;
+use crate::plan::{Limits, OnError, PluginPlan, ReferencePlan};
+use crate::value::{Reading, Wrong};
 
 /// One plan for each plugin written, so that an index means the same in both lists; and what of their
 /// components is still in registries.

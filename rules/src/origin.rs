@@ -6,9 +6,9 @@ use adit_document::Spanned;
 use http::uri::Authority;
 use rustls_pki_types::ServerName;
 
-use super::document::{Http2, Origin};
-use super::plan::{OriginPlan, Service};
-use super::value::{Reading, Wrong};
+use crate::document::{Http2, Origin};
+use crate::plan::{OriginPlan, Service};
+use crate::value::{Reading, Wrong};
 
 /// What is written, with the defaults for what is not.
 pub(super) fn draw(written: Option<&Spanned<Origin>>, reading: &mut Reading<'_>) -> OriginPlan {

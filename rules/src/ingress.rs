@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use adit_document::{Spanned, closest};
 use regex::Regex;
 
-use super::document;
-use super::origin;
-use super::pattern::Patterns;
-use super::plan::{HostPattern, PluginPlan, Rule, Service};
-use super::value::{Reading, Wrong};
+use crate::document;
+use crate::origin;
+use crate::pattern::Patterns;
+use crate::plan::{HostPattern, PluginPlan, Rule, Service};
+use crate::value::{Reading, Wrong};
 
 /// The rules in order. One that is wrong is left out, and there is a mistake that says why.
 pub(super) fn draw(

@@ -1,11 +1,11 @@
 //! Host names as rules write them. Knows names; does not know what a rule is.
 
-use super::plan::HostPattern;
-use super::value::Wrong;
+use crate::plan::HostPattern;
+use crate::value::Wrong;
 
 impl HostPattern {
     /// Reads `*`, `app.example.com` or `*.example.com`.
-    pub(crate) fn parse(text: &str) -> Result<Self, Wrong> {
+    pub fn parse(text: &str) -> Result<Self, Wrong> {
         if text == "*" {
             return Ok(Self::Any);
         }
@@ -40,7 +40,7 @@ impl HostPattern {
 }
 
 /// Reads one whole name, without wildcard: lower case, without a trailing dot, in punycode.
-pub(crate) fn name(text: &str) -> Result<String, Wrong> {
+pub fn name(text: &str) -> Result<String, Wrong> {
     let name = ascii(text)?;
     check_labels(&name)?;
     Ok(name)

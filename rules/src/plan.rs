@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_registry::reference::Reference;
+use crate::reference::Reference;
 use http::StatusCode;
 use http::uri::Authority;
 use regex::Regex;
 
-use super::document::{ConfigSource, Document};
-pub use super::document::{Http2, PathHeaders, Paths};
-use super::grants::Grants;
-use super::value::Reading;
-use super::{ingress, plugin};
+use crate::document::{ConfigSource, Document};
+pub use crate::document::{Http2, PathHeaders, Paths};
+use crate::grants::Grants;
+use crate::value::Reading;
+use crate::{ingress, plugin};
 
 /// What a host serves.
 #[derive(Debug, Clone)]
@@ -159,7 +159,7 @@ pub struct OriginPlan {
 }
 
 /// Draws the plan of a document. What is wrong is added to the mistakes and left out of the plan.
-pub(crate) fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
+pub fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
     let mut warnings = Vec::new();
     let (plugins, references) = plugin::draw(&document.plugin, reading);
     let is_remote = document

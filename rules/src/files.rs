@@ -27,7 +27,7 @@ impl Files {
     }
 
     /// Remembers that it is named, and says where to read it.
-    pub(crate) fn name(&mut self, path: PathBuf) -> PathBuf {
+    pub fn name(&mut self, path: PathBuf) -> PathBuf {
         let place = self.place(&path).to_owned();
         self.named.insert(path);
         place

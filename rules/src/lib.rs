@@ -1,0 +1,30 @@
+//! What a configuration means: a host's document, flags in its place, and the JSON that an edge pushes, each
+//! read with every mistake that it has and lowered to one plan.
+//!
+//! Pure: no file is opened, no clock is read, nothing is logged. It does not know what serves a plan. The host
+//! serves by it, and the edge refuses by it what no host could serve.
+//!
+//! Read [`document`] (what may be written) and [`plan`] (what it means), then [`ingress`], [`origin`],
+//! [`plugin`] and [`grants`] (how one becomes the other) with the values that they are made of: [`value`],
+//! [`hostname`], [`pattern`], [`service`] and [`mod@reference`]. [`remote`] reads the reference's JSON and
+//! [`reference_json`] writes it.
+
+pub mod digest;
+pub mod document;
+pub mod files;
+pub mod flags;
+pub mod grants;
+pub mod hostname;
+mod ingress;
+mod origin;
+mod pattern;
+pub mod plan;
+mod plugin;
+pub mod reference;
+pub mod reference_json;
+pub mod remote;
+mod service;
+pub mod value;
+
+#[cfg(test)]
+mod testing;

@@ -4,8 +4,7 @@
 //! Looks at metadata instead of listening for events: that also sees files behind links, as
 //! Kubernetes swaps them, on network file systems and in bind mounts, where events do not arrive.
 
-use std::collections::HashSet;
-use std::fs::Metadata;
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,14 +18,15 @@ use crate::reload::Reload;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Nothing must change for so long: whoever writes a file piece by piece is given time to finish.
 const REST: Duration = Duration::from_millis(250);
+/// One that is written without an end is read as it is after so many: 10 s.
+const MOST_RESTS: usize = 40;
 
-/// What would be different if a file had changed. A link counts as what it leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mark {
-    path: PathBuf,
-    /// Device, inode, size, and the times of content and of inode; absent where there is no file.
-    facts: Option<[i128; 5]>,
-}
+/// What would be different if a file had changed: device, inode, size, and the times of content and of inode;
+/// absent where there is no file. A link counts as what it leads to.
+type Facts = Option<[i128; 5]>;
+
+/// By path, so that it does not matter in which order files are named.
+type Marks = BTreeMap<PathBuf, Facts>;
 
 /// Asks for a reload whenever something has changed, until dropped.
 pub async fn watch(reload: Reload) {
@@ -36,17 +36,12 @@ pub async fn watch(reload: Reload) {
     loop {
         sleep(LOOK_EVERY).await;
         let watched = files.borrow().clone();
-        // A file that is named from now on has been read by whoever named it.
         let mut now = look(watched.clone()).await;
-        seen.retain(|mark| watched.contains(&mark.path));
-        let known: HashSet<PathBuf> = seen.iter().map(|mark| mark.path.clone()).collect();
-        let new: Vec<Mark> = now.iter().filter(|mark| !known.contains(&mark.path)).cloned().collect();
-        seen.extend(new);
-        seen.sort_by(|one, other| one.path.cmp(&other.path));
+        take_over(&mut seen, &now);
         if now == seen {
             continue;
         }
-        loop {
+        for _ in 0..MOST_RESTS {
             sleep(REST).await;
             let later = look(watched.clone()).await;
             if later == now {
@@ -60,23 +55,61 @@ pub async fn watch(reload: Reload) {
     }
 }
 
+/// Forgets files that are not named any more. One that is named from now on has been read by whoever named it.
+fn take_over(seen: &mut Marks, now: &Marks) {
+    seen.retain(|path, _| now.contains_key(path));
+    for (path, facts) in now {
+        seen.entry(path.clone()).or_insert(*facts);
+    }
+}
+
 /// On a thread that may wait: a file system may be far away.
-async fn look(files: Vec<PathBuf>) -> Vec<Mark> {
-    let looked = tokio::task::spawn_blocking(move || files.iter().map(|path| mark(path)).collect());
+async fn look(files: Vec<PathBuf>) -> Marks {
+    let looked = tokio::task::spawn_blocking(move || {
+        files
+            .into_iter()
+            .map(|path| {
+                let facts = facts(&path);
+                (path, facts)
+            })
+            .collect()
+    });
     looked.await.unwrap_or_default()
 }
 
-fn mark(path: &Path) -> Mark {
-    let facts = |file: Metadata| {
-        let time =
-            |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-        [
-            i128::from(file.dev()),
-            i128::from(file.ino()),
-            i128::from(file.size()),
-            time(file.mtime(), file.mtime_nsec()),
-            time(file.ctime(), file.ctime_nsec()),
-        ]
-    };
-    Mark { path: path.to_owned(), facts: std::fs::metadata(path).ok().map(facts) }
+fn facts(path: &Path) -> Facts {
+    let file = std::fs::metadata(path).ok()?;
+    let time = |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    Some([
+        i128::from(file.dev()),
+        i128::from(file.ino()),
+        i128::from(file.size()),
+        time(file.mtime(), file.mtime_nsec()),
+        time(file.ctime(), file.ctime_nsec()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_has_not_changed_looks_the_same_in_whatever_order_files_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["z", "m", "a"] {
+            std::fs::write(at(name), name).unwrap();
+        }
+        let mut seen = look(["z", "a", "absent"].map(at).to_vec()).await;
+        // The same files, then one more and one less.
+        for names in [&["z", "a", "absent"][..], &["m", "z", "a"], &["a", "z", "m"]] {
+            let now = look(names.iter().map(|name| at(name)).collect()).await;
+            take_over(&mut seen, &now);
+            assert_eq!(now, seen, "{names:?}");
+        }
+        std::fs::write(at("m"), "changed").unwrap();
+        let now = look(["z", "m"].map(at).to_vec()).await;
+        take_over(&mut seen, &now);
+        assert_ne!(now, seen);
+    }
 }

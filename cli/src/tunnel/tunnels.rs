@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use adit_protocol::credentials::Credentials;
+use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use http::Method;
@@ -32,7 +32,7 @@ pub(super) struct List {
     #[arg(long, visible_alias = "enp", value_name = "TEXT")]
     exclude_name_prefix: Option<String>,
     /// Only those that were there at this time (RFC 3339)
-    #[arg(long, short, value_name = "TIME")]
+    #[arg(long, short, value_name = "TIME", value_parser = time)]
     when: Option<String>,
     /// Only the one with this id
     #[arg(long, short, value_name = "ID")]
@@ -119,6 +119,19 @@ pub(super) struct Token {
     /// Write a credentials file instead
     #[arg(long, alias = "credentials-file", value_name = "FILE", env = "TUNNEL_CRED_FILE")]
     cred_file: Option<PathBuf>,
+}
+
+/// A time as the control API reads it: RFC 3339, with `Z` or an offset.
+fn time(text: &str) -> Result<String, String> {
+    let offset = text.len().checked_sub(6).and_then(|at| text.split_at_checked(at));
+    let local = match offset {
+        Some((local, offset)) if offset.starts_with(['+', '-']) && offset.as_bytes()[3] == b':' => {
+            format!("{local}Z")
+        }
+        _ => text.to_owned(),
+    };
+    let is_time = local.ends_with('Z') && humantime::parse_rfc3339_weak(&local).is_ok();
+    is_time.then(|| text.to_owned()).ok_or_else(|| "write a time such as 2026-01-31T12:00:00Z".to_owned())
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -261,7 +274,8 @@ pub(super) async fn delete(delete: Delete, options: &Options) -> Result<(), Fail
 /// Only a file that holds the credentials of just this tunnel.
 fn remove_credentials(id: Uuid, named: Option<&PathBuf>, options: &Options) -> anyhow::Result<()> {
     let Some(path) = named.cloned().or_else(|| options.credentials_of(id)) else { return Ok(()) };
-    let is_its = std::fs::read(&path).ok().and_then(|text| Credentials::from_json(&text).ok());
+    let is_its =
+        adit_files::read(&path, MAX_CREDENTIALS).ok().and_then(|text| Credentials::from_json(&text).ok());
     if is_its.is_some_and(|credentials| credentials.tunnel_id == id) {
         std::fs::remove_file(&path).with_context(|| format!("it is deleted, but not {}", path.display()))?;
     }

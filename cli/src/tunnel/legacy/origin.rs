@@ -26,6 +26,11 @@ impl Translation {
             let time = || whole_time(value).with_context(|| format!("`{}` is no time", whole()));
             let text = || value.as_str().with_context(|| format!("`{}` is no text", whole()));
             let flag = || value.as_bool().with_context(|| format!("`{}` is neither true nor false", whole()));
+            let is_time =
+                matches!(key.as_str(), "connectTimeout" | "tlsTimeout" | "keepAliveTimeout" | "tcpKeepAlive");
+            if is_time && whole_time(value).is_some_and(|time| time > HOUR) {
+                self.warnings.push(format!("`{}` is more than 1h, the longest, and counts as that", whole()));
+            }
             match key.as_str() {
                 "connectTimeout" => lines.key("connect-timeout", &in_form(time()?, HOUR)),
                 "tlsTimeout" => lines.key("tls-timeout", &in_form(time()?, HOUR)),

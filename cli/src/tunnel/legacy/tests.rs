@@ -110,6 +110,18 @@ fn what_would_be_served_without_its_protection_is_refused() {
 }
 
 #[test]
+fn a_time_beyond_the_longest_counts_as_that_and_is_said() {
+    let keys = "{connectTimeout: 2h, tlsTimeout: 1h, keepAliveTimeout: 5400}";
+    let translation = translated(&format!("url: http://a\noriginRequest: {keys}")).unwrap();
+    assert!(translation.toml.contains("connect-timeout = \"3600000ms\""), "{}", translation.toml);
+    let [first, second] = &translation.warnings[..] else { panic!("{:?}", translation.warnings) };
+    assert!(
+        first.contains("connectTimeout` is more than 1h") && second.contains("keepAliveTimeout` is"),
+        "{first}"
+    );
+}
+
+#[test]
 fn mistakes_name_their_place() {
     for (yaml, wanted) in [
         ("- a", "not a list of keys"),

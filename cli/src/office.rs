@@ -99,8 +99,10 @@ pub(crate) async fn init(init: Init) -> Result<(), Failure> {
             print(&format!("{} is there already; nothing was changed", init.cert.display()));
             return Ok(());
         }
-        let message =
-            format!("{} is there already; move it away, name another with --cert, or give --if-missing", init.cert.display());
+        let message = format!(
+            "{} is there already; move it away, name another with --cert, or give --if-missing",
+            init.cert.display()
+        );
         return Err(anyhow!(message).into());
     }
     let zone = init.zones.first().context("a zone")?.trim_end_matches('.').to_ascii_lowercase();

@@ -139,9 +139,7 @@ fn what_needs_no_edge_is_done() {
     };
     assert!(done(&["tunnel", "--config", "good.yml", "ingress", "validate"]).ends_with("OK\n"));
     let before = std::fs::read(folder.path().join("cert.pem")).unwrap();
-    assert!(
-        done(&["edge", "init", "--zone", "example.com", "--if-missing"]).contains("nothing was changed")
-    );
+    assert!(done(&["edge", "init", "--zone", "example.com", "--if-missing"]).contains("nothing was changed"));
     assert_eq!(std::fs::read(folder.path().join("cert.pem")).unwrap(), before);
     let odd = done(&["tunnel", "ingress", "validate", "--config", "odd.yml"]);
     assert!(odd.contains("warning: `ingres` is not known") && odd.ends_with("OK\n"), "{odd}");

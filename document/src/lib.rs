@@ -14,7 +14,7 @@ mod value;
 mod wording;
 
 pub use mistakes::{Mistake, Mistakes, Place};
-pub use read::read;
+pub use read::{glimpse, read};
 /// A value together with its byte range in the text it was read from.
 pub use toml::Spanned;
 pub use wording::closest;

@@ -1,6 +1,6 @@
 //! What somebody sees who hands in a document with mistakes.
 
-use adit_document::{Mistakes, Place, Spanned, closest, read};
+use adit_document::{Mistakes, Place, Spanned, closest, glimpse, read};
 use serde::Deserialize;
 
 #[derive(Debug, Default, Deserialize)]
@@ -223,6 +223,22 @@ fn deep_nesting_is_a_mistake_and_not_a_stack_overflow() {
     unreadable(&format!("name = {}", "{a=".repeat(100_000)));
     unreadable(&format!("{} = 1", vec!["a"; 100_000].join(".")));
     unreadable(&format!("[{}]", vec!["a"; 100_000].join(".")));
+}
+
+#[test]
+fn one_key_can_be_read_where_the_rest_is_broken() {
+    for text in [
+        "name = \"rose\"\n[a",
+        "name = \"rose\"\nb = \"",
+        "a\nname = \"rose\"",
+        "name = \"rose\"\nname = 7\n",
+        "unknown = 1\nname = \"rose\"",
+    ] {
+        assert_eq!(glimpse(text, "name").as_deref(), Some("rose"), "{text}");
+    }
+    for text in ["", "name = 7", "name = ", "[a]\n[b"] {
+        assert_eq!(glimpse(text, "name"), None, "{text}");
+    }
 }
 
 #[test]

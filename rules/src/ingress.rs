@@ -182,4 +182,4 @@ impl Shadows {
 }
 
 /// Most plugins that one request passes.
-const LONGEST_CHAIN: usize = 32;
+pub(crate) const LONGEST_CHAIN: usize = 32;

@@ -28,3 +28,23 @@ pub mod value;
 
 #[cfg(test)]
 mod testing;
+
+use std::path::Path;
+
+use adit_document::Mistakes;
+
+use document::Document;
+use plan::Plan;
+use value::Reading;
+
+/// What a document serves; says nothing of who it is and where it connects to. `file` is the name that mistakes
+/// carry, and `folder` where its paths begin.
+///
+/// # Errors
+/// Every mistake in what it serves.
+pub fn read(file: &str, text: &str, folder: &Path) -> Result<Plan, Mistakes> {
+    let (document, mistakes) = adit_document::read::<Document>(file, text)?;
+    let mut reading = Reading::new(folder, mistakes);
+    let plan = plan::draw(&document, &mut reading);
+    reading.mistakes.into_result(plan)
+}

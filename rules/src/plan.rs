@@ -23,6 +23,8 @@ pub struct Plan {
     pub plugins: Vec<Arc<PluginPlan>>,
     /// In the order of the document: the first that matches a request serves it. The last matches all.
     pub rules: Vec<Rule>,
+    /// There is nothing to serve yet: the rules come from the edge.
+    pub is_unconfigured: bool,
     /// One line is logged for each request.
     pub access_log: bool,
     /// How long answers of an earlier generation may go on.
@@ -166,7 +168,8 @@ pub fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
         .config_source
         .as_ref()
         .is_some_and(|source| matches!(source.get_ref(), ConfigSource::Remote | ConfigSource::Layered));
-    let rules = if document.ingress.is_empty() && is_remote {
+    let is_unconfigured = document.ingress.is_empty() && is_remote;
+    let rules = if is_unconfigured {
         vec![unconfigured()]
     } else {
         ingress::draw(&document.ingress, &plugins, reading, &mut warnings)
@@ -183,7 +186,16 @@ pub fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
     let plugins = plugins.into_iter().map(Arc::new).collect();
     let insecure = document.insecure_registries.iter().flat_map(|list| list.get_ref());
     let insecure_registries = insecure.map(|registry| registry.get_ref().to_ascii_lowercase()).collect();
-    Plan { plugins, rules, access_log, retire_after, references, insecure_registries, warnings }
+    Plan {
+        plugins,
+        rules,
+        is_unconfigured,
+        access_log,
+        retire_after,
+        references,
+        insecure_registries,
+        warnings,
+    }
 }
 
 /// What is served while the rules are still to come from the edge.

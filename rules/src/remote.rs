@@ -1,35 +1,40 @@
-//! The configuration that an edge pushes (wire.md, 9.2 and 9.3): JSON of the reference's format, and how
-//! it meets the local document. Knows both forms; fetches and runs nothing.
+//! The configuration that an edge pushes (wire.md, 9.2 and 9.3): JSON of the reference's format, and how it meets
+//! the local document. An edge reads it with the same code before it keeps it. Knows both forms; fetches and runs
+//! nothing.
+
+mod service;
+mod value;
 
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::document::ConfigSource;
+use crate::ingress::LONGEST_CHAIN;
 use crate::origin;
 use crate::pattern::Patterns;
-use crate::plan::{HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Rule, Service};
-use crate::value::Wrong;
+use crate::plan::{HostPattern, Http2, OriginPlan, Plan, Rule, Service};
+use service::Read;
+use value::{Layers, Reasons};
+
+/// What warnings about it begin with, among those about the document.
+pub const PUSHED: &str = "the pushed configuration: ";
 
 /// Puts the pushed rules in the place that `policy` gives them. `folder` is where relative paths begin.
 ///
 /// `remote`: they take the place of the local ones. `layered`: the local ones come first, but for the
 /// last, which matches everything. What is local keeps its plugins; a pushed rule may name local plugins
-/// in `plugins`, which other connectors ignore.
+/// in `plugins`, which other connectors ignore. A rule whose service is of a kind that this host does not know
+/// answers 501, and a warning of the plan says so: the others are not worse off for it.
 ///
 /// # Errors
 /// Everything that is wrong, each with its place, such as `ingress[2].service`.
 pub fn overlay(plan: &mut Plan, policy: ConfigSource, json: &[u8], folder: &Path) -> Result<(), Vec<String>> {
-    let pushed: Pushed = match serde_json::from_slice(json) {
-        Ok(pushed) => pushed,
-        Err(error) => return Err(vec![format!("the pushed configuration: {error}")]),
-    };
-    let mut drawing = Drawing { folder, patterns: Patterns::default(), reasons: Vec::new() };
-    let rules = drawing.rules(&pushed, plan);
-    if !drawing.reasons.is_empty() {
-        return Err(drawing.reasons);
-    }
+    let mut reader =
+        Reader { of: Of::Host(plan), folder, patterns: Patterns::default(), said: Reasons::default() };
+    let rules = reader.rules(json);
+    let warnings = reader.said.into_result()?;
     match policy {
         ConfigSource::Local => return Err(vec!["this host is configured by its own document".to_owned()]),
         ConfigSource::Remote => plan.rules = rules,
@@ -38,214 +43,217 @@ pub fn overlay(plan: &mut Plan, policy: ConfigSource, json: &[u8], folder: &Path
             plan.rules.extend(rules);
         }
     }
+    plan.warnings.extend(warnings.iter().map(|warning| format!("{PUSHED}{warning}")));
+    plan.is_unconfigured = false;
     Ok(())
 }
 
+/// Whether some host could serve this: by the rules that hosts read it with, but for what only some of them have,
+/// such as plugins, and kinds of services that only the reference knows.
+///
+/// # Errors
+/// Everything that every host would refuse, each with its place.
+pub fn check(json: &[u8]) -> Result<(), Vec<String>> {
+    let mut reader = Reader {
+        of: Of::Edge,
+        folder: Path::new("/"),
+        patterns: Patterns::default(),
+        said: Reasons::default(),
+    };
+    reader.rules(json);
+    reader.said.into_result().map(drop)
+}
+
+/// Who reads.
+enum Of<'a> {
+    /// One that serves by it, beside this plan.
+    Host(&'a Plan),
+    /// One that keeps it for hosts.
+    Edge,
+}
+
 /// Unknown keys are ignored, as the reference does: the format belongs to somebody else.
-#[derive(Debug, Deserialize)]
-struct Pushed {
-    #[serde(default)]
-    ingress: Vec<PushedRule>,
-    #[serde(default, rename = "originRequest")]
-    origin: PushedOrigin,
-}
-
-#[derive(Debug, Deserialize)]
-struct PushedRule {
-    #[serde(default)]
-    hostname: String,
-    #[serde(default)]
-    path: String,
-    #[serde(default)]
-    service: String,
-    #[serde(default)]
-    plugins: Vec<String>,
-    #[serde(default)]
-    paths: Paths,
-    #[serde(default, rename = "pathHeaders")]
-    path_headers: PathHeaders,
-    #[serde(default, rename = "originRequest")]
-    origin: PushedOrigin,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PushedOrigin {
-    connect_timeout: Option<u64>,
-    tls_timeout: Option<u64>,
-    keep_alive_timeout: Option<u64>,
-    keep_alive_connections: Option<u64>,
-    #[serde(rename = "noTLSVerify")]
-    no_tls_verify: Option<bool>,
-    http_host_header: Option<String>,
-    origin_server_name: Option<String>,
-    ca_pool: Option<String>,
-    http2_origin: Option<bool>,
-    #[serde(rename = "matchSNItoHost")]
-    match_sni_to_host: Option<bool>,
-    disable_chunked_encoding: Option<bool>,
-    tcp_keep_alive: Option<u64>,
-    no_happy_eyeballs: Option<bool>,
-    access: Option<Access>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Access {
-    #[serde(default)]
-    required: bool,
-}
-
-struct Drawing<'a> {
+struct Reader<'a> {
+    of: Of<'a>,
     folder: &'a Path,
     patterns: Patterns,
-    reasons: Vec<String>,
+    said: Reasons,
 }
 
-impl Drawing<'_> {
-    fn rules(&mut self, pushed: &Pushed, plan: &Plan) -> Vec<Rule> {
-        if pushed.ingress.is_empty() {
-            self.reasons.push("ingress: there are no rules; end with one that matches everything".to_owned());
+impl Reader<'_> {
+    fn rules(&mut self, json: &[u8]) -> Vec<Rule> {
+        let pushed = match serde_json::from_slice(json) {
+            Ok(Value::Object(pushed)) => pushed,
+            Ok(_) => return self.said.wrong("the pushed configuration", "this is not a JSON object"),
+            Err(error) => return self.said.wrong("the pushed configuration", &error.to_string()),
+        };
+        let nothing = Map::new();
+        let all = self.said.object("", &pushed, "originRequest").unwrap_or(&nothing);
+        // It means nothing to a host of ours; of the wrong kind it is refused by the reference.
+        self.said.object("", &pushed, "warp-routing");
+        let written = match pushed.get("ingress") {
+            None | Some(Value::Null) => &Vec::new(),
+            Some(Value::Array(written)) => written,
+            Some(other) => return self.said.wrong("ingress", &value::expected("an array", other)),
+        };
+        if written.is_empty() {
+            return self.said.wrong("ingress", "there are no rules; end with one that matches everything");
         }
-        if pushed.ingress.len() > MOST_RULES {
-            self.reasons.push(format!("ingress: more than {MOST_RULES} rules"));
-            return Vec::new();
+        if written.len() > MOST_RULES {
+            return self.said.wrong("ingress", &format!("more than {MOST_RULES} rules"));
         }
-        let last = pushed.ingress.len().saturating_sub(1);
-        let mut rules = Vec::with_capacity(pushed.ingress.len());
-        for (index, written) in pushed.ingress.iter().enumerate() {
+        let last = written.len() - 1;
+        let rules = written.iter().enumerate().map(|(index, written)| {
             let at = format!("ingress[{index}]");
-            if let Some(rule) = self.rule(&at, written, &pushed.origin, plan) {
-                let matches_all = rule.hostname == HostPattern::Any && rule.path.is_none();
-                match (index == last, matches_all) {
-                    (true, false) => {
-                        self.reasons.push(format!("{at}: the last rule does not match every request"))
-                    }
-                    (false, true) => self.reasons.push(format!(
-                        "{at}: this rule matches every request, so those after it are never reached"
-                    )),
-                    (true, true) | (false, false) => {}
-                }
-                rules.push(rule);
-            }
-        }
-        rules
+            let Value::Object(written_rule) = written else {
+                return self.said.wrong(&at, &value::expected("an object", written));
+            };
+            self.rule(&at, written_rule, all, index == last)
+        });
+        rules.collect::<Vec<Option<Rule>>>().into_iter().flatten().collect()
     }
 
     /// `None` if it is wrong, and there is a reason that says why.
-    fn rule(&mut self, at: &str, written: &PushedRule, all: &PushedOrigin, plan: &Plan) -> Option<Rule> {
-        let PushedRule { hostname, path, service, plugins, paths, path_headers, origin } = written;
-        let hostname = match hostname.as_str() {
-            "" => Some(HostPattern::Any),
-            text => self.take(&format!("{at}.hostname"), HostPattern::parse(text)),
+    fn rule(
+        &mut self,
+        at: &str,
+        written: &Map<String, Value>,
+        all: &Map<String, Value>,
+        is_last: bool,
+    ) -> Option<Rule> {
+        let hostname = match self.said.text(at, written, "hostname")? {
+            None => Some(HostPattern::Any),
+            Some(text) => self.said.take(&format!("{at}.hostname"), HostPattern::parse(text)),
         };
-        let regex = match path.as_str() {
-            "" => Some(None),
-            text => {
+        let path = match self.said.text(at, written, "path")? {
+            None => Some(None),
+            Some(text) => {
                 let pattern = self.patterns.read(text);
-                self.take(&format!("{at}.path"), pattern).map(Some)
+                self.said.take(&format!("{at}.path"), pattern).map(Some)
             }
         };
-        let service = self.take(&format!("{at}.service"), parse_service(service, self.folder));
-        let mut chain = Vec::new();
-        for name in plugins {
-            match plan.plugins.iter().position(|plugin| plugin.name == *name) {
-                Some(index) => chain.push(index),
-                None => self.reasons.push(format!("{at}.plugins: this host has no plugin `{name}`")),
-            }
-        }
-        let origin = self.origin(&format!("{at}.originRequest"), origin, all);
-        let (hostname, path, service, origin) = (hostname?, regex?, service?, origin?);
+        self.position(at, hostname.as_ref(), matches!(path, Some(None)), is_last);
+        let service = self.service(at, written);
+        let chain = self.chain(at, written);
+        let paths = self.said.word(at, written, "paths");
+        let path_headers = self.said.word(at, written, "pathHeaders");
+        let nothing = Map::new();
+        let one = self.said.object(at, written, "originRequest").unwrap_or(&nothing);
+        let origin = self.origin(&format!("{at}.originRequest"), one, all);
+        let (hostname, path, service, plugins, origin) = (hostname?, path?, service?, chain?, origin?);
         let name = match &path {
             Some(path) => format!("{hostname} {}", path.as_str()),
             None => hostname.to_string(),
         };
-        let (paths, path_headers) = (*paths, *path_headers);
-        Some(Rule { name, hostname, path, paths, path_headers, service, plugins: chain, origin })
+        Some(Rule { name, hostname, path, paths, path_headers, service, plugins, origin })
+    }
+
+    /// The last rule matches everything, and no other does.
+    fn position(&mut self, at: &str, hostname: Option<&HostPattern>, is_without_path: bool, is_last: bool) {
+        let Some(hostname) = hostname else { return };
+        match (is_last, *hostname == HostPattern::Any && is_without_path) {
+            (true, false) => self.said.wrong(at, "the last rule does not match every request"),
+            (false, true) => {
+                self.said.wrong(at, "this rule matches every request, so those after it are never reached")
+            }
+            (true, true) | (false, false) => (),
+        }
+    }
+
+    fn service(&mut self, at: &str, written: &Map<String, Value>) -> Option<Service> {
+        let text = self.said.text(at, written, "service")?;
+        let at = format!("{at}.service");
+        let Some(text) = text else { return self.said.wrong(&at, "say where requests go") };
+        match self.said.take(&at, service::read(text, self.folder))? {
+            Read::Known(service) => Some(service),
+            Read::Unknown { is_of_the_reference: true } if matches!(self.of, Of::Edge) => {
+                Some(service::unknown())
+            }
+            Read::Unknown { .. } if matches!(self.of, Of::Edge) => {
+                self.said.wrong(&at, "no host knows services of this kind")
+            }
+            Read::Unknown { .. } => {
+                let doubt = "this host does not know services of this kind, and answers 501 in its place";
+                self.said.doubt(&at, doubt);
+                Some(service::unknown())
+            }
+        }
+    }
+
+    fn chain(&mut self, at: &str, written: &Map<String, Value>) -> Option<Vec<usize>> {
+        let at = format!("{at}.plugins");
+        let names = match written.get("plugins") {
+            None | Some(Value::Null) => return Some(Vec::new()),
+            Some(Value::Array(names)) => names,
+            Some(other) => return self.said.wrong(&at, &value::expected("an array", other)),
+        };
+        if names.len() > LONGEST_CHAIN {
+            return self.said.wrong(&at, &format!("a chain has at most {LONGEST_CHAIN} plugins"));
+        }
+        let (before, mut chain) = (self.said.count(), Vec::new());
+        for (index, name) in names.iter().enumerate() {
+            let Value::String(name) = name else {
+                self.said.wrong::<()>(&at, &value::expected("names", name));
+                continue;
+            };
+            if names[..index].contains(&Value::String(name.clone())) {
+                self.said.wrong::<()>(&at, &format!("`{name}` is in this chain twice"));
+            }
+            let Of::Host(plan) = self.of else { continue };
+            match plan.plugins.iter().position(|plugin| plugin.name == *name) {
+                Some(index) => chain.push(index),
+                None => self.said.wrong(&at, &format!("this host has no plugin `{name}`")),
+            }
+        }
+        (self.said.count() == before).then_some(chain)
     }
 
     /// What the rule says, else what is said for all rules, else the default.
-    fn origin(&mut self, at: &str, one: &PushedOrigin, all: &PushedOrigin) -> Option<OriginPlan> {
-        let before = self.reasons.len();
+    fn origin(&mut self, at: &str, one: &Map<String, Value>, all: &Map<String, Value>) -> Option<OriginPlan> {
+        let before = self.said.count();
+        let mut layers = Layers { at, one, all, said: &mut self.said };
         // Serving without the check that was asked for would open what is closed.
-        if one.access.as_ref().or(all.access.as_ref()).is_some_and(|access| access.required) {
-            self.reasons.push(format!(
-                "{at}.access: Access tokens are checked by the plugin jwt of the host's own document, which a \
-                 rule names in `plugins`; what they protect is not served without"
-            ));
+        if layers.requires_access() && matches!(self.of, Of::Host(_)) {
+            layers.wrong(
+                "access",
+                "Access tokens are checked by the plugin jwt of the host's own document, which a rule names in \
+                 `plugins`; what they protect is not served without",
+            );
         }
         let defaults = OriginPlan::default();
-        let text = |one: &Option<String>, all: &Option<String>| {
-            one.clone().or_else(|| all.clone()).filter(|text| !text.is_empty())
-        };
-        // To the reference no time is no limit.
-        let seconds = |one: Option<u64>, all: Option<u64>, default: Duration| match one.or(all) {
-            Some(0) => Duration::from_secs(HOUR),
-            Some(seconds) => Duration::from_secs(seconds.min(HOUR)),
-            None => default,
-        };
-        let is_set = |one: Option<bool>, all: Option<bool>| one.or(all).unwrap_or_default();
-        let server_name = text(&one.origin_server_name, &all.origin_server_name)
-            .and_then(|name| self.take(&format!("{at}.originServerName"), origin::server_name(&name)));
-        let host_header = text(&one.http_host_header, &all.http_host_header)
-            .and_then(|host| self.take(&format!("{at}.httpHostHeader"), origin::host_header(&host)));
-        let connections = one.keep_alive_connections.or(all.keep_alive_connections);
         let plan = OriginPlan {
-            connect_timeout: seconds(one.connect_timeout, all.connect_timeout, defaults.connect_timeout),
-            tls_timeout: seconds(one.tls_timeout, all.tls_timeout, defaults.tls_timeout),
+            connect_timeout: layers.time("connectTimeout").unwrap_or(defaults.connect_timeout),
+            tls_timeout: layers.time("tlsTimeout").unwrap_or(defaults.tls_timeout),
             response_timeout: None,
-            keep_alive_timeout: seconds(
-                one.keep_alive_timeout,
-                all.keep_alive_timeout,
-                defaults.keep_alive_timeout,
-            ),
-            keep_alive_connections: connections.map_or(defaults.keep_alive_connections, |count| {
-                usize::try_from(count).unwrap_or(usize::MAX).min(origin::MOST_KEEP_ALIVE_CONNECTIONS)
-            }),
-            tls_verify: !is_set(one.no_tls_verify, all.no_tls_verify),
-            ca_file: text(&one.ca_pool, &all.ca_pool).map(|path| self.folder.join(path)),
-            server_name,
-            host_header,
-            server_name_from_host: is_set(one.match_sni_to_host, all.match_sni_to_host),
+            keep_alive_timeout: layers.time("keepAliveTimeout").unwrap_or(defaults.keep_alive_timeout),
+            keep_alive_connections: layers
+                .count("keepAliveConnections", origin::MOST_KEEP_ALIVE_CONNECTIONS)
+                .unwrap_or(defaults.keep_alive_connections),
+            tls_verify: !layers.is_set("noTLSVerify"),
+            ca_file: layers.text("caPool").map(|path| self.folder.join(path)),
+            server_name: layers.checked("originServerName", origin::server_name),
+            host_header: layers.checked("httpHostHeader", origin::host_header),
+            server_name_from_host: layers.is_set("matchSNItoHost"),
             // As the reference has it: where it is offered, else HTTP/1.1.
-            http2: if is_set(one.http2_origin, all.http2_origin) { Http2::IfOffered } else { Http2::Never },
-            chunked: !is_set(one.disable_chunked_encoding, all.disable_chunked_encoding),
-            tcp_keep_alive: match one.tcp_keep_alive.or(all.tcp_keep_alive) {
-                Some(0) => Some(GO_KEEP_ALIVE),
-                Some(seconds) => Some(Duration::from_secs(seconds.min(HOUR))),
-                None => defaults.tcp_keep_alive,
-            },
-            happy_eyeballs: !is_set(one.no_happy_eyeballs, all.no_happy_eyeballs),
+            http2: if layers.is_set("http2Origin") { Http2::IfOffered } else { Http2::Never },
+            chunked: !layers.is_set("disableChunkedEncoding"),
+            tcp_keep_alive: layers.seconds("tcpKeepAlive").map_or(defaults.tcp_keep_alive, |time| {
+                Some(if time.is_zero() { GO_KEEP_ALIVE } else { time })
+            }),
+            happy_eyeballs: !layers.is_set("noHappyEyeballs"),
         };
-        (self.reasons.len() == before).then_some(plan)
-    }
-
-    fn take<T>(&mut self, at: &str, outcome: Result<T, Wrong>) -> Option<T> {
-        outcome
-            .map_err(|wrong| {
-                let help = wrong.help.map(|help| format!("; {help}")).unwrap_or_default();
-                self.reasons.push(format!("{at}: {}{help}", wrong.message));
-            })
-            .ok()
-    }
-}
-
-/// The reference's forms, of which WebSocket addresses mean what their HTTP ones do.
-fn parse_service(text: &str, folder: &Path) -> Result<Service, Wrong> {
-    match text.split_once("://") {
-        Some(("ws", rest)) => Service::parse(&format!("http://{rest}"), folder),
-        Some(("wss", rest)) => Service::parse(&format!("https://{rest}"), folder),
-        _ => Service::parse(text, folder),
+        (self.said.count() == before).then_some(plan)
     }
 }
 
 const MOST_RULES: usize = 10_000;
-const HOUR: u64 = 3600;
 /// How often Go asks where it is told nothing.
 const GO_KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{PathHeaders, Paths};
     use crate::testing::plan;
 
     const LOCAL: &str = "[[plugin]]\nname = \"auth\"\ncomponent = \"a.wasm\"\n\
@@ -319,7 +327,8 @@ mod tests {
             ConfigSource::Remote,
             r#"{"ingress":[
                 {"service":"hello_world"},
-                {"hostname":"a b","path":"(","service":"tcp://x:1","plugins":["nobody"]},
+                {"hostname":"a b","path":"(","service":"http://x:1/y","plugins":["nobody"],
+                 "originRequest":{"connectTimeout":-1,"noTLSVerify":"yes","keepAliveConnections":1.5}},
                 {"hostname":"c","service":"http://x","originRequest":{"access":{"required":true}}}]}"#,
         )
         .unwrap_err();
@@ -329,6 +338,9 @@ mod tests {
             "ingress[1].path",
             "ingress[1].service",
             "ingress[1].plugins",
+            "ingress[1].originRequest.connectTimeout: expected a number of seconds that is not negative, found -1",
+            "ingress[1].originRequest.noTLSVerify: expected true or false, found a string",
+            "ingress[1].originRequest.keepAliveConnections: expected a whole number",
             "ingress[2].originRequest.access",
         ] {
             assert!(reasons.iter().any(|reason| reason.starts_with(place)), "{place} is not in {reasons:?}");
@@ -337,6 +349,73 @@ mod tests {
             assert_eq!(laid(ConfigSource::Remote, json).unwrap_err().len(), 1, "{json}");
         }
         assert!(laid(ConfigSource::Local, PUSHED).is_err());
+    }
+
+    #[test]
+    fn a_service_of_a_kind_that_is_not_known_costs_its_own_rule_and_is_said() {
+        let json = r#"{"ingress":[{"hostname":"a","service":"ssh://x:22"},{"hostname":"b","service":"from-tomorrow"},
+            {"hostname":"c","service":"http://x"},{"service":"bastion"}]}"#;
+        let plan = laid(ConfigSource::Remote, json).unwrap();
+        let unknown = Service::Status(http::StatusCode::NOT_IMPLEMENTED);
+        let is_unknown: Vec<bool> = plan.rules.iter().map(|rule| rule.service == unknown).collect();
+        assert_eq!(is_unknown, [true, true, false, true]);
+        for (index, warning) in [0, 1, 3].into_iter().zip(&plan.warnings) {
+            assert!(
+                warning.starts_with(&format!("{PUSHED}ingress[{index}].service: this host does not know")),
+                "{warning}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_beyond_the_longest_counts_as_that_and_is_said() {
+        let json = r#"{"ingress":[{"service":"http://x","originRequest":{"connectTimeout":7200,"tlsTimeout":1.5}}]}"#;
+        let plan = laid(ConfigSource::Remote, json).unwrap();
+        let origin = &plan.rules[0].origin;
+        assert_eq!((origin.connect_timeout.as_secs(), origin.tls_timeout.as_millis()), (3600, 1500));
+        assert!(plan.warnings[0].starts_with(
+            "the pushed configuration: ingress[0].originRequest.connectTimeout: 7200 s is more than 3600 s"
+        ));
+    }
+
+    #[test]
+    fn an_edge_takes_what_some_host_could_serve_and_nothing_else() {
+        for json in [
+            PUSHED,
+            r#"{"ingress":[{"hostname":"a","service":"ssh://x"},{"service":"bastion"}]}"#,
+            r#"{"ingress":[{"service":"http://x","plugins":["theirs"],"originRequest":{"access":{"required":true}}}]}"#,
+            r#"{"ingress":[{"hostname":"bücher.example","service":"http://x"},{"hostname":"*","service":"http_status:404"}]}"#,
+        ] {
+            assert_eq!(check(json.as_bytes()), Ok(()), "{json}");
+        }
+        for (json, wanted) in [
+            (r#"{"ingress":[{"service":"ftp://x"}]}"#, "ingress[0].service: no host knows"),
+            (
+                r#"{"ingress":[{"hostname":"a","path":"(","service":"http://x"},{"service":"http://x"}]}"#,
+                "ingress[0].path",
+            ),
+            (
+                r#"{"ingress":[{"service":"http://x","originRequest":{"connectTimeout":-1}}]}"#,
+                "ingress[0].originRequest.connectTimeout",
+            ),
+            (
+                r#"{"originRequest":{"tlsTimeout":"1s"},"ingress":[{"service":"http://x"}]}"#,
+                "ingress[0].originRequest.tlsTimeout",
+            ),
+            (
+                r#"{"ingress":[{"service":"http://x","path":"(((a{1000}){1000}){1000})"}]}"#,
+                "ingress[0].path: this regular expression is too large",
+            ),
+            (r#"{"ingress":[{"hostname":"a","service":"http://x"}]}"#, "ingress[0]: the last rule"),
+            (r#"{"ingress":[{}]}"#, "ingress[0].service"),
+            (r#"{"ingress":[7]}"#, "ingress[0]: expected an object"),
+            (r#"{"ingress":[]}"#, "ingress: there are no rules"),
+            (r#"{"ingress":[{"service":"http://x"}],"warp-routing":1}"#, "warp-routing"),
+            ("[]", "the pushed configuration"),
+        ] {
+            let reasons = check(json.as_bytes()).unwrap_err();
+            assert!(reasons.iter().any(|reason| reason.starts_with(wanted)), "{json}: {reasons:?}");
+        }
     }
 
     #[test]

@@ -2,14 +2,9 @@
 
 use std::path::Path;
 
-use crate::document::Document;
-use crate::plan::{self, Plan};
-use crate::value::Reading;
+use crate::plan::Plan;
 
 /// The plan of these plugins and rules.
 pub(crate) fn plan(text: &str) -> Plan {
-    let (document, mistakes) = adit_document::read::<Document>("host.toml", text).unwrap();
-    let mut reading = Reading::new(Path::new("/etc/adit"), mistakes);
-    let plan = plan::draw(&document, &mut reading);
-    reading.mistakes.into_result(Some(plan)).unwrap().unwrap()
+    crate::read("host.toml", text, Path::new("/etc/adit")).unwrap()
 }

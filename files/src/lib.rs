@@ -1,0 +1,170 @@
+//! Files that a configuration names, read as bounded regular files, and files that are replaced whole.
+//!
+//! Knows files; does not know what is in them. Both ends, the commands and the registry client read through it,
+//! so that no device, pipe or endless file can hold up a start, a check or a reload.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, test_kill_process};
+
+/// Opens a regular file; a link counts as what it leads to. Never waits for another process.
+///
+/// # Errors
+/// There is none, it may not be read, or it is a folder, a device, a pipe or a socket.
+pub fn open(path: &Path) -> io::Result<File> {
+    // A pipe that nothing writes to would otherwise hold up whoever opens it.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`open`], and if it is larger.
+pub fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The same for text.
+///
+/// # Errors
+/// As [`read`], and if it is not UTF-8.
+pub fn read_text(path: &Path, limit: usize) -> io::Result<String> {
+    String::from_utf8(read(path, limit)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "this is not UTF-8 text"))
+}
+
+/// Replaces a file so that there is either the old one or the new one, whole, whenever the power fails. What a
+/// process that was killed midway has left beside it is removed.
+///
+/// # Errors
+/// It cannot be written; then the old one is as it was.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    sweep(path);
+    let temporary = path.with_file_name(format!("{}{}", prefix(path), std::process::id()));
+    let open = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary);
+    let written = open.and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    let replaced = written.and_then(|()| fs::rename(&temporary, path));
+    if replaced.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    replaced?;
+    // A rename lasts once its folder is on the disk.
+    File::open(folder)?.sync_all()
+}
+
+/// Removes what processes that are gone have left of a [`replace`] of this file.
+pub fn sweep(path: &Path) {
+    let prefix = prefix(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let left = fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse::<i32>().ok());
+        process.and_then(Pid::from_raw).is_some_and(is_gone)
+    });
+    for entry in left {
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
+/// Whether no process has this id. One that belongs to another user is there.
+fn is_gone(process: Pid) -> bool {
+    test_kill_process(process) == Err(rustix::io::Errno::SRCH)
+}
+
+/// What the name of a temporary file begins with; the id of the process that writes it follows.
+fn prefix(path: &Path) -> String {
+    format!(".{}.", path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default())
+}
+
+/// Whether a state folder can be one: it is a folder, or there is nothing and one can be made in its place.
+///
+/// # Errors
+/// Why not.
+pub fn check_folder(path: &Path) -> io::Result<()> {
+    let nearest: Option<PathBuf> = path.ancestors().find(|folder| folder.exists()).map(Path::to_owned);
+    match nearest {
+        Some(folder) if folder.as_os_str().is_empty() || folder.is_dir() => {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
+            rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+                .map_err(io::Error::from)
+        }
+        Some(file) => {
+            Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is not a folder", file.display())))
+        }
+        // A relative path whose first part is not there: it begins here.
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_within_the_limit_are_read_and_nothing_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "1234").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        assert_eq!(read(&at("link"), 4).unwrap(), b"1234");
+        assert!(read(&at("file"), 3).unwrap_err().to_string().contains("longer than 3 bytes"));
+        for other in [at("pipe"), folder.path().to_owned(), "/dev/zero".into(), "/dev/null".into()] {
+            let error = read(&other, 10).unwrap_err().to_string();
+            assert!(error.contains("not a regular file"), "{}: {error}", other.display());
+        }
+        assert_eq!(read(&at("absent"), 3).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(at("latin"), b"\xff").unwrap();
+        assert!(read_text(&at("latin"), 3).unwrap_err().to_string().contains("UTF-8"));
+    }
+
+    #[test]
+    fn a_replaced_file_is_whole_and_what_a_killed_process_left_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.toml");
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        fs::write(folder.path().join(format!(".host.toml.{}", gone.id())), "half").unwrap();
+        // Of a process that lives, and of nobody.
+        fs::write(folder.path().join(".host.toml.1"), "half").unwrap();
+        fs::write(folder.path().join(".host.toml.swp"), "an editor's").unwrap();
+        replace(&path, b"one", 0o600).unwrap();
+        replace(&path, b"two", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        let mut names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".host.toml.1", ".host.toml.swp", "host.toml"]);
+    }
+
+    #[test]
+    fn a_state_folder_is_a_folder_or_can_become_one() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        assert!(check_folder(folder.path()).is_ok() && check_folder(&folder.path().join("a/b")).is_ok());
+        for path in ["file", "file/state"] {
+            let error = check_folder(&folder.path().join(path)).unwrap_err().to_string();
+            assert!(error.contains("not a folder"), "{path}: {error}");
+        }
+    }
+}

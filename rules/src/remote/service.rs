@@ -1,0 +1,88 @@
+//! The services of pushed rules: the reference's forms. Knows which kinds there are besides ours; opens nothing.
+
+use std::path::Path;
+
+use http::StatusCode;
+
+use crate::plan::Service;
+use crate::value::Wrong;
+
+/// What a text is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    Known(Service),
+    /// Of a kind that hosts of ours do not know, today or yet.
+    Unknown {
+        is_of_the_reference: bool,
+    },
+}
+
+/// Reads the reference's forms, of which WebSocket addresses mean what their HTTP ones do.
+///
+/// # Errors
+/// It is of no kind, or wrong for its own.
+pub(super) fn read(text: &str, folder: &Path) -> Result<Read, Wrong> {
+    let of_the_reference = |is| Ok(Read::Unknown { is_of_the_reference: is });
+    match text.split_once("://") {
+        Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
+            "ws" => Service::parse(&format!("http://{rest}"), folder).map(Read::Known),
+            "wss" => Service::parse(&format!("https://{rest}"), folder).map(Read::Known),
+            "http" | "https" | "unix" => Service::parse(text, folder).map(Read::Known),
+            scheme if is_word(scheme) && has_host(rest) => of_the_reference(SCHEMES.contains(&scheme)),
+            _ => Service::parse(text, folder).map(Read::Known),
+        },
+        None if WORDS.contains(&text) || text.starts_with("unix+tls:") => of_the_reference(true),
+        None => match Service::parse(text, folder) {
+            Err(_) if is_word(text) => of_the_reference(false),
+            outcome => outcome.map(Read::Known),
+        },
+    }
+}
+
+/// What is served in the place of one that is not known.
+pub(super) fn unknown() -> Service {
+    Service::Status(StatusCode::NOT_IMPLEMENTED)
+}
+
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-._".contains(c))
+}
+
+fn has_host(rest: &str) -> bool {
+    !rest.starts_with([':', '/', '?', '#']) && !rest.is_empty() && !rest.contains(char::is_whitespace)
+}
+
+/// Kinds of the reference that there are none of here.
+const SCHEMES: [&str; 4] = ["tcp", "ssh", "rdp", "smb"];
+const WORDS: [&str; 2] = ["bastion", "socks-proxy"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_known_or_of_another_kind_or_wrong() {
+        let known = |text: &str| Read::Known(Service::parse(text, Path::new("")).unwrap());
+        for (text, wanted) in [
+            ("http://a:1", Some(known("http://a:1"))),
+            ("ws://a:1", Some(known("http://a:1"))),
+            ("WSS://a", Some(known("https://a"))),
+            ("hello_world", Some(known("hello_world"))),
+            ("ssh://a:22", Some(Read::Unknown { is_of_the_reference: true })),
+            ("tcp://a", Some(Read::Unknown { is_of_the_reference: true })),
+            ("bastion", Some(Read::Unknown { is_of_the_reference: true })),
+            ("unix+tls:/run/a", Some(Read::Unknown { is_of_the_reference: true })),
+            ("ftp://x", Some(Read::Unknown { is_of_the_reference: false })),
+            ("s3", Some(Read::Unknown { is_of_the_reference: false })),
+            ("http://a/b", None),
+            ("http_status:7", None),
+            ("tcp://", None),
+            ("localhost:8080", None),
+            ("Not A Service", None),
+            ("", None),
+        ] {
+            assert_eq!(read(text, Path::new("")).ok(), wanted, "{text}");
+        }
+    }
+}

@@ -30,7 +30,9 @@ use uuid::Uuid;
 
 use crate::registry::{MOST_WEIGHT, Registry, Share, UnknownReplica};
 use crate::settings;
+use crate::state::State;
 use crate::stop::Moment;
+use crate::store::{Restored, StoreError};
 use crate::tunnel::control::Control;
 use crate::warm_up::WarmUp;
 use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
@@ -39,6 +41,8 @@ use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
 pub(crate) struct Admin {
     registry: Arc<Registry>,
     control: Control,
+    /// Of an edge with a control API.
+    state: Option<State>,
     servers: Arc<[Arc<settings::Server>]>,
     warm_up: Arc<WarmUp>,
     /// The edge has begun to drain.
@@ -49,11 +53,13 @@ impl Admin {
     pub(crate) fn new(
         registry: Arc<Registry>,
         control: Control,
+        state: Option<State>,
         servers: Vec<Arc<settings::Server>>,
         warm_up: WarmUp,
         draining: Moment,
     ) -> Self {
-        Self { registry, control, servers: servers.into(), warm_up: Arc::new(warm_up), draining }
+        let warm_up = Arc::new(warm_up);
+        Self { registry, control, state, servers: servers.into(), warm_up, draining }
     }
 
     /// Answers on every listener by its rule, until `stop`.
@@ -117,6 +123,8 @@ impl Admin {
             ["status"] if is_read => {
                 Ok(shown(&Status::of(&self.registry, &self.servers, self.draining.has_come())))
             }
+            ["state"] if parts.method == Method::POST => self.restore(body).await,
+            ["state"] => Err(Refusal::Method("POST")),
             ["tunnels"] if is_read => Ok(shown(&Tunnels::of(&self.registry))),
             ["tunnels", tunnel, rest @ ..] => self.tunnel(tunnel, rest, &parts, body).await,
             ["healthcheck" | "ready" | "status" | "tunnels"] => Err(Refusal::Method(READ)),
@@ -137,11 +145,11 @@ impl Admin {
         // An id before a name, because a tunnel can be named like the id of another one.
         let wanted_id = Uuid::parse_str(wanted).ok();
         let by_id = tunnels.iter().find(|(id, _)| Some(*id) == wanted_id);
-        let found = by_id.or_else(|| tunnels.iter().find(|(_, tunnel)| tunnel.name == wanted));
+        let found = by_id.or_else(|| tunnels.iter().find(|(_, tunnel)| *tunnel.name() == wanted));
         let Some((id, tunnel)) = found else {
             return Err(Refusal::NoTunnel {
                 wanted: brief(wanted),
-                known: listed(tunnels.iter().map(|(_, tunnel)| &tunnel.name)),
+                known: listed(tunnels.iter().map(|(_, tunnel)| tunnel.name())),
             });
         };
         let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
@@ -157,7 +165,7 @@ impl Admin {
             let mut known: Vec<Uuid> = tunnel.connections().iter().map(|live| live.connector).collect();
             known.sort_unstable();
             known.dedup();
-            let (wanted, tunnel) = (brief(connector), tunnel.name.clone());
+            let (wanted, tunnel) = (brief(connector), tunnel.name().to_string());
             Refusal::NoReplica { wanted, tunnel, known: listed(known) }
         };
         let connector = Uuid::parse_str(connector).map_err(|_| unknown())?;
@@ -184,8 +192,24 @@ impl Admin {
         };
         let share = tunnel.set_share(connector, change).map_err(|UnknownReplica| unknown())?;
         let Share { weight, is_draining } = share;
-        info!(tunnel = tunnel.name, %connector, weight, is_draining, "replica changed");
+        info!(tunnel = %tunnel.name(), %connector, weight, is_draining, "replica changed");
         Ok(shown(&ReplicaView::of(tunnel, connector)))
+    }
+
+    /// Writes the state anew to where it is kept, after its file was lost.
+    async fn restore(&self, body: Incoming) -> Result<Response<Full<Bytes>>, Refusal> {
+        if !read(body).await?.is_empty() {
+            return Err(Refusal::NoBody("/state"));
+        }
+        let Some(state) = &self.state else { return Err(Refusal::NoState) };
+        let was_written = match state.restore().await {
+            Ok(restored) => restored == Restored::Written,
+            Err(error) => return Err(Refusal::State(error)),
+        };
+        if was_written {
+            info!("the state is written anew");
+        }
+        Ok(shown(&Written { written: was_written }))
     }
 
     /// Ready means: visitors are accepted, and the hosts are back that were there before a restart. Whether
@@ -244,18 +268,31 @@ impl Wanted {
     }
 }
 
+/// What became of the state.
+#[derive(Serialize)]
+struct Written {
+    /// False if nothing was lost.
+    written: bool,
+}
+
 /// Why a request is not done, and what would be.
 #[derive(Debug, Error)]
 enum Refusal {
     #[error(
         "there is nothing here; there are /healthcheck, /ready, /status, /tunnels, /tunnels/ID, \
-         /tunnels/ID/replicas, /tunnels/ID/replicas/CONNECTOR, and POST …/drain and …/undrain below it"
+         /tunnels/ID/replicas, /tunnels/ID/replicas/CONNECTOR, POST …/drain and …/undrain below it, and POST /state"
     )]
     NoPath,
     #[error("there is no tunnel `{wanted}`; there are {known}")]
     NoTunnel { wanted: String, known: String },
     #[error("tunnel {tunnel} has no replica `{wanted}`; there are {known}")]
     NoReplica { wanted: String, tunnel: String, known: String },
+    #[error("this edge has no control API, and so keeps no state")]
+    NoState,
+    #[error("{0}")]
+    State(StoreError),
+    #[error("{0} takes no body")]
+    NoBody(&'static str),
     #[error("method not allowed; try {0}")]
     Method(&'static str),
     #[error("{0}; send {{\"weight\": 0 to {MOST_WEIGHT}}}, {{\"draining\": true or false}} or both")]
@@ -267,9 +304,12 @@ enum Refusal {
 impl Refusal {
     fn answer(&self) -> Response<Full<Bytes>> {
         let status = match self {
-            Self::NoPath | Self::NoTunnel { .. } | Self::NoReplica { .. } => StatusCode::NOT_FOUND,
+            Self::NoPath | Self::NoTunnel { .. } | Self::NoReplica { .. } | Self::NoState => {
+                StatusCode::NOT_FOUND
+            }
+            Self::State(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::Body(_) | Self::NoBody(_) => StatusCode::BAD_REQUEST,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
         };
         let mut response = problem(status, &self.to_string());

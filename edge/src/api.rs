@@ -12,6 +12,8 @@ mod envelope;
 pub(crate) mod housekeeping;
 pub(crate) mod identity;
 mod limits;
+pub(crate) mod name;
+mod paging;
 mod query;
 mod quick;
 mod routes;
@@ -153,6 +155,8 @@ impl Api {
             let _busy = guest.busy();
             return self.create_quick_tunnel(peer).await;
         }
+        // A token that a command on this machine has just made is good, and one that it has ended is not.
+        self.state.catch_up().await;
         let identity = self.state.read(|snapshot| Identity::of(&head.headers, snapshot, Moment::now()));
         let identity = match identity {
             Ok(identity) => identity,
@@ -182,7 +186,7 @@ impl Api {
                 self.tunnel(&who, &account, tunnel, ask, query, body).await
             }
             Call::ListZones => self.list_zones(&who, query),
-            Call::ListRoutes { zone } => self.list_routes(&who, &zone),
+            Call::ListRoutes { zone } => self.list_routes(&who, &zone, query),
             Call::PutRoute { zone, tunnel } => self.put_route(&who, &zone, tunnel, parse(body)?).await,
             Call::DeleteRoute { zone, hostname } => self.delete_route(&who, &zone, &hostname).await,
             Call::Later { what, .. } => Err(Problem::Later(what)),

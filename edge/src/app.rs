@@ -213,7 +213,9 @@ impl Edge {
         let admin = (!administrators.is_empty()).then(|| {
             let warm_up = WarmUp::new(registry.clone(), &data_dir, warm_up);
             let draining = stop.draining.clone();
-            let admin = Admin::new(registry.clone(), control.clone(), bound_servers, warm_up, draining);
+            let state = known.as_ref().map(|(state, _)| state.clone());
+            let admin =
+                Admin::new(registry.clone(), control.clone(), state, bound_servers, warm_up, draining);
             (admin, administrators)
         });
         let office = match (api, known) {

@@ -61,7 +61,9 @@ impl Seed {
 #[derive(Debug, Error)]
 pub(crate) enum IdentityError {
     #[error("reading {}: {source}", path.display())]
-    Read { path: PathBuf, source: rustls_pki_types::pem::Error },
+    Read { path: PathBuf, source: io::Error },
+    #[error("reading {}: {source}", path.display())]
+    Pem { path: PathBuf, source: rustls_pki_types::pem::Error },
     #[error("{} holds no certificate", path.display())]
     NoCertificate { path: PathBuf },
     #[error("the certificate and the private key do not fit together: {0}")]
@@ -70,9 +72,9 @@ pub(crate) enum IdentityError {
 
 impl Identity {
     pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-        let read = |source| IdentityError::Read { path: path.to_owned(), source };
-        let chain: Vec<_> =
-            CertificateDer::pem_file_iter(path).map_err(read)?.collect::<Result<_, _>>().map_err(read)?;
+        let text = Self::read_pem(path)?;
+        let pem = |source| IdentityError::Pem { path: path.to_owned(), source };
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(pem)?;
         if chain.is_empty() {
             return Err(IdentityError::NoCertificate { path: path.to_owned() });
         }
@@ -80,7 +82,12 @@ impl Identity {
     }
 
     pub(crate) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
-        PrivateKeyDer::from_pem_file(path)
+        PrivateKeyDer::from_pem_slice(&Self::read_pem(path)?)
+            .map_err(|source| IdentityError::Pem { path: path.to_owned(), source })
+    }
+
+    fn read_pem(path: &Path) -> Result<Vec<u8>, IdentityError> {
+        adit_files::read(path, LARGEST_PEM)
             .map_err(|source| IdentityError::Read { path: path.to_owned(), source })
     }
 
@@ -244,7 +251,7 @@ impl DevelopmentCa {
     fn read(path: PathBuf, key_path: &Path) -> Result<Self, CaError> {
         let damaged = |path: &Path, reason: String| CaError::Damaged { path: path.to_owned(), reason };
         let text = |path: &Path| {
-            fs::read_to_string(path).map_err(|source| CaError::File {
+            adit_files::read_text(path, LARGEST_PEM).map_err(|source| CaError::File {
                 verb: "reading",
                 path: path.to_owned(),
                 source,
@@ -328,6 +335,8 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Bytes of a file in PEM: a key, or a chain with what people write around it.
+const LARGEST_PEM: usize = 1 << 20;
 const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -2,8 +2,8 @@
 //! them. Knows versions and verdicts; does not know how a replica is spoken to.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -33,6 +33,9 @@ pub(crate) struct Replica {
     pub(crate) applied: Option<i32>,
     /// Why it serves another.
     pub(crate) error: Option<String>,
+    /// What of this version it serves otherwise than it was meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) warning: Option<String>,
     /// From the push to the verdict.
     pub(crate) milliseconds: u64,
 }
@@ -105,7 +108,9 @@ impl Fleet {
         let version = version.ok_or_else(|| io::Error::other("there is no higher version"))?;
         if let Some(folder) = self.folder.get() {
             let text = serde_json::to_vec(&Kept { version, config: config.clone() })?;
-            write(&folder.join(format!("{tunnel}.json")), &text)?;
+            // Whoever cleaned up meanwhile took the folder too.
+            fs::create_dir_all(folder)?;
+            adit_files::replace(&folder.join(format!("{tunnel}.json")), &text, 0o600)?;
         }
         let wanted = Wanted { version, config: config.to_string().into() };
         let managed = tunnels.entry(tunnel).or_insert_with(|| Managed::new(wanted.clone(), false));
@@ -147,20 +152,25 @@ impl Fleet {
     ) {
         let mut tunnels = self.lock();
         let Some(managed) = tunnels.get_mut(tunnel) else { return };
-        let (applied, error) = match said {
+        let (applied, error, warning) = match said {
+            // It has applied this version, so what it adds is no refusal.
+            Ok((version, Some(warning))) if version == pushed => (Some(version), None, Some(warning)),
             // No error, and another version: it has a higher one, and versions never go back.
             Ok((version, None)) if version != pushed => {
-                (Some(version), Some(format!("it serves version {version}, which does not go back")))
+                (Some(version), Some(format!("it serves version {version}, which does not go back")), None)
             }
-            Ok((version, error)) => (Some(version), error),
-            Err(error) => (managed.replicas.get(&connector).and_then(|known| known.applied), Some(error)),
+            Ok((version, error)) => (Some(version), error, None),
+            Err(error) => {
+                (managed.replicas.get(&connector).and_then(|known| known.applied), Some(error), None)
+            }
         };
         if managed.replicas.get(&connector).is_some_and(|known| known.pushed > pushed) {
             // It was given a later one meanwhile, and what it made of that counts.
             return;
         }
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        managed.replicas.insert(connector, Replica { connector, pushed, applied, error, milliseconds });
+        let replica = Replica { connector, pushed, applied, error, warning, milliseconds };
+        managed.replicas.insert(connector, replica);
     }
 
     /// The verdicts of the replicas that are connected; forgets the others.
@@ -181,16 +191,6 @@ impl Fleet {
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Managed>> {
         self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whole or not at all, whenever the power fails.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]
@@ -235,17 +235,20 @@ mod tests {
     fn every_replica_has_its_own_verdict() {
         let (tunnel, fleet) = (Uuid::new_v4(), Fleet::default());
         fleet.put(tunnel, &json!({}), -1).unwrap();
-        let [good, bad, ahead, silent, gone] = [(); 5].map(|()| Uuid::new_v4());
+        let [good, warned, bad, ahead, silent, gone] = [(); 6].map(|()| Uuid::new_v4());
         let note = |connector, said| fleet.note(&tunnel, connector, 1, Duration::from_millis(5), said);
         note(good, Ok((1, None)));
+        note(warned, Ok((1, Some("one rule answers 501".into()))));
         note(bad, Ok((-1, Some("no".into()))));
         note(ahead, Ok((7, None)));
         note(silent, Err("no answer".into()));
         note(gone, Ok((1, None)));
-        let replicas = fleet.replicas(&tunnel, &[good, bad, ahead, silent]);
+        let replicas = fleet.replicas(&tunnel, &[good, warned, bad, ahead, silent]);
         let of = |connector| replicas.iter().find(|replica| replica.connector == connector).unwrap();
-        assert_eq!(replicas.len(), 4);
+        assert_eq!(replicas.len(), 5);
         assert_eq!((of(good).applied, &of(good).error), (Some(1), &None));
+        assert_eq!((of(warned).applied, &of(warned).error), (Some(1), &None));
+        assert_eq!(of(warned).warning.as_deref(), Some("one rule answers 501"));
         assert_eq!((of(bad).applied, of(bad).error.as_deref()), (Some(-1), Some("no")));
         assert!(of(ahead).error.as_deref().unwrap().contains("version 7"));
         assert_eq!((of(silent).applied, of(silent).error.as_deref()), (None, Some("no answer")));

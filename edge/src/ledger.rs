@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
-use crate::api::identity;
+use crate::api::{identity, name};
 use crate::certificates::DevelopmentCa;
 use crate::state::snapshot::Snapshot;
 use crate::store::moment::Moment;
@@ -93,6 +93,7 @@ impl Ledger {
         let account = match known {
             Some((id, _)) => id.clone(),
             None => {
+                name::check(account_name).map_err(anyhow::Error::msg)?;
                 let id = Uuid::new_v4().simple().to_string();
                 let record = Account { name: account_name.to_owned(), created_at: Moment::now() };
                 let key = key::account(&id);
@@ -154,6 +155,10 @@ impl Ledger {
                 let known = snapshot.tunnel(&account, *id).is_some_and(|tunnel| !tunnel.record.is_deleted());
                 ensure!(known, "{id} is no tunnel of this account");
             }
+        }
+        // A token may go without a name.
+        if !wish.name.is_empty() {
+            name::check(&wish.name).map_err(anyhow::Error::msg)?;
         }
         let mut bytes = [0; SECRET];
         getrandom::fill(&mut bytes).context("random bytes for the token")?;

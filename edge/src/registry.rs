@@ -44,7 +44,8 @@ pub(crate) struct Registry {
 /// One tunnel: who may serve it, and who does.
 pub(crate) struct Tunnel {
     pub(crate) id: Uuid,
-    pub(crate) name: String,
+    /// May change while it is served.
+    name: ArcSwap<String>,
     pub(crate) stickiness: Stickiness,
     /// When this edge began to know the tunnel.
     pub(crate) began: Instant,
@@ -119,7 +120,7 @@ impl Registry {
     }
 
     /// Changes the set of tunnels to `wanted`. One that stays keeps its connections and all that is known
-    /// of it, and takes the new keys; one that is new holds requests for `hold`; one that goes loses its
+    /// of it, and takes the new name and keys; one that is new holds requests for `hold`; one that goes loses its
     /// connections, and takes no others.
     pub(crate) fn replace(&self, wanted: impl IntoIterator<Item = (Uuid, String, Keys)>, hold: Duration) {
         let before = self.tunnels.load_full();
@@ -128,6 +129,9 @@ impl Registry {
             .map(|(id, name, keys)| match before.get(&id) {
                 Some(known) => {
                     known.keys.store(Arc::new(keys));
+                    if *known.name() != name {
+                        known.name.store(Arc::new(name));
+                    }
                     (id, known.clone())
                 }
                 None => (id, Arc::new(Tunnel::new(id, name, keys, Stickiness::None, hold))),
@@ -173,7 +177,7 @@ impl Tunnel {
     fn new(id: Uuid, name: String, keys: Keys, stickiness: Stickiness, hold: Duration) -> Self {
         Self {
             id,
-            name,
+            name: ArcSwap::from_pointee(name),
             stickiness,
             began: Instant::now(),
             retries: Retries::new(),
@@ -183,6 +187,10 @@ impl Tunnel {
             book: Mutex::default(),
             arrivals: watch::Sender::new(()),
         }
+    }
+
+    pub(crate) fn name(&self) -> Arc<String> {
+        self.name.load_full()
     }
 
     /// The tunnel is deleted: its connections leave, and no others come.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use adit_document::{Mistakes, Spanned};
 use adit_net::guard::Token;
-use adit_protocol::credentials::Credentials;
+use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 use thiserror::Error;
 
 use crate::certificates::{CONNECTOR_NAMES, Identity};
@@ -339,7 +339,8 @@ impl Rules<'_> {
     fn credentials(&mut self, file: Spanned<PathBuf>) -> Option<Credentials> {
         let span = file.span();
         let path = self.folder.join(file.into_inner());
-        let read = fs::read(&path).map_err(|error| format!("reading {}: {error}", path.display()));
+        let read = adit_files::read(&path, MAX_CREDENTIALS)
+            .map_err(|error| format!("reading {}: {error}", path.display()));
         let credentials = read.and_then(|bytes| {
             Credentials::from_json(&bytes).map_err(|error| format!("{}: {error}", path.display()))
         });

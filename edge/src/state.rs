@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::store::{Commit, Revision, Store, StoreError, Transaction, Watch};
+use crate::store::{Commit, Restored, Revision, Store, StoreError, Transaction, Watch};
 use snapshot::{Snapshot, Touched};
 
 /// Handle on the snapshot and on the store behind it.
@@ -56,6 +56,23 @@ impl State {
     /// Looks at the snapshot. `look` must be brief: changes wait for it.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
         look(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes over what other processes have written before this, so that a command that is done counts for the
+    /// next call. If the store is slow, what is known counts.
+    pub(crate) async fn catch_up(&self) {
+        let mut published = self.published.clone();
+        let caught_up = async {
+            if let Ok(revision) = self.store.look().await {
+                let _ = published.wait_for(|seen| *seen >= revision).await;
+            }
+        };
+        let _ = timeout(CATCH_UP, caught_up).await;
+    }
+
+    /// Writes everything anew to where it is kept, if it was lost from there.
+    pub(crate) async fn restore(&self) -> Result<Restored, StoreError> {
+        self.store.restore().await
     }
 
     /// Makes a change and waits until this edge serves by it. Dropped midway, it may be done or not.
@@ -129,6 +146,7 @@ impl Follower {
 
 /// How long a change may take from the disk to what is served.
 const PUBLISHED: Duration = Duration::from_secs(5);
+const CATCH_UP: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(1);
 const MOST_AT_ONCE: usize = 1024;
 
@@ -144,6 +162,23 @@ mod tests {
         let note = Note { actor: "test".to_owned(), action: "put", subject: String::new() };
         let account = Account { name: number.to_string(), created_at: Moment::now() };
         Transaction::new(note).put(key::account(&(number % 5).to_string()), to_json(&account))
+    }
+
+    #[tokio::test]
+    async fn what_another_process_has_written_is_known_once_it_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (own, other) = (Arc::new(Sqlite::open(&path).unwrap()), Sqlite::open(&path).unwrap());
+        let (state, follower) = State::load(own).await.unwrap();
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(follower.run(|_, _| {}, stop.clone()));
+        for number in 0..5 {
+            other.commit(put(number)).await.unwrap();
+            state.catch_up().await;
+            assert_eq!(state.read(|snapshot| snapshot.accounts.len()), number + 1);
+        }
+        stop.cancel();
+        following.await.unwrap();
     }
 
     #[tokio::test]

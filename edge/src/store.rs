@@ -6,6 +6,7 @@
 //! `commit` changes several records or none. Nothing on the path of a visitor's request asks a store.
 
 pub(crate) mod moment;
+mod place;
 pub(crate) mod records;
 mod schema;
 pub(crate) mod sqlite;
@@ -30,6 +31,19 @@ pub(crate) trait Store: Send + Sync {
     /// Does all of a transaction if every comparison holds, else nothing. Once it says
     /// [`Commit::Done`], no crash of this process takes it back.
     fn commit(&self, transaction: Transaction) -> BoxFuture<'static, Result<Commit, StoreError>>;
+
+    /// Delivers to the watches what others have written up to now; the revision of the last change.
+    fn look(&self) -> BoxFuture<'static, Result<Revision, StoreError>>;
+
+    /// Writes everything anew to where it is kept, after it was lost from there; nothing if it was not.
+    fn restore(&self) -> BoxFuture<'static, Result<Restored, StoreError>>;
+}
+
+/// What a store had to do to be where it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restored {
+    WasThere,
+    Written,
 }
 
 /// What was under a prefix at one revision.

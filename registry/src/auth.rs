@@ -51,7 +51,7 @@ struct Entry {
 /// The file is there and cannot be read.
 pub fn credentials(registry: &str) -> anyhow::Result<Option<Credentials>> {
     let Some(path) = place() else { return Ok(None) };
-    let text = match std::fs::read(&path) {
+    let text = match adit_files::read(&path, LARGEST_FILE) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
@@ -124,6 +124,9 @@ impl Challenge {
         Some(Self::Bearer { realm, service: fields.remove("service"), scope: fields.remove("scope") })
     }
 }
+
+/// Bytes of a file with the credentials of registries.
+const LARGEST_FILE: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {

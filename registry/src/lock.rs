@@ -45,7 +45,7 @@ impl Lock {
     /// # Errors
     /// It cannot be read, or was not written by this program.
     pub fn open(path: PathBuf) -> anyhow::Result<Self> {
-        let text = match std::fs::read_to_string(&path) {
+        let text = match adit_files::read_text(&path, LARGEST_LOCK) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
@@ -120,6 +120,9 @@ fn write(digests: &BTreeMap<String, Digest>) -> String {
 }
 
 const VERSION: u32 = 1;
+
+/// Bytes; a line for each reference.
+const LARGEST_LOCK: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {

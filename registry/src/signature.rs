@@ -35,7 +35,8 @@ impl Key {
     /// # Errors
     /// The file cannot be read or holds another kind of key.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let text =
+            adit_files::read(path, LARGEST_KEY).with_context(|| format!("reading {}", path.display()))?;
         Self::from_pem(&text).with_context(|| format!("reading {}", path.display()))
     }
 
@@ -104,6 +105,9 @@ const P256: [u8; 26] = [
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 const ED: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// Bytes of a file with a key; comments may stand around it.
+const LARGEST_KEY: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -61,11 +61,15 @@ async fn put(
         Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the configuration did not arrive in time"),
     };
     let _busy = guest.busy();
-    // What it means is for the replicas to say, each of which may be another program.
+    // What only some hosts have is for the replicas to say; what none could serve is refused here.
     let config: Value = match serde_json::from_slice(&body) {
         Ok(config @ Value::Object(_)) => config,
         _ => return problem(StatusCode::BAD_REQUEST, "the configuration is not a JSON object"),
     };
+    let checked = tokio::task::spawn_blocking(move || adit_rules::remote::check(&body)).await;
+    if let Err(reasons) = checked.unwrap_or_else(|_| Err(vec!["it cannot be read".to_owned()])) {
+        return page(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "tunnel": id, "reasons": reasons }));
+    }
     let fleet = &admin.registry.fleet;
     if fleet.is_followed(&id) {
         return problem(
@@ -122,7 +126,7 @@ fn state(admin: &Admin, id: Uuid, tunnel: &Tunnel) -> Value {
 
 fn find(admin: &Admin, name: &str) -> Option<(Uuid, Arc<Tunnel>)> {
     let tunnels = admin.registry.tunnels();
-    let found = tunnels.iter().find(|(id, tunnel)| tunnel.name == name || id.to_string() == name);
+    let found = tunnels.iter().find(|(id, tunnel)| *tunnel.name() == name || id.to_string() == name);
     found.map(|(id, tunnel)| (*id, tunnel.clone()))
 }
 

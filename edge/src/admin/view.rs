@@ -167,7 +167,7 @@ impl Status {
             address: server.listen.to_string(),
         });
         let tunnels = by_name(registry).into_iter().map(|(id, tunnel)| TunnelStatus {
-            name: tunnel.name.clone(),
+            name: tunnel.name().to_string(),
             id,
             connections: tunnel.connections().iter().map(|live| StatusOfConnection::of(live)).collect(),
         });
@@ -197,7 +197,7 @@ impl TunnelView {
     pub(super) fn of(id: &Uuid, tunnel: &Tunnel) -> Self {
         let replicas = replicas(tunnel);
         Self {
-            name: tunnel.name.clone(),
+            name: tunnel.name().to_string(),
             id: *id,
             stickiness: tunnel.stickiness.to_string(),
             replicas: replicas.len(),
@@ -220,7 +220,7 @@ impl Replicas {
             draining: is_draining,
         });
         Self {
-            tunnel: tunnel.name.clone(),
+            tunnel: tunnel.name().to_string(),
             id: *id,
             stickiness: tunnel.stickiness.to_string(),
             replicas: replicas
@@ -319,7 +319,7 @@ pub(super) fn by_name(registry: &Registry) -> Vec<(Uuid, Arc<Tunnel>)> {
     let tunnels = registry.tunnels();
     let mut tunnels: Vec<_> = tunnels.iter().map(|(id, tunnel)| (*id, tunnel.clone())).collect();
     // Names of different accounts may be the same.
-    tunnels.sort_by(|(id, one), (other_id, other)| (&one.name, id).cmp(&(&other.name, other_id)));
+    tunnels.sort_by(|(id, one), (other_id, other)| (one.name(), id).cmp(&(other.name(), other_id)));
     tunnels
 }
 

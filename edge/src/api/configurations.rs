@@ -14,32 +14,10 @@ use crate::store::Transaction;
 use crate::store::moment::Moment;
 use crate::store::records::{Configuration, Tunnel, key, to_json};
 use crate::tunnel::push;
-use crate::visitor::HostName;
 
 #[derive(Deserialize)]
 pub(super) struct PutConfiguration {
     config: Value,
-}
-
-#[derive(Deserialize)]
-struct Rules {
-    #[serde(default)]
-    ingress: Vec<Rule>,
-    #[serde(default, rename = "originRequest")]
-    origin_request: Option<serde_json::Map<String, Value>>,
-    #[serde(default, rename = "warp-routing")]
-    warp_routing: Option<serde_json::Map<String, Value>>,
-}
-
-#[derive(Deserialize)]
-struct Rule {
-    #[serde(default)]
-    hostname: Option<String>,
-    #[serde(default)]
-    path: Option<String>,
-    service: String,
-    #[serde(default, rename = "originRequest")]
-    origin_request: Option<serde_json::Map<String, Value>>,
 }
 
 impl Api {
@@ -58,7 +36,7 @@ impl Api {
         tunnel: Kept<Tunnel>,
         wanted: PutConfiguration,
     ) -> Result<Answer, Problem> {
-        check(&wanted.config).map_err(Problem::Invalid)?;
+        check(&wanted.config).await?;
         let (key, before) =
             (key::configuration(id), self.state.read(|snapshot| snapshot.configurations.get(&id).cloned()));
         let Kept { record: mut tunnel, revision } = tunnel;
@@ -89,71 +67,12 @@ fn view(id: Uuid, tunnel: &Tunnel, configuration: Option<&Configuration>) -> Val
     })
 }
 
-/// What every host would refuse is not kept. What only some understand is for the host to say.
-fn check(config: &Value) -> Result<(), String> {
-    let rules =
-        Rules::deserialize(config).map_err(|error| format!("the configuration cannot be read: {error}"))?;
-    let _ = (rules.origin_request, rules.warp_routing);
-    let last = rules.ingress.len().saturating_sub(1);
-    for (at, rule) in rules.ingress.iter().enumerate() {
-        let _ = &rule.origin_request;
-        let hostname = rule.hostname.as_deref().unwrap_or_default();
-        if !["", "*"].contains(&hostname) {
-            hostname.parse::<HostName>().map_err(|error| format!("the host name of rule {at}: {error}"))?;
-        }
-        if rule.service.is_empty() {
-            return Err(format!("rule {at} has no service"));
-        }
-        let takes_all = ["", "*"].contains(&hostname) && rule.path.as_deref().unwrap_or_default().is_empty();
-        match (takes_all, at == last) {
-            (true, false) => {
-                return Err(format!(
-                    "rule {at} takes every request, so that the rules behind it never apply"
-                ));
-            }
-            (false, true) => {
-                return Err("the last rule must take every request: no hostname and no path".to_owned());
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rules_that_every_host_would_refuse_are_refused_here() {
-        let all = || json!({ "service": "http_status:404" });
-        let one = |hostname: &str| json!({ "hostname": hostname, "service": "http://127.0.0.1:1" });
-        for (config, wanted) in [
-            (json!({}), None),
-            (json!({ "ingress": [all()] }), None),
-            (
-                json!({ "ingress": [one("*.example.com"), all()], "originRequest": {}, "warp-routing": {} }),
-                None,
-            ),
-            (json!({ "ingress": [one("a.example.com")] }), Some("the last rule")),
-            (json!({ "ingress": [all(), all()] }), Some("rule 0 takes every request")),
-            (json!({ "ingress": [one("a.*.com"), all()] }), Some("the host name of rule 0")),
-            (json!({ "ingress": [{ "hostname": "a" }] }), Some("missing field `service`")),
-            (json!({ "ingress": [{ "service": "" }] }), Some("rule 0 has no service")),
-            (json!({ "ingress": "all" }), Some("cannot be read")),
-            (json!([]), Some("the last rule")),
-        ] {
-            let outcome = check(&config);
-            match wanted {
-                None => assert_eq!(outcome, Ok(()), "{config}"),
-                Some(wanted) if config.is_object() => {
-                    assert!(
-                        outcome.as_ref().is_err_and(|error| error.contains(wanted)),
-                        "{config}: {outcome:?}"
-                    )
-                }
-                Some(_) => {}
-            }
-        }
+/// What every host would refuse is not kept; read with the code that hosts read it with, beside what serves.
+async fn check(config: &Value) -> Result<(), Problem> {
+    let json = config.to_string();
+    let checked = tokio::task::spawn_blocking(move || adit_rules::remote::check(json.as_bytes()));
+    match checked.await {
+        Ok(outcome) => outcome.map_err(Problem::Refused),
+        Err(_) => Err(Problem::Unavailable),
     }
 }

@@ -25,6 +25,8 @@ pub(super) enum Problem {
     /// No such thing, or one that the token's account does not have.
     NotFound(&'static str),
     Invalid(String),
+    /// Everything that is wrong with what was sent, an error each.
+    Refused(Vec<String>),
     TooLong {
         limit: usize,
     },
@@ -82,7 +84,8 @@ pub(super) fn document(json: &'static str) -> Answer {
 impl Problem {
     pub(super) fn answer(&self) -> Answer {
         let (status, code) = self.kind();
-        let errors = [Error { code, message: self.message() }];
+        let messages = if let Self::Refused(reasons) = self { reasons.clone() } else { vec![self.message()] };
+        let errors: Vec<Error> = messages.into_iter().map(|message| Error { code, message }).collect();
         let envelope = Envelope {
             success: false,
             errors: &errors,
@@ -113,7 +116,7 @@ impl Problem {
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, 10000),
             Self::Forbidden => (StatusCode::FORBIDDEN, 9109),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, 1003),
-            Self::Invalid(_) => (StatusCode::BAD_REQUEST, 1002),
+            Self::Invalid(_) | Self::Refused(_) => (StatusCode::BAD_REQUEST, 1002),
             Self::TooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, 1004),
             Self::NameTaken => (StatusCode::CONFLICT, 1013),
             Self::Conflict(_) => (StatusCode::CONFLICT, 1014),
@@ -133,6 +136,7 @@ impl Problem {
             Self::Forbidden => "this API token does not reach as far as this request".to_owned(),
             Self::NotFound(what) => format!("{what} not found"),
             Self::Invalid(reason) | Self::Conflict(reason) => reason.clone(),
+            Self::Refused(reasons) => reasons.join("; "),
             Self::TooLong { limit } => format!("the body is longer than {limit} bytes"),
             Self::NameTaken => {
                 "a tunnel with this name already exists; choose another, or delete that one first".to_owned()

@@ -5,8 +5,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::envelope::{self, Answer, PageInfo, Problem};
+use super::envelope::{self, Answer, Problem};
 use super::identity::Identity;
+use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
 use super::tunnels::changed_meanwhile;
 use super::{Api, note};
@@ -122,7 +123,8 @@ impl Api {
         Ok(envelope::success(json!({ "name": hostname })))
     }
 
-    pub(super) fn list_routes(&self, who: &Identity, zone: &str) -> Result<Answer, Problem> {
+    pub(super) fn list_routes(&self, who: &Identity, zone: &str, query: &Query) -> Result<Answer, Problem> {
+        let paging = Paging::of(query, LONGEST_PAGE)?;
         let routes: Vec<Value> = self.state.read(|snapshot| {
             own_zone(who, snapshot, zone)?;
             let routes = snapshot.routes.iter().filter(|(_, route)| route.record.zone == zone);
@@ -138,12 +140,11 @@ impl Api {
                 })
                 .collect())
         })?;
-        let count = routes.len();
-        Ok(envelope::page(&routes, PageInfo { count, page: 1, per_page: count.max(1), total_count: count }))
+        Ok(paging.cut(routes))
     }
 
     pub(super) fn list_zones(&self, who: &Identity, query: &Query) -> Result<Answer, Problem> {
-        let name = query.text("name")?;
+        let (name, paging) = (query.text("name")?, Paging::of(query, LONGEST_PAGE)?);
         let mut zones: Vec<(String, Value)> = self.state.read(|snapshot| {
             let zones = snapshot.zones.iter().map(|(id, zone)| (id, &zone.record));
             zones
@@ -157,9 +158,7 @@ impl Api {
                 .collect()
         });
         zones.sort_by(|one, other| one.0.cmp(&other.0));
-        let zones: Vec<_> = zones.into_iter().map(|(_, view)| view).collect();
-        let count = zones.len();
-        Ok(envelope::page(&zones, PageInfo { count, page: 1, per_page: count.max(1), total_count: count }))
+        Ok(paging.cut(zones.into_iter().map(|(_, view)| view).collect()))
     }
 }
 

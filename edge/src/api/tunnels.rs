@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::call::Ask;
-use super::envelope::{self, Answer, PageInfo, Problem};
+use super::envelope::{self, Answer, Problem};
 use super::identity::Identity;
+use super::name;
+use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
 use super::{Api, note, parse};
 use crate::presence::{self, Connection, Connector, Status};
@@ -98,8 +100,7 @@ impl Api {
         query: &Query,
     ) -> Result<Answer, Problem> {
         let filter = Filter::of(query)?;
-        let page = query.value::<usize>("page")?.unwrap_or(1).max(1);
-        let per_page = query.value::<usize>("per_page")?.unwrap_or(PAGE).clamp(1, LONGEST_PAGE);
+        let paging = Paging::of(query, PAGE)?;
         let (total_count, found) = self.state.read(|snapshot| {
             let mut total = 0;
             let mut found = Vec::new();
@@ -116,13 +117,13 @@ impl Api {
                     continue;
                 }
                 total += 1;
-                if total > (page - 1).saturating_mul(per_page) && found.len() < per_page {
+                if paging.has(total - 1) {
                     found.push(self.view(*id, record, snapshot));
                 }
             }
             (total, found)
         });
-        Ok(envelope::page(&found, PageInfo { count: found.len(), page, per_page, total_count }))
+        Ok(paging.answer(&found, total_count))
     }
 
     pub(super) async fn tunnel(
@@ -151,7 +152,10 @@ impl Api {
                 let credentials = kept.record.credentials(id).ok_or(Problem::NotFound("tunnel"))?;
                 Ok(envelope::success(credentials.to_token()))
             }
-            Ask::Connectors => Ok(envelope::success(presence::connectors(&self.registry, id))),
+            Ask::Connectors => {
+                let paging = Paging::of(query, LONGEST_PAGE)?;
+                Ok(paging.cut(presence::connectors(&self.registry, id)))
+            }
             Ask::Connector(connector) => {
                 let mut connectors = presence::connectors(&self.registry, id).into_iter();
                 let found = connectors.find(|known| known.id == connector);
@@ -328,11 +332,7 @@ impl<'q> Filter<'q> {
 }
 
 fn tunnel_name(name: String) -> Result<String, Problem> {
-    if name.trim().is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
-        return Err(Problem::Invalid(format!(
-            "a name has 1 to {LONGEST_NAME} characters and no control characters"
-        )));
-    }
+    name::check(&name).map_err(Problem::Invalid)?;
     if name.parse::<Uuid>().is_ok() {
         return Err(Problem::Invalid("a name must not look like a tunnel id".to_owned()));
     }
@@ -365,8 +365,6 @@ pub(super) fn changed_meanwhile() -> Problem {
 }
 
 const PAGE: usize = 100;
-const LONGEST_PAGE: usize = 1000;
-const LONGEST_NAME: usize = 128;
 const SHORTEST_SECRET: usize = 32;
 /// Deleted ones included.
 const MOST_TUNNELS: usize = 1_000_000;

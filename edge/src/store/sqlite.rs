@@ -2,7 +2,8 @@
 //! same file (`adit edge token` beside a running edge); their changes reach the watches too.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
@@ -11,14 +12,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
+use tracing::{error, info, warn};
 
 use super::moment::Moment;
+use super::place::Place;
 use super::{
-    Batch, Change, Commit, Compare, Entry, Listing, Operation, Revision, Store, StoreError, Transaction,
-    Watch, behind, schema,
+    Batch, Change, Commit, Compare, Entry, Listing, Operation, Restored, Revision, Store, StoreError,
+    Transaction, Watch, behind, schema,
 };
 
 /// Handle of the thread that owns the file. The thread ends when the last handle is gone.
@@ -42,6 +45,8 @@ enum Ask {
     List { prefix: String, answer: oneshot::Sender<Result<Listing, StoreError>> },
     Watch { prefix: String, from: Revision, answer: oneshot::Sender<Result<Watch, StoreError>> },
     Commit { transaction: Transaction, answer: oneshot::Sender<Result<Commit, StoreError>> },
+    Look { answer: oneshot::Sender<Result<Revision, StoreError>> },
+    Restore { answer: oneshot::Sender<Result<Restored, StoreError>> },
 }
 
 impl Sqlite {
@@ -85,6 +90,14 @@ impl Store for Sqlite {
     fn commit(&self, transaction: Transaction) -> BoxFuture<'static, Result<Commit, StoreError>> {
         self.ask(|answer| Ask::Commit { transaction, answer })
     }
+
+    fn look(&self) -> BoxFuture<'static, Result<Revision, StoreError>> {
+        self.ask(|answer| Ask::Look { answer })
+    }
+
+    fn restore(&self) -> BoxFuture<'static, Result<Restored, StoreError>> {
+        self.ask(|answer| Ask::Restore { answer })
+    }
 }
 
 impl Drop for Sqlite {
@@ -101,11 +114,16 @@ impl Drop for Sqlite {
 /// has everything that was committed before.
 pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
     let source = connect(from, false)?;
+    copy(&source, to).map_err(|error| unavailable(to, error))
+}
+
+/// The new file is on the disk, and readable by its owner only.
+fn copy(source: &Connection, to: &Path) -> io::Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
-    made.map_err(|error| unavailable(to, error))?;
+    made?;
     let copied = (|| {
         let mut target = Connection::open(to)?;
-        rusqlite::backup::Backup::new(&source, &mut target)?.run_to_completion(
+        rusqlite::backup::Backup::new(source, &mut target)?.run_to_completion(
             BACKUP_PAGES,
             BACKUP_PAUSE,
             None,
@@ -113,9 +131,8 @@ pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
         target.pragma_update(None, "journal_mode", "DELETE")?;
         target.close().map_err(|(_, error)| error)
     })();
-    copied.map_err(|error| {
+    copied.map_err(io::Error::other).and_then(|()| File::open(to)?.sync_all()).inspect_err(|_| {
         let _ = fs::remove_file(to);
-        unavailable(to, error)
     })
 }
 
@@ -168,6 +185,9 @@ fn unavailable(path: &Path, reason: impl fmt::Display) -> StoreError {
 struct Engine {
     connection: Connection,
     path: PathBuf,
+    place: Place,
+    /// The file is not the one at its path any more; said once.
+    is_lost: bool,
     watchers: Vec<Watcher>,
     /// Tells whether another process has written (PRAGMA data_version).
     seen: i64,
@@ -190,7 +210,8 @@ impl Engine {
         }
         schema::migrate(&mut connection).map_err(|error| unavailable(path, error))?;
         let seen = data_version(&connection).map_err(|error| unavailable(path, error))?;
-        Ok(Self { connection, path: path.to_owned(), watchers: Vec::new(), seen })
+        let place = Place::of(path).map_err(|error| unavailable(path, error))?;
+        Ok(Self { connection, path: path.to_owned(), place, is_lost: false, watchers: Vec::new(), seen })
     }
 
     fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
@@ -204,9 +225,14 @@ impl Engine {
             let count = runtime
                 .block_on(async { tokio::time::timeout(POLL, inbox.recv_many(&mut asks, GROUP)).await });
             match count {
-                Ok(0) => return,
+                Ok(0) => {
+                    let _ = self.find();
+                    return;
+                }
                 Ok(_) => self.answer(&mut asks),
                 Err(_) => {
+                    // Said as soon as it is so, not when the next change is refused.
+                    let _ = self.find();
                     if let Err(error) = self.look() {
                         warn!(%error, "cannot look for changes of the state");
                     }
@@ -229,6 +255,15 @@ impl Engine {
                     self.commit_all(&mut commits);
                     let _ = answer.send(self.watch(prefix, from));
                 }
+                Ask::Look { answer } => {
+                    self.commit_all(&mut commits);
+                    let looked = self.look().and_then(|()| last_change(&self.connection));
+                    let _ = answer.send(looked.map_err(|error| unavailable(&self.path, error)));
+                }
+                Ask::Restore { answer } => {
+                    self.commit_all(&mut commits);
+                    let _ = answer.send(self.restore());
+                }
             }
         }
         self.commit_all(&mut commits);
@@ -238,9 +273,13 @@ impl Engine {
         if commits.is_empty() {
             return;
         }
-        let outcomes = self.commit(commits.iter().map(|(transaction, _)| transaction));
+        // Looked for again once it is written: what went to a file that is gone was not kept.
+        let outcomes = self.find().and_then(|()| {
+            self.commit(commits.iter().map(|(transaction, _)| transaction)).map_err(|error| error.to_string())
+        });
+        let outcomes = outcomes.and_then(|outcomes| self.find().map(|()| outcomes));
         if let Err(error) = &outcomes {
-            warn!(%error, "cannot write the state");
+            warn!(error, "cannot write the state");
         } else if let Err(error) = self.deliver() {
             warn!(%error, "cannot tell about changes of the state");
             self.watchers.clear();
@@ -287,6 +326,44 @@ impl Engine {
         }
         sql.commit()?;
         Ok(outcomes)
+    }
+
+    /// Whether the file is still the one at its path.
+    fn find(&mut self) -> Result<(), String> {
+        let found = self.place.look();
+        match &found {
+            Ok(()) if self.is_lost => info!("the state file is in its place again; changes are taken"),
+            Err(reason) if !self.is_lost => error!(
+                reason,
+                "the state file is lost: what was known is served, and no change is taken; POST /state at the \
+                 admin listener writes it anew"
+            ),
+            Ok(()) | Err(_) => {}
+        }
+        if self.is_lost != found.is_err() {
+            self.is_lost = found.is_err();
+            // Closed in order, it would remove what lies beside the path, which is another file's by then.
+            let no_tidying =
+                self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, self.is_lost);
+            if let Err(error) = no_tidying {
+                warn!(%error, "the lost state file cannot be set aside");
+            }
+        }
+        found
+    }
+
+    /// Reading goes on from a file that is removed as long as it is open.
+    fn restore(&mut self) -> Result<Restored, StoreError> {
+        if self.find().is_ok() {
+            return Ok(Restored::WasThere);
+        }
+        self.place
+            .restore(|to| copy(&self.connection, to))
+            .map_err(|error| unavailable(&self.path, error))?;
+        let Self { connection, place, seen, .. } = Self::open(&self.path)?;
+        (self.connection, self.place, self.seen) = (connection, place, seen);
+        self.find().map_err(|reason| unavailable(&self.path, reason))?;
+        Ok(Restored::Written)
     }
 
     fn list(&mut self, prefix: &str) -> rusqlite::Result<Listing> {
@@ -420,6 +497,11 @@ fn counter(sql: &Connection, name: &str) -> rusqlite::Result<u64> {
 fn set_counter(sql: &Connection, name: &str, value: u64) -> rusqlite::Result<()> {
     sql.prepare("UPDATE counter SET value = ?2 WHERE name = ?1")?.execute(params![name, value])?;
     Ok(())
+}
+
+fn last_change(sql: &Connection) -> rusqlite::Result<Revision> {
+    let mut query = sql.prepare("SELECT max(revision) FROM change")?;
+    Ok(Revision(query.query_row([], |row| row.get::<_, Option<u64>>(0))?.unwrap_or_default()))
 }
 
 fn data_version(connection: &Connection) -> rusqlite::Result<i64> {

@@ -63,6 +63,9 @@ async fn to_one(fleet: &Fleet, id: &Uuid, lives: &[Arc<Live>], wanted: &Wanted, 
                 let connector = live.connector;
                 match &error {
                     None => info!(%connector, pushed = wanted.version, version, "configuration taken"),
+                    Some(warning) if version == wanted.version => {
+                        warn!(%connector, pushed = wanted.version, warning, "configuration taken, but for a part");
+                    }
                     Some(error) => {
                         warn!(%connector, pushed = wanted.version, version, error, "configuration refused");
                     }

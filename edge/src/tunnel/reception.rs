@@ -159,7 +159,7 @@ async fn monitor(tunnel: Arc<Tunnel>, live: Arc<Live>) {
             return;
         }
         info!(
-            tunnel = tunnel.name,
+            tunnel = %tunnel.name(),
             connector = %live.connector,
             index = live.index,
             server = live.server.name,
@@ -185,7 +185,7 @@ impl Drop for Registered {
 
 fn log_loss(tunnel: &Tunnel, live: &Live, reason: &dyn fmt::Display) {
     info!(
-        tunnel = tunnel.name,
+        tunnel = %tunnel.name(),
         connector = %live.connector,
         index = live.index,
         server = live.server.name,

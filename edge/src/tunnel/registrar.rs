@@ -104,7 +104,7 @@ impl Registrar {
             Err(full @ AddError::Full) => return refusal(&full.to_string(), Some(RETRY_WHEN_FULL)),
         }
         info!(
-            tunnel = tunnel.name,
+            tunnel = %tunnel.name(),
             connector = %live.connector,
             index = live.index,
             server = live.server.name,
@@ -129,7 +129,7 @@ impl Registrar {
             // Before the word is out, because a request may come right behind it.
             tunnel.leave(&live);
             info!(
-                tunnel = tunnel.name,
+                tunnel = %tunnel.name(),
                 connector = %live.connector,
                 index = live.index,
                 server = live.server.name,
@@ -145,7 +145,7 @@ impl Registrar {
         let Stage::Registered(tunnel, live) = self.stage.borrow().clone() else { return false };
         let digest = Sha256::digest(config);
         let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        debug!(tunnel = tunnel.name, connector = %live.connector, bytes = config.len(), digest, "configuration reported");
+        debug!(tunnel = %tunnel.name(), connector = %live.connector, bytes = config.len(), digest, "configuration reported");
         live.set_report(Report { bytes: config.len(), digest });
         true
     }

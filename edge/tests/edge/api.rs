@@ -51,16 +51,9 @@ impl Office {
         }
     }
 
-    /// A token beside the first one; the running edge knows it when this is done.
+    /// A token beside the first one.
     pub(crate) async fn token(&self, wish: TokenWish) -> String {
-        let (_, token) = self.ledger.create_token(wish).await.unwrap();
-        for _ in 0..100 {
-            if self.ask_as(token.as_str(), Method::GET, "/user/tokens/verify", None).await.status == 200 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        token.as_str().to_owned()
+        self.ledger.create_token(wish).await.unwrap().1.as_str().to_owned()
     }
 
     /// Starts a new edge over the same state, after the one before has ended.
@@ -368,6 +361,126 @@ async fn a_configuration_is_checked_and_its_version_grows() {
     let request = Request::put("/tunnels/one/config").header("host", "localhost");
     let request = request.body(full(json!({ "ingress": [] }).to_string())).unwrap();
     assert_eq!(office.edge.ask_admin(request).await.0, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn what_no_host_could_serve_is_refused_with_every_reason_at_once() {
+    let office = Office::open().await;
+    let tunnel = office.create("one").await;
+    let path = format!("{}/configurations", office.tunnel(id(&tunnel)));
+    let config = json!({ "ingress": [
+        { "hostname": "a.example.com", "service": "ftp://x" },
+        { "hostname": "b.example.com", "path": "(", "service": "http://x" },
+        { "hostname": "c.example.com", "path": "((a{999}){999}){999}", "service": "http://x" },
+        { "service": "http://x/base", "originRequest": { "connectTimeout": -1, "noTLSVerify": "yes" } },
+    ]});
+    let reply = office.ask(Method::PUT, &path, Some(json!({ "config": config }))).await;
+    assert_eq!(reply.status, 400);
+    let errors = reply.json["errors"].as_array().unwrap();
+    let places = [
+        "ingress[0].service: no host knows",
+        "ingress[1].path: not a regular expression",
+        "ingress[2].path: this regular expression is too large",
+        "ingress[3].service: a service has no path",
+        "ingress[3].originRequest.connectTimeout: expected a number of seconds that is not negative, found -1",
+        "ingress[3].originRequest.noTLSVerify: expected true or false",
+    ];
+    assert_eq!(errors.len(), places.len(), "{errors:?}");
+    for place in places {
+        let is_said = errors.iter().any(|error| error["message"].as_str().unwrap().starts_with(place));
+        assert!(is_said, "{place} is not in {errors:?}");
+    }
+    assert_eq!(office.get(&path).await["version"], 0);
+    // What some host could serve is for that host to say.
+    let theirs = json!({ "config": { "ingress": [{ "service": "ssh://x:22", "plugins": ["theirs"] }] } });
+    assert_eq!(office.ask(Method::PUT, &path, Some(theirs)).await.result()["version"], 1);
+}
+
+#[tokio::test]
+async fn a_token_counts_from_the_moment_at_which_it_is_made_to_that_at_which_it_is_ended() {
+    let office = Office::open().await;
+    for _ in 0..5 {
+        let (id, token) = office.ledger.create_token(TokenWish::default()).await.unwrap();
+        let verify = || office.ask_as(token.as_str(), Method::GET, "/user/tokens/verify", None);
+        assert_eq!(verify().await.status, 200);
+        office.ledger.revoke_token(&id).await.unwrap();
+        assert_eq!(verify().await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn a_list_has_nothing_beyond_its_last_page() {
+    let office = Office::open().await;
+    let tunnel = office.create("one").await;
+    office.create("two").await;
+    office.route(id(&tunnel), "a.example.com", false).await.result();
+    let routes = format!("/zones/{}/tunnels/routes", office.zone);
+    let connections = format!("{}/connections", office.tunnel(id(&tunnel)));
+    for (path, count) in [("/zones", 2), (&routes, 1), (&office.tunnels(), 2), (&connections, 0)] {
+        let mut seen = 0;
+        for page in 1.. {
+            let reply = office.ask(Method::GET, &format!("{path}?page={page}&per_page=1"), None).await;
+            let info = &reply.json["result_info"];
+            assert_eq!((&info["page"], &info["total_count"]), (&json!(page), &json!(count)), "{path}");
+            match reply.result().as_array().unwrap().len() {
+                0 => break,
+                shown => seen += shown,
+            }
+        }
+        assert_eq!(seen, count, "{path}");
+        assert_eq!(office.get(path).await.as_array().unwrap().len(), count, "{path}");
+    }
+    office.ask(Method::GET, "/zones?page=last", None).await.refused(400, "`page`");
+}
+
+#[tokio::test]
+async fn a_tunnel_is_known_to_the_administrator_by_the_name_that_it_has_now() {
+    let office = Office::open().await;
+    let tunnel = office.create("old").await;
+    let known = async |name: &str| {
+        let request = Request::get(format!("/tunnels/{name}/replicas")).header("host", "localhost");
+        office.edge.ask_admin(request.body(empty()).unwrap()).await.0
+    };
+    assert_eq!((known("old").await, known("new").await), (StatusCode::OK, StatusCode::NOT_FOUND));
+    let path = office.tunnel(id(&tunnel));
+    office.ask(Method::PATCH, &path, Some(json!({ "name": "new" }))).await.result();
+    assert_eq!((known("old").await, known("new").await), (StatusCode::NOT_FOUND, StatusCode::OK));
+}
+
+#[tokio::test]
+async fn a_name_is_one_that_people_can_see_and_type() {
+    let office = Office::open().await;
+    let tunnel = office.create("good").await;
+    for name in ["\u{202e}live", " one", "one ", ".", "..", "a\u{200b}b", ""] {
+        office
+            .ask(Method::POST, &office.tunnels(), Some(json!({ "name": name })))
+            .await
+            .refused(400, "a name");
+        let path = office.tunnel(id(&tunnel));
+        office.ask(Method::PATCH, &path, Some(json!({ "name": name }))).await.refused(400, "a name");
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_refused_while_the_state_file_is_lost_and_kept_once_it_is_written_anew() {
+    let mut office = Office::open().await;
+    let before = office.create("before").await;
+    std::fs::remove_file(office.edge.folder.path().join("edge-data/state.db")).unwrap();
+    let made = office.ask(Method::POST, &office.tunnels(), Some(json!({ "name": "lost" }))).await;
+    made.refused(503, "cannot change its state");
+    assert_eq!(office.get(&office.tunnels()).await.as_array().unwrap().len(), 1, "it goes on serving");
+    let restore = async || {
+        let request = Request::post("/state").header("host", "localhost").body(empty()).unwrap();
+        office.edge.ask_admin(request).await
+    };
+    assert_eq!(restore().await.0, StatusCode::OK);
+    let after = office.create("after").await;
+    office.edge.stop.cancel();
+    (&mut office.edge.running).await.unwrap().unwrap();
+    office.reopen();
+    for (tunnel, name) in [(before, "before"), (after, "after")] {
+        assert_eq!(office.get(&office.tunnel(id(&tunnel))).await["name"], name);
+    }
 }
 
 #[tokio::test]

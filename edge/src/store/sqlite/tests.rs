@@ -157,6 +157,93 @@ async fn a_backup_taken_under_writes_is_whole() {
     assert!(backup(&copy, &copy).is_err(), "an existing file is never overwritten");
 }
 
+/// A store with one record, and what may become of its files.
+async fn opened(folder: &Path) -> (Sqlite, PathBuf) {
+    let path = folder.join("data/state.db");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let store = Sqlite::open(&path).unwrap();
+    done(&store, put("a", "1")).await;
+    (store, path)
+}
+
+#[tokio::test]
+async fn a_store_whose_file_is_removed_or_replaced_refuses_changes_until_it_is_written_anew() {
+    type Loss = fn(&Path);
+    let losses: [(&str, Loss); 4] = [
+        ("the file", |path| fs::remove_file(path).unwrap()),
+        ("what is beside it", |path| fs::remove_file(path.with_extension("db-wal")).unwrap()),
+        ("all", |path| {
+            for end in ["db", "db-wal", "db-shm"] {
+                fs::remove_file(path.with_extension(end)).unwrap();
+            }
+        }),
+        ("the folder", |path| fs::remove_dir_all(path.parent().unwrap()).unwrap()),
+    ];
+    for (what, lose) in losses {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, path) = opened(folder.path()).await;
+        assert_eq!(store.restore().await.unwrap(), Restored::WasThere, "{what}");
+        let mut watch = store.watch("", Revision(1)).await.unwrap();
+        lose(&path);
+        let refused = store.commit(put("b", "lost")).await.unwrap_err().to_string();
+        assert!(refused.contains("was removed"), "{what}: {refused}");
+        // What was known is still read.
+        assert_eq!(keys(&store, "").await, ["a"], "{what}");
+
+        assert_eq!(store.restore().await.unwrap(), Restored::Written, "{what}");
+        let revision = done(&store, put("c", "2")).await;
+        assert_eq!(watch.next().await.unwrap().revision, revision, "{what}: who watched goes on");
+        drop(store);
+        let again = Sqlite::open(&path).unwrap();
+        assert_eq!(keys(&again, "").await, ["a", "c"], "{what}");
+        let names = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(names.into_iter().all(|name| name.to_str().unwrap().starts_with("state.db")), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_somebody_else_in_its_place_is_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, path) = opened(folder.path()).await;
+    let data = path.parent().unwrap();
+    fs::rename(data, folder.path().join("away")).unwrap();
+    let (other, _) = opened(folder.path()).await;
+    done(&other, put("theirs", "")).await;
+    let refused = store.commit(put("b", "lost")).await.unwrap_err().to_string();
+    assert!(refused.contains("was replaced"), "{refused}");
+    let refused = store.restore().await.unwrap_err().to_string();
+    assert!(refused.contains("another file is there"), "{refused}");
+    assert_eq!(keys(&other, "").await, ["a", "theirs"]);
+    // Put back, it goes on.
+    drop(other);
+    fs::remove_dir_all(data).unwrap();
+    fs::rename(folder.path().join("away"), data).unwrap();
+    done(&store, put("b", "2")).await;
+    assert_eq!(keys(&store, "").await, ["a", "b"]);
+}
+
+#[test]
+fn a_full_disk_refuses_a_change_and_keeps_what_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut engine = Engine::open(&path).unwrap();
+    // SQLite says the same as on a disk that is full.
+    let pages: i64 = engine.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    engine.connection.pragma_update(None, "max_page_count", pages + 4).unwrap();
+    let mut commit = |key: &str, size: usize| {
+        let (answer, mut answered) = oneshot::channel();
+        engine.answer(&mut vec![Ask::Commit { transaction: put(key, &"x".repeat(size)), answer }]);
+        answered.try_recv().unwrap()
+    };
+    assert!(matches!(commit("a", 10), Ok(Commit::Done(_))));
+    let full = commit("b", 1 << 20).unwrap_err().to_string();
+    assert!(full.contains("full"), "{full}");
+    assert!(matches!(commit("c", 10), Ok(Commit::Done(_))), "what fits is still taken");
+    drop(engine);
+    let kept = Engine::open(&path).unwrap().list("").unwrap().entries;
+    assert_eq!(kept.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+}
+
 #[tokio::test]
 async fn a_file_of_a_newer_version_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -200,7 +287,7 @@ async fn writes_until_it_is_killed() {
         for outcome in futures_util::future::join_all(commits).await {
             let Ok(Commit::Done(revision)) = outcome else { panic!("{outcome:?}") };
             // Not `println!`, which the test runner keeps back.
-            writeln!(std::io::stdout(), "done {} {count}", revision.0).unwrap();
+            writeln!(io::stdout(), "done {} {count}", revision.0).unwrap();
         }
     }
 }

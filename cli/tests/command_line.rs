@@ -70,6 +70,32 @@ fn a_flag_takes_the_place_of_a_key_and_keeps_to_its_rules() {
 }
 
 #[test]
+fn what_a_check_calls_good_a_host_can_begin_with_and_no_file_holds_either_up() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("a path in UTF-8").to_owned();
+    assert_eq!(adit(&["edge", "credentials", "--output", &at("demo.json")], "").status.code(), Some(0));
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo runs").success());
+    std::fs::write(at("file"), "").expect("the folder can be written to");
+    for (change, instead, said) in [
+        ("edges", "edge-ca = \"absent.pem\"\nedges", "tunnel.edge-ca: reading the edge's CA certificates"),
+        ("edges", "edge-ca = \"file\"\nedges", "tunnel.edge-ca: "),
+        ("edges", "edge-ca = \"/dev/zero\"\nedges", "not a regular file"),
+        ("demo.json", "pipe", "not a regular file"),
+        ("demo.json", "/dev/zero", "not a regular file"),
+        ("[tunnel]", "state-dir = \"file\"\n[tunnel]", "is not a folder"),
+    ] {
+        let document = "[tunnel]\ncredentials-file = \"demo.json\"\nedges = [\"127.0.0.1:1\"]\n\
+                        [admin]\nlisten = \"127.0.0.1:0\"\n[[ingress]]\nservice = \"hello_world\"\n";
+        std::fs::write(at("host.toml"), document.replacen(change, instead, 1)).expect("it can be written");
+        for arguments in [&["config", "check"][..], &["tunnel", "run", "--config"]] {
+            let output = adit(&[arguments, &[at("host.toml").as_str()]].concat(), "");
+            assert_eq!(output.status.code(), Some(2), "{arguments:?} {instead}");
+            assert!(text(&output.stderr).contains(said), "{arguments:?} {instead}: {}", text(&output.stderr));
+        }
+    }
+}
+
+#[test]
 fn a_host_that_finds_no_edge_for_long_enough_gives_up_if_it_was_told_to() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("a path in UTF-8").to_owned();

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
+use crate::config::document::ConfigSource;
 use crate::control::{self, Admin};
 use crate::health::{Health, Heart, Heartbeats};
 use crate::origin::Pool;
@@ -95,6 +96,7 @@ impl Host {
                 settings.credentials,
                 settings.grace_period,
                 !settings.edges.source.is_public(),
+                settings.config_source != ConfigSource::Local,
             ),
             addresses: Addresses::start(settings.edges, settings.connections),
             dialer,
@@ -145,6 +147,7 @@ impl Host {
     pub fn health(&self, stop: CancellationToken) -> Health {
         Health {
             shared: self.shared.clone(),
+            current: self.current.clone(),
             prober: self.prober.clone(),
             heartbeats: self.heartbeats.clone(),
             wanted: self.ready_connections,
@@ -184,13 +187,18 @@ impl Host {
         let _watch = self.watched.then(|| AbortOnDropHandle::new(tokio::spawn(watch::watch(watching))));
         let _writer = AbortOnDropHandle::new(tokio::spawn(self.writer.run()));
         let (pushes, mut pushed) = Pushes::new();
-        let reload = admin.reload.clone();
+        let (reload, speaks_own) = (admin.reload.clone(), identity.speaks_own);
         let _pushes = AbortOnDropHandle::new(tokio::spawn(async move {
             while let Some(push) = pushed.recv().await {
                 let reload = reload.clone();
                 // Several may be asked for at once; the writer puts them in order.
                 tokio::spawn(async move {
-                    let reload::Pushed { version, error } = reload.push(push.version, push.json).await;
+                    let reload::Pushed { version, error, warnings } =
+                        reload.push(push.version, push.json).await;
+                    // The protocol has no word for a warning. An edge of ours knows that what was applied was
+                    // not refused; another might take it for that.
+                    let warned = (speaks_own && !warnings.is_empty()).then(|| warnings.join("\n"));
+                    let error = error.or(warned);
                     let _ = push.verdict.send(PushVerdict { version, error });
                 });
             }

@@ -117,11 +117,12 @@ impl Admin {
         }
     }
 
-    /// As the reference means it: at least one connection serves, and no stop was asked for.
+    /// As the reference means it: at least one connection serves, and no stop was asked for. Besides, there is
+    /// something to serve.
     fn ready(&self) -> Response<Full<Bytes>> {
         let shared = &self.health.shared;
         let (connected, _) = self.health.connections();
-        let is_ready = connected > 0 && !self.health.stop.is_cancelled();
+        let is_ready = connected > 0 && !self.health.stop.is_cancelled() && !self.health.is_unconfigured();
         let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let page = json!({
             "status": status.as_u16(),

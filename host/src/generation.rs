@@ -2,7 +2,6 @@
 //! afterwards. Does not know where its plan came from or who is connected.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +26,8 @@ pub struct Generation {
     pub tenure: Arc<Tenure>,
     /// One line is logged for each request.
     pub access_log: bool,
+    /// There is nothing to serve yet: the rules come from the edge.
+    pub is_unconfigured: bool,
     /// What the edge is told about it (wire.md, 9.4), JSON.
     pub report: Vec<u8>,
     routes: Routes,
@@ -132,6 +133,7 @@ impl Generation {
                 None => Tenure::new(number, shards),
             }),
             access_log: plan.access_log,
+            is_unconfigured: plan.is_unconfigured,
             report: reference_json::of(plan),
             routes: Routes::new(&plan.rules),
             rules,
@@ -293,7 +295,7 @@ fn origin(rule: &RulePlan, previous: Option<&Generation>) -> anyhow::Result<(Arc
 fn read_limited(path: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(limit)?;
-    File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))?;
+    adit_files::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use heartbeat::{Heart, Heartbeats, Life};
 
+use crate::proxy::Current;
 use crate::proxy::probe::Prober;
 use crate::tunnel::slot::Shared;
 use readiness::{Facts, Readiness};
@@ -19,6 +20,7 @@ use readiness::{Facts, Readiness};
 #[derive(Clone)]
 pub struct Health {
     pub shared: Arc<Shared>,
+    pub current: Arc<Current>,
     pub prober: Prober,
     pub heartbeats: Heartbeats,
     /// Connections that must serve.
@@ -42,9 +44,15 @@ impl Health {
             slots: &slots,
             wanted: self.wanted,
             is_stopping: self.stop.is_cancelled(),
+            is_unconfigured: self.is_unconfigured(),
             probe: &probe,
             now: Instant::now(),
         })
+    }
+
+    /// Whether there is nothing to serve yet.
+    pub fn is_unconfigured(&self) -> bool {
+        self.current.load().is_unconfigured
     }
 
     /// Connections that serve, and all that there are to be.

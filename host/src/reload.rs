@@ -45,6 +45,18 @@ pub struct Pushed {
     pub version: i32,
     /// Why this one was not.
     pub error: Option<String>,
+    /// What of this one is served otherwise than it was meant.
+    pub warnings: Vec<String>,
+}
+
+impl Pushed {
+    fn serves(version: i32, warnings: Vec<String>) -> Self {
+        Self { version, error: None, warnings }
+    }
+
+    fn failed(last: i32, error: impl Into<String>) -> Self {
+        Self { version: last, error: Some(error.into()), warnings: Vec::new() }
+    }
 }
 
 /// A document that somebody hands over.
@@ -126,8 +138,7 @@ impl Reload {
     /// goes on.
     pub async fn push(&self, version: i32, json: Bytes) -> Pushed {
         let (verdict, given) = oneshot::channel();
-        let failed =
-            |error: &str| Pushed { version: remote_version(&self.history), error: Some(error.to_owned()) };
+        let failed = |error: &str| Pushed::failed(remote_version(&self.history), error);
         if self.asks.try_send(Ask::Push { version, json, verdict }).is_err() {
             return failed("too many revisions at once, or the host is stopping");
         }

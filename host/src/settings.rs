@@ -1,10 +1,9 @@
 //! What cannot change without a restart: who this host is, where it connects to, how it is laid out.
-//! Knows the settings' rules and reads the credentials; connects to nothing.
+//! Knows the settings' rules and reads the credentials and the edge's certificate authority, so that nothing is
+//! taken for good that could not run; connects to nothing.
 
 mod edges;
 
-use std::fs::File;
-use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +14,9 @@ use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 pub use adit_rules::flags::{FlagMistakes, Flags};
 
 use crate::config::document::{self, Admin, ConfigSource, Document, Tunnel};
+use crate::history::History;
 use crate::tunnel::state::Protocol;
+use crate::tunnel::trust;
 use adit_rules::value::{Reading, Wrong};
 pub use edges::{DnsServer, EdgeSource, Edges, IpVersion};
 
@@ -95,9 +96,16 @@ pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>
         Some(document::Protocol::Quic) => Protocol::Quic,
         Some(document::Protocol::Http2) => Protocol::Http2,
     };
-    let edge_ca = reading.path(tunnel.edge_ca.as_ref());
-    let folder = reading.folder;
-    let state_dir = document.state_dir.as_ref().map(|path| folder.join(path.get_ref()));
+    let edge_ca = tunnel.edge_ca.as_ref().and_then(|written| {
+        let path = reading.path(Some(written))?;
+        let outcome = trust::roots_of(&path).map(|_| path);
+        reading.take(written, outcome.map_err(|error| Wrong::new(format!("{error:#}"))))
+    });
+    let state_dir = document.state_dir.as_ref().and_then(|written| {
+        let path = reading.folder.join(written.get_ref());
+        let outcome = History::check(&path).map(|()| path);
+        reading.take(written, outcome.map_err(|error| Wrong::new(error.to_string())))
+    });
     let config_source =
         document.config_source.as_ref().map_or(ConfigSource::Local, |source| *source.get_ref());
     let watch = document.watch.as_ref().is_none_or(|watch| *watch.get_ref());
@@ -200,12 +208,9 @@ fn credentials(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Option<C
     }
 }
 
-/// The file as far as credentials may be long, and a byte more, so that what is too long is seen.
 fn read(path: &Path) -> Result<Vec<u8>, Wrong> {
-    let mut bytes = Vec::new();
-    let outcome =
-        File::open(path).and_then(|file| file.take(MAX_CREDENTIALS as u64 + 1).read_to_end(&mut bytes));
-    outcome.map(|_| bytes).map_err(|error| Wrong::new(format!("reading {}: {error}", path.display())))
+    adit_files::read(path, MAX_CREDENTIALS)
+        .map_err(|error| Wrong::new(format!("reading {}: {error}", path.display())))
 }
 
 const MOST_CONNECTIONS: usize = 4;

@@ -38,12 +38,11 @@ pub async fn start(
     flags: &Flags,
     engine: &Engine,
 ) -> anyhow::Result<Start> {
+    if let Ok(document) = path.canonicalize() {
+        adit_files::sweep(&document);
+    }
     let read = source::read(path);
-    let state_dir = match (&read, state_dir) {
-        (_, Some(folder)) => Some(folder.to_owned()),
-        (Ok(read), None) => config::state_dir(&read.text, &read.folder),
-        (Err(_), None) => None,
-    };
+    let state_dir = state_dir.map(Path::to_owned).or_else(|| config::state_dir(path));
     let history = Arc::new(History::open(state_dir.as_deref())?);
     let reasons = match from_document(read, &state_dir, flags, &history, engine).await {
         Ok(start) => return Ok(start),

@@ -51,8 +51,11 @@ async fn serves_what_is_pushed(protocol: &'static str) {
     let site = Site::new();
     let edge = site.edge(&EdgeDocument::new(&["west"], 1)).await;
     let host = start(&site, &edge, "host.toml", &document(protocol, "state-dir = \"state\"")).await;
-    // It has no rules yet.
+    // It has no rules yet, and so is not ready, however well it is connected.
     assert_eq!(status(&edge).await, 503);
+    for path in ["/ready", "/readyz"] {
+        assert_eq!(host.admin(path).await.status, 503, "{path}");
+    }
 
     let answer = put(&edge, &rules(201)).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -63,24 +66,45 @@ async fn serves_what_is_pushed(protocol: &'static str) {
         "{page}"
     );
     assert_eq!(status(&edge).await, 201);
+    for path in ["/ready", "/readyz"] {
+        assert_eq!(host.admin(path).await.status, 200, "{path}");
+    }
+
+    // What no host could serve is refused before one is asked.
+    let bad =
+        json!({ "ingress": [{ "hostname": "a b", "service": "ftp://x" }, { "service": "hello_world" }] });
+    let answer = put(&edge, &bad).await;
+    assert_eq!(answer.status, 422, "{answer:?}");
+    let reasons = answer.json()["reasons"].to_string();
+    assert!(reasons.contains("ingress[0].hostname") && reasons.contains("ingress[0].service"), "{reasons}");
 
     // A refusal is told with its reasons, and changes nothing.
     let bad = json!({ "ingress": [
-        { "hostname": "a b", "service": "hello_world" },
-        { "service": "tcp://x:1", "plugins": ["nobody"] },
+        { "hostname": "a.example.com", "service": "hello_world", "originRequest": { "access": { "required": true } } },
+        { "service": "hello_world", "plugins": ["nobody"] },
     ]});
     let answer = put(&edge, &bad).await;
     assert_eq!(answer.status, 422, "{answer:?}");
     let replica = answer.json()["replicas"][0].clone();
     assert_eq!((&replica["pushed"], &replica["applied"]), (&json!(2), &json!(1)), "{replica}");
-    for part in ["ingress[0].hostname", "ingress[1].service", "nobody"] {
+    for part in ["ingress[0].originRequest.access", "ingress[1].plugins", "nobody"] {
         assert!(replica["error"].as_str().unwrap().contains(part), "{part} is not in {replica}");
     }
     assert_eq!(status(&edge).await, 201);
 
+    // A service that this host does not know costs its own rule, and the verdict says so.
+    let unknown = json!({ "ingress": [{ "path": "^/ssh", "service": "ssh://x:22" }, { "service": "http_status:202" }] });
+    let answer = put(&edge, &unknown).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let replica = answer.json()["replicas"][0].clone();
+    assert_eq!((&replica["applied"], &replica["error"]), (&json!(3), &Value::Null), "{replica}");
+    assert!(replica["warning"].as_str().unwrap().contains("ingress[0].service"), "{replica}");
+    assert_eq!(edge.visitor(Speaks::Http1).send(get("/ssh")).await.status, 501);
+    assert_eq!(status(&edge).await, 202);
+
     // Pushed rules may use plugins of the host.
     let marked = json!({ "ingress": [{ "service": "hello_world", "plugins": ["marks"] }] });
-    assert_eq!(put(&edge, &marked).await.json()["version"], 3);
+    assert_eq!(put(&edge, &marked).await.json()["version"], 4);
     assert_eq!(edge.visitor(Speaks::Http1).send(get("/")).await.header("x-mark"), "plugin");
 
     // They outlive the process, and versions do not begin again.
@@ -88,10 +112,10 @@ async fn serves_what_is_pushed(protocol: &'static str) {
     assert!(host.process.exit().await.success());
     let host = start(&site, &edge, "host.toml", &document(protocol, "state-dir = \"state\"")).await;
     assert_eq!(edge.visitor(Speaks::Http1).send(get("/")).await.header("x-mark"), "plugin");
-    assert_eq!(put(&edge, &rules(204)).await.json()["replicas"][0]["applied"], 4);
+    assert_eq!(put(&edge, &rules(204)).await.json()["replicas"][0]["applied"], 5);
     assert_eq!(status(&edge).await, 204);
     let metrics = host.admin("/metrics").await;
-    assert!(metrics.text().contains("\ncloudflared_orchestration_config_version 4\n"), "{}", metrics.text());
+    assert!(metrics.text().contains("\ncloudflared_orchestration_config_version 5\n"), "{}", metrics.text());
 }
 
 #[tokio::test]

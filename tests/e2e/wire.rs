@@ -93,6 +93,19 @@ async fn the_registration_is_what_the_description_says_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn a_host_says_that_it_takes_pushed_rules_where_it_does_and_nowhere_else() {
+    for (source, takes) in [("local", false), ("remote", true), ("layered", true)] {
+        let lab = lab(|host| host.keys(&format!("config-source = \"{source}\""))).await;
+        let features = &lab.registered.call.features;
+        assert_eq!(
+            features.iter().any(|word| word == "allow_remote_config"),
+            takes,
+            "{source}: {features:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn connection_0_reports_its_configuration_and_a_stop_unregisters() {
     let mut lab =
         lab(|host| host.rule("hostname = \"a.example\"\npath = \"^/x\"\nservice = \"http_status:418\""))

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_protocol::credentials::OriginCert;
+use adit_protocol::credentials::{MAX_CREDENTIALS, OriginCert};
 use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
@@ -64,7 +64,8 @@ impl Client {
         let path = found.context(
             "there is no cert.pem; `adit tunnel login` makes one, --origincert says where it is, and `adit edge init` makes the first",
         )?;
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let text = adit_files::read_text(&path, MAX_CREDENTIALS)
+            .with_context(|| format!("reading {}", path.display()))?;
         let OriginCert { zone_id, account_id, api_token, .. } =
             OriginCert::from_pem(&text).with_context(|| path.display().to_string())?;
         let api = Api::new(options, Some(api_token.as_str()))?;
@@ -250,10 +251,10 @@ fn tls(ca: Option<&Path>) -> anyhow::Result<TlsConnector> {
     let mut roots = rustls::RootCertStore::empty();
     match ca {
         Some(path) => {
-            for certificate in
-                CertificateDer::pem_file_iter(path).with_context(|| format!("reading {}", path.display()))?
-            {
-                roots.add(certificate.with_context(|| format!("reading {}", path.display()))?)?;
+            let about = || format!("reading {}", path.display());
+            let text = adit_files::read(path, LARGEST_CA_FILE).with_context(about)?;
+            for certificate in CertificateDer::pem_slice_iter(&text) {
+                roots.add(certificate.with_context(about)?)?;
             }
         }
         None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
@@ -286,5 +287,7 @@ fn encode(text: &str) -> String {
 /// Asked only with a token that is not one of our edges'.
 const PUBLIC: &str = "https://api.cloudflare.com/client/v4";
 const LIMIT: Duration = Duration::from_secs(15);
+/// A bundle of every public authority has a quarter of it.
+const LARGEST_CA_FILE: usize = 1 << 20;
 const LONGEST_ANSWER: usize = 64 << 20;
 const MOST_PAGES: usize = 100_000;

@@ -1,12 +1,14 @@
 //! `adit tunnel --url URL`: a tunnel for a try, on an edge that makes them for everybody.
 
+use std::path::Path;
+
 use adit_protocol::credentials::Credentials;
 use anyhow::{Context, anyhow};
 use http::Method;
 use serde_json::{Value, json};
 
 use super::client::Api;
-use super::legacy::Proof;
+use super::legacy::{self, Proof};
 use super::{Options, places, run, usage};
 use crate::Failure;
 use crate::table::print;
@@ -20,6 +22,7 @@ pub(super) fn serve(
     let Some(service) = service.or_else(|| options.api_url.clone()) else {
         return Err(usage("say which edge makes the tunnel: --api-url URL of its control API"));
     };
+    check(options, url)?;
     let quick = create(options, &service)?;
     let (credentials, hostname) = read(&quick).context("the edge did not say what it made")?;
     print(&format!(
@@ -37,6 +40,18 @@ pub(super) fn serve(
         quick_tunnel: Some(&hostname),
     };
     run::serve(&folder, &translated, &options, with_stdin)
+}
+
+/// A tunnel whose host could not serve is not made.
+fn check(options: &Options, url: &str) -> Result<(), Failure> {
+    let proof = Proof::CredentialsFile("credentials.json".into());
+    let toml = legacy::translate(None, &proof, options, Some(url)).map_err(Failure::Configuration)?.toml;
+    let Err(mistakes) = adit_rules::read("--url", &toml, Path::new("")) else { return Ok(()) };
+    let reasons = mistakes.iter().map(|mistake| {
+        let help = mistake.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+        format!("--url: {}{help}", mistake.message)
+    });
+    Err(usage(reasons.collect::<Vec<_>>().join("\n")))
 }
 
 #[tokio::main(flavor = "current_thread")]

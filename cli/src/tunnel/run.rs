@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use adit_protocol::credentials::Credentials;
+use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use tempfile::TempDir;
@@ -138,7 +138,8 @@ fn proof(run: &Run, options: &Options, file: Option<&Legacy>, folder: &Path) -> 
         None => {
             let path = credentials_file(run, options, file)?;
             let read = || {
-                let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+                let text = adit_files::read(&path, MAX_CREDENTIALS)
+                    .with_context(|| format!("reading {}", path.display()))?;
                 Credentials::from_json(&text).with_context(|| path.display().to_string())
             };
             read().map_err(Failure::Configuration)?

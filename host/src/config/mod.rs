@@ -116,9 +116,10 @@ pub fn draw(
 }
 
 /// Where a document that is wrong otherwise wants its state kept, as far as that can be told.
-pub fn state_dir(text: &str, folder: &Path) -> Option<PathBuf> {
-    let (document, _) = adit_document::read::<Document>("", text).ok()?;
-    document.state_dir.map(|path| folder.join(path.get_ref()))
+pub fn state_dir(path: &Path) -> Option<PathBuf> {
+    let text = source::read_lossy(path).ok()?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    adit_document::glimpse(&text, "state-dir").map(|path| folder.join(path))
 }
 
 /// Everything that is wrong, one reason for each mistake, with its place and its way out.

@@ -47,12 +47,22 @@ pub fn read(path: &Path) -> Result<Source, SourceError> {
     Ok(Source { file: path.display().to_string(), folder, text })
 }
 
+/// As much of a document as can be read, with marks in the place of what is no text.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_lossy(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST_DOCUMENT).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The SHA-256 of a file's content, read piece by piece.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn digest(path: &Path) -> io::Result<[u8; 32]> {
-    let mut file = File::open(path)?;
+    let mut file = adit_files::open(path)?;
     let mut digest = Sha256::new();
     let mut piece = vec![0; PIECE];
     loop {

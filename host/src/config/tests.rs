@@ -87,6 +87,11 @@ pub(crate) fn folder() -> tempfile::TempDir {
         "demo.json",
         r#"{"AccountTag":"account","TunnelSecret":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMw==","TunnelID":"6b2a4c1e-8f0d-4a3b-9c5e-1d2f3a4b5c6d"}"#,
     );
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::default();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    write("ca.pem", &authority.self_signed(&key).unwrap().pem());
+    write("empty.pem", "");
     write("broken.json", "{\"AccountTag\":\"hunter2\",");
     write("huge.json", &" ".repeat(1 << 20));
     write("broken.token", "hunter2!");

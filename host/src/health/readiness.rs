@@ -18,6 +18,8 @@ pub struct Facts<'a> {
     /// Connections that must serve.
     pub wanted: usize,
     pub is_stopping: bool,
+    /// There are no rules yet: they come from the edge.
+    pub is_unconfigured: bool,
     pub probe: &'a Probe,
     pub now: Instant,
 }
@@ -53,7 +55,7 @@ pub fn serving(slots: &[SlotStatus]) -> impl Iterator<Item = &SlotStatus> {
     slots.iter().filter(|slot| slot.state == SERVING)
 }
 
-/// Ready means: enough connections serve, no stop was asked for, and, for an edge that probes, it still does
+/// Ready means: enough connections serve, there is something to serve, no stop was asked for, and, for an edge that probes, it still does
 /// so over each of them and every origin can be reached.
 pub fn judge(facts: &Facts<'_>) -> Readiness {
     let ago = |slot: &SlotStatus| slot.probed.map(|probed| facts.now.saturating_duration_since(probed.at));
@@ -62,6 +64,11 @@ pub fn judge(facts: &Facts<'_>) -> Readiness {
     let mut reasons = Vec::new();
     if facts.is_stopping {
         reasons.push("the host is stopping".to_owned());
+    }
+    if facts.is_unconfigured {
+        reasons.push(
+            "there is no configuration to serve: none has come from the edge that this host takes".to_owned(),
+        );
     }
     if ready_connections < facts.wanted {
         reasons.push(format!("{ready_connections} connections serve, {} are needed", facts.wanted));
@@ -129,7 +136,15 @@ mod tests {
     fn reasons(slots: &[SlotStatus], wanted: usize, is_stopping: bool, origins: Vec<Checked>) -> Vec<String> {
         let probe = Probe { ready: origins.iter().all(|origin| origin.ok), origins };
         let now = start() + Duration::from_secs(100);
-        let judged = judge(&Facts { connector: Uuid::nil(), slots, wanted, is_stopping, probe: &probe, now });
+        let judged = judge(&Facts {
+            connector: Uuid::nil(),
+            slots,
+            wanted,
+            is_stopping,
+            is_unconfigured: wanted == 0,
+            probe: &probe,
+            now,
+        });
         assert_eq!(judged.ready, judged.reasons.is_empty());
         judged.reasons
     }
@@ -141,6 +156,14 @@ mod tests {
         assert_eq!(reasons(&slots, 2, false, vec![]), ["1 connections serve, 2 are needed"]);
         assert_eq!(reasons(&slots, 1, true, vec![]), ["the host is stopping"]);
         assert_eq!(reasons(&[], 1, false, vec![]), ["0 connections serve, 1 are needed"]);
+    }
+
+    #[test]
+    fn a_host_that_has_nothing_to_serve_is_not_ready_however_well_it_is_connected() {
+        // Where none is wanted there are no rules either.
+        let slots = [slot(0, SERVING, None)];
+        let [reason] = &reasons(&slots, 0, false, vec![])[..] else { panic!("one reason") };
+        assert!(reason.contains("no configuration to serve"), "{reason}");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! there under its own name is whole: it was written under another, synced and renamed.
 
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -15,9 +15,9 @@ use tracing::{debug, warn};
 use super::{Entry, Outcome};
 
 /// Largest entry that is read back, bytes.
-const LARGEST_ENTRY: u64 = 4 * 1024 * 1024;
+const LARGEST_ENTRY: usize = 4 * 1024 * 1024;
 /// Largest part that is read back into memory or kept, bytes.
-const LARGEST_PART: u64 = 64 * 1024 * 1024;
+const LARGEST_PART: usize = 64 * 1024 * 1024;
 /// Bytes of parts that are kept for generations before the last good one.
 const MOST_BYTES: u64 = 512 * 1024 * 1024;
 /// What nobody needs is removed when it is so old: another process may be about to need it.
@@ -28,7 +28,7 @@ const TIDY_EVERY: u64 = 16;
 pub(super) struct Folder {
     parts: PathBuf,
     entries: PathBuf,
-    /// Numbers entries and temporary files.
+    /// Numbers entries.
     counter: AtomicU64,
     tidied: AtomicU64,
 }
@@ -40,13 +40,24 @@ impl Folder {
         };
         let (parts, entries) = (path.join("parts"), path.join("entries"));
         for folder in [&parts, &entries] {
-            // Documents hold secrets: nobody else looks.
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(about)?;
+            make(folder).map_err(about)?;
         }
         let folder = Self { parts, entries, counter: AtomicU64::new(0), tidied: AtomicU64::new(0) };
         let last = folder.names().map_err(about)?.into_iter().map(|(sequence, _)| sequence).max();
         folder.counter.store(last.map_or(0, |last| last + 1), Ordering::Relaxed);
         Ok(folder)
+    }
+
+    /// Whether [`Self::open`] would do, without making anything.
+    pub(super) fn check(path: &Path) -> io::Result<()> {
+        for folder in
+            ["parts", "entries"].map(|name| path.join(name)).iter().filter(|folder| !folder.is_dir())
+        {
+            adit_files::check_folder(folder).map_err(|error| {
+                io::Error::new(error.kind(), format!("the state folder {}: {error}", path.display()))
+            })?;
+        }
+        Ok(())
     }
 
     /// Every entry that can be read, the oldest first.
@@ -151,6 +162,14 @@ impl Folder {
                 fs::remove_file(&path)?;
             }
         }
+        // What a process that was killed has begun to write.
+        for entry in fs::read_dir(&self.entries)? {
+            let path = entry?.path();
+            let is_begun = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if is_begun && old(&path) {
+                fs::remove_file(&path)?;
+            }
+        }
         let names = self.names()?;
         let surplus = names.len().saturating_sub(entries.len());
         for (_, path) in names.iter().take(surplus).filter(|(_, path)| old(path)) {
@@ -174,38 +193,21 @@ impl Folder {
         Ok(names)
     }
 
+    /// Whoever cleaned the state folder up meanwhile took its folders too.
     fn write(&self, folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let number = self.counter.load(Ordering::Relaxed);
-        let temporary = folder.join(format!(".{}-{number}-{name}", std::process::id()));
-        replace(&temporary, &folder.join(name), bytes, 0o600)
+        make(folder)?;
+        adit_files::replace(&folder.join(name), bytes, 0o600)
     }
 }
 
-/// Writes a file so that there is either the old one or the new one, whole, whenever the power fails.
-pub(crate) fn replace(temporary: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let written =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(temporary).and_then(
-            |mut file| {
-                file.write_all(bytes)?;
-                file.sync_all()
-            },
-        );
-    let replaced = written.and_then(|()| fs::rename(temporary, path));
-    if replaced.is_err() {
-        let _ = fs::remove_file(temporary);
-    }
-    replaced?;
-    // A rename lasts once its folder is on the disk.
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+/// Documents hold secrets: nobody else looks.
+fn make(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!("{} is larger than {limit} bytes", path.display())));
-    }
-    Ok(bytes)
+fn read_limited(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    adit_files::read(path, limit)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

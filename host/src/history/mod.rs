@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use folder::Folder;
-pub(crate) use folder::replace;
 
 /// Revisions remembered of each verdict.
 const MOST: usize = 64;
@@ -164,6 +163,14 @@ impl History {
             inner.insert(entry);
         }
         Ok(Self { inner: Mutex::new(inner), folder })
+    }
+
+    /// Whether a folder can be the state folder of a host.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(folder: &Path) -> io::Result<()> {
+        Folder::check(folder)
     }
 
     /// Higher than any before.

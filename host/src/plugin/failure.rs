@@ -87,6 +87,8 @@ pub enum LoadError {
         "is {role} of wasi:http 0.3, which is experimental; write experimental = true for this plugin, or build a service for wasi:http/incoming-handler@0.2"
     )]
     Experimental { role: &'static str },
+    #[error("its set-up takes longer than {seconds} s")]
+    Slow { seconds: u64 },
     #[error("there is no engine to run it in: {reason}")]
     NoEngine { reason: String },
     #[error(

@@ -60,6 +60,7 @@ use bytes::Bytes;
 use http::{Request, Response, request, response};
 use http_body::Body;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
@@ -87,6 +88,8 @@ const WALL_FACTOR: u32 = 20;
 const LEAST_WALL: Duration = Duration::from_secs(1);
 /// The same for one that may send requests and wait for their answers.
 const LEAST_WALL_OUTBOUND: Duration = Duration::from_secs(15);
+/// What a component may take from its first instance to the last, for all of its set-up together.
+const SETTING_UP: Duration = Duration::from_secs(10);
 /// Faults of a refused configuration that are kept.
 const FAULTS: usize = 100;
 /// Longest name or version in a manifest that is kept, bytes.
@@ -119,6 +122,11 @@ enum ResponseStep {
     Respond(Reply),
 }
 
+/// All that a component does before it serves. Whoever asked for a change waits for it, and so do those behind.
+async fn in_time(ready: impl Future<Output = Result<Plugin, LoadError>>) -> Result<Plugin, LoadError> {
+    timeout(SETTING_UP, ready).await.unwrap_or(Err(LoadError::Slow { seconds: SETTING_UP.as_secs() }))
+}
+
 impl Plugin {
     /// Has the component compiled outside of the threads that serve, checks what the component exports and imports against its
     /// grants, lets it describe itself, read its configuration and test itself, and keeps an instance
@@ -136,14 +144,14 @@ impl Plugin {
         let component = compiler::component(engine, &plan.name, wasm).await?;
         let blueprint = Blueprint::link(engine, &plan.name, component)?;
         blueprint.check(plan)?;
-        Self::ready(engine, plan, blueprint, secrets, shards, None).await
+        in_time(Self::ready(engine, plan, blueprint, secrets, shards, None)).await
     }
 
     /// The same component with another configuration, other limits or grants: nothing is compiled.
     pub async fn load_again(&self, plan: &Arc<PluginPlan>, secrets: &Secrets) -> Result<Self, LoadError> {
         let Member { engine, blueprint, pool, .. } = &*self.member;
         blueprint.check(plan)?;
-        Self::ready(engine, plan, blueprint.clone(), secrets, pool.shards(), None).await
+        in_time(Self::ready(engine, plan, blueprint.clone(), secrets, pool.shards(), None)).await
     }
 
     async fn ready(

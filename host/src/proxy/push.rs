@@ -23,7 +23,7 @@ pub struct Push {
 pub struct PushVerdict {
     /// The last that was applied; -1 if none was.
     pub version: i32,
-    /// Why this one was not.
+    /// Why this one was not; of one that was, what of it is served otherwise than it was meant.
     pub error: Option<String>,
 }
 

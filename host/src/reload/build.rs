@@ -2,9 +2,7 @@
 //! not swap.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -145,10 +143,8 @@ fn secret_files(plan: &Plan) -> Vec<PathBuf> {
 /// people, and a short secret could be guessed from a hash without a key.
 fn mark(path: &Path) -> u64 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    let mut secret = Vec::new();
     // What cannot be read is for whoever needs it to say.
-    let _ = File::open(path).and_then(|file| file.take(LARGEST_SECRET as u64 + 1).read_to_end(&mut secret));
-    KEY.hash_one(secret)
+    KEY.hash_one(adit_files::read(path, LARGEST_SECRET).ok())
 }
 
 fn hex(digest: &Sha256) -> String {

@@ -113,14 +113,14 @@ async fn pushed_versions_never_go_back_and_of_several_only_the_highest_is_built(
     let versions = [3, 5, 4, 5, 1];
     let pushes = versions.map(|version| scene.reload.push(version, json(200 + version as u16)));
     let verdicts = futures_util::future::join_all(pushes).await;
-    assert!(verdicts.iter().all(|verdict| *verdict == Pushed { version: 5, error: None }), "{verdicts:?}");
+    assert!(verdicts.iter().all(|verdict| *verdict == Pushed::serves(5, Vec::new())), "{verdicts:?}");
     assert_eq!(number(), before + 1);
     let bad = scene.reload.push(6, Bytes::from_static(b"{")).await;
     assert_eq!((bad.version, number()), (5, before + 1));
     assert!(bad.error.is_some());
     // A document that is read again keeps what was pushed.
     assert!(matches!(scene.reload.reread(Source::Api).await, Verdict::Applied { .. }));
-    assert_eq!(scene.reload.push(5, json(200)).await, Pushed { version: 5, error: None });
+    assert_eq!(scene.reload.push(5, json(200)).await, Pushed::serves(5, Vec::new()));
     assert_eq!(scene.current.load().rules()[0].name, "*");
 }
 
@@ -136,4 +136,52 @@ async fn a_touched_document_is_no_revision() {
     assert!(
         matches!(scene.reload.reread(Source::File).await, Verdict::Applied { generation, .. } if generation == number + 1)
     );
+}
+
+#[tokio::test]
+async fn a_document_that_is_not_even_toml_begins_with_the_last_good_generation() {
+    let folder = folder();
+    let path = folder.path().join("host.toml");
+    let good = format!("state-dir = \"state\"\n{}", document(RULE));
+    std::fs::write(&path, &good).unwrap();
+    let engine = Engine::new(EngineSettings { instances: 10 }).unwrap();
+    let flags = crate::settings::Flags::default();
+    // What a process has left that was killed while it replaced the document.
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let left = folder.path().join(format!(".host.toml.{}", gone.id()));
+    std::fs::write(&left, "half").unwrap();
+    start::start(&path, None, &flags, &engine).await.unwrap();
+    assert!(!left.exists());
+    let broken: [Vec<u8>; 3] = [
+        good.replace("[[ingress]]", "[[ingress").into(),
+        format!("{good}\nservice = \"").into(),
+        [good.as_bytes(), b"# \xff"].concat(),
+    ];
+    for text in broken {
+        std::fs::write(&path, &text).unwrap();
+        let start = start::start(&path, None, &flags, &engine).await.unwrap();
+        assert_eq!(start.generation.rules()[0].name, "a", "{}", String::from_utf8_lossy(&text));
+        assert!(start.history.degraded().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_generation_is_kept_again_where_the_state_folder_was_removed() {
+    let folder = folder();
+    let path = folder.path().join("host.toml");
+    std::fs::write(&path, format!("state-dir = \"state\"\n{}", document(RULE))).unwrap();
+    let engine = Engine::new(EngineSettings { instances: 10 }).unwrap();
+    let flags = crate::settings::Flags::default();
+    let start::Start { settings, generation, history, files } =
+        start::start(&path, None, &flags, &engine).await.unwrap();
+    let current = Arc::new(ArcSwap::from_pointee(generation));
+    let (reload, writer) = Reload::new(path.clone(), settings, engine.clone(), current, history, files);
+    let running = tokio::spawn(writer.run());
+    std::fs::remove_dir_all(folder.path().join("state")).unwrap();
+    let Verdict::Applied { warnings, .. } = reload.reread(Source::Signal).await else { panic!("it is good") };
+    assert_eq!(warnings, [""; 0]);
+    std::fs::write(&path, "state-dir = \"state\"\nbroken").unwrap();
+    assert!(start::start(&path, None, &flags, &engine).await.is_ok());
+    running.abort();
 }

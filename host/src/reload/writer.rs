@@ -12,8 +12,9 @@ use tracing::{info, warn};
 use super::build::{Built, Refusal, build};
 use super::{Ask, Pushed, Put, Verdict, remote_version};
 use crate::config::document::ConfigSource;
+use crate::config::remote::PUSHED;
 use crate::config::source;
-use crate::history::{Draft, Entry, History, Outcome, Remote, Serving, Source, replace};
+use crate::history::{Draft, Entry, History, Outcome, Remote, Serving, Source};
 use crate::plugin::Engine;
 use crate::proxy::Current;
 use crate::settings::Settings;
@@ -122,21 +123,21 @@ impl Writer {
     async fn push(&self, version: i32, json: &[u8]) -> Pushed {
         let last = remote_version(&self.history);
         if self.settings.config_source == ConfigSource::Local {
-            let error = "this host is configured by its own document".to_owned();
-            return Pushed { version: last, error: Some(error) };
+            return Pushed::failed(last, "this host is configured by its own document");
         }
         // An equal or a lower one is no mistake: whoever pushed it learns what serves.
         let Some(serving) = self.history.serving().filter(|_| version > last) else {
-            return Pushed { version: last, error: None };
+            return Pushed::serves(last, Vec::new());
         };
         let mut draft = serving.draft.clone();
         draft.remote = Some(Remote { version, json: json.into() });
         match self.revise(draft, Source::Edge, None).await {
-            Verdict::Applied { .. } => Pushed { version, error: None },
-            Verdict::Refused { reasons, .. } => Pushed { version: last, error: Some(reasons.join("\n")) },
-            Verdict::Stale { .. } | Verdict::Busy { .. } => {
-                Pushed { version: last, error: Some("try again".to_owned()) }
+            Verdict::Applied { warnings, .. } => {
+                let about = |warning: String| warning.strip_prefix(PUSHED).map(str::to_owned);
+                Pushed::serves(version, warnings.into_iter().filter_map(about).collect())
             }
+            Verdict::Refused { reasons, .. } => Pushed::failed(last, reasons.join("\n")),
+            Verdict::Stale { .. } | Verdict::Busy { .. } => Pushed::failed(last, "try again"),
         }
     }
 
@@ -241,8 +242,6 @@ impl Writer {
 /// Replaces the document. A link stays one, and what it leads to is replaced.
 fn write_document(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let path = path.canonicalize()?;
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path)?.permissions());
-    replace(&temporary, &path, text, mode & 0o777)
+    adit_files::replace(&path, text, mode & 0o777)
 }

@@ -26,6 +26,9 @@ pub const FEATURES: &[&str] = &["serialized_headers", "support_quic_eof"];
 /// The same, to an edge that may be one of ours.
 pub const OWN_FEATURES: &[&str] = &[own::FEATURE_NOTICES, own::FEATURE_TRAILERS];
 
+/// Of one that takes its rules from the edge.
+pub const PUSH_FEATURE: &str = "allow_remote_config";
+
 /// What every slot of this host shares.
 pub struct Identity {
     pub credentials: Credentials,
@@ -39,10 +42,12 @@ pub struct Identity {
     /// Whether the edge may be one of ours. Elsewhere our own words would be any visitor's to say, because
     /// nobody takes them out of requests.
     pub speaks_own: bool,
+    /// Whether it takes rules that the edge pushes.
+    pub takes_pushes: bool,
 }
 
 impl Identity {
-    pub fn new(credentials: Credentials, grace: Duration, speaks_own: bool) -> Arc<Self> {
+    pub fn new(credentials: Credentials, grace: Duration, speaks_own: bool, takes_pushes: bool) -> Arc<Self> {
         let arch = match std::env::consts::ARCH {
             "x86_64" => "amd64",
             "aarch64" => "arm64",
@@ -55,12 +60,13 @@ impl Identity {
             arch: format!("{}_{arch}", std::env::consts::OS),
             grace,
             speaks_own,
+            takes_pushes,
         })
     }
 
     /// What is offered at registration.
     pub fn features(&self) -> impl Iterator<Item = &'static str> {
         let own: &[&str] = if self.speaks_own { OWN_FEATURES } else { &[] };
-        FEATURES.iter().chain(own).copied()
+        FEATURES.iter().chain(own).copied().chain(self.takes_pushes.then_some(PUSH_FEATURE))
     }
 }

@@ -11,24 +11,10 @@ use rustls_pki_types::pem::PemObject;
 
 /// TLS settings for dialling edge servers. With `edge_ca`, no other root is believed.
 pub fn client_config(edge_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    if let Some(file) = edge_ca {
-        let about = || format!("reading the edge's CA certificates in {}", file.display());
-        for certificate in CertificateDer::pem_file_iter(file).with_context(about)? {
-            roots.add(certificate.with_context(about)?).with_context(about)?;
-        }
-        anyhow::ensure!(
-            !roots.is_empty(),
-            "{} holds no certificate (a PEM block CERTIFICATE)",
-            file.display()
-        );
-    } else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        anyhow::ensure!(
-            !roots.is_empty(),
-            "no root certificates on this system; name the edge's own with `edge-ca`"
-        );
-    }
+    let roots = match edge_ca {
+        Some(file) => roots_of(file)?,
+        None => roots_of_the_system()?,
+    };
     let mut provider = aws_lc_rs::default_provider();
     // What an edge of this protocol offers, the preferred first (wire.md, finding 10).
     provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::SECP256R1];
@@ -39,3 +25,31 @@ pub fn client_config(edge_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
         .with_no_client_auth();
     Ok(config)
 }
+
+/// The certificate authorities in a file.
+///
+/// # Errors
+/// It cannot be read, or holds none that can be believed.
+pub fn roots_of(file: &Path) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let about = || format!("reading the edge's CA certificates in {}", file.display());
+    let text = adit_files::read(file, LARGEST_CA_FILE).with_context(about)?;
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        roots.add(certificate.with_context(about)?).with_context(about)?;
+    }
+    anyhow::ensure!(!roots.is_empty(), "{} holds no certificate (a PEM block CERTIFICATE)", file.display());
+    Ok(roots)
+}
+
+fn roots_of_the_system() -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    anyhow::ensure!(
+        !roots.is_empty(),
+        "no root certificates on this system; name the edge's own with `edge-ca`"
+    );
+    Ok(roots)
+}
+
+/// A bundle of every public authority has a quarter of it.
+const LARGEST_CA_FILE: usize = 1 << 20;

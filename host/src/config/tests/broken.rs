@@ -4,7 +4,7 @@
 /// of the mistake (empty: the whole document); its path; parts of the message and of the help.
 // One row a line reads better than what rustfmt makes of it.
 #[rustfmt::skip]
-pub(super) const BROKEN: [[&str; 7]; 84] = [
+pub(super) const BROKEN: [[&str; 7]; 88] = [
     // Keys and types.
     ["unknown key", "path = \"^/p", "pth = \"^/p", "pth", "ingress[0].pth", "unknown key `pth`", "`path`?"],
     ["unknown section", "[admin]", "[adm]", "adm]", "adm", "unknown key `adm`", "`admin`?"],
@@ -29,6 +29,10 @@ pub(super) const BROKEN: [[&str; 7]; 84] = [
     ["credentials that are not credentials", "demo.json", "broken.json", "\"broken.json\"", "tunnel.credentials-file", "not the JSON of credentials", ""],
     ["credentials that are too long", "demo.json", "huge.json", "\"huge.json\"", "tunnel.credentials-file", "longer than", ""],
     ["token that is not a token", "credentials-file = \"demo.json\"", "token-file = \"broken.token\"", "\"broken.token\"", "tunnel.token-file", "base64", ""],
+    ["certificate authority that is not there", "ca.pem", "absent.pem", "\"absent.pem\"", "tunnel.edge-ca", "No such file", ""],
+    ["certificate authority that is none", "ca.pem", "empty.pem", "\"empty.pem\"", "tunnel.edge-ca", "holds no certificate", ""],
+    ["certificate authority without an end", "ca.pem", "/dev/zero", "\"/dev/zero\"", "tunnel.edge-ca", "not a regular file", ""],
+    ["state folder that is a file", "[tunnel]", "state-dir = \"demo.json\"\n[tunnel]", "\"demo.json\"", "state-dir", "is not a folder", ""],
     ["empty list of edges", "[\"127.0.0.1:7844\", \"edge.example.com:7845\", \"[::1]:7844\"]", "[]", "[]", "tunnel.edges", "no edge server", "7844"],
     ["edge without a port", "edge.example.com:7845", "edge.example.com", "\"edge.example.com\"", "tunnel.edges[1]", "port of this edge server is missing", "\"edge.example.com:7844\""],
     ["edge as a URL", "edge.example.com:7845", "https://edge.example.com:7845/", "\"https://edge", "tunnel.edges[1]", "not a URL", "\"edge.example.com:7845\""],

@@ -199,7 +199,7 @@ pub fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
 }
 
 /// What is served while the rules are still to come from the edge.
-fn unconfigured() -> Rule {
+pub(crate) fn unconfigured() -> Rule {
     Rule {
         name: "not configured yet".to_owned(),
         hostname: HostPattern::Any,

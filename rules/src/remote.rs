@@ -14,7 +14,7 @@ use crate::document::ConfigSource;
 use crate::ingress::LONGEST_CHAIN;
 use crate::origin;
 use crate::pattern::Patterns;
-use crate::plan::{HostPattern, Http2, OriginPlan, Plan, Rule, Service};
+use crate::plan::{HostPattern, Http2, OriginPlan, Plan, Rule, Service, unconfigured};
 use service::Read;
 use value::{Layers, Reasons};
 
@@ -37,14 +37,19 @@ pub fn overlay(plan: &mut Plan, policy: ConfigSource, json: &[u8], folder: &Path
     let warnings = reader.said.into_result()?;
     match policy {
         ConfigSource::Local => return Err(vec!["this host is configured by its own document".to_owned()]),
-        ConfigSource::Remote => plan.rules = rules,
+        ConfigSource::Remote => {
+            plan.is_unconfigured = rules.is_empty();
+            plan.rules = if rules.is_empty() { vec![unconfigured()] } else { rules };
+        }
+        // What is local stands as it is where there is nothing to come behind it.
+        ConfigSource::Layered if rules.is_empty() => {}
         ConfigSource::Layered => {
+            plan.is_unconfigured = false;
             plan.rules.pop();
             plan.rules.extend(rules);
         }
     }
     plan.warnings.extend(warnings.iter().map(|warning| format!("{PUSHED}{warning}")));
-    plan.is_unconfigured = false;
     Ok(())
 }
 
@@ -97,7 +102,9 @@ impl Reader<'_> {
             Some(other) => return self.said.wrong("ingress", &value::expected("an array", other)),
         };
         if written.is_empty() {
-            return self.said.wrong("ingress", "there are no rules; end with one that matches everything");
+            // So the reference takes it, and answers 503.
+            self.said.doubt("ingress", "there are no rules, so there is nothing to serve");
+            return Vec::new();
         }
         if written.len() > MOST_RULES {
             return self.said.wrong("ingress", &format!("more than {MOST_RULES} rules"));
@@ -345,7 +352,7 @@ mod tests {
         ] {
             assert!(reasons.iter().any(|reason| reason.starts_with(place)), "{place} is not in {reasons:?}");
         }
-        for json in ["", "{", "[]", r#"{"ingress":1}"#, "{}"] {
+        for json in ["", "{", "[]", r#"{"ingress":1}"#] {
             assert_eq!(laid(ConfigSource::Remote, json).unwrap_err().len(), 1, "{json}");
         }
         assert!(laid(ConfigSource::Local, PUSHED).is_err());
@@ -361,7 +368,10 @@ mod tests {
         assert_eq!(is_unknown, [true, true, false, true]);
         for (index, warning) in [0, 1, 3].into_iter().zip(&plan.warnings) {
             assert!(
-                warning.starts_with(&format!("{PUSHED}ingress[{index}].service: this host does not know")),
+                warning.starts_with(&format!(
+                    "{}ingress[{index}].service: this host does not know",
+                    super::PUSHED
+                )),
                 "{warning}"
             );
         }
@@ -376,6 +386,18 @@ mod tests {
         assert!(plan.warnings[0].starts_with(
             "the pushed configuration: ingress[0].originRequest.connectTimeout: 7200 s is more than 3600 s"
         ));
+    }
+
+    #[test]
+    fn no_rules_are_nothing_to_serve_and_take_nothing_local_away() {
+        for json in ["{}", r#"{"ingress":[]}"#] {
+            let plan = laid(ConfigSource::Remote, json).unwrap();
+            assert!(plan.is_unconfigured);
+            assert_eq!(plan.rules[0].service, Service::Status(http::StatusCode::SERVICE_UNAVAILABLE));
+            assert_eq!(check(json.as_bytes()), Ok(()));
+            let plan = laid(ConfigSource::Layered, json).unwrap();
+            assert_eq!((plan.rules.len(), plan.is_unconfigured), (2, false));
+        }
     }
 
     #[test]
@@ -409,7 +431,6 @@ mod tests {
             (r#"{"ingress":[{"hostname":"a","service":"http://x"}]}"#, "ingress[0]: the last rule"),
             (r#"{"ingress":[{}]}"#, "ingress[0].service"),
             (r#"{"ingress":[7]}"#, "ingress[0]: expected an object"),
-            (r#"{"ingress":[]}"#, "ingress: there are no rules"),
             (r#"{"ingress":[{"service":"http://x"}],"warp-routing":1}"#, "warp-routing"),
             ("[]", "the pushed configuration"),
         ] {

@@ -66,10 +66,6 @@ async fn put(
         Ok(config @ Value::Object(_)) => config,
         _ => return problem(StatusCode::BAD_REQUEST, "the configuration is not a JSON object"),
     };
-    let checked = tokio::task::spawn_blocking(move || adit_rules::remote::check(&body)).await;
-    if let Err(reasons) = checked.unwrap_or_else(|_| Err(vec!["it cannot be read".to_owned()])) {
-        return page(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "tunnel": id, "reasons": reasons }));
-    }
     let fleet = &admin.registry.fleet;
     if fleet.is_followed(&id) {
         return problem(
@@ -77,6 +73,10 @@ async fn put(
             "the control API keeps this tunnel's configuration; PUT it to \
              /accounts/ACCOUNT/cfd_tunnel/TUNNEL/configurations there",
         );
+    }
+    let checked = tokio::task::spawn_blocking(move || adit_rules::remote::check(&body)).await;
+    if let Err(reasons) = checked.unwrap_or_else(|_| Err(vec!["it cannot be read".to_owned()])) {
+        return page(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "tunnel": id, "reasons": reasons }));
     }
     let mut above = -1;
     for _ in 0..ROUNDS {

@@ -45,24 +45,50 @@ const fn krate(folder: &'static str, knows: &'static [&'static str]) -> Crate {
 const CRATES: &[Crate] = &[
     Crate { is_pure: true, ..krate("protocol", &[]) },
     Crate { is_pure: true, ..krate("address", &[]) },
-    krate("document", &[]),
+    Crate { is_pure: true, ..krate("document", &[]) },
     krate("code", &[]),
-    krate("registry", &[]),
+    krate("files", &[]),
+    Crate { is_pure: true, ..krate("rules", &["adit-document"]) },
+    krate("registry", &["adit-files", "adit-rules"]),
     krate("net", &[]),
     Crate {
         modules: Some(HOST),
         table: "HOST",
         ..krate(
             "host",
-            &["adit-protocol", "adit-address", "adit-document", "adit-code", "adit-net", "adit-registry"],
+            &[
+                "adit-protocol",
+                "adit-address",
+                "adit-document",
+                "adit-code",
+                "adit-files",
+                "adit-net",
+                "adit-rules",
+                "adit-registry",
+            ],
         )
     },
     Crate {
         modules: Some(EDGE),
         table: "EDGE",
-        ..krate("edge", &["adit-protocol", "adit-address", "adit-document", "adit-net"])
+        ..krate(
+            "edge",
+            &["adit-protocol", "adit-address", "adit-document", "adit-files", "adit-net", "adit-rules"],
+        )
     },
-    krate("cli", &["adit-protocol", "adit-address", "adit-host", "adit-edge", "adit-net", "adit-registry"]),
+    krate(
+        "cli",
+        &[
+            "adit-protocol",
+            "adit-address",
+            "adit-files",
+            "adit-host",
+            "adit-edge",
+            "adit-net",
+            "adit-registry",
+            "adit-rules",
+        ],
+    ),
     krate("tests", &["adit-protocol", "adit-registry"]),
     Crate { tests_know: &["adit-protocol", "e2e"], ..krate("bench", &[]) },
     krate("bench/plugins", &["adit-host"]),
@@ -120,12 +146,13 @@ const IMPURE: &[&str] = &[
 
 /// The modules of the host.
 const HOST: &[Module] = &[
-    ("config::document", &[], &["tokio", "wasmtime", "http", "std::fs"]),
-    ("config::plan", &["config"], &["tokio", "wasmtime", "hyper", "quinn", "std::fs", "std::net"]),
     ("config::source", &[], &["wasmtime", "adit_document"]),
-    ("config::files", &[], &["tokio", "wasmtime", "std::fs"]),
     ("config", &["config", "settings"], &["wasmtime", "hyper", "quinn", "tracing"]),
-    ("settings", &["config", "tunnel::state::Protocol"], &["wasmtime", "hyper", "quinn"]),
+    (
+        "settings",
+        &["config", "history::History", "tunnel::state::Protocol", "tunnel::trust"],
+        &["wasmtime", "hyper", "quinn"],
+    ),
     ("route", &["config::plan"], &["wasmtime", "hyper", "tokio", "tracing"]),
     ("outbound", &["outbound", "config::grants"], &["wasmtime", "quinn", "tracing", "std::fs"]),
     (
@@ -136,7 +163,7 @@ const HOST: &[Module] = &[
     ("origin", &["origin", "config::plan"], &["wasmtime", "quinn", "capnp"]),
     (
         "generation",
-        &["config::plan", "config::grants", "report", "route", "plugin", "origin", "tenure"],
+        &["config::plan", "config::grants", "route", "plugin", "origin", "tenure"],
         &["tokio", "quinn", "hyper", "adit_document"],
     ),
     ("tenure", &[], &["tokio", "quinn", "hyper", "http", "tracing", "wasmtime"]),
@@ -166,9 +193,12 @@ const HOST: &[Module] = &[
         &["config", "settings", "plugin::LARGEST_COMPONENT"],
         &["http", "hyper", "capnp", "quinn", "wasmtime"],
     ),
-    ("report", &["config::plan"], &["tokio", "quinn"]),
     ("health::readiness", &["proxy::probe", "tunnel::status"], &["tokio", "http", "tracing"]),
-    ("health", &["health", "proxy::probe", "tunnel"], &["http", "hyper", "wasmtime", "quinn", "capnp"]),
+    (
+        "health",
+        &["health", "proxy::Current", "proxy::probe", "tunnel"],
+        &["http", "hyper", "wasmtime", "quinn", "capnp"],
+    ),
     ("proxy::respond", &["plugin", "origin"], &["tokio", "quinn", "hyper", "wasmtime"]),
     (
         "proxy",
@@ -225,7 +255,6 @@ const HOST: &[Module] = &[
             "history::Source",
             "config::source",
             "generation",
-            "report",
             "settings",
             "tenure",
         ],
@@ -242,7 +271,9 @@ const EDGE: &[Module] = &[
             "registry",
             "retry::Counts",
             "settings",
+            "state::State",
             "stop",
+            "store",
             "tunnel::control::Control",
             "tunnel::push",
             "warm_up",
@@ -284,7 +315,7 @@ const EDGE: &[Module] = &[
     ("hold", &[], &["tokio", "hyper", "quinn", "http", "tracing"]),
     (
         "ledger",
-        &["api::identity", "certificates", "state::snapshot", "store", "visitor::HostName"],
+        &["api::identity", "api::name", "certificates", "state::snapshot", "store", "visitor::HostName"],
         &["hyper", "quinn"],
     ),
     ("liveness", &[], &["hyper", "quinn", "h2", "http", "tracing"]),

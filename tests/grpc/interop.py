@@ -48,11 +48,19 @@ def unary(request, context):
 
 
 def client_stream(requests, context):
+    return str(sum(len(request) for request in requests)).encode()
+
+
+def hanging_stream(requests, context):
+    ended = threading.Event()
+    context.add_callback(ended.set)
     try:
-        return str(sum(len(request) for request in requests)).encode()
+        for _ in requests:
+            pass
     finally:
-        if not context.is_active():
+        if ended.wait(LIMIT):
             CANCELLED.release()
+    return b""
 
 
 def server_stream(request, context):
@@ -82,6 +90,7 @@ def serve():
         grpc.method_handlers_generic_handler(SERVICE, {
             "Unary": grpc.unary_unary_rpc_method_handler(unary),
             "ClientStream": grpc.stream_unary_rpc_method_handler(client_stream),
+            "HangingStream": grpc.stream_unary_rpc_method_handler(hanging_stream),
             "ServerStream": grpc.unary_stream_rpc_method_handler(server_stream),
             "BothStreams": grpc.stream_stream_rpc_method_handler(both_streams),
         })
@@ -123,6 +132,7 @@ class Stub:
         self.channel = channel
         self.unary = channel.unary_unary(f"/{SERVICE}/Unary")
         self.client_stream = channel.stream_unary(f"/{SERVICE}/ClientStream")
+        self.hanging_stream = channel.stream_unary(f"/{SERVICE}/HangingStream")
         self.server_stream = channel.unary_stream(f"/{SERVICE}/ServerStream")
         self.both_streams = channel.stream_stream(f"/{SERVICE}/BothStreams")
 
@@ -219,7 +229,7 @@ def cancel_after_begin(stub):
         begun.set()
         threading.Event().wait(LIMIT)
 
-    call = stub.client_stream.future(asked())
+    call = stub.hanging_stream.future(asked())
     assert begun.wait(LIMIT)
     # Somewhere on its way, at the latest at the server.
     time.sleep(0.3)

@@ -70,14 +70,18 @@ def server_stream(request, context):
 
 def both_streams(requests, context):
     echo(context)
+    ended = threading.Event()
+    context.add_callback(ended.set)
+    must_be_cancelled = False
     try:
         for request in requests:
+            must_be_cancelled = must_be_cancelled or request.endswith(b" hold")
             if request.startswith(b"status "):
                 code, _, message = request[len(b"status "):].partition(b" ")
                 context.abort(next(c for c in grpc.StatusCode if c.value[0] == int(code)), message.decode())
             yield bytes(int(request.split(b" ", 1)[0]))
     finally:
-        if not context.is_active():
+        if must_be_cancelled and ended.wait(LIMIT):
             CANCELLED.release()
 
 
@@ -242,7 +246,7 @@ def cancel_after_first_response(stub):
     turn = threading.Event()
 
     def asked():
-        yield b"31415"
+        yield b"31415 hold"
         turn.wait(LIMIT)
 
     call = stub.both_streams(asked())

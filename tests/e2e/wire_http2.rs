@@ -129,7 +129,7 @@ async fn cookies_that_the_edge_has_split_reach_the_origin_as_one() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_shorter_than_it_says_is_400_and_others_go_on() {
+async fn what_is_no_request_is_400_and_others_go_on() {
     let origin = Origin::start();
     let lab = lab(|host| host.otherwise(&origin.service())).await;
     let short = || Request::post("https://app.localhost/short").header("content-length", "9");
@@ -140,6 +140,8 @@ async fn a_body_that_is_shorter_than_it_says_is_400_and_others_go_on() {
     // The end comes with the head already.
     let (response, _) = lab.open(short(), true).await;
     assert_eq!(within("an answer", response).await.expect("no reset").status(), 400);
+    // No host at all.
+    assert_eq!(lab.answer(Request::get("/bytes/3")).await.status(), 400);
     assert_eq!(lab.answer(Request::get("https://app.localhost/bytes/3")).await.status(), 200);
 }
 

@@ -78,6 +78,14 @@ pub(super) fn refusal() -> Response<()> {
     answer
 }
 
+/// Says that what was asked is no request.
+pub(super) fn bad_request() -> Response<()> {
+    let mut answer = Response::new(());
+    *answer.status_mut() = StatusCode::BAD_REQUEST;
+    describe(answer.headers_mut(), &HeaderMap::new(), Source::Connector);
+    answer
+}
+
 /// Opens the host's direction of the control stream.
 pub(super) fn control() -> Response<()> {
     let mut answer = Response::new(());

@@ -11,7 +11,7 @@ use adit_protocol::rpc::MAX_CONFIGURATION;
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, Limited};
@@ -75,6 +75,10 @@ async fn answer_to(
             return answer.write(verdict, true).await;
         }
     };
+    if !head.headers.contains_key(HOST) {
+        // Neither is there a rule for it, nor may an origin be asked without one (RFC 9112 3.2).
+        return answer.head(head::bad_request(), true);
+    }
     let has_body = !body.is_end_stream() && (kind == Kind::WebSocket || !says_empty(&head.headers));
     // HTTP/2 has a place for trailers, so that every edge may send and be sent some. What the visitor says
     // about them decides only what an origin hears of it.

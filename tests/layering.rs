@@ -94,7 +94,6 @@ const KEPT_TO: &[(&str, &[&str])] = &[
             "edge/src/tunnel/http2.rs",
             "edge/src/tunnel/http2/",
             "tests/src/stand_in/",
-            "tests/e2e/wire_http2.rs",
         ],
     ),
     ("hickory_resolver", &["host/src/tunnel/discovery/"]),
@@ -270,7 +269,7 @@ const EDGE: &[Module] = &[
     (
         "forward",
         &[
-            "activity::Busy",
+            "activity",
             "headers",
             "hold",
             "liveness",
@@ -316,11 +315,16 @@ const EDGE: &[Module] = &[
         &["registry", "state::snapshot", "tunnel::control::Control", "tunnel::push", "visitor"],
         &["quinn", "h2", "http", "hyper", "capnp"],
     ),
-    ("settings", &["certificates", "stickiness", "visitor"], &["tokio", "quinn", "hyper", "http", "tracing"]),
+    (
+        "settings",
+        &["certificates", "forward::Patience", "stickiness", "visitor"],
+        &["tokio", "quinn", "hyper", "http", "tracing"],
+    ),
     (
         "shard",
         &[
             "certificates::Seed",
+            "forward::Patience",
             "ray::Rays",
             "registry::Registry",
             "settings",
@@ -383,6 +387,7 @@ const EDGE: &[Module] = &[
     ),
     ("tunnel", &[], &["tokio"]),
     ("visitor::directory", &["registry::Tunnel", "visitor::names"], &["tokio", "hyper", "http"]),
+    ("visitor::line", &["activity", "pages", "ray::Rays"], &["hyper", "tracing", "tokio::net"]),
     ("visitor::names", &[], &["tokio", "hyper", "http", "tracing"]),
     ("visitor::proxies", &[], &["tokio", "hyper", "tracing"]),
     ("visitor::sources", &[], &["tokio", "hyper", "http"]),

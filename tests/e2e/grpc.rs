@@ -1,20 +1,21 @@
 //! The interoperability cases of gRPC itself, by the implementation of gRPC that most languages use, through
-//! the tunnel. `cargo xtask test` brings it and sets `ADIT_GRPC` to a Python that has it; without it this test
-//! says that it was skipped.
+//! the tunnel. `cargo xtask test` fetches it; `ADIT_GRPC` names another Python that has it. A machine without
+//! it [skips](e2e::skip) what is here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use e2e::document::{EdgeDocument, HOST, HostDocument};
-use e2e::process::Process;
+use e2e::process::{Process, target};
 use e2e::product::Product;
 
 #[tokio::test]
 async fn the_interoperability_cases_of_grpc_pass_through_the_tunnel() {
-    let Some(python) = std::env::var_os("ADIT_GRPC") else {
-        eprintln!("skipped: ADIT_GRPC does not say where a Python with gRPC is");
-        return;
-    };
+    let named = std::env::var_os("ADIT_GRPC").map(PathBuf::from);
+    let python = named.unwrap_or_else(|| target().join("tools/grpc/bin/python"));
+    if !python.is_file() {
+        return e2e::skip(&format!("there is no {}; `cargo xtask test` fetches it", python.display()));
+    }
     let interop = Path::new(env!("CARGO_MANIFEST_DIR")).join("grpc/interop.py");
     let run = |name: &str, arguments: &[&str]| {
         let mut command = Command::new(&python);

@@ -10,7 +10,7 @@ use crate::tree::Tree;
 use crate::{child, pypi};
 
 /// A Python with grpcio from PyPI under target/tools; nothing, and a word about it, where there is no Python for
-/// it or no PyPI: the test that wants it says then that it was skipped.
+/// it or no PyPI: then `cargo xtask test` fails at the test that wants it.
 pub(crate) fn provide(tree: &Tree) -> Result<Option<PathBuf>> {
     let folder = tree.target("tools/grpc");
     let python = folder.join("bin/python");

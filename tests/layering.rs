@@ -106,6 +106,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
             "host/src/tunnel/control.rs",
             "edge/src/tunnel/control.rs",
             "tests/src/stand_in.rs",
+            "tests/src/stand_in/",
             "bench/src/scale/connector.rs",
         ],
     ),
@@ -118,6 +119,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
             "host/src/tunnel/http2/",
             "edge/src/tunnel/http2.rs",
             "edge/src/tunnel/http2/",
+            "tests/src/stand_in/",
         ],
     ),
     ("hickory_resolver", &["host/src/tunnel/discovery/"]),
@@ -298,7 +300,7 @@ const EDGE: &[Module] = &[
     (
         "forward",
         &[
-            "activity::Busy",
+            "activity",
             "headers",
             "hold",
             "liveness",
@@ -344,11 +346,16 @@ const EDGE: &[Module] = &[
         &["registry", "state::snapshot", "tunnel::control::Control", "tunnel::push", "visitor"],
         &["quinn", "h2", "http", "hyper", "capnp"],
     ),
-    ("settings", &["certificates", "stickiness", "visitor"], &["tokio", "quinn", "hyper", "http", "tracing"]),
+    (
+        "settings",
+        &["certificates", "forward::Patience", "stickiness", "visitor"],
+        &["tokio", "quinn", "hyper", "http", "tracing"],
+    ),
     (
         "shard",
         &[
             "certificates::Seed",
+            "forward::Patience",
             "ray::Rays",
             "registry::Registry",
             "settings",
@@ -411,6 +418,7 @@ const EDGE: &[Module] = &[
     ),
     ("tunnel", &[], &["tokio"]),
     ("visitor::directory", &["registry::Tunnel", "visitor::names"], &["tokio", "hyper", "http"]),
+    ("visitor::line", &["activity", "pages", "ray::Rays"], &["hyper", "tracing", "tokio::net"]),
     ("visitor::names", &[], &["tokio", "hyper", "http", "tracing"]),
     ("visitor::proxies", &[], &["tokio", "hyper", "tracing"]),
     ("visitor::sources", &[], &["tokio", "hyper", "http"]),

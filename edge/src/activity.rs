@@ -1,4 +1,4 @@
-//! Whether anything happens on a visitor's connection. Knows requests only by their number.
+//! What happens on a visitor's connection, as far as others have to know. Knows requests only by their number.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +12,12 @@ use crate::visitor::Source;
 /// What all requests of one connection share.
 pub(crate) struct Activity {
     requests: AtomicUsize,
+    /// All that ever began.
+    total: AtomicUsize,
+    /// Somebody waits for more of the body of a request.
+    wants_body: AtomicBool,
+    /// The connection speaks another protocol by now.
+    has_switched: AtomicBool,
     began: Instant,
     /// Milliseconds from `began` to the end of the last request.
     ended: AtomicU64,
@@ -21,6 +27,9 @@ pub(crate) struct Activity {
     _permit: OwnedSemaphorePermit,
     source: Source,
 }
+
+/// See [`Activity::want_body`].
+pub(crate) struct BodyWanted<'a>(&'a Activity);
 
 /// A request under way: as long as it lives, its connection is not idle.
 pub(crate) struct Busy {
@@ -33,6 +42,9 @@ impl Activity {
     pub(crate) fn new(permit: OwnedSemaphorePermit, source: Source) -> Arc<Self> {
         Arc::new(Self {
             requests: AtomicUsize::new(0),
+            total: AtomicUsize::new(0),
+            wants_body: AtomicBool::new(false),
+            has_switched: AtomicBool::new(false),
             began: Instant::now(),
             ended: AtomicU64::new(0),
             has_begun: AtomicBool::new(false),
@@ -44,11 +56,36 @@ impl Activity {
 
     pub(crate) fn begin(self: &Arc<Self>) -> Busy {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.total.fetch_add(1, Ordering::Relaxed);
         if !self.has_begun.load(Ordering::Relaxed) {
             self.has_begun.store(true, Ordering::Relaxed);
             self.first.notify_one();
         }
         Busy { activity: self.clone(), is_welcome: self.source.begin() }
+    }
+
+    /// How many requests have ever begun.
+    pub(crate) fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether more of the body of a request is waited for.
+    pub(crate) fn wants_body(&self) -> bool {
+        self.wants_body.load(Ordering::Relaxed)
+    }
+
+    /// Says so, as long as the result lives.
+    pub(crate) fn want_body(&self) -> BodyWanted<'_> {
+        self.wants_body.store(true, Ordering::Relaxed);
+        BodyWanted(self)
+    }
+
+    pub(crate) fn has_switched(&self) -> bool {
+        self.has_switched.load(Ordering::Relaxed)
     }
 
     /// Waits for the first request, unless it has already come. For one waiter; may be dropped midway.
@@ -76,9 +113,24 @@ impl Activity {
 }
 
 impl Busy {
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// From here on the connection speaks another protocol.
+    pub(crate) fn switch(&self) {
+        self.activity.has_switched.store(true, Ordering::Relaxed);
+    }
+
     /// Whether its source may have one more request.
     pub(crate) fn is_welcome(&self) -> bool {
         self.is_welcome
+    }
+}
+
+impl Drop for BodyWanted<'_> {
+    fn drop(&mut self) {
+        self.0.wants_body.store(false, Ordering::Relaxed);
     }
 }
 

@@ -11,12 +11,13 @@ mod upload;
 mod websocket;
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_protocol::own;
 use adit_protocol::stream::{Answer, Connect, DecodeError, EncodeError};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use thiserror::Error;
@@ -24,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::activity::Busy;
+use crate::activity::{Activity, Busy};
 use crate::headers::{self, Trailers};
 use crate::ray::Ray;
 use crate::registry::{Live, Slot, Tunnel};
@@ -58,8 +59,18 @@ pub(crate) struct Place<'a> {
     /// What keeps the visitor to its replica.
     pub(crate) key: Option<Key>,
     pub(crate) ray: &'a Ray,
+    pub(crate) patience: Patience,
     /// Owns what outlives the answer's head: uploads and WebSockets.
     pub(crate) tasks: &'a TaskTracker,
+}
+
+/// How long a request waits for the other side, once it has a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Patience {
+    /// From the end of the upload to the head of the answer.
+    pub(crate) answer: Duration,
+    /// While the host takes no byte of an upload.
+    pub(crate) upload: Duration,
 }
 
 /// Why there is no answer of an origin, and after how many attempts.
@@ -134,6 +145,11 @@ impl Failure {
     }
 }
 
+/// Reads on beside an answer that does not need this body, so that the visitor gets to see it.
+pub(crate) fn dismiss(body: Incoming, activity: Arc<Activity>, tasks: &TaskTracker) {
+    upload::linger(Source::new(body, activity), tasks);
+}
+
 /// Carries one request over `tunnel`. Dropped midway it cancels the request at the origin.
 pub(crate) async fn forward(
     tunnel: &Tunnel,
@@ -147,7 +163,7 @@ pub(crate) async fn forward(
     let connect = if is_websocket { Connect::WebSocket(request) } else { Connect::Http(request) };
     let is_whole = !is_websocket && body.is_end_stream();
     let mut head = Head::new(connect, is_whole, trailers.filter(|_| !is_websocket));
-    let mut source = (!is_whole && !is_websocket).then(|| Source::new(body));
+    let mut source = (!is_whole && !is_websocket).then(|| Source::new(body, busy.activity().clone()));
 
     let answered = ask(&mut course, &mut head, &mut source).await;
     if let Some(source) = source {
@@ -160,10 +176,15 @@ pub(crate) async fn forward(
         (Some(upgrade), Some(mut response), Some(up)) => {
             headers::for_visitor(response.headers_mut(), place.ray, false);
             websocket::announce(response.headers_mut());
+            busy.switch();
             place.tasks.spawn(websocket::carry(upgrade, up, down, slot, busy));
             Ok(response)
         }
-        _ => {
+        (_, _, up) => {
+            if let Some(mut up) = up {
+                // Over HTTP/2 leaving it open would cancel the answer too: of a WebSocket that was refused.
+                up.finish();
+            }
             let has_trailers = head.takes_trailers() && down.take_trailers(is_framed(&answer));
             let upload = upload.map(|upload| rest(upload, place.tasks));
             respond(answer, Exchange { down, has_trailers, slot, upload, is_head, busy }, place).await
@@ -221,7 +242,7 @@ async fn attempt(
         let (answer, _) = answer(course, &live, &mut down, None).await?;
         return Ok(Answered { answer, down, up: Some(up), upload: None, slot });
     };
-    let mut upload = Upload { up, source: body };
+    let mut upload = Upload { up, source: body, patience: course.patience().upload };
     match answer(course, &live, &mut down, Some(&mut upload)).await {
         Ok((answer, false)) => Ok(Answered { answer, down, up: None, upload: Some(upload), slot }),
         Ok((answer, true)) => {
@@ -243,7 +264,7 @@ async fn answer(
     down: &mut Downstream,
     mut upload: Option<&mut Upload>,
 ) -> Result<(Answer, bool), Failure> {
-    let retries = course.retries();
+    let (retries, patience) = (course.retries(), course.patience().answer);
     let mut answered = pin!(down.answer());
     let mut doubt = pin!(course.doubt(live));
     let (mut is_sent, mut may_doubt) = (upload.is_none(), true);
@@ -275,7 +296,7 @@ async fn answer(
                     return Err(Failure::Silent);
                 }
             }
-            () = sleep(ANSWER), if is_sent => return Err(Failure::Late),
+            () = sleep(patience), if is_sent => return Err(Failure::Late),
         }
     }
 }
@@ -319,13 +340,20 @@ async fn respond(
         }
     };
     let (mut parts, ()) = response.into_parts();
+    // An answer that ends with its head has to leave as such: a client of gRPC finds its status nowhere else.
+    // Where one is there, the end of a host that says it apart is on its way.
+    let patience = parts.headers.contains_key(GRPC_STATUS).then_some(END_OF_NOTHING);
+    let is_over = left.unwrap_or(0) == 0 && exchange.down.is_over(patience).await;
+    exchange.has_trailers &= !is_over;
     headers::for_visitor(&mut parts.headers, place.ray, exchange.has_trailers);
     let is_bodiless =
         exchange.is_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if is_bodiless || (left == Some(0) && !exchange.has_trailers) {
+    if is_over || is_bodiless || (left == Some(0) && !exchange.has_trailers) {
         exchange.release();
-        // The end is on its way; without it in sight the host would hear of a visitor that left.
-        let _ = timeout(END_OF_NOTHING, exchange.down.read()).await;
+        if !is_over {
+            // The end is on its way; without it in sight the host would hear of a visitor that left.
+            let _ = timeout(END_OF_NOTHING, exchange.down.read()).await;
+        }
         return Ok(Response::from_parts(parts, Body::empty().keeping(exchange.busy)));
     }
     let Exchange { down, has_trailers, slot, upload, busy, is_head: _ } = exchange;
@@ -382,8 +410,6 @@ fn switched(answer: &Answer) -> Option<Response<Body>> {
     Some(switched)
 }
 
-/// As long as Cloudflare waits, about: from the end of the upload to the head of the answer.
-const ANSWER: Duration = Duration::from_secs(100);
 /// How long a request waits for a stream on connections that are all at their limit, and for its
 /// head to be taken.
 const STREAM_CREDIT: Duration = Duration::from_secs(10);
@@ -391,3 +417,4 @@ const STREAM_CREDIT: Duration = Duration::from_secs(10);
 const IDEMPOTENT: [Method; 6] =
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
 const END_OF_NOTHING: Duration = Duration::from_millis(250);
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

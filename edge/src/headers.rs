@@ -35,6 +35,8 @@ pub(crate) struct Facts<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Upload {
     None,
+    /// None either: what follows the head is another protocol.
+    Upgrade,
     Sized(u64),
     Chunked,
 }
@@ -70,7 +72,9 @@ pub(crate) fn authority(parts: &Parts) -> Result<Authority, Unacceptable> {
     };
     let authority = match (parts.uri.authority(), header) {
         // RFC 9112 3.2.2 lets the address win; two names in one request are an attack on somebody.
-        (Some(address), Some(header)) if *address != header => return Err(Unacceptable::HostsDiffer),
+        (Some(address), Some(header)) if !is_same(address, &header, parts.uri.scheme()) => {
+            return Err(Unacceptable::HostsDiffer);
+        }
         (Some(address), _) => address.clone(),
         (None, Some(header)) => header,
         (None, None) => return Err(Unacceptable::NoHost),
@@ -78,6 +82,30 @@ pub(crate) fn authority(parts: &Parts) -> Result<Authority, Unacceptable> {
     // What servers may take for two names is none: the one behind would serve another than was looked up.
     adit_address::host(authority.as_str()).map_err(|_| Unacceptable::InvalidHost)?;
     Ok(authority)
+}
+
+/// Whether both name the same host and port. What is no port leaves nothing to compare but the words.
+fn is_same(address: &Authority, header: &Authority, scheme: Option<&Scheme>) -> bool {
+    let usual = if scheme == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    let port = |authority: &Authority| match authority.port_u16() {
+        None if authority.as_str().len() == authority.host().len() => Some(usual),
+        port => port,
+    };
+    let is_port_same = port(address).is_some() && port(address) == port(header);
+    address == header || (is_port_same && address.host().eq_ignore_ascii_case(header.host()))
+}
+
+/// Whether this asks what the server as a whole can do (RFC 9110 9.3.7).
+pub(crate) fn is_about_server(parts: &Parts) -> bool {
+    parts.method == Method::OPTIONS && parts.uri.path() == "*"
+}
+
+/// Whether the body has a transfer coding that ends here and is not undone (RFC 9112 6.1).
+pub(crate) fn has_other_coding(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut codings =
+        codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Whether this asks for a WebSocket in the way of HTTP/1.1 (RFC 6455 4.1).
@@ -175,21 +203,22 @@ fn cut_forgeries(headers: &mut HeaderMap) {
 }
 
 fn is_forgery(name: &str) -> bool {
-    // Application servers map `-` and `_` to the same letter, so both spellings are one name.
+    // Application servers map whatever is no letter or digit to `_`, so that all spellings are one name.
+    let is_odd = |byte: u8| byte != b'-' && !byte.is_ascii_alphanumeric();
     let dashed;
-    let name = if name.contains('_') {
-        dashed = name.replace('_', "-");
+    let name = if name.bytes().any(is_odd) {
+        dashed = name.replace(|letter: char| letter.is_ascii() && is_odd(letter as u8), "-");
         dashed.as_str()
     } else {
         name
     };
+    let says_address = || SAYS_ADDRESS.contains(&name);
     match name.as_bytes().first() {
         // What edge and host say to each other (own.rs), now and in future.
         Some(b'a') => name.starts_with("adit-"),
-        Some(b'c') => name.starts_with("cf-") && !SAID_BY_VISITORS.contains(&name),
-        Some(b'x') => name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "x-client-ip",
-        Some(b'f') => name == "forwarded",
-        Some(b't') => name == "true-client-ip",
+        Some(b'c') => (name.starts_with("cf-") && !SAID_BY_VISITORS.contains(&name)) || says_address(),
+        Some(b'x') => name.starts_with("x-forwarded-") || says_address(),
+        Some(b'f' | b'r' | b't') => says_address(),
         // httpoxy: CGI turns it into the environment variable HTTP_PROXY.
         Some(b'p') => name == "proxy",
         _ => false,
@@ -220,6 +249,8 @@ fn frame(headers: &mut HeaderMap, upload: Upload) {
         // Zero is worth saying, but only where the visitor said it.
         Upload::None if !headers.contains_key(CONTENT_LENGTH) => {}
         Upload::None => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(0))),
+        // Over HTTP/2 it would count the bytes of the other protocol.
+        Upload::Upgrade => drop(headers.remove(CONTENT_LENGTH)),
         Upload::Sized(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
         Upload::Chunked => {
             headers.remove(CONTENT_LENGTH);
@@ -274,6 +305,26 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// All `Cf-` headers are the edge's own, but for those by which a visitor proves who it is.
 const SAID_BY_VISITORS: [&str; 4] =
     ["cf-access-client-id", "cf-access-client-secret", "cf-access-jwt-assertion", "cf-access-token"];
+
+/// By which proxies and services of others say who a visitor is; applications believe some of them.
+const SAYS_ADDRESS: [&str; 16] = [
+    "client-ip",
+    "fastly-client-ip",
+    "forwarded",
+    "forwarded-for",
+    "forwarded-for-ip",
+    "remote-addr",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
+    "x-original-forwarded-for",
+    "x-originating-ip",
+    "x-real-ip",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-true-client-ip",
+];
 
 /// What a host says to the edge and not to a visitor (wire.md section 6, "left out of it", and own.rs).
 const INTERNAL_TO_TUNNEL: [&str; 4] = ["cf-int-", "cf-cloudflared-", "cf-proxy-", "adit-"];

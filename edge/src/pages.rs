@@ -18,6 +18,10 @@ use crate::ray::Ray;
 pub(crate) enum Problem {
     /// 400: the request contradicts itself.
     BadRequest(Unacceptable),
+    /// 400: what was sent is no request.
+    Unreadable,
+    /// 501: the body has a transfer coding that is not undone here.
+    Coding,
     /// 404: no tunnel is configured for the host name. (Cloudflare would not resolve the name.)
     UnknownHost,
     /// 405: CONNECT and TRACE go through no tunnel.
@@ -84,15 +88,35 @@ pub(crate) fn page(problem: Problem, wanted: Wanted, ray: &Ray) -> Response<Byte
         headers.insert(RETRY_AFTER, HeaderValue::from(1));
     }
     if problem == Problem::Method {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        headers.insert(ALLOW, METHODS);
     }
     response
 }
 
+/// What this edge answers where a request is about the server as a whole.
+pub(crate) fn capabilities(ray: &Ray) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, METHODS);
+    response.headers_mut().insert(CF_RAY, ray.header());
+    response
+}
+
+/// Which problem is behind an answer that the HTTP library makes itself.
+pub(crate) fn unreadable(status: StatusCode) -> Problem {
+    match status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Problem::HeadTooLong,
+        _ => Problem::Unreadable,
+    }
+}
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
 impl Problem {
     fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::BrokenBody | Self::Unreadable => StatusCode::BAD_REQUEST,
+            Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::UnknownHost => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
@@ -109,6 +133,8 @@ impl Problem {
         match self {
             Self::NoConnection => Some(1033),
             Self::BadRequest(_)
+            | Self::Unreadable
+            | Self::Coding
             | Self::UnknownHost
             | Self::Method
             | Self::TooMany
@@ -124,7 +150,8 @@ impl Problem {
     /// For programs: one word that stays the same.
     fn word(self) -> &'static str {
         match self {
-            Self::BadRequest(_) | Self::BrokenBody => "bad-request",
+            Self::BadRequest(_) | Self::BrokenBody | Self::Unreadable => "bad-request",
+            Self::Coding => "transfer-coding",
             Self::UnknownHost => "unknown-host",
             Self::Method => "method-not-allowed",
             Self::TooMany => "too-many-requests",
@@ -139,7 +166,8 @@ impl Problem {
 
     fn title(self) -> &'static str {
         match self {
-            Self::BadRequest(_) | Self::BrokenBody => "Bad request",
+            Self::BadRequest(_) | Self::BrokenBody | Self::Unreadable => "Bad request",
+            Self::Coding => "Transfer coding not supported",
             Self::UnknownHost => "Unknown host name",
             Self::Method => "Method not allowed",
             Self::TooMany => "Too many requests",
@@ -154,6 +182,11 @@ impl Problem {
     fn message(self) -> String {
         match self {
             Self::BadRequest(reason) => return reason.to_string(),
+            Self::Unreadable => {
+                "what was sent is not an HTTP request; in an address, letters such as < > and blanks are written \
+                 as %3C %3E %20"
+            }
+            Self::Coding => "the body has a transfer coding besides chunked, which does not go through a tunnel",
             Self::UnknownHost => "no tunnel is configured for this host name",
             Self::Method => "this method does not go through a tunnel",
             Self::TooMany => "too many requests from your address are under way",
@@ -245,8 +278,10 @@ mod tests {
     use super::*;
     use crate::ray::Rays;
 
-    const ALL: [Problem; 11] = [
+    const ALL: [Problem; 13] = [
         Problem::BadRequest(Unacceptable::NoHost),
+        Problem::Unreadable,
+        Problem::Coding,
         Problem::UnknownHost,
         Problem::Method,
         Problem::TooMany,

@@ -19,6 +19,7 @@ use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 use thiserror::Error;
 
 use crate::certificates::{CONNECTOR_NAMES, Identity};
+use crate::forward::Patience;
 use crate::stickiness::{Stickiness, StickinessError};
 use crate::visitor::{HostName, Limits, Proxies};
 use document::{CertificateFiles, Document};
@@ -39,6 +40,9 @@ pub struct Settings {
     pub(crate) hold: Duration,
     /// How long an edge that was started waits, before it is ready, for the hosts that it had.
     pub(crate) warm_up: Duration,
+    pub(crate) patience: Patience,
+    /// How long a visitor that has ended its direction may wait without a byte.
+    pub(crate) half_closed: Duration,
     /// What each source of visitors may have open.
     pub(crate) sources: Limits,
     /// Proxies in front, and what they say.
@@ -160,6 +164,7 @@ impl Rules<'_> {
         let warm_up = self.duration(warm_up, WARM_UP, Duration::ZERO..=LONGEST_WARM_UP);
         let proxies = self.proxies(document.visitors.as_ref().map(Spanned::get_ref));
         let sources = self.sources(document.visitors.as_ref().map(Spanned::get_ref), &proxies);
+        let (patience, half_closed) = self.patience(document.visitors.as_ref().map(Spanned::get_ref));
         let (http, https) = self.visitors(document.visitors);
         let connectors = document.connectors.and_then(|section| {
             let span = section.span();
@@ -183,10 +188,23 @@ impl Rules<'_> {
             drain: self.drain(document.drain),
             hold,
             warm_up,
+            patience,
+            half_closed,
             sources,
             proxies,
             api: document.api.and_then(|section| self.api(section)),
         }
+    }
+
+    fn patience(&mut self, section: Option<&document::Visitors>) -> (Patience, Duration) {
+        let written = |key: fn(&document::Visitors) -> &Option<Spanned<String>>| key(section?).clone();
+        let mut duration =
+            |key, default, shortest| self.duration(written(key), default, shortest..=LONGEST_WAIT);
+        let patience = Patience {
+            answer: duration(|keys| &keys.answer_timeout, WAIT, SHORTEST_WAIT),
+            upload: duration(|keys| &keys.upload_timeout, WAIT, SHORTEST_WAIT),
+        };
+        (patience, duration(|keys| &keys.half_closed_timeout, HALF_CLOSED, Duration::ZERO))
     }
 
     fn visitors(
@@ -504,6 +522,12 @@ impl Rules<'_> {
 const DATA_DIR: &str = "edge-data";
 const LONGEST_WORD: usize = 64;
 const HOLD: Duration = Duration::from_secs(10);
+/// As long as Cloudflare waits, about.
+const WAIT: Duration = Duration::from_secs(100);
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+/// Most visitors that look so have left, and their requests are still under way.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
 const LONGEST_HOLD: Duration = Duration::from_secs(60);
 /// As long as an edge that was started holds requests of tunnels without hosts.
 const WARM_UP: Duration = Duration::from_secs(15);

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::certificates::Seed;
+use crate::forward::Patience;
 use crate::ray::Rays;
 use crate::registry::Registry;
 use crate::settings;
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) strangers: Strangers,
     pub(crate) sources: Arc<Sources>,
     pub(crate) proxies: Arc<Proxies>,
+    pub(crate) patience: Patience,
+    pub(crate) half_closed: Duration,
     pub(crate) quic: quinn::ServerConfig,
     /// What the endpoints draw their keys from.
     pub(crate) seed: Seed,
@@ -94,6 +97,8 @@ impl Shard {
             proxies: shared.proxies.clone(),
             rays: shared.rays.clone(),
             shard: self.index,
+            patience: shared.patience,
+            half_closed: shared.half_closed,
             stop: stop.clone(),
             tasks: visitors.clone(),
         });

@@ -1,9 +1,10 @@
 //! The public side: `listener` accepts visitors, `connection` speaks HTTP with one of them, `service`
-//! answers one request, `proxies` says whom it comes from, `sources` counts what each address has open, `names`
+//! answers one request, `line` what silence and the end of a visitor mean, `proxies` says whom it comes from, `sources` counts what each address has open, `names`
 //! says which tunnel a host name leads to, `directory` holds the names of now.
 
 mod connection;
 mod directory;
+mod line;
 mod listener;
 mod names;
 mod preface;

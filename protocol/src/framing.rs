@@ -106,8 +106,18 @@ pub(crate) fn enclose(preface: &[u8], message: &message::Builder<HeapAllocator>)
 /// Beginning of a text for people, at most `limit` bytes: cut and mended instead of refused.
 pub(crate) fn excerpt(text: &[u8], limit: usize) -> String {
     let mut excerpt = String::from_utf8_lossy(&text[..text.len().min(limit)]).into_owned();
+    if excerpt.contains(commands_terminal) {
+        excerpt = excerpt.replace(commands_terminal, "\u{fffd}");
+    }
     excerpt.truncate(excerpt.floor_char_boundary(limit));
     excerpt
+}
+
+/// What does something to a terminal instead of standing on it, or changes the order of what stands there. Lines
+/// may have ends.
+fn commands_terminal(letter: char) -> bool {
+    (letter.is_control() && letter != '\n' && letter != '\t')
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn word32(bytes: &[u8], index: usize) -> Option<u32> {
@@ -161,5 +171,13 @@ mod tests {
         assert_eq!(excerpt(b"short", 8), "short");
         assert_eq!(excerpt("grün".as_bytes(), 3), "gr");
         assert_eq!(excerpt(b"a\xff\xff\xff", 4), "a\u{fffd}");
+    }
+
+    #[test]
+    fn an_excerpt_commands_no_terminal() {
+        let said = "no\x1b[2J\r\u{9b}1m \u{202e}diova\nsecond\tline";
+        let shown = "no\u{fffd}[2J\u{fffd}\u{fffd}1m \u{fffd}diova\nsecond\tline";
+        assert_eq!(excerpt(said.as_bytes(), 100), shown);
+        assert_eq!(excerpt("\u{1b}\u{1b}\u{1b}".as_bytes(), 4), "\u{fffd}");
     }
 }

@@ -61,6 +61,13 @@ pub fn is_internal(name: &HeaderName) -> bool {
     [TRAILERS, NOTICE, NOT_HERE].contains(name)
 }
 
+/// Takes the words between edge and host out of headers or trailers.
+pub fn strip(headers: &mut HeaderMap) {
+    for name in [TRAILERS, NOTICE, NOT_HERE] {
+        headers.remove(name);
+    }
+}
+
 /// A part of a framed body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {

@@ -10,7 +10,7 @@ use e2e::within;
 use http::{HeaderMap, HeaderValue, Response, request};
 use http_body_util::BodyExt;
 use http_body_util::channel::{Channel, Sender};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::sync::OnceCell;
 
 /// What visitors of gRPC speak.
@@ -130,6 +130,8 @@ async fn a_status_without_messages_is_in_the_head() {
         drop(sender);
         let response = connection.send(with_body(call("/Refuse"), body)).await;
         assert_eq!(response.headers()["grpc-status"], "5", "{speaks:?}");
+        // Clients look for it there only if nothing follows.
+        assert!(response.body().is_end_stream(), "{speaks:?}");
         let body = within("the end", response.into_body().collect()).await.unwrap();
         assert!(body.to_bytes().is_empty());
     }

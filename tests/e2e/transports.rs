@@ -19,6 +19,10 @@ const PROTOCOL: &str = "http2";
 mod bodies;
 #[path = "cancel.rs"]
 mod cancel;
+#[path = "grpc.rs"]
+mod grpc;
+#[path = "letter.rs"]
+mod letter;
 #[path = "path.rs"]
 mod path;
 #[path = "trailers.rs"]
@@ -172,6 +176,33 @@ async fn over_http2_too_a_host_and_an_edge_that_are_asked_to_stop_finish_what_th
             product.host.process.event("connection lost", |_| true).await;
         }
     }
+}
+
+#[tokio::test]
+async fn over_http2_too_a_stop_that_cuts_a_stream_ends_with_the_grace_period() {
+    // Once is enough: a loaded machine may take longer, and nothing makes it quicker.
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        let origin = Origin::start();
+        let document = HostDocument { grace: "1s", ..HostDocument::new() };
+        let document = document.over("http2").otherwise(&origin.service());
+        let product = Product::start(EdgeDocument::new(&["west"], 1), document).await;
+        let mut watched = origin.watch("/endless");
+        let connection = product.visitor(Speaks::Http1).connect().await;
+        let cut = async {
+            watched.arrived().await;
+            let began = Instant::now();
+            product.host.process.terminate();
+            product.host.process.exit().await;
+            began.elapsed()
+        };
+        let (_, elapsed) = tokio::join!(connection.try_send(get("/endless")), cut);
+        took.push(elapsed);
+        if elapsed < Duration::from_millis(1800) {
+            return;
+        }
+    }
+    panic!("{took:?}");
 }
 
 #[tokio::test]

@@ -70,8 +70,12 @@ impl EdgeDocument {
     pub fn to_toml(&self) -> String {
         let https = self.https.as_ref().map(|address| format!("https = \"{address}\"\n")).unwrap_or_default();
         let hold = self.hold.map(|hold| format!("hold = \"{hold}\"\n")).unwrap_or_default();
-        let mut text =
-            format!("data-dir = {:?}\n[visitors]\nhttp = \"{}\"\n{https}{hold}", self.data_dir, self.http);
+        // Many tests wait until it is seen that a visitor has left.
+        let half_closed = "half-closed-timeout = \"1s\"\n";
+        let mut text = format!(
+            "data-dir = {:?}\n[visitors]\nhttp = \"{}\"\n{https}{hold}{half_closed}",
+            self.data_dir, self.http
+        );
         if let Some([certificate, key]) = &self.connectors {
             let _ = write!(text, "[connectors]\ncertificate = {certificate:?}\nprivate-key = {key:?}\n");
         }

@@ -1,7 +1,7 @@
 //! Another connector of the same protocol in the place of our host: `ADIT_REFERENCE_CONNECTOR` names
 //! its program, which takes the flags of `cloudflared`. Tests whose host needs plugins keep ours.
 //!
-//! `ADIT_REFERENCE_CONNECTOR=/path/to/cloudflared cargo test -p e2e --test e2e -- bodies cancel path pages websocket`
+//! `ADIT_REFERENCE_CONNECTOR=/path/to/cloudflared cargo test -p e2e --test e2e -- bodies cancel grpc path pages websocket`
 //!
 //! Four of these ask for what only our host has, and fail with the other: the list of connections in
 //! `/ready`, a time limit for answers, a line in the log, and a WebSocket that is closed by halves. Over
@@ -70,10 +70,14 @@ fn configuration(site: &Site, document: &HostDocument) -> Value {
                 kept.insert(key.into(), value.into());
             }
         }
-        if rule.get("origin").and_then(|origin| origin.get("tls-verify"))
-            == Some(&toml::Value::Boolean(false))
-        {
+        let says = |key: &str, wanted: bool| {
+            rule.get("origin").and_then(|origin| origin.get(key)) == Some(&toml::Value::Boolean(wanted))
+        };
+        if says("tls-verify", false) {
             kept.insert("originRequest".into(), json!({ "noTLSVerify": true }));
+        }
+        if says("http2", true) {
+            kept.insert("originRequest".into(), json!({ "http2Origin": true }));
         }
         Value::Object(kept)
     };

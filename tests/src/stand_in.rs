@@ -5,6 +5,8 @@
 //! The generated schema is used for Cap'n Proto's own work of finding pointers; what is reported of
 //! a registration are the raw sections, for the test to compare with the tables.
 
+mod http2;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -29,6 +31,8 @@ use uuid::Uuid;
 
 use crate::certificate::Certificate;
 use crate::within;
+
+pub use http2::StandInHttp2;
 
 /// A running stand-in. It stops when dropped, without a word to its connections.
 pub struct StandIn {

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::child;
 use crate::progress::note;
 use crate::tree::Tree;
+use crate::{child, pypi};
 
 /// A schemathesis from PyPI under target/tools; nothing, and a word about it, where there is no Python for
 /// it or no PyPI: then `cargo xtask test` fails at the test that wants it.
@@ -28,23 +27,7 @@ pub(crate) fn provide(tree: &Tree) -> Result<Option<PathBuf>> {
 }
 
 fn from_pypi(folder: &Path) -> Result<()> {
-    child::capture(
-        Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder),
-        FETCH_LIMIT,
-        "install python3 with its venv module",
-    )?;
-    let package = format!("schemathesis=={VERSION}");
-    child::capture(
-        Command::new(folder.join("bin/pip")).args([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            &package,
-        ]),
-        FETCH_LIMIT,
-        "",
-    )
-    .context("installing the package")?;
+    pypi::install(folder, &format!("schemathesis=={VERSION}"))?;
     version(&folder.join("bin/schemathesis")).context("the installed program does not run")?;
     Ok(())
 }
@@ -55,5 +38,3 @@ fn version(program: &Path) -> Option<String> {
 }
 
 const VERSION: &str = "4.32.5";
-
-const FETCH_LIMIT: Duration = Duration::from_secs(180);

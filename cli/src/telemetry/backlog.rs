@@ -1,6 +1,7 @@
 //! Log lines on their way to standard error. Whoever serves does not wait for whoever reads them: lines are
 //! gathered for a moment and written together by a thread of their own.
 
+use std::borrow::Cow;
 use std::io::{self, Write, stderr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -46,6 +47,7 @@ impl Backlog {
     }
 
     fn put(&self, line: &[u8]) {
+        let line = &*one_line(line);
         let mut pending = self.pending();
         if pending.lines.len() + line.len() > MOST {
             pending.lost += 1;
@@ -91,6 +93,30 @@ impl Backlog {
             }
         }
     }
+}
+
+/// A line as it is, unless something of it would be taken for another line, or read in another order: what
+/// others say stands in lines too. Escapes of terminals are the subscriber's own, or escaped by it.
+fn one_line(line: &[u8]) -> Cow<'_, [u8]> {
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    let is_plain = |byte: &u8| (0x20..0x7f).contains(byte) || *byte == 0x1b || *byte == b'\t';
+    if text.iter().all(is_plain) {
+        return Cow::Borrowed(line);
+    }
+    let text = String::from_utf8_lossy(text);
+    let mut plain = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        match letter {
+            '\x1b' | '\t' => plain.push(letter),
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                plain.extend(letter.escape_unicode());
+            }
+            letter if letter.is_control() => plain.extend(letter.escape_default()),
+            letter => plain.push(letter),
+        }
+    }
+    plain.push('\n');
+    Cow::Owned(plain.into_bytes())
 }
 
 /// One line at a time, as the subscriber hands them over.
@@ -150,6 +176,17 @@ mod tests {
         backlog.drain(&mut out);
         let all: String = (0..100).map(|number| format!("line {number}\n")).collect();
         assert_eq!(String::from_utf8(out).expect("text"), all);
+    }
+
+    #[test]
+    fn nobody_else_writes_a_line_of_its_own() {
+        let backlog = Backlog::default();
+        for line in ["grün\n", "\x1b[2mWARN\x1b[0m error=no\n2026 INFO forged\r\n", "\u{202e}live\n"] {
+            backlog.put(line.as_bytes());
+        }
+        let lines = String::from_utf8(backlog.pending().lines.clone()).expect("text");
+        let wanted = "grün\n\x1b[2mWARN\x1b[0m error=no\\n2026 INFO forged\\r\n\\u{202e}live\n";
+        assert_eq!(lines, wanted);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::{Failure, Place, STREAM_CREDIT};
+use super::{Failure, Patience, Place, STREAM_CREDIT};
 use crate::hold::{self, Held};
 use crate::liveness;
 use crate::registry::{Choices, Live, Slot, Tunnel};
@@ -59,6 +59,10 @@ pub(super) struct Chosen {
 }
 
 impl<'a> Course<'a> {
+    pub(super) fn patience(&self) -> Patience {
+        self.place.patience
+    }
+
     pub(super) fn new(tunnel: &'a Tunnel, place: &'a Place<'a>, is_idempotent: bool) -> Self {
         let began = Instant::now();
         tunnel.retries.request(began);

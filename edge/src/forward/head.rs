@@ -25,6 +25,8 @@ pub(super) struct Head {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Speech {
     Nothing,
+    /// Only what the visitor says, which over HTTP/2 is enough for every host.
+    Plain,
     Welcome,
     /// Besides, the body of the request is framed.
     Framed,
@@ -36,7 +38,7 @@ impl Head {
     }
 
     /// Sends the head, and the end of the stream too if no body follows. `is_able` says that the host
-    /// understands trailers.
+    /// understands our words about trailers; over HTTP/2 every host carries them.
     pub(super) async fn send(
         &mut self,
         channel: Channel,
@@ -56,10 +58,10 @@ impl Head {
                 Ok((up, down))
             }
             Channel::Http2(channel) => {
-                self.adapt(if is_able && self.trailers.is_some() {
-                    Speech::Welcome
-                } else {
-                    Speech::Nothing
+                self.adapt(match self.trailers {
+                    Some(_) if is_able => Speech::Welcome,
+                    Some(_) => Speech::Plain,
+                    None => Speech::Nothing,
                 });
                 let sent = channel.send(&self.connect, self.is_whole);
                 let (up, down) = sent.map_err(|lost| Failure::NotSent(lost.reason))?;
@@ -102,10 +104,13 @@ fn say(headers: &mut HeaderMap, trailers: &Trailers, speech: Speech) {
     }
     let word = match speech {
         Speech::Nothing => return,
-        Speech::Welcome => own::WELCOME,
-        Speech::Framed => own::FRAMED,
+        Speech::Plain => None,
+        Speech::Welcome => Some(own::WELCOME),
+        Speech::Framed => Some(own::FRAMED),
     };
-    headers.insert(own::TRAILERS, word);
+    if let Some(word) = word {
+        headers.insert(own::TRAILERS, word);
+    }
     if trailers.are_taken {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }

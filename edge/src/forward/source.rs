@@ -1,15 +1,20 @@
 //! A visitor's body, and the memory of its beginning: as long as no answer has begun and all of it was
 //! kept, it can be sent once more from the start. Knows bodies; does not know where they go.
 
+use std::sync::Arc;
+
 use adit_protocol::own::Piece;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
+use crate::activity::Activity;
+
 /// See [`Source::next`].
 pub(super) struct Source {
     body: Incoming,
+    activity: Arc<Activity>,
     is_over: bool,
     trailers: Option<HeaderMap>,
     kept: Kept,
@@ -27,9 +32,9 @@ struct Kept {
 }
 
 impl Source {
-    pub(super) fn new(body: Incoming) -> Self {
+    pub(super) fn new(body: Incoming, activity: Arc<Activity>) -> Self {
         let is_over = body.is_end_stream();
-        Self { body, is_over, trailers: None, kept: Kept::default(), given: 0, is_end_given: false }
+        Self { body, activity, is_over, trailers: None, kept: Kept::default(), given: 0, is_end_given: false }
     }
 
     /// The next piece, from memory or from the visitor; `None` at the end. May be dropped midway.
@@ -44,7 +49,10 @@ impl Source {
                 self.is_end_given = true;
                 return Some(Ok(Piece::Trailers(trailers?)));
             }
-            let frame = match self.body.frame().await {
+            let wanted = self.activity.want_body();
+            let frame = self.body.frame().await;
+            drop(wanted);
+            let frame = match frame {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Some(Err(error)),
                 None => {
@@ -93,6 +101,7 @@ impl Source {
 
     /// Reads on and throws away.
     pub(super) async fn exhaust(mut self) {
+        let _wanted = self.activity.want_body();
         while let Some(Ok(_)) = self.body.frame().await {}
     }
 }

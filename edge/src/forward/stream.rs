@@ -6,6 +6,7 @@
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use adit_protocol::own::{self, FrameReader, Piece};
 use adit_protocol::stream::Answer;
@@ -14,6 +15,7 @@ use futures_util::FutureExt;
 use http::HeaderMap;
 use quinn::{ReadError, RecvStream, SendStream, VarInt};
 use thiserror::Error;
+use tokio::time::timeout;
 
 use super::Failure;
 use crate::tunnel::http2;
@@ -183,6 +185,19 @@ impl Downstream {
         }
     }
 
+    /// Whether the host's direction is over and nothing of it is left. Waits for so long at most for what
+    /// tells; without it, what has arrived decides. To be asked between the answer's head and its body.
+    pub(super) async fn is_over(&mut self, patience: Option<Duration>) -> bool {
+        let over = std::future::poll_fn(|cx| match self {
+            Self::Quic(down) => down.poll_is_over(cx),
+            Self::Http2(down) => down.stream.poll_is_over(cx),
+        });
+        match patience {
+            Some(patience) => timeout(patience, over).await.unwrap_or(false),
+            None => over.now_or_never().unwrap_or(false),
+        }
+    }
+
     /// The next bytes as they came, `None` at the end. May be dropped midway.
     pub(super) async fn read(&mut self) -> io::Result<Option<Bytes>> {
         let piece = std::future::poll_fn(|cx| self.poll_piece(cx)).await?;
@@ -294,23 +309,26 @@ impl QuicDown {
         Poll::Ready(Ok(Some(chunk)))
     }
 
-    /// Whether the host has ended the stream and nothing of it is left, without waiting.
-    fn is_over(&mut self) -> bool {
-        let is_empty = !self.first.has_remaining() && self.next == self.filled;
-        if is_empty && !self.is_ended {
-            match self.stream.read_chunks(&mut self.chunks).now_or_never() {
-                Some(Ok(None)) => self.is_ended = true,
-                Some(Ok(Some(count))) => (self.next, self.filled) = (0, count),
-                Some(Err(_)) | None => {}
+    /// Whether the host has ended the stream and nothing of it is left. A broken one is not over.
+    fn poll_is_over(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.first.has_remaining() || self.next < self.filled {
+            return Poll::Ready(false);
+        }
+        if !self.is_ended {
+            match ready!(pin!(self.stream.read_chunks(&mut self.chunks)).poll(cx)) {
+                Ok(None) => self.is_ended = true,
+                Ok(Some(count)) => (self.next, self.filled) = (0, count),
+                Err(_) => {}
             }
         }
-        self.is_ended && !self.first.has_remaining() && self.next == self.filled
+        Poll::Ready(self.is_ended)
     }
 }
 
 impl Drop for QuicDown {
     fn drop(&mut self) {
-        if !self.is_over() {
+        let is_over = std::future::poll_fn(|cx| self.poll_is_over(cx)).now_or_never();
+        if is_over != Some(true) {
             let _ = self.stream.stop(CANCELLED);
         }
     }

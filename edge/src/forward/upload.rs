@@ -39,13 +39,15 @@ pub(super) enum Brake {
 pub(super) struct Upload {
     pub(super) up: Upstream,
     pub(super) source: Source,
+    /// How long the host may take no byte of it.
+    pub(super) patience: Duration,
 }
 
 impl Upload {
     /// Sends the body chunk by chunk. May be dropped midway and called again.
     pub(super) async fn pump(&mut self) -> UploadEnd {
         loop {
-            match timeout(STALLED, self.up.flush()).await {
+            match timeout(self.patience, self.up.flush()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(WriteError::Unwanted)) => return UploadEnd::NotWanted,
                 Ok(Err(WriteError::Refused)) => return UploadEnd::Refused,
@@ -81,7 +83,7 @@ impl Upload {
                 Err(_) => UploadEnd::VisitorFailed,
             },
         };
-        let Self { up, source } = self;
+        let Self { up, source, patience: _ } = self;
         drop(up);
         if end == UploadEnd::NotWanted {
             linger(source, &tasks);
@@ -98,6 +100,4 @@ pub(super) fn linger(source: Source, tasks: &TaskTracker) {
     }
 }
 
-/// How long a host may take no byte of an upload.
-const STALLED: Duration = Duration::from_secs(100);
 const LINGER: Duration = Duration::from_secs(10);

@@ -25,7 +25,7 @@ impl Trailers {
             && headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         let are_taken = is_grpc || has_token(headers, &TE, "trailers");
         let announced: Vec<_> = match upload {
-            Upload::None => Vec::new(),
+            Upload::None | Upload::Upgrade => Vec::new(),
             Upload::Sized(_) | Upload::Chunked => headers.get_all(TRAILER).iter().cloned().collect(),
         };
         let follow_upload = !announced.is_empty() || (are_taken && upload == Upload::Chunked);

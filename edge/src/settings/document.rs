@@ -30,6 +30,10 @@ pub(super) struct Visitors {
     pub(super) hold: Option<Spanned<String>>,
     /// A duration like "15s".
     pub(super) warm_up: Option<Spanned<String>>,
+    /// The same.
+    pub(super) answer_timeout: Option<Spanned<String>>,
+    pub(super) upload_timeout: Option<Spanned<String>>,
+    pub(super) half_closed_timeout: Option<Spanned<String>>,
     pub(super) connections_per_address: Option<Spanned<i64>>,
     pub(super) requests_per_address: Option<Spanned<i64>>,
     /// Addresses and networks like "10.0.0.0/8".

@@ -3,14 +3,16 @@
 //! know what a request means.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 use tracing::debug;
 
+use super::line::Line;
 use super::preface::Protocol;
 use super::service::{Handler, Service};
 use crate::activity::Activity;
@@ -18,21 +20,23 @@ use crate::stop::Stop;
 
 /// Serves requests on `stream` until either side ends it, or the edge stops.
 pub(super) async fn serve(
-    stream: impl Read + Write + Unpin + Send + 'static,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     protocol: Protocol,
     handler: Handler,
-    activity: &Activity,
+    activity: &Arc<Activity>,
     stop: &Stop,
 ) {
+    let (rays, half_closed) = (handler.service.rays.clone(), handler.service.half_closed);
     let service = hyper::service::service_fn(move |request| Service::answer(handler.clone(), request));
     let over = farewell(protocol, activity, stop);
     match protocol {
         Protocol::Http1 => {
-            let connection = Box::pin(http1().serve_connection(stream, service).with_upgrades());
+            let line = TokioIo::new(Line::new(stream, activity.clone(), rays, half_closed));
+            let connection = Box::pin(http1().serve_connection(line, service).with_upgrades());
             drive(connection, |connection| connection.graceful_shutdown(), over, activity, stop).await;
         }
         Protocol::Http2 => {
-            let connection = Box::pin(http2().serve_connection(stream, service));
+            let connection = Box::pin(http2().serve_connection(TokioIo::new(stream), service));
             drive(connection, |connection| connection.graceful_shutdown(), over, activity, stop).await;
         }
     }
@@ -95,7 +99,8 @@ fn http1() -> http1::Builder {
     let mut http1 = http1::Builder::new();
     http1
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        // `Line` tells a head that is late from a connection that is idle.
+        .header_read_timeout(None)
         .max_headers(MOST_HEADERS)
         .max_header_size(LONGEST_HEAD)
         .max_buf_size(HTTP1_BUFFER);
@@ -116,8 +121,6 @@ fn http2() -> http2::Builder<TokioExecutor> {
     http2
 }
 
-/// From a connection, or from the last answer, to the end of the next head.
-const HEAD: Duration = Duration::from_secs(30);
 const MOST_HEADERS: usize = 128;
 const LONGEST_HEAD: usize = 64 << 10;
 const HTTP1_BUFFER: usize = 128 << 10;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_net::{accept, proxy_protocol};
-use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -128,11 +127,11 @@ impl Newcomer {
                     Some(b"h2") => Protocol::Http2,
                     _ => Protocol::Http1,
                 };
-                connection::serve(TokioIo::new(stream), protocol, handler, &activity, &stop).await;
+                connection::serve(stream, protocol, handler, &activity, &stop).await;
             }
             None => {
                 let Some((protocol, stream)) = begun(preface::detect(stream), &stop).await else { return };
-                connection::serve(TokioIo::new(stream), protocol, handler, &activity, &stop).await;
+                connection::serve(stream, protocol, handler, &activity, &stop).await;
             }
         }
     }
@@ -161,6 +160,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::forward::Patience;
     use crate::ray::Rays;
     use crate::visitor::{Directory, HostNames, Limits, Table};
 
@@ -178,6 +178,8 @@ mod tests {
             proxies: Arc::default(),
             rays: Arc::new(Rays::new("test")),
             shard: 0,
+            patience: Patience { answer: HANDSHAKE, upload: HANDSHAKE },
+            half_closed: Duration::ZERO,
             stop: stop.clone(),
             tasks: tasks.clone(),
         });

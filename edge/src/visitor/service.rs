@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -14,7 +15,7 @@ use tracing::debug;
 use super::directory::Directory;
 use super::proxies::{Caller, Proxies};
 use crate::activity::{Activity, Busy};
-use crate::forward::{self, Body, Failed, Failure, Order, Place};
+use crate::forward::{self, Body, Failed, Failure, Order, Patience, Place};
 use crate::headers::{self, Facts, Trailers, Upload};
 use crate::pages::{self, Problem, Wanted};
 use crate::ray::{Ray, Rays};
@@ -27,6 +28,9 @@ pub(crate) struct Service {
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) shard: usize,
+    pub(crate) patience: Patience,
+    /// How long a visitor that has ended its direction may wait without a byte.
+    pub(crate) half_closed: Duration,
     pub(crate) stop: Stop,
     /// Owns what outlives the head of an answer.
     pub(crate) tasks: TaskTracker,
@@ -43,18 +47,31 @@ pub(super) struct Handler {
 }
 
 impl Service {
-    pub(super) async fn answer(
+    pub(super) fn answer(
         handler: Handler,
         request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
+        // Before anything else is read of the connection, which may be its end.
+        let busy = handler.activity.begin();
+        Self::answered(handler, request, busy)
+    }
+
+    async fn answered(
+        handler: Handler,
+        request: Request<Incoming>,
+        busy: Busy,
     ) -> Result<Response<Body>, Infallible> {
         let ray = handler.service.rays.next();
         let wanted = Wanted::of(request.method(), request.headers());
-        let busy = handler.activity.begin();
         let version = request.version();
         debug!(ray = ray.as_str(), method = %request.method(), "request");
-        let mut response = match handler.carry(request, &ray, busy).await {
+        let mut dismissed = None;
+        let mut response = match handler.carry(request, &mut dismissed, &ray, busy).await {
             Ok(response) => response,
             Err(Told { problem, tries }) => {
+                if let Some(body) = dismissed {
+                    forward::dismiss(body, handler.activity.clone(), &handler.service.tasks);
+                }
                 let mut page = pages::page(problem, wanted, &ray);
                 headers::add_tries(page.headers_mut(), tries);
                 page.map(Body::text)
@@ -75,22 +92,31 @@ impl Handler {
     async fn carry(
         &self,
         mut request: Request<Incoming>,
+        dismissed: &mut Option<Incoming>,
         ray: &Ray,
         busy: Busy,
     ) -> Result<Response<Body>, Told> {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let (parts, body) = request.into_parts();
+        let body = dismissed.insert(body);
         if !busy.is_welcome() {
             return Err(Problem::TooMany.into());
         }
-        let upgrade = hyper::upgrade::on(&mut request);
-        let (parts, body) = request.into_parts();
         if parts.method == Method::CONNECT || parts.method == Method::TRACE {
             return Err(Problem::Method.into());
         }
         let authority = headers::authority(&parts).map_err(Problem::BadRequest)?;
         let tunnel = self.service.names.find(authority.as_str()).ok_or(Problem::UnknownHost)?;
+        if headers::is_about_server(&parts) {
+            return Ok(pages::capabilities(ray).map(Body::text));
+        }
+        if headers::has_other_coding(&parts.headers) {
+            return Err(Problem::Coding.into());
+        }
         let upgrade = headers::is_websocket(&parts).then_some(upgrade);
         let upload = match body.size_hint().exact() {
-            _ if upgrade.is_some() || body.is_end_stream() => Upload::None,
+            _ if upgrade.is_some() => Upload::Upgrade,
+            _ if body.is_end_stream() => Upload::None,
             Some(length) => Upload::Sized(length),
             None => Upload::Chunked,
         };
@@ -100,7 +126,9 @@ impl Handler {
         let facts = Facts { visitor, chain: chain.as_ref(), is_secure, ray };
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
         let key = tunnel.stickiness.key(visitor, request.headers());
-        let place = Place { shard: self.service.shard, key, ray, tasks: &self.service.tasks };
+        let Service { shard, patience, tasks, .. } = &*self.service;
+        let place = Place { shard: *shard, key, ray, patience: *patience, tasks };
+        let Some(body) = dismissed.take() else { return Err(Problem::BrokenBody.into()) };
         let order = Order { request, body, trailers, upgrade, busy };
         forward::forward(&tunnel, order, &place).await.map_err(|Failed { failure, tries }| {
             debug!(ray = ray.as_str(), reason = %failure, tries, "request failed");

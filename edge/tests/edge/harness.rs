@@ -26,6 +26,8 @@ use uuid::Uuid;
 use crate::connector::Connector;
 
 const NO_HOLD: &str = "hold = \"0s\"";
+/// Whoever has left is missed soon.
+const HALF_CLOSED: &str = "half-closed-timeout = \"1s\"";
 pub(crate) const HOST: &str = "demo.localhost";
 
 /// A running edge. Dropping it stops it.
@@ -95,6 +97,7 @@ fn start_as(folder: Arc<TempDir>, visitors: &str, more: &str) -> Fixture {
 
 fn start_on(folder: Arc<TempDir>, admin: &str, visitors: &str, more: &str) -> Fixture {
     let credentials = credentials();
+    let half_closed = if visitors.contains("half-closed-timeout") { "" } else { HALF_CLOSED };
     fs::write(folder.path().join("demo.json"), credentials.to_json()).unwrap();
     let document = r#"
         [admin]
@@ -115,7 +118,8 @@ fn start_on(folder: Arc<TempDir>, admin: &str, visitors: &str, more: &str) -> Fi
         hostnames = ["demo.localhost", "*.demo.localhost"]
     "#;
     let path = folder.path().join("edge.toml");
-    fs::write(&path, format!("{}{more}\n", document.replace("ADMIN", admin).replace("VISITORS", visitors)))
+    let visitors = format!("{visitors}\n{half_closed}");
+    fs::write(&path, format!("{}{more}\n", document.replace("ADMIN", admin).replace("VISITORS", &visitors)))
         .unwrap();
     let edge = Edge::build(Settings::load(&path).unwrap_or_else(|error| panic!("{error}"))).unwrap();
     let stop = CancellationToken::new();

@@ -17,6 +17,7 @@ mod hold;
 mod hostile;
 mod http2;
 mod leaving;
+mod letter;
 mod limits;
 mod notices;
 mod proxies;

@@ -11,7 +11,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use uuid::Uuid;
@@ -168,6 +168,146 @@ async fn the_same_call_over_http2() {
             stream.send_trailers(trailers(&[("grpc-status", "0"), ("set-cookie", "a=b")])).unwrap();
             let end = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
             assert_eq!(end, trailers(&[("grpc-status", "0")]));
+        })
+        .await;
+}
+
+/// The same from a connector that has never heard of us.
+async fn foreign_http2() -> (Fixture, http2::Connector) {
+    let edge = start();
+    let connector = http2::Connector::registered(&edge, 100).await;
+    (edge, connector)
+}
+
+#[tokio::test]
+async fn over_http2_trailers_cross_to_and_from_every_connector() {
+    LocalSet::new()
+        .run_until(async {
+            let (edge, mut connector) = foreign_http2().await;
+            let (mut sender, request) = call();
+            let (response, (request, mut stream)) = tokio::join!(edge.send_h2c(request), async {
+                let (request, mut respond) = connector.accept().await;
+                assert_eq!(request.headers()["te"], "trailers");
+                assert!(!request.headers().contains_key("adit-trailers"));
+                (request, respond.send_response(head(), false).unwrap())
+            });
+            let (mut up, mut body) = (request.into_body(), response.into_body());
+            sender.send_data("asked".into()).await.unwrap();
+            assert_eq!(up.data().await.unwrap().unwrap(), "asked");
+            sender.send_trailers(trailers(&[("x-sum", "6")])).await.unwrap();
+            drop(sender);
+            assert!(up.data().await.is_none());
+            assert_eq!(up.trailers().await.unwrap().unwrap(), trailers(&[("x-sum", "6")]));
+            stream.send_data("answer".into(), false).unwrap();
+            assert_eq!(data(&mut body).await, "answer");
+            stream.send_trailers(trailers(&[("grpc-status", "0"), ("set-cookie", "a=b")])).unwrap();
+            let end = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+            assert_eq!(end, trailers(&[("grpc-status", "0")]));
+
+            // Who does not ask for trailers gets none, and the connector no word about them.
+            let request = Request::get("/").header("host", HOST).body(empty()).unwrap();
+            let (page, ()) = tokio::join!(edge.page(request), async {
+                let (request, mut respond) = connector.accept().await;
+                assert!(!request.headers().contains_key("te"));
+                let mut stream = respond.send_response(head(), false).unwrap();
+                stream.send_data("answer".into(), false).unwrap();
+                stream.send_trailers(trailers(&[("x-sum", "6")])).unwrap();
+            });
+            assert_eq!(page.text, "answer");
+        })
+        .await;
+}
+
+/// As a connector writes them: the head of an answer that failed at once, and what follows it.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    /// The head is all.
+    WithHead,
+    /// Nothing follows, but that is said apart, as the reference does for gRPC.
+    Apart,
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_with_its_head_leaves_the_edge_as_one_frame() {
+    LocalSet::new()
+        .run_until(async {
+            for is_able in [true, false] {
+                for (status, endings) in
+                    [(Some("5"), &[Ending::WithHead, Ending::Apart][..]), (None, &[Ending::WithHead])]
+                {
+                    for &ending in endings {
+                        let (edge, mut connector) =
+                            if is_able { able_http2().await } else { foreign_http2().await };
+                        let (sender, request) = call();
+                        let (response, ()) = tokio::join!(edge.send_h2c(request), async {
+                            let (_, mut respond) = connector.accept().await;
+                            let mut wrapped = HeaderMap::new();
+                            if let Some(status) = status {
+                                wrapped.insert("grpc-status", HeaderValue::from_static(status));
+                            }
+                            let mut head = head();
+                            head.headers_mut().insert("cf-cloudflared-response-headers", serialize(&wrapped));
+                            match ending {
+                                Ending::WithHead => drop(respond.send_response(head, true).unwrap()),
+                                Ending::Apart => {
+                                    let mut stream = respond.send_response(head, false).unwrap();
+                                    tokio::task::yield_now().await;
+                                    stream.send_data(Bytes::new(), true).unwrap();
+                                }
+                            }
+                        });
+                        let case = format!("{is_able} {status:?} {ending:?}");
+                        assert_eq!(
+                            response.headers().get("grpc-status").map(HeaderValue::as_bytes),
+                            status.map(str::as_bytes)
+                        );
+                        assert!(response.body().is_end_stream(), "{case}");
+                        drop(sender);
+                    }
+                }
+                let (edge, connector) = if is_able { able().await } else { one().await };
+                for status in [Some("5"), None] {
+                    let (sender, request) = call();
+                    let (response, ()) = tokio::join!(edge.send_h2c(request), async {
+                        let mut opened = connector.accept().await;
+                        let head = Response::builder();
+                        opened
+                            .head(
+                                status
+                                    .into_iter()
+                                    .fold(head, |head, status| head.header("grpc-status", status)),
+                            )
+                            .await;
+                        opened.send.finish().unwrap();
+                    });
+                    assert!(response.body().is_end_stream(), "over QUIC {is_able} {status:?}");
+                    drop(sender);
+                }
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_status_in_a_head_does_not_keep_a_body_from_coming() {
+    LocalSet::new()
+        .run_until(async {
+            let (edge, mut connector) = foreign_http2().await;
+            let (sender, request) = call();
+            let (response, ()) = tokio::join!(edge.send_h2c(request), async {
+                let (_, mut respond) = connector.accept().await;
+                let mut head = head();
+                let wrapped = trailers(&[("grpc-status", "0")]);
+                head.headers_mut().insert("cf-cloudflared-response-headers", serialize(&wrapped));
+                let mut stream = respond.send_response(head, false).unwrap();
+                stream.send_data("first".into(), false).unwrap();
+                stream.send_data("second".into(), false).unwrap();
+                stream.send_trailers(trailers(&[("x-end", "1")])).unwrap();
+            });
+            let body = response.into_body().collect().await.unwrap();
+            assert_eq!(body.trailers(), Some(&trailers(&[("x-end", "1")])));
+            assert_eq!(body.to_bytes(), "firstsecond");
+            drop(sender);
         })
         .await;
 }

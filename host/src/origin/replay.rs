@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tracing::debug;
 
 use super::{Body, BoxError};
 
@@ -134,7 +135,9 @@ impl State {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
                     self.is_lost = true;
-                    return Poll::Ready(Some(Err(error)));
+                    debug!(%error, "the body of a request broke off");
+                    // Whoever asked has left: the stream is cancelled, and no mistake of this side.
+                    return Poll::Ready(Some(Err(h2::Error::from(h2::Reason::CANCEL).into())));
                 }
                 None => {
                     self.has_ended = true;
@@ -288,6 +291,15 @@ mod tests {
         assert!(source.attempt().is_none());
         source.finish();
         assert_eq!(take(&mut second), None);
+    }
+
+    #[test]
+    fn a_body_that_broke_off_cancels_its_stream() {
+        let broken: Vec<Result<Frame<Bytes>, BoxError>> = vec![Err("the visitor left".into())];
+        let source = Source::new(Box::pin(StreamBody::new(stream::iter(broken))));
+        let error = source.attempt().unwrap().frame().now_or_never().unwrap().unwrap().unwrap_err();
+        assert_eq!(error.downcast_ref::<h2::Error>().unwrap().reason(), Some(h2::Reason::CANCEL));
+        assert!(source.attempt().is_none());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use adit_protocol::own;
 use arc_swap::ArcSwap;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
 
 pub use explain::explain;
 pub use push::{Push, PushVerdict, Pushes};
@@ -104,7 +104,12 @@ impl Proxy {
             .observers()
             .map(|observers| Observation::begin(observers, self.shard, &rule.name, &facts, &head));
         let request = Request { kind, head, body, takes_trailers };
-        let answer = self.pass(rule, &rule.chain, &facts, asked, request, note).await;
+        let mut answer = self.pass(rule, &rule.chain, &facts, asked, request, note).await;
+        let status = answer.status();
+        let is_asked_for = kind == Kind::WebSocket && status == StatusCode::SWITCHING_PROTOCOLS;
+        if status.is_informational() && !is_asked_for {
+            answer = asked.refuse(Trouble::NoAnswer(status));
+        }
         match observation {
             Some(observation) => observation.watch(answer),
             None => answer,
@@ -175,12 +180,13 @@ impl Proxy {
             }
         };
         let (mut head, body) = response.into_parts();
+        if has_other_coding(&head.headers) {
+            return asked.refuse(Trouble::Coding);
+        }
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             remove_hop_by_hop(&mut head.headers);
         }
-        for name in [own::TRAILERS, own::NOTICE, own::NOT_HERE] {
-            head.headers.remove(name);
-        }
+        own::strip(&mut head.headers);
         let begun = note.clock();
         let outcome = chain.on_response(passage, self.shard, facts, &mut head).await;
         note.plugin_time += since(begun);
@@ -211,4 +217,17 @@ fn client_ip(stated: Option<&HeaderValue>) -> &str {
 /// How the visitor came.
 fn scheme(head: &heads::Parts) -> &'static str {
     if head.headers.get(&FORWARDED_PROTO).is_some_and(|value| value == "https") { "https" } else { "http" }
+}
+
+/// Whether a body has a transfer coding that is not undone here (RFC 9112 6.1); without the word for it,
+/// which ends with this connection, its bytes would mean something else.
+fn has_other_coding(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut codings = codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    codings.any(|coding| {
+        let coding = coding.trim_ascii();
+        !coding.is_empty()
+            && !coding.eq_ignore_ascii_case(b"chunked")
+            && !coding.eq_ignore_ascii_case(b"identity")
+    })
 }

@@ -51,6 +51,11 @@ pub enum Trouble {
     Unclear { rule: String, other: String },
     #[error("origin: {}", chain(.0))]
     Origin(#[from] OriginError),
+    /// Of an origin, a component or a plugin: more would have to follow.
+    #[error("status {0} is no answer")]
+    NoAnswer(StatusCode),
+    #[error("the answer has a transfer coding that is not undone here")]
+    Coding,
     #[error("plugin {}: {:?}", .0.plugin, .0.kind)]
     Plugin(Failure),
 }
@@ -93,6 +98,11 @@ impl Asked {
             Trouble::OddHost | Trouble::Unclear { .. } => StatusCode::BAD_REQUEST,
             Trouble::Origin(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             Trouble::Origin(error) if error.wants_length() => StatusCode::LENGTH_REQUIRED,
+            Trouble::NoAnswer(_) | Trouble::Coding => {
+                let reason = trouble.to_string();
+                warn!(id = &*self.id, reason, "origin gave no answer");
+                return Answer::Unreachable { reason, not_here: false };
+            }
             Trouble::Origin(error) => {
                 let (reason, not_here) = (trouble.to_string(), error.is_unsent());
                 if trouble.is_cancelled() {
@@ -114,7 +124,9 @@ impl Asked {
             Trouble::OddHost | Trouble::Unclear { .. } => {
                 debug!(id = &*self.id, %trouble, "request refused");
             }
-            Trouble::NoRule | Trouble::Origin(_) => warn!(id = &*self.id, %trouble, "request refused"),
+            Trouble::NoRule | Trouble::Origin(_) | Trouble::NoAnswer(_) | Trouble::Coding => {
+                warn!(id = &*self.id, %trouble, "request refused")
+            }
         }
         let mut response = self.page(status, &trouble);
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -146,7 +158,9 @@ impl Asked {
             Trouble::Origin(error) if error.wants_length() => {
                 "a body as long as this needs its Content-Length here"
             }
-            Trouble::Origin(_) => "the service behind this address took too long",
+            Trouble::Origin(_) | Trouble::NoAnswer(_) | Trouble::Coding => {
+                "the service behind this address took too long"
+            }
             Trouble::Plugin(_) => "a plugin could not handle this request",
         };
         let (kind, text) = if self.json {

@@ -245,11 +245,11 @@ impl Connection {
         }
     }
 
-    /// Closes; requests that are still under way are cut.
-    pub async fn close(&self) {
+    /// Closes; requests that are still under way are cut, at once where `is_cut` says that there are some.
+    pub async fn close(&self, is_cut: bool) {
         match self {
             Self::Quic(connection) => connection.close(),
-            Self::Http2(connection) => connection.close().await,
+            Self::Http2(connection) => connection.close(is_cut).await,
         }
     }
 }

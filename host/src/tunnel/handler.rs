@@ -85,9 +85,7 @@ impl Handler {
         {
             return Answer::Response(self.notices.answer(notice).await);
         }
-        for name in [own::TRAILERS, own::NOTICE, own::NOT_HERE] {
-            head.headers.remove(name);
-        }
+        own::strip(&mut head.headers);
         let takes_trailers = trailers != Trailers::Unwelcome;
         self.proxy.clone().handle(Request { kind, head, body, takes_trailers }).await
     }

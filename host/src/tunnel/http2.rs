@@ -2,6 +2,7 @@
 //! requests (wire.md, section 6). This side dials, but it is the edge that is the client.
 
 mod head;
+mod malformed;
 mod pulse;
 mod stream;
 
@@ -29,6 +30,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::control;
 use super::handler::Handler;
 use super::suspicion::{Ended, Vital};
+use malformed::Answering;
 use pulse::{Beat, Pulse};
 
 /// The name in every edge server's certificate.
@@ -37,6 +39,8 @@ const SERVER_NAME: &str = "h2.cftunnel.com";
 const CONTROL_LIMIT: Duration = Duration::from_secs(5);
 /// How long the last bytes of a connection that is closed may take.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// The same where streams are cut, for the word that it closes.
+const GOODBYE: Duration = Duration::from_millis(100);
 /// An edge that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Requests at once on one connection.
@@ -86,7 +90,7 @@ impl Dialer {
         let name = ServerName::try_from(SERVER_NAME).expect("the name is a host name");
         let io = Pulse::new(self.tls.connect(name, tcp).await.context("TLS handshake")?);
         let beat = io.beat();
-        let connection = builder().handshake(io).await.context("HTTP/2 handshake")?;
+        let connection = builder().handshake(Answering::new(io)).await.context("HTTP/2 handshake")?;
         Ok(Connection::new(local, connection, beat, keep_alive))
     }
 }
@@ -99,6 +103,7 @@ pub struct Connection {
     beat: Beat,
     leave: CancellationToken,
     close: CancellationToken,
+    cut: CancellationToken,
     ended: Mutex<Driver>,
 }
 
@@ -112,9 +117,14 @@ impl Connection {
     fn new(local: IpAddr, connection: ServerConnection, beat: Beat, keep_alive: Duration) -> Self {
         let (control, controlled) = oneshot::channel();
         let (hand_over, arrived) = mpsc::channel(MOST_REQUESTS as usize);
-        let (leave, close) = (CancellationToken::new(), CancellationToken::new());
-        let driver =
-            Drive { control: Some(control), requests: hand_over, leave: leave.clone(), close: close.clone() };
+        let [leave, close, cut] = std::array::from_fn(|_| CancellationToken::new());
+        let driver = Drive {
+            control: Some(control),
+            requests: hand_over,
+            leave: leave.clone(),
+            close: close.clone(),
+            cut: cut.clone(),
+        };
         let driver = tokio::task::spawn_local(driver.run(connection, beat.clone(), keep_alive));
         Self {
             local,
@@ -123,6 +133,7 @@ impl Connection {
             beat,
             leave,
             close,
+            cut,
             ended: Mutex::new(Driver::Running(AbortOnDropHandle::new(driver))),
         }
     }
@@ -161,8 +172,12 @@ impl Connection {
         self.leave.cancel();
     }
 
-    /// Says goodbye, sends what is under way if that is quick, and closes.
-    pub async fn close(&self) {
+    /// Says goodbye, sends what is under way if that is quick, and closes. With `is_cut` nothing under way is
+    /// waited for.
+    pub async fn close(&self, is_cut: bool) {
+        if is_cut {
+            self.cut.cancel();
+        }
         self.close.cancel();
         self.ended().await;
     }
@@ -180,7 +195,7 @@ impl Connection {
     }
 }
 
-type ServerConnection = server::Connection<Pulse<TlsStream<TcpStream>>, Bytes>;
+type ServerConnection = server::Connection<Answering<Pulse<TlsStream<TcpStream>>>, Bytes>;
 
 /// What moves the bytes of one connection and hands over what arrives.
 struct Drive {
@@ -188,13 +203,14 @@ struct Drive {
     requests: mpsc::Sender<Arrived>,
     leave: CancellationToken,
     close: CancellationToken,
+    cut: CancellationToken,
 }
 
 impl Drive {
     /// Until the connection ends; says why it did.
     async fn run(mut self, mut connection: ServerConnection, beat: Beat, keep_alive: Duration) -> String {
         let mut silent = pin!(silence(connection.ping_pong(), beat, keep_alive));
-        let (leave, close) = (self.leave.clone(), self.close.clone());
+        let (leave, close, cut) = (self.leave.clone(), self.close.clone(), self.cut.clone());
         let mut is_leaving = false;
         loop {
             let arrived = tokio::select! {
@@ -215,7 +231,9 @@ impl Drive {
             }
         }
         connection.graceful_shutdown();
-        let _ = timeout(FAREWELL, std::future::poll_fn(|cx| connection.poll_closed(cx))).await;
+        // A stream that is cut would keep it open.
+        let patience = if cut.is_cancelled() { GOODBYE } else { FAREWELL };
+        let _ = timeout(patience, std::future::poll_fn(|cx| connection.poll_closed(cx))).await;
         "closed by this host".to_owned()
     }
 

@@ -162,15 +162,17 @@ impl Serving {
             self.requests.close();
             self.requests.wait().await;
         };
+        let mut is_cut = false;
         tokio::select! {
             _ = &mut self.task => {}
             finished = timeout(grace, finish) => if finished.is_err() {
+                is_cut = true;
                 warn!(edge = %self.edge, open = self.requests.len(), "requests were cut off at the end of the grace period");
             },
         }
         // Ends the control stream.
         drop(self.session);
-        self.connection.close().await;
+        self.connection.close(is_cut).await;
     }
 }
 

@@ -234,7 +234,7 @@ impl Slot {
                 Ok(session) => Outcome::Registered(connection, edge, session),
                 Err(error) => {
                     let protocol = connection.transport().name();
-                    connection.close().await;
+                    connection.close(false).await;
                     Outcome::NotRegistered { edge, protocol, error }
                 }
             }

@@ -59,8 +59,10 @@ pub(super) fn answer(head: &response::Parts, is_websocket: bool) -> Result<Answe
     }
     let headers = deserialize(value(RESPONSE_HEADERS)?.as_bytes())?;
     let mut response = Response::new(());
-    // HTTP/2 has no 101: it crosses as 200, and the origin's headers show what it was.
-    let has_switched = is_websocket && head.status == StatusCode::OK && is_upgrade(&headers);
+    // HTTP/2 has no 101: it crosses as 200, and the origin's headers show what it was. Nobody else than a
+    // WebSocket's server accepts one, so that one that was not asked for is seen here too.
+    let is_accepted = is_websocket || headers.contains_key(header::SEC_WEBSOCKET_ACCEPT);
+    let has_switched = is_accepted && head.status == StatusCode::OK && is_upgrade(&headers);
     *response.status_mut() = if has_switched { StatusCode::SWITCHING_PROTOCOLS } else { head.status };
     *response.headers_mut() = headers;
     Ok(Answer::Http(response))
@@ -119,10 +121,13 @@ mod tests {
     fn only_an_upgraded_websocket_is_a_101() {
         let mut upgraded = HeaderMap::new();
         upgraded.insert("upgrade", HeaderValue::from_static("WebSocket"));
+        let mut unasked = upgraded.clone();
+        unasked.insert("sec-websocket-accept", HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         for (is_websocket, wrapped, status) in [
             (true, &upgraded, StatusCode::SWITCHING_PROTOCOLS),
             (true, &HeaderMap::new(), StatusCode::OK),
             (false, &upgraded, StatusCode::OK),
+            (false, &unasked, StatusCode::SWITCHING_PROTOCOLS),
         ] {
             let answer = answer(&head(200, r#"{"src":"origin"}"#, wrapped), is_websocket).unwrap();
             assert!(matches!(answer, Answer::Http(response) if response.status() == status));

@@ -30,6 +30,8 @@ pub(crate) struct Sending {
 /// From the host. When both halves are dropped before the end was seen, the request is cancelled.
 pub(crate) struct Receiving {
     coming: Coming,
+    /// What was read to see whether anything comes.
+    first: Bytes,
     is_websocket: bool,
     _channel: Arc<Channel>,
 }
@@ -96,7 +98,7 @@ impl Drop for Sending {
 
 impl Receiving {
     pub(super) fn new(response: ResponseFuture, is_websocket: bool, channel: Arc<Channel>) -> Self {
-        Self { coming: Coming::Head(response), is_websocket, _channel: channel }
+        Self { coming: Coming::Head(response), first: Bytes::new(), is_websocket, _channel: channel }
     }
 
     /// Waits for the head of the answer. To be called once.
@@ -111,10 +113,26 @@ impl Receiving {
 
     /// The next bytes of the body, `None` at its end. What is taken is room for the host to send more.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if self.first.has_remaining() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.first))));
+        }
         match &mut self.coming {
             Coming::Head(_) => Poll::Ready(Err(io::Error::other("the head was not asked for"))),
             Coming::Body(body) => poll_data(body, cx),
         }
+    }
+
+    /// Whether nothing follows the head, no trailers either. A broken stream is not over.
+    pub(crate) fn poll_is_over(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Coming::Body(body) = &mut self.coming else { return Poll::Ready(false) };
+        while !self.first.has_remaining() && !body.is_end_stream() {
+            match ready!(poll_data(body, cx)) {
+                Ok(Some(data)) => self.first = data,
+                Ok(None) => return Poll::Ready(body.is_end_stream()),
+                Err(_) => return Poll::Ready(false),
+            }
+        }
+        Poll::Ready(!self.first.has_remaining())
     }
 
     /// What follows the body, after its end was seen.

@@ -4,7 +4,7 @@
 use adit_protocol::headers::serialized::{
     REFUSED, RESPONSE_HEADERS, RESPONSE_META, ResponseMeta, Source, TCP_SOURCE, UPGRADE, serialize,
 };
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, Entry, HOST, HeaderMap, HeaderValue, TE};
 use http::{Response, StatusCode, request, response};
 
 use crate::proxy::Kind;
@@ -27,12 +27,30 @@ pub(super) fn read(head: &mut request::Parts) -> Purpose {
     {
         head.headers.insert(HOST, host);
     }
+    join_cookies(&mut head.headers);
     match upgrade.as_ref().map(HeaderValue::as_bytes) {
         Some(b"update-configuration") => Purpose::UpdateConfiguration,
         Some(b"websocket") => Purpose::Request(Kind::WebSocket),
         Some(_) | None if is_tcp => Purpose::Tcp,
         Some(_) | None => Purpose::Request(Kind::Http),
     }
+}
+
+/// RFC 9113 8.2.3: what HTTP/2 has split is one header again before it leaves HTTP/2.
+fn join_cookies(headers: &mut HeaderMap) {
+    let Entry::Occupied(mut cookies) = headers.entry(COOKIE) else { return };
+    if cookies.iter().nth(1).is_none() {
+        return;
+    }
+    let joined = cookies.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    let joined = HeaderValue::from_bytes(&joined).expect("values joined by `; ` are a header value");
+    cookies.insert(joined);
+}
+
+/// Whether whoever asks takes trailers in the answer (RFC 9110 10.1.4).
+pub(super) fn asks_for_trailers(headers: &HeaderMap) -> bool {
+    let mut words = headers.get_all(TE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// The answer of an origin, or one that this host makes in its place.
@@ -42,7 +60,10 @@ pub(super) fn answer(head: &response::Parts) -> Response<()> {
     *answer.status_mut() =
         if head.status == StatusCode::SWITCHING_PROTOCOLS { StatusCode::OK } else { head.status };
     let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
-    if let (Some(length), None) = (lengths.next(), lengths.next()) {
+    // What follows a 101 is another protocol, whose bytes it does not count.
+    if head.status != StatusCode::SWITCHING_PROTOCOLS
+        && let (Some(length), None) = (lengths.next(), lengths.next())
+    {
         answer.headers_mut().insert(CONTENT_LENGTH, length.clone());
     }
     describe(answer.headers_mut(), &head.headers, Source::Origin);
@@ -53,6 +74,14 @@ pub(super) fn answer(head: &response::Parts) -> Response<()> {
 pub(super) fn refusal() -> Response<()> {
     let mut answer = Response::new(());
     *answer.status_mut() = REFUSED;
+    describe(answer.headers_mut(), &HeaderMap::new(), Source::Connector);
+    answer
+}
+
+/// Says that what was asked is no request.
+pub(super) fn bad_request() -> Response<()> {
+    let mut answer = Response::new(());
+    *answer.status_mut() = StatusCode::BAD_REQUEST;
     describe(answer.headers_mut(), &HeaderMap::new(), Source::Connector);
     answer
 }
@@ -110,6 +139,30 @@ mod tests {
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()[RESPONSE_HEADERS], "dXBncmFkZQ:d2Vic29ja2V0");
         assert_eq!(answer.headers()[RESPONSE_META], r#"{"src":"origin"}"#);
+    }
+
+    #[test]
+    fn a_length_of_an_accepted_websocket_does_not_count_its_bytes() {
+        for (status, wanted) in [(101, None), (200, Some(HeaderValue::from_static("0")))] {
+            let head = Response::builder().status(status).header("content-length", "0").body(()).unwrap();
+            let answer = answer(&head.into_parts().0);
+            assert_eq!(answer.headers().get(CONTENT_LENGTH), wanted.as_ref(), "{status}");
+            assert!(!answer.headers()[RESPONSE_HEADERS].is_empty(), "{status}");
+        }
+    }
+
+    #[test]
+    fn cookies_that_http2_split_are_one_header_again() {
+        let mut head = asked(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
+        read(&mut head);
+        assert_eq!(head.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn trailers_are_asked_for_by_their_word() {
+        for (te, wanted) in [("trailers", true), ("gzip;q=0.5, Trailers", true), ("gzip", false)] {
+            assert_eq!(asks_for_trailers(&asked(&[("te", te)]).headers), wanted, "{te}");
+        }
     }
 
     #[test]

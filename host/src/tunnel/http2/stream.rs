@@ -11,7 +11,7 @@ use adit_protocol::rpc::MAX_CONFIGURATION;
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, Limited};
@@ -75,12 +75,19 @@ async fn answer_to(
             return answer.write(verdict, true).await;
         }
     };
+    if !head.headers.contains_key(HOST) {
+        // Neither is there a rule for it, nor may an origin be asked without one (RFC 9112 3.2).
+        return answer.head(head::bad_request(), true);
+    }
     let has_body = !body.is_end_stream() && (kind == Kind::WebSocket || !says_empty(&head.headers));
-    let trailers = match kind {
-        Kind::Http => handler.trailers(&head.headers),
-        Kind::WebSocket => Trailers::Unwelcome,
+    // HTTP/2 has a place for trailers, so that every edge may send and be sent some. What the visitor says
+    // about them decides only what an origin hears of it.
+    let trailers = match (kind, handler.trailers(&head.headers)) {
+        (Kind::WebSocket, _) => Trailers::Unwelcome,
+        (Kind::Http, Trailers::Unwelcome) if head::asks_for_trailers(&head.headers) => Trailers::Welcome,
+        (Kind::Http, said) => said,
     };
-    let takes_trailers = trailers != Trailers::Unwelcome;
+    let takes_trailers = kind == Kind::Http;
     let body: Body = if has_body { Box::pin(RequestBody { stream: body, takes_trailers }) } else { empty() };
     let handled = tokio::select! {
         // Some kilobytes, which are needed no longer than until the head of the answer is there.
@@ -142,7 +149,11 @@ impl HttpBody for RequestBody {
             return Poll::Ready(None);
         }
         let trailers = ready!(self.stream.poll_trailers(cx));
-        Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers).map_err(Into::into)))
+        Poll::Ready(trailers.transpose().map(|trailers| {
+            let mut trailers = trailers?;
+            own::strip(&mut trailers);
+            Ok(Frame::trailers(trailers))
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -205,7 +216,12 @@ impl AnswerStream {
                         if let (Ok(trailers), Way::Body(stream), true) =
                             (frame.into_trailers(), &mut self.way, takes_trailers)
                         {
-                            stream.send_trailers(trailers)?;
+                            // None at all would be taken for the head of another answer by some.
+                            if trailers.is_empty() {
+                                stream.send_data(Bytes::new(), true)?;
+                            } else {
+                                stream.send_trailers(trailers)?;
+                            }
                             self.complete = true;
                         }
                     }

@@ -47,14 +47,15 @@ const CRATES: &[Crate] = &[
     Crate { is_pure: true, ..krate("address", &[]) },
     krate("document", &[]),
     krate("code", &[]),
-    krate("registry", &[]),
+    krate("trust", &[]),
+    krate("registry", &["adit-trust"]),
     krate("net", &[]),
     Crate {
         modules: Some(HOST),
         table: "HOST",
         ..krate(
             "host",
-            &["adit-protocol", "adit-address", "adit-document", "adit-code", "adit-net", "adit-registry"],
+            &["adit-trust", "adit-protocol", "adit-address", "adit-document", "adit-code", "adit-net", "adit-registry"],
         )
     },
     Crate {
@@ -62,7 +63,7 @@ const CRATES: &[Crate] = &[
         table: "EDGE",
         ..krate("edge", &["adit-protocol", "adit-address", "adit-document", "adit-net"])
     },
-    krate("cli", &["adit-protocol", "adit-address", "adit-host", "adit-edge", "adit-net", "adit-registry"]),
+    krate("cli", &["adit-trust", "adit-protocol", "adit-address", "adit-host", "adit-edge", "adit-net", "adit-registry"]),
     krate("tests", &["adit-protocol", "adit-registry"]),
     Crate { tests_know: &["adit-protocol", "e2e"], ..krate("bench", &[]) },
     krate("bench/plugins", &["adit-host"]),
@@ -97,6 +98,8 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["host/src/tunnel/discovery/"]),
     ("clap", &["cli/src/"]),
     ("rusqlite", &["edge/src/store/"]),
+    ("rustls_native_certs", &["trust/src/"]),
+    ("webpki", &["trust/src/"]),
 ];
 
 /// What a pure crate does without: I/O, clock, tasks, logging.

@@ -11,8 +11,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -247,22 +246,17 @@ async fn send(
 }
 
 fn tls(ca: Option<&Path>) -> anyhow::Result<TlsConnector> {
-    let mut roots = rustls::RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            for certificate in
-                CertificateDer::pem_file_iter(path).with_context(|| format!("reading {}", path.display()))?
-            {
-                roots.add(certificate.with_context(|| format!("reading {}", path.display()))?)?;
-            }
-        }
-        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-    }
+    let roots = match ca {
+        Some(path) => adit_trust::of_file(path)?,
+        None => adit_trust::of_system(),
+    };
     ensure!(!roots.is_empty(), "there is no certificate authority to believe; name one with --api-ca");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = adit_trust::by_roots(roots, &provider);
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }

@@ -12,7 +12,7 @@ use http::uri::Authority;
 use regex::Regex;
 
 use super::document::{ConfigSource, Document};
-pub use super::document::{Http2, PathHeaders, Paths};
+pub use super::document::{HeaderCase, Http2, PathHeaders, Paths};
 use super::grants::Grants;
 use super::value::Reading;
 use super::{ingress, plugin};
@@ -152,6 +152,8 @@ pub struct OriginPlan {
     pub tcp_keep_alive: Option<Duration>,
     /// Whether addresses of both families are tried side by side.
     pub happy_eyeballs: bool,
+    /// How names of headers are written over HTTP/1.1.
+    pub header_case: HeaderCase,
     /// Sent in place of the visitor's Host header.
     pub host_header: Option<String>,
     /// From the end of the request head to the head of the answer.

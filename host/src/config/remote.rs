@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::document::ConfigSource;
 use super::origin;
 use super::pattern::Patterns;
-use super::plan::{HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Rule, Service};
+use super::plan::{HeaderCase, HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Rule, Service};
 use super::value::Wrong;
 
 /// Puts the pushed rules in the place that `policy` gives them. `folder` is where relative paths begin.
@@ -215,6 +215,8 @@ impl Drawing<'_> {
                 None => defaults.tcp_keep_alive,
             },
             happy_eyeballs: !is_set(one.no_happy_eyeballs, all.no_happy_eyeballs),
+            // As the reference writes them.
+            header_case: HeaderCase::Title,
         };
         (self.reasons.len() == before).then_some(plan)
     }

@@ -55,7 +55,15 @@ const CRATES: &[Crate] = &[
         table: "HOST",
         ..krate(
             "host",
-            &["adit-trust", "adit-protocol", "adit-address", "adit-document", "adit-code", "adit-net", "adit-registry"],
+            &[
+                "adit-trust",
+                "adit-protocol",
+                "adit-address",
+                "adit-document",
+                "adit-code",
+                "adit-net",
+                "adit-registry",
+            ],
         )
     },
     Crate {
@@ -63,7 +71,18 @@ const CRATES: &[Crate] = &[
         table: "EDGE",
         ..krate("edge", &["adit-protocol", "adit-address", "adit-document", "adit-net"])
     },
-    krate("cli", &["adit-trust", "adit-protocol", "adit-address", "adit-host", "adit-edge", "adit-net", "adit-registry"]),
+    krate(
+        "cli",
+        &[
+            "adit-trust",
+            "adit-protocol",
+            "adit-address",
+            "adit-host",
+            "adit-edge",
+            "adit-net",
+            "adit-registry",
+        ],
+    ),
     krate("tests", &["adit-protocol", "adit-registry"]),
     Crate { tests_know: &["adit-protocol", "e2e"], ..krate("bench", &[]) },
     krate("bench/plugins", &["adit-host"]),

@@ -48,8 +48,9 @@ const CRATES: &[Crate] = &[
     Crate { is_pure: true, ..krate("document", &[]) },
     krate("code", &[]),
     krate("files", &[]),
+    krate("trust", &["adit-files"]),
     Crate { is_pure: true, ..krate("rules", &["adit-document"]) },
-    krate("registry", &["adit-files", "adit-rules"]),
+    krate("registry", &["adit-files", "adit-rules", "adit-trust"]),
     krate("net", &[]),
     Crate {
         modules: Some(HOST),
@@ -57,6 +58,7 @@ const CRATES: &[Crate] = &[
         ..krate(
             "host",
             &[
+                "adit-trust",
                 "adit-protocol",
                 "adit-address",
                 "adit-document",
@@ -79,6 +81,7 @@ const CRATES: &[Crate] = &[
     krate(
         "cli",
         &[
+            "adit-trust",
             "adit-protocol",
             "adit-address",
             "adit-files",
@@ -125,6 +128,8 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["host/src/tunnel/discovery/"]),
     ("clap", &["cli/src/"]),
     ("rusqlite", &["edge/src/store/"]),
+    ("rustls_native_certs", &["trust/src/"]),
+    ("webpki", &["trust/src/"]),
 ];
 
 /// What a pure crate does without: I/O, clock, tasks, logging.

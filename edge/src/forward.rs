@@ -120,8 +120,24 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Whether the host says that an origin has answered and broken off: its head is lost, and the request was
+    /// worked on.
+    pub(crate) fn is_of_origin(&self) -> bool {
+        if let Self::Read(quinn::ReadError::Reset(code)) = self {
+            return code.into_inner() == u64::from(own::BROKEN_OFF);
+        }
+        if let Self::NoAnswer(http2::NoAnswer::Broken(error)) = self {
+            let code = error.reason().filter(|_| error.is_reset() && error.is_remote());
+            return code.is_some_and(|code| u32::from(code) == own::BROKEN_OFF);
+        }
+        false
+    }
+
     /// Why another attempt may follow; `None` if this one was the last.
     fn reason(&self) -> Option<Reason> {
+        if self.is_of_origin() {
+            return None;
+        }
         match self {
             Self::NotSent(_) => Some(Reason::NotSent),
             Self::TurnedAway => Some(Reason::Refused),

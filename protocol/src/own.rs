@@ -49,6 +49,11 @@ pub const NOT_HERE_REASON: &str = "not here: ";
 /// it was processed (H3_REQUEST_REJECTED, RFC 9114 8.1).
 pub const REFUSED: u32 = 0x10b;
 
+/// To an edge that takes [`TRAILERS`], code of RESET_STREAM over QUIC and HTTP/2 with which a host cuts an answer because the origin broke off
+/// behind its head: the request was worked on, so the edge does not send it again even if the head is lost
+/// (H3_INTERNAL_ERROR, RFC 9114 8.1; what is unknown in HTTP/2 means the same, RFC 9113 7).
+pub const BROKEN_OFF: u32 = 0x102;
+
 /// Longest trailers, bytes on the wire.
 pub const MAX_TRAILERS: usize = 64 * 1024;
 

@@ -189,6 +189,17 @@ pub struct Origin {
     pub chunked: Option<Spanned<bool>>,
     pub tcp_keep_alive: Option<Spanned<Quantity>>,
     pub happy_eyeballs: Option<Spanned<bool>>,
+    pub header_case: Option<Spanned<HeaderCase>>,
+}
+
+/// How the names of headers are written to a service that speaks HTTP/1.1: `"lower"` or `"title"`, as in
+/// `Content-Type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeaderCase {
+    #[default]
+    Lower,
+    Title,
 }
 
 /// Whether a service is spoken to in HTTP/2: `false`, `true` or `"if-offered"`.

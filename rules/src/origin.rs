@@ -6,7 +6,7 @@ use adit_document::Spanned;
 use http::uri::Authority;
 use rustls_pki_types::ServerName;
 
-use crate::document::{Http2, Origin};
+use crate::document::{HeaderCase, Http2, Origin};
 use crate::plan::{OriginPlan, Service};
 use crate::value::{Reading, Wrong};
 
@@ -42,6 +42,7 @@ pub(super) fn draw(written: Option<&Spanned<Origin>>, reading: &mut Reading<'_>)
             Duration::ZERO..=HOUR,
         )),
         happy_eyeballs: origin.happy_eyeballs.as_ref().is_none_or(|both| *both.get_ref()),
+        header_case: origin.header_case.as_ref().map_or_else(HeaderCase::default, |case| *case.get_ref()),
         tls_verify: origin.tls_verify.as_ref().is_none_or(|verify| *verify.get_ref()),
         ca_file: reading.path(origin.ca_file.as_ref()),
         server_name: origin.server_name.as_ref().and_then(|name| {
@@ -72,6 +73,7 @@ impl Default for OriginPlan {
             chunked: true,
             tcp_keep_alive: Some(TCP_KEEP_ALIVE),
             happy_eyeballs: true,
+            header_case: HeaderCase::Lower,
         }
     }
 }
@@ -104,7 +106,11 @@ pub(super) fn doubts(written: &Origin, service: &Service) -> Vec<String> {
         }
         Service::Component(_) => vec!["origin has no effect on a plugin".to_owned()],
         Service::Https { .. } if tls_verify.as_ref().is_some_and(|verify| !verify.get_ref()) => {
-            vec!["origin.tls-verify = false: whoever answers in the service's place is believed".to_owned()]
+            vec![
+                "origin.tls-verify = false: whoever answers in the service's place is believed; \
+                 what knows only TLS 1.0 or 1.1, CBC ciphers or RSA key exchange is out of reach even so"
+                    .to_owned(),
+            ]
         }
         Service::Https { .. } => Vec::new(),
     }

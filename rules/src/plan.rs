@@ -12,7 +12,7 @@ use http::uri::Authority;
 use regex::Regex;
 
 use crate::document::{ConfigSource, Document};
-pub use crate::document::{Http2, PathHeaders, Paths};
+pub use crate::document::{HeaderCase, Http2, PathHeaders, Paths};
 use crate::grants::Grants;
 use crate::value::Reading;
 use crate::{ingress, plugin};
@@ -154,6 +154,8 @@ pub struct OriginPlan {
     pub tcp_keep_alive: Option<Duration>,
     /// Whether addresses of both families are tried side by side.
     pub happy_eyeballs: bool,
+    /// How names of headers are written over HTTP/1.1.
+    pub header_case: HeaderCase,
     /// Sent in place of the visitor's Host header.
     pub host_header: Option<String>,
     /// From the end of the request head to the head of the answer.

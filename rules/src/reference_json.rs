@@ -95,6 +95,7 @@ fn everything(origin: &OriginPlan) -> Map<String, Value> {
         host_header,
         // The reference has nothing like it.
         response_timeout: _,
+        header_case: _,
     } = origin;
     let page = json!({
         "connectTimeout": seconds(*connect_timeout),

@@ -14,7 +14,7 @@ use crate::document::ConfigSource;
 use crate::ingress::LONGEST_CHAIN;
 use crate::origin;
 use crate::pattern::Patterns;
-use crate::plan::{HostPattern, Http2, OriginPlan, Plan, Rule, Service, unconfigured};
+use crate::plan::{HeaderCase, HostPattern, Http2, OriginPlan, Plan, Rule, Service, unconfigured};
 use service::Read;
 use value::{Layers, Reasons};
 
@@ -248,6 +248,8 @@ impl Reader<'_> {
                 Some(if time.is_zero() { GO_KEEP_ALIVE } else { time })
             }),
             happy_eyeballs: !layers.is_set("noHappyEyeballs"),
+            // As the reference writes them.
+            header_case: HeaderCase::Title,
         };
         (self.said.count() == before).then_some(plan)
     }

@@ -11,6 +11,7 @@ const PROTOCOL: &str = "quic";
 
 mod admin;
 mod bodies;
+mod broken;
 mod cancel;
 mod commands;
 mod components;

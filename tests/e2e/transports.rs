@@ -17,6 +17,8 @@ const PROTOCOL: &str = "http2";
 
 #[path = "bodies.rs"]
 mod bodies;
+#[path = "broken.rs"]
+mod broken;
 #[path = "cancel.rs"]
 mod cancel;
 #[path = "grpc.rs"]

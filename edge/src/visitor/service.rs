@@ -153,6 +153,7 @@ impl From<Problem> for Told {
 /// What a visitor is told about a failure: its kind, and nothing of its details.
 fn problem(failure: &Failure) -> Problem {
     match failure {
+        failure if failure.is_of_origin() => Problem::OriginFailed,
         Failure::NoConnection => Problem::NoConnection,
         Failure::Head(_) => Problem::HeadTooLong,
         Failure::Busy | Failure::Late | Failure::Stalled => Problem::OriginTimeout,

@@ -66,6 +66,7 @@ server-name-from-host = true
 chunked = false
 tcp-keep-alive = "10s"
 happy-eyeballs = false
+header-case = "title"
 
 [[ingress]]
 name = "everything else of the app"
@@ -179,6 +180,7 @@ fn a_document_with_everything_means_what_it_says() {
             chunked: false,
             tcp_keep_alive: Some(Duration::from_secs(10)),
             happy_eyeballs: false,
+            header_case: plan::HeaderCase::Title,
         }
     );
     assert_eq!(rest.name, "everything else of the app");
@@ -201,6 +203,7 @@ fn a_document_with_everything_means_what_it_says() {
             chunked: true,
             tcp_keep_alive: Some(Duration::from_secs(30)),
             happy_eyeballs: true,
+            header_case: plan::HeaderCase::Lower,
         }
     );
     assert_eq!((last.name.as_str(), &last.hostname), ("*", &HostPattern::Any));
@@ -345,7 +348,8 @@ service = "http_status:404"
         [
             "ingress[0].origin.tls-verify has no effect on an http:// service",
             "ingress[0].origin.server-name has no effect on an http:// service",
-            "ingress[1].origin.tls-verify = false: whoever answers in the service's place is believed",
+            "ingress[1].origin.tls-verify = false: whoever answers in the service's place is believed; \
+             what knows only TLS 1.0 or 1.1, CBC ciphers or RSA key exchange is out of reach even so",
             "ingress[1] is never reached: ingress[0] takes all that it matches",
             "ingress[2].origin has no effect on a built-in service",
             "ingress[3] is never reached: ingress[2] takes all that it matches",

@@ -1,6 +1,7 @@
 //! Origins over TCP, TLS or a Unix socket; here those that speak HTTP/1.1.
 
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +21,11 @@ use super::connect::{Address, Target, Tls};
 use super::dial::Dial;
 use super::http2::Http2;
 use super::measure::{PATIENCE, measured};
+use super::metered::Metered;
 use super::pool::{Connected, Key, Lease, Pool};
-use super::{Body, LARGEST_HEAD, OriginError, empty, tls};
-use crate::config::plan::{self, OriginPlan, Service};
+use super::replay::Repeatable;
+use super::{Body, LARGEST_HEAD, OriginError, answer, empty, tls};
+use crate::config::plan::{self, HeaderCase, OriginPlan, Service};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -35,6 +38,7 @@ pub struct HttpOrigin {
     named_by_host: bool,
     /// Whether bodies of unknown length are sent in chunks.
     chunked: bool,
+    header_case: HeaderCase,
     host_header: Option<HeaderValue>,
     keep_alive: Duration,
     keep_alive_connections: usize,
@@ -72,8 +76,10 @@ impl HttpOrigin {
                 anyhow::bail!("not an HTTP origin")
             }
         };
-        let OriginPlan { server_name, ca_file, tls_verify, http2, tcp_keep_alive, .. } = wanted;
-        let key = format!("{name} {server_name:?} {ca_file:?} {tls_verify} {http2:?} {tcp_keep_alive:?}");
+        let OriginPlan { server_name, ca_file, tls_verify, http2, tcp_keep_alive, header_case, .. } = wanted;
+        let key = format!(
+            "{name} {server_name:?} {ca_file:?} {tls_verify} {http2:?} {tcp_keep_alive:?} {header_case:?}"
+        );
         let host_header = wanted
             .host_header
             .as_deref()
@@ -110,6 +116,7 @@ impl HttpOrigin {
             named_by_host: wanted.server_name_from_host && target.tls.is_some(),
             way: Way { target, key, http2 },
             chunked: wanted.chunked,
+            header_case: wanted.header_case,
             host_header,
             keep_alive: wanted.keep_alive_timeout,
             keep_alive_connections: wanted.keep_alive_connections,
@@ -159,31 +166,56 @@ impl HttpOrigin {
             false => measured(&mut head, body, &way.target.name, PATIENCE).await?,
         };
         let mut request = Request::from_parts(head, body);
+        let mut may_reuse = true;
+        if !request.method().is_idempotent() {
+            // What is sent to an origin that has just left is lost: its goodbye may be here and not yet heard.
+            tokio::task::yield_now().await;
+        }
         loop {
-            let (mut connected, reused) = match pool.take(&way.key) {
-                Some(connected) => (connected, true),
+            let pooled = if may_reuse { pool.take(&way.key) } else { None };
+            let (mut connected, repeatable) = match pooled {
+                Some(connected) => {
+                    let (repeatable, first) = Repeatable::of(request);
+                    request = first;
+                    (connected, Some(repeatable))
+                }
                 // Seldom: no request should be as large as this.
-                None => (Box::pin(way.open()).await?, false),
+                None => (Box::pin(way.open(self.header_case)).await?, None),
             };
-            match way.target.in_time(connected.sender.try_send_request(request)).await? {
+            let before = connected.traffic.get();
+            let mut error = match way.target.in_time(connected.sender.try_send_request(request)).await? {
                 Ok(response) => {
+                    if let Some(repeatable) = repeatable {
+                        repeatable.release();
+                    }
+                    let response = answer::settle(response, &way.target.name)?;
                     let lease = Lease {
                         connected,
                         pool: pool.clone(),
                         key: way.key.clone(),
-                        keep: self.keep_alive,
+                        keep: answer::kept(response.headers(), self.keep_alive),
                         limit: self.keep_alive_connections,
                     };
                     return Ok(
                         response.map(|incoming| Box::pin(Answer::new(incoming, Held::Lease(lease))) as Body)
                     );
                 }
-                Err(mut error) => match error.take_message() {
-                    // The origin closed an idle connection just now and has not seen a byte of this.
-                    Some(unsent) if reused => request = unsent,
-                    _ => return Err(way.target.exchange(error.into_error())),
-                },
+                Err(error) => error,
+            };
+            // On a connection that has served before, the origin's goodbye may have crossed the request.
+            let Some(repeatable) = repeatable else { return Err(way.target.exchange(error.into_error())) };
+            if let Some(unsent) = error.take_message() {
+                repeatable.release();
+                request = unsent;
+                continue;
             }
+            let now = connected.traffic.get();
+            let may_repeat = now.written == before.written || repeatable.is_idempotent();
+            let again = (may_repeat && now.read == before.read).then(|| repeatable.again()).flatten();
+            let Some(again) = again else { return Err(way.target.exchange(error.into_error())) };
+            repeatable.release();
+            request = again;
+            may_reuse = false;
         }
     }
 
@@ -199,8 +231,10 @@ impl HttpOrigin {
         let named = self.named(&head, &Pool::default());
         let Way { target, key, .. } = named.as_ref().unwrap_or(&self.way);
         let stream = target.connect().await?;
-        let (mut sender, connection) =
-            handshake().handshake(TokioIo::new(stream)).await.map_err(|error| target.exchange(error))?;
+        let (mut sender, connection) = handshake(self.header_case)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| target.exchange(error))?;
         let driver = AbortOnDropHandle::new(tokio::task::spawn_local(async move {
             let _ = connection.with_upgrades().await;
         }));
@@ -209,8 +243,9 @@ impl HttpOrigin {
             .await?
             .map_err(|error| target.exchange(error))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let response = answer::settle(response, &target.name)?;
             let lease = Lease {
-                connected: Connected { sender, _driver: driver },
+                connected: Connected { sender, traffic: Rc::default(), _driver: driver },
                 pool: Pool::default(),
                 key: key.clone(),
                 keep: Duration::ZERO,
@@ -263,21 +298,26 @@ impl HttpOrigin {
 }
 
 impl Way {
-    async fn open(&self) -> Result<Connected, OriginError> {
-        let stream = self.target.connect().await?;
-        let (sender, connection) =
-            handshake().handshake(TokioIo::new(stream)).await.map_err(|error| self.target.exchange(error))?;
+    async fn open(&self, header_case: HeaderCase) -> Result<Connected, OriginError> {
+        let (stream, traffic) = Metered::new(self.target.connect().await?);
+        let (sender, connection) = handshake(header_case)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.target.exchange(error))?;
         let driver = AbortOnDropHandle::new(tokio::task::spawn_local(async move {
             // Whoever waits for an answer on this connection is told the reason.
             let _ = connection.await;
         }));
-        Ok(Connected { sender, _driver: driver })
+        Ok(Connected { sender, traffic, _driver: driver })
     }
 }
 
-fn handshake() -> http1::Builder {
+fn handshake(header_case: HeaderCase) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(LARGEST_HEAD as usize).max_headers(MOST_HEADERS);
+    builder
+        .max_buf_size(LARGEST_HEAD as usize)
+        .max_headers(MOST_HEADERS)
+        .title_case_headers(header_case == HeaderCase::Title);
     builder
 }
 

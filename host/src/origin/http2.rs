@@ -70,6 +70,8 @@ struct Connection {
     driver: Rc<RefCell<Option<Driver>>>,
     _drive: AbortOnDropHandle<()>,
     requests: Cell<usize>,
+    /// Whether an answer has come on it.
+    has_served: Cell<bool>,
     /// When the last request ended.
     idle: Cell<Instant>,
     keep: Duration,
@@ -113,8 +115,10 @@ impl Http2 {
         body: Body,
     ) -> Result<(Response<Incoming>, Exchange), OriginError> {
         let head = self.address_head(head);
+        let is_idempotent = head.method.is_idempotent();
         let source = Source::new(body);
         let mut last = None;
+        let mut was_cut = false;
         for _ in 0..MOST_ATTEMPTS {
             let place = match self.place(pool).await {
                 Ok(place) => place,
@@ -124,15 +128,21 @@ impl Http2 {
             let Some(attempt) = source.attempt() else { break };
             let request = Request::from_parts(head.clone(), attempt);
             let mut sender = place.0.sender.clone();
+            let was_reused = place.0.has_served.get();
             match self.target.in_time(sender.try_send_request(request)).await? {
                 Ok(response) => {
                     source.forget();
+                    place.0.has_served.set(true);
                     return Ok((response, Exchange { source, _place: place }));
                 }
                 Err(mut error) => {
                     let was_sent = error.take_message().is_none();
                     let error = error.into_error();
-                    let may_repeat = !was_sent || is_unseen(&error);
+                    // The origin's goodbye, which it did not say, may have crossed the request. Once: what ends
+                    // a connection may be the request itself.
+                    let is_cut = was_reused && is_idempotent && !was_cut && is_cut(&error);
+                    let may_repeat = !was_sent || is_unseen(&error) || is_cut;
+                    was_cut |= is_cut;
                     if is_abandoned(&error) {
                         return Err(OriginError::Request { source: Arc::new(error) });
                     }
@@ -141,6 +151,10 @@ impl Http2 {
                         return Err(error);
                     }
                     last = Some(error).filter(|_| was_sent).or(last);
+                    if is_cut {
+                        // The others may have ended with it: their drivers look first.
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
         }
@@ -235,6 +249,7 @@ async fn open(target: &Target, keep: Duration) -> Result<Rc<Connection>, OriginE
         driver,
         _drive: drive,
         requests: Cell::new(0),
+        has_served: Cell::new(false),
         idle: Cell::new(Instant::now()),
         keep,
     }))
@@ -292,6 +307,12 @@ fn is_unseen(error: &hyper::Error) -> bool {
         let is_behind = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
         error.is_remote() && (is_refused || is_behind)
     })
+}
+
+/// Whether the connection ended without a word about its streams.
+fn is_cut(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    cause.is_some_and(|cause| cause.is::<std::io::Error>()) || of_stream(error).is_some_and(h2::Error::is_io)
 }
 
 /// Whether this side has given the stream up, as it does when a request breaks off.

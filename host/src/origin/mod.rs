@@ -4,6 +4,7 @@
 //! in a [`Pool`] that belongs to a shard and outlives generations. This module does not know who
 //! asked, which plugins ran, or what status a failure becomes.
 
+mod answer;
 mod body;
 mod connect;
 mod dial;
@@ -11,6 +12,7 @@ mod hello;
 mod http;
 mod http2;
 mod measure;
+mod metered;
 mod pool;
 mod replay;
 #[cfg(test)]
@@ -51,7 +53,7 @@ pub enum OriginError {
     Connect { target: String, source: Arc<std::io::Error> },
     #[error("no connection to {target} within {seconds} s")]
     ConnectTimeout { target: String, seconds: u64 },
-    #[error("TLS handshake with {target}")]
+    #[error("TLS handshake with {target}{}", advice(source))]
     Tls { target: String, source: Arc<std::io::Error> },
     #[error("{target} does not speak HTTP/2, though http2 = true says so")]
     NotHttp2 { target: String },
@@ -67,8 +69,15 @@ pub enum OriginError {
     Unmeasured { target: String, limit: usize },
     #[error("{target} takes no chunks, and after {} s the body has not ended", limit.as_secs())]
     Trickling { target: String, limit: Duration },
+    #[error("{target} answers in the transfer coding {coding:?}, which was not asked for")]
+    Coding { target: String, coding: String },
     #[error("the request broke off")]
     Request { source: Arc<dyn std::error::Error + Send + Sync> },
+}
+
+/// What may be wrong with a server, for whoever reads the log.
+fn advice(error: &std::io::Error) -> String {
+    adit_trust::advice(error).map_or_else(String::new, |advice| format!(" ({advice})"))
 }
 
 impl OriginError {
@@ -85,6 +94,7 @@ impl OriginError {
             }
             // Another host would say the same of these last three.
             Self::Closed { .. }
+            | Self::Coding { .. }
             | Self::Exchange { .. }
             | Self::ResponseTimeout { .. }
             | Self::Unmeasured { .. }

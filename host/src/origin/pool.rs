@@ -2,7 +2,7 @@
 //! requests share. It outlives generations: a connection is keyed
 //! by everything that shaped it, so a new generation with the same origin finds it again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Body;
 use super::http2::Connections;
+use super::metered::Traffic;
 
 /// How often connections that nobody asked for are looked over.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -37,6 +38,7 @@ pub struct Pool {
 /// One open connection, with the task that drives it.
 pub(super) struct Connected {
     pub(super) sender: SendRequest<Body>,
+    pub(super) traffic: Rc<Cell<Traffic>>,
     pub(super) _driver: AbortOnDropHandle<()>,
 }
 
@@ -58,7 +60,7 @@ pub(super) struct Lease {
 impl Lease {
     /// Back into the pool, unless it is closed or the pool has enough.
     pub(super) fn give_back(self) {
-        if self.connected.sender.is_closed() || self.limit == 0 {
+        if self.connected.sender.is_closed() || self.limit == 0 || self.keep.is_zero() {
             return;
         }
         let mut idle = self.pool.idle.borrow_mut();
@@ -80,7 +82,9 @@ impl Pool {
     pub(super) fn take(&self, key: &Key) -> Option<Connected> {
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(key)?;
-        idle.retain(|idle| !idle.connected.sender.is_closed());
+        // One that the origin is about to close is not worth a request.
+        let now = Instant::now();
+        idle.retain(|idle| idle.until > now && !idle.connected.sender.is_closed());
         let ready = idle.iter().rposition(|idle| idle.connected.sender.is_ready())?;
         Some(idle.remove(ready).connected)
     }

@@ -8,11 +8,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Request, request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tracing::debug;
 
-use super::{Body, BoxError};
+use super::{Body, BoxError, empty};
 
 /// Most bytes of one body that are kept.
 const MOST_KEPT: usize = 64 * 1024;
@@ -92,6 +92,53 @@ impl Source {
     /// The answer is complete. What is left of the body may still be sent.
     pub(super) fn finish(mut self) {
         self.is_finished = true;
+    }
+}
+
+/// A whole request that may be sent once more.
+pub(super) struct Repeatable {
+    head: request::Parts,
+    /// `None` if it has no body.
+    source: Option<Source>,
+}
+
+impl Repeatable {
+    /// The request as it is sent first, and what it is made anew from.
+    pub(super) fn of(request: Request<Body>) -> (Self, Request<Body>) {
+        let (head, body) = request.into_parts();
+        if body.is_end_stream() {
+            let first = Request::from_parts(head.clone(), body);
+            return (Self { head, source: None }, first);
+        }
+        let source = Source::new(body);
+        let attempt: Body = match source.attempt() {
+            Some(attempt) => Box::pin(attempt),
+            None => empty(),
+        };
+        let first = Request::from_parts(head.clone(), attempt);
+        (Self { head, source: Some(source) }, first)
+    }
+
+    /// Whether an origin may see it twice.
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.head.method.is_idempotent()
+    }
+
+    /// The same once more, as long as all of its body is still there.
+    pub(super) fn again(&self) -> Option<Request<Body>> {
+        let body: Body = match &self.source {
+            Some(source) => Box::pin(source.attempt()?),
+            None => empty(),
+        };
+        Some(Request::from_parts(self.head.clone(), body))
+    }
+
+    /// It will not be sent again. What was begun goes on.
+    pub(super) fn release(self) {
+        if let Some(source) = self.source {
+            source.forget();
+            source.finish();
+        }
     }
 }
 

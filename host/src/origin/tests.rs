@@ -1,6 +1,8 @@
 //! Origins as requests meet them: what the tests of both versions of HTTP stand on.
 
+mod certificates;
 mod frames;
+mod older;
 mod streams;
 mod versions;
 

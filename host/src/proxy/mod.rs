@@ -166,7 +166,7 @@ impl Proxy {
                     (Backend::Component(plugin), kind) => {
                         Box::pin(component::send(plugin, self.shard, facts, kind, head, body))
                             .await
-                            .map_err(Trouble::from)
+                            .map_err(Trouble::Service)
                     }
                 };
                 note.origin_time = since(begun);

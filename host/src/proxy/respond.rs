@@ -58,6 +58,9 @@ pub enum Trouble {
     Coding,
     #[error("plugin {}: {:?}", .0.plugin, .0.kind)]
     Plugin(Failure),
+    /// Of the plugin that is the service itself.
+    #[error("service {}: {:?}", .0.plugin, .0.kind)]
+    Service(Failure),
 }
 
 impl Trouble {
@@ -112,14 +115,17 @@ impl Asked {
                 }
                 return Answer::Unreachable { reason, not_here };
             }
-            Trouble::Plugin(failure) if matches!(failure.kind, FailureKind::Busy | FailureKind::Resting) => {
+            Trouble::Service(failure) if failure.kind == FailureKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Trouble::Plugin(failure) | Trouble::Service(failure)
+                if matches!(failure.kind, FailureKind::Busy | FailureKind::Resting) =>
+            {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Trouble::Plugin(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Trouble::Plugin(_) | Trouble::Service(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         match &trouble {
             // The plugin module has logged it with the guest's backtrace.
-            Trouble::Plugin(_) => debug!(id = &*self.id, %trouble, "request refused"),
+            Trouble::Plugin(_) | Trouble::Service(_) => debug!(id = &*self.id, %trouble, "request refused"),
             // Any visitor can have these written.
             Trouble::OddHost | Trouble::Unclear { .. } => {
                 debug!(id = &*self.id, %trouble, "request refused");
@@ -158,7 +164,10 @@ impl Asked {
             Trouble::Origin(error) if error.wants_length() => {
                 "a body as long as this needs its Content-Length here"
             }
-            Trouble::Origin(_) | Trouble::NoAnswer(_) | Trouble::Coding => {
+            Trouble::Service(failure) if failure.kind != FailureKind::Timeout => {
+                "a plugin could not handle this request"
+            }
+            Trouble::Origin(_) | Trouble::Service(_) | Trouble::NoAnswer(_) | Trouble::Coding => {
                 "the service behind this address took too long"
             }
             Trouble::Plugin(_) => "a plugin could not handle this request",

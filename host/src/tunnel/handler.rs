@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_protocol::own;
 use http::header::HeaderMap;
@@ -29,6 +30,10 @@ pub struct Handler {
 
 /// A stream from its beginning to its end.
 pub struct UnderWay<'h>(&'h Handler);
+
+/// To be waited for before an answer is cut: a reset overtakes what was written before it, on its way as well
+/// as in the buffers of both ends, and the visitor would not even get the head.
+pub const SETTLING: Duration = Duration::from_millis(250);
 
 /// What a request said about trailers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

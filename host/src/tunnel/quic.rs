@@ -29,7 +29,7 @@ use tracing::{debug, trace};
 pub use quinn::Endpoint;
 
 use super::control;
-use super::handler::{Handler, Trailers};
+use super::handler::{Handler, SETTLING, Trailers};
 use super::status::QuicPath;
 use super::suspicion::{Ended, Vital};
 use crate::origin::{Body, BoxError, empty};
@@ -61,6 +61,7 @@ const CHUNK: usize = 64 * 1024;
 
 const NO_ERROR: VarInt = VarInt::from_u32(0);
 const REFUSED: VarInt = VarInt::from_u32(own::REFUSED);
+const BROKEN_OFF: VarInt = VarInt::from_u32(own::BROKEN_OFF);
 
 /// How this host speaks QUIC: one per process.
 #[derive(Clone)]
@@ -381,19 +382,33 @@ impl HttpBody for FramedBody {
 struct AnswerStream {
     send: SendStream,
     complete: bool,
+    /// Why, if it is not complete.
+    code: VarInt,
 }
 
 impl AnswerStream {
     fn new(send: SendStream) -> Self {
-        Self { send, complete: false }
+        Self { send, complete: false, code: NO_ERROR }
+    }
+
+    /// The next frame of an answer whose head was written. `code` says that the origin broke off.
+    async fn frame(&mut self, body: &mut Body, code: VarInt) -> anyhow::Result<Option<Frame<Bytes>>> {
+        match body.frame().await.transpose() {
+            Ok(frame) => Ok(frame),
+            Err(error) => {
+                self.code = code;
+                tokio::time::sleep(SETTLING).await;
+                Err(anyhow::anyhow!(error).context("the origin broke off"))
+            }
+        }
     }
 
     /// The answer as it is; trailers have no place.
     async fn send(&mut self, response: http::Response<Body>) -> anyhow::Result<()> {
         let (head, mut body) = response.into_parts();
         self.head(head).await?;
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.map_err(broken)?.into_data() {
+        while let Some(frame) = self.frame(&mut body, NO_ERROR).await? {
+            if let Ok(data) = frame.into_data() {
                 self.send.write_chunk(data).await?;
             }
         }
@@ -406,8 +421,8 @@ impl AnswerStream {
         let (mut head, mut body) = response.into_parts();
         head.headers.insert(own::TRAILERS, own::FRAMED);
         self.head(head).await?;
-        while let Some(frame) = body.frame().await {
-            match frame.map_err(broken)?.into_data() {
+        while let Some(frame) = self.frame(&mut body, BROKEN_OFF).await? {
+            match frame.into_data() {
                 Ok(data) => {
                     let head = Bytes::copy_from_slice(&own::data_head(data.len()));
                     self.send.write_all_chunks(&mut [head, data]).await?;
@@ -463,11 +478,7 @@ impl AsyncWrite for AnswerStream {
 impl Drop for AnswerStream {
     fn drop(&mut self) {
         if !self.complete {
-            let _ = self.send.reset(NO_ERROR);
+            let _ = self.send.reset(self.code);
         }
     }
-}
-
-fn broken(error: BoxError) -> anyhow::Error {
-    anyhow::anyhow!(error).context("the origin broke off")
 }

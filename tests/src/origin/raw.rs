@@ -2,11 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// Answers every connection with the same bytes, then closes it.
 pub struct RawOrigin {
     address: SocketAddr,
+    asked: Arc<AtomicUsize>,
 }
 
 impl RawOrigin {
@@ -14,6 +17,8 @@ impl RawOrigin {
     pub fn start(answer: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
@@ -25,10 +30,16 @@ impl RawOrigin {
                         Ok(length) => head.extend_from_slice(&chunk[..length]),
                     }
                 }
+                count.fetch_add(1, Ordering::SeqCst);
                 let _ = stream.write_all(answer);
             }
         });
-        Self { address }
+        Self { address, asked }
+    }
+
+    /// Requests so far.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
     }
 
     /// As a rule's service.

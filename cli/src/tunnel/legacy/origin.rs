@@ -78,8 +78,10 @@ impl Translation {
                 _ => self.warnings.push(format!("`{}` is not known and has no effect", whole())),
             }
         }
-        if is_http && !lines.toml.is_empty() {
+        if is_http {
             self.line("[ingress.origin]");
+            // As the reference writes them.
+            self.line("header-case = \"title\"");
             self.toml.push_str(&lines.toml);
         }
         Ok(())

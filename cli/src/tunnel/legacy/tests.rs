@@ -55,6 +55,7 @@ paths = "as-sent"
 path-headers = "as-sent"
 service = "https://127.0.0.1:8443"
 [ingress.origin]
+header-case = "title"
 ca-file = "/etc/cloudflared/ca.pem"
 connect-timeout = "1500ms"
 chunked = false

@@ -252,3 +252,44 @@ fn an_idle_connection_is_closed_after_its_time() {
         tokio::join!(served, asked);
     });
 }
+
+#[test]
+fn an_origin_that_ends_a_connection_without_goodbye_loses_no_request_that_may_be_sent_twice() {
+    for method in ["GET", "PUT", "POST"] {
+        on_a_shard(async {
+            let (listener, address) = listen().await;
+            let asked = Rc::new(Cell::new(0));
+            let count = asked.clone();
+            tokio::task::spawn_local(async move {
+                for number in 0.. {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let count = count.clone();
+                    tokio::task::spawn_local(async move {
+                        let mut connection = server::handshake(stream).await.unwrap();
+                        while let Some(Ok((request, respond))) = connection.accept().await {
+                            let is_second = count.get() % 2 == 1;
+                            count.set(count.get() + 1);
+                            if number == 0 && is_second {
+                                // The connection is dropped as it is.
+                                return;
+                            }
+                            tokio::task::spawn_local(async move {
+                                answer(respond, &whole(request.into_body()).await);
+                            });
+                        }
+                    });
+                }
+            });
+            let (origin, pool) = (over_http2(address), Pool::default());
+            text(origin.send(&pool, head("GET", "/"), empty()).await.unwrap()).await;
+            let answer = origin.send(&pool, head(method, "/"), body(&["body"], None)).await;
+            if method == "POST" {
+                assert!(!answer.err().unwrap().is_unsent());
+                assert_eq!(asked.get(), 2);
+            } else {
+                assert_eq!(text(answer.unwrap()).await.0, "body", "{method}");
+                assert_eq!(asked.get(), 3, "{method}");
+            }
+        });
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -182,16 +182,17 @@ impl Dns {
 
 /// Name servers are believed as web servers are: by the roots of this system.
 fn system_roots() -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    trusting(roots)
+    trusting(adit_trust::of_system())
 }
 
-fn trusting(roots: RootCertStore) -> ClientConfig {
-    ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+fn trusting(roots: Arc<RootCertStore>) -> ClientConfig {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = adit_trust::by_roots(roots, &provider);
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider knows the default versions")
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth()
 }
 
@@ -241,7 +242,7 @@ const MOST_ADDRESSES: usize = 64;
 impl Dns {
     /// Believes only these roots.
     pub(super) fn trusting(mut self, roots: RootCertStore) -> Self {
-        self.tls = trusting(roots).into();
+        self.tls = trusting(roots.into()).into();
         self
     }
 }

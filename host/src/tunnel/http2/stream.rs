@@ -17,7 +17,7 @@ use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, trace};
 
 use super::Arrived;
@@ -25,7 +25,7 @@ use super::head::{self, Purpose};
 use crate::origin::{Body, BoxError, empty};
 use crate::proxy::{Answer, Kind, Proxy, PushVerdict};
 use crate::tunnel::control;
-use crate::tunnel::handler::{Handler, Trailers};
+use crate::tunnel::handler::{Handler, SETTLING, Trailers};
 
 /// Room that one write asks for at a time, so that no stream takes all of the connection's.
 const LARGEST_PIECE: usize = 64 * 1024;
@@ -37,7 +37,8 @@ const PUSH_LIMIT: Duration = Duration::from_secs(30);
 /// One stream: handle the request, write the answer. Stops as soon as the edge cancels.
 pub(super) async fn exchange((request, respond): Arrived, handler: Rc<Handler>) {
     let _under_way = handler.begin();
-    let mut answer = AnswerStream { way: Way::Head(respond), complete: false };
+    let mut answer =
+        AnswerStream { way: Way::Head(respond), complete: false, reason: Reason::INTERNAL_ERROR };
     if let Err(error) = answer_to(&mut answer, request, &handler).await {
         match error {
             Broken::Cancelled => trace!("the edge cancelled a request"),
@@ -174,6 +175,8 @@ fn poll_data(body: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<
 struct AnswerStream {
     way: Way,
     complete: bool,
+    /// Why, if it is not complete.
+    reason: Reason,
 }
 
 enum Way {
@@ -209,7 +212,16 @@ impl AnswerStream {
             };
             match frame {
                 None => self.write(Bytes::new(), true).await?,
-                Some(Err(error)) => return Err(Broken::Origin(error)),
+                Some(Err(error)) => {
+                    // Who takes trailers is an edge of ours.
+                    if takes_trailers {
+                        self.reason = Reason::from(own::BROKEN_OFF);
+                    }
+                    tokio::select! {
+                        () = sleep(SETTLING) => return Err(Broken::Origin(error)),
+                        () = self.cancelled() => return Err(Broken::Cancelled),
+                    }
+                }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.write(data, body.is_end_stream()).await?,
                     Err(frame) => {
@@ -262,8 +274,8 @@ impl Drop for AnswerStream {
     fn drop(&mut self) {
         if !self.complete {
             match &mut self.way {
-                Way::Head(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
-                Way::Body(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+                Way::Head(respond) => respond.send_reset(self.reason),
+                Way::Body(stream) => stream.send_reset(self.reason),
             }
         }
     }

@@ -82,7 +82,7 @@ fn what_a_check_calls_good_a_host_can_begin_with_and_no_file_holds_either_up() {
         ("edges", "edge-ca = \"/dev/zero\"\nedges", "not a regular file"),
         ("demo.json", "pipe", "not a regular file"),
         ("demo.json", "/dev/zero", "not a regular file"),
-        ("[tunnel]", "state-dir = \"file\"\n[tunnel]", "is not a folder"),
+        ("[tunnel]", "state-dir = \"file\"\n[tunnel]", "the state folder"),
     ] {
         let document = "[tunnel]\ncredentials-file = \"demo.json\"\nedges = [\"127.0.0.1:1\"]\n\
                         [admin]\nlisten = \"127.0.0.1:0\"\n[[ingress]]\nservice = \"hello_world\"\n";

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use adit_protocol::credentials::Credentials;
+use adit_rules::plan::Service;
 use anyhow::{Context, anyhow};
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::client::Api;
@@ -45,8 +46,18 @@ pub(super) fn serve(
 /// A tunnel whose host could not serve is not made.
 fn check(options: &Options, url: &str) -> Result<(), Failure> {
     let proof = Proof::CredentialsFile("credentials.json".into());
-    let toml = legacy::translate(None, &proof, options, Some(url)).map_err(Failure::Configuration)?.toml;
-    let Err(mistakes) = adit_rules::read("--url", &toml, Path::new("")) else { return Ok(()) };
+    let translation = legacy::translate(None, &proof, options, Some(url)).map_err(Failure::Configuration)?;
+    let mistakes = match adit_rules::read("--url", &translation.toml, Path::new("")) {
+        // What stands in for a service that there is none of here.
+        Ok(plan)
+            if plan.rules.iter().any(|rule| rule.service == Service::Status(StatusCode::NOT_IMPLEMENTED)) =>
+        {
+            let scheme = url.split(':').next().unwrap_or_default();
+            return Err(usage(format!("--url: `{scheme}` services are not supported here yet")));
+        }
+        Ok(_) => return Ok(()),
+        Err(mistakes) => mistakes,
+    };
     let reasons = mistakes.iter().map(|mistake| {
         let help = mistake.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
         format!("--url: {}{help}", mistake.message)

@@ -80,12 +80,13 @@ service = "http_status:404"
     for wanted in [
         "`ingres` is not known",
         "`loglevel` is not supported here yet",
+        "`ingress[0].originRequest.keepAliveTimeout` is more than 1h",
         "`ingress[0].originRequest.proxyType` is not supported here yet",
         "`ssh` services are not supported",
     ] {
         assert!(warnings.contains(wanted), "{wanted}: {warnings}");
     }
-    assert_eq!(translation.warnings.len(), 4, "{warnings}");
+    assert_eq!(translation.warnings.len(), 5, "{warnings}");
 }
 
 #[test]

@@ -33,7 +33,8 @@ pub fn host(authority: &str) -> Result<Cow<'_, str>, OddHost> {
         (name, port)
     };
     // RFC 3986 3.2.3 lets the port be empty.
-    if !port.is_empty() && !(port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()) {
+    let is_number = || port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    if !port.is_empty() && !is_number() {
         return Err(OddHost);
     }
     Ok(if host.bytes().any(|byte| byte.is_ascii_uppercase()) {

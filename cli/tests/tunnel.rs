@@ -142,9 +142,9 @@ fn what_needs_no_edge_is_done() {
         ran.output
     };
     assert!(done(&["tunnel", "--config", "good.yml", "ingress", "validate"]).ends_with("OK\n"));
-    let before = std::fs::read(folder.path().join("cert.pem")).unwrap();
+    let before = fs::read(folder.path().join("cert.pem")).unwrap();
     assert!(done(&["edge", "init", "--zone", "example.com", "--if-missing"]).contains("nothing was changed"));
-    assert_eq!(std::fs::read(folder.path().join("cert.pem")).unwrap(), before);
+    assert_eq!(fs::read(folder.path().join("cert.pem")).unwrap(), before);
     let odd = done(&["tunnel", "ingress", "validate", "--config", "odd.yml"]);
     assert!(odd.contains("warning: `ingres` is not known") && odd.ends_with("OK\n"), "{odd}");
     for (url, wanted) in [

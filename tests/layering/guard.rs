@@ -157,8 +157,8 @@ impl Tree {
         for dependency in &self.manifests[krate.folder].dependencies {
             let (package, table) = (dependency.package.as_str(), &dependency.table);
             let allowed = |package: &&str| *package == dependency.package;
-            let is_allowed = krate.knows.iter().any(|known| allowed(known))
-                || (dependency.is_dev && krate.tests_know.iter().any(|known| allowed(known)));
+            let is_allowed = krate.knows.iter().any(&allowed)
+                || (dependency.is_dev && krate.tests_know.iter().any(allowed));
             if self.ours(package).is_some() && !is_allowed {
                 wrong.push(format!(
                     "{file}: {table} has {package}, which CRATES does not allow to {}",
@@ -189,9 +189,7 @@ impl Tree {
         let mut roots: Vec<(String, bool)> =
             manifest.roots.iter().map(|root| (format!("{folder}/{}", root.path), root.is_test)).collect();
         let usual = |path: &str| {
-            let Some(rest) = path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')) else {
-                return None;
-            };
+            let rest = path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'))?;
             let parts: Vec<&str> = rest.split('/').collect();
             match parts.as_slice() {
                 ["build.rs"] => Some(false),

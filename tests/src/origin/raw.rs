@@ -30,7 +30,10 @@ impl RawOrigin {
                         Ok(length) => head.extend_from_slice(&chunk[..length]),
                     }
                 }
-                count.fetch_add(1, Ordering::SeqCst);
+                // A probe of the host says nothing.
+                if !head.is_empty() {
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
                 let _ = stream.write_all(answer);
             }
         });

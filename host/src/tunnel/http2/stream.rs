@@ -37,8 +37,9 @@ const PUSH_LIMIT: Duration = Duration::from_secs(30);
 /// One stream: handle the request, write the answer. Stops as soon as the edge cancels.
 pub(super) async fn exchange((request, respond): Arrived, handler: Rc<Handler>) {
     let _under_way = handler.begin();
+    let broken_off = if handler.speaks_own { Reason::from(own::BROKEN_OFF) } else { Reason::INTERNAL_ERROR };
     let mut answer =
-        AnswerStream { way: Way::Head(respond), complete: false, reason: Reason::INTERNAL_ERROR };
+        AnswerStream { way: Way::Head(respond), complete: false, reason: Reason::INTERNAL_ERROR, broken_off };
     if let Err(error) = answer_to(&mut answer, request, &handler).await {
         match error {
             Broken::Cancelled => trace!("the edge cancelled a request"),
@@ -177,6 +178,8 @@ struct AnswerStream {
     complete: bool,
     /// Why, if it is not complete.
     reason: Reason,
+    /// Why, if the origin broke off.
+    broken_off: Reason,
 }
 
 enum Way {
@@ -213,10 +216,7 @@ impl AnswerStream {
             match frame {
                 None => self.write(Bytes::new(), true).await?,
                 Some(Err(error)) => {
-                    // Who takes trailers is an edge of ours.
-                    if takes_trailers {
-                        self.reason = Reason::from(own::BROKEN_OFF);
-                    }
+                    self.reason = self.broken_off;
                     tokio::select! {
                         () = sleep(SETTLING) => return Err(Broken::Origin(error)),
                         () = self.cancelled() => return Err(Broken::Cancelled),

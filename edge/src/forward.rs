@@ -167,8 +167,9 @@ impl Failure {
 }
 
 /// Reads on beside an answer that does not need this body, so that the visitor gets to see it.
-pub(crate) fn dismiss(body: Incoming, activity: Arc<Activity>, tasks: &TaskTracker) {
-    upload::linger(Source::new(body, activity), tasks);
+pub(crate) fn dismiss(body: Incoming, activity: Arc<Activity>, share: &Share, tasks: &TaskTracker) {
+    // Nothing waits: what comes is thrown away at once.
+    upload::linger(Source::new(body, activity, |_| share.idle(0, None), 0), tasks);
 }
 
 /// Carries one request over `tunnel`. Dropped midway it cancels the request at the origin.

@@ -132,6 +132,7 @@ impl Source {
 
     /// Reads on and throws away.
     pub(super) async fn exhaust(mut self) {
+        self.flow.asked();
         let _wanted = self.activity.want_body();
         while let Some(Ok(_)) = self.body.frame().await {}
     }

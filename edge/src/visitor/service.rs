@@ -75,7 +75,8 @@ impl Service {
             Ok(response) => response,
             Err(Told { problem, tries }) => {
                 if let Some(body) = dismissed {
-                    forward::dismiss(body, handler.activity.clone(), &handler.service.tasks);
+                    let (activity, tasks) = (handler.activity.clone(), &handler.service.tasks);
+                    forward::dismiss(body, activity, &handler.share, tasks);
                 }
                 let mut page = pages::page(problem, wanted, &ray);
                 headers::add_tries(page.headers_mut(), tries);

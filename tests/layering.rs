@@ -48,6 +48,7 @@ const CRATES: &[Crate] = &[
     Crate { is_pure: true, ..krate("protocol", &[]) },
     Crate { is_pure: true, ..krate("address", &[]) },
     Crate { is_pure: true, ..krate("document", &[]) },
+    krate("pace", &[]),
     krate("code", &[]),
     krate("files", &[]),
     krate("trust", &["adit-files"]),
@@ -67,6 +68,7 @@ const CRATES: &[Crate] = &[
                 "adit-code",
                 "adit-files",
                 "adit-net",
+                "adit-pace",
                 "adit-rules",
                 "adit-registry",
             ],
@@ -77,7 +79,15 @@ const CRATES: &[Crate] = &[
         table: "EDGE",
         ..krate(
             "edge",
-            &["adit-protocol", "adit-address", "adit-document", "adit-files", "adit-net", "adit-rules"],
+            &[
+                "adit-protocol",
+                "adit-address",
+                "adit-document",
+                "adit-files",
+                "adit-net",
+                "adit-pace",
+                "adit-rules",
+            ],
         )
     },
     krate(
@@ -222,6 +232,7 @@ const HOST: &[Module] = &[
         &[
             "tunnel::control",
             "tunnel::handler",
+            "tunnel::pace",
             "tunnel::status::QuicPath",
             "tunnel::suspicion",
             "proxy",
@@ -231,15 +242,16 @@ const HOST: &[Module] = &[
     ),
     (
         "tunnel::http2",
-        &["tunnel::control", "tunnel::handler", "tunnel::suspicion", "proxy", "origin"],
+        &["tunnel::control", "tunnel::handler", "tunnel::pace", "tunnel::suspicion", "proxy", "origin"],
         &["capnp", "capnp_rpc", "fastrand", "quinn"],
     ),
     (
         "tunnel::handler",
-        &["tunnel::notice", "tunnel::slot::Shared", "proxy", "origin"],
+        &["tunnel::notice", "tunnel::pace", "tunnel::slot::Shared", "proxy", "origin"],
         &["quinn", "h2", "tokio"],
     ),
     ("tunnel::notice", &["tunnel::slot", "tunnel::status", "proxy", "origin"], &["quinn", "h2"]),
+    ("tunnel::pace", &["origin"], &["quinn", "h2", "hyper", "adit_protocol"]),
     ("tunnel::control", &["proxy"], &["http", "hyper", "quinn"]),
     (
         "tunnel::discovery::addresses",
@@ -273,7 +285,7 @@ const HOST: &[Module] = &[
 
 /// The modules of the edge.
 const EDGE: &[Module] = &[
-    ("activity", &["visitor::Source"], &["hyper", "quinn"]),
+    ("activity", &["pace::Share", "visitor::Source"], &["hyper", "quinn"]),
     (
         "admin",
         &[
@@ -311,6 +323,7 @@ const EDGE: &[Module] = &[
             "headers",
             "hold",
             "liveness",
+            "pace",
             "ray::Ray",
             "registry",
             "retry",
@@ -328,6 +341,7 @@ const EDGE: &[Module] = &[
         &["hyper", "quinn"],
     ),
     ("liveness", &[], &["hyper", "quinn", "h2", "http", "tracing"]),
+    ("pace", &[], &["hyper", "quinn", "http"]),
     ("pages", &["headers", "ray::Ray"], &["tokio", "quinn", "tracing"]),
     ("presence", &["registry", "store::moment"], &["hyper", "quinn", "h2", "http"]),
     ("ray", &[], &["tokio", "quinn", "tracing"]),
@@ -431,7 +445,7 @@ const EDGE: &[Module] = &[
     ("visitor::sources", &[], &["tokio", "hyper", "http"]),
     (
         "visitor",
-        &["activity", "forward", "headers", "pages", "ray", "retry::Reason", "sockets", "stop"],
+        &["activity", "forward", "headers", "pace", "pages", "ray", "retry::Reason", "sockets", "stop"],
         &["quinn", "h2", "capnp", "std::fs"],
     ),
     ("warm_up", &["registry", "stop::Moment"], &["hyper", "http", "quinn"]),

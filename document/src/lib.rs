@@ -4,12 +4,14 @@
 //! adds its own rule mistakes to the [`Mistakes`] that [`read()`] hands back.
 //!
 //! Read in this order: [`read()`], [`Mistakes`], then `outline` (which dotted path a place has),
-//! `value` (the tree as serde sees it), `refusal` (why serde would not take a value) and `wording`.
+//! `value` (the tree as serde sees it), `refusal` (why serde would not take a value) and `wording`; [`size`] beside
+//! them.
 
 mod mistakes;
 mod outline;
 mod read;
 mod refusal;
+pub mod size;
 mod value;
 mod wording;
 

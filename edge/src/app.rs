@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use adit_net::guard::Guard;
+use adit_pace::Account;
 use anyhow::Context;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
@@ -21,6 +22,7 @@ use crate::admin::Admin;
 use crate::api::{Api, housekeeping};
 use crate::certificates::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
 use crate::ledger::Ledger;
+use crate::pace;
 use crate::ray::Rays;
 use crate::registry::{Live, Registry};
 use crate::serving::{Fixed, Pushing, Serving};
@@ -97,6 +99,7 @@ impl Edge {
             half_closed,
             sources,
             proxies,
+            bodies,
             api,
         } = settings;
         let count = shard::count();
@@ -118,7 +121,8 @@ impl Edge {
         let seed = connectors.seed().clone();
         let tls = certificates::connector_tls(&connectors)?;
         let http2 = Arc::new(certificates::without_alpn(tls.clone()));
-        let quic = quic::server_config(tls)?;
+        let account = Account::new(bodies, count);
+        let quic = quic::server_config(tls, bodies.connection_window())?;
         let https = match https {
             None => None,
             Some(Https { listen, identity }) => {
@@ -259,6 +263,7 @@ impl Edge {
             seed,
             http2,
             stop,
+            account,
         });
         Ok(Self { shards, shared, inbox, admin, office, addresses, drain })
     }
@@ -316,6 +321,14 @@ impl Edge {
                 Ok(())
             }
         })?;
+        threads.start("pace", {
+            let (account, stop) = (shared.account.clone(), last.clone());
+            move |runtime| {
+                runtime.block_on(pace::keep(&account, stop));
+                Ok(())
+            }
+        })?;
+        parts += 1;
         if let Some((admin, listeners)) = admin {
             let stop = last.clone();
             threads.start("admin", move |runtime| runtime.block_on(admin.serve(listeners, stop)))?;

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::activity::{Activity, Busy};
 use crate::headers::{self, Trailers};
+use crate::pace::Share;
 use crate::ray::Ray;
 use crate::registry::{Live, Slot, Tunnel};
 use crate::retry::Reason;
@@ -46,6 +47,8 @@ use upload::{Upload, UploadEnd};
 pub(crate) struct Order {
     pub(crate) request: http::Request<()>,
     pub(crate) body: Incoming,
+    /// Bytes of the body that may wait in this edge unread.
+    pub(crate) window: u64,
     /// What the visitor says about trailers, if anything.
     pub(crate) trailers: Option<Trailers>,
     /// The visitor's connection, if it asks for a WebSocket.
@@ -62,6 +65,8 @@ pub(crate) struct Place<'a> {
     pub(crate) patience: Patience,
     /// Owns what outlives the answer's head: uploads and WebSockets.
     pub(crate) tasks: &'a TaskTracker,
+    /// Where it counts what visitor and host do not take.
+    pub(crate) share: &'a Share,
 }
 
 /// How long a request waits for the other side, once it has a connection.
@@ -162,8 +167,9 @@ impl Failure {
 }
 
 /// Reads on beside an answer that does not need this body, so that the visitor gets to see it.
-pub(crate) fn dismiss(body: Incoming, activity: Arc<Activity>, tasks: &TaskTracker) {
-    upload::linger(Source::new(body, activity), tasks);
+pub(crate) fn dismiss(body: Incoming, activity: Arc<Activity>, share: &Share, tasks: &TaskTracker) {
+    // Nothing waits: what comes is thrown away at once.
+    upload::linger(Source::new(body, activity, |_| share.idle(0, None), 0), tasks);
 }
 
 /// Carries one request over `tunnel`. Dropped midway it cancels the request at the origin.
@@ -172,16 +178,29 @@ pub(crate) async fn forward(
     order: Order,
     place: &Place<'_>,
 ) -> Result<Response<Body>, Failed> {
-    let Order { request, body, trailers, upgrade, busy } = order;
+    let Order { request, body, window, trailers, upgrade, busy } = order;
     let is_head = request.method() == Method::HEAD;
     let is_websocket = upgrade.is_some();
     let mut course = Course::new(tunnel, place, IDEMPOTENT.contains(request.method()) && !is_websocket);
     let connect = if is_websocket { Connect::WebSocket(request) } else { Connect::Http(request) };
     let is_whole = !is_websocket && body.is_end_stream();
     let mut head = Head::new(connect, is_whole, trailers.filter(|_| !is_websocket));
-    let mut source = (!is_whole && !is_websocket).then(|| Source::new(body, busy.activity().clone()));
+    let waiting = |held| place.share.begin(held, None);
+    let mut source =
+        (!is_whole && !is_websocket).then(|| Source::new(body, busy.activity().clone(), waiting, window));
 
-    let answered = ask(&mut course, &mut head, &mut source).await;
+    let upload = source.as_ref().map(Source::flow);
+    let stalled = async {
+        match upload {
+            Some(flow) => flow.cut().await,
+            None => std::future::pending().await,
+        }
+    };
+    let answered = tokio::select! {
+        biased;
+        answered = ask(&mut course, &mut head, &mut source) => answered,
+        _ = stalled => Err(Failure::Stalled),
+    };
     if let Some(source) = source {
         upload::linger(source, place.tasks);
     }
@@ -193,7 +212,8 @@ pub(crate) async fn forward(
             headers::for_visitor(response.headers_mut(), place.ray, false);
             websocket::announce(response.headers_mut());
             busy.switch();
-            place.tasks.spawn(websocket::carry(upgrade, up, down, slot, busy));
+            let flows = websocket::Flows::new(place);
+            place.tasks.spawn(websocket::carry(upgrade, up, down, slot, busy, flows));
             Ok(response)
         }
         (_, _, up) => {
@@ -373,8 +393,8 @@ async fn respond(
         return Ok(Response::from_parts(parts, Body::empty().keeping(exchange.busy)));
     }
     let Exchange { down, has_trailers, slot, upload, busy, is_head: _ } = exchange;
-    let body = Body::origin(OriginBody { down, left, has_trailers, upload, _slot: slot });
-    Ok(Response::from_parts(parts, body.keeping(busy)))
+    let body = OriginBody { down, left, has_trailers, upload, _slot: slot };
+    Ok(Response::from_parts(parts, Body::origin(body, busy, place)))
 }
 
 /// The answer of an origin with the length of its body, or why it cannot be passed on.

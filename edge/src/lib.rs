@@ -23,6 +23,7 @@ mod headers;
 mod hold;
 mod ledger;
 mod liveness;
+mod pace;
 mod pages;
 mod presence;
 mod ray;

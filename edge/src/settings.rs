@@ -1,6 +1,7 @@
 //! What cannot change without a restart: addresses, certificates, tunnels and their host names.
 //! Knows every rule of the edge's document; does not bind, listen or make certificates.
 
+mod bodies;
 mod document;
 mod sources;
 
@@ -47,6 +48,8 @@ pub struct Settings {
     pub(crate) sources: Limits,
     /// Proxies in front, and what they say.
     pub(crate) proxies: Proxies,
+    /// What peers have to take of what is sent to them.
+    pub(crate) bodies: adit_pace::Limits,
     pub(crate) api: Option<Api>,
 }
 
@@ -192,6 +195,7 @@ impl Rules<'_> {
             half_closed,
             sources,
             proxies,
+            bodies: self.bodies(document.bodies),
             api: document.api.and_then(|section| self.api(section)),
         }
     }

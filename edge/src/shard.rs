@@ -8,6 +8,7 @@ use std::net;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_pace::Account;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) seed: Seed,
     pub(crate) http2: Arc<rustls::ServerConfig>,
     pub(crate) stop: Stop,
+    /// What peers do not take.
+    pub(crate) account: Arc<Account>,
 }
 
 /// What a shard tells whoever started it.
@@ -101,6 +104,7 @@ impl Shard {
             half_closed: shared.half_closed,
             stop: stop.clone(),
             tasks: visitors.clone(),
+            account: shared.account.clone(),
         });
         let permits = Listener::permits();
         let http = self.http.map(|socket| (socket, None));
@@ -125,6 +129,7 @@ impl Shard {
                 control: shared.control.clone(),
                 strangers: shared.strangers.clone(),
                 stop: stop.clone(),
+                window: shared.account.limits().connection_window(),
             });
             acceptors.spawn(quic::Acceptor(reception.clone()).run(endpoint));
             let tls = TlsAcceptor::from(shared.http2.clone());

@@ -118,5 +118,5 @@ fn too_early(ended: Option<Ended>) -> anyhow::Error {
     }
 }
 
-/// Shards, control, admin and control API.
+/// Shards, control, pace, admin and control API.
 const MOST_THREADS: usize = 16;

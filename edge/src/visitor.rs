@@ -1,5 +1,5 @@
 //! The public side: `listener` accepts visitors, `connection` speaks HTTP with one of them, `service`
-//! answers one request, `line` what silence and the end of a visitor mean, `proxies` says whom it comes from, `sources` counts what each address has open, `names`
+//! answers one request, `line` what silence and the end of a visitor mean, `socket` notices what a visitor does not take, `proxies` says whom it comes from, `sources` counts what each address has open, `names`
 //! says which tunnel a host name leads to, `directory` holds the names of now.
 
 mod connection;
@@ -10,6 +10,7 @@ mod names;
 mod preface;
 mod proxies;
 mod service;
+mod socket;
 mod sources;
 
 pub(crate) use directory::{Directory, Table};

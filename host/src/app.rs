@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use adit_net::guard::Guard;
+use adit_pace::Account;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -35,6 +36,7 @@ use crate::tunnel::Identity;
 use crate::tunnel::connection::Dialer;
 use crate::tunnel::control::Control;
 use crate::tunnel::discovery::Addresses;
+use crate::tunnel::pace;
 use crate::tunnel::slot::{Shared, Slot};
 use crate::tunnel::status::Status;
 use crate::tunnel::trust;
@@ -75,8 +77,12 @@ impl Host {
         let reported = generation.report.clone();
         let configuration = control::configuration(&settings);
         let current = Arc::new(ArcSwap::from_pointee(generation));
-        let dialer =
-            Dialer::new(trust::client_config(settings.edge_ca.as_deref())?, settings.edges.bind_address)?;
+        let account = Account::new(settings.bodies, settings.shards);
+        let dialer = Dialer::new(
+            trust::client_config(settings.edge_ca.as_deref())?,
+            settings.edges.bind_address,
+            settings.bodies.connection_window(),
+        )?;
         let bind = async |what: &str, address: SocketAddr| {
             let bound = TcpListener::bind(address).await;
             bound.with_context(|| format!("binding the {what} listener to {address}"))
@@ -103,6 +109,7 @@ impl Host {
             protocol: settings.protocol,
             control: Control::start()?,
             status: Status::new(settings.connections),
+            account,
             served: AtomicBool::new(false),
             reported,
         };
@@ -183,6 +190,7 @@ impl Host {
             configuration: self.configuration,
             quick_tunnel: self.quick_tunnel,
         });
+        let _account = AbortOnDropHandle::new(tokio::spawn(pace::keep(self.shared.account.clone())));
         let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
         let _watch = self.watched.then(|| AbortOnDropHandle::new(tokio::spawn(watch::watch(watching))));
         let _writer = AbortOnDropHandle::new(tokio::spawn(self.writer.run()));

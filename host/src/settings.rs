@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use adit_document::Spanned;
 use adit_net::guard::{Guard, Token};
+use adit_pace::Limits;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 pub use adit_rules::flags::{FlagMistakes, Flags};
 
@@ -52,6 +53,8 @@ pub struct Settings {
     pub watch: bool,
     /// Connections that must serve for this host to be ready, 1 to `connections`.
     pub ready_connections: usize,
+    /// What peers have to take of what is sent to them.
+    pub bodies: Limits,
     /// What the command line said in place of the document; a reload says it again.
     pub flags: Flags,
     /// What is allowed but hardly meant, one sentence each.
@@ -91,6 +94,7 @@ pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>
     let exit_after_unconnected = tunnel.exit_after_unconnected.as_ref().map(|written| {
         reading.duration(Some(written), LEAST_UNCONNECTED, LEAST_UNCONNECTED..=LONGEST_UNCONNECTED)
     });
+    let bodies = bodies(&document.bodies, reading);
     let protocol = match tunnel.protocol.as_ref().map(Spanned::get_ref) {
         None | Some(document::Protocol::Auto) => Protocol::Auto,
         Some(document::Protocol::Quic) => Protocol::Quic,
@@ -125,6 +129,7 @@ pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>
         config_source,
         watch,
         ready_connections,
+        bodies,
         flags: flags.clone(),
         warnings,
     })
@@ -172,6 +177,18 @@ fn address(written: &Spanned<String>, reading: &mut Reading<'_>) -> Option<Socke
         )
     });
     reading.take(written, address)
+}
+
+fn bodies(section: &document::Bodies, reading: &mut Reading<'_>) -> Limits {
+    let usual = Limits::default();
+    let mut size = |written: &Option<Spanned<document::Quantity>>, default: u64, bounds| {
+        let default = usize::try_from(default).unwrap_or(usize::MAX);
+        reading.size(written.as_ref(), default, bounds) as u64
+    };
+    let held = size(&section.held, usual.held, Limits::HELD);
+    let rate = size(&section.minimum_rate, usual.rate, Limits::RATE);
+    let grace = reading.duration(section.grace.as_ref(), usual.grace, Limits::GRACE);
+    Limits { held, grace, rate }
 }
 
 fn credentials(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Option<Credentials> {

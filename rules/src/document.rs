@@ -21,6 +21,7 @@ pub struct Document {
     pub tunnel: Option<Spanned<Tunnel>>,
     pub admin: Admin,
     pub ready: Ready,
+    pub bodies: Bodies,
     pub plugin: Vec<Spanned<Plugin>>,
     pub ingress: Vec<Spanned<Rule>>,
 }
@@ -77,6 +78,15 @@ pub struct Admin {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Ready {
     pub connections: Option<Spanned<i64>>,
+}
+
+/// `[bodies]`: what peers have to take.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Bodies {
+    pub held: Option<Spanned<Quantity>>,
+    pub grace: Option<Spanned<Quantity>>,
+    pub minimum_rate: Option<Spanned<Quantity>>,
 }
 
 /// `[[plugin]]`: a component, how it is configured and what it may use.

@@ -143,68 +143,14 @@ fn duration(text: &str) -> Result<Duration, Wrong> {
 }
 
 fn size(text: &str) -> Result<usize, Wrong> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let bytes = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit.trim())
-        .and_then(|(_, factor)| number.parse::<usize>().ok()?.checked_mul(*factor));
-    bytes.ok_or_else(|| {
-        Wrong::with_help(
-            "this is not a size",
-            "write a whole number with its unit, such as \"512KiB\" or \"64MiB\"",
-        )
-    })
+    adit_document::size::parse(text)
+        .ok_or_else(|| Wrong::with_help("this is not a size", adit_document::size::HELP))
 }
 
 fn show_duration(duration: &Duration) -> String {
     humantime::format_duration(*duration).to_string()
 }
 
-/// The size in the largest unit that leaves no remainder.
 fn show_size(bytes: &usize) -> String {
-    let fits = |(_, factor): &&(&str, usize)| bytes.is_multiple_of(*factor) && bytes >= factor;
-    let (unit, factor) = UNITS.iter().rev().find(fits).unwrap_or(&UNITS[0]);
-    format!("{}{unit}", bytes / factor)
-}
-
-/// Smallest first.
-const UNITS: [(&str, usize); 7] = [
-    ("B", 1),
-    ("kB", 1000),
-    ("KiB", 1 << 10),
-    ("MB", 1_000_000),
-    ("MiB", 1 << 20),
-    ("GB", 1_000_000_000),
-    ("GiB", 1 << 30),
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_whole_numbers_with_a_unit() {
-        for (text, bytes) in
-            [("1B", 1), ("2kB", 2000), ("64MiB", 64 << 20), ("1 GiB", 1 << 30), ("3MB", 3_000_000)]
-        {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for text in [
-            "",
-            "64",
-            "MiB",
-            "-1MiB",
-            "1.5MiB",
-            "64mib",
-            "64Mi",
-            "99999999999999999999GiB",
-            "9999999999999GiB",
-        ] {
-            assert!(size(text).is_err(), "{text}");
-        }
-        assert_eq!(show_size(&(64 << 20)), "64MiB");
-        assert_eq!(show_size(&1500), "1500B");
-        assert_eq!(show_size(&0), "0B");
-    }
+    adit_document::size::show(*bytes)
 }

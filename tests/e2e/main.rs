@@ -39,6 +39,7 @@ mod revisions;
 mod services;
 mod shelf;
 mod shipping;
+mod slow;
 mod sources;
 mod stop;
 mod swaps;

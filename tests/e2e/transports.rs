@@ -27,6 +27,8 @@ mod grpc;
 mod letter;
 #[path = "path.rs"]
 mod path;
+#[path = "slow.rs"]
+mod slow;
 #[path = "trailers.rs"]
 mod trailers;
 #[path = "websocket.rs"]

@@ -6,7 +6,7 @@
 //!
 //! Read in this order: [`process`] (one running program and its log), [`document`] (the
 //! configurations that tests write), [`product`] (an edge and a host together), [`fleet`] (many of
-//! both), [`origin`] and [`visitor`] (the two ends), [`load`] (many visitors), [`dns`] (a name server),
+//! both), [`origin`] and [`visitor`] (the two ends), [`load`] (many visitors), [`stalled`] (those who take nothing), [`dns`] (a name server),
 //! [`gate`] and [`network`] (between a host and an edge), [`stand_in`] (an edge made only from the description of the wire),
 //! [`registry`].
 
@@ -24,6 +24,7 @@ pub mod process;
 pub mod product;
 pub mod reference;
 pub mod registry;
+pub mod stalled;
 pub mod stand_in;
 pub mod visitor;
 

@@ -24,6 +24,7 @@ pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
     }
     let (bench_of, arguments) = match arguments.split_first() {
         Some((first, rest)) if first == "scale" => ("scale", rest),
+        Some((first, rest)) if first == "stalled" => ("stalled", rest),
         _ => ("adit", arguments),
     };
     // The whole workspace, so that the libraries are those of the step before.

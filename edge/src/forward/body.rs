@@ -3,48 +3,54 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
+use adit_pace::{Flow, Release};
 use adit_protocol::own::Piece;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::Place;
 use super::stream::{Downstream, broken};
 use super::upload::{Brake, UploadEnd};
-use crate::activity::Busy;
+use crate::activity::{Activity, Busy};
 use crate::headers;
 use crate::registry::Slot;
+use crate::tunnel::link::STREAM_WINDOW;
 
 /// Body of every answer to a visitor. Dropping it before its end cancels the request at the origin.
 pub(crate) struct Body {
     content: Content,
     /// Keeps the visitor's connection from looking idle.
-    _busy: Option<Busy>,
+    busy: Option<Busy>,
 }
 
 enum Content {
     Empty,
     Text(Bytes),
-    Origin(Box<OriginBody>),
+    Origin(Passing),
 }
 
 impl Body {
     pub(crate) fn empty() -> Self {
-        Self { content: Content::Empty, _busy: None }
+        Self { content: Content::Empty, busy: None }
     }
 
     pub(crate) fn text(text: Bytes) -> Self {
-        Self { content: Content::Text(text), _busy: None }
+        Self { content: Content::Text(text), busy: None }
     }
 
-    pub(super) fn origin(body: OriginBody) -> Self {
-        Self { content: Content::Origin(Box::new(body)), _busy: None }
+    /// The visitor's connection is the one of `busy`.
+    pub(super) fn origin(body: OriginBody, busy: Busy, place: &Place<'_>) -> Self {
+        let content = Content::Origin(Passing::new(body, busy.activity().clone(), place));
+        Self { content, busy: Some(busy) }
     }
 
     pub(crate) fn keeping(mut self, busy: Busy) -> Self {
-        self._busy = Some(busy);
+        self.busy = Some(busy);
         self
     }
 }
@@ -69,7 +75,7 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty => true,
             Content::Text(text) => text.is_empty(),
-            Content::Origin(body) => body.left == Some(0) && !body.has_trailers,
+            Content::Origin(body) => body.is_over(),
         }
     }
 
@@ -77,7 +83,7 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Content::Origin(body) => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Content::Origin(body) => body.left().map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }
@@ -91,6 +97,113 @@ fn frame(piece: Piece) -> Frame<Bytes> {
         }
     }
 }
+
+/// The body of an origin in the hands of a visitor's connection. If the visitor takes too little of it, it is
+/// let go of from outside, because its connection does not ask for it then.
+struct Passing {
+    held: Arc<Held>,
+    flow: Flow,
+    /// Bytes that were given to the visitor's connection.
+    given: usize,
+}
+
+struct Held {
+    body: Mutex<Holding>,
+    activity: Arc<Activity>,
+}
+
+// Nearly all are of the first kind.
+#[allow(clippy::large_enum_variant)]
+enum Holding {
+    Open(OriginBody),
+    /// The visitor is told when it asks.
+    CutOff,
+    Dropped,
+}
+
+impl Passing {
+    fn new(body: OriginBody, activity: Arc<Activity>, place: &Place<'_>) -> Self {
+        let bytes = holds(body.left);
+        let held = Arc::new(Held { body: Mutex::new(Holding::Open(body)), activity });
+        let release: Weak<Held> = Arc::downgrade(&held);
+        let flow = place.share.begin(bytes, Some(release));
+        Self { held, flow, given: 0 }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Piece>>> {
+        let mut body = self.held.lock();
+        let Holding::Open(body) = &mut *body else {
+            return Poll::Ready(Err(broken("the visitor took too little")));
+        };
+        self.flow.asked();
+        let piece = ready!(body.poll_piece(cx));
+        if !matches!(piece, Ok(Some(_))) {
+            // All of it has gone the way of every body, or its end has.
+            self.given = 0;
+        }
+        if let Ok(Some(Piece::Data(data))) = &piece {
+            self.flow.hold(holds(body.left));
+            self.flow.gave(data.len());
+            self.given += data.len();
+            self.held.activity.gave(data.len());
+        }
+        Poll::Ready(piece)
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(&*self.held.lock(), Holding::Open(body) if body.left == Some(0) && !body.has_trailers)
+    }
+
+    fn left(&self) -> Option<u64> {
+        match &*self.held.lock() {
+            Holding::Open(body) => body.left,
+            Holding::CutOff | Holding::Dropped => None,
+        }
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        let last = std::mem::replace(&mut *self.held.lock(), Holding::Dropped);
+        let is_broken_off = match last {
+            Holding::CutOff => {
+                self.held.activity.told();
+                true
+            }
+            Holding::Open(body) => body.left != Some(0) && self.given > 0,
+            Holding::Dropped => false,
+        };
+        if is_broken_off {
+            self.held.activity.took_back(self.given);
+        }
+    }
+}
+
+impl Held {
+    fn lock(&self) -> MutexGuard<'_, Holding> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Release for Held {
+    fn release(&self) {
+        let mut body = self.lock();
+        if matches!(&*body, Holding::Open(_)) {
+            let open = std::mem::replace(&mut *body, Holding::CutOff);
+            self.activity.cut_off();
+            drop(body);
+            drop(open);
+        }
+    }
+}
+
+/// What this edge holds of a body at most while its visitor takes nothing.
+fn holds(left: Option<u64>) -> u64 {
+    OF_EACH + left.unwrap_or(u64::MAX).min(STREAM_WINDOW.into())
+}
+
+/// What belongs to an answer under way besides its bytes.
+const OF_EACH: u64 = 16 << 10;
 
 /// The bytes of an origin.
 pub(super) struct OriginBody {

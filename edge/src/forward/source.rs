@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use adit_pace::Flow;
 use adit_protocol::own::Piece;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -15,6 +16,10 @@ use crate::activity::Activity;
 pub(super) struct Source {
     body: Incoming,
     activity: Arc<Activity>,
+    /// What waits for the host.
+    flow: Arc<Flow>,
+    /// The most that waits.
+    window: u64,
     is_over: bool,
     trailers: Option<HeaderMap>,
     kept: Kept,
@@ -32,16 +37,35 @@ struct Kept {
 }
 
 impl Source {
-    pub(super) fn new(body: Incoming, activity: Arc<Activity>) -> Self {
+    /// `flow` is to begin with waiting, and at most `window` bytes wait.
+    pub(super) fn new(
+        body: Incoming,
+        activity: Arc<Activity>,
+        flow: impl FnOnce(u64) -> Flow,
+        window: u64,
+    ) -> Self {
         let is_over = body.is_end_stream();
-        Self { body, activity, is_over, trailers: None, kept: Kept::default(), given: 0, is_end_given: false }
+        let flow = Arc::new(flow(holds(&body, window)));
+        Self {
+            body,
+            activity,
+            flow,
+            window,
+            is_over,
+            trailers: None,
+            kept: Kept::default(),
+            given: 0,
+            is_end_given: false,
+        }
     }
 
     /// The next piece, from memory or from the visitor; `None` at the end. May be dropped midway.
     pub(super) async fn next(&mut self) -> Option<Result<Piece, hyper::Error>> {
+        self.flow.asked();
         loop {
             if let Some(piece) = self.kept.pieces.get(self.given) {
                 self.given += 1;
+                self.flow.gave(piece.len());
                 return Some(Ok(Piece::Data(piece.clone())));
             }
             if self.is_over {
@@ -65,11 +89,18 @@ impl Source {
                 Ok(data) => {
                     self.kept.keep(&data);
                     self.given = self.kept.pieces.len();
+                    self.flow.hold(holds(&self.body, self.window));
+                    self.flow.gave(data.len());
                     return Some(Ok(Piece::Data(data)));
                 }
                 Err(frame) => self.trailers = frame.into_trailers().ok(),
             }
         }
+    }
+
+    /// Says when the upload has to end: the host takes too little of it.
+    pub(super) fn flow(&self) -> Arc<Flow> {
+        self.flow.clone()
     }
 
     /// Whether [`Source::rewind`] would give the whole body again.
@@ -101,9 +132,15 @@ impl Source {
 
     /// Reads on and throws away.
     pub(super) async fn exhaust(mut self) {
+        self.flow.asked();
         let _wanted = self.activity.want_body();
         while let Some(Ok(_)) = self.body.frame().await {}
     }
+}
+
+/// What this edge holds of a body at most while its host takes nothing.
+fn holds(body: &Incoming, window: u64) -> u64 {
+    MOST_KEPT as u64 + body.size_hint().exact().unwrap_or(u64::MAX).min(window)
 }
 
 impl Kept {

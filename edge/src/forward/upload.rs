@@ -25,7 +25,7 @@ pub(super) enum UploadEnd {
     VisitorFailed,
     /// The connection is lost.
     Lost,
-    /// The host took nothing for too long.
+    /// The host took too little for too long.
     Stalled,
 }
 
@@ -76,8 +76,10 @@ impl Upload {
 
     /// Sends the rest of the body beside the answer.
     pub(super) async fn run(mut self, mut brake: oneshot::Receiver<Brake>, tasks: TaskTracker) -> UploadEnd {
+        let flow = self.source.flow();
         let end = tokio::select! {
             end = self.pump() => end,
+            _ = flow.cut() => UploadEnd::Stalled,
             cause = &mut brake => match cause {
                 Ok(Brake::AnswerIsWhole) => UploadEnd::NotWanted,
                 Err(_) => UploadEnd::VisitorFailed,

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use adit_pace::Flow;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
@@ -16,10 +17,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::Place;
 use super::stream::{Downstream, Upstream, broken};
 use crate::activity::Busy;
 use crate::registry::Slot;
-use crate::tunnel::link::WriteError;
+use crate::tunnel::link::{STREAM_WINDOW, WriteError};
 
 /// Puts back the headers of this hop, which end at the edge (wire.md 4.3, websocket).
 pub(super) fn announce(headers: &mut HeaderMap) {
@@ -29,15 +31,40 @@ pub(super) fn announce(headers: &mut HeaderMap) {
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
+/// What waits for the host, and what waits for the visitor.
+pub(super) struct Flows {
+    up: Flow,
+    down: Flow,
+}
+
+impl Flows {
+    pub(super) fn new(place: &Place<'_>) -> Self {
+        let idle = |held| place.share.idle(held, None);
+        Self { up: idle(READ_SIZE as u64), down: idle(STREAM_WINDOW.into()) }
+    }
+}
+
 /// Carries bytes until both directions have ended. Dropped midway it cancels the request.
-pub(super) async fn carry(upgrade: OnUpgrade, up: Upstream, down: Downstream, slot: Slot, busy: Busy) {
+pub(super) async fn carry(
+    upgrade: OnUpgrade,
+    up: Upstream,
+    down: Downstream,
+    slot: Slot,
+    busy: Busy,
+    flows: Flows,
+) {
     let visitor = match upgrade.await {
         Ok(visitor) => visitor,
         Err(error) => return debug!(%error, "visitor left before its upgrade"),
     };
     let (from_visitor, to_visitor) = tokio::io::split(TokioIo::new(visitor));
-    if let Err(error) = both(upwards(from_visitor, up), downwards(down, to_visitor)).await {
-        debug!(%error, "websocket broke off");
+    let carried = both(upwards(from_visitor, up, &flows.up), downwards(down, to_visitor, &flows.down));
+    tokio::select! {
+        ended = carried => if let Err(error) = ended {
+            debug!(%error, "websocket broke off");
+        },
+        _ = flows.up.cut() => debug!("websocket cut off: its host takes too little"),
+        _ = flows.down.cut() => debug!("websocket cut off: its visitor takes too little"),
     }
     drop((slot, busy));
 }
@@ -62,13 +89,15 @@ async fn both(
     }
 }
 
-async fn upwards(mut visitor: impl AsyncRead + Unpin, mut up: Upstream) -> io::Result<()> {
+async fn upwards(mut visitor: impl AsyncRead + Unpin, mut up: Upstream, flow: &Flow) -> io::Result<()> {
     loop {
+        flow.asked();
         let data = poll_fn(|cx| read(Pin::new(&mut visitor), cx)).await?;
         if data.is_empty() {
             up.finish();
             return Ok(());
         }
+        flow.gave(data.len());
         match up.write(data).await {
             Ok(()) => {}
             // The host has ended both directions at once, as the reference does.
@@ -86,10 +115,16 @@ fn read(visitor: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>) -> Poll<io::Res
     Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
 }
 
-async fn downwards(mut down: Downstream, mut visitor: impl AsyncWrite + Unpin) -> io::Result<()> {
+async fn downwards(
+    mut down: Downstream,
+    mut visitor: impl AsyncWrite + Unpin,
+    flow: &Flow,
+) -> io::Result<()> {
     while let Some(mut chunk) = down.read().await.map_err(broken)? {
+        flow.gave(chunk.len());
         visitor.write_all_buf(&mut chunk).await?;
         visitor.flush().await?;
+        flow.asked();
     }
     visitor.shutdown().await
 }

@@ -17,6 +17,7 @@ pub(super) struct Document {
     pub(super) admin: Option<Spanned<Admin>>,
     pub(super) api: Option<Spanned<Api>>,
     pub(super) drain: Option<Spanned<Drain>>,
+    pub(super) bodies: Option<Spanned<Bodies>>,
 }
 
 #[derive(Deserialize)]
@@ -92,4 +93,13 @@ pub(super) struct Drain {
     pub(super) linger: Option<Spanned<String>>,
     pub(super) hosts: Option<Spanned<String>>,
     pub(super) grace_period: Option<Spanned<String>>,
+}
+
+/// What peers have to take. Sizes are texts like "64MiB", durations like "30s".
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Bodies {
+    pub(super) held: Option<Spanned<String>>,
+    pub(super) grace: Option<Spanned<String>>,
+    pub(super) minimum_rate: Option<Spanned<String>>,
 }

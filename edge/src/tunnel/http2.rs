@@ -80,7 +80,7 @@ impl Acceptor {
         }
         let io = Pulse::new(io);
         let beat = io.beat();
-        let (requests, mut connection) = match builder().handshake(io).await {
+        let (requests, mut connection) = match builder(self.0.window).handshake(io).await {
             Ok(begun) => begun,
             Err(error) => {
                 return debug!(%address, server = self.0.server.name, %error, "handshake not completed");
@@ -309,12 +309,12 @@ impl Drop for Channel {
     }
 }
 
-fn builder() -> Builder {
+fn builder(window: u32) -> Builder {
     let mut builder = Builder::new();
     builder
         .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(link::STREAM_WINDOW)
+        .initial_connection_window_size(window)
         .max_frame_size(LARGEST_FRAME)
         .max_header_list_size(LONGEST_HEAD)
         .max_send_buffer_size(SEND_BUFFER)
@@ -334,10 +334,6 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_WHEN_ASKED: Duration = Duration::from_millis(250);
 /// A host that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(7);
-/// What one slow visitor can make us hold of a download.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// The same for all visitors of one connection.
-const CONNECTION_WINDOW: u32 = 64 << 20;
 const LARGEST_FRAME: u32 = 64 << 10;
 /// The wrapped headers of an answer and what stands around them.
 const LONGEST_HEAD: u32 = 1 << 20;

@@ -8,6 +8,10 @@ use thiserror::Error;
 use super::http2;
 use crate::liveness::Signs;
 
+/// What one slow visitor can make us hold of a download, in bytes. What all of them can is no matter of the
+/// connection, but of the account (`adit-pace`).
+pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
+
 #[derive(Clone)]
 pub(crate) enum Link {
     Quic(quinn::Connection),

@@ -15,30 +15,31 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::control;
-use super::link::Link;
+use super::link::{self, Link};
 use super::reception::{FAREWELL, HANDSHAKE, MOST_STRANGERS, REGISTRATION, Reception};
 use crate::certificates::{CONNECTOR_ALPN, PROBE_NAME, Seed};
 
 /// One server's endpoint on one shard.
 pub(crate) struct Acceptor(pub(crate) Arc<Reception>);
 
-/// What QUIC does and offers: TLS and transport parameters (wire.md section 2).
-pub(crate) fn server_config(tls: rustls::ServerConfig) -> anyhow::Result<ServerConfig> {
+/// What QUIC does and offers: TLS and transport parameters (wire.md section 2). `window` is what a host may
+/// send on one connection before it is read ([`adit_pace::Limits::connection_window`]).
+pub(crate) fn server_config(tls: rustls::ServerConfig, window: u32) -> anyhow::Result<ServerConfig> {
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-    config.transport_config(Arc::new(transport()));
+    config.transport_config(Arc::new(transport(window)));
     config.max_incoming(MOST_STRANGERS).incoming_buffer_size_total(INCOMING_BUFFER);
     Ok(config)
 }
 
-fn transport() -> TransportConfig {
+fn transport(window: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(IDLE.try_into().expect("seconds fit into a QUIC time-out")))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_OF_HOST))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .stream_receive_window(VarInt::from_u32(link::STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(window))
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER));
     transport
@@ -184,11 +185,8 @@ const STRANGERS_WITHOUT_PROOF: usize = 256;
 const INCOMING_BUFFER: u64 = 8 << 20;
 /// Each one costs a map entry per connection at the start: one control stream and a few to refuse.
 const STREAMS_OF_HOST: u32 = 4;
-/// What one slow visitor can make us hold of a download.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// The same for all visitors of one connection.
-const CONNECTION_WINDOW: u32 = 64 << 20;
-/// Upload bytes that the host has not acknowledged.
+/// Upload bytes that the host has not acknowledged. It acknowledges what it has received, read or not, so that
+/// a stream which its window stops holds nothing of this.
 const SEND_WINDOW: u64 = 8 << 20;
 /// Nobody reads datagrams; offering them keeps the peer from treating this edge as a lesser one.
 const DATAGRAM_BUFFER: usize = 64 << 10;
@@ -210,7 +208,7 @@ mod tests {
     /// Accepts connections on `address` until the runtime ends, which is as abrupt as the end of a process.
     fn serve(ca: &DevelopmentCa, address: SocketAddr, shard: usize) -> (Runtime, SocketAddr) {
         let identity = ca.issue(CONNECTOR_NAMES.map(str::to_owned).into()).unwrap();
-        let config = server_config(certificates::connector_tls(&identity).unwrap()).unwrap();
+        let config = server_config(certificates::connector_tls(&identity).unwrap(), 1 << 30).unwrap();
         let runtime = runtime();
         let socket = UdpSocket::bind(address).unwrap();
         let address = socket.local_addr().unwrap();

@@ -32,6 +32,8 @@ pub(crate) struct Reception {
     pub(crate) control: Control,
     pub(crate) strangers: Strangers,
     pub(crate) stop: Stop,
+    /// What a host may send on one connection before it is read.
+    pub(crate) window: u32,
 }
 
 /// The connections that have not registered yet, over all servers and shards. Each transport has a room of

@@ -15,7 +15,7 @@ use tracing::debug;
 use super::line::Line;
 use super::preface::Protocol;
 use super::service::{Handler, Service};
-use crate::activity::Activity;
+use crate::activity::{Activity, SEND_BUFFER};
 use crate::stop::Stop;
 
 /// Serves requests on `stream` until either side ends it, or the edge stops.
@@ -43,7 +43,7 @@ pub(super) async fn serve(
 }
 
 /// Drives a connection of either kind to its end; `finish` tells it to begin no more requests, which it is
-/// told when it is `over` or idle. Boxed, because one of HTTP/1 is much smaller and there are thousands.
+/// told when it is `over` or idle. One whose visitor takes nothing any more is dropped. Boxed, because one of HTTP/1 is much smaller and there are thousands.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<Box<C>>,
     finish: impl FnOnce(Pin<&mut C>),
@@ -57,6 +57,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         result = connection.as_mut() => Some(result),
         () = over => None,
         () = activity.quiet(IDLE) => None,
+        () = activity.cut() => return debug!("visitor cut off: it takes too little"),
     };
     let result = match ended {
         Some(result) => result,
@@ -67,6 +68,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 result = connection => result,
                 () = activity.quiet(FAREWELL) => Ok(()),
                 () = stop.cut.wait() => Ok(()),
+                () = activity.cut() => Ok(()),
             }
         }
     };
@@ -112,10 +114,13 @@ fn http2() -> http2::Builder<TokioExecutor> {
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS)
+        .initial_stream_window_size(HTTP2_WINDOW)
+        // One upload that nobody takes must not stop the others of the same visitor.
+        .initial_connection_window_size((HTTP2_STREAMS + 1) * HTTP2_WINDOW)
         .max_header_list_size(LONGEST_HEAD as u32)
         .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS)
         .max_local_error_reset_streams(HTTP2_ERROR_RESETS)
-        .max_send_buf_size(HTTP2_SEND_BUFFER)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(HTTP2_PING)
         .keep_alive_timeout(HTTP2_PONG);
     http2
@@ -123,12 +128,13 @@ fn http2() -> http2::Builder<TokioExecutor> {
 
 const MOST_HEADERS: usize = 128;
 const LONGEST_HEAD: usize = 64 << 10;
-const HTTP1_BUFFER: usize = 128 << 10;
+pub(super) const HTTP1_BUFFER: usize = 128 << 10;
 const HTTP2_STREAMS: u32 = 256;
+/// Bytes of one upload that may wait here unread.
+pub(super) const HTTP2_WINDOW: u32 = 1 << 20;
 /// Streams that were reset before we looked at them ("rapid reset", CVE-2023-44487).
 const HTTP2_PENDING_RESETS: usize = 20;
 const HTTP2_ERROR_RESETS: usize = 256;
-const HTTP2_SEND_BUFFER: usize = 128 << 10;
 const HTTP2_PING: Duration = Duration::from_secs(30);
 const HTTP2_PONG: Duration = Duration::from_secs(10);
 /// A connection without requests is ended after this.

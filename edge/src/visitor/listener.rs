@@ -17,8 +17,10 @@ use tracing::debug;
 use super::connection;
 use super::preface::{self, Protocol};
 use super::service::{Handler, Service};
+use super::socket::Socket;
 use super::sources::{Source, Sources};
 use crate::activity::Activity;
+use crate::pace::Share;
 use crate::sockets;
 use crate::stop::Stop;
 
@@ -118,8 +120,12 @@ impl Newcomer {
 
     async fn serve(self, visitor: IpAddr, source: Source) {
         let Self { stream, permit, tls, service, stop } = self;
-        let activity = Activity::new(permit, source);
-        let handler = Handler { service, activity: activity.clone(), visitor, is_secure: tls.is_some() };
+        sockets::keep_little_unsent(&stream);
+        let share = Share::new(&service.account, service.shard, visitor);
+        let activity = Activity::new(permit, source, &share);
+        let handler =
+            Handler { service, activity: activity.clone(), visitor, share, is_secure: tls.is_some() };
+        let stream = Socket::new(stream, activity.clone());
         match tls {
             Some(tls) => {
                 let Some(stream) = begun(tls.accept(stream), &stop).await else { return };
@@ -159,6 +165,8 @@ const EMPTYING: Duration = Duration::from_secs(1);
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use adit_pace::Account;
+
     use super::*;
     use crate::forward::Patience;
     use crate::ray::Rays;
@@ -182,6 +190,7 @@ mod tests {
             half_closed: Duration::ZERO,
             stop: stop.clone(),
             tasks: tasks.clone(),
+            account: Account::new(adit_pace::Limits::default(), 1),
         });
         let mut visitors = Vec::new();
         for _ in 0..20 {

@@ -6,17 +6,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_pace::Account;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use super::connection::{HTTP1_BUFFER, HTTP2_WINDOW};
 use super::directory::Directory;
 use super::proxies::{Caller, Proxies};
 use crate::activity::{Activity, Busy};
 use crate::forward::{self, Body, Failed, Failure, Order, Patience, Place};
 use crate::headers::{self, Facts, Trailers, Upload};
+use crate::pace::Share;
 use crate::pages::{self, Problem, Wanted};
 use crate::ray::{Ray, Rays};
 use crate::retry::Reason;
@@ -34,6 +37,7 @@ pub(crate) struct Service {
     pub(crate) stop: Stop,
     /// Owns what outlives the head of an answer.
     pub(crate) tasks: TaskTracker,
+    pub(crate) account: Arc<Account>,
 }
 
 /// The service for the requests of one connection.
@@ -43,6 +47,7 @@ pub(super) struct Handler {
     pub(super) activity: Arc<Activity>,
     /// Who has opened the connection; a proxy in front may say more with each request.
     pub(super) visitor: IpAddr,
+    pub(super) share: Share,
     pub(super) is_secure: bool,
 }
 
@@ -70,7 +75,8 @@ impl Service {
             Ok(response) => response,
             Err(Told { problem, tries }) => {
                 if let Some(body) = dismissed {
-                    forward::dismiss(body, handler.activity.clone(), &handler.service.tasks);
+                    let (activity, tasks) = (handler.activity.clone(), &handler.service.tasks);
+                    forward::dismiss(body, activity, &handler.share, tasks);
                 }
                 let mut page = pages::page(problem, wanted, &ray);
                 headers::add_tries(page.headers_mut(), tries);
@@ -120,6 +126,7 @@ impl Handler {
             Some(length) => Upload::Sized(length),
             None => Upload::Chunked,
         };
+        let window = if parts.version < Version::HTTP_2 { HTTP1_BUFFER as u64 } else { HTTP2_WINDOW.into() };
         let trailers = Trailers::of(&parts, upload);
         let Caller { address: visitor, is_secure, chain } =
             self.service.proxies.caller(&parts.headers, self.visitor, self.is_secure);
@@ -127,9 +134,10 @@ impl Handler {
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
         let key = tunnel.stickiness.key(visitor, request.headers());
         let Service { shard, patience, tasks, .. } = &*self.service;
-        let place = Place { shard: *shard, key, ray, patience: *patience, tasks };
+        let share = self.share.of(visitor);
+        let place = Place { shard: *shard, key, ray, patience: *patience, tasks, share: &share };
         let Some(body) = dismissed.take() else { return Err(Problem::BrokenBody.into()) };
-        let order = Order { request, body, trailers, upgrade, busy };
+        let order = Order { request, body, window, trailers, upgrade, busy };
         forward::forward(&tunnel, order, &place).await.map_err(|Failed { failure, tries }| {
             debug!(ray = ray.as_str(), reason = %failure, tries, "request failed");
             Told { problem: problem(&failure), tries }

@@ -20,6 +20,20 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A stream of chunks with back-pressure: nothing is read before it is asked for.
 pub type Body = Pin<Box<dyn HttpBody<Data = Bytes, Error = BoxError>>>;
 
+/// What of an answer may wait here at most before it is read, in bytes; an extension of its head where that is
+/// not the usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unread(pub u64);
+
+impl Unread {
+    pub fn of(extensions: &http::Extensions) -> Self {
+        extensions.get().copied().unwrap_or(Self(OVER_HTTP1))
+    }
+}
+
+/// The read buffer of a connection over HTTP/1.1, and a piece that was taken out of it.
+const OVER_HTTP1: u64 = 2 * super::LARGEST_HEAD as u64;
+
 /// The body of an origin's answer, and the trailers behind it.
 pub(super) struct Answer {
     incoming: Incoming,

@@ -19,12 +19,12 @@ use tokio_util::task::AbortOnDropHandle;
 use super::body::{Answer, Held, Upgraded};
 use super::connect::{Address, Target, Tls};
 use super::dial::Dial;
-use super::http2::Http2;
+use super::http2::{Http2, STREAM_WINDOW};
 use super::measure::{PATIENCE, measured};
 use super::metered::Metered;
 use super::pool::{Connected, Key, Lease, Pool};
 use super::replay::Repeatable;
-use super::{Body, LARGEST_HEAD, OriginError, answer, empty, tls};
+use super::{Body, LARGEST_HEAD, OriginError, Unread, answer, empty, tls};
 use crate::config::plan::{self, HeaderCase, OriginPlan, Service};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -152,7 +152,8 @@ impl HttpOrigin {
         if let Some(http2) = &way.http2
             && http2.is_spoken(pool).await?
         {
-            let (response, exchange) = Box::pin(http2.send(pool, head, body)).await?;
+            let (mut response, exchange) = Box::pin(http2.send(pool, head, body)).await?;
+            response.extensions_mut().insert(Unread(STREAM_WINDOW.into()));
             return Ok(
                 response.map(|incoming| Box::pin(Answer::new(incoming, Held::Exchange(exchange))) as Body)
             );

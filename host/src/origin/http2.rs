@@ -29,9 +29,10 @@ const MOST_CONNECTIONS: usize = 4;
 /// How often a request is sent that origins turn away unseen.
 const MOST_ATTEMPTS: usize = 4;
 /// Bytes of one answer that may wait here unread.
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-/// The same for all answers of a connection together.
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+pub(super) const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+/// The same for all answers of a connection together: as much as there can be, so that answers which nobody
+/// takes never stop others. How much of them is held in all is not decided here (`adit-pace`).
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const LARGEST_FRAME: u32 = 64 * 1024;
 /// Bytes of one request that may wait here, besides what the origin's window allows.
 const SEND_BUFFER: usize = 256 * 1024;

@@ -28,7 +28,7 @@ use ::http::{Response, StatusCode, request};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 
-pub use body::{Body, BoxError};
+pub use body::{Body, BoxError, Unread};
 pub use pool::Pool;
 
 use crate::config::plan::{OriginPlan, Service};

@@ -62,13 +62,15 @@ pub struct DialError {
 
 impl Dialer {
     /// `tls` must know which roots to trust. Connections come from `source`, if there is one: an address of
-    /// this machine, and of the family of every edge that is dialled.
-    pub fn new(tls: rustls::ClientConfig, source: Option<IpAddr>) -> anyhow::Result<Self> {
+    /// this machine, and of the family of every edge that is dialled. An edge may send `window` bytes on one
+    /// connection before they are read.
+    pub fn new(tls: rustls::ClientConfig, source: Option<IpAddr>, window: u32) -> anyhow::Result<Self> {
         if let Some(source) = source {
             UdpSocket::bind((source, 0))
                 .with_context(|| format!("binding to {source}, the edge-bind-address"))?;
         }
-        Ok(Self { quic: quic::Dialer::new(tls.clone(), source)?, http2: http2::Dialer::new(tls, source) })
+        let quic = quic::Dialer::new(tls.clone(), source, window)?;
+        Ok(Self { quic, http2: http2::Dialer::new(tls, source, window) })
     }
 
     /// Done when the machine of this edge says that nobody listens there. Over TCP that is known anyway.

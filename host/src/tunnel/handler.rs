@@ -11,6 +11,7 @@ use http::header::HeaderMap;
 use http::request;
 
 use super::notice::{Notice, Notices};
+use super::pace::Flows;
 use super::slot::Shared;
 use crate::origin::Body;
 use crate::proxy::{Answer, Kind, Proxy, Request};
@@ -75,6 +76,11 @@ impl Handler {
             Some(value) if self.speaks_own && *value == own::FRAMED => Trailers::Framed,
             Some(_) | None => Trailers::Unwelcome,
         }
+    }
+
+    /// What the bodies of a request with such headers, and of its answer, are watched by.
+    pub fn flows(&self, headers: &HeaderMap) -> Flows {
+        Flows::new(&self.shared.account, self.proxy.shard, headers)
     }
 
     /// Answers one request. May be dropped midway.

@@ -29,6 +29,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::control;
 use super::handler::Handler;
+use super::pace::STREAM_WINDOW;
 use super::suspicion::{Ended, Vital};
 use malformed::Answering;
 use pulse::{Beat, Pulse};
@@ -45,10 +46,6 @@ const GOODBYE: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_secs(5);
 /// Requests at once on one connection.
 const MOST_REQUESTS: u32 = 4096;
-/// Bytes of one request body that may wait here unread.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// The same for all requests of a connection together.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const LARGEST_FRAME: u32 = 64 * 1024;
 /// Largest head of a request, bytes; an edge lets less through.
 const LONGEST_HEAD: u32 = 512 * 1024;
@@ -67,13 +64,15 @@ pub struct Dialer {
     tls: TlsConnector,
     /// Where connections come from; `None` leaves it to the system.
     source: Option<IpAddr>,
+    /// What an edge may send on one connection before it is read.
+    window: u32,
 }
 
 impl Dialer {
     /// `tls` must know which roots to trust. No protocol is offered in it (wire.md, section 6).
-    pub fn new(mut tls: rustls::ClientConfig, source: Option<IpAddr>) -> Self {
+    pub fn new(mut tls: rustls::ClientConfig, source: Option<IpAddr>, window: u32) -> Self {
         tls.alpn_protocols.clear();
-        Self { tls: TlsConnector::from(Arc::new(tls)), source }
+        Self { tls: TlsConnector::from(Arc::new(tls)), source, window }
     }
 
     /// Waits as long as the system does; may be dropped midway. The connection asks for a sign of life when
@@ -90,7 +89,8 @@ impl Dialer {
         let name = ServerName::try_from(SERVER_NAME).expect("the name is a host name");
         let io = Pulse::new(self.tls.connect(name, tcp).await.context("TLS handshake")?);
         let beat = io.beat();
-        let connection = builder().handshake(Answering::new(io)).await.context("HTTP/2 handshake")?;
+        let connection =
+            builder(self.window).handshake(Answering::new(io)).await.context("HTTP/2 handshake")?;
         Ok(Connection::new(local, connection, beat, keep_alive))
     }
 }
@@ -281,11 +281,11 @@ async fn silence(pings: Option<PingPong>, beat: Beat, keep_alive: Duration) {
     }
 }
 
-fn builder() -> Builder {
+fn builder(window: u32) -> Builder {
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(window)
         .max_concurrent_streams(MOST_REQUESTS)
         .max_frame_size(LARGEST_FRAME)
         .max_header_list_size(LONGEST_HEAD)

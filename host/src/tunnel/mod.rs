@@ -6,6 +6,7 @@ pub mod discovery;
 pub mod handler;
 pub mod http2;
 pub mod notice;
+pub mod pace;
 pub mod quic;
 pub mod serving;
 pub mod slot;

@@ -30,9 +30,10 @@ pub use quinn::Endpoint;
 
 use super::control;
 use super::handler::{Handler, SETTLING, Trailers};
+use super::pace::{Flows, STREAM_WINDOW};
 use super::status::QuicPath;
 use super::suspicion::{Ended, Vital};
-use crate::origin::{Body, BoxError, empty};
+use crate::origin::{Body, BoxError, Unread, empty};
 use crate::proxy::{Answer, Kind};
 
 /// The name in every edge server's certificate.
@@ -48,11 +49,8 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// its buffers stay with it, so that more are permitted only when they are wanted.
 const FIRST_REQUESTS: u32 = 256;
 const MOST_REQUESTS: u32 = 8192;
-/// Bytes of one request body that may wait here unread.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// The same for all requests of a connection together.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Bytes of answers that may wait here unacknowledged, per connection.
+/// Bytes of answers that may wait here unacknowledged, per connection. The edge acknowledges what it has received,
+/// read or not, so that a stream which its window stops holds nothing of this.
 const SEND_WINDOW: u64 = 8 * 1024 * 1024;
 /// Socket buffers, bytes; the system may grant less.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
@@ -69,14 +67,16 @@ pub struct Dialer {
     tls: Arc<QuicClientConfig>,
     /// Where connections come from; `None` leaves it to the system.
     source: Option<IpAddr>,
+    /// What an edge may send on one connection before it is read.
+    window: u32,
 }
 
 impl Dialer {
     /// `tls` must know which roots to trust; protocol and name are set here.
-    pub fn new(mut tls: rustls::ClientConfig, source: Option<IpAddr>) -> anyhow::Result<Self> {
+    pub fn new(mut tls: rustls::ClientConfig, source: Option<IpAddr>, window: u32) -> anyhow::Result<Self> {
         tls.alpn_protocols = vec![ALPN.to_vec()];
         let tls = QuicClientConfig::try_from(tls).context("TLS for QUIC")?;
-        Ok(Self { tls: Arc::new(tls), source })
+        Ok(Self { tls: Arc::new(tls), source, window })
     }
 
     /// A UDP endpoint for one slot; each has its own so that connections spread over the edge's shards.
@@ -94,7 +94,7 @@ impl Dialer {
         let mut endpoint =
             Endpoint::new(EndpointConfig::default(), None, socket.into(), Arc::new(quinn::TokioRuntime))?;
         let mut config = quinn::ClientConfig::new(self.tls.clone());
-        config.transport_config(Arc::new(transport(keep_alive)));
+        config.transport_config(Arc::new(transport(keep_alive, self.window)));
         endpoint.set_default_client_config(config);
         Ok(endpoint)
     }
@@ -121,7 +121,7 @@ impl Dialer {
     }
 }
 
-fn transport(keep_alive: Duration) -> quinn::TransportConfig {
+fn transport(keep_alive: Duration, window: u32) -> quinn::TransportConfig {
     let mut transport = quinn::TransportConfig::default();
     transport
         .max_idle_timeout(Some(IDLE_LIMIT.try_into().expect("the limit fits into 62 bits of milliseconds")))
@@ -130,7 +130,7 @@ fn transport(keep_alive: Duration) -> quinn::TransportConfig {
         .max_concurrent_bidi_streams(FIRST_REQUESTS.into())
         .max_concurrent_uni_streams(NO_ERROR)
         .stream_receive_window(STREAM_WINDOW.into())
-        .receive_window(CONNECTION_WINDOW.into())
+        .receive_window(window.into())
         .send_window(SEND_WINDOW);
     transport
 }
@@ -270,22 +270,32 @@ async fn answer_to(
         Kind::Http => handler.trailers(&head.headers),
         Kind::WebSocket => Trailers::Unwelcome,
     };
+    let mut flows = handler.flows(&head.headers);
     let body: Body = match (kind, trailers) {
-        (_, Trailers::Framed) => Box::pin(FramedBody::new(body)),
+        (_, Trailers::Framed) => Box::pin(flows.watch(FramedBody::new(body), &head.headers)),
         (Kind::Http, _) if !has_body(&head.headers) => empty(),
-        (Kind::Http | Kind::WebSocket, _) => Box::pin(body),
+        (Kind::Http | Kind::WebSocket, _) => Box::pin(flows.watch(body, &head.headers)),
     };
-    // Some kilobytes, which are needed no longer than until the head of the answer is there.
-    let handled = Box::pin(handler.handle(kind, head, body, trailers)).await;
-    match handled {
-        Answer::Response(response) if trailers == Trailers::Unwelcome || response.body().is_end_stream() => {
-            answer.send(response).await
+    let work = async {
+        // Some kilobytes, which are needed no longer than until the head of the answer is there.
+        let handled = Box::pin(handler.handle(kind, head, body, trailers)).await;
+        match handled {
+            Answer::Response(response)
+                if trailers == Trailers::Unwelcome || response.body().is_end_stream() =>
+            {
+                answer.send(response, &flows).await
+            }
+            Answer::Response(response) => answer.send_framed(response, &flows).await,
+            Answer::Unreachable { reason, not_here: true } => {
+                answer.refuse(format!("{}{reason}", own::NOT_HERE_REASON)).await
+            }
+            Answer::Unreachable { reason, not_here: false } => answer.refuse(reason).await,
         }
-        Answer::Response(response) => answer.send_framed(response).await,
-        Answer::Unreachable { reason, not_here: true } => {
-            answer.refuse(format!("{}{reason}", own::NOT_HERE_REASON)).await
-        }
-        Answer::Unreachable { reason, not_here: false } => answer.refuse(reason).await,
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        reason = flows.cut() => anyhow::bail!(reason),
     }
 }
 
@@ -404,12 +414,15 @@ impl AnswerStream {
     }
 
     /// The answer as it is; trailers have no place.
-    async fn send(&mut self, response: http::Response<Body>) -> anyhow::Result<()> {
+    async fn send(&mut self, response: http::Response<Body>, flows: &Flows) -> anyhow::Result<()> {
         let (head, mut body) = response.into_parts();
+        let unread = Unread::of(&head.extensions);
         self.head(head).await?;
         while let Some(frame) = self.frame(&mut body, NO_ERROR).await? {
             if let Ok(data) = frame.into_data() {
+                flows.send(data.len(), &body.size_hint(), unread);
                 self.send.write_chunk(data).await?;
+                flows.down.asked();
             }
         }
         self.finish();
@@ -417,15 +430,18 @@ impl AnswerStream {
     }
 
     /// The answer with its trailers, if there are any (`adit_protocol::own`).
-    async fn send_framed(&mut self, response: http::Response<Body>) -> anyhow::Result<()> {
+    async fn send_framed(&mut self, response: http::Response<Body>, flows: &Flows) -> anyhow::Result<()> {
         let (mut head, mut body) = response.into_parts();
+        let unread = Unread::of(&head.extensions);
         head.headers.insert(own::TRAILERS, own::FRAMED);
         self.head(head).await?;
         while let Some(frame) = self.frame(&mut body, BROKEN_OFF).await? {
             match frame.into_data() {
                 Ok(data) => {
                     let head = Bytes::copy_from_slice(&own::data_head(data.len()));
+                    flows.send(data.len(), &body.size_hint(), unread);
                     self.send.write_all_chunks(&mut [head, data]).await?;
+                    flows.down.asked();
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {

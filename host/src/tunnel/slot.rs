@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use adit_pace::Account;
 use adit_protocol::rpc::{ClientInfo, ConnectionOptions, DUPLICATE_CONNECTION, Registration, TunnelAuth};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub protocol: Protocol,
     pub control: Control,
     pub status: Status,
+    /// What peers do not take.
+    pub account: Arc<Account>,
     /// Whether any slot was ever registered.
     pub served: AtomicBool,
     /// What is reported to the edge as the local configuration, JSON (wire.md, 9.4).

@@ -22,10 +22,11 @@ use tracing::{debug, trace};
 
 use super::Arrived;
 use super::head::{self, Purpose};
-use crate::origin::{Body, BoxError, empty};
+use crate::origin::{Body, BoxError, Unread, empty};
 use crate::proxy::{Answer, Kind, Proxy, PushVerdict};
 use crate::tunnel::control;
 use crate::tunnel::handler::{Handler, SETTLING, Trailers};
+use crate::tunnel::pace::Flows;
 
 /// Room that one write asks for at a time, so that no stream takes all of the connection's.
 const LARGEST_PIECE: usize = 64 * 1024;
@@ -45,6 +46,7 @@ pub(super) async fn exchange((request, respond): Arrived, handler: Rc<Handler>) 
             Broken::Cancelled => trace!("the edge cancelled a request"),
             Broken::Origin(error) => debug!(%error, "the origin broke off"),
             Broken::Stream(error) => debug!(%error, "stream failed"),
+            Broken::TooSlow(error) => debug!(error, "stream failed"),
         }
     }
 }
@@ -54,6 +56,7 @@ enum Broken {
     Cancelled,
     Origin(BoxError),
     Stream(h2::Error),
+    TooSlow(&'static str),
 }
 
 impl From<h2::Error> for Broken {
@@ -90,14 +93,24 @@ async fn answer_to(
         (Kind::Http, said) => said,
     };
     let takes_trailers = kind == Kind::Http;
-    let body: Body = if has_body { Box::pin(RequestBody { stream: body, takes_trailers }) } else { empty() };
+    let mut flows = handler.flows(&head.headers);
+    let body: Body = if has_body {
+        Box::pin(flows.watch(RequestBody { stream: body, takes_trailers }, &head.headers))
+    } else {
+        empty()
+    };
     let handled = tokio::select! {
         // Some kilobytes, which are needed no longer than until the head of the answer is there.
         handled = Box::pin(handler.handle(kind, head, body, trailers)) => handled,
         () = answer.cancelled() => return Err(Broken::Cancelled),
+        reason = flows.cut() => return Err(Broken::TooSlow(reason)),
     };
     match handled {
-        Answer::Response(response) => answer.send(response, takes_trailers).await,
+        Answer::Response(response) => tokio::select! {
+            biased;
+            sent = answer.send(response, takes_trailers, &flows) => sent,
+            reason = flows.cut() => Err(Broken::TooSlow(reason)),
+        },
         Answer::Unreachable { not_here, .. } => answer.refuse(not_here && handler.speaks_own),
     }
 }
@@ -205,8 +218,14 @@ impl AnswerStream {
         Ok(())
     }
 
-    async fn send(&mut self, response: Response<Body>, takes_trailers: bool) -> Result<(), Broken> {
+    async fn send(
+        &mut self,
+        response: Response<Body>,
+        takes_trailers: bool,
+        flows: &Flows,
+    ) -> Result<(), Broken> {
         let (head, mut body) = response.into_parts();
+        let unread = Unread::of(&head.extensions);
         self.head(head::answer(&head), body.is_end_stream())?;
         while !self.complete {
             let frame = tokio::select! {
@@ -223,7 +242,11 @@ impl AnswerStream {
                     }
                 }
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.write(data, body.is_end_stream()).await?,
+                    Ok(data) => {
+                        flows.send(data.len(), &body.size_hint(), unread);
+                        self.write(data, body.is_end_stream()).await?;
+                        flows.down.asked();
+                    }
                     Err(frame) => {
                         if let (Ok(trailers), Way::Body(stream), true) =
                             (frame.into_trailers(), &mut self.way, takes_trailers)

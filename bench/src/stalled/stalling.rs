@@ -1,0 +1,179 @@
+//! What others notice of a thousand who take nothing, and the memory that these cost.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use e2e::bulk::Bulk;
+use e2e::stalled::{Http1, Http2, Upload};
+use e2e::visitor::{Connection, Speaks, Visitor, get, to, with_body};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Options;
+use super::setup::{DEAF, Setup};
+
+pub(crate) async fn measure(options: &Options, text: &mut String) -> Result<()> {
+    let _ = writeln!(
+        text,
+        "## {} who take nothing, grace {} s\n\nOthers: {OTHERS} visitors with a connection each, one request after \
+         the other for 10 KiB. Memory is resident, MiB.\n\n| | quiet p50, p99 | with them p50, p99 | p99 | slowest \
+         | edge before, most, after | host before, most, after |\n|---|---|---|---|---|---|---|",
+        options.visitors,
+        options.grace.as_secs(),
+    );
+    for protocol in ["quic", "http2"] {
+        for direction in ["down", "up"] {
+            eprintln!("{direction} over {protocol}");
+            let row = one(options, protocol, direction).await?;
+            let _ = writeln!(text, "| {direction}, {protocol} | {row} |");
+        }
+    }
+    text.push('\n');
+    Ok(())
+}
+
+async fn one(options: &Options, protocol: &'static str, direction: &str) -> Result<String> {
+    let keys = if options.grace.is_zero() {
+        String::new()
+    } else {
+        format!("grace = \"{}s\"", options.grace.as_secs())
+    };
+    let setup = Setup::start(&options.after, protocol, &keys, Duration::ZERO).await?;
+    let quiet = others(setup.http, WATCHED).await?;
+    let before = [setup.edge.memory(), setup.host.memory()];
+    let watches = [setup.edge.watch_memory(), setup.host.watch_memory()];
+    let (address, visitors) = (setup.http, options.visitors);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let crowd = {
+        let (is_over, is_down) = (is_over.clone(), direction == "down");
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                if is_down {
+                    down(address, visitors, &is_over).await
+                } else {
+                    up(address, visitors, &is_over).await
+                }
+            })
+        })
+    };
+    let loaded = others(setup.http, WATCHED.max(options.grace)).await?;
+    // The grace of those who came last, and a moment for the rest.
+    sleep(Duration::from_secs(5)).await;
+    let after = [setup.edge.memory(), setup.host.memory()];
+    is_over.store(true, Ordering::Relaxed);
+    crowd.join().map_err(|_| anyhow::anyhow!("the crowd failed"))??;
+    let mib = |bytes: u64| bytes >> 20;
+    let memory = |at: usize| {
+        let most = before[at] + watches[at].growth();
+        format!("{}, {}, {}", mib(before[at]), mib(most), mib(after[at]))
+    };
+    let ratio = loaded.at(0.99).as_secs_f64() / quiet.at(0.99).as_secs_f64();
+    Ok(format!(
+        "{:.1?}, {:.1?} | {:.1?}, {:.1?} | x {ratio:.2} | {:.1?} | {} | {}",
+        quiet.at(0.5),
+        quiet.at(0.99),
+        loaded.at(0.5),
+        loaded.at(0.99),
+        loaded.at(1.0),
+        memory(0),
+        memory(1),
+    ))
+}
+
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn at(&self, share: f64) -> Duration {
+        let last = self.0.len() - 1;
+        self.0[(last as f64 * share).round() as usize]
+    }
+}
+
+/// Visitors who read what they ask for, for so long.
+async fn others(edge: SocketAddr, period: Duration) -> Result<Times> {
+    let visitor = Visitor::new(edge, Speaks::Http1, None);
+    let until = Instant::now() + period;
+    let mut tasks = JoinSet::new();
+    for _ in 0..OTHERS {
+        let visitor = visitor.clone();
+        tasks.spawn(async move {
+            let (mut connection, mut times): (Option<Connection>, _) = (None, Vec::new());
+            while Instant::now() < until {
+                let begun = Instant::now();
+                let connection = match &connection {
+                    Some(connection) => connection,
+                    None => connection.insert(visitor.connect().await),
+                };
+                let answer = timeout(SLOWEST, connection.ask(get("/bytes/10240"))).await;
+                times.push(begun.elapsed());
+                if answer.is_err() {
+                    break;
+                }
+                sleep(EVERY).await;
+            }
+            times
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(one) = tasks.join_next().await {
+        times.extend(one?);
+    }
+    times.sort();
+    anyhow::ensure!(!times.is_empty(), "no visitor was answered");
+    Ok(Times(times))
+}
+
+async fn down(edge: SocketAddr, visitors: usize, is_over: &AtomicBool) -> Result<()> {
+    let half = visitors / 2;
+    let mut over_http2 = Vec::new();
+    for at in (0..half).step_by(STREAMS) {
+        let streams = STREAMS.min(half - at);
+        over_http2.push(Http2::get(edge, ENDLESS, streams).await.context("a visitor over HTTP/2")?);
+    }
+    let mut over_http1 = Vec::new();
+    for _ in half..visitors {
+        over_http1.push(Http1::get(edge, ENDLESS).await.context("a visitor over HTTP/1.1")?);
+    }
+    while !is_over.load(Ordering::Relaxed) {
+        sleep(EVERY).await;
+    }
+    Ok(())
+}
+
+async fn up(edge: SocketAddr, visitors: usize, is_over: &AtomicBool) -> Result<()> {
+    let half = visitors / 2;
+    let mut tasks = JoinSet::new();
+    for at in (0..half).step_by(STREAMS / 2) {
+        let connection = Arc::new(Visitor::new(edge, Speaks::Http2, None).connect().await);
+        for _ in 0..(STREAMS / 2).min(half - at) {
+            let connection = connection.clone();
+            tasks.spawn(async move {
+                let request = to("POST", "/").uri(format!("http://{DEAF}/"));
+                let _ = connection.try_send(with_body(request, Bulk::new(LONG))).await;
+                std::future::pending::<()>().await;
+            });
+        }
+    }
+    let mut over_http1 = Vec::new();
+    for _ in half..visitors {
+        over_http1.push(Upload::post(edge, DEAF, "/", LONG).await.context("an upload over HTTP/1.1")?);
+    }
+    while !is_over.load(Ordering::Relaxed) {
+        sleep(EVERY).await;
+    }
+    Ok(())
+}
+
+const ENDLESS: &str = "/bytes/1099511627776";
+const LONG: u64 = 1 << 30;
+/// Of one visitor over HTTP/2.
+const STREAMS: usize = 200;
+const OTHERS: usize = 8;
+const EVERY: Duration = Duration::from_millis(10);
+const WATCHED: Duration = Duration::from_secs(20);
+const SLOWEST: Duration = Duration::from_secs(60);

@@ -7,6 +7,7 @@ pub mod handler;
 pub mod http2;
 pub mod notice;
 pub mod quic;
+pub mod reconnect;
 pub mod serving;
 pub mod slot;
 pub mod state;

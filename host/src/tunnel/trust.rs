@@ -9,15 +9,19 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-/// TLS settings for dialling edge servers. With `edge_ca`, no other root is believed.
-pub fn client_config(edge_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
+/// TLS settings for dialling edge servers. With `edge_ca`, no other root is believed. `post_quantum`: only
+/// what withstands quantum computers is agreed on.
+pub fn client_config(edge_ca: Option<&Path>, post_quantum: bool) -> anyhow::Result<ClientConfig> {
     let roots = match edge_ca {
         Some(file) => roots_of(file)?,
         None => roots_of_the_system()?,
     };
     let mut provider = aws_lc_rs::default_provider();
     // What an edge of this protocol offers, the preferred first (wire.md, finding 10).
-    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::SECP256R1];
+    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768];
+    if !post_quantum {
+        provider.kx_groups.push(aws_lc_rs::kx_group::SECP256R1);
+    }
     let config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .context("TLS 1.3")?

@@ -196,6 +196,7 @@ const HOST: &[Module] = &[
             "history",
             "plugin::Engine",
             "proxy::Current",
+            "reader",
             "supply",
             "tenure::Tenures",
         ],
@@ -204,9 +205,10 @@ const HOST: &[Module] = &[
     ("watch", &["reload", "history::Source"], &["http", "hyper", "capnp", "quinn", "wasmtime"]),
     (
         "start",
-        &["config", "settings", "generation", "history", "plugin::Engine", "reload"],
+        &["config", "settings", "generation", "history", "plugin::Engine", "reader", "reload"],
         &["http", "hyper", "capnp", "quinn"],
     ),
+    ("reader", &["config::source"], &["tokio", "http", "hyper", "capnp", "quinn", "wasmtime"]),
     (
         "supply",
         &["config", "settings", "plugin::LARGEST_COMPONENT"],

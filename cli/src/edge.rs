@@ -13,6 +13,7 @@ pub(crate) async fn run(path: &Path, with_stdin: bool) -> Result<(), Failure> {
     let settings = Settings::load(path).map_err(|error| Failure::Configuration(error.into()))?;
     let stop = CancellationToken::new();
     let _signals = signals::watch(stop.clone(), with_stdin).map_err(anyhow::Error::from)?;
+    let _hangups = signals::nothing_reloads().map_err(anyhow::Error::from)?;
     let edge = Edge::build(settings).map_err(Failure::Configuration)?;
     Ok(edge.run(stop).await?)
 }

@@ -1,36 +1,82 @@
 //! `adit tunnel run` and `adit config check`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use adit_host::generation::Generation;
+use adit_host::health::Health;
 use adit_host::plugin::Engine;
+use adit_host::reader::Reader;
 use adit_host::settings;
 use adit_host::supply::{self, Mode};
+use anyhow::Context;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
 
 use crate::{Failure, signals, systemd};
 
+/// What a process does besides serving.
+#[derive(Clone, Default)]
+pub(crate) struct Extras {
+    /// The host name of a quick tunnel.
+    pub(crate) quick_tunnel: Option<String>,
+    /// Where the number of the process goes once it serves.
+    pub(crate) pidfile: Option<PathBuf>,
+    pub(crate) stdin: Stdin,
+}
+
+/// What standard input is for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Stdin {
+    #[default]
+    Nothing,
+    /// Its end stops the process.
+    Stops,
+    /// It has commands; so the end stops nothing.
+    Commands,
+}
+
 /// Runs a host until a signal stops it or the edge refuses it for good. SIGHUP reloads its rules and plugins.
-/// `quick_tunnel` is the host name of a quick tunnel.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(
-    path: &Path,
+    reader: Reader,
     state_dir: Option<&Path>,
     flags: settings::Flags,
-    quick_tunnel: Option<&str>,
-    with_stdin: bool,
+    extras: Extras,
 ) -> Result<(), Failure> {
     let stop = CancellationToken::new();
+    let with_stdin = extras.stdin == Stdin::Stops;
     let _signals = signals::watch(stop.clone(), with_stdin).map_err(anyhow::Error::from)?;
-    let mut host =
-        adit_host::Host::start(path.to_owned(), state_dir, flags).await.map_err(Failure::Configuration)?;
-    if let Some(hostname) = quick_tunnel {
-        host.set_quick_tunnel(hostname.to_owned());
+    let mut host = adit_host::Host::start(reader, state_dir, flags).await.map_err(Failure::Configuration)?;
+    if let Some(hostname) = extras.quick_tunnel {
+        host.set_quick_tunnel(hostname);
     }
     let _systemd = systemd::watch(&mut host, stop.clone()).map_err(anyhow::Error::from)?;
     let _reloads = signals::reload_on_hangup(host.reload()).map_err(anyhow::Error::from)?;
+    let _pidfile = extras.pidfile.map(|path| {
+        let health = host.health(stop.clone());
+        AbortOnDropHandle::new(tokio::spawn(write_pid(path, health)))
+    });
+    if extras.stdin == Stdin::Commands {
+        let connections = host.connections();
+        signals::commands_on_stdin(move |delay| connections.reconnects.ask(delay));
+    }
     Ok(host.run(stop).await?)
 }
+
+/// As the reference does: a supervisor takes the file for a sign that the host serves.
+async fn write_pid(path: PathBuf, health: Health) {
+    while health.connections().0 == 0 {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let number = std::process::id().to_string();
+    if let Err(error) = std::fs::write(&path, number).with_context(|| format!("writing {}", path.display())) {
+        warn!("{error:#}");
+    }
+}
+
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Reads a configuration and builds what it asks for, without serving it.
 #[tokio::main(flavor = "current_thread")]

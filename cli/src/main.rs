@@ -6,6 +6,7 @@ mod credentials;
 mod demo;
 mod edge;
 mod host;
+mod line;
 mod manual;
 mod office;
 mod password;
@@ -17,6 +18,8 @@ mod signals;
 mod systemd;
 mod table;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 
 use std::io::Write;
@@ -27,7 +30,7 @@ use adit_host::plugin::{COMPILER, be_compiler};
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use telemetry::LogFormat;
+use telemetry::{LogFormat, Logging};
 
 /// Tunnels that bring traffic to a private origin.
 ///
@@ -36,12 +39,13 @@ use telemetry::LogFormat;
 #[derive(Parser)]
 #[command(name = "adit", version, propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
-    /// How log lines look on standard error
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "ADIT_LOG_FORMAT")]
-    log_format: LogFormat,
-    /// What is logged: a level, or directives such as "info,adit_edge=debug"
-    #[arg(long, global = true, default_value = "info", env = "ADIT_LOG")]
-    log: String,
+    /// How log lines look on standard error; text unless something else is asked for
+    #[arg(long, global = true, value_enum, env = "ADIT_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+    /// What is logged: a level, or directives such as "info,adit_edge=debug"; info unless something else is asked
+    /// for
+    #[arg(long, global = true, env = "ADIT_LOG")]
+    log: Option<String>,
     /// Stop when standard input ends, for a parent process that may vanish
     #[arg(long, global = true, hide = true)]
     stop_with_stdin: bool,
@@ -197,8 +201,20 @@ fn main() -> ExitCode {
     if std::env::args_os().skip(1).eq([COMPILER]) {
         return ExitCode::from(u8::try_from(be_compiler()).unwrap_or(1));
     }
-    let arguments = Arguments::parse();
-    let log = match telemetry::start(arguments.log_format, &arguments.log) {
+    let mut words = std::env::args_os();
+    let program = words.next().unwrap_or_default();
+    let words = line::arranged(words.collect(), |name| std::env::var_os(name));
+    let mut arguments = Arguments::parse_from(std::iter::once(program).chain(words));
+    let mut logging = Logging { format: arguments.log_format, directives: arguments.log.take(), file: None };
+    if let Command::Tunnel(tunnel) = &mut arguments.command {
+        // Its config.yml may say how it is logged.
+        match tunnel.prepare().and_then(|()| tunnel.logging(&mut logging)) {
+            Ok(()) => {}
+            Err(Failure::Configuration(error)) => return failed(&error, 2),
+            Err(Failure::Running(error)) => return failed(&error, 1),
+        }
+    }
+    let log = match telemetry::start(logging) {
         Ok(log) => log,
         Err(error) => return failed(&error, 2),
     };

@@ -34,6 +34,10 @@ pub(crate) struct Arguments {
     /// Where the host's admin API listens; 127.0.0.1:20241 unless a configuration says otherwise
     #[arg(long, value_name = "HOST:PORT", env = "ADIT_ADMIN")]
     admin: Option<String>,
+    /// Ask only whether the process lives and a connection serves, not whether origins answer: for what restarts
+    /// a host, which mends no origin
+    #[arg(long)]
+    no_origins: bool,
     /// Print what the host says as it is
     #[arg(long)]
     json: bool,
@@ -48,12 +52,15 @@ pub(crate) struct Arguments {
 pub(crate) async fn ask(
     arguments: Arguments,
     config: Option<&Path>,
-    metrics: Option<&str>,
+    metrics: Option<String>,
 ) -> Result<(), Failure> {
     let address = address(&arguments, config, metrics).map_err(Failure::Configuration)?;
+    let path = if arguments.no_origins { "/ready" } else { "/readyz" };
     let until = Instant::now() + arguments.wait;
     let outcome = loop {
-        let outcome = timeout(ANSWER_LIMIT, readiness(&address))
+        let asked =
+            async { if arguments.no_origins { health(&address).await } else { readiness(&address).await } };
+        let outcome = timeout(ANSWER_LIMIT, asked)
             .await
             .unwrap_or_else(|_| Err(anyhow!("no answer within {} s", ANSWER_LIMIT.as_secs())));
         if matches!(outcome, Ok((_, true))) || Instant::now() >= until {
@@ -62,22 +69,32 @@ pub(crate) async fn ask(
         sleep(ASK_EVERY.min(until - Instant::now())).await;
     };
     let (page, is_ready) =
-        outcome.with_context(|| format!("asking http://{address}/readyz")).map_err(Failure::Configuration)?;
-    print!("{}", if arguments.json { format!("{page}\n") } else { table(&page) });
+        outcome.with_context(|| format!("asking http://{address}{path}")).map_err(Failure::Configuration)?;
+    if arguments.no_origins {
+        print!("{}", if arguments.json { format!("{page}\n") } else { summary(&page) });
+    } else {
+        print!("{}", if arguments.json { format!("{page}\n") } else { table(&page) });
+    }
     if is_ready {
         return Ok(());
+    }
+    if arguments.no_origins {
+        return Err(Failure::Running(anyhow!("{}", summary(&page).trim_end())));
     }
     let reasons: Vec<&str> = list(&page["reasons"]).iter().filter_map(Value::as_str).collect();
     Err(Failure::Running(anyhow!("not ready: {}", reasons.join("; "))))
 }
 
-fn address(arguments: &Arguments, config: Option<&Path>, metrics: Option<&str>) -> anyhow::Result<String> {
+fn address(arguments: &Arguments, config: Option<&Path>, metrics: Option<String>) -> anyhow::Result<String> {
     if let Some(admin) = &arguments.admin {
         return Ok(admin.clone());
     }
     let mut address = match (config, metrics) {
-        (Some(config), _) => config::admin_address(config)?,
-        (None, Some(metrics)) => return Ok(metrics.to_owned()),
+        (_, Some(metrics)) => match metrics.parse() {
+            Ok(address) => address,
+            Err(_) => return Ok(metrics),
+        },
+        (Some(config), None) => config::admin_address(config)?,
         (None, None) => settings::ADMIN,
     };
     if address.port() == 0 {
@@ -94,22 +111,43 @@ fn address(arguments: &Arguments, config: Option<&Path>, metrics: Option<&str>) 
 
 /// What the host says, and whether it is ready.
 async fn readiness(address: &str) -> anyhow::Result<(Value, bool)> {
+    let (status, page) = answer(address, "/readyz").await?;
+    let page = page.filter(|page| page["ready"].is_boolean());
+    let page = page.with_context(|| format!("this is not a host of Adit: {status} at /readyz"))?;
+    Ok((page, status == StatusCode::OK))
+}
+
+/// Whether each of its threads answers, and how many connections serve.
+async fn health(address: &str) -> anyhow::Result<(Value, bool)> {
+    let (lives, _) = answer(address, "/livez").await?;
+    let (status, page) = answer(address, "/ready").await?;
+    let page = page.filter(|page| page["readyConnections"].is_u64());
+    let mut page = page.with_context(|| format!("this is not a host: {status} at /ready"))?;
+    page["alive"] = Value::Bool(lives == StatusCode::OK);
+    Ok((page, lives == StatusCode::OK && status == StatusCode::OK))
+}
+
+fn summary(page: &Value) -> String {
+    let life =
+        if page["alive"] == true { "the process lives" } else { "a thread of the process does not answer" };
+    format!("{life}, and {} of its connections serve\n", page["readyConnections"])
+}
+
+async fn answer(address: &str, path: &str) -> anyhow::Result<(StatusCode, Option<Value>)> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let _driver = AbortOnDropHandle::new(tokio::spawn(async move {
         // Whoever waits for the answer is told.
         let _ = connection.await;
     }));
-    let request = Request::get("/readyz").header(HOST, address).body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header(HOST, address).body(Empty::<Bytes>::new())?;
     let (head, body) = sender.send_request(request).await?.into_parts();
     let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(|error| anyhow!(error))?.to_bytes();
     let page = match head.status {
         StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => serde_json::from_slice::<Value>(&body).ok(),
         _ => None,
     };
-    let page = page.filter(|page| page["ready"].is_boolean());
-    let page = page.with_context(|| format!("this is not a host of Adit: {} at /readyz", head.status))?;
-    Ok((page, head.status == StatusCode::OK))
+    Ok((head.status, page))
 }
 
 /// For people.
@@ -117,13 +155,7 @@ fn table(page: &Value) -> String {
     let mut table = String::new();
     let all = list(&page["connections"]);
     let verdict = if page["ready"] == true { "ready" } else { "not ready" };
-    let _ = writeln!(
-        table,
-        "{verdict}: {} of {} connections serve, {} needed",
-        page["readyConnections"],
-        all.len(),
-        page["wantedConnections"]
-    );
+    let _ = writeln!(table, "{verdict}: {}", headline(page, all.len()));
     for connection in all {
         let _ = write!(
             table,
@@ -151,6 +183,19 @@ fn table(page: &Value) -> String {
         let _ = writeln!(table, "because {}", text(reason));
     }
     table
+}
+
+/// What decides: the connections where they are too few, else the first reason.
+fn headline(page: &Value, all: usize) -> String {
+    let (serving, wanted) = (&page["readyConnections"], &page["wantedConnections"]);
+    let connections = format!("{serving} of {all} connections serve, {wanted} needed");
+    let reasons = list(&page["reasons"]);
+    let is_enough = serving.as_u64() >= wanted.as_u64();
+    match reasons.first() {
+        Some(first) if is_enough && reasons.len() == 1 => text(first).to_owned(),
+        Some(first) if is_enough => format!("{}, and {} more", text(first), reasons.len() - 1),
+        Some(_) | None => connections,
+    }
 }
 
 fn text(value: &Value) -> &str {

@@ -115,8 +115,10 @@ pub(crate) fn run(service: Service) -> Result<(), Failure> {
             std::fs::write(&path, text)
                 .with_context(|| format!("writing {}; --print shows it instead", path.display()))?;
             systemctl(&["daemon-reload"])?;
-            systemctl(&["enable", "--now", &name(&path)])?;
-            print(&format!("{} is enabled and started", name(&path)));
+            systemctl(&["enable", &name(&path)])?;
+            // Whether the edge is there is not for this command to wait for.
+            systemctl(&["restart", "--no-block", &name(&path)])?;
+            print(&format!("{} is enabled and starts", name(&path)));
         }
         Service::Uninstall { end } => {
             let path = end.unit();
@@ -197,15 +199,21 @@ impl Edges {
 /// No secret is in it: tokens, and what a configuration names, are read from files.
 fn unit(end: End, program: &Path, command: &str) -> anyhow::Result<String> {
     let program = quoted(program)?;
-    let (what, cache) = match end {
-        // For what it compiles.
-        End::Tunnel => ("Adit tunnel host", "CacheDirectory=adit\n"),
-        End::Edge => ("Adit edge", ""),
+    let (what, kind, cache) = match end {
+        // It says when it is ready, reloads and lives. A start takes as long as an edge is away.
+        End::Tunnel => (
+            "Adit tunnel host",
+            "# The second is for systemd 253 and later; others pass over it\nType=notify\nType=notify-reload\nTimeoutStartSec=infinity\nWatchdogSec=30\n",
+            // For what it compiles.
+            "CacheDirectory=adit\n",
+        ),
+        // It reads its configuration at the start only: a SIGHUP would end it.
+        End::Edge => ("Adit edge", "", ""),
     };
     // Longer than the longest grace period, so that a stop is never cut short.
     Ok(format!(
         "[Unit]\nDescription={what}\nWants=network-online.target\nAfter=network-online.target\n\n\
-         [Service]\nExecStart={program} {command}\nExecReload=/bin/kill -HUP $MAINPID\n\
+         [Service]\n{kind}ExecStart={program} {command}\n\
          Restart=on-failure\nRestartSec=5\n# 2: the configuration is wrong, and stays so\nRestartPreventExitStatus=2\n\
          TimeoutStopSec=200\nLimitNOFILE=1048576\nNoNewPrivileges=yes\nPrivateTmp=yes\n{cache}\n\
          [Install]\nWantedBy=multi-user.target\n"
@@ -246,6 +254,17 @@ mod tests {
         let config = config.to_str().unwrap().replace('%', "%%");
         let line = format!("ExecStart=\"/opt/a dit/adit\" edge run --config \"{config}\"\n");
         assert!(text.contains(&line), "{text}");
+        // Nothing there reads it again, and nothing is told.
+        assert!(!text.contains("HUP") && !text.contains("notify"), "{text}");
+    }
+
+    #[test]
+    fn a_host_tells_systemd_when_it_serves_reloads_and_lives() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("host.toml");
+        std::fs::write(&config, "").unwrap();
+        let text = installed(&["tunnel", "--config", config.to_str().unwrap()]).unwrap().text;
+        assert!(text.contains("\nType=notify-reload\n") && text.contains("\nWatchdogSec=30\n"), "{text}");
     }
 
     #[derive(clap::Parser)]

@@ -1,5 +1,8 @@
 //! What stops a running command: SIGINT or SIGTERM once for a clean stop, twice for an end at once.
 
+use std::io::{BufRead, BufReader, Read};
+use std::time::Duration;
+
 use adit_host::history::Source;
 use adit_host::reload::Reload;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::telemetry;
+use crate::tunnel::go_duration;
 
 /// The usual exit code of a process that a signal ended: 128 and SIGINT's number.
 const INTERRUPTED: i32 = 130;
@@ -43,12 +47,48 @@ pub(crate) fn reload_on_hangup(reload: Reload) -> std::io::Result<AbortOnDropHan
     })))
 }
 
+/// Says at every SIGHUP that nothing is read again, as long as the handle lives; without that it would end the
+/// process.
+pub(crate) fn nothing_reloads() -> std::io::Result<AbortOnDropHandle<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            warn!("SIGHUP changes nothing: an edge reads its configuration when it starts");
+        }
+    })))
+}
+
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
 }
+
+/// Takes the reference's commands from standard input: `reconnect`, with a time after it or without.
+pub(crate) fn commands_on_stdin(reconnect: impl Fn(Duration) + Send + 'static) {
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(std::io::stdin());
+        let mut line = String::new();
+        // What is longer is no command.
+        while lines.by_ref().take(LONGEST_COMMAND).read_line(&mut line).is_ok_and(|length| length > 0) {
+            let mut words = line.split_whitespace();
+            match (words.next(), words.next()) {
+                (Some("reconnect"), None) => reconnect(Duration::ZERO),
+                (Some("reconnect"), Some(delay)) => match go_duration(delay) {
+                    Some(delay) => reconnect(delay),
+                    None => warn!("standard input: `{}` is no time such as 30s", delay.escape_debug()),
+                },
+                (None, _) => {}
+                (Some(_), _) => info!("standard input takes: reconnect [time]"),
+            }
+            line.clear();
+        }
+    });
+}
+
+/// Bytes.
+const LONGEST_COMMAND: u64 = 1024;
 
 /// A thread of its own waits, because a runtime would not end before its read does.
 async fn end_of_stdin() {

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 const ID: &str = "f0b1d4d0-1111-4222-8333-444455556666";
+/// Of that tunnel, in no account.
+const TOKEN: &str = "eyJhIjoiMCIsInMiOiJBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBPSIsInQiOiJmMGIxZDRkMC0xMTExLTQyMjItODMzMy00NDQ0NTU1NTY2NjYifQ==";
 
 struct Ran {
     code: i32,
@@ -45,7 +47,12 @@ fn folder() -> TempDir {
         "good.yml",
         "ingress:\n - {hostname: a.example.com, service: 'http://127.0.0.1:1'}\n - service: http_status:404\n",
     );
-    write("odd.yml", "ingres: []\nurl: http://127.0.0.1:1\n");
+    write("odd.yml", "x-mine: 1\ntrace-output: t\nurl: http://127.0.0.1:1\n");
+    write("typo.yml", "ingres: []\nurl: http://127.0.0.1:1\n");
+    write(
+        "merged.yml",
+        "x: &p {access: {required: true}}\noriginRequest: {<<: *p}\nurl: http://127.0.0.1:1\n",
+    );
     write("bad.yml", "ingress: [{hostname: a.example.com, service: 'http://127.0.0.1:1'}]\n");
     write("access.yml", "originRequest: {access: {required: true}}\nurl: http://127.0.0.1:1\n");
     write("broken.yml", "a: [");
@@ -113,7 +120,41 @@ fn every_command_fails_with_its_own_exit_code_and_says_why() {
         (&["tunnel", "ingress", "validate"], both, 2, "--config says where it is"),
         (&["tunnel", "--config", "none.yml", "ingress", "validate"], both, 2, "none.yml"),
         (&["tunnel", "--config", "bad.yml", "ingress", "validate"], both, 2, "last rule"),
-        (&["tunnel", "--config", "access.yml", "ingress", "validate"], both, 2, "Access"),
+        (
+            &["tunnel", "--config", "access.yml", "ingress", "validate"],
+            both,
+            2,
+            "access.yml:1:17: originRequest.access: ",
+        ),
+        (
+            &["tunnel", "--config", "merged.yml", "ingress", "validate"],
+            both,
+            2,
+            "merged.yml:1:8: originRequest.access: ",
+        ),
+        (
+            &["tunnel", "--config", "typo.yml", "ingress", "validate"],
+            both,
+            2,
+            "typo.yml:1:1: ingres: not known; did you mean `ingress`",
+        ),
+        (
+            &["tunnel", "ingress", "validate", "--json", "{\"ingress\": 7}"],
+            both,
+            2,
+            "--json:1:2: ingress: not a list",
+        ),
+        (&["tunnel", "--hostname", "a.example.com"], both, 2, "--hostname needs --name"),
+        (
+            &["tunnel", "--post-quantum", "--protocol", "http2", "run", "--token", TOKEN],
+            both,
+            2,
+            "by QUIC only",
+        ),
+        (&["tunnel", "--loglevel", "loud", "run"], both, 2, "is no level"),
+        (&["tunnel", "--no-tls-verify=maybe", "run"], both, 2, "neither true nor false"),
+        (&["--no-autoupdate", "tunnel", "run", "--token", "%"], both, 2, "--token"),
+        (&["--url", "http://127.0.0.1:1"], &[cert], 2, "--api-url"),
         (&["tunnel", "--config", "good.yml", "ingress", "rule", "x y"], both, 2, "is no URL"),
         (&["edge", "init"], both, 2, "required"),
         (&["edge", "init", "--zone", "example.com"], both, 1, "cert.pem is there already"),
@@ -146,7 +187,13 @@ fn what_needs_no_edge_is_done() {
     assert!(done(&["edge", "init", "--zone", "example.com", "--if-missing"]).contains("nothing was changed"));
     assert_eq!(fs::read(folder.path().join("cert.pem")).unwrap(), before);
     let odd = done(&["tunnel", "ingress", "validate", "--config", "odd.yml"]);
-    assert!(odd.contains("warning: `ingres` is not known") && odd.ends_with("OK\n"), "{odd}");
+    assert!(odd.contains("warning: 1:1: `x-mine` is not known") && odd.ends_with("OK\n"), "{odd}");
+    assert!(odd.contains("warning: 2:1: `trace-output` has no effect: "), "{odd}");
+    let json = r#"{"ingress": [{"service": "http_status:404"}]}"#;
+    assert!(done(&["tunnel", "ingress", "validate", "--json", json]).ends_with("OK\n"));
+    for line in [&["version"][..], &["-v"], &["--no-autoupdate", "version", "--short"]] {
+        assert!(done(line).starts_with("adit "), "{line:?}");
+    }
     for (url, wanted) in [
         (
             "https://A.Example.com/x",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::outline::{Outline, Step};
 use crate::refusal::{Complaint, Refusal};
+use crate::remark::at_its_origin;
 use crate::wording::printable;
 
 /// Every mistake found in one document.
@@ -144,6 +145,7 @@ impl Mistakes {
     }
 
     fn keep(&mut self, mistake: Mistake) {
+        let mistake = at_its_origin(&self.document.text, mistake);
         if self.found.len() == LIMIT {
             self.more += 1;
             return;

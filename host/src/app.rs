@@ -2,7 +2,7 @@
 //! decides nothing.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,7 +12,6 @@ use adit_net::guard::Guard;
 use adit_pace::Account;
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
@@ -28,7 +27,8 @@ use crate::health::{Health, Heart, Heartbeats};
 use crate::origin::Pool;
 use crate::plugin::Engine;
 use crate::proxy::probe::{Inspector, Prober};
-use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Streams};
+use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Streams, Tags};
+use crate::reader::Reader;
 use crate::reload::{self, Reload, Writer};
 use crate::settings::Flags;
 use crate::start::{self, Start};
@@ -37,6 +37,7 @@ use crate::tunnel::connection::Dialer;
 use crate::tunnel::control::Control;
 use crate::tunnel::discovery::Addresses;
 use crate::tunnel::pace;
+use crate::tunnel::reconnect::Reconnects;
 use crate::tunnel::slot::{Shared, Slot};
 use crate::tunnel::status::Status;
 use crate::tunnel::trust;
@@ -62,24 +63,25 @@ pub struct Host {
     /// As `/diag/configuration` shows it.
     configuration: Value,
     quick_tunnel: Option<String>,
+    tags: Tags,
     /// How long nothing may serve; `None` for ever.
     patience: Option<Duration>,
 }
 
 impl Host {
-    /// Builds the first generation, from the document at `path` or what was kept of an earlier one, and
+    /// Builds the first generation, from what `reader` reads or what was kept of an earlier one, and
     /// binds the admin listener. `state_dir` goes before what the document says.
-    pub async fn start(path: PathBuf, state_dir: Option<&Path>, flags: Flags) -> anyhow::Result<Self> {
+    pub async fn start(reader: Reader, state_dir: Option<&Path>, flags: Flags) -> anyhow::Result<Self> {
         let engine = Engine::of_this_program().context("the plugin engine")?;
         let Start { settings, generation, history, mut files } =
-            start::start(&path, state_dir, &flags, &engine).await?;
-        files.push(path.clone());
+            start::start(&reader, state_dir, &flags, &engine).await?;
+        files.push(reader.path().to_owned());
         let reported = generation.report.clone();
         let configuration = control::configuration(&settings);
         let current = Arc::new(ArcSwap::from_pointee(generation));
         let account = Account::new(settings.bodies, settings.shards);
         let dialer = Dialer::new(
-            trust::client_config(settings.edge_ca.as_deref())?,
+            trust::client_config(settings.edge_ca.as_deref(), settings.flags.post_quantum)?,
             settings.edges.bind_address,
             settings.bodies.connection_window(),
         )?;
@@ -94,22 +96,25 @@ impl Host {
             None => None,
         };
         let watched = settings.watch;
-        let (reload, writer) = Reload::new(path, settings.clone(), engine, current.clone(), history, files);
+        let (reload, writer) = Reload::new(reader, settings.clone(), engine, current.clone(), history, files);
         let (prober, inspector) = Prober::new(current.clone());
         let (heartbeats, hearts) = Heartbeats::new(settings.shards);
+        let identity = Identity::new(
+            settings.credentials,
+            settings.grace_period,
+            !settings.edges.source.is_public(),
+            settings.config_source != ConfigSource::Local,
+        );
+        let tags = Tags::new(identity.connector, &settings.flags.tags)?;
         let shared = Shared {
-            identity: Identity::new(
-                settings.credentials,
-                settings.grace_period,
-                !settings.edges.source.is_public(),
-                settings.config_source != ConfigSource::Local,
-            ),
+            identity,
             addresses: Addresses::start(settings.edges, settings.connections),
             dialer,
             protocol: settings.protocol,
             control: Control::start()?,
             status: Status::new(settings.connections),
             account,
+            reconnects: Reconnects::default(),
             served: AtomicBool::new(false),
             reported,
         };
@@ -131,6 +136,7 @@ impl Host {
             ready_connections: settings.ready_connections,
             configuration,
             quick_tunnel: None,
+            tags,
             patience: settings.exit_after_unconnected,
         })
     }
@@ -162,6 +168,11 @@ impl Host {
         }
     }
 
+    /// What can be asked of this host's connections, whether it has any or not.
+    pub fn connections(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
     /// Where the admin API listens.
     pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
         self.admin.local_addr()
@@ -189,6 +200,7 @@ impl Host {
             reload: self.reload,
             configuration: self.configuration,
             quick_tunnel: self.quick_tunnel,
+            tags: self.tags.clone(),
         });
         let _account = AbortOnDropHandle::new(tokio::spawn(pace::keep(self.shared.account.clone())));
         let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
@@ -216,7 +228,6 @@ impl Host {
         });
         let _admin = AbortOnDropHandle::new(tokio::spawn(admin.serve(self.admin, self.guard)));
 
-        let tag = HeaderValue::from_str(&identity.connector.to_string()).context("the connector id")?;
         let (report, mut ended) = mpsc::channel(self.shards);
         for (index, heart) in self.hearts.into_iter().enumerate() {
             let shard = Shard {
@@ -227,7 +238,7 @@ impl Host {
                 pushes: pushes.clone(),
                 prober: self.prober.clone(),
                 shared: self.shared.clone(),
-                tag: tag.clone(),
+                tags: self.tags.clone(),
                 stop: stop.clone(),
             };
             let report = report.clone();
@@ -281,7 +292,7 @@ struct Shard {
     pushes: Pushes,
     prober: Prober,
     shared: Arc<Shared>,
-    tag: HeaderValue,
+    tags: Tags,
     stop: CancellationToken,
 }
 
@@ -305,7 +316,7 @@ impl Shard {
                 pushes: self.pushes,
                 prober: self.prober,
                 shard: self.index,
-                tag: self.tag,
+                tags: self.tags,
             });
             let mut slots = JoinSet::new();
             for slot in self.slots {

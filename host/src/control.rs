@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 use crate::plugin::Number;
-use crate::proxy::Current;
+use crate::proxy::{Current, Tags};
 use crate::reload::Reload;
 
 const ADMINISTRATORS: Clients =
@@ -41,6 +41,8 @@ pub struct Admin {
     pub configuration: Value,
     /// The host name of a quick tunnel.
     pub quick_tunnel: Option<String>,
+    /// What origins are told of this host.
+    pub tags: Tags,
 }
 
 impl Admin {

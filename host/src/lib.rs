@@ -14,6 +14,7 @@ pub mod origin;
 pub mod outbound;
 pub mod plugin;
 pub mod proxy;
+pub mod reader;
 pub mod reload;
 pub mod route;
 pub mod settings;

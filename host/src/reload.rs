@@ -17,6 +17,7 @@ pub use writer::{Observer, Writer};
 use crate::history::{History, Source};
 use crate::plugin::Engine;
 use crate::proxy::Current;
+use crate::reader::Reader;
 use crate::settings::Settings;
 use crate::tenure::Tenures;
 
@@ -89,9 +90,9 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// `document` is read again when somebody asks for it. What serves must be in the history.
+    /// `reader` reads again when it is asked for. What serves must be in the history.
     pub fn new(
-        document: PathBuf,
+        reader: Reader,
         settings: Settings,
         engine: Engine,
         current: Arc<Current>,
@@ -110,7 +111,7 @@ impl Reload {
         };
         let writer = Writer {
             asks: inbox,
-            document,
+            reader,
             settings,
             engine,
             current,

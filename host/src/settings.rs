@@ -78,12 +78,10 @@ pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>
     let credentials = credentials(section, reading);
     let edges = edges::draw(section, credentials.as_ref(), reading, &mut warnings);
     if let EdgeSource::Listed(list) = &edges.source
-        && (1..connections).contains(&list.len())
+        && list.len() == 1
+        && connections > 1
     {
-        let (some, all) = (list.len(), connections);
-        warnings.push(format!(
-            "tunnel.edges lists {some} of the {all} servers for {all} connections, so some share one"
-        ));
+        warnings.push("tunnel.edges lists one server: nothing serves while it is away".to_owned());
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shards = reading.count(tunnel.shards.as_ref(), cores.min(connections), 1..=connections);

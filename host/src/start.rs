@@ -10,11 +10,12 @@ use tracing::{error, warn};
 
 use crate::config::document::ConfigSource;
 use crate::config::files::Files;
-use crate::config::source::{self, SourceError};
+use crate::config::source::Source as Written;
 use crate::config::{self, Configuration};
 use crate::generation::Generation;
 use crate::history::{Draft, History, Source};
 use crate::plugin::Engine;
+use crate::reader::Reader;
 use crate::reload::{self, Built, Refusal};
 use crate::settings::{Flags, Settings};
 
@@ -27,22 +28,26 @@ pub struct Start {
     pub files: Vec<PathBuf>,
 }
 
-/// Reads the document at `path` and builds what it asks for. Where that fails and there is a state folder,
+/// Reads the document and builds what it asks for. Where that fails and there is a state folder,
 /// the last good generation is built instead. `state_dir` goes before what the document says.
 ///
 /// # Errors
 /// Everything that is wrong with the document, and why nothing else could take its place.
 pub async fn start(
-    path: &Path,
+    reader: &Reader,
     state_dir: Option<&Path>,
     flags: &Flags,
     engine: &Engine,
 ) -> anyhow::Result<Start> {
-    if let Ok(document) = path.canonicalize() {
+    if reader.is_document()
+        && let Ok(document) = reader.path().canonicalize()
+    {
         adit_files::sweep(&document);
     }
-    let read = source::read(path);
-    let state_dir = state_dir.map(Path::to_owned).or_else(|| config::state_dir(path));
+    let read = reader.read();
+    // What is no document of ours says nothing of where its state is kept.
+    let written = || config::state_dir(reader.path()).filter(|_| reader.is_document());
+    let state_dir = state_dir.map(Path::to_owned).or_else(written);
     let history = Arc::new(History::open(state_dir.as_deref())?);
     let reasons = match from_document(read, &state_dir, flags, &history, engine).await {
         Ok(start) => return Ok(start),
@@ -64,7 +69,7 @@ pub async fn start(
                 );
                 history.set_degraded(Some(reasons));
                 let (generation, mut files) = built.begin(draft, Source::LastGood, &history);
-                files.push(path.to_owned());
+                files.push(reader.path().to_owned());
                 return Ok(Start { settings, generation, history, files });
             }
             Ok(None) => {}
@@ -77,13 +82,13 @@ pub async fn start(
 }
 
 async fn from_document(
-    read: Result<source::Source, SourceError>,
+    read: Result<(Written, Vec<String>), String>,
     state_dir: &Option<PathBuf>,
     flags: &Flags,
     history: &Arc<History>,
     engine: &Engine,
 ) -> Result<Start, Vec<String>> {
-    let read = read.map_err(|error| vec![error.to_string()])?;
+    let (read, translation) = read.map_err(|reasons| vec![reasons])?;
     let mut draft = Draft {
         file: read.file,
         folder: read.folder,
@@ -94,7 +99,7 @@ async fn from_document(
     let drawn = config::draw(&draft.file, &draft.text, &draft.folder, Files::default(), flags);
     let Configuration { mut settings, plan, .. } = drawn.map_err(|mistakes| vec![mistakes.to_string()])?;
     settings.state_dir.clone_from(state_dir);
-    for warning in settings.warnings.iter().chain(&plan.warnings) {
+    for warning in translation.iter().chain(&settings.warnings).chain(&plan.warnings) {
         warn!("{}: {warning}", draft.file);
     }
     if settings.config_source != ConfigSource::Local {

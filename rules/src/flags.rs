@@ -1,11 +1,12 @@
-//! What the command line says in place of the document. Each value is read as if it stood in `[tunnel]`, by
-//! the same rules; only its mistakes carry the name of the flag. Knows names; no rule, no default.
+//! What the command line says in place of the document. Each value is read as if it stood there, by the same
+//! rules; only its mistakes carry the name of the flag. Knows names; no rule, no default.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use adit_document::Spanned;
 
-use crate::document::{Protocol, Quantity, Tunnel};
+use crate::document::{Document, Protocol, Quantity};
 use crate::value::Wrong;
 
 /// What was given; what was not is left to the document.
@@ -13,12 +14,25 @@ use crate::value::Wrong;
 pub struct Flags {
     /// `host:port` each. Takes the place of `edges`, `edge-domain` and `edge-region`.
     pub edges: Vec<String>,
+    /// Takes the place of `edges` and `edge-domain`.
+    pub edge_domain: Option<String>,
     pub region: Option<String>,
     pub edge_ip_version: Option<String>,
     pub edge_bind_address: Option<String>,
     pub protocol: Option<Protocol>,
     pub grace_period: Option<String>,
     pub exit_after_unconnected: Option<String>,
+    /// Absolute: the folder of the document has nothing to do with it.
+    pub edge_ca: Option<PathBuf>,
+    pub connections: Option<i64>,
+    /// Where the admin API listens.
+    pub admin: Option<String>,
+    /// Only what withstands quantum computers is agreed on with edges, by QUIC.
+    pub post_quantum: bool,
+    /// What people call this host.
+    pub label: Option<String>,
+    /// Names and values that origins are told with every request.
+    pub tags: Vec<(String, String)>,
 }
 
 /// What is wrong with flags, in the order in which it was found.
@@ -27,7 +41,7 @@ pub struct FlagMistakes(Vec<(&'static str, Wrong)>);
 
 /// Where values of flags stand: behind the end of any document.
 const BEHIND: usize = usize::MAX / 2;
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 11] = [
     "--edge",
     "--region",
     "--edge-ip-version",
@@ -35,16 +49,29 @@ const NAMES: [&str; 7] = [
     "--protocol",
     "--grace-period",
     "--exit-after-unconnected",
+    "--edge-domain",
+    "--cacert",
+    "--ha-connections",
+    "--metrics",
 ];
 
 impl Flags {
     /// Puts what was given in the place of what the document says.
-    pub fn put_into(&self, tunnel: &mut Tunnel) {
+    pub fn put_into(&self, document: &mut Document) {
+        put(&mut document.admin.listen, 10, self.admin.clone());
+        let Some(tunnel) = &mut document.tunnel else { return };
+        let tunnel = tunnel.get_mut();
         if !self.edges.is_empty() {
             let edges = self.edges.iter().map(|edge| at(0, edge.clone())).collect();
             tunnel.edges = Some(at(0, edges));
             (tunnel.edge_domain, tunnel.edge_region) = (None, None);
         }
+        if self.edge_domain.is_some() && self.edges.is_empty() {
+            tunnel.edges = None;
+        }
+        put(&mut tunnel.edge_domain, 7, self.edge_domain.clone());
+        put(&mut tunnel.edge_ca, 8, self.edge_ca.clone());
+        put(&mut tunnel.connections, 9, self.connections);
         put(&mut tunnel.edge_region, 1, self.region.clone());
         put(&mut tunnel.edge_ip_version, 2, self.edge_ip_version.clone());
         put(&mut tunnel.edge_bind_address, 3, self.edge_bind_address.clone());

@@ -3,6 +3,7 @@
 //! nothing.
 
 mod service;
+mod strict;
 mod value;
 
 use std::path::Path;
@@ -77,7 +78,8 @@ enum Of<'a> {
     Edge,
 }
 
-/// Unknown keys are ignored, as the reference does: the format belongs to somebody else.
+/// Unknown keys are ignored, as the reference does: the format belongs to somebody else. But those that may
+/// protect something, and keys that stand twice, refuse it all.
 struct Reader<'a> {
     of: Of<'a>,
     folder: &'a Path,
@@ -92,6 +94,9 @@ impl Reader<'_> {
             Ok(_) => return self.said.wrong("the pushed configuration", "this is not a JSON object"),
             Err(error) => return self.said.wrong("the pushed configuration", &error.to_string()),
         };
+        for (at, message) in strict::mistakes(json) {
+            self.said.wrong::<()>(&at, &message);
+        }
         let nothing = Map::new();
         let all = self.said.object("", &pushed, "originRequest").unwrap_or(&nothing);
         // It means nothing to a host of ours; of the wrong kind it is refused by the reference.

@@ -27,6 +27,7 @@ mod identity;
 mod languages;
 mod letter;
 mod middleware;
+mod one_word;
 mod own;
 mod pages;
 mod path;

@@ -158,6 +158,12 @@ impl Process {
         }
     }
 
+    /// Writes to its standard input, which stays open.
+    pub fn tell(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("its input is open");
+        stdin.write_all(text.as_bytes()).unwrap_or_else(|error| panic!("telling {}: {error}", self.name));
+    }
+
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
     }

@@ -9,6 +9,7 @@ mod cargo_deny;
 mod charts;
 mod checks;
 mod child;
+mod component_tests;
 mod demo;
 mod docker_registry;
 mod fuzz;
@@ -43,7 +44,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, arguments: &[String]) -> Result<()> {
-    if !["demo", "bench", "charts", "fuzz", "reference"].contains(&command) && !arguments.is_empty() {
+    const WITH_ARGUMENTS: [&str; 6] = ["demo", "bench", "charts", "fuzz", "reference", "component-tests"];
+    if !WITH_ARGUMENTS.contains(&command) && !arguments.is_empty() {
         bail!("takes no arguments, got {}", arguments.join(" "));
     }
     let tree = Tree::find()?;
@@ -76,6 +78,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         "bench" => bench::run(&tree, arguments)?,
         "bench-plugins" => bench_plugins::run(&tree)?,
         "fuzz" => fuzz::run(&tree, arguments)?,
+        "component-tests" => component_tests::run(&tree, arguments)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         _ => bail!("no such command\n\n{HELP}"),
     }
@@ -105,6 +108,8 @@ Usage: cargo xtask <command>
   bench-plugins   print what a plugin costs, optimised
   fuzz [TARGET] [SECONDS]
                   search for bytes that break a decoder: protocol, document, decision, component
+  component-tests FOLDER [PROGRAM]
+                  run cloudflared's component tests, which lie in FOLDER, with our program in its place
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny, a registry
   help            this text
 

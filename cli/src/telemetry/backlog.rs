@@ -1,8 +1,8 @@
-//! Log lines on their way to standard error. Whoever serves does not wait for whoever reads them: lines are
+//! Log lines on their way to standard error or to a file. Whoever serves does not wait for whoever reads them: lines are
 //! gathered for a moment and written together by a thread of their own.
 
 use std::borrow::Cow;
-use std::io::{self, Write, stderr};
+use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -35,10 +35,9 @@ struct Pending {
 
 impl Backlog {
     /// Starts to write what is put here.
-    pub(super) fn write(&self) -> io::Result<Writer> {
+    pub(super) fn write(&self, mut out: impl Write + Send + 'static) -> io::Result<Writer> {
         let shared = self.clone();
-        let thread =
-            thread::Builder::new().name("log".to_owned()).spawn(move || shared.drain(&mut stderr()))?;
+        let thread = thread::Builder::new().name("log".to_owned()).spawn(move || shared.drain(&mut out))?;
         Ok(Writer { backlog: self.clone(), thread: Some(thread) })
     }
 
@@ -86,7 +85,7 @@ impl Backlog {
             lines.clear();
             lines.shrink_to(USUAL);
             if lost > 0 {
-                tracing::warn!(lost, "log lines were lost: standard error is read too slowly");
+                tracing::warn!(lost, "log lines were lost: they are taken too slowly");
             }
             if is_over && lost == 0 {
                 return;

@@ -105,11 +105,15 @@ impl Client {
         if let Some(id) = as_id(tunnel) {
             return Ok(id);
         }
-        let found = self.list(&[("is_deleted", "false".to_owned()), ("name", tunnel.to_owned())]).await?;
-        let id = found.first().and_then(|tunnel| as_id(tunnel["id"].as_str()?));
-        id.with_context(|| {
+        self.known(tunnel).await?.with_context(|| {
             format!("there is no tunnel named `{tunnel}`; `adit tunnel list` shows those that are")
         })
+    }
+
+    /// The id of the living tunnel of this name, if there is one.
+    pub(super) async fn known(&self, name: &str) -> anyhow::Result<Option<Uuid>> {
+        let found = self.list(&[("is_deleted", "false".to_owned()), ("name", name.to_owned())]).await?;
+        Ok(found.first().and_then(|tunnel| as_id(tunnel["id"].as_str()?)))
     }
 
     /// A call about one tunnel; `rest` begins with `/` or `?`, or is empty.

@@ -27,6 +27,13 @@ pub(super) struct Create {
     secret: Option<String>,
 }
 
+impl Create {
+    /// With nothing but a name.
+    pub(super) fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), output: Output::default(), credentials_file: None, secret: None }
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn create(create: Create, options: &Options) -> Result<(), Failure> {
     if as_id(&create.name).is_some() {

@@ -5,11 +5,12 @@ use std::path::Path;
 use adit_host::config;
 use adit_host::config::plan::{HostPattern, Plan, Rule, Service};
 use adit_host::route::Routes;
-use anyhow::{Context, anyhow};
+use adit_host::settings;
+use anyhow::anyhow;
 use clap::Subcommand;
 use http::Uri;
 
-use super::legacy::{self, Legacy, Proof};
+use super::legacy::{self, Given, Legacy, Proof};
 use super::{Options, run, usage};
 use crate::Failure;
 use crate::table::print;
@@ -17,7 +18,11 @@ use crate::table::print;
 #[derive(Subcommand)]
 pub(super) enum Ingress {
     /// Report everything that is wrong
-    Validate,
+    Validate {
+        /// A configuration in place of a file's, as JSON
+        #[arg(long, short, value_name = "JSON")]
+        json: Option<String>,
+    },
     /// Show the rule that serves a URL
     Rule {
         /// Such as `https://app.example.com/path`
@@ -27,13 +32,19 @@ pub(super) enum Ingress {
 }
 
 pub(super) fn look(ingress: Ingress, options: &Options, file: Option<Legacy>) -> Result<(), Failure> {
+    let file = match &ingress {
+        Ingress::Validate { json: Some(json) } => {
+            Some(Legacy::parse("--json".into(), json).map_err(Failure::Configuration)?)
+        }
+        Ingress::Validate { json: None } | Ingress::Rule { .. } => file,
+    };
     let (source, plan, warnings) = plan(options, file)?;
     print(&format!("Validating rules from {source}"));
     for warning in &warnings {
         print(&format!("warning: {warning}"));
     }
     match ingress {
-        Ingress::Validate => print("OK"),
+        Ingress::Validate { .. } => print("OK"),
         Ingress::Rule { address: url } => {
             let wrong =
                 || usage(format!("`{}` is no URL such as https://app.example.com/path", url.escape_debug()));
@@ -71,12 +82,16 @@ fn plan(options: &Options, file: Option<Legacy>) -> Result<(String, Plan, Vec<St
     let folder = run::private_folder()?;
     let credentials = folder.path().join("credentials.json");
     crate::credentials::create_quietly(&credentials)?;
+    let given = Given {
+        proof: Proof::CredentialsFile(credentials),
+        single: options.single.clone(),
+        admin: settings::ADMIN.to_string(),
+    };
     let translation =
-        legacy::translate(Some(&file), &Proof::CredentialsFile(credentials), options, file.url().as_deref())
-            .map_err(|error| Failure::Configuration(error.context(file.path.display().to_string())))?;
-    let path = folder.path().join("host.toml");
-    std::fs::write(&path, &translation.toml).context("writing the translated configuration")?;
-    let (_, plan) = read(&path)?;
+        legacy::translate(Some(&file), &given).map_err(|error| Failure::Configuration(anyhow!(error)))?;
+    let name = file.path.display().to_string();
+    let (_, plan) = config::parse(&name, &translation.toml, folder.path())
+        .map_err(|error| Failure::Configuration(error.into()))?;
     let warnings = translation.warnings.iter().chain(&plan.warnings).cloned().collect();
     Ok((file.path.display().to_string(), plan, warnings))
 }

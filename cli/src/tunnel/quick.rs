@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use adit_host::settings;
 use adit_protocol::credentials::Credentials;
 use adit_rules::plan::Service;
 use anyhow::{Context, anyhow};
@@ -9,21 +10,25 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::client::Api;
-use super::legacy::{self, Proof};
+use super::legacy::{self, Given, Legacy, Proof};
 use super::{Options, places, run, usage};
 use crate::Failure;
+use crate::host::Extras;
 use crate::table::print;
 
 pub(super) fn serve(
     options: &Options,
     service: Option<String>,
-    url: &str,
+    file: Option<Legacy>,
     with_stdin: bool,
 ) -> Result<(), Failure> {
+    for warning in options.idle.warnings() {
+        tracing::warn!("{warning}");
+    }
     let Some(service) = service.or_else(|| options.api_url.clone()) else {
         return Err(usage("say which edge makes the tunnel: --api-url URL of its control API"));
     };
-    check(options, url)?;
+    check(options, file.as_ref())?;
     let quick = create(options, &service)?;
     let (credentials, hostname) = read(&quick).context("the edge did not say what it made")?;
     print(&format!(
@@ -34,33 +39,35 @@ pub(super) fn serve(
     places::write_secret(&path, &credentials.to_json(), 0o400).context("writing the tunnel's identity")?;
     let mut options = options.clone();
     options.edge.connections.get_or_insert(1);
-    let translated = run::Translated {
-        file: None,
-        proof: &Proof::CredentialsFile(path),
-        url: Some(url),
-        quick_tunnel: Some(&hostname),
-    };
-    run::serve(&folder, &translated, &options, with_stdin)
+    let extras = Extras { quick_tunnel: Some(hostname), ..Extras::new(&options, with_stdin)? };
+    run::serve(file, Proof::CredentialsFile(path), &options, extras)
 }
 
 /// A tunnel whose host could not serve is not made.
-fn check(options: &Options, url: &str) -> Result<(), Failure> {
-    let proof = Proof::CredentialsFile("credentials.json".into());
-    let translation = legacy::translate(None, &proof, options, Some(url)).map_err(Failure::Configuration)?;
-    let mistakes = match adit_rules::read("--url", &translation.toml, Path::new("")) {
+fn check(options: &Options, file: Option<&Legacy>) -> Result<(), Failure> {
+    let given = Given {
+        proof: Proof::CredentialsFile("credentials.json".into()),
+        single: options.single.clone(),
+        admin: settings::ADMIN.to_string(),
+    };
+    let toml = legacy::translate(file, &given).map_err(usage)?.toml;
+    let mistakes = match adit_rules::read("--url", &toml, Path::new("")) {
         // What stands in for a service that there is none of here.
         Ok(plan)
-            if plan.rules.iter().any(|rule| rule.service == Service::Status(StatusCode::NOT_IMPLEMENTED)) =>
+            if plan
+                .rules
+                .first()
+                .is_some_and(|rule| rule.service == Service::Status(StatusCode::NOT_IMPLEMENTED)) =>
         {
-            let scheme = url.split(':').next().unwrap_or_default();
-            return Err(usage(format!("--url: `{scheme}` services are not supported here yet")));
+            return Err(usage("the service of a quick tunnel is of a kind that is not supported here yet"));
         }
         Ok(_) => return Ok(()),
         Err(mistakes) => mistakes,
     };
     let reasons = mistakes.iter().map(|mistake| {
         let help = mistake.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
-        format!("--url: {}{help}", mistake.message)
+        let place = mistake.path.as_deref().unwrap_or("--url");
+        format!("{place}: {}{help}", mistake.message)
     });
     Err(usage(reasons.collect::<Vec<_>>().join("\n")))
 }

@@ -19,12 +19,12 @@ pub(super) enum Route {
 #[derive(Args)]
 pub(super) struct Dns {
     /// Its id or its name
-    tunnel: String,
+    pub(super) tunnel: String,
     /// A name in one of the account's zones, such as app.example.com or *.example.com
-    hostname: String,
+    pub(super) hostname: String,
     /// Although it leads elsewhere now
     #[arg(long, short = 'f', env = "TUNNEL_FORCE_PROVISIONING_DNS")]
-    overwrite_dns: bool,
+    pub(super) overwrite_dns: bool,
 }
 
 #[derive(Args)]

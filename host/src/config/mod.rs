@@ -100,9 +100,7 @@ pub fn draw(
     flags: &Flags,
 ) -> Result<Configuration, ConfigError> {
     let (mut document, mistakes) = adit_document::read::<Document>(file, text)?;
-    if let Some(tunnel) = &mut document.tunnel {
-        flags.put_into(tunnel.get_mut());
-    }
+    flags.put_into(&mut document);
     let mut reading = Reading { files, ..Reading::new(folder, mistakes) };
     let plan = plan::draw(&document, &mut reading);
     // Without settings there is a mistake that says why.

@@ -82,5 +82,6 @@ pub fn configuration(settings: &Settings) -> Value {
         "metrics": settings.admin.to_string(),
         "shards": settings.shards.to_string(),
         "config-source": format!("{:?}", settings.config_source).to_lowercase(),
+        "label": settings.flags.label.as_deref().unwrap_or_default(),
     })
 }

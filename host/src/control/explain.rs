@@ -61,11 +61,8 @@ pub(super) async fn answer(
         Ok(request) => request,
         Err(error) => return problem(StatusCode::BAD_REQUEST, &error),
     };
-    let Ok(tag) = HeaderValue::from_str(&admin.health.shared.identity.connector.to_string()) else {
-        return problem(StatusCode::BAD_REQUEST, "this host has no id");
-    };
     let generation = admin.current.load_full();
-    let page = proxy::explain(&generation, head, &tag, plugins).await;
+    let page = proxy::explain(&generation, head, &admin.tags, plugins).await;
     super::json(StatusCode::OK, &page)
 }
 

@@ -1,16 +1,32 @@
 //! The built-in origin `hello_world`: a page that shows what arrived, for trying a tunnel or a
-//! plugin without any service of one's own.
+//! plugin without any service of one's own. `/uptime`, `/sse`, `/ws` and `/_health` are as the reference has
+//! them, for those who try tunnels with its tools.
+
+mod ticks;
+mod websocket;
 
 use std::fmt::Write;
+use std::sync::LazyLock;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Method, Response, request};
+use http::{HeaderValue, Method, Response, StatusCode, request};
 
 use super::{Body, full};
 
-/// Answers with the request's own head, as JSON when that is asked for.
+pub(super) use websocket::echo;
+
+/// Answers with the request's own head, as JSON when that is asked for, or with what the path stands for.
 pub(super) fn respond(head: &request::Parts) -> Response<Body> {
+    match head.uri.path() {
+        "/uptime" => return whole(head, "application/json", uptime()),
+        "/_health" => return whole(head, "text/plain; charset=utf-8", "ok".to_owned()),
+        "/sse" => return ticks::respond(head),
+        // Whoever asks for it without an upgrade.
+        "/ws" => return super::status_only(StatusCode::UPGRADE_REQUIRED),
+        _ => {}
+    }
     let wants_json = head
         .headers
         .get(ACCEPT)
@@ -18,6 +34,27 @@ pub(super) fn respond(head: &request::Parts) -> Response<Body> {
         .is_some_and(|accept| accept.contains("application/json"));
     let (kind, page) =
         if wants_json { ("application/json", json(head)) } else { ("text/html; charset=utf-8", html(head)) };
+    whole(head, kind, page)
+}
+
+/// When this process was first asked to say hello.
+static BEGUN: LazyLock<(SystemTime, Instant)> = LazyLock::new(|| (SystemTime::now(), Instant::now()));
+
+/// Lets the clock of `/uptime` begin.
+pub(super) fn begin() {
+    LazyLock::force(&BEGUN);
+}
+
+fn uptime() -> String {
+    let (begun, clock) = *BEGUN;
+    let uptime = clock.elapsed();
+    let (minutes, seconds) = (uptime.as_secs() / 60, uptime.as_secs_f64() % 60.0);
+    let shown = if minutes == 0 { format!("{seconds}s") } else { format!("{minutes}m{seconds}s") };
+    let start = humantime::format_rfc3339_nanos(begun).to_string();
+    serde_json::json!({ "startTime": start, "uptime": shown }).to_string()
+}
+
+fn whole(head: &request::Parts, kind: &'static str, page: String) -> Response<Body> {
     let length = page.len();
     let page = if head.method == Method::HEAD { String::new() } else { page };
     let mut response = Response::new(full(Bytes::from(page)));

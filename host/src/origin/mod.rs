@@ -119,7 +119,10 @@ impl Origin {
     pub fn new(service: &Service, plan: &OriginPlan) -> anyhow::Result<Self> {
         Ok(match service {
             Service::Status(status) => Self::Status(*status),
-            Service::HelloWorld => Self::HelloWorld,
+            Service::HelloWorld => {
+                hello::begin();
+                Self::HelloWorld
+            }
             // The last of them is none, and `new` says so.
             Service::Http { .. } | Service::Https { .. } | Service::Unix { .. } | Service::Component(_) => {
                 Self::Http(Box::new(http::HttpOrigin::new(service, plan)?))
@@ -181,7 +184,10 @@ impl Origin {
         match self {
             Self::Http(origin) => origin.upgrade(head, body).await,
             Self::Status(status) => Ok(status_only(*status)),
-            Self::HelloWorld => Ok(status_only(StatusCode::UPGRADE_REQUIRED)),
+            Self::HelloWorld => Ok(match head.uri.path() {
+                "/ws" => hello::echo(&head, body),
+                _ => status_only(StatusCode::UPGRADE_REQUIRED),
+            }),
         }
     }
 }

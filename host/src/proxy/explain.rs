@@ -4,7 +4,7 @@ use http::request;
 use serde_json::{Value, json};
 
 use super::request::{cut_path_headers, remove_hop_by_hop, route};
-use super::{Asked, CONNECTING_IP, HeaderValue, TAG_ID, client_ip, scheme};
+use super::{Asked, CONNECTING_IP, HeaderValue, Tags, client_ip, scheme};
 use crate::generation::{Backend, Generation};
 use crate::plugin::RequestOutcome;
 
@@ -13,7 +13,7 @@ use crate::plugin::RequestOutcome;
 pub async fn explain(
     generation: &Generation,
     mut head: request::Parts,
-    tag: &HeaderValue,
+    tags: &Tags,
     runs_plugins: bool,
 ) -> Value {
     let asked = Asked::of(&head);
@@ -45,7 +45,7 @@ pub async fn explain(
             }
         };
     }
-    head.headers.insert(TAG_ID, tag.clone());
+    tags.put_into(&mut head.headers);
     let (head, origin) = match &rule.backend {
         Backend::Origin(origin, _) => (origin.addressed(head), origin.name().into_owned()),
         Backend::Component(plugin) => (head, format!("wasm:{}", plugin.name())),

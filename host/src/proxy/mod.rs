@@ -12,6 +12,7 @@ mod push;
 mod request;
 mod respond;
 mod streams;
+mod tags;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -27,6 +28,7 @@ pub use push::{Push, PushVerdict, Pushes};
 pub use request::{Kind, Request};
 pub use respond::{Answer, Asked, Trouble};
 pub use streams::Streams;
+pub use tags::Tags;
 
 use crate::generation::{Backend, Generation, Rule};
 use crate::origin::Pool;
@@ -36,8 +38,6 @@ use observe::Observation;
 use probe::{Probe, Prober};
 use request::remove_hop_by_hop;
 
-/// Carries the connector's identity to origins.
-const TAG_ID: HeaderName = HeaderName::from_static("cf-warp-tag-id");
 /// Where the edge puts the visitor's address.
 const CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
 /// Where the edge puts how the visitor reached it.
@@ -57,8 +57,7 @@ pub struct Proxy {
     pub pushes: Pushes,
     pub prober: Prober,
     pub shard: usize,
-    /// The connector id as origins see it.
-    pub tag: HeaderValue,
+    pub tags: Tags,
 }
 
 impl Proxy {
@@ -151,7 +150,7 @@ impl Proxy {
                 }
             }
             (None, None) => {
-                head.headers.insert(TAG_ID, self.tag.clone());
+                self.tags.put_into(&mut head.headers);
                 if takes_trailers && kind == Kind::Http {
                     head.headers.insert(header::TE, TRAILERS);
                 }

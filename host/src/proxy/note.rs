@@ -145,9 +145,8 @@ impl Drop for Note {
         let (id, method, (host, path)) = (&**id, method.as_str(), place.split_at(*host_length));
         let rule = self.tally.as_ref().map_or("", |tally| &tally.name);
         let generation = self.tenure.number;
-        let milliseconds = duration.as_secs_f64() * 1e3;
-        let plugin_ms = self.plugin_time.as_secs_f64() * 1e3;
-        let origin_ms = self.origin_time.as_secs_f64() * 1e3;
+        let (milliseconds, plugin_ms, origin_ms) =
+            (milliseconds(duration), milliseconds(self.plugin_time), milliseconds(self.origin_time));
         let outcome = match (is_whole && !self.is_cancelled, self.is_broken) {
             (true, _) => "whole",
             (false, true) => "broken off",
@@ -219,6 +218,11 @@ impl HttpBody for Followed {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// As people read it: microseconds are enough, and no digit is an artefact.
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
 }
 
 /// What a filter of the log is given to have this alone, or all but this.

@@ -34,9 +34,12 @@ async fn scene(rules: &str, keys: &str) -> Scene {
     std::fs::write(&path, format!("{keys}\n{}", document(rules))).unwrap();
     let engine = Engine::new(EngineSettings { instances: 10 }).unwrap();
     let start::Start { settings, generation, history, files } =
-        start::start(&path, None, &crate::settings::Flags::default(), &engine).await.unwrap();
+        start::start(&Reader::of_file(path.clone()), None, &crate::settings::Flags::default(), &engine)
+            .await
+            .unwrap();
     let current = Arc::new(ArcSwap::from_pointee(generation));
-    let (reload, writer) = Reload::new(path, settings, engine, current.clone(), history, files);
+    let (reload, writer) =
+        Reload::new(Reader::of_file(path), settings, engine, current.clone(), history, files);
     Scene { folder, reload, current, writer: tokio::spawn(writer.run()) }
 }
 

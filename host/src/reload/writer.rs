@@ -13,17 +13,17 @@ use super::build::{Built, Refusal, build};
 use super::{Ask, Pushed, Put, Verdict, remote_version};
 use crate::config::document::ConfigSource;
 use crate::config::remote::PUSHED;
-use crate::config::source;
 use crate::history::{Draft, Entry, History, Outcome, Remote, Serving, Source};
 use crate::plugin::Engine;
 use crate::proxy::Current;
+use crate::reader::Reader;
 use crate::settings::Settings;
 use crate::tenure::Tenures;
 
 /// Builds and swaps generations, one at a time.
 pub struct Writer {
     pub(super) asks: mpsc::Receiver<Ask>,
-    pub(super) document: PathBuf,
+    pub(super) reader: Reader,
     /// What the process was started with and cannot change.
     pub(super) settings: Settings,
     pub(super) engine: Engine,
@@ -83,9 +83,8 @@ impl Writer {
     }
 
     async fn reread(&self, source: Source) -> Verdict {
-        let read = source::read(&self.document).map_err(|error| vec![error.to_string()]);
-        match read {
-            Ok(read) => {
+        match self.reader.read() {
+            Ok((read, translation)) => {
                 let draft = Draft {
                     file: read.file,
                     folder: read.folder,
@@ -93,11 +92,12 @@ impl Writer {
                     copies: BTreeMap::new(),
                     remote: self.history.serving().and_then(|serving| serving.draft.remote.clone()),
                 };
-                self.revise(draft, source, None).await
+                self.revise(draft, source, None, translation).await
             }
             Err(reasons) => {
-                let digest = String::new();
-                self.refuse(source, None, Refusal { reasons, files: vec![self.document.clone()], digest })
+                let reasons = reasons.lines().map(str::to_owned).collect();
+                let (files, digest) = (vec![self.reader.path().to_owned()], String::new());
+                self.refuse(source, None, Refusal { reasons, files, digest })
             }
         }
     }
@@ -107,17 +107,26 @@ impl Writer {
             return Verdict::Busy { serving: self.current.load().number };
         };
         let tag = serving.tag();
+        if put.save && !self.reader.is_document() {
+            let reason = format!(
+                "{} is no document that could be replaced; ask with save=false to serve this until the next start",
+                self.reader.path().display()
+            );
+            let refusal = Refusal { reasons: vec![reason], files: Vec::new(), digest: String::new() };
+            return self.refuse(put.source, None, refusal);
+        }
         if put.expected.as_ref().is_some_and(|expected| !expected.contains(&tag)) {
             return Verdict::Stale { serving: serving.generation, tag };
         }
         let draft = Draft {
-            file: self.document.display().to_string(),
-            folder: self.document.parent().unwrap_or(Path::new("")).to_owned(),
+            file: self.reader.path().display().to_string(),
+            folder: self.reader.path().parent().unwrap_or(Path::new("")).to_owned(),
             text: put.text.into(),
             copies: put.copies,
             remote: serving.draft.remote.clone(),
         };
-        self.revise(draft, put.source, put.save.then_some(&self.document)).await
+        let save = put.save.then(|| self.reader.path().to_owned());
+        self.revise(draft, put.source, save, Vec::new()).await
     }
 
     async fn push(&self, version: i32, json: &[u8]) -> Pushed {
@@ -131,7 +140,7 @@ impl Writer {
         };
         let mut draft = serving.draft.clone();
         draft.remote = Some(Remote { version, json: json.into() });
-        match self.revise(draft, Source::Edge, None).await {
+        match self.revise(draft, Source::Edge, None, Vec::new()).await {
             Verdict::Applied { warnings, .. } => {
                 let about = |warning: String| warning.strip_prefix(PUSHED).map(str::to_owned);
                 Pushed::serves(version, warnings.into_iter().filter_map(about).collect())
@@ -142,7 +151,13 @@ impl Writer {
     }
 
     /// Builds, keeps, swaps. `save` is where the document is written once it is known to be good.
-    async fn revise(&self, draft: Draft, source: Source, save: Option<&PathBuf>) -> Verdict {
+    async fn revise(
+        &self,
+        draft: Draft,
+        source: Source,
+        save: Option<PathBuf>,
+        mut warnings: Vec<String>,
+    ) -> Verdict {
         let running = self.current.load_full();
         let remote_version = draft.remote.as_ref().map(|remote| remote.version);
         let serving = self.history.serving();
@@ -157,14 +172,14 @@ impl Writer {
             Ok(None) => {
                 self.history.set_degraded(None);
                 let tag = serving.map(|serving| serving.tag()).unwrap_or_default();
-                return Verdict::Applied { generation: running.number, tag, warnings: Vec::new() };
+                return Verdict::Applied { generation: running.number, tag, warnings };
             }
             Err(refusal) => return self.refuse(source, remote_version, refusal),
         };
         let Built { generation, mut settings, plan, digest, parts, secrets } = built;
         // The command line may have said it in the document's place.
         settings.state_dir.clone_from(&self.settings.state_dir);
-        let mut warnings: Vec<String> = settings.warnings.iter().chain(&plan.warnings).cloned().collect();
+        warnings.extend(settings.warnings.iter().chain(&plan.warnings).cloned());
         if settings != self.settings {
             warnings.push("what needs a restart has changed, and takes effect at the next start".to_owned());
         }
@@ -172,7 +187,7 @@ impl Writer {
         let mut entry = Entry::new(number, Outcome::Applied, source, digest.clone());
         entry.remote_version = remote_version;
         entry.warnings.clone_from(&warnings);
-        let (history, saved) = (self.history.clone(), save.cloned());
+        let (history, saved) = (self.history.clone(), save);
         // Files are written beside what serves. The draft and the entry come back with the outcome.
         let written = tokio::task::spawn_blocking(move || {
             if let Some(path) = saved {
@@ -211,7 +226,7 @@ impl Writer {
         self.history.set_degraded(None);
         self.files.send_replace(files);
         for warning in &warnings {
-            warn!("{}: {warning}", self.document.display());
+            warn!("{}: {warning}", self.reader.path().display());
         }
         info!(generation = number, ?source, "configuration applied");
         Verdict::Applied { generation: number, tag, warnings }
@@ -232,7 +247,7 @@ impl Writer {
     }
 
     fn watched(&self, named: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = named.chain([self.document.clone()]).collect();
+        let mut files: Vec<PathBuf> = named.chain([self.reader.path().to_owned()]).collect();
         files.sort();
         files.dedup();
         files

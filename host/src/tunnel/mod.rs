@@ -8,6 +8,7 @@ pub mod http2;
 pub mod notice;
 pub mod pace;
 pub mod quic;
+pub mod reconnect;
 pub mod serving;
 pub mod slot;
 pub mod state;

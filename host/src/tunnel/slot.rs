@@ -20,11 +20,14 @@ use super::Identity;
 use super::connection::{Connection, DialError, Dialer, Line};
 use super::control::{Control, RegisterError, Session};
 use super::discovery::{Addresses, Unresolved};
+use super::reconnect::Reconnects;
 use super::serving::{Serving, Sign};
 use super::state::{Action, Event, Goal, Jitter, Moment, Protocol, Refusal, State, Way};
 use super::status::{SERVING, Status};
 use crate::proxy::Proxy;
 
+/// How a slot is shown that was asked to let go of its connection.
+const RECONNECTING: &str = "reconnecting";
 /// The most failed attempts that a registration can report.
 const REPORTED_ATTEMPTS: u32 = 255;
 /// How likely a look at a connection that is well is also one at its place, so that slots do not look all at
@@ -41,6 +44,7 @@ pub struct Shared {
     pub status: Status,
     /// What peers do not take.
     pub account: Arc<Account>,
+    pub reconnects: Reconnects,
     /// Whether any slot was ever registered.
     pub served: AtomicBool,
     /// What is reported to the edge as the local configuration, JSON (wire.md, 9.4).
@@ -186,6 +190,9 @@ impl Slot {
                         return event;
                     }
                 }
+                delay = self.shared.reconnects.asked(), if self.serving.is_some() => {
+                    return self.reconnect(delay, stop).await;
+                }
                 () = until(self.timer) => {
                     self.timer = None;
                     return Event::Waited;
@@ -194,6 +201,24 @@ impl Slot {
                     return Event::Encouraged;
                 }
             }
+        }
+    }
+
+    /// Lets go of what serves, which finishes what it has, and is without a connection for `delay`.
+    async fn reconnect(&mut self, delay: Duration, stop: &CancellationToken) -> Event {
+        info!(?delay, "reconnecting, because it was asked for");
+        if let Some(serving) = self.serving.take() {
+            let grace = self.shared.identity.grace;
+            self.retiring.spawn_local(serving.finish(grace).in_current_span());
+        }
+        self.shared.status.update(self.index, |status| {
+            status.state = RECONNECTING;
+            status.location = None;
+            status.protocol = None;
+        });
+        match timeout(delay, stop.cancelled()).await {
+            Ok(()) => Event::Stop,
+            Err(_) => Event::Lost { reset: true },
         }
     }
 

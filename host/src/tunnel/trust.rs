@@ -7,8 +7,9 @@ use anyhow::Context;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
-/// TLS settings for dialling edge servers. With `edge_ca`, no other root is believed.
-pub fn client_config(edge_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
+/// TLS settings for dialling edge servers. With `edge_ca`, no other root is believed. `post_quantum`: only
+/// what withstands quantum computers is agreed on.
+pub fn client_config(edge_ca: Option<&Path>, post_quantum: bool) -> anyhow::Result<ClientConfig> {
     let roots = match edge_ca {
         Some(file) => roots_of(file)?,
         None => {
@@ -22,7 +23,10 @@ pub fn client_config(edge_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
     };
     let mut provider = aws_lc_rs::default_provider();
     // What an edge of this protocol offers, the preferred first (wire.md, finding 10).
-    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::SECP256R1];
+    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768];
+    if !post_quantum {
+        provider.kx_groups.push(aws_lc_rs::kx_group::SECP256R1);
+    }
     let provider = Arc::new(provider);
     let verifier = adit_trust::by_roots(roots, &provider);
     let config = ClientConfig::builder_with_provider(provider)

@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 /// A time of Go ("1m30s"), or a number of seconds.
-pub(super) fn whole_time(value: &Value) -> Option<Duration> {
-    match value {
-        Value::Number(seconds) => Some(Duration::from_secs(seconds.as_u64()?)),
-        Value::String(text) => go_duration(text),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+pub(super) fn whole_time(text: &str) -> Option<Duration> {
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => go_duration(text),
     }
 }
 
 /// The same in our form.
-pub(super) fn duration(value: &Value) -> Option<String> {
-    Some(written(whole_time(value)?))
+pub(in crate::tunnel) fn duration(text: &str) -> Option<String> {
+    Some(written(whole_time(text)?))
 }
 
 /// The same for how services are spoken to: at most an hour, and `nothing` for a time of zero.
@@ -27,7 +24,8 @@ fn written(time: Duration) -> String {
     format!("{}ms", time.as_millis())
 }
 
-fn go_duration(text: &str) -> Option<Duration> {
+/// A time of Go, such as "1m30s".
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

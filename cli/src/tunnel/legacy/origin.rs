@@ -1,99 +1,122 @@
 //! `originRequest`: how a service is spoken to.
 
-use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use serde_json::{Map, Value};
-
-use super::Legacy;
 use super::duration::{HOUR, in_form, whole_time};
-use super::translation::Translation;
+use super::keys::{self, ACCESS, Fate};
+use super::translation::{At, Translation};
+use super::yaml::{Entry, Map, Node, Value};
+use super::{Legacy, at_home};
 
 impl Translation {
-    /// Takes what has a meaning for HTTP services into the rule, if its service is one.
-    pub(super) fn origin(
-        &mut self,
-        place: &str,
-        keys: &Map<String, Value>,
-        legacy: Option<&Legacy>,
-        is_http: bool,
-    ) -> anyhow::Result<()> {
-        let mut lines = Self { toml: String::new(), warnings: Vec::new() };
-        for (key, value) in keys {
-            let whole = || format!("{place}.originRequest.{key}");
-            let time = || whole_time(value).with_context(|| format!("`{}` is no time", whole()));
-            let text = || value.as_str().with_context(|| format!("`{}` is no text", whole()));
-            let flag = || value.as_bool().with_context(|| format!("`{}` is neither true nor false", whole()));
-            let is_time =
-                matches!(key.as_str(), "connectTimeout" | "tlsTimeout" | "keepAliveTimeout" | "tcpKeepAlive");
-            if is_time && whole_time(value).is_some_and(|time| time > HOUR) {
-                self.warnings.push(format!("`{}` is more than 1h, the longest, and counts as that", whole()));
+    /// The lines of `[ingress.origin]`, as far as it is one of an HTTP service.
+    pub(super) fn origin(&mut self, place: &str, keys: &Map, legacy: Option<&Legacy>) -> String {
+        let before = std::mem::take(&mut self.toml);
+        for entry in &keys.0 {
+            let name = format!("{place}.{}", entry.key);
+            let at = At { place: (entry.place.line > 0).then_some(entry.place), name: &name };
+            match keys::in_origin(&entry.key) {
+                Fate::Idle(why) => self.warn(at, &why),
+                Fate::Refused(why) => self.wrong(at, &why),
+                // Nothing there is as if it were not.
+                Fate::Understood if entry.value.is_null() => {}
+                Fate::Understood => self.option(at, entry, legacy),
             }
-            match key.as_str() {
-                "connectTimeout" => lines.key("connect-timeout", &in_form(time()?, HOUR)),
-                "tlsTimeout" => lines.key("tls-timeout", &in_form(time()?, HOUR)),
-                "keepAliveTimeout" => lines.key("keep-alive-timeout", &in_form(time()?, HOUR)),
-                "tcpKeepAlive" => lines.key("tcp-keep-alive", &in_form(time()?, GO_KEEP_ALIVE)),
-                "keepAliveConnections" => {
-                    let count = value.as_u64().with_context(|| format!("`{}` is no number", whole()))?;
-                    let _ = writeln!(lines.toml, "keep-alive-connections = {count}");
-                }
-                "noTLSVerify" => {
-                    let _ = writeln!(lines.toml, "tls-verify = {}", !flag()?);
-                }
-                "noHappyEyeballs" => {
-                    let _ = writeln!(lines.toml, "happy-eyeballs = {}", !flag()?);
-                }
-                "disableChunkedEncoding" => {
-                    let _ = writeln!(lines.toml, "chunked = {}", !flag()?);
-                }
-                "matchSNItoHost" => {
-                    let _ = writeln!(lines.toml, "server-name-from-host = {}", flag()?);
-                }
-                "http2Origin" if flag()? => lines.key("http2", "if-offered"),
-                "caPool" if !text()?.is_empty() => {
-                    let path = legacy.map_or_else(
-                        || PathBuf::from(text().unwrap_or_default()),
-                        |legacy| legacy.beside(text().unwrap_or_default()),
-                    );
-                    lines.path("ca-file", &path)?;
-                }
-                "originServerName" if !text()?.is_empty() => lines.key("server-name", text()?),
-                "httpHostHeader" if !text()?.is_empty() => lines.key("host-header", text()?),
-                "access" => {
-                    let required = value.get("required").and_then(Value::as_bool);
-                    if value.is_object() && required != Some(false) {
-                        bail!("`{}`: {}", whole(), guarded(value));
+        }
+        std::mem::replace(&mut self.toml, before)
+    }
+
+    fn option(&mut self, at: At<'_>, entry: &Entry, legacy: Option<&Legacy>) {
+        let (key, value) = (entry.key.as_str(), &entry.value);
+        match key {
+            "connectTimeout" => self.time(at, value, "connect-timeout", HOUR),
+            "tlsTimeout" => self.time(at, value, "tls-timeout", HOUR),
+            "keepAliveTimeout" => self.time(at, value, "keep-alive-timeout", HOUR),
+            "tcpKeepAlive" => self.time(at, value, "tcp-keep-alive", GO_KEEP_ALIVE),
+            "keepAliveConnections" => match value.number() {
+                Some(count) => self.line(at, &format!("keep-alive-connections = {count}")),
+                None => self.wrong(at, "not a number"),
+            },
+            "noTLSVerify"
+            | "noHappyEyeballs"
+            | "disableChunkedEncoding"
+            | "matchSNItoHost"
+            | "http2Origin"
+            | "bastionMode" => match value.flag() {
+                None => self.wrong(at, "neither true nor false"),
+                Some(is_set) => match key {
+                    "noTLSVerify" => self.line(at, &format!("tls-verify = {}", !is_set)),
+                    "noHappyEyeballs" => self.line(at, &format!("happy-eyeballs = {}", !is_set)),
+                    "disableChunkedEncoding" => self.line(at, &format!("chunked = {}", !is_set)),
+                    "matchSNItoHost" => self.line(at, &format!("server-name-from-host = {is_set}")),
+                    "http2Origin" if is_set => self.key(at, "http2", "if-offered"),
+                    // A rule says it of its service.
+                    _ => {}
+                },
+            },
+            "caPool" | "originServerName" | "httpHostHeader" | "proxyType" | "proxyAddress" => {
+                match (key, value.text()) {
+                    (_, None) => self.wrong(at, "not a text"),
+                    (_, Some("")) => {}
+                    ("caPool", Some(file)) => {
+                        let path = legacy.map_or_else(|| at_home(file), |legacy| legacy.beside(file));
+                        self.path(at, "ca-file", &path);
                     }
+                    ("originServerName", Some(text)) => self.key(at, "server-name", text),
+                    ("httpHostHeader", Some(text)) => self.key(at, "host-header", text),
+                    ("proxyType", Some(_)) => self.warn(at, NOT_YET),
+                    _ => {}
                 }
-                "caPool" | "originServerName" | "httpHostHeader" => {}
-                "bastionMode" | "http2Origin" if !flag()? => {}
-                "proxyType" if text()?.is_empty() => {}
-                "proxyPort" | "proxyAddress" => {}
-                "bastionMode" | "proxyType" | "ipRules" => {
-                    self.warnings.push(format!("`{}` is not supported here yet and has no effect", whole()));
+            }
+            "ipRules" => self.warn(at, NOT_YET),
+            "access" => self.access(at, value),
+            _ => {}
+        }
+    }
+
+    fn time(&mut self, at: At<'_>, value: &Node, key: &str, nothing: Duration) {
+        match value.text().and_then(whole_time) {
+            None => self.wrong(at, "not a time such as 30s"),
+            Some(time) => {
+                if time > HOUR {
+                    self.warn(at, "is an hour, which is the longest that a service is waited for");
                 }
-                _ => self.warnings.push(format!("`{}` is not known and has no effect", whole())),
+                self.key(at, key, &in_form(time, nothing));
             }
         }
-        if is_http {
-            self.line("[ingress.origin]");
-            // As the reference writes them.
-            self.line("header-case = \"title\"");
-            self.toml.push_str(&lines.toml);
+    }
+
+    /// What Access protects is not served without it.
+    fn access(&mut self, at: At<'_>, value: &Node) {
+        let Value::Map(keys) = &value.value else {
+            return self.wrong(at, "not a list of keys with values");
+        };
+        for entry in &keys.0 {
+            if !ACCESS.contains(&entry.key.as_str()) {
+                let name = format!("{}.{}", at.name, entry.key);
+                self.wrong(
+                    At { place: Some(entry.place), name: &name },
+                    "not known, and it may be what protects this",
+                );
+            }
         }
-        Ok(())
+        let is_open = keys.get("required").and_then(|entry| entry.value.flag()) == Some(false);
+        if !is_open {
+            self.wrong(at, &guarded(keys));
+        }
     }
 }
 
 /// Why rules that Access protects are not served, and the lines that serve them.
-fn guarded(access: &Value) -> String {
+fn guarded(access: &Map) -> String {
+    let text = |node: &Node| node.text().filter(|text| !text.is_empty()).map(str::to_owned);
     let team =
-        access.get("teamName").and_then(Value::as_str).filter(|team| !team.is_empty()).unwrap_or("TEAM");
-    let tags = access.get("audTag").and_then(Value::as_array).filter(|tags| !tags.is_empty());
-    let tags = tags.map_or_else(|| "[\"AUD-TAG\"]".to_owned(), |tags| Value::Array(tags.clone()).to_string());
+        access.get("teamName").and_then(|entry| text(&entry.value)).unwrap_or_else(|| "TEAM".to_owned());
+    let tags: Vec<String> = match access.get("audTag").map(|entry| &entry.value.value) {
+        Some(Value::List(list)) => list.iter().filter_map(|tag| text(tag)).collect(),
+        Some(Value::Scalar { .. } | Value::Map(_)) | None => Vec::new(),
+    };
+    let tags = if tags.is_empty() { vec!["AUD-TAG".to_owned()] } else { tags };
     format!(
         "Access tokens are checked by the plugin jwt, which a config.yml cannot name, and what they protect is \
          not served without\n  way out: a host.toml with these rules, `plugins = [\"access\"]` in each that Access \
@@ -104,15 +127,17 @@ fn guarded(access: &Value) -> String {
          timeout = \"500ms\"\n\n    \
          [plugin.config]\n    \
          team = {}\n    \
-         audience = {tags}\n\n    \
+         audience = {}\n\n    \
          [plugin.grants]\n    \
          http = [{}]\n    \
          buckets = {{ jwks = \"1MiB\" }}\n\n  \
          the whole of it: plugins/jwt/README.md, Cloudflare Access",
-        Value::from(team),
-        Value::from(format!("https://{team}.cloudflareaccess.com")),
+        serde_json::json!(team),
+        serde_json::json!(tags),
+        serde_json::json!(format!("https://{team}.cloudflareaccess.com")),
     )
 }
 
+const NOT_YET: &str = "is not supported here yet and has no effect";
 /// What a time of zero is to Go here; elsewhere it is no limit.
 const GO_KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -1,12 +1,22 @@
-use super::translation::Translation;
 use super::*;
 
-fn translated(yaml: &str) -> anyhow::Result<Translation> {
-    let legacy = Legacy::parse("/etc/cloudflared/config.yml".into(), yaml)?;
-    let mut options = Options::default();
-    options.edge.metrics = Some("localhost:2000".to_owned());
-    legacy.fill(&mut options)?;
-    translate(Some(&legacy), &Proof::CredentialsFile("/c.json".into()), &options, legacy.url().as_deref())
+fn given() -> Given {
+    Given {
+        proof: Proof::CredentialsFile("/c.json".into()),
+        single: Single::default(),
+        admin: "127.0.0.1:20241".to_owned(),
+    }
+}
+
+fn translated(yaml: &str) -> Result<Translation, String> {
+    let legacy =
+        Legacy::parse("/etc/cloudflared/config.yml".into(), yaml).map_err(|error| error.to_string())?;
+    translate(Some(&legacy), &given())
+}
+
+/// Without remarks.
+fn plain(toml: &str) -> String {
+    toml.lines().skip(1).map(|line| format!("{}\n", line.split("  #@ ").next().unwrap_or_default())).collect()
 }
 
 #[test]
@@ -18,23 +28,27 @@ edge: ["127.0.0.1:7844", "127.0.0.1:7844"]
 protocol: http2
 ha-connections: 2
 grace-period: 1m30s
+metrics: localhost:2000
 loglevel: debug
-no-autoupdate: true
-ingres: []
+no-autoupdate: yes
+compression-quality: 1
 originRequest:
   connectTimeout: 10s
-  noTLSVerify: true
+  noTLSVerify: on
 ingress:
   - hostname: "*.example.com"
-    path: ^/api
+    path: ^/api/{id}
     paths: as-sent
     pathHeaders: as-sent
-    service: wss://127.0.0.1:8443
+    service: WSS://127.0.0.1:8443
     originRequest: { connectTimeout: 1500ms, httpHostHeader: inner, caPool: ca.pem, tcpKeepAlive: 5s, proxyType: socks,
       http2Origin: true, matchSNItoHost: true, noHappyEyeballs: true, disableChunkedEncoding: true,
       tlsTimeout: 0s, keepAliveTimeout: 2h }
   - hostname: ssh.example.com
     service: ssh://127.0.0.1:22
+    noTLSVerify: true
+  - originRequest: {bastionMode: true}
+    hostname: jump.example.com
   - service: http_status:404
 "#;
     let translation = translated(yaml).unwrap();
@@ -44,49 +58,49 @@ edges = ["127.0.0.1:7844"]
 protocol = "http2"
 connections = 2
 grace-period = "90000ms"
-
 [admin]
 listen = "127.0.0.1:2000"
-
 [[ingress]]
 hostname = "*.example.com"
-path = "^/api"
+path = "^/api/\\{id}"
 paths = "as-sent"
 path-headers = "as-sent"
 service = "https://127.0.0.1:8443"
 [ingress.origin]
 header-case = "title"
-ca-file = "/etc/cloudflared/ca.pem"
 connect-timeout = "1500ms"
-chunked = false
-http2 = "if-offered"
 host-header = "inner"
-keep-alive-timeout = "3600000ms"
+ca-file = "/etc/cloudflared/ca.pem"
+tcp-keep-alive = "5000ms"
+http2 = "if-offered"
 server-name-from-host = true
 happy-eyeballs = false
-tls-verify = false
-tcp-keep-alive = "5000ms"
+chunked = false
 tls-timeout = "3600000ms"
-
+keep-alive-timeout = "3600000ms"
+tls-verify = false
 [[ingress]]
 hostname = "ssh.example.com"
 service = "http_status:501"
-
+[[ingress]]
+hostname = "jump.example.com"
+service = "http_status:501"
 [[ingress]]
 service = "http_status:404"
 "#;
-    assert_eq!(translation.toml, wanted);
+    assert_eq!(plain(&translation.toml), wanted);
     let warnings = translation.warnings.join("\n");
     for wanted in [
-        "`ingres` is not known",
-        "`loglevel` is not supported here yet",
-        "`ingress[0].originRequest.keepAliveTimeout` is more than 1h",
+        "11:1: `compression-quality` has no effect: bodies pass as they are",
         "`ingress[0].originRequest.proxyType` is not supported here yet",
+        "`ingress[0].originRequest.keepAliveTimeout` is an hour",
         "`ssh` services are not supported",
+        "`ingress[1].noTLSVerify` has no effect here: `noTLSVerify` stands in originRequest",
+        "`bastion` services are not supported",
     ] {
         assert!(warnings.contains(wanted), "{wanted}: {warnings}");
     }
-    assert_eq!(translation.warnings.len(), 5, "{warnings}");
+    assert_eq!(translation.warnings.len(), 6, "{warnings}");
 }
 
 #[test]
@@ -95,54 +109,127 @@ fn what_would_be_served_without_its_protection_is_refused() {
         "ingress:\n - service: http://a\n   originRequest: {access: {required: true, teamName: t}}",
         "originRequest: {access: {required: true}}\ningress:\n - service: http://a",
         "originRequest: {access: {teamName: t}}\nurl: http://a",
+        "originRequest: {access: {required: true}}",
+        // Protection that is brought from elsewhere.
+        "x: &p {access: {required: true}}\ningress:\n - service: http://a\n   originRequest: {<<: *p}",
+        "x: &p {access: {required: true}}\ningress:\n - service: http://a\n   originRequest:\n    <<: [*p]\n    noTLSVerify: true",
+        "x: &r {originRequest: {access: {required: true}}}\ningress:\n - <<: *r\n   service: http://a",
+        "x: &a {required: true}\ningress:\n - service: http://a\n   originRequest: {access: {<<: *a, teamName: t}}",
+        "x: &all\n  originRequest: {access: {required: true}}\n<<: *all\nurl: http://a",
     ] {
-        let error = translated(yaml).unwrap_err().to_string();
-        assert!(error.contains("access`: Access tokens are checked by the plugin jwt"), "{error}");
+        let error = translated(yaml).unwrap_err();
+        assert!(error.contains("access: Access tokens are checked by the plugin jwt"), "{yaml}: {error}");
+    }
+    // Or that may be meant.
+    for (yaml, wanted) in [
+        (
+            "ingress:\n - service: http://a\n   originRequest: {acess: {required: true}}",
+            "did you mean `access`",
+        ),
+        (
+            "ingress:\n - service: http://a\n   originRequest: {Access: {required: true}}",
+            "did you mean `access`",
+        ),
+        (
+            "ingress:\n - service: http://a\n   originrequest: {access: {required: true}}",
+            "did you mean `originRequest`",
+        ),
+        ("ingress:\n - service: http://a\n   access: {required: true}", "`access` stands in originRequest"),
+        ("ingress:\n - service: http://a\n   originRequest: {mtls: {ca: x}}", "may be what protects"),
+        ("ingress:\n - service: http://a\n   requireLogin: true", "may be what protects"),
+        (
+            "ingress:\n - service: http://a\n   originRequest: {access: {Required: true, required: false}}",
+            "may be what protects",
+        ),
+        ("ingress:\n - service: http://a\n   originRequest: {access: true}", "not a list of keys"),
+        (
+            "ingress:\n - service: http://a\n   originRequest: {access: [{required: true}]}",
+            "not a list of keys",
+        ),
+        ("ingress:\n - service: http://a\n   originRequest: [access]", "not a list of keys"),
+        ("url: http://a\noriginrequest: {access: {required: true}}", "did you mean `originRequest`"),
+        ("url: http://a\naccess: {required: true}", "stands in `originRequest`"),
+        ("url: http://a\ndefaults: {originRequest: {access: {required: true}}}", "what protects rules"),
+        (
+            "url: http://a\noriginRequest: {access: {required: false}, access: {required: true}}",
+            "stands here twice",
+        ),
+        ("url: http://a\noriginRequest: {a: 1}\noriginRequest: {}", "stands here twice"),
+        ("ingres: []\nurl: http://a", "did you mean `ingress`"),
+    ] {
+        let error = translated(yaml).unwrap_err();
+        assert!(error.contains(wanted), "{yaml}: {error}");
     }
     let access = "{required: true, teamName: acme, audTag: [f1d2, a9b8]}";
-    let error =
-        translated(&format!("url: http://a\noriginRequest: {{access: {access}}}")).unwrap_err().to_string();
+    let error = translated(&format!("url: http://a\noriginRequest: {{access: {access}}}")).unwrap_err();
     let lines: Vec<_> = error.lines().filter_map(|line| line.strip_prefix("    ")).collect();
     let document: toml::Table = toml::from_str(&lines.join("\n")).unwrap();
     let plugin = &document["plugin"][0];
     assert_eq!(plugin["config"]["team"].as_str(), Some("acme"));
     assert_eq!(plugin["config"]["audience"], toml::Value::from(vec!["f1d2", "a9b8"]));
     assert_eq!(plugin["grants"]["http"][0].as_str(), Some("https://acme.cloudflareaccess.com"));
-    assert!(translated("originRequest: {access: {required: false}}\nurl: http://a").is_ok());
+    for yaml in [
+        "originRequest: {access: {required: false}}\nurl: http://a",
+        "originRequest: {access: }\nurl: http://a",
+        "x: &p {noTLSVerify: true}\nurl: https://a\noriginRequest: {<<: *p}",
+    ] {
+        assert!(translated(yaml).is_ok(), "{yaml}");
+    }
 }
 
 #[test]
-fn a_time_beyond_the_longest_counts_as_that_and_is_said() {
-    let keys = "{connectTimeout: 2h, tlsTimeout: 1h, keepAliveTimeout: 5400}";
-    let translation = translated(&format!("url: http://a\noriginRequest: {keys}")).unwrap();
-    assert!(translation.toml.contains("connect-timeout = \"3600000ms\""), "{}", translation.toml);
-    let [first, second] = &translation.warnings[..] else { panic!("{:?}", translation.warnings) };
-    assert!(
-        first.contains("connectTimeout` is more than 1h") && second.contains("keepAliveTimeout` is"),
-        "{first}"
-    );
-}
-
-#[test]
-fn mistakes_name_their_place() {
+fn mistakes_name_their_place_in_the_file_that_people_wrote() {
     for (yaml, wanted) in [
         ("- a", "not a list of keys"),
-        ("ingress: all", "`ingress` is not a list"),
-        ("ingress: [{hostname: a}]", "`ingress[0].service` is missing"),
-        ("ingress: [{hostname: 7, service: http://a}]", "`ingress[0].hostname` is no text"),
+        ("ingress: all", "config.yml:1:1: ingress: not a list"),
+        ("ingress: [{hostname: a}]", "config.yml:1:11: ingress[0].service: is missing"),
+        ("ingress:\n- hostname: [7]\n  service: http://a", "config.yml:2:3: ingress[0].hostname: not a text"),
         (
-            "ingress: [{paths: raw, service: http://a}]",
-            "`ingress[0].paths` is neither `checked` nor `as-sent`",
+            "url: http://a\noriginRequest: {connectTimeout: soon}",
+            "2:17: originRequest.connectTimeout: not a time",
         ),
-        ("ingress: [{pathHeaders: true, service: http://a}]", "`ingress[0].pathHeaders` is neither"),
-        ("url: http://a\noriginRequest: {connectTimeout: soon}", "connectTimeout` is no time"),
-        ("url: http://a\noriginRequest: {noTLSVerify: 1}", "noTLSVerify` is neither"),
-        ("ha-connections: many", "is no number"),
-        ("a: [", "config.yml"),
+        ("url: http://a\noriginRequest:\n  noTLSVerify: 7", "3:3: originRequest.noTLSVerify: neither"),
+        (
+            "ingress:\n- service: localhost:8080",
+            "2:3: ingress[0].service: a service has a scheme and a host; did you mean `http://localhost:8080`",
+        ),
+        ("ha-connections: many", "1:1: ha-connections: not a number"),
+        ("ingress: [{paths: raw, service: http://a}]", "ingress[0].paths: neither `checked` nor `as-sent`"),
+        ("ingress: [{pathHeaders: true, service: http://a}]", "ingress[0].pathHeaders: neither `cut` nor"),
+        ("a: [", "config.yml:"),
+        ("a: 1\na: 2", "config.yml:2:1: `a` stands here twice"),
     ] {
-        let error = format!("{:#}", translated(yaml).unwrap_err());
+        let error = translated(yaml).unwrap_err();
         assert!(error.contains(wanted), "{yaml}: {error}");
     }
     let empty = translated("").unwrap();
     assert!(empty.toml.contains("config-source = \"remote\"") && empty.warnings[0].contains("503"));
+    // Two at once.
+    let error =
+        translated("ha-connections: many\nurl: http://a\noriginRequest: {noTLSVerify: 7}").unwrap_err();
+    assert_eq!(error.lines().count(), 2, "{error}");
+}
+
+#[test]
+fn what_a_document_may_not_say_is_placed_in_the_file_too() {
+    for (yaml, wanted) in [
+        ("ha-connections: 9\nurl: http://a", "config.yml:1:1: ha-connections: "),
+        ("url: http://a\nprotocol: h3", "config.yml:2:1: protocol: "),
+        (
+            "ingress:\n- path: (\n  service: http://a\n- service: http://b",
+            "config.yml:2:3: ingress[0].path: not a regular",
+        ),
+        (
+            "ingress:\n- hostname: a*b\n  service: http://a\n- service: http://b",
+            "config.yml:2:3: ingress[0].hostname: ",
+        ),
+        ("ingress:\n- hostname: a\n  service: http://a", "the last rule"),
+        ("ingress:\n- service: http://a/path", "config.yml:2:3: ingress[0].service: a service has no path"),
+    ] {
+        let translation = translated(yaml).unwrap();
+        let error = adit_host::config::parse("config.yml", &translation.toml, Path::new("/"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(wanted) && !error.contains("[["), "{yaml}: {error}");
+    }
 }

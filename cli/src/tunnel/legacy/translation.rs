@@ -3,231 +3,431 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use anyhow::{Context, bail};
-use serde_json::{Map, Value};
+use adit_document::{Place, TRANSLATED, remark};
 
 use super::duration::duration;
-use super::keys::{MEANINGLESS, NOT_YET, UNDERSTOOD};
-use super::{Legacy, Options};
+use super::keys::{self, Fate};
+use super::service::{not_yet, service, url};
+use super::yaml::{Entry, Map, Node, Value};
+use super::{Legacy, absolute, located};
+use crate::tunnel::Single;
 
 /// A document of ours.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Translation {
     pub(in crate::tunnel) toml: String,
     pub(in crate::tunnel) warnings: Vec<String>,
+    /// Whether a rule shows the built-in page.
+    pub(in crate::tunnel) says_hello: bool,
+    pub(super) mistakes: Vec<String>,
+    pub(super) file: Option<PathBuf>,
+}
+
+/// What the command line has of a document.
+#[derive(Clone)]
+pub(in crate::tunnel) struct Given {
+    pub(in crate::tunnel) proof: Proof,
+    /// Stands in for rules if there are none.
+    pub(in crate::tunnel) single: Single,
+    /// Where the admin API listens if the file does not say it.
+    pub(in crate::tunnel) admin: String,
 }
 
 /// Who the host is, as a line of the document.
+#[derive(Clone)]
 pub(in crate::tunnel) enum Proof {
     CredentialsFile(PathBuf),
     TokenFile(PathBuf),
 }
 
-/// The document that serves what `legacy` and the flags ask for. `url` stands in for rules if there are none.
-pub(in crate::tunnel) fn translate(
-    legacy: Option<&Legacy>,
-    proof: &Proof,
-    options: &Options,
-    url: Option<&str>,
-) -> anyhow::Result<Translation> {
-    let mut translation = Translation { toml: String::new(), warnings: Vec::new() };
-    translation.tunnel(proof, options)?;
-    if let Some(legacy) = legacy {
-        translation.check_keys(legacy);
+/// Where something is written: its place in the file, if it is in one, and its name.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) place: Option<Place>,
+    pub(super) name: &'a str,
+}
+
+/// The document that serves what `legacy` and the flags ask for.
+///
+/// # Errors
+/// Everything that is wrong with the file, each at its place.
+pub(in crate::tunnel) fn translate(legacy: Option<&Legacy>, given: &Given) -> Result<Translation, String> {
+    let mut translation = Translation {
+        toml: TRANSLATED.to_owned(),
+        warnings: Vec::new(),
+        says_hello: false,
+        mistakes: Vec::new(),
+        file: legacy.map(|legacy| legacy.path.clone()),
+    };
+    translation.document(legacy, given);
+    if translation.toml.len() as u64 > adit_host::config::source::LARGEST_DOCUMENT {
+        translation.mistakes.push("too many rules: as a document of ours they are too long".to_owned());
     }
-    let none = Map::new();
-    let keys = legacy.map_or(&none, |legacy| &legacy.keys);
-    let global = object(keys.get("originRequest"), "originRequest")?;
-    match keys.get("ingress") {
-        Some(Value::Array(rules)) if !rules.is_empty() => {
-            for (at, rule) in rules.iter().enumerate() {
-                let rule = object(Some(rule), &format!("ingress[{at}]"))?.context("a rule has keys")?;
-                translation.rule(at, rule, global, legacy)?;
-            }
-        }
-        Some(Value::Null) | None => match url {
-            Some(url) => translation.single(url, global, legacy)?,
-            None => {
-                let warning = "there are no rules and no --url: every request gets 503 until the edge gives this tunnel a configuration";
-                translation.warnings.push(warning.to_owned());
-                translation.toml.insert_str(0, "config-source = \"remote\"\n");
-            }
-        },
-        Some(_) => bail!("`ingress` is not a list of rules"),
-    }
-    Ok(translation)
+    if translation.mistakes.is_empty() { Ok(translation) } else { Err(translation.mistakes.join("\n")) }
 }
 
 impl Translation {
-    pub(super) fn line(&mut self, line: &str) {
+    fn document(&mut self, legacy: Option<&Legacy>, given: &Given) {
+        let mut single = given.single.clone();
+        if let Some(legacy) = legacy {
+            self.check_keys(legacy);
+            if legacy.has_rules() && given.single.is_origin() {
+                self.warnings
+                    .push("what the command line serves has no effect: the file has rules".to_owned());
+            }
+            let wrong = legacy.fill_single(&mut single);
+            self.mistakes.extend(wrong);
+        }
+        let flags = At { place: None, name: "" };
+        let global = legacy.and_then(|legacy| legacy.get("originRequest"));
+        let global = global.and_then(|entry| self.map(&entry.value, "originRequest"));
+        let rules = legacy.filter(|legacy| legacy.has_rules()).and_then(|legacy| legacy.get("ingress"));
+        let has_origin = rules.is_some() || single.is_origin();
+        if !has_origin {
+            let warning = "there are no rules and no --url: every request gets 503 until the edge gives this tunnel a configuration";
+            self.warnings.push(warning.to_owned());
+            self.line(flags, "config-source = \"remote\"");
+        }
+        self.tunnel(legacy, given);
+        match rules {
+            Some(Entry { value, place, .. }) => match &value.value {
+                Value::List(rules) => {
+                    for (index, rule) in rules.iter().enumerate() {
+                        self.rule(&format!("ingress[{index}]"), rule, global.as_ref(), legacy);
+                        if self.mistakes.len() > MOST_MISTAKES || self.toml.len() > LONGEST {
+                            return;
+                        }
+                    }
+                }
+                Value::Scalar { .. } | Value::Map(_) => {
+                    self.wrong(At { place: Some(*place), name: "ingress" }, "not a list of rules");
+                }
+            },
+            None if has_origin => self.single(&single, global.as_ref(), legacy),
+            None => {
+                if let Some(global) = &global {
+                    // Served by no rule of this file, and checked all the same.
+                    self.origin("originRequest", global, legacy);
+                }
+            }
+        }
+    }
+
+    pub(super) fn line(&mut self, at: At<'_>, line: &str) {
         self.toml.push_str(line);
+        self.toml.push_str(&remark(at.place, at.name));
         self.toml.push('\n');
     }
 
-    pub(super) fn key(&mut self, key: &str, value: &str) {
+    pub(super) fn key(&mut self, at: At<'_>, key: &str, value: &str) {
         // A JSON text is a TOML text, but for one character that neither form shows.
-        let text = Value::String(value.to_owned()).to_string().replace('\u{7f}', "\\u007f");
-        let _ = writeln!(self.toml, "{key} = {text}");
+        let text = serde_json::Value::String(value.to_owned()).to_string().replace('\u{7f}', "\\u007f");
+        self.line(at, &format!("{key} = {text}"));
     }
 
-    pub(super) fn path(&mut self, key: &str, path: &Path) -> anyhow::Result<()> {
-        let absolute = std::path::absolute(path).with_context(|| path.display().to_string())?;
-        self.key(key, absolute.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?);
-        Ok(())
+    pub(super) fn path(&mut self, at: At<'_>, key: &str, path: &Path) {
+        match absolute(path) {
+            Ok(path) => self.key(at, key, &path),
+            Err(error) => self.wrong(at, &format!("{error:#}")),
+        }
     }
 
-    fn tunnel(&mut self, proof: &Proof, options: &Options) -> anyhow::Result<()> {
-        let edge = &options.edge;
-        self.line("[tunnel]");
-        match proof {
-            Proof::CredentialsFile(path) => self.path("credentials-file", path)?,
-            Proof::TokenFile(path) => self.path("token-file", path)?,
-        }
-        if !edge.edge.is_empty() {
-            let mut edges = edge.edge.clone();
-            // Repeated for the reference's sake, which wants an entry for each connection.
-            let mut seen = HashSet::new();
-            edges.retain(|edge| seen.insert(edge.clone()));
-            let _ = writeln!(self.toml, "edges = {}", serde_json::json!(edges));
-        }
-        for (key, value) in [
-            ("edge-domain", &edge.edge_domain),
-            ("edge-region", &edge.region),
-            ("edge-ip-version", &edge.edge_ip_version),
-            ("edge-bind-address", &edge.edge_bind_address),
-            ("protocol", &edge.protocol),
-        ] {
-            if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
-                self.key(key, value);
+    pub(super) fn wrong(&mut self, at: At<'_>, message: &str) {
+        let message = format!("{}: {message}", at.name);
+        self.mistakes.push(match (&self.file, at.place) {
+            (Some(file), Some(_)) => format!("{}{message}", located(file, at.place)),
+            _ => message,
+        });
+    }
+
+    pub(super) fn warn(&mut self, at: At<'_>, message: &str) {
+        let place = at.place.map(|Place { line, column }| format!("{line}:{column}: ")).unwrap_or_default();
+        self.warnings.push(format!("{place}`{}` {message}", at.name));
+    }
+
+    /// The keys of a node, if it has any.
+    pub(super) fn map(&mut self, node: &Rc<Node>, name: &str) -> Option<Map> {
+        match &node.value {
+            Value::Map(Map(entries)) => Some(Map(entries.clone())),
+            _ if node.is_null() => None,
+            Value::Scalar { .. } | Value::List(_) => {
+                self.wrong(At { place: Some(node.place), name }, "not a list of keys with values");
+                None
             }
         }
-        if let Some(ca) = &edge.edge_ca {
-            self.path("edge-ca", ca)?;
+    }
+
+    fn tunnel(&mut self, legacy: Option<&Legacy>, given: &Given) {
+        let none = At { place: None, name: "" };
+        self.line(none, "[tunnel]");
+        match &given.proof {
+            Proof::CredentialsFile(path) => self.path(none, "credentials-file", path),
+            Proof::TokenFile(path) => self.path(none, "token-file", path),
         }
-        if let Some(connections) = edge.connections {
-            let _ = writeln!(self.toml, "connections = {connections}");
-        }
-        if let Some(grace) = &edge.grace_period {
-            let grace =
-                duration(&Value::String(grace.clone())).with_context(|| format!("`{grace}` is no time"))?;
-            self.key("grace-period", &grace);
-        }
-        self.line("\n[admin]");
-        let listen = match &edge.metrics {
-            Some(listen) => listen.replace("localhost", "127.0.0.1"),
-            None => free_admin_address(),
+        let entry = |key: &'static str| {
+            let entry = legacy?.get(key)?;
+            Some((At { place: Some(entry.place), name: key }, entry))
         };
-        self.key("listen", &listen);
-        Ok(())
+        if let Some((at, _)) = entry("edge") {
+            let mut edges = legacy.map(|legacy| legacy.list("edge")).unwrap_or_default();
+            // Repeated for the reference's sake, which wants an entry for each connection.
+            let mut seen = HashSet::new();
+            edges.retain(|edge| !edge.is_empty() && seen.insert(edge.clone()));
+            if !edges.is_empty() {
+                self.line(at, &format!("edges = {}", serde_json::json!(edges)));
+            }
+        }
+        for (key, ours) in [
+            ("edge-domain", "edge-domain"),
+            ("region", "edge-region"),
+            ("edge-ip-version", "edge-ip-version"),
+            ("edge-bind-address", "edge-bind-address"),
+            ("protocol", "protocol"),
+        ] {
+            if let Some((at, entry)) = entry(key)
+                && let Some(text) = entry.value.text().filter(|text| !text.is_empty())
+            {
+                self.key(at, ours, text);
+            }
+        }
+        if let (Some((at, _)), Some(ca)) = (entry("cacert"), legacy.and_then(|legacy| legacy.file("cacert")))
+        {
+            self.path(at, "edge-ca", &ca);
+        }
+        if let Some((at, entry)) = entry("ha-connections") {
+            match entry.value.number() {
+                Some(count) => self.line(at, &format!("connections = {count}")),
+                None => self.wrong(at, "not a number"),
+            }
+        }
+        if let Some((at, entry)) = entry("grace-period") {
+            match entry.value.text().and_then(duration) {
+                Some(grace) => self.key(at, "grace-period", &grace),
+                None => self.wrong(at, "not a time such as 30s"),
+            }
+        }
+        let metrics = entry("metrics").and_then(|(at, entry)| Some((at, entry.value.text()?)));
+        self.line(none, "[admin]");
+        match metrics {
+            Some((at, listen)) => self.key(at, "listen", &super::super::listen(listen)),
+            None => self.key(none, "listen", &given.admin),
+        }
     }
 
     fn check_keys(&mut self, legacy: &Legacy) {
-        for key in legacy.keys.keys() {
-            if UNDERSTOOD.contains(&key.as_str()) || MEANINGLESS.contains(&key.as_str()) {
-                continue;
+        for entry in legacy.entries() {
+            let at = At { place: Some(entry.place), name: &entry.key };
+            match keys::top(&entry.key, &entry.value) {
+                Fate::Understood => {}
+                Fate::Idle(why) => self.warn(at, &why),
+                Fate::Refused(why) => self.wrong(at, &why),
             }
-            let warning = if NOT_YET.contains(&key.as_str()) {
-                format!("`{key}` is not supported here yet and has no effect")
-            } else {
-                format!("`{key}` is not known and has no effect")
-            };
-            self.warnings.push(warning);
         }
     }
 
-    fn single(
-        &mut self,
-        url: &str,
-        global: Option<&Map<String, Value>>,
-        legacy: Option<&Legacy>,
-    ) -> anyhow::Result<()> {
-        let mut rule = Map::new();
-        // `localhost:8080` is what people write.
-        let is_whole = url.contains("://")
-            || ["unix:", "http_status:", "hello"].iter().any(|known| url.starts_with(known));
-        let url = if is_whole { url.to_owned() } else { format!("http://{url}") };
-        rule.insert("service".to_owned(), Value::String(url));
-        self.rule(0, &rule, global, legacy)
+    fn single(&mut self, single: &Single, global: Option<&Map>, legacy: Option<&Legacy>) {
+        let (name, service) = match single {
+            Single { hello_world: Some(true), .. } => ("--hello-world", service("hello_world")),
+            Single { bastion: Some(true), .. } => ("--bastion", Ok(not_yet("bastion"))),
+            Single { socks5: Some(true), .. } => ("--socks5", Ok(not_yet("socks"))),
+            Single { ssh_server: Some(true), .. } => ("--ssh-server", Ok(not_yet("ssh"))),
+            Single { unix_socket: Some(path), .. } => (
+                "--unix-socket",
+                absolute(path).map(|path| (format!("unix:{path}"), None)).map_err(|e| e.to_string()),
+            ),
+            Single { url: text, .. } => ("--url", url(text.as_deref().unwrap_or_default())),
+        };
+        let at = At { place: None, name };
+        let (service, warning) = match service {
+            Ok(service) => service,
+            Err(error) => return self.wrong(at, &error),
+        };
+        if let Some(warning) = warning {
+            self.warn(at, &format!("is served by nobody: {warning}"));
+        }
+        self.line(at, "[[ingress]]");
+        self.says_hello |= service == "hello_world";
+        self.key(at, "service", &service);
+        let mut merged = entries(single);
+        let own: HashSet<String> = merged.iter().map(|entry| entry.key.clone()).collect();
+        let global = global.map(|global| global.0.as_slice()).unwrap_or_default();
+        merged.extend(global.iter().filter(|entry| !own.contains(&entry.key)).cloned());
+        let lines = self.origin("originRequest", &Map(merged), legacy);
+        self.spoken(&service, at, lines);
     }
 
-    fn rule(
-        &mut self,
-        at: usize,
-        rule: &Map<String, Value>,
-        global: Option<&Map<String, Value>>,
-        legacy: Option<&Legacy>,
-    ) -> anyhow::Result<()> {
-        let place = format!("ingress[{at}]");
-        for key in rule.keys().filter(|key| !RULE_KEYS.contains(&key.as_str())) {
-            self.warnings.push(format!("`{place}.{key}` is not known and has no effect"));
+    fn rule(&mut self, name: &str, rule: &Rc<Node>, global: Option<&Map>, legacy: Option<&Legacy>) {
+        let at = At { place: Some(rule.place), name };
+        let Value::Map(keys) = &rule.value else {
+            return self.wrong(at, "a rule is a list of keys with values");
+        };
+        for entry in &keys.0 {
+            let name = format!("{name}.{}", entry.key);
+            let at = At { place: Some(entry.place), name: &name };
+            match keys::in_rule(&entry.key) {
+                Fate::Understood => {}
+                Fate::Idle(why) => self.warn(at, &why),
+                Fate::Refused(why) => self.wrong(at, &why),
+            }
         }
-        self.line("\n[[ingress]]");
+        self.line(at, "[[ingress]]");
         for key in ["hostname", "path"] {
-            match rule.get(key) {
-                None | Some(Value::Null) => {}
-                Some(Value::String(text)) if text.is_empty() || (key == "hostname" && text == "*") => {}
-                Some(Value::String(text)) => self.key(key, text),
-                Some(_) => bail!("`{place}.{key}` is no text"),
+            let Some(entry) = keys.get(key).filter(|entry| !entry.value.is_null()) else { continue };
+            let name = format!("{name}.{key}");
+            let at = At { place: Some(entry.place), name: &name };
+            match entry.value.text() {
+                Some("") => {}
+                Some("*") if key == "hostname" => {}
+                Some(text) if key == "path" => self.key(at, key, &as_go_reads(text)),
+                Some(text) => self.key(at, key, text),
+                None => self.wrong(at, "not a text"),
             }
         }
-        // Of ours: cloudflared ignores them.
         for (key, default, ours) in [("paths", "checked", "paths"), ("pathHeaders", "cut", "path-headers")] {
-            match rule.get(key) {
-                None | Some(Value::Null) => {}
-                Some(Value::String(word)) if word == "as-sent" || word == default => self.key(ours, word),
-                Some(_) => bail!("`{place}.{key}` is neither `{default}` nor `as-sent`"),
+            let Some(entry) = keys.get(key).filter(|entry| !entry.value.is_null()) else { continue };
+            let name = format!("{name}.{key}");
+            let at = At { place: Some(entry.place), name: &name };
+            match entry.value.text() {
+                Some(word) if word == "as-sent" || word == default => self.key(at, ours, word),
+                _ => self.wrong(at, &format!("neither `{default}` nor `as-sent`")),
             }
         }
-        let service = rule
-            .get("service")
-            .and_then(Value::as_str)
-            .with_context(|| format!("`{place}.service` is missing"))?;
-        let service = self.service(&place, service);
-        self.key("service", &service);
-        let own = object(rule.get("originRequest"), &format!("{place}.originRequest"))?;
+        let own = keys
+            .get("originRequest")
+            .and_then(|entry| self.map(&entry.value, &format!("{name}.originRequest")));
         // A rule's own keys go before those for all.
-        let mut merged = global.cloned().unwrap_or_default();
-        merged.extend(own.cloned().unwrap_or_default());
-        self.origin(
-            &place,
-            &merged,
-            legacy,
-            service.starts_with("http:") || service.starts_with("https:") || service.starts_with("unix:"),
-        )
+        let mut merged = own.unwrap_or_default();
+        let known: HashSet<String> = merged.0.iter().map(|entry| entry.key.clone()).collect();
+        let global = global.map(|global| global.0.as_slice()).unwrap_or_default();
+        merged.0.extend(global.iter().filter(|entry| !known.contains(&entry.key)).cloned());
+        let origin = format!("{name}.originRequest");
+        let lines = self.origin(&origin, &merged, legacy);
+        let is_bastion = merged.get("bastionMode").is_some_and(|entry| entry.value.flag() == Some(true));
+        let written = keys.get("service");
+        let name = format!("{name}.service");
+        let at = At { place: Some(written.map_or(rule.place, |entry| entry.place)), name: &name };
+        let text = written.and_then(|entry| entry.value.text()).filter(|text| !text.is_empty());
+        // There it is the bastion, whatever HTTP service is written beside it.
+        let is_fixed = |text: &str| {
+            ["unix", "http_status:", "hello", "socks-proxy"].iter().any(|form| text.starts_with(form))
+        };
+        let service = match text {
+            None if is_bastion => Ok(not_yet("bastion")),
+            Some(text) if is_bastion && !is_fixed(text) => Ok(not_yet("bastion")),
+            Some(text) => service(text),
+            None => Err("is missing".to_owned()),
+        };
+        match service {
+            Err(wrong) => self.wrong(at, &wrong),
+            Ok((service, warning)) => {
+                if let Some(warning) = warning {
+                    self.warn(at, &format!("is served by nobody: {warning}"));
+                }
+                self.says_hello |= service == "hello_world";
+                self.key(at, "service", &service);
+                self.spoken(&service, at, lines);
+            }
+        }
     }
 
-    fn service(&mut self, place: &str, service: &str) -> String {
-        let scheme = service.split(':').next().unwrap_or_default();
-        match (scheme, service) {
-            (_, "hello-world" | "hello_world") => "hello_world".to_owned(),
-            ("ws", _) => service.replacen("ws:", "http:", 1),
-            ("wss", _) => service.replacen("wss:", "https:", 1),
-            ("http" | "https" | "unix" | "http_status", _) => service.to_owned(),
-            _ => {
-                let scheme = scheme.escape_debug();
-                self.warnings.push(format!(
-                    "`{place}.service`: `{scheme}` services are not supported here yet; its requests get 501"
-                ));
-                "http_status:501".to_owned()
-            }
+    /// How a service is spoken to, if it is one that is.
+    fn spoken(&mut self, service: &str, at: At<'_>, lines: String) {
+        let is_http = ["http:", "https:", "unix:"].iter().any(|scheme| service.starts_with(scheme));
+        if is_http {
+            self.line(at, "[ingress.origin]");
+            // As the reference writes them.
+            self.line(at, "header-case = \"title\"");
+            self.toml.push_str(&lines);
         }
     }
 }
 
-const RULE_KEYS: [&str; 6] = ["hostname", "path", "paths", "pathHeaders", "service", "originRequest"];
-
-fn object<'v>(value: Option<&'v Value>, place: &str) -> anyhow::Result<Option<&'v Map<String, Value>>> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(keys)) => Ok(Some(keys)),
-        Some(_) => bail!("`{place}` is not a list of keys with values"),
-    }
+/// What flags say about the one service, as a rule would say it.
+fn entries(single: &Single) -> Vec<Entry> {
+    let path = |path: &PathBuf| absolute(path).unwrap_or_else(|_| path.display().to_string());
+    let flag = |flag: Option<bool>| flag.map(|flag| flag.to_string());
+    let said = [
+        ("connectTimeout", single.proxy_connect_timeout.clone()),
+        ("tlsTimeout", single.proxy_tls_timeout.clone()),
+        ("tcpKeepAlive", single.proxy_tcp_keepalive.clone()),
+        ("noHappyEyeballs", flag(single.proxy_no_happy_eyeballs)),
+        ("keepAliveConnections", single.proxy_keepalive_connections.clone()),
+        ("keepAliveTimeout", single.proxy_keepalive_timeout.clone()),
+        ("httpHostHeader", single.http_host_header.clone()),
+        ("originServerName", single.origin_server_name.clone()),
+        ("caPool", single.origin_ca_pool.as_ref().map(path)),
+        ("noTLSVerify", flag(single.no_tls_verify)),
+        ("disableChunkedEncoding", flag(single.no_chunked_encoding)),
+        ("http2Origin", flag(single.http2_origin)),
+    ];
+    let entry = |(key, text): (&str, Option<String>)| {
+        Some(Entry { key: key.to_owned(), place: NOWHERE, value: Rc::new(Node::word(text?, NOWHERE)) })
+    };
+    said.into_iter().filter_map(entry).collect()
 }
 
-/// The first of cloudflared's own addresses that is free, so that two hosts run on one machine.
-fn free_admin_address() -> String {
-    let mut ports = 20241..=20245;
-    let free = ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    format!("127.0.0.1:{}", free.unwrap_or(0))
+/// Of what stands in no file.
+const NOWHERE: Place = Place { line: 0, column: 0 };
+
+/// A brace that counts nothing stands for itself there.
+fn as_go_reads(pattern: &str) -> String {
+    let mut read = String::with_capacity(pattern.len());
+    let (mut rest, mut in_class) = (pattern, false);
+    while let Some(letter) = rest.chars().next() {
+        let mut length = letter.len_utf8();
+        match letter {
+            '\\' => length += rest[length..].chars().next().map_or(0, char::len_utf8),
+            '[' => in_class = true,
+            ']' => in_class = false,
+            // Names of classes stand in braces: `\p{Greek}`.
+            '{' if !in_class && !read.ends_with("\\p") && !read.ends_with("\\P") && !counts(rest) => {
+                read.push('\\')
+            }
+            _ => {}
+        }
+        let _ = write!(read, "{}", &rest[..length]);
+        rest = &rest[length..];
+    }
+    read
+}
+
+fn counts(rest: &str) -> bool {
+    let Some((inside, _)) = rest[1..].split_once('}') else { return false };
+    let (least, most) = inside.split_once(',').unwrap_or((inside, ""));
+    let is_number = |text: &str| text.chars().all(|c| c.is_ascii_digit());
+    !least.is_empty() && is_number(least) && is_number(most)
+}
+
+const MOST_MISTAKES: usize = 100;
+/// Bytes, with what one more rule may add still a document that is read.
+const LONGEST: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn braces_that_count_nothing_stand_for_themselves() {
+        for (written, wanted) in [
+            ("^/{id}", "^/\\{id}"),
+            ("^/a{2,3}", "^/a{2,3}"),
+            ("a{2}b{x", "a{2}b\\{x"),
+            ("[{]\\{", "[{]\\{"),
+            ("\\p{Greek}", "\\p{Greek}"),
+            ("é{", "é\\{"),
+        ] {
+            assert_eq!(as_go_reads(written), wanted);
+            assert!(regex_of(&as_go_reads(written)), "{written}");
+        }
+    }
+
+    fn regex_of(pattern: &str) -> bool {
+        let document = format!(
+            "[tunnel]\ncredentials-file = \"/none\"\n[[ingress]]\npath = '{pattern}'\nservice = \"hello_world\"\n"
+        );
+        let error = adit_host::config::parse("a", &document, Path::new("/")).unwrap_err().to_string();
+        !error.contains("regular expression")
+    }
 }

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::connector::{Connector, Habits, dial};
-use crate::harness::{AnyBody, Fixture, HOST, LocalSet, empty, full, get, start, start_with};
+use crate::harness::{AnyBody, Fixture, HOST, LocalSet, empty, full, get, start_with};
 use crate::http2::Connector as Http2Connector;
 
 const WEBSOCKET: &[u8] = b"GET /ws HTTP/1.1\r\nHost: demo.localhost\r\nConnection: Upgrade\r\n\

@@ -154,7 +154,7 @@ async fn a_document_that_is_not_even_toml_begins_with_the_last_good_generation()
     gone.wait().unwrap();
     let left = folder.path().join(format!(".host.toml.{}", gone.id()));
     std::fs::write(&left, "half").unwrap();
-    start::start(&path, None, &flags, &engine).await.unwrap();
+    start::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.unwrap();
     assert!(!left.exists());
     let broken: [Vec<u8>; 3] = [
         good.replace("[[ingress]]", "[[ingress").into(),
@@ -163,7 +163,7 @@ async fn a_document_that_is_not_even_toml_begins_with_the_last_good_generation()
     ];
     for text in broken {
         std::fs::write(&path, &text).unwrap();
-        let start = start::start(&path, None, &flags, &engine).await.unwrap();
+        let start = start::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.unwrap();
         assert_eq!(start.generation.rules()[0].name, "a", "{}", String::from_utf8_lossy(&text));
         assert!(start.history.degraded().is_some());
     }
@@ -177,14 +177,15 @@ async fn a_generation_is_kept_again_where_the_state_folder_was_removed() {
     let engine = Engine::new(EngineSettings { instances: 10 }).unwrap();
     let flags = crate::settings::Flags::default();
     let start::Start { settings, generation, history, files } =
-        start::start(&path, None, &flags, &engine).await.unwrap();
+        start::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.unwrap();
     let current = Arc::new(ArcSwap::from_pointee(generation));
-    let (reload, writer) = Reload::new(path.clone(), settings, engine.clone(), current, history, files);
+    let (reload, writer) =
+        Reload::new(Reader::of_file(path.clone()), settings, engine.clone(), current, history, files);
     let running = tokio::spawn(writer.run());
     std::fs::remove_dir_all(folder.path().join("state")).unwrap();
     let Verdict::Applied { warnings, .. } = reload.reread(Source::Signal).await else { panic!("it is good") };
     assert_eq!(warnings, [""; 0]);
     std::fs::write(&path, "state-dir = \"state\"\nbroken").unwrap();
-    assert!(start::start(&path, None, &flags, &engine).await.is_ok());
+    assert!(start::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.is_ok());
     running.abort();
 }

@@ -96,6 +96,7 @@ const CRATES: &[Crate] = &[
             "adit-trust",
             "adit-protocol",
             "adit-address",
+            "adit-document",
             "adit-files",
             "adit-host",
             "adit-edge",

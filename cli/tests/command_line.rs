@@ -77,7 +77,7 @@ fn what_a_check_calls_good_a_host_can_begin_with_and_no_file_holds_either_up() {
     assert!(Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo runs").success());
     std::fs::write(at("file"), "").expect("the folder can be written to");
     for (change, instead, said) in [
-        ("edges", "edge-ca = \"absent.pem\"\nedges", "tunnel.edge-ca: reading the edge's CA certificates"),
+        ("edges", "edge-ca = \"absent.pem\"\nedges", "tunnel.edge-ca: the edge's CA certificates: reading"),
         ("edges", "edge-ca = \"file\"\nedges", "tunnel.edge-ca: "),
         ("edges", "edge-ca = \"/dev/zero\"\nedges", "not a regular file"),
         ("demo.json", "pipe", "not a regular file"),

@@ -27,6 +27,10 @@ fn the_examples_work_as_they_are() {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     adit(&["edge", "credentials", "--output", "examples/demo.json"]);
+    // What the edge has made by the time its authority is copied to a host.
+    let edge =
+        ["edge", "init", "--zone", "example.test", "--config", "examples/edge.toml", "--cert", "cert.pem"];
+    adit(&edge);
     let checked = adit(&["config", "check", "examples/host.toml"]);
     assert!(checked.contains("4 rules, 2 plugins"), "{checked}");
     assert!(!checked.contains("warning"), "{checked}");

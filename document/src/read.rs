@@ -49,9 +49,14 @@ pub fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<(T, Mistakes)
 /// The text of one key at the top of a document that may be wrong anywhere else, even as TOML. Only for what has to
 /// be known before the document can be put right.
 pub fn glimpse(text: &str, key: &str) -> Option<String> {
-    let (table, _) = DeTable::parse_recoverable(text);
-    let (_, value) = table.get_ref().iter().find(|(name, _)| name.get_ref() == key)?;
-    value.get_ref().as_str().map(str::to_owned)
+    let of = |text: &str| {
+        let (table, _) = DeTable::parse_recoverable(text);
+        let (_, value) = table.get_ref().iter().find(|(name, _)| name.get_ref() == key)?;
+        value.get_ref().as_str().map(str::to_owned)
+    };
+    // A line that is no TOML can take the next one with it.
+    let top = || text.lines().take_while(|line| !line.trim_start().starts_with('[')).find_map(of);
+    of(text).or_else(top)
 }
 
 /// Records what the parser complained about. Says whether the tree can be trusted all the same.

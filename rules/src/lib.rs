@@ -4,9 +4,9 @@
 //! Pure: no file is opened, no clock is read, nothing is logged. It does not know what serves a plan. The host
 //! serves by it, and the edge refuses by it what no host could serve.
 //!
-//! Read [`document`] (what may be written) and [`plan`] (what it means), then [`ingress`], [`origin`],
-//! [`plugin`] and [`grants`] (how one becomes the other) with the values that they are made of: [`value`],
-//! [`hostname`], [`pattern`], [`service`] and [`mod@reference`]. [`remote`] reads the reference's JSON and
+//! Read [`document`] (what may be written) and [`plan`] (what it means), then `ingress`, `origin`,
+//! `plugin` and [`grants`] (how one becomes the other) with the values that they are made of: [`value`],
+//! [`hostname`], `pattern`, `service` and [`mod@reference`]. [`remote`] reads the reference's JSON and
 //! [`reference_json`] writes it.
 
 pub mod digest;

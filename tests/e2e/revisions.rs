@@ -37,7 +37,7 @@ const MISTAKES: &[(&str, &str, &[&str])] = &[
     ("listen =", "listens =", &["did you mean `listen`"]),
     ("component =", "komponent =", &["did you mean `component`"]),
     ("hostname =", "hostnames =", &["did you mean `hostname`"]),
-    ("path =", "paths =", &["did you mean `path`"]),
+    ("path =", "pathh =", &["did you mean `path`"]),
     ("[tunnel]", "acces-log = true\n[tunnel]", &["did you mean `access-log`"]),
     ("path =", "origin = { ca-fil = \"x\" }\npath =", &["did you mean `ca-file`"]),
     // Values of a wrong kind.

@@ -44,10 +44,9 @@ async fn start(keys: Keys) -> (Stage, DeafOrigin) {
 
 async fn down_and_up(visitor: &Visitor) {
     let both = async {
-        let (mut body, mut digest) = (
-            visitor.connect().await.send(get(&format!("/bytes/{}", 4 * MIB))).await.into_body(),
-            Digest::new(),
-        );
+        let connection = visitor.connect().await;
+        let mut body = connection.send(get(&format!("/bytes/{}", 4 * MIB))).await.into_body();
+        let mut digest = Digest::new();
         while let Some(frame) = body.frame().await {
             digest.add(frame.unwrap().data_ref().unwrap());
         }

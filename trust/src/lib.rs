@@ -1,7 +1,7 @@
 //! Which servers a TLS client of ours believes: those of the system's roots, those of a file, or any. Knows
 //! certificates; opens no connection and does not know what is asked of a server.
 //!
-//! Read [`roots`] first, then [`verifier`], then [`words`].
+//! Read `roots` first, then `verifier`, then `words`.
 
 mod roots;
 mod verifier;

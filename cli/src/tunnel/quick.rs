@@ -59,7 +59,9 @@ fn check(options: &Options, file: Option<&Legacy>) -> Result<(), Failure> {
                 .first()
                 .is_some_and(|rule| rule.service == Service::Status(StatusCode::NOT_IMPLEMENTED)) =>
         {
-            return Err(usage("the service of a quick tunnel is of a kind that is not supported here yet"));
+            let url = options.single.url.as_deref().unwrap_or_default();
+            let scheme = url.split(':').next().unwrap_or_default();
+            return Err(usage(format!("--url: `{scheme}` services are not supported here yet")));
         }
         Ok(_) => return Ok(()),
         Err(mistakes) => mistakes,

@@ -184,7 +184,8 @@ impl State {
                     self.is_lost = true;
                     debug!(%error, "the body of a request broke off");
                     // Whoever asked has left: the stream is cancelled, and no mistake of this side.
-                    return Poll::Ready(Some(Err(h2::Error::from(h2::Reason::CANCEL).into())));
+                    let reset = h2::Reason::CANCEL.into();
+                    return Poll::Ready(Some(Err(BrokenOff { error, reset }.into())));
                 }
                 None => {
                     self.has_ended = true;
@@ -221,6 +222,15 @@ impl State {
             self.shed();
         }
     }
+}
+
+/// A body that ended before its end: why, and what an origin over HTTP/2 is told.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+struct BrokenOff {
+    error: BoxError,
+    #[source]
+    reset: h2::Error,
 }
 
 impl HttpBody for Attempt {
@@ -345,7 +355,9 @@ mod tests {
         let broken: Vec<Result<Frame<Bytes>, BoxError>> = vec![Err("the visitor left".into())];
         let source = Source::new(Box::pin(StreamBody::new(stream::iter(broken))));
         let error = source.attempt().unwrap().frame().now_or_never().unwrap().unwrap().unwrap_err();
-        assert_eq!(error.downcast_ref::<h2::Error>().unwrap().reason(), Some(h2::Reason::CANCEL));
+        assert_eq!(error.to_string(), "the visitor left");
+        let reset = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+        assert_eq!(reset.unwrap().reason(), Some(h2::Reason::CANCEL));
         assert!(source.attempt().is_none());
     }
 

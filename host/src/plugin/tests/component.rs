@@ -54,7 +54,7 @@ async fn a_service_that_survives_a_probe_is_used_again_if_the_document_says_so()
 
 /// Until the guest's task, which ends just after its answer, has put it to rest.
 async fn rested() {
-    for _ in 0..10 {
+    for _ in 0..100 {
         tokio::task::yield_now().await;
     }
 }

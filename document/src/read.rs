@@ -52,7 +52,8 @@ pub fn glimpse(text: &str, key: &str) -> Option<String> {
     let of = |text: &str| {
         let (table, _) = DeTable::parse_recoverable(text);
         let (_, value) = table.get_ref().iter().find(|(name, _)| name.get_ref() == key)?;
-        value.get_ref().as_str().map(str::to_owned)
+        // A value that is missing is recovered as an empty one.
+        value.get_ref().as_str().filter(|text| !text.is_empty()).map(str::to_owned)
     };
     // A line that is no TOML can take the next one with it.
     let top = || text.lines().take_while(|line| !line.trim_start().starts_with('[')).find_map(of);

@@ -121,7 +121,7 @@ async fn an_origin_that_never_reads_stops_no_other_upload_and_is_given_up() {
 
 #[tokio::test]
 async fn beyond_the_cap_the_slowest_go_at_once_and_those_that_move_stay() {
-    let (stage, _deaf) = start(Keys { edge: "held = \"8MiB\"", host: "" }).await;
+    let (stage, _deaf) = start(Keys { edge: "held = \"16MiB\"", host: "" }).await;
     let edge = stage.product.edge.http;
     let moving = async {
         let connection = stage.product.visitor(Speaks::Http1).connect().await;
@@ -135,19 +135,19 @@ async fn beyond_the_cap_the_slowest_go_at_once_and_those_that_move_stay() {
     };
     let stalled = async {
         let mut stalled = Vec::new();
-        for _ in 0..20 {
+        for _ in 0..40 {
             stalled.push(Http1::get(edge, ENDLESS).await.unwrap());
         }
         let over = || stalled.iter().filter(|visitor| visitor.is_over()).count();
-        // Each holds a window of one MiB and what stands around it.
+        // Each holds a window of one MiB and what stands around it, up to three in all.
         within("the end of those that are too much", async {
-            while over() < 12 {
+            while over() < 24 {
                 sleep(Duration::from_millis(20)).await;
             }
         })
         .await;
         let held = stalled.len() - over();
-        assert!(held >= 4, "only {held} are left");
+        assert!(held >= 2, "only {held} are left");
     };
     within("both", async { tokio::join!(moving, stalled) }).await;
     stage.product.edge.process.said("why", |line| line.contains("bodies.held")).await;

@@ -89,7 +89,7 @@ const LEAST_WALL: Duration = Duration::from_secs(1);
 /// The same for one that may send requests and wait for their answers.
 const LEAST_WALL_OUTBOUND: Duration = Duration::from_secs(15);
 /// What a component may take from its first instance to the last, for all of its set-up together.
-const SETTING_UP: Duration = Duration::from_secs(30);
+const SETTING_UP: Duration = Duration::from_secs(120);
 /// Faults of a refused configuration that are kept.
 const FAULTS: usize = 100;
 /// Longest name or version in a manifest that is kept, bytes.

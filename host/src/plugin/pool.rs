@@ -110,6 +110,12 @@ impl Pool {
         sum
     }
 
+    /// Calls that run now, in all shards.
+    #[cfg(test)]
+    pub(super) fn running(&self) -> usize {
+        self.shards.iter().map(|shard| shard.rooms().running).sum()
+    }
+
     fn shard(&self, shard: usize) -> &Shard {
         &self.shards[shard % self.shards.len()]
     }

@@ -34,29 +34,32 @@ async fn a_service_that_survives_a_probe_is_used_again_if_the_document_says_so()
     let plugin = loaded(SERVICE, |plan| plan.reuse = Some(true)).await;
     for _ in 0..5 {
         assert_eq!(text(ask_for(&plugin, "/").await.expect("an answer")).await, "hello from wasi:http\n");
-        rested().await;
+        rested(&plugin).await;
     }
     assert_eq!(plugin.counters().instantiations, 1);
     // What broke is never used again, and neither is what was left midway.
     assert_eq!(ask_for(&plugin, "/trap").await.err().expect("it fails").kind.word(), "trap");
     drop(ask_for(&plugin, "/steps").await.expect("an answer"));
-    rested().await;
+    rested(&plugin).await;
     assert_eq!(text(ask_for(&plugin, "/").await.expect("an answer")).await, "hello from wasi:http\n");
     assert_eq!(plugin.counters().instantiations, 3);
-    rested().await;
+    rested(&plugin).await;
     for _ in 0..500 {
         text(ask_for(&plugin, "/").await.expect("an answer")).await;
-        rested().await;
+        rested(&plugin).await;
     }
     let made = plugin.counters().instantiations;
     assert!((4..=12).contains(&made), "{made} instances for 500 requests");
 }
 
-/// Until the guest's task, which ends just after its answer, has put it to rest.
-async fn rested() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
+/// Until the guests' tasks, which end just after their answers, have put them to rest.
+async fn rested(plugin: &Plugin) {
+    let ended = async {
+        while plugin.member.pool.running() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.expect("the guests end");
 }
 
 #[tokio::test]
@@ -65,7 +68,7 @@ async fn a_service_that_fails_the_probe_gets_fresh_instances_and_serves_all_the_
     let probed = plugin.counters().instantiations;
     for count in 1..=3 {
         assert_eq!(text(ask_for(&plugin, "/").await.expect("an answer")).await, "once\n");
-        rested().await;
+        rested(&plugin).await;
         assert_eq!(plugin.counters().instantiations, probed + count);
     }
     assert_eq!(plugin.counters().traps, 0, "the probe is not a visitor's request");

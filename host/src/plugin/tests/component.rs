@@ -56,10 +56,10 @@ async fn a_service_that_survives_a_probe_is_used_again_if_the_document_says_so()
 async fn rested(plugin: &Plugin) {
     let ended = async {
         while plugin.member.pool.running() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.expect("the guests end");
+    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the guests end");
 }
 
 #[tokio::test]

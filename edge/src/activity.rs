@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use adit_pace::{Flow, Release};
+use adit_pace::{Flow, Group, Release};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
@@ -68,6 +68,11 @@ impl Activity {
             is_cut: AtomicBool::new(false),
             cut: Notify::new(),
         })
+    }
+
+    /// What ends with the connection.
+    pub(crate) fn group(&self) -> Group {
+        self.flow.group()
     }
 
     pub(crate) fn begin(self: &Arc<Self>) -> Busy {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use adit_pace::{Account, Flow, Release, Swept};
+use adit_pace::{Account, Flow, Group, Owner, Release, Swept};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -15,28 +15,34 @@ use tracing::{debug, warn};
 pub(crate) struct Share {
     account: Arc<Account>,
     shard: usize,
-    source: IpAddr,
+    owner: Owner,
 }
 
 impl Share {
     /// Of the visitors at this address.
     pub(crate) fn new(account: &Arc<Account>, shard: usize, source: IpAddr) -> Self {
-        Self { account: account.clone(), shard, source }
+        Self { account: account.clone(), shard, owner: source.into() }
+    }
+
+    /// The same for what goes with a connection.
+    pub(crate) fn within(mut self, connection: Group) -> Self {
+        self.owner.within = Some(connection);
+        self
     }
 
     /// The same for the visitor at another address, as a proxy in front says it.
     pub(crate) fn of(&self, source: IpAddr) -> Self {
-        Self { source, ..self.clone() }
+        Self { owner: Owner { source, ..self.owner }, ..self.clone() }
     }
 
     /// A body that waits, and of which so many bytes are held.
     pub(crate) fn begin(&self, held: u64, release: Option<Weak<dyn Release>>) -> Flow {
-        Flow::begin(&self.account, self.shard, self.source, held, release)
+        Flow::begin(&self.account, self.shard, self.owner, held, release)
     }
 
     /// The same for one whose peer waits for data.
     pub(crate) fn idle(&self, held: u64, release: Option<Weak<dyn Release>>) -> Flow {
-        let flow = Flow::idle(&self.account, self.shard, self.source, release);
+        let flow = Flow::idle(&self.account, self.shard, self.owner, release);
         flow.hold(held);
         flow
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::flow::State;
-use crate::judge::{self, Holding, Record};
+use crate::judge::{self, Holding, Record, Shed};
 use crate::{Cut, Limits};
 
 /// To be looked after every [`Account::EVERY`] by the owner, which has the clock.
@@ -29,6 +29,8 @@ struct Entry {
     state: Arc<State>,
     taken: u64,
     record: Record,
+    /// Until then it is expected to end, because what carries it was cut.
+    leaves: Option<Instant>,
 }
 
 /// What one look has found.
@@ -84,7 +86,7 @@ impl Account {
         let mut swept = Swept::default();
         let mut over = Vec::new();
         flows.retain_mut(|entry| {
-            let Entry { state, taken, record } = entry;
+            let Entry { state, taken, record, .. } = entry;
             if state.is_over() {
                 return false;
             }
@@ -99,28 +101,33 @@ impl Account {
             over.push((state.clone(), Cut::TooSlow));
             false
         });
-        let is_held = |entry: &&Entry| !entry.record.is_moving(entry.state.held());
+        let is_held = |entry: &&Entry| {
+            !entry.record.is_moving(entry.state.held()) && entry.leaves.is_none_or(|until| until <= now)
+        };
         swept.held = flows.iter().filter(is_held).map(|entry| entry.state.held()).sum();
         if swept.held > self.limits.held {
             let holding = |(at, Entry { state, record, .. }): (usize, &Entry)| Holding {
                 at,
                 source: state.source,
+                group: state.group(),
+                is_whole: state.is_whole(),
                 held: state.held(),
                 record: *record,
             };
             let holdings = flows.iter().enumerate().filter(|(_, entry)| is_held(entry)).map(holding);
-            for at in judge::shed(holdings.collect(), self.limits.held) {
-                let state = &flows[at].state;
-                swept.shed += 1;
-                swept.held -= state.held().min(swept.held);
-                over.push((state.clone(), Cut::Shed));
+            let Shed { cut, leaving, held } = judge::shed(holdings.collect(), self.limits.held);
+            swept.shed = cut.len();
+            swept.held = held;
+            over.extend(cut.into_iter().map(|at| (flows[at].state.clone(), Cut::Shed)));
+            for at in leaving {
+                flows[at].leaves = Some(now + LEAVING);
             }
         }
         // How fast these are is seen at the next look.
         for new in &self.new {
             let new = std::mem::take(&mut *lock(new));
-            let entry =
-                |state: Arc<State>| Entry { taken: state.taken(), record: Record::new(&self.limits), state };
+            let record = Record::new(&self.limits);
+            let entry = |state: Arc<State>| Entry { taken: state.taken(), record, state, leaves: None };
             flows.extend(new.into_iter().filter(|state| !state.is_over()).map(entry));
         }
         self.held.store(swept.held, Ordering::Relaxed);
@@ -134,6 +141,9 @@ impl Account {
         swept
     }
 }
+
+/// How long the end of a connection may take before what it holds counts again.
+const LEAVING: Duration = Duration::from_secs(1);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,6 +1,7 @@
 //! One direction of one exchange, as those see it who move its bytes. Costs them a few stores in memory.
 
 use std::net::IpAddr;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -33,8 +34,32 @@ pub enum Cut {
     Shed,
 }
 
+/// Flows of which one carries the others: a connection and its exchanges, or both directions of one exchange.
+/// Tells them apart for as long as the first of them lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Group(usize);
+
+impl Group {
+    #[cfg(test)]
+    pub(crate) fn numbered(number: usize) -> Self {
+        Self(number)
+    }
+}
+
+/// For whom bytes are held.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner {
+    /// The address whose share they count for.
+    pub source: IpAddr,
+    /// What goes too when all that is held in it is cut, and with whose first flow this one goes.
+    pub within: Option<Group>,
+}
+
 pub(crate) struct State {
     pub(crate) source: IpAddr,
+    within: Option<Group>,
+    /// Whether all of its group ends with it.
+    is_whole: bool,
     taken: AtomicU64,
     held: AtomicU64,
     is_waiting: AtomicBool,
@@ -50,16 +75,15 @@ pub(crate) struct State {
 
 impl Flow {
     /// A body that waits for its peer from the beginning, and makes this process hold `held` bytes at most
-    /// as long as it does. `source` is whose share it counts for. If it is cut, [`Flow::cut`] says so and
-    /// `release` is called.
+    /// as long as it does. If it is cut, [`Flow::cut`] says so and `release` is called.
     pub fn begin(
         account: &Arc<Account>,
         shard: usize,
-        source: IpAddr,
+        owner: impl Into<Owner>,
         held: u64,
         release: Option<Weak<dyn Release>>,
     ) -> Self {
-        let flow = Self::idle(account, shard, source, release);
+        let flow = Self::idle(account, shard, owner, release);
         flow.hold(held);
         flow.wait();
         flow
@@ -69,11 +93,24 @@ impl Flow {
     pub fn idle(
         account: &Arc<Account>,
         shard: usize,
-        source: IpAddr,
+        owner: impl Into<Owner>,
+        release: Option<Weak<dyn Release>>,
+    ) -> Self {
+        let owner = owner.into();
+        Self::of(account, shard, owner, owner.within.is_none(), release)
+    }
+
+    fn of(
+        account: &Arc<Account>,
+        shard: usize,
+        Owner { source, within }: Owner,
+        is_whole: bool,
         release: Option<Weak<dyn Release>>,
     ) -> Self {
         let state = State {
             source: crate::source(source),
+            within,
+            is_whole,
             taken: AtomicU64::new(0),
             held: AtomicU64::new(0),
             is_waiting: AtomicBool::new(false),
@@ -87,9 +124,15 @@ impl Flow {
         Self { account: account.clone(), state: Arc::new(state), shard }
     }
 
-    /// The other direction of the same exchange, idle.
+    /// The other direction of the same exchange, idle. Both end when one is cut.
     pub fn beside(&self) -> Self {
-        Self::idle(&self.account, self.shard, self.state.source, None)
+        let owner = Owner { source: self.state.source, within: Some(self.group()) };
+        Self::of(&self.account, self.shard, owner, true, None)
+    }
+
+    /// What may go with this flow.
+    pub fn group(&self) -> Group {
+        self.state.group()
     }
 
     /// `bytes` were handed to the peer's side. Until it asks for more, what follows waits for it.
@@ -157,7 +200,22 @@ impl Drop for Flow {
     }
 }
 
+impl From<IpAddr> for Owner {
+    /// Of a flow that has no group yet.
+    fn from(source: IpAddr) -> Self {
+        Self { source, within: None }
+    }
+}
+
 impl State {
+    pub(crate) fn group(&self) -> Group {
+        self.within.unwrap_or(Group(ptr::from_ref(self).addr()))
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     pub(crate) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }

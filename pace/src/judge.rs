@@ -1,10 +1,11 @@
 //! What becomes of one flow between two looks at it, and which flows go when too much is held. Pure.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::Limits;
+use crate::{Group, Limits};
 
 /// How a flow has done so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,37 +48,80 @@ pub(crate) struct Holding {
     /// Where it stands in the list of its owner.
     pub(crate) at: usize,
     pub(crate) source: IpAddr,
+    pub(crate) group: Group,
+    /// All of its group ends with it.
+    pub(crate) is_whole: bool,
     pub(crate) held: u64,
     pub(crate) record: Record,
 }
 
-/// Those that go so that `limit` bytes are held at most: the slowest of whichever source makes us hold most,
-/// until it is enough.
-pub(crate) fn shed(mut holdings: Vec<Holding>, limit: u64) -> Vec<usize> {
-    let mut total: u64 = holdings.iter().map(|holding| holding.held).sum();
-    if total <= limit {
-        return Vec::new();
+/// What has to go.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shed {
+    /// Those to be cut.
+    pub(crate) cut: Vec<usize>,
+    /// Those that go with them, because all of their group does.
+    pub(crate) leaving: Vec<usize>,
+    /// What is held for the others.
+    pub(crate) held: u64,
+}
+
+/// What goes so that `limit` bytes are held at most: the slowest of whichever source makes us hold most, until it
+/// is enough.
+pub(crate) fn shed(mut holdings: Vec<Holding>, limit: u64) -> Shed {
+    let mut shed = Shed { held: holdings.iter().map(|holding| holding.held).sum(), ..Shed::default() };
+    if shed.held <= limit {
+        return shed;
     }
     // The slowest last, and of those that are equally slow those that have waited longest.
     holdings.sort_by(|one, other| {
         let slowness = |holding: &Holding| (holding.record.pace, holding.record.patience);
-        slowness(other).partial_cmp(&slowness(one)).unwrap_or(std::cmp::Ordering::Equal)
+        slowness(other).partial_cmp(&slowness(one)).unwrap_or(Ordering::Equal)
     });
-    let mut sources: HashMap<IpAddr, (u64, Vec<Holding>)> = HashMap::new();
-    for holding in holdings {
+    let mut sources: HashMap<IpAddr, (u64, Vec<usize>)> = HashMap::new();
+    let mut groups: HashMap<Group, Members> = HashMap::new();
+    for (place, holding) in holdings.iter().enumerate() {
         let (sum, of_source) = sources.entry(holding.source).or_default();
         *sum += holding.held;
-        of_source.push(holding);
+        of_source.push(place);
+        let members = groups.entry(holding.group).or_default();
+        members.places.push(place);
+        members.parts += usize::from(!holding.is_whole);
     }
-    let mut shed = Vec::new();
-    while total > limit {
-        let Some((sum, of_source)) = sources.values_mut().max_by_key(|(sum, _)| *sum) else { break };
+    let mut is_gone = vec![false; holdings.len()];
+    while shed.held > limit {
+        let Some((_, of_source)) = sources.values_mut().max_by_key(|(sum, _)| *sum) else { break };
         let Some(slowest) = of_source.pop() else { break };
-        *sum -= slowest.held;
-        total -= slowest.held;
-        shed.push(slowest.at);
+        if is_gone[slowest] {
+            continue;
+        }
+        shed.cut.push(holdings[slowest].at);
+        let Some(members) = groups.get_mut(&holdings[slowest].group) else { break };
+        members.parts -= usize::from(!holdings[slowest].is_whole);
+        let ends_all = holdings[slowest].is_whole || members.parts == 0;
+        let going = if ends_all { members.places.as_slice() } else { &[slowest] };
+        for &place in going {
+            let holding = &holdings[place];
+            if std::mem::replace(&mut is_gone[place], true) {
+                continue;
+            }
+            shed.held -= holding.held;
+            if let Some((sum, _)) = sources.get_mut(&holding.source) {
+                *sum -= holding.held;
+            }
+            if place != slowest {
+                shed.leaving.push(holding.at);
+            }
+        }
     }
     shed
+}
+
+#[derive(Default)]
+struct Members {
+    places: Vec<usize>,
+    /// Those that can go without the rest.
+    parts: usize,
 }
 
 /// Seconds over which a pace is seen.
@@ -130,7 +174,14 @@ mod tests {
     }
 
     fn holding(at: usize, source: u8, held: u64, pace: f64) -> Holding {
-        Holding { at, source: [192, 0, 2, source].into(), held, record: Record { patience: 5.0, pace } }
+        let record = Record { patience: 5.0, pace };
+        let source = [192, 0, 2, source].into();
+        Holding { at, source, group: Group::numbered(at), is_whole: true, held, record }
+    }
+
+    /// What is cut of these.
+    fn cut(holdings: Vec<Holding>, limit: u64) -> Vec<usize> {
+        shed(holdings, limit).cut
     }
 
     #[test]
@@ -142,16 +193,47 @@ mod tests {
             // Slower, but of a source that holds little.
             holding(3, 2, 300, 0.0),
         ];
-        assert_eq!(shed(all.clone(), 1500), []);
-        assert_eq!(shed(all.clone(), 1499), [1]);
-        assert_eq!(shed(all.clone(), 1000), [1, 2]);
-        assert_eq!(shed(all, 0).len(), 4);
+        assert_eq!(cut(all.clone(), 1500), []);
+        assert_eq!(cut(all.clone(), 1499), [1]);
+        assert_eq!(cut(all.clone(), 1000), [1, 2]);
+        assert_eq!(cut(all, 0).len(), 4);
     }
 
     #[test]
     fn of_those_that_take_nothing_the_one_that_waits_longest_goes_first() {
         let mut all = vec![holding(0, 1, 400, 0.0), holding(1, 1, 400, 0.0)];
         all[1].record.patience = 4.0;
-        assert_eq!(shed(all, 500), [1]);
+        assert_eq!(cut(all, 500), [1]);
+    }
+
+    #[test]
+    fn what_goes_with_a_connection_is_not_asked_of_others() {
+        // Ten connections with one exchange each; the sockets are slower than what waits behind them.
+        let connections = (0..10).flat_map(|number| {
+            let group = Group::numbered(number);
+            let socket = Holding { group, ..holding(2 * number, 1, 100, 0.0) };
+            [socket, Holding { group, is_whole: false, ..holding(2 * number + 1, 1, 900, 1.0) }]
+        });
+        let all: Vec<Holding> = connections.collect();
+        let by_sockets = shed(all.clone(), 6000);
+        assert_eq!((by_sockets.cut.len(), by_sockets.leaving.len(), by_sockets.held), (4, 4, 6000));
+        assert!(by_sockets.cut.iter().all(|at| at % 2 == 0));
+        let faster = |mut holding: Holding| {
+            holding.record.pace += if holding.is_whole { 2.0 } else { 0.0 };
+            holding
+        };
+        let all = all.into_iter().map(faster).collect();
+        let by_exchanges = shed(all, 6000);
+        assert_eq!((by_exchanges.cut.len(), by_exchanges.leaving.len(), by_exchanges.held), (4, 4, 6000));
+        assert!(by_exchanges.cut.iter().all(|at| at % 2 == 1));
+    }
+
+    #[test]
+    fn a_connection_stays_while_one_of_its_exchanges_does() {
+        let group = Group::numbered(7);
+        let part = |at, pace| Holding { group, is_whole: false, ..holding(at, 1, 400, pace) };
+        let all = vec![Holding { group, ..holding(0, 1, 100, 9.0) }, part(1, 0.0), part(2, 1.0)];
+        assert_eq!(shed(all.clone(), 500), Shed { cut: vec![1], leaving: vec![], held: 500 });
+        assert_eq!(shed(all, 499), Shed { cut: vec![1, 2], leaving: vec![0], held: 0 });
     }
 }

@@ -11,5 +11,5 @@ mod judge;
 mod limits;
 
 pub use account::{Account, Swept};
-pub use flow::{Cut, Flow, Release};
+pub use flow::{Cut, Flow, Group, Owner, Release};
 pub use limits::{Limits, source};

@@ -123,6 +123,7 @@ impl Newcomer {
         sockets::keep_little_unsent(&stream);
         let share = Share::new(&service.account, service.shard, visitor);
         let activity = Activity::new(permit, source, &share);
+        let share = share.within(activity.group());
         let handler =
             Handler { service, activity: activity.clone(), visitor, share, is_secure: tls.is_some() };
         let stream = Socket::new(stream, activity.clone());

@@ -28,13 +28,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use crate::registry::{MOST_WEIGHT, Registry, Share, UnknownReplica};
+use crate::balancer::weights::{MOST_WEIGHT, Share};
+use crate::registry::warm_up::WarmUp;
+use crate::registry::{Registry, UnknownReplica};
 use crate::settings;
+use crate::shutdown::Moment;
 use crate::state::State;
-use crate::stop::Moment;
 use crate::store::{Restored, StoreError};
 use crate::tunnel::control::Control;
-use crate::warm_up::WarmUp;
 use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
 
 #[derive(Clone)]

@@ -8,6 +8,7 @@
 
 mod call;
 mod configurations;
+mod connectors;
 mod envelope;
 pub(crate) mod housekeeping;
 pub(crate) mod identity;
@@ -40,9 +41,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::registry::Registry;
-use crate::serving::Fixed;
+use crate::state::publish::Fixed;
 use crate::state::{ChangeError, State};
-use crate::store::moment::Moment;
+use crate::store::timestamp::Moment;
 use crate::store::{Note, Transaction};
 use call::{Call, NoCall};
 use envelope::{Answer, Problem};

@@ -1,5 +1,8 @@
 //! Build, run, drain: the only file that names every module. It wires and orders; it decides nothing.
 
+pub(crate) mod shard;
+pub(crate) mod threads;
+
 use std::io;
 use std::net::{self, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -20,25 +23,26 @@ use tracing::{info, warn};
 
 use crate::admin::Admin;
 use crate::api::{Api, housekeeping};
-use crate::certificates::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
-use crate::ledger::Ledger;
-use crate::pace;
-use crate::ray::Rays;
+use crate::app::threads::{Progress, Threads};
+use crate::forward::ray::Rays;
+use crate::limits::pace;
+use crate::limits::per_address::Sources;
+use crate::listen;
+use crate::registry::warm_up::WarmUp;
 use crate::registry::{Live, Registry};
-use crate::serving::{Fixed, Pushing, Serving};
 use crate::settings::{self, Drain, Https, Server, Settings};
-use crate::shard::{self, Milestone, Shard, Shared};
-use crate::sockets;
+use crate::shutdown::Stop;
+use crate::state::provision::Ledger;
+use crate::state::publish::{Fixed, Pushing, Serving};
 use crate::state::snapshot::Touched;
 use crate::state::{Follower, State};
-use crate::stop::Stop;
 use crate::store::sqlite::Sqlite;
-use crate::threads::{Progress, Threads};
+use crate::tls::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
+use crate::tunnel::accept_quic;
 use crate::tunnel::control::{self, Inbox};
-use crate::tunnel::quic;
-use crate::tunnel::reception::Strangers;
-use crate::visitor::{Directory, Sources};
-use crate::warm_up::WarmUp;
+use crate::tunnel::session::Strangers;
+use crate::visitor::Directory;
+use shard::{Milestone, Shard, Shared};
 
 /// An edge whose sockets are bound and whose certificates exist. It serves when it [runs](Edge::run).
 pub struct Edge {
@@ -119,10 +123,10 @@ impl Edge {
             None => ca.issue(CONNECTOR_NAMES.map(str::to_owned).into())?,
         };
         let seed = connectors.seed().clone();
-        let tls = certificates::connector_tls(&connectors)?;
-        let http2 = Arc::new(certificates::without_alpn(tls.clone()));
+        let tls = tls::connector_tls(&connectors)?;
+        let http2 = Arc::new(tls::without_alpn(tls.clone()));
         let account = Account::new(bodies, count);
-        let quic = quic::server_config(tls, bodies.connection_window())?;
+        let quic = accept_quic::server_config(tls, bodies.connection_window())?;
         let https = match https {
             None => None,
             Some(Https { listen, identity }) => {
@@ -134,7 +138,7 @@ impl Edge {
                         ca.issue(fixed.chain(below).collect())?
                     }
                 };
-                Some((listen, Arc::new(certificates::visitor_tls(&identity)?)))
+                Some((listen, Arc::new(tls::visitor_tls(&identity)?)))
             }
         };
         let ca = ca.made.map(|ca| ca.path().to_owned());
@@ -168,16 +172,14 @@ impl Edge {
             ca,
         };
         if let Some(listen) = http {
-            for (shard, socket) in
-                shards.iter_mut().zip(bound(listen, sockets::tcp_listeners(listen, count))?)
+            for (shard, socket) in shards.iter_mut().zip(bound(listen, listen::tcp_listeners(listen, count))?)
             {
                 addresses.http = Some(socket.local_addr()?);
                 shard.http = Some(socket);
             }
         }
         if let Some((listen, tls)) = https {
-            for (shard, socket) in
-                shards.iter_mut().zip(bound(listen, sockets::tcp_listeners(listen, count))?)
+            for (shard, socket) in shards.iter_mut().zip(bound(listen, listen::tcp_listeners(listen, count))?)
             {
                 addresses.https = Some(socket.local_addr()?);
                 shard.https = Some((socket, tls.clone()));
@@ -185,7 +187,7 @@ impl Edge {
         }
         let mut bound_servers = Vec::new();
         for server in servers {
-            let (udp, tcp) = bound(server.listen, sockets::both(server.listen, count))?;
+            let (udp, tcp) = bound(server.listen, listen::both(server.listen, count))?;
             let listen = udp[0].local_addr()?;
             let server = Arc::new(Server { listen, ..server });
             addresses.servers.push(ServerAddress {
@@ -207,12 +209,12 @@ impl Edge {
             if guard.is_closed() {
                 warn!(%listen, "the admin API can be reached from other machines: without [admin] token-file it answers probes and metrics and nothing else");
             }
-            let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
+            let socket = bound(listen, listen::tcp_listeners(listen, 1))?.remove(0);
             addresses.admin = Some(socket.local_addr()?);
             administrators.push((socket, guard));
         }
         if let Some(probes) = probes {
-            let socket = bound(probes, sockets::tcp_listeners(probes, 1))?.remove(0);
+            let socket = bound(probes, listen::tcp_listeners(probes, 1))?.remove(0);
             addresses.probes = Some(socket.local_addr()?);
             administrators.push((socket, Guard::probes()));
         }
@@ -227,12 +229,12 @@ impl Edge {
         let office = match (api, known) {
             (Some(api), Some((state, follower))) => {
                 let settings::Api { listen, identity, tunnel_domain: _, quick_domain } = api;
-                let tls = identity.map(|identity| certificates::visitor_tls(&identity)).transpose()?;
-                let tls = tls.map(|tls| TlsAcceptor::from(Arc::new(certificates::http1_only(tls))));
+                let tls = identity.map(|identity| tls::visitor_tls(&identity)).transpose()?;
+                let tls = tls.map(|tls| TlsAcceptor::from(Arc::new(tls::http1_only(tls))));
                 if tls.is_none() && !listen.ip().is_loopback() {
                     warn!(%listen, "the control API is spoken in the clear beyond this machine; give [api] a certificate");
                 }
-                let socket = bound(listen, sockets::tcp_listeners(listen, 1))?.remove(0);
+                let socket = bound(listen, listen::tcp_listeners(listen, 1))?.remove(0);
                 addresses.api = Some(socket.local_addr()?);
                 let serving = Serving {
                     registry: registry.clone(),

@@ -2,11 +2,12 @@
 //! response; where an attempt gives no answer, another one may follow (docs/retries.md). Knows streams
 //! and bodies; does not know listeners, host names or how errors look.
 
+pub(crate) mod attempts;
 mod body;
-mod course;
 mod head;
-mod source;
-mod stream;
+pub(crate) mod headers;
+pub(crate) mod ray;
+mod replay;
 mod upload;
 mod websocket;
 
@@ -25,22 +26,22 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::activity::{Activity, Busy};
-use crate::headers::{self, Trailers};
-use crate::pace::Share;
-use crate::ray::Ray;
+use crate::balancer::affinity::Key;
+use crate::balancer::retry_budget::Reason;
+use crate::forward::ray::Ray;
+use crate::limits::in_flight::{Activity, Busy};
+use crate::limits::pace::Share;
 use crate::registry::{Live, Slot, Tunnel};
-use crate::retry::Reason;
-use crate::stickiness::Key;
-use crate::tunnel::http2;
-use crate::tunnel::link::WriteError;
+use crate::transport::connection::WriteError;
+use crate::transport::http2;
+use crate::transport::stream::{Downstream, Upstream};
+use headers::Trailers;
 
+use attempts::{Chosen, Course};
 pub(crate) use body::Body;
 use body::{OriginBody, Rest};
-use course::{Chosen, Course};
 use head::Head;
-use source::Source;
-use stream::{Downstream, Upstream};
+use replay::Source;
 use upload::{Upload, UploadEnd};
 
 /// A request that is ready to leave.

@@ -4,44 +4,33 @@
 //! becomes a stream on a connection. It does not know what stands behind a host, and contains no
 //! plugin engine.
 //!
-//! Read in this order: [`Settings`] (what an operator writes), `app` (build, run, drain), `shard`
-//! (one thread: runtime, visitor listeners, QUIC endpoints), then along a request: `visitor`
-//! (listeners, host name to tunnel), `forward` (request to stream and back), `registry` (live
-//! connections), `tunnel` (how a connection becomes live). What changes while it runs comes from `store`
-//! (records on disk) through `state` (all of them in memory) and `serving` (what requests see), and is changed
-//! by `api` and `ledger`. `headers` and `pages` are the only places
-//! that decide what a visitor may say about itself and what an error looks like.
+//! Read in this order: [`Settings`] (what an operator writes), `app` (build, run, drain) with its shards
+//! (one thread each: runtime, visitor listeners, QUIC endpoints), then along a request: `visitor`
+//! (listeners, host name to tunnel), `forward` (request to stream and back), `balancer` (which connection,
+//! how often again), `registry` (live connections), `transport` (streams over QUIC and HTTP/2), `tunnel` (how
+//! a connection becomes live). What changes while it runs comes from `store` (records on disk) through `state`
+//! (all of them in memory, and what requests see of them), and is changed by `api`. `forward/headers` and
+//! `visitor/error_page` are the only places that decide what a visitor may say about itself and what an error
+//! looks like.
 
-mod activity;
 mod admin;
 mod api;
 mod app;
-mod certificates;
-mod fleet;
+mod balancer;
 mod forward;
-mod headers;
-mod hold;
-mod ledger;
-mod liveness;
-mod pace;
-mod pages;
-mod presence;
-mod ray;
+mod limits;
+mod listen;
 mod registry;
-mod retry;
-mod serving;
+mod remote_config;
 mod settings;
-mod shard;
-mod sockets;
+mod shutdown;
 mod state;
-mod stickiness;
-mod stop;
 mod store;
-mod threads;
+mod tls;
+mod transport;
 mod tunnel;
 mod visitor;
-mod warm_up;
 
 pub use app::{Edge, ServerAddress};
-pub use ledger::{AuditLine, Founding, Ledger, TokenLine, TokenWish};
 pub use settings::{Settings, SettingsError};
+pub use state::provision::{AuditLine, Founding, Ledger, TokenLine, TokenWish};

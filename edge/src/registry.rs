@@ -3,10 +3,10 @@
 //!
 //! Shared by all shards: reading is one atomic load, writing (a connection comes or goes) is rare.
 
-mod live;
-mod roster;
-mod selection;
-mod shares;
+mod connection;
+pub(crate) mod liveness;
+mod replicas;
+pub(crate) mod warm_up;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,17 +20,16 @@ use thiserror::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::fleet::Fleet;
-use crate::hold::Holds;
-use crate::retry::Retries;
+use crate::balancer::affinity::{Key, Stickiness};
+use crate::balancer::queue::Holds;
+use crate::balancer::retry_budget::Retries;
+use crate::balancer::weights::{Share, Shares};
+use crate::remote_config::Fleet;
 use crate::settings;
-use crate::stickiness::{Key, Stickiness};
-use roster::Roster;
-use shares::Shares;
+use replicas::Roster;
 
-pub(crate) use live::{Introduction, Live, Move, Origin, Probe, Report, Slot};
-pub(crate) use roster::Choices;
-pub(crate) use shares::{MOST_WEIGHT, Share};
+pub(crate) use connection::{Introduction, Live, Move, Origin, Probe, Report, Slot};
+pub(crate) use replicas::Choices;
 
 /// All tunnels of this edge.
 pub(crate) struct Registry {

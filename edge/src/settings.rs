@@ -3,7 +3,8 @@
 
 mod bodies;
 mod document;
-mod sources;
+pub(crate) mod host_name;
+mod limits;
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,10 +20,12 @@ use adit_net::guard::Token;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 use thiserror::Error;
 
-use crate::certificates::{CONNECTOR_NAMES, Identity};
+use crate::balancer::affinity::{Stickiness, StickinessError};
 use crate::forward::Patience;
-use crate::stickiness::{Stickiness, StickinessError};
-use crate::visitor::{HostName, Limits, Proxies};
+use crate::limits::per_address::Limits;
+use crate::settings::host_name::HostName;
+use crate::tls::{CONNECTOR_NAMES, Identity};
+use crate::visitor::Proxies;
 use document::{CertificateFiles, Document};
 
 /// What an edge is told to be. Only [`Settings::load`] makes one, so it keeps every rule.

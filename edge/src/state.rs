@@ -1,6 +1,8 @@
 //! The state that this edge knows: a snapshot in memory, fed by the store's watch. Reading it asks
 //! nobody; if the store is gone, it stays as it was. Knows the store; does not know who reads.
 
+pub(crate) mod provision;
+pub(crate) mod publish;
 pub(crate) mod snapshot;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -154,9 +156,9 @@ const MOST_AT_ONCE: usize = 1024;
 mod tests {
     use super::*;
     use crate::store::Note;
-    use crate::store::moment::Moment;
     use crate::store::records::{Account, key, to_json};
     use crate::store::sqlite::Sqlite;
+    use crate::store::timestamp::Moment;
 
     fn put(number: usize) -> Transaction {
         let note = Note { actor: "test".to_owned(), action: "put", subject: String::new() };

@@ -5,11 +5,11 @@
 //! the revision at which that was so, `watch` gives every change since a revision without a gap, and
 //! `commit` changes several records or none. Nothing on the path of a visitor's request asks a store.
 
-pub(crate) mod moment;
 mod place;
 pub(crate) mod records;
 mod schema;
 pub(crate) mod sqlite;
+pub(crate) mod timestamp;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

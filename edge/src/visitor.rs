@@ -1,21 +1,19 @@
 //! The public side: `listener` accepts visitors, `connection` speaks HTTP with one of them, `service`
-//! answers one request, `line` what silence and the end of a visitor mean, `socket` notices what a visitor does not take, `proxies` says whom it comes from, `sources` counts what each address has open, `names`
-//! says which tunnel a host name leads to, `directory` holds the names of now.
+//! answers one request, `line` says what silence and the end of a visitor mean, `socket` notices what a
+//! visitor does not take, `proxies` says whom a request comes from, `host_table` which tunnel a host name leads
+//! to, and `error_page` makes every answer that the edge makes itself.
 
 mod connection;
-mod directory;
+pub(crate) mod error_page;
+mod host_table;
 mod line;
 mod listener;
-mod names;
 mod preface;
 mod proxies;
 mod service;
 mod socket;
-mod sources;
 
-pub(crate) use directory::{Directory, Table};
+pub(crate) use host_table::{Directory, Table};
 pub(crate) use listener::Listener;
-pub(crate) use names::{HostName, HostNames};
 pub(crate) use proxies::Proxies;
 pub(crate) use service::Service;
-pub(crate) use sources::{Limits, Source, Sources};

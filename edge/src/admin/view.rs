@@ -7,8 +7,9 @@ use std::time::{Instant, SystemTime};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::registry::{Live, Origin, Probe, Registry, Share, Tunnel};
-use crate::retry::Counts;
+use crate::balancer::retry_budget::Counts;
+use crate::balancer::weights::Share;
+use crate::registry::{Live, Origin, Probe, Registry, Tunnel};
 use crate::settings;
 
 /// `/ready`

@@ -11,8 +11,8 @@ use super::tunnels::changed_meanwhile;
 use super::{Api, note};
 use crate::state::snapshot::Kept;
 use crate::store::Transaction;
-use crate::store::moment::Moment;
 use crate::store::records::{Configuration, Tunnel, key, to_json};
+use crate::store::timestamp::Moment;
 use crate::tunnel::push;
 
 #[derive(Deserialize)]

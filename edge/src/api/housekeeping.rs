@@ -14,8 +14,8 @@ use super::quick::QUICK;
 use crate::registry::Registry;
 use crate::state::State;
 use crate::state::snapshot::Snapshot;
-use crate::store::moment::Moment;
 use crate::store::records::{Seen, key, to_json};
+use crate::store::timestamp::Moment;
 use crate::store::{Note, Transaction};
 
 /// Works until `stop`.

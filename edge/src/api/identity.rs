@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::call::{Ask, Call};
 use super::envelope::Problem;
 use crate::state::snapshot::Snapshot;
-use crate::store::moment::Moment;
 use crate::store::records::{Scope, Token};
+use crate::store::timestamp::Moment;
 
 /// A token that was proved. Only [`Identity::of`] makes one.
 #[derive(Debug, Clone)]

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::Api;
 use super::envelope::{self, Answer, Problem};
 use super::tunnels::random_secret;
-use crate::store::moment::Moment;
 use crate::store::records::{Route, Tunnel, key, to_json};
+use crate::store::timestamp::Moment;
 use crate::store::{Note, Transaction};
 
 /// The account of all quick tunnels. No token is of it.

@@ -11,11 +11,11 @@ use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
 use super::tunnels::changed_meanwhile;
 use super::{Api, note};
+use crate::settings::host_name::HostName;
 use crate::state::snapshot::{Kept, Snapshot};
 use crate::store::Transaction;
-use crate::store::moment::Moment;
 use crate::store::records::{Route, Tunnel, Zone, key, to_json};
-use crate::visitor::HostName;
+use crate::store::timestamp::Moment;
 
 #[derive(Deserialize)]
 pub(super) struct PutRoute {

@@ -13,11 +13,11 @@ use super::name;
 use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
 use super::{Api, note, parse};
-use crate::presence::{self, Connection, Connector, Status};
+use crate::api::connectors::{self, Connection, Connector, Status};
 use crate::state::snapshot::{Kept, Snapshot};
 use crate::store::Transaction;
-use crate::store::moment::Moment;
 use crate::store::records::{PREVIOUS_SECRET, Previous, Seen, Tunnel, key, to_json};
+use crate::store::timestamp::Moment;
 
 #[derive(Deserialize)]
 pub(super) struct CreateTunnel {
@@ -154,16 +154,16 @@ impl Api {
             }
             Ask::Connectors => {
                 let paging = Paging::of(query, LONGEST_PAGE)?;
-                Ok(paging.cut(presence::connectors(&self.registry, id)))
+                Ok(paging.cut(connectors::connectors(&self.registry, id)))
             }
             Ask::Connector(connector) => {
-                let mut connectors = presence::connectors(&self.registry, id).into_iter();
+                let mut connectors = connectors::connectors(&self.registry, id).into_iter();
                 let found = connectors.find(|known| known.id == connector);
                 found.map(envelope::success).ok_or(Problem::NotFound("connector"))
             }
             Ask::Disconnect => {
                 let connector = query.value::<Uuid>("client_id")?;
-                let count = presence::disconnect(&self.registry, id, connector);
+                let count = connectors::disconnect(&self.registry, id, connector);
                 tracing::info!(actor = who.actor(), tunnel = %id, count, "connections cleaned up");
                 Ok(envelope::success(Value::Null))
             }
@@ -223,7 +223,7 @@ impl Api {
         kept: Kept<Tunnel>,
         cascade: bool,
     ) -> Result<Answer, Problem> {
-        let connectors = presence::connectors(&self.registry, id);
+        let connectors = connectors::connectors(&self.registry, id);
         let is_serving =
             connectors.iter().flat_map(|connector| &connector.conns).any(|conn| !conn.is_pending_reconnect);
         if is_serving && !cascade {
@@ -246,7 +246,7 @@ impl Api {
     }
 
     pub(super) fn view(&self, id: Uuid, tunnel: &Tunnel, snapshot: &Snapshot) -> View {
-        let connectors = presence::connectors(&self.registry, id);
+        let connectors = connectors::connectors(&self.registry, id);
         View::of(id, tunnel, connectors, snapshot.seen.get(&id).map(|seen| &seen.record))
     }
 }
@@ -257,8 +257,8 @@ fn hostnames(snapshot: &Snapshot, tunnel: Uuid) -> Vec<String> {
 
 impl View {
     fn of(id: Uuid, tunnel: &Tunnel, connectors: Vec<Connector>, seen: Option<&Seen>) -> Self {
-        let wanted = if tunnel.quick { 1 } else { presence::USUAL_CONNECTIONS };
-        let status = presence::status(&connectors, wanted, seen.is_some());
+        let wanted = if tunnel.quick { 1 } else { connectors::USUAL_CONNECTIONS };
+        let status = connectors::status(&connectors, wanted, seen.is_some());
         let oldest = connectors.iter().map(|connector| connector.run_at).min();
         let active = matches!(status, Status::Healthy | Status::Degraded);
         Self {

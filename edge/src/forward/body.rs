@@ -14,12 +14,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Place;
-use super::stream::{Downstream, broken};
 use super::upload::{Brake, UploadEnd};
-use crate::activity::{Activity, Busy};
-use crate::headers;
+use crate::forward::headers;
+use crate::limits::in_flight::{Activity, Busy};
 use crate::registry::Slot;
-use crate::tunnel::link::STREAM_WINDOW;
+use crate::transport::connection::STREAM_WINDOW;
+use crate::transport::stream::{Downstream, broken};
 
 /// Body of every answer to a visitor. Dropping it before its end cancels the request at the origin.
 pub(crate) struct Body {

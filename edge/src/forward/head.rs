@@ -8,9 +8,9 @@ use http::HeaderMap;
 use http::header::{HeaderValue, TE, TRAILER};
 
 use super::Failure;
-use super::stream::{Downstream, Upstream};
-use crate::headers::Trailers;
-use crate::tunnel::link::{Channel, WriteError};
+use crate::forward::headers::Trailers;
+use crate::transport::connection::{Channel, WriteError};
+use crate::transport::stream::{Downstream, Upstream};
 
 pub(super) struct Head {
     connect: Connect,

@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::source::Source;
-use super::stream::Upstream;
-use crate::headers;
-use crate::tunnel::link::WriteError;
+use crate::forward::headers;
+use crate::forward::replay::Source;
+use crate::transport::connection::WriteError;
+use crate::transport::stream::Upstream;
 
 /// How an upload came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

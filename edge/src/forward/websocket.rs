@@ -18,10 +18,10 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::Place;
-use super::stream::{Downstream, Upstream, broken};
-use crate::activity::Busy;
+use crate::limits::in_flight::Busy;
 use crate::registry::Slot;
-use crate::tunnel::link::{STREAM_WINDOW, WriteError};
+use crate::transport::connection::{STREAM_WINDOW, WriteError};
+use crate::transport::stream::{Downstream, Upstream, broken};
 
 /// Puts back the headers of this hop, which end at the edge (wire.md 4.3, websocket).
 pub(super) fn announce(headers: &mut HeaderMap) {

@@ -3,7 +3,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
-use crate::certificates::DevelopmentCa;
+use crate::tls::DevelopmentCa;
 
 /// A folder with what documents name: credentials of two tunnels, and something that is no credentials.
 fn folder() -> TempDir {

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use tracing::error;
 use uuid::Uuid;
 
-use crate::store::moment::Moment;
 use crate::store::records::{self, Account, Configuration, Route, Seen, Token, Tunnel, Zone, key};
+use crate::store::timestamp::Moment;
 use crate::store::{Batch, Listing, Revision};
 
 /// A record and the revision that a transaction compares with.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::moment::Moment;
+use crate::store::timestamp::Moment;
 
 /// Where each kind of record is kept.
 pub(crate) mod key {

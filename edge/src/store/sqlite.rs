@@ -17,12 +17,12 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use super::moment::Moment;
 use super::place::Place;
 use super::{
     Batch, Change, Commit, Compare, Entry, Listing, Operation, Restored, Revision, Store, StoreError,
     Transaction, Watch, behind, schema,
 };
+use crate::store::timestamp::Moment;
 
 /// Handle of the thread that owns the file. The thread ends when the last handle is gone.
 pub(crate) struct Sqlite {

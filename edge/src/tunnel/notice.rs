@@ -14,10 +14,10 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
-use super::http2;
-use super::link::{Channel, Link, Lost};
 use crate::registry::{Live, Move, Origin, Probe};
-use crate::stop::Moment;
+use crate::shutdown::Moment;
+use crate::transport::connection::{Channel, Link, Lost};
+use crate::transport::http2;
 
 /// Probes the host for as long as the connection serves, and tells it when the edge is about to go. Never
 /// done; may be dropped at any point.

@@ -15,9 +15,9 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::control::{self, Control};
-use super::link::Link;
-use crate::fleet::{Fleet, Wanted};
 use crate::registry::{Live, Tunnel};
+use crate::remote_config::{Fleet, Wanted};
+use crate::transport::connection::Link;
 
 /// How long a replica may take: it may have a component to compile.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -18,10 +18,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tracing::{debug, info};
 
-use super::link::Link;
 use crate::registry::{AddError, Introduction, Live, Registry, Report, Tunnel};
 use crate::settings;
-use crate::stop::Stop;
+use crate::shutdown::Stop;
+use crate::transport::connection::Link;
 
 /// How far a connection has come.
 #[derive(Clone)]

@@ -15,8 +15,8 @@ use tracing::debug;
 use super::line::Line;
 use super::preface::Protocol;
 use super::service::{Handler, Service};
-use crate::activity::{Activity, SEND_BUFFER};
-use crate::stop::Stop;
+use crate::limits::in_flight::{Activity, SEND_BUFFER};
+use crate::shutdown::Stop;
 
 /// Serves requests on `stream` until either side ends it, or the edge stops.
 pub(super) async fn serve(

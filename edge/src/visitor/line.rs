@@ -13,9 +13,9 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::activity::Activity;
-use crate::pages::{self, Wanted};
-use crate::ray::Rays;
+use crate::forward::ray::Rays;
+use crate::limits::in_flight::Activity;
+use crate::visitor::error_page::{self, Wanted};
 
 /// A visitor's connection over HTTP/1.1.
 pub(super) struct Line<T> {
@@ -105,7 +105,7 @@ impl<T> Line<T> {
             return None;
         }
         let wanted = Wanted::of(&Method::GET, &HeaderMap::new());
-        let page = pages::page(pages::unreadable(status), wanted, &self.rays.next());
+        let page = error_page::page(error_page::unreadable(status), wanted, &self.rays.next());
         let (parts, body) = page.into_parts();
         let mut said =
             format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason()?).into_bytes();
@@ -222,8 +222,8 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::pace::Share;
-    use crate::visitor::{Limits, Sources};
+    use crate::limits::pace::Share;
+    use crate::limits::per_address::{Limits, Sources};
 
     async fn line() -> (Line<DuplexStream>, DuplexStream, Arc<Activity>) {
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();

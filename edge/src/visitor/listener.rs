@@ -18,11 +18,11 @@ use super::connection;
 use super::preface::{self, Protocol};
 use super::service::{Handler, Service};
 use super::socket::Socket;
-use super::sources::{Source, Sources};
-use crate::activity::Activity;
-use crate::pace::Share;
-use crate::sockets;
-use crate::stop::Stop;
+use crate::limits::in_flight::Activity;
+use crate::limits::pace::Share;
+use crate::limits::per_address::{Source, Sources};
+use crate::listen;
+use crate::shutdown::Stop;
 
 /// A visitor with its place among all.
 type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
@@ -54,7 +54,7 @@ impl Listener {
         }
         // Closing would reset whoever the system has let in already. New ones it holds back from here on:
         // they will try again and find nobody, which is no connection lost.
-        sockets::close_door(&self.socket);
+        listen::close_door(&self.socket);
         let waiting = async {
             while let Ok(Some(accepted)) = timeout(EMPTY, self.accept()).await {
                 self.take(accepted, &connections, &stop);
@@ -120,7 +120,7 @@ impl Newcomer {
 
     async fn serve(self, visitor: IpAddr, source: Source) {
         let Self { stream, permit, tls, service, stop } = self;
-        sockets::keep_little_unsent(&stream);
+        listen::keep_little_unsent(&stream);
         let share = Share::new(&service.account, service.shard, visitor);
         let activity = Activity::new(permit, source, &share);
         let share = share.within(activity.group());
@@ -170,8 +170,10 @@ mod tests {
 
     use super::*;
     use crate::forward::Patience;
-    use crate::ray::Rays;
-    use crate::visitor::{Directory, HostNames, Limits, Table};
+    use crate::forward::ray::Rays;
+    use crate::limits::per_address::Limits;
+    use crate::settings::host_name::HostNames;
+    use crate::visitor::{Directory, Table};
 
     #[tokio::test]
     async fn whoever_waits_when_a_listener_closes_is_let_in_and_answered() {

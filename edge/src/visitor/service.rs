@@ -14,16 +14,16 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::connection::{HTTP1_BUFFER, HTTP2_WINDOW};
-use super::directory::Directory;
 use super::proxies::{Caller, Proxies};
-use crate::activity::{Activity, Busy};
+use crate::balancer::retry_budget::Reason;
+use crate::forward::headers::{self, Facts, Trailers, Upload};
+use crate::forward::ray::{Ray, Rays};
 use crate::forward::{self, Body, Failed, Failure, Order, Patience, Place};
-use crate::headers::{self, Facts, Trailers, Upload};
-use crate::pace::Share;
-use crate::pages::{self, Problem, Wanted};
-use crate::ray::{Ray, Rays};
-use crate::retry::Reason;
-use crate::stop::Stop;
+use crate::limits::in_flight::{Activity, Busy};
+use crate::limits::pace::Share;
+use crate::shutdown::Stop;
+use crate::visitor::error_page::{self, Problem, Wanted};
+use crate::visitor::host_table::Directory;
 
 /// What all visitors of one shard share.
 pub(crate) struct Service {
@@ -78,7 +78,7 @@ impl Service {
                     let (activity, tasks) = (handler.activity.clone(), &handler.service.tasks);
                     forward::dismiss(body, activity, &handler.share, tasks);
                 }
-                let mut page = pages::page(problem, wanted, &ray);
+                let mut page = error_page::page(problem, wanted, &ray);
                 headers::add_tries(page.headers_mut(), tries);
                 page.map(Body::text)
             }
@@ -114,7 +114,7 @@ impl Handler {
         let authority = headers::authority(&parts).map_err(Problem::BadRequest)?;
         let tunnel = self.service.names.find(authority.as_str()).ok_or(Problem::UnknownHost)?;
         if headers::is_about_server(&parts) {
-            return Ok(pages::capabilities(ray).map(Body::text));
+            return Ok(error_page::capabilities(ray).map(Body::text));
         }
         if headers::has_other_coding(&parts.headers) {
             return Err(Problem::Coding.into());

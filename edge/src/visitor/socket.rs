@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::activity::Activity;
+use crate::limits::in_flight::Activity;
 
 /// Below TLS. What waits above it to be written is held for the visitor.
 pub(super) struct Socket {

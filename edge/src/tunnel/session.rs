@@ -15,14 +15,14 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use super::control::{self, Control};
-use super::link::Link;
 use super::notice;
 use super::push;
 use super::registrar::{Registrar, Stage};
-use crate::liveness::{self, Health};
+use crate::registry::liveness::{self, Health};
 use crate::registry::{Live, Registry, Tunnel};
 use crate::settings;
-use crate::stop::Stop;
+use crate::shutdown::Stop;
+use crate::transport::connection::Link;
 
 /// Where the connections of one server on one shard are received.
 pub(crate) struct Reception {
@@ -40,8 +40,8 @@ pub(crate) struct Reception {
 /// its own, so that none of them can take the other's.
 #[derive(Clone)]
 pub(crate) struct Strangers {
-    pub(super) quic: Arc<Admission>,
-    pub(super) tcp: Arc<Admission>,
+    pub(crate) quic: Arc<Admission>,
+    pub(crate) tcp: Arc<Admission>,
 }
 
 impl Default for Strangers {
@@ -53,7 +53,7 @@ impl Default for Strangers {
 impl Reception {
     /// One connection from its control stream to the moment at which it may be closed. `closed` is done
     /// with the reason when the connection is gone.
-    pub(super) async fn serve(
+    pub(crate) async fn serve(
         &self,
         link: Link,
         control_stream: control::Stream,
@@ -198,13 +198,13 @@ fn log_loss(tunnel: &Tunnel, live: &Live, reason: &dyn fmt::Display) {
 }
 
 /// For the handshake of a connection.
-pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// From the handshake to the control stream, and from there to the registration.
-pub(super) const REGISTRATION: Duration = Duration::from_secs(10);
+pub(crate) const REGISTRATION: Duration = Duration::from_secs(10);
 /// How long the last packets may take when a connection is closed.
-pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
 /// Connections over one transport that have not registered, over all servers of this process.
-pub(super) const MOST_STRANGERS: usize = 1024;
+pub(crate) const MOST_STRANGERS: usize = 1024;
 const REFUSED_LINGER: Duration = Duration::from_secs(1);
 const UNREGISTERED_LINGER: Duration = Duration::from_secs(1);
 /// The longest grace period that the reference connector accepts.

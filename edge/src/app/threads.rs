@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
-use crate::shard::Milestone;
+use crate::app::shard::Milestone;
 
 /// Threads with a runtime each; every one says when it has ended.
 pub(crate) struct Threads {

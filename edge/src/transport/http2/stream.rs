@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Channel;
 use super::head::{self, AnswerError};
-use crate::tunnel::link::{Lost, WriteError};
+use crate::transport::connection::{Lost, WriteError};
 
 /// Towards the host. Dropping it cancels the whole request, unless [`Sending::finish`] was called.
 pub(crate) struct Sending {
@@ -54,7 +54,7 @@ pub(crate) enum NoAnswer {
 }
 
 impl Sending {
-    pub(super) fn new(stream: SendStream<Bytes>, is_finished: bool, channel: Arc<Channel>) -> Self {
+    pub(crate) fn new(stream: SendStream<Bytes>, is_finished: bool, channel: Arc<Channel>) -> Self {
         Self { stream, pending: Bytes::new(), is_finished, _channel: channel }
     }
 
@@ -97,7 +97,7 @@ impl Drop for Sending {
 }
 
 impl Receiving {
-    pub(super) fn new(response: ResponseFuture, is_websocket: bool, channel: Arc<Channel>) -> Self {
+    pub(crate) fn new(response: ResponseFuture, is_websocket: bool, channel: Arc<Channel>) -> Self {
         Self { coming: Coming::Head(response), first: Bytes::new(), is_websocket, _channel: channel }
     }
 
@@ -199,13 +199,13 @@ fn is_refusal(error: &h2::Error) -> bool {
 }
 
 /// What the host says on its control stream.
-pub(super) struct ControlReader {
+pub(crate) struct ControlReader {
     coming: Coming,
     rest: Bytes,
 }
 
 impl ControlReader {
-    pub(super) fn new(response: ResponseFuture) -> Self {
+    pub(crate) fn new(response: ResponseFuture) -> Self {
         Self { coming: Coming::Head(response), rest: Bytes::new() }
     }
 }
@@ -242,10 +242,10 @@ impl AsyncRead for ControlReader {
 }
 
 /// What the edge says on a control stream. Ends its direction when dropped.
-pub(super) struct ControlWriter(SendStream<Bytes>);
+pub(crate) struct ControlWriter(SendStream<Bytes>);
 
 impl ControlWriter {
-    pub(super) fn new(stream: SendStream<Bytes>) -> Self {
+    pub(crate) fn new(stream: SendStream<Bytes>) -> Self {
         Self(stream)
     }
 }

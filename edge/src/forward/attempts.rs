@@ -13,13 +13,13 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::{Failure, Patience, Place, STREAM_CREDIT};
-use crate::hold::{self, Held};
-use crate::liveness;
+use crate::balancer::queue::{self, Held};
+use crate::balancer::retry_budget::{LAST_TRY, MOST_TRIES, Reason, Retries};
+use crate::registry::liveness;
 use crate::registry::{Choices, Live, Slot, Tunnel};
-use crate::retry::{LAST_TRY, MOST_TRIES, Reason, Retries};
-use crate::tunnel::link::{Channel, Lost};
+use crate::transport::connection::{Channel, Lost};
 
-pub(super) struct Course<'a> {
+pub(crate) struct Course<'a> {
     tunnel: &'a Tunnel,
     place: &'a Place<'a>,
     choices: Choices<'a>,
@@ -52,18 +52,18 @@ struct Missed {
 }
 
 /// A connection with room for the request.
-pub(super) struct Chosen {
-    pub(super) live: Arc<Live>,
-    pub(super) slot: Slot,
-    pub(super) channel: Channel,
+pub(crate) struct Chosen {
+    pub(crate) live: Arc<Live>,
+    pub(crate) slot: Slot,
+    pub(crate) channel: Channel,
 }
 
 impl<'a> Course<'a> {
-    pub(super) fn patience(&self) -> Patience {
+    pub(crate) fn patience(&self) -> Patience {
         self.place.patience
     }
 
-    pub(super) fn new(tunnel: &'a Tunnel, place: &'a Place<'a>, is_idempotent: bool) -> Self {
+    pub(crate) fn new(tunnel: &'a Tunnel, place: &'a Place<'a>, is_idempotent: bool) -> Self {
         let began = Instant::now();
         tunnel.retries.request(began);
         let choices = tunnel.choices(place.shard, place.key);
@@ -71,17 +71,17 @@ impl<'a> Course<'a> {
     }
 
     /// Attempts that began.
-    pub(super) fn tries(&self) -> u32 {
+    pub(crate) fn tries(&self) -> u32 {
         self.tries
     }
 
-    pub(super) fn retries(&self) -> &'a Retries {
+    pub(crate) fn retries(&self) -> &'a Retries {
         &self.tunnel.retries
     }
 
     /// The connection for the next attempt. Waits for one that has room if all are at their limit, and
     /// for one to come if there is none and waiting is of use.
-    pub(super) async fn next(&mut self) -> Result<Chosen, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Chosen, Failure> {
         let mut waiting: Option<Waiting<'_>> = None;
         if self.missed.is_some() {
             // Somebody may have come meanwhile.
@@ -119,7 +119,7 @@ impl<'a> Course<'a> {
     }
 
     /// Takes note of an attempt on `live` that failed. The failure comes back if it is final.
-    pub(super) fn miss(
+    pub(crate) fn miss(
         &mut self,
         failure: Failure,
         live: &Arc<Live>,
@@ -150,7 +150,7 @@ impl<'a> Course<'a> {
 
     /// Done when it is better to ask somebody else than to wait for the answer on `live`: nothing is
     /// heard of that host any more, another connection is well, and the request may be tried again.
-    pub(super) async fn doubt(&mut self, live: &Live) {
+    pub(crate) async fn doubt(&mut self, live: &Live) {
         if !self.is_idempotent {
             return std::future::pending().await;
         }
@@ -290,7 +290,7 @@ impl<'a> Course<'a> {
     fn hold(&self) -> Option<Held<'a>> {
         let is_of_use = match &self.missed {
             Some(missed) if missed.reason == Reason::NotHere || !missed.is_over => false,
-            Some(_) | None => hold::is_of_use(self.tunnel.began, self.tunnel.lost(), Instant::now()),
+            Some(_) | None => queue::is_of_use(self.tunnel.began, self.tunnel.lost(), Instant::now()),
         };
         let holds = &self.tunnel.holds;
         if is_of_use && !holds.patience.is_zero() { holds.begin() } else { None }

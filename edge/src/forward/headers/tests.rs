@@ -1,5 +1,5 @@
 use super::*;
-use crate::ray::Rays;
+use crate::forward::ray::Rays;
 
 fn parts(request: http::request::Builder) -> Parts {
     request.body(()).unwrap().into_parts().0

@@ -7,10 +7,11 @@ use adit_net::network::Network;
 
 use super::Rules;
 use super::document::Visitors;
-use crate::visitor::{Limits, Proxies};
+use crate::limits::per_address::Limits;
+use crate::visitor::Proxies;
 
 impl Rules<'_> {
-    pub(super) fn sources(&mut self, section: Option<&Visitors>, proxies: &Proxies) -> Limits {
+    pub(crate) fn sources(&mut self, section: Option<&Visitors>, proxies: &Proxies) -> Limits {
         let written =
             |key: fn(&Visitors) -> &Option<Spanned<i64>>| section.and_then(|keys| key(keys).as_ref());
         let connections = self.count(written(|keys| &keys.connections_per_address), CONNECTIONS, 0..=MOST);
@@ -24,7 +25,7 @@ impl Rules<'_> {
         Limits { connections, requests, unlimited }
     }
 
-    pub(super) fn proxies(&mut self, section: Option<&Visitors>) -> Proxies {
+    pub(crate) fn proxies(&mut self, section: Option<&Visitors>) -> Proxies {
         let written = section.and_then(|keys| keys.trusted_proxies.as_ref());
         let trusted = written.map_or_else(Vec::new, |written| self.networks(written));
         let announce = section.and_then(|keys| keys.proxy_protocol.as_ref());

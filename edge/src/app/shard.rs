@@ -18,17 +18,18 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::certificates::Seed;
 use crate::forward::Patience;
-use crate::ray::Rays;
+use crate::forward::ray::Rays;
+use crate::limits::per_address::Sources;
 use crate::registry::Registry;
 use crate::settings;
-use crate::stop::Stop;
+use crate::shutdown::Stop;
+use crate::tls::Seed;
+use crate::transport::http2;
+use crate::tunnel::accept_quic;
 use crate::tunnel::control::Control;
-use crate::tunnel::http2;
-use crate::tunnel::quic;
-use crate::tunnel::reception::{Reception, Strangers};
-use crate::visitor::{Directory, Listener, Proxies, Service, Sources};
+use crate::tunnel::session::{Reception, Strangers};
+use crate::visitor::{Directory, Listener, Proxies, Service};
 
 /// How many shards this process has: a core each, where several sockets can share an address.
 pub(crate) fn count() -> usize {
@@ -118,7 +119,7 @@ impl Shard {
         let mut acceptors = JoinSet::new();
         for Server { settings, udp, tcp } in self.servers {
             let name = &settings.name;
-            let endpoint = quic::endpoint(udp, shared.quic.clone(), &shared.seed, name, self.index)
+            let endpoint = accept_quic::endpoint(udp, shared.quic.clone(), &shared.seed, name, self.index)
                 .with_context(|| format!("opening the QUIC endpoint of {}", settings.name))?;
             let listener = TcpListener::from_std(tcp)
                 .with_context(|| format!("opening the TCP listener of {}", settings.name))?;
@@ -131,7 +132,7 @@ impl Shard {
                 stop: stop.clone(),
                 window: shared.account.limits().connection_window(),
             });
-            acceptors.spawn(quic::Acceptor(reception.clone()).run(endpoint));
+            acceptors.spawn(accept_quic::Acceptor(reception.clone()).run(endpoint));
             let tls = TlsAcceptor::from(shared.http2.clone());
             acceptors.spawn(http2::Acceptor(reception).run(listener, tls));
         }

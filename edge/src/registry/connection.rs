@@ -12,9 +12,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 use super::lock;
-use crate::liveness::Liveness;
+use crate::registry::liveness::Liveness;
 use crate::settings;
-use crate::tunnel::link::Link;
+use crate::transport::connection::Link;
 
 /// One registered connection.
 pub(crate) struct Live {
@@ -159,7 +159,7 @@ impl Live {
 
     /// From now on no request begins here; those under way go on. Through [`super::Tunnel::leave`], so
     /// that nobody looks at it in vain.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.leaving.flag.store(true, Ordering::SeqCst);
         self.leaving.token.cancel();
     }

@@ -17,12 +17,12 @@ use quinn::{ReadError, RecvStream, SendStream, VarInt};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::Failure;
-use crate::tunnel::http2;
-use crate::tunnel::link::{Lost, WriteError};
+use crate::forward::Failure;
+use crate::transport::connection::{Lost, WriteError};
+use crate::transport::http2;
 
 /// Towards the host. Dropping it cancels, unless it was finished.
-pub(super) enum Upstream {
+pub(crate) enum Upstream {
     Quic(QuicUp),
     Http2(http2::Sending),
 }
@@ -30,22 +30,22 @@ pub(super) enum Upstream {
 /// Trailers that are longer than the other side takes.
 #[derive(Debug, Error)]
 #[error("the body cannot be ended")]
-pub(super) struct NoEnd;
+pub(crate) struct NoEnd;
 
 impl Upstream {
-    pub(super) fn quic(stream: SendStream) -> Self {
+    pub(crate) fn quic(stream: SendStream) -> Self {
         Self::Quic(QuicUp { stream, pending: Default::default(), is_framed: false, is_finished: false })
     }
 
     /// From here on, over QUIC, the body is framed.
-    pub(super) fn frame(&mut self) {
+    pub(crate) fn frame(&mut self) {
         if let Self::Quic(up) = self {
             up.is_framed = true;
         }
     }
 
     /// Takes a part of the body, to be sent by [`Upstream::flush`] when everything before it was.
-    pub(super) fn load(&mut self, bytes: Bytes) {
+    pub(crate) fn load(&mut self, bytes: Bytes) {
         match self {
             Self::Quic(up) => up.load(bytes),
             Self::Http2(up) => up.load(bytes),
@@ -54,7 +54,7 @@ impl Upstream {
 
     /// Hands over what was loaded without copying it; waits for the host's flow control. May be dropped
     /// midway and called again.
-    pub(super) async fn flush(&mut self) -> Result<(), WriteError> {
+    pub(crate) async fn flush(&mut self) -> Result<(), WriteError> {
         match self {
             Self::Quic(up) => up.flush().await,
             Self::Http2(up) => up.flush().await,
@@ -62,13 +62,13 @@ impl Upstream {
     }
 
     /// [Loads](Upstream::load) and [flushes](Upstream::flush).
-    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), WriteError> {
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), WriteError> {
         self.load(bytes);
         self.flush().await
     }
 
     /// The body is whole.
-    pub(super) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         match self {
             Self::Quic(up) => up.finish(),
             Self::Http2(up) => up.finish(None),
@@ -77,7 +77,7 @@ impl Upstream {
 
     /// The body is whole, and these are its trailers; where they cannot cross they are left out. To be
     /// called once, after a flush.
-    pub(super) async fn finish_with(&mut self, trailers: Option<HeaderMap>) -> Result<(), NoEnd> {
+    pub(crate) async fn finish_with(&mut self, trailers: Option<HeaderMap>) -> Result<(), NoEnd> {
         let trailers = trailers.filter(|trailers| !trailers.is_empty());
         match self {
             Self::Quic(up) => {
@@ -94,7 +94,7 @@ impl Upstream {
     }
 }
 
-pub(super) struct QuicUp {
+pub(crate) struct QuicUp {
     stream: SendStream,
     /// What is to be sent next: the head of a frame, if there are frames, and bytes.
     pending: [Bytes; 2],
@@ -142,22 +142,22 @@ impl Drop for QuicUp {
 }
 
 /// From the host. Dropping it before its end was seen cancels.
-pub(super) enum Downstream {
+pub(crate) enum Downstream {
     Quic(Box<QuicDown>),
     Http2(Http2Down),
 }
 
 impl Downstream {
-    pub(super) fn quic(stream: RecvStream) -> Self {
+    pub(crate) fn quic(stream: RecvStream) -> Self {
         Self::Quic(Box::new(QuicDown::new(stream)))
     }
 
-    pub(super) fn http2(stream: http2::Receiving) -> Self {
+    pub(crate) fn http2(stream: http2::Receiving) -> Self {
         Self::Http2(Http2Down { stream, takes_trailers: false })
     }
 
     /// Reads the head of the answer.
-    pub(super) async fn answer(&mut self) -> Result<Answer, Failure> {
+    pub(crate) async fn answer(&mut self) -> Result<Answer, Failure> {
         match self {
             Self::Quic(down) => down.answer().await,
             Self::Http2(down) => down.stream.answer().await.map_err(|reason| match reason {
@@ -171,7 +171,7 @@ impl Downstream {
 
     /// From here on there may be trailers behind the body; over QUIC only if it `is_framed`. Says
     /// whether there may be.
-    pub(super) fn take_trailers(&mut self, is_framed: bool) -> bool {
+    pub(crate) fn take_trailers(&mut self, is_framed: bool) -> bool {
         match self {
             Self::Quic(down) if is_framed => {
                 down.frames = Some(FrameReader::default());
@@ -187,7 +187,7 @@ impl Downstream {
 
     /// Whether the host's direction is over and nothing of it is left. Waits for so long at most for what
     /// tells; without it, what has arrived decides. To be asked between the answer's head and its body.
-    pub(super) async fn is_over(&mut self, patience: Option<Duration>) -> bool {
+    pub(crate) async fn is_over(&mut self, patience: Option<Duration>) -> bool {
         let over = std::future::poll_fn(|cx| match self {
             Self::Quic(down) => down.poll_is_over(cx),
             Self::Http2(down) => down.stream.poll_is_over(cx),
@@ -199,7 +199,7 @@ impl Downstream {
     }
 
     /// The next bytes as they came, `None` at the end. May be dropped midway.
-    pub(super) async fn read(&mut self) -> io::Result<Option<Bytes>> {
+    pub(crate) async fn read(&mut self) -> io::Result<Option<Bytes>> {
         let piece = std::future::poll_fn(|cx| self.poll_piece(cx)).await?;
         Ok(match piece {
             Some(Piece::Data(bytes)) => Some(bytes),
@@ -208,7 +208,7 @@ impl Downstream {
     }
 
     /// The next part of the body, `None` at the end. Trailers are the last.
-    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Piece>>> {
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Piece>>> {
         match self {
             Self::Quic(down) => down.poll_piece(cx),
             Self::Http2(down) => down.poll_piece(cx),
@@ -216,7 +216,7 @@ impl Downstream {
     }
 }
 
-pub(super) struct Http2Down {
+pub(crate) struct Http2Down {
     stream: http2::Receiving,
     takes_trailers: bool,
 }
@@ -233,7 +233,7 @@ impl Http2Down {
     }
 }
 
-pub(super) struct QuicDown {
+pub(crate) struct QuicDown {
     stream: RecvStream,
     /// Bytes that came with the head of the answer, or the rest of a chunk with several frames.
     first: Bytes,
@@ -335,7 +335,7 @@ impl Drop for QuicDown {
 }
 
 /// A broken stream as an I/O error, for those who only pass it on.
-pub(super) fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(crate) fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::other(error)
 }
 

@@ -13,13 +13,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
 use crate::api::{identity, name};
-use crate::certificates::DevelopmentCa;
+use crate::settings::host_name::HostName;
 use crate::state::snapshot::Snapshot;
-use crate::store::moment::Moment;
 use crate::store::records::{Account, Scope, Token, Zone, key, to_json};
 use crate::store::sqlite::{self, Sqlite};
+use crate::store::timestamp::Moment;
 use crate::store::{Commit, Note, Store, Transaction};
-use crate::visitor::HostName;
+use crate::tls::DevelopmentCa;
 
 pub use crate::store::sqlite::AuditLine;
 

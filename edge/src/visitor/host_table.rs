@@ -7,8 +7,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use uuid::Uuid;
 
-use super::names::HostNames;
 use crate::registry::Tunnel;
+use crate::settings::host_name::HostNames;
 
 /// The current table. A request looks once.
 pub(crate) struct Directory(ArcSwap<Table>);

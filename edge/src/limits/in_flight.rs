@@ -9,8 +9,8 @@ use adit_pace::{Flow, Group, Release};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
-use crate::pace::Share;
-use crate::visitor::Source;
+use crate::limits::pace::Share;
+use crate::limits::per_address::Source;
 
 /// What all requests of one connection share.
 pub(crate) struct Activity {
@@ -247,7 +247,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::visitor::{Limits, Sources};
+    use crate::limits::per_address::{Limits, Sources};
 
     async fn activity() -> Arc<Activity> {
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();

@@ -23,7 +23,7 @@ pub(crate) enum AnswerError {
 }
 
 /// What is asked, as an HTTP/2 request.
-pub(super) fn request(connect: &Connect) -> Request<()> {
+pub(crate) fn request(connect: &Connect) -> Request<()> {
     let mut asked = Request::new(());
     match connect {
         Connect::Http(request) | Connect::WebSocket(request) => {
@@ -47,7 +47,7 @@ pub(super) fn request(connect: &Connect) -> Request<()> {
 }
 
 /// What a host answered. The headers around the wrapped ones are not the origin's.
-pub(super) fn answer(head: &response::Parts, is_websocket: bool) -> Result<Answer, AnswerError> {
+pub(crate) fn answer(head: &response::Parts, is_websocket: bool) -> Result<Answer, AnswerError> {
     let value = |name: HeaderName| head.headers.get(&name).ok_or(AnswerError::Missing { name });
     let meta = ResponseMeta::from_header(value(RESPONSE_META)?)?;
     if meta.source == Source::Connector {

@@ -2,11 +2,11 @@
 //! chance handed in. First the replica, because weights and stickiness are about replicas however many
 //! connections each has; then the connection.
 
-use super::shares::MOST_WEIGHT;
+use crate::balancer::weights::MOST_WEIGHT;
 
 /// How willing a replica is, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
+pub(crate) enum Rank {
     Serving,
     /// Draining, or its weight is 0.
     Drained,
@@ -17,26 +17,26 @@ pub(super) enum Rank {
 
 /// A replica as it stands now. One without a connection to try has none of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub(super) rank: Rank,
+pub(crate) struct Standing {
+    pub(crate) rank: Rank,
     /// 0 to [`MOST_WEIGHT`]
-    pub(super) weight: u8,
+    pub(crate) weight: u8,
     /// Requests under way on all of its connections.
-    pub(super) requests: usize,
+    pub(crate) requests: usize,
 }
 
 /// A connection as it stands now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Load {
-    pub(super) is_silent: bool,
+pub(crate) struct Load {
+    pub(crate) is_silent: bool,
     /// Another thread drives it.
-    pub(super) is_far: bool,
+    pub(crate) is_far: bool,
     /// Requests under way.
-    pub(super) requests: usize,
+    pub(crate) requests: usize,
 }
 
 impl Rank {
-    pub(super) fn new(is_drained: bool, is_silent: bool) -> Self {
+    pub(crate) fn new(is_drained: bool, is_silent: bool) -> Self {
         match (is_drained, is_silent) {
             (false, false) => Self::Serving,
             (true, false) => Self::Drained,
@@ -47,21 +47,21 @@ impl Rank {
 }
 
 /// Two of `count` different things, each pair as likely as any other; `count` is at least 2.
-pub(super) fn pair(count: usize, chance: u64) -> (usize, usize) {
+pub(crate) fn pair(count: usize, chance: u64) -> (usize, usize) {
     let first = part(chance >> 32, count);
     let other = part(chance & 0xffff_ffff, count - 1);
     (first, if other < first { other } else { other + 1 })
 }
 
 /// The better of two replicas of equal weight. The first one where they are alike.
-pub(super) fn is_better(other: &Standing, first: &Standing) -> bool {
+pub(crate) fn is_better(other: &Standing, first: &Standing) -> bool {
     (other.rank, other.requests) < (first.rank, first.requests)
 }
 
 /// The replica for the next request among all of a tunnel (`None` is no candidate). Of those of the best
 /// rank each is as likely as its weight says, less likely the more it has to do already; if all have the
 /// same weight it is the one with the least to do.
-pub(super) fn replica(standings: &[Option<Standing>], chance: u64) -> Option<usize> {
+pub(crate) fn replica(standings: &[Option<Standing>], chance: u64) -> Option<usize> {
     let best = standings.iter().flatten().map(|standing| standing.rank).min()?;
     let candidates = || {
         let all = standings.iter().enumerate();
@@ -91,7 +91,7 @@ pub(super) fn replica(standings: &[Option<Standing>], chance: u64) -> Option<usi
 /// The replica to which a visitor belongs: among those of the best rank the one with the highest score.
 /// Weighted rendezvous hashing: when a replica goes only its own visitors move, and when it is back they
 /// return. `scores[at]` is a hash of visitor and replica.
-pub(super) fn sticky(standings: &[Option<Standing>], score: impl Fn(usize) -> u64) -> Option<usize> {
+pub(crate) fn sticky(standings: &[Option<Standing>], score: impl Fn(usize) -> u64) -> Option<usize> {
     let best = standings.iter().flatten().map(|standing| standing.rank).min()?;
     let candidates = standings.iter().enumerate().filter_map(|(at, standing)| Some((at, (*standing)?)));
     let candidates = candidates.filter(|(_, standing)| standing.rank == best);
@@ -107,7 +107,7 @@ pub(super) fn sticky(standings: &[Option<Standing>], score: impl Fn(usize) -> u6
 /// costs a wake across threads both ways, so it has to have clearly less to do than a near one.
 ///
 /// Each load is looked at once: it may change from one look to the next, and then nobody would be the best.
-pub(super) fn connection(loads: impl Iterator<Item = Option<Load>>, mut chance: u64) -> Option<usize> {
+pub(crate) fn connection(loads: impl Iterator<Item = Option<Load>>, mut chance: u64) -> Option<usize> {
     let cost = |load: Load| {
         let far = if load.is_far { load.requests + FAR } else { 0 };
         (load.is_silent, load.requests.saturating_add(far))
@@ -149,7 +149,7 @@ const FAR: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stickiness::Key;
+    use crate::balancer::affinity::Key;
 
     /// Chances that are as good as any.
     fn chances(count: u64) -> impl Iterator<Item = u64> {

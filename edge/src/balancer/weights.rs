@@ -31,7 +31,7 @@ impl Share {
 
 /// The shares that an operator has changed.
 #[derive(Default)]
-pub(super) struct Shares(HashMap<Uuid, Kept>);
+pub(crate) struct Shares(HashMap<Uuid, Kept>);
 
 struct Kept {
     share: Share,
@@ -40,23 +40,23 @@ struct Kept {
 }
 
 impl Shares {
-    pub(super) fn of(&self, connector: &Uuid) -> Share {
+    pub(crate) fn of(&self, connector: &Uuid) -> Share {
         self.0.get(connector).map_or_else(Share::default, |kept| kept.share)
     }
 
-    pub(super) fn knows(&self, connector: &Uuid) -> bool {
+    pub(crate) fn knows(&self, connector: &Uuid) -> bool {
         self.0.contains_key(connector)
     }
 
     /// What is remembered of replicas that are not there.
-    pub(super) fn absent(&self) -> impl Iterator<Item = (Uuid, Share)> {
+    pub(crate) fn absent(&self) -> impl Iterator<Item = (Uuid, Share)> {
         self.0
             .iter()
             .filter(|(_, kept)| kept.absent.is_some())
             .map(|(connector, kept)| (*connector, kept.share))
     }
 
-    pub(super) fn set(&mut self, connector: Uuid, share: Share) {
+    pub(crate) fn set(&mut self, connector: Uuid, share: Share) {
         let before = self.0.remove(&connector);
         if share != Share::default() {
             self.0.insert(connector, Kept { share, absent: before.and_then(|kept| kept.absent) });
@@ -64,7 +64,7 @@ impl Shares {
     }
 
     /// Takes note of who is there, and forgets who left long ago.
-    pub(super) fn see(&mut self, now: Instant, is_there: impl Fn(&Uuid) -> bool) {
+    pub(crate) fn see(&mut self, now: Instant, is_there: impl Fn(&Uuid) -> bool) {
         // First, because whoever comes back after a long time is somebody new.
         self.0.retain(|_, kept| {
             kept.absent.is_none_or(|since| now.saturating_duration_since(since) < REMEMBERED)

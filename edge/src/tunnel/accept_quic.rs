@@ -1,5 +1,5 @@
 //! Connections of connectors over QUIC: accepts them and closes them in order. Knows quinn; what
-//! happens between the two is in `reception`.
+//! happens between the two is in `session`.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::control;
-use super::link::{self, Link};
-use super::reception::{FAREWELL, HANDSHAKE, MOST_STRANGERS, REGISTRATION, Reception};
-use crate::certificates::{CONNECTOR_ALPN, PROBE_NAME, Seed};
+use crate::tls::{CONNECTOR_ALPN, PROBE_NAME, Seed};
+use crate::transport::connection::{self, Link};
+use crate::tunnel::session::{FAREWELL, HANDSHAKE, MOST_STRANGERS, REGISTRATION, Reception};
 
 /// One server's endpoint on one shard.
 pub(crate) struct Acceptor(pub(crate) Arc<Reception>);
@@ -38,7 +38,7 @@ fn transport(window: u32) -> TransportConfig {
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_OF_HOST))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(link::STREAM_WINDOW))
+        .stream_receive_window(VarInt::from_u32(connection::STREAM_WINDOW))
         .receive_window(VarInt::from_u32(window))
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER));
@@ -199,7 +199,7 @@ mod tests {
     use tokio::runtime::{Builder, Runtime};
 
     use super::*;
-    use crate::certificates::{self, CONNECTOR_NAMES, DevelopmentCa};
+    use crate::tls::{self, CONNECTOR_NAMES, DevelopmentCa};
 
     fn runtime() -> Runtime {
         Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
@@ -208,7 +208,7 @@ mod tests {
     /// Accepts connections on `address` until the runtime ends, which is as abrupt as the end of a process.
     fn serve(ca: &DevelopmentCa, address: SocketAddr, shard: usize) -> (Runtime, SocketAddr) {
         let identity = ca.issue(CONNECTOR_NAMES.map(str::to_owned).into()).unwrap();
-        let config = server_config(certificates::connector_tls(&identity).unwrap(), 1 << 30).unwrap();
+        let config = server_config(tls::connector_tls(&identity).unwrap(), 1 << 30).unwrap();
         let runtime = runtime();
         let socket = UdpSocket::bind(address).unwrap();
         let address = socket.local_addr().unwrap();

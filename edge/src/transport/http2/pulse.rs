@@ -11,16 +11,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::liveness::Signs;
+use crate::registry::liveness::Signs;
 
-pub(super) struct Pulse<T> {
+pub(crate) struct Pulse<T> {
     io: T,
     beat: Beat,
 }
 
 /// When the other side was last heard.
 #[derive(Clone)]
-pub(super) struct Beat {
+pub(crate) struct Beat {
     began: Instant,
     seen: Arc<Seen>,
 }
@@ -37,18 +37,18 @@ struct Seen {
 }
 
 impl<T> Pulse<T> {
-    pub(super) fn new(io: T) -> Self {
+    pub(crate) fn new(io: T) -> Self {
         Self { io, beat: Beat { began: Instant::now(), seen: Arc::default() } }
     }
 
-    pub(super) fn beat(&self) -> Beat {
+    pub(crate) fn beat(&self) -> Beat {
         self.beat.clone()
     }
 }
 
 impl Beat {
     /// How long nothing was heard.
-    pub(super) fn quiet(&self) -> Duration {
+    pub(crate) fn quiet(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.seen.last.load(Ordering::Relaxed)))
     }
 
@@ -61,13 +61,13 @@ impl Beat {
     }
 
     /// Begins to count anew how long nothing was heard, because nobody was listening.
-    pub(super) fn excuse(&self) {
+    pub(crate) fn excuse(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.seen.last.store(now, Ordering::Relaxed);
     }
 
     /// A sign of life was asked for. Whatever is heard answers.
-    pub(super) fn ask(&self) {
+    pub(crate) fn ask(&self) {
         self.seen.is_asked.store(true, Ordering::Relaxed);
     }
 
@@ -76,7 +76,7 @@ impl Beat {
     }
 
     /// TCP says nothing of round trips.
-    pub(super) fn signs(&self) -> Signs {
+    pub(crate) fn signs(&self) -> Signs {
         let Seen { reads, writes, writes_before, is_asked, last: _ } = &*self.seen;
         Signs {
             sent: writes.load(Ordering::Relaxed),

@@ -7,15 +7,15 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::live::Live;
-use super::selection::{self, Load, Rank, Standing};
-use super::shares::Share;
 use super::{MOST_CONNECTIONS, Tunnel};
-use crate::stickiness::Key;
+use crate::balancer::affinity::Key;
+use crate::balancer::selection::{self, Load, Rank, Standing};
+use crate::balancer::weights::Share;
+use crate::registry::connection::Live;
 
 /// Nobody in it is leaving, except those who began to after it was made.
 #[derive(Default)]
-pub(super) struct Roster {
+pub(crate) struct Roster {
     /// Those of one replica stand together.
     connections: Vec<Arc<Live>>,
     replicas: Vec<Replica>,
@@ -31,7 +31,7 @@ struct Replica {
 }
 
 impl Roster {
-    pub(super) fn new<'a>(
+    pub(crate) fn new<'a>(
         connections: impl Iterator<Item = &'a Arc<Live>>,
         share: impl Fn(&Uuid) -> Share,
     ) -> Self {
@@ -56,7 +56,7 @@ impl Roster {
         Self { connections, replicas, is_even }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
 }
@@ -75,7 +75,7 @@ pub(crate) struct Choices<'a> {
 }
 
 impl<'a> Choices<'a> {
-    pub(super) fn new(tunnel: &'a Tunnel, shard: usize, key: Option<Key>) -> Self {
+    pub(crate) fn new(tunnel: &'a Tunnel, shard: usize, key: Option<Key>) -> Self {
         Self {
             tunnel,
             roster: tunnel.roster(),

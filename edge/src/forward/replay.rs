@@ -10,10 +10,10 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
-use crate::activity::Activity;
+use crate::limits::in_flight::Activity;
 
 /// See [`Source::next`].
-pub(super) struct Source {
+pub(crate) struct Source {
     body: Incoming,
     activity: Arc<Activity>,
     /// What waits for the host.
@@ -38,7 +38,7 @@ struct Kept {
 
 impl Source {
     /// `flow` is to begin with waiting, and at most `window` bytes wait.
-    pub(super) fn new(
+    pub(crate) fn new(
         body: Incoming,
         activity: Arc<Activity>,
         flow: impl FnOnce(u64) -> Flow,
@@ -60,7 +60,7 @@ impl Source {
     }
 
     /// The next piece, from memory or from the visitor; `None` at the end. May be dropped midway.
-    pub(super) async fn next(&mut self) -> Option<Result<Piece, hyper::Error>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<Piece, hyper::Error>> {
         self.flow.asked();
         loop {
             if let Some(piece) = self.kept.pieces.get(self.given) {
@@ -99,23 +99,23 @@ impl Source {
     }
 
     /// Says when the upload has to end: the host takes too little of it.
-    pub(super) fn flow(&self) -> Arc<Flow> {
+    pub(crate) fn flow(&self) -> Arc<Flow> {
         self.flow.clone()
     }
 
     /// Whether [`Source::rewind`] would give the whole body again.
-    pub(super) fn is_replayable(&self) -> bool {
+    pub(crate) fn is_replayable(&self) -> bool {
         !self.kept.is_lost
     }
 
     /// Begins anew. Only while the source [is replayable](Source::is_replayable).
-    pub(super) fn rewind(&mut self) {
+    pub(crate) fn rewind(&mut self) {
         self.given = 0;
         self.is_end_given = false;
     }
 
     /// Keeps nothing any more: the body will not be needed again.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         // What is still to be given from memory is the rest of it.
         self.kept.pieces.drain(..self.given);
         self.given = 0;
@@ -126,12 +126,12 @@ impl Source {
     }
 
     /// Whether the visitor has sent everything.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.is_over || self.body.is_end_stream()
     }
 
     /// Reads on and throws away.
-    pub(super) async fn exhaust(mut self) {
+    pub(crate) async fn exhaust(mut self) {
         self.flow.asked();
         let _wanted = self.activity.want_body();
         while let Some(Ok(_)) = self.body.frame().await {}
@@ -159,7 +159,7 @@ impl Kept {
 }
 
 /// Bytes of a body that are kept for another attempt.
-pub(super) const MOST_KEPT: usize = 64 << 10;
+pub(crate) const MOST_KEPT: usize = 64 << 10;
 /// Each piece may hold on to a whole read buffer of the visitor's connection.
 const MOST_PIECES: usize = 64;
 

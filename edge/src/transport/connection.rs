@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 use super::http2;
-use crate::liveness::Signs;
+use crate::registry::liveness::Signs;
 
 /// What one slow visitor can make us hold of a download, in bytes. What all of them can is no matter of the
 /// connection, but of the account (`adit-pace`).

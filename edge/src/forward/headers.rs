@@ -16,7 +16,7 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Version};
 use thiserror::Error;
 
-use crate::ray::Ray;
+use crate::forward::ray::Ray;
 
 pub(crate) use trailers::{Trailers, trailers_for_origin, trailers_for_visitor};
 

@@ -10,10 +10,11 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::registry::{Keys, Registry};
+use crate::settings::host_name::{HostName, HostNames};
 use crate::state::snapshot::{Snapshot, Touched};
 use crate::tunnel::control::Control;
 use crate::tunnel::push;
-use crate::visitor::{Directory, HostName, HostNames, Table};
+use crate::visitor::{Directory, Table};
 
 /// What the document says, and where what is served goes.
 pub(crate) struct Serving {

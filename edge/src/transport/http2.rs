@@ -1,6 +1,6 @@
 //! Connections of connectors over HTTP/2: a host dials TCP and TLS, and then it is the edge that is the
 //! client and opens every stream (wire.md section 6). Knows h2; what happens between a connection's
-//! start and its end is in `reception`, how heads are written in `head`.
+//! start and its end is in `session`, how heads are written in `head`.
 
 mod configuration;
 mod head;
@@ -30,11 +30,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::debug;
 
-use super::control;
-use super::link::{self, Lost};
-use super::reception::{FAREWELL, HANDSHAKE, REGISTRATION, Reception};
-use crate::certificates::PROBE_NAME;
-use crate::liveness::{POLL, STANDSTILL, Signs};
+use crate::registry::liveness::{POLL, STANDSTILL, Signs};
+use crate::tls::PROBE_NAME;
+use crate::transport::connection::{self, Lost};
+use crate::tunnel::control;
+use crate::tunnel::session::{FAREWELL, HANDSHAKE, REGISTRATION, Reception};
 use pulse::Pulse;
 
 pub(crate) use stream::{NoAnswer, Receiving, Sending};
@@ -103,7 +103,7 @@ impl Acceptor {
             Err(error) => return debug!(address = %link.remote_address(), %error, "no control stream"),
         };
         let closed = async { link.closed().await.to_owned() };
-        self.0.serve(link::Link::Http2(link.clone()), control_stream, stranger, closed).await;
+        self.0.serve(connection::Link::Http2(link.clone()), control_stream, stranger, closed).await;
     }
 }
 
@@ -194,15 +194,15 @@ impl Link {
         }))
     }
 
-    pub(super) fn remote_address(&self) -> SocketAddr {
+    pub(crate) fn remote_address(&self) -> SocketAddr {
         self.0.address
     }
 
-    pub(super) fn signs(&self) -> Signs {
+    pub(crate) fn signs(&self) -> Signs {
         self.0.beat.signs()
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.0.ended.is_cancelled() || self.0.spent.is_cancelled()
     }
 
@@ -213,7 +213,7 @@ impl Link {
     }
 
     /// Waits until the connection takes no new requests, although it is not closed.
-    pub(super) async fn spent(&self) {
+    pub(crate) async fn spent(&self) {
         self.0.spent.cancelled().await;
     }
 
@@ -228,8 +228,8 @@ impl Link {
         self.0.ended.cancel();
     }
 
-    /// See [`link::Link::channel`].
-    pub(super) async fn channel(&self) -> Result<Channel, Lost> {
+    /// See [`connection::Link::channel`].
+    pub(crate) async fn channel(&self) -> Result<Channel, Lost> {
         loop {
             let mut freed = std::pin::pin!(self.0.freed.notified());
             // From here on no place that becomes free is missed.
@@ -313,7 +313,7 @@ fn builder(window: u32) -> Builder {
     let mut builder = Builder::new();
     builder
         .enable_push(false)
-        .initial_window_size(link::STREAM_WINDOW)
+        .initial_window_size(connection::STREAM_WINDOW)
         .initial_connection_window_size(window)
         .max_frame_size(LARGEST_FRAME)
         .max_header_list_size(LONGEST_HEAD)

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::registry::{Registry, Tunnel};
-use crate::stop::Moment;
+use crate::shutdown::Moment;
 
 /// How many hosts each tunnel has. Not who they are: one that was restarted meanwhile comes as another.
 type Hosts = BTreeMap<Uuid, usize>;

@@ -9,8 +9,8 @@ use http::header::{
 use http::{Method, Response, StatusCode};
 use serde::Serialize;
 
-use crate::headers::{CF_RAY, Unacceptable};
-use crate::ray::Ray;
+use crate::forward::headers::{CF_RAY, Unacceptable};
+use crate::forward::ray::Ray;
 
 /// What a visitor is told. Statuses are those that the visitors of Cloudflare Tunnel see, where it
 /// has one for the case.
@@ -276,7 +276,7 @@ fn weight(parameter: &[u8]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ray::Rays;
+    use crate::forward::ray::Rays;
 
     const ALL: [Problem; 13] = [
         Problem::BadRequest(Unacceptable::NoHost),

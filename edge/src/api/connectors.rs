@@ -9,7 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::registry::{Live, Registry};
-use crate::store::moment::Moment;
+use crate::store::timestamp::Moment;
 
 /// One connection, as both lists of the API show it.
 #[derive(Debug, Clone, Serialize)]

@@ -1,0 +1,7 @@
+//! Streams to hosts, whichever transport carries them: `connection` is an open connection, `stream` one request's
+//! two directions on it, `http2` the transport where h2 does what quinn does for QUIC. Knows bytes and heads of
+//! requests; does not know who registered, tunnels or visitors.
+
+pub(crate) mod connection;
+pub(crate) mod http2;
+pub(crate) mod stream;

@@ -1,7 +1,8 @@
 //! Who may know whom: the directions of ARCHITECTURE.md. This file holds the tables: `layering/guard.rs`
 //! holds every manifest and every source file against them, `layering/planted.rs` sees to it that it does.
 //!
-//! A new crate stands in [`CRATES`], a new module of the host in [`HOST`], one of the edge in [`EDGE`].
+//! A new crate stands in [`CRATES`], a new module of the engine in [`ENGINE`], one of the host in [`HOST`], one
+//! of the edge in [`EDGE`]; a new workspace stands in [`BESIDE`].
 
 // Every line here is part of a test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -23,6 +24,7 @@ use std::sync::LazyLock;
 use guard::Tree;
 
 /// A crate, and what it may name of ours.
+#[derive(Clone, Copy)]
 struct Crate {
     folder: &'static str,
     /// Packages of ours.
@@ -56,6 +58,11 @@ const CRATES: &[Crate] = &[
     krate("registry", &["adit-files", "adit-rules", "adit-trust"]),
     krate("net", &[]),
     Crate {
+        modules: Some(ENGINE),
+        table: "ENGINE",
+        ..krate("engine", &["adit-code", "adit-net", "adit-rules", "adit-trust"])
+    },
+    Crate {
         modules: Some(HOST),
         table: "HOST",
         ..krate(
@@ -66,6 +73,7 @@ const CRATES: &[Crate] = &[
                 "adit-address",
                 "adit-document",
                 "adit-code",
+                "adit-engine",
                 "adit-files",
                 "adit-net",
                 "adit-pace",
@@ -97,6 +105,7 @@ const CRATES: &[Crate] = &[
             "adit-protocol",
             "adit-address",
             "adit-document",
+            "adit-engine",
             "adit-files",
             "adit-host",
             "adit-edge",
@@ -107,15 +116,21 @@ const CRATES: &[Crate] = &[
     ),
     krate("tests", &["adit-protocol", "adit-registry"]),
     Crate { tests_know: &["adit-protocol", "e2e"], ..krate("bench", &[]) },
-    krate("bench/plugins", &["adit-host"]),
+    krate("bench/plugins", &["adit-engine", "adit-rules"]),
     krate("xtask", &[]),
+];
+
+/// Workspaces beside this one, and what each of their members may name of ours.
+const BESIDE: &[Crate] = &[
+    krate("plugins", &["adit-address", "settings"]),
+    krate("fuzz", &["adit-engine", "adit-host", "adit-protocol", "adit-rules"]),
 ];
 
 /// A dependency, and the only files that may name it; a folder ends in a slash. Tests are free.
 const KEPT_TO: &[(&str, &[&str])] = &[
-    ("wasmtime", &["code/src/", "host/src/plugin/", "bench/plugins/src/"]),
-    ("wasmtime_wasi", &["host/src/plugin/"]),
-    ("wasmtime_wasi_http", &["host/src/plugin/"]),
+    ("wasmtime", &["code/src/", "engine/src/", "bench/plugins/src/"]),
+    ("wasmtime_wasi", &["engine/src/"]),
+    ("wasmtime_wasi_http", &["engine/src/"]),
     (
         "capnp_rpc",
         &[
@@ -164,30 +179,116 @@ const IMPURE: &[&str] = &[
     "std::time::SystemTime",
 ];
 
+/// The modules of the engine.
+const ENGINE: &[Module] = &[
+    ("background", &["bindings", "failure", "member", "meter", "store"], &["hyper"]),
+    ("bindings", &[], &["hyper", "tokio"]),
+    ("chain", &["background::Served", "edit", "failure", "filter"], &["hyper", "wasmtime"]),
+    ("circuit", &[], &["hyper", "tokio", "wasmtime"]),
+    ("clock", &[], &["hyper", "tokio", "http"]),
+    ("compiler", &["component", "engine", "failure"], &["hyper", "http"]),
+    ("component", &["bindings", "engine", "failure", "imports", "store"], &["hyper", "http"]),
+    ("concurrent", &["failure", "imports::handler", "member", "meter", "service", "store"], &["std::fs"]),
+    ("counters", &["failure"], &["hyper", "tokio", "wasmtime"]),
+    ("courtesy", &[], &["hyper", "http"]),
+    ("edit", &["bindings", "failure"], &["hyper", "tokio", "wasmtime"]),
+    ("engine", &["clock", "compiler", "failure", "imports", "keep", "store"], &["hyper", "http"]),
+    ("failure", &["meter", "text"], &["hyper", "http", "tokio"]),
+    (
+        "filter",
+        &[
+            "background",
+            "bindings",
+            "chain::Facts",
+            "compiler",
+            "component",
+            "counters",
+            "edit",
+            "engine",
+            "failure",
+            "head",
+            "imports::handler::Onward",
+            "imports::metrics",
+            "member",
+            "meter",
+            "rehearsal::Rehearsal",
+            "sandbox",
+            "service",
+            "store",
+            "text",
+        ],
+        &["hyper", "std::fs"],
+    ),
+    ("head", &[], &["hyper", "tokio", "wasmtime"]),
+    ("imports", &["bindings", "engine", "outbound", "sandbox", "store", "text"], &["std::fs", "tokio::fs"]),
+    (
+        "inspect",
+        &[
+            "compiler",
+            "component",
+            "engine",
+            "failure",
+            "filter",
+            "imports",
+            "member",
+            "sandbox",
+            "store",
+            "text",
+        ],
+        &["hyper", "std::fs"],
+    ),
+    ("keep", &["imports::key_value", "imports::metrics"], &["hyper", "tokio", "wasmtime"]),
+    (
+        "member",
+        &["circuit", "component", "engine", "failure", "meter", "pool", "sandbox", "store"],
+        &["hyper", "std::fs"],
+    ),
+    ("meter", &["clock", "courtesy"], &["hyper", "http"]),
+    ("outbound", &[], &["wasmtime", "quinn", "tracing", "std::fs"]),
+    ("pool", &["counters", "service", "store"], &["hyper", "http"]),
+    (
+        "rehearsal",
+        &[
+            "background",
+            "compiler",
+            "component",
+            "engine",
+            "failure",
+            "filter",
+            "imports::log",
+            "outbound",
+            "sandbox",
+        ],
+        &["hyper", "std::fs"],
+    ),
+    ("sandbox", &["failure", "imports", "keep", "outbound", "rehearsal"], &["hyper", "wasmtime", "std::fs"]),
+    (
+        "service",
+        &["component", "concurrent", "failure", "imports::handler", "member", "meter", "store"],
+        &["std::fs"],
+    ),
+    ("store", &["bindings", "component", "failure", "imports", "meter", "sandbox"], &["hyper", "std::fs"]),
+    ("text", &[], &["tokio", "wasmtime", "http"]),
+];
+
 /// The modules of the host.
 const HOST: &[Module] = &[
-    ("config::source", &[], &["wasmtime", "adit_document"]),
-    ("config", &["config", "settings"], &["wasmtime", "hyper", "quinn", "tracing"]),
+    ("config::source", &[], &["adit_engine", "adit_document"]),
+    ("config", &["config", "settings"], &["adit_engine", "hyper", "quinn", "tracing"]),
     (
         "settings",
         &["config", "history::History", "tunnel::state::Protocol", "tunnel::trust"],
-        &["wasmtime", "hyper", "quinn"],
+        &["adit_engine", "hyper", "quinn"],
     ),
-    ("route", &["config::plan"], &["wasmtime", "hyper", "tokio", "tracing"]),
-    ("outbound", &["outbound", "config::grants"], &["wasmtime", "quinn", "tracing", "std::fs"]),
-    (
-        "plugin",
-        &["plugin", "config::plan", "config::grants", "outbound"],
-        &["hyper", "quinn", "std::fs", "tokio::fs"],
-    ),
-    ("origin", &["origin", "config::plan"], &["wasmtime", "quinn", "capnp"]),
+    ("route", &["config::plan"], &["adit_engine", "hyper", "tokio", "tracing"]),
+    ("origin", &["origin", "config::plan"], &["adit_engine", "quinn", "capnp"]),
     (
         "generation",
-        &["config::plan", "config::grants", "route", "plugin", "origin", "tenure"],
+        &["config::plan", "config::grants", "route", "origin", "tenure"],
         &["tokio", "quinn", "hyper", "adit_document"],
     ),
-    ("tenure", &[], &["tokio", "quinn", "hyper", "http", "tracing", "wasmtime"]),
-    ("history", &["history"], &["tokio", "quinn", "hyper", "http", "wasmtime"]),
+    ("tenure", &[], &["tokio", "quinn", "hyper", "http", "tracing", "adit_engine"]),
+    ("history", &["history"], &["tokio", "quinn", "hyper", "http", "adit_engine"]),
     (
         "reload",
         &[
@@ -195,7 +296,6 @@ const HOST: &[Module] = &[
             "settings",
             "generation",
             "history",
-            "plugin::Engine",
             "proxy::Current",
             "reader",
             "supply",
@@ -203,30 +303,22 @@ const HOST: &[Module] = &[
         ],
         &["http", "hyper", "capnp", "quinn"],
     ),
-    ("watch", &["reload", "history::Source"], &["http", "hyper", "capnp", "quinn", "wasmtime"]),
+    ("watch", &["reload", "history::Source"], &["http", "hyper", "capnp", "quinn", "adit_engine"]),
     (
         "start",
-        &["config", "settings", "generation", "history", "plugin::Engine", "reader", "reload"],
+        &["config", "settings", "generation", "history", "reader", "reload"],
         &["http", "hyper", "capnp", "quinn"],
     ),
-    ("reader", &["config::source"], &["tokio", "http", "hyper", "capnp", "quinn", "wasmtime"]),
-    (
-        "supply",
-        &["config", "settings", "plugin::LARGEST_COMPONENT"],
-        &["http", "hyper", "capnp", "quinn", "wasmtime"],
-    ),
+    ("reader", &["config::source"], &["tokio", "http", "hyper", "capnp", "quinn", "adit_engine"]),
+    ("supply", &["config", "settings"], &["http", "hyper", "capnp", "quinn"]),
     ("health::readiness", &["proxy::probe", "tunnel::status"], &["tokio", "http", "tracing"]),
     (
         "health",
         &["health", "proxy::Current", "proxy::probe", "tunnel"],
-        &["http", "hyper", "wasmtime", "quinn", "capnp"],
+        &["http", "hyper", "adit_engine", "quinn", "capnp"],
     ),
-    ("proxy::respond", &["plugin", "origin"], &["tokio", "quinn", "hyper", "wasmtime"]),
-    (
-        "proxy",
-        &["proxy", "generation", "plugin", "origin", "route", "tenure"],
-        &["quinn", "hyper", "capnp", "wasmtime", "std::fs"],
-    ),
+    ("proxy::respond", &["origin"], &["tokio", "quinn", "hyper"]),
+    ("proxy", &["proxy", "generation", "origin", "route", "tenure"], &["quinn", "hyper", "capnp", "std::fs"]),
     // They are told what time it is.
     ("tunnel::state", &["tunnel::status"], &["tokio", "quinn", "tracing", "adit_protocol", "fastrand"]),
     ("tunnel::suspicion", &[], &["tokio", "quinn", "tracing", "fastrand"]),
@@ -266,13 +358,12 @@ const HOST: &[Module] = &[
         &["tunnel::discovery", "tunnel::state", "settings"],
         &["adit_protocol", "quinn", "h2", "http"],
     ),
-    ("tunnel", &["tunnel", "proxy"], &["capnp_rpc", "hyper", "wasmtime"]),
+    ("tunnel", &["tunnel", "proxy"], &["capnp_rpc", "hyper", "adit_engine"]),
     (
         "control",
         &[
             "control",
             "health",
-            "plugin::Number",
             "proxy",
             "tunnel",
             "reload",
@@ -282,7 +373,7 @@ const HOST: &[Module] = &[
             "settings",
             "tenure",
         ],
-        &["wasmtime", "quinn", "capnp"],
+        &["quinn", "capnp"],
     ),
 ];
 
@@ -464,7 +555,11 @@ const STATUSES: &[(&str, &[&str])] = &[
 
 #[test]
 fn crates_and_modules_know_only_those_below_them() {
-    let wrong = tree().violations();
+    let mut tree = tree();
+    let mut wrong = tree.violations();
+    for (mut tree, crates) in BESIDE.iter().map(|rule| tree.beside(root(), rule)) {
+        wrong.extend(crates.iter().flat_map(|krate| tree.violations_of(krate)));
+    }
     assert!(
         wrong.is_empty(),
         "{} breaches of the tables in tests/layering.rs:\n{}",
@@ -473,10 +568,14 @@ fn crates_and_modules_know_only_those_below_them() {
     );
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
 /// The workspace, read once.
 fn tree() -> Tree {
     static TREE: LazyLock<Tree> = LazyLock::new(|| {
-        let mut tree = Tree::load(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
+        let mut tree = Tree::load(root());
         // From here on copies know what was read.
         tree.violations();
         tree

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use adit_engine::Engine;
 use adit_host::generation::Generation;
 use adit_host::health::Health;
-use adit_host::plugin::Engine;
 use adit_host::reader::Reader;
 use adit_host::settings;
 use adit_host::supply::{self, Mode};

@@ -17,8 +17,8 @@ mod wit;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_host::config::grants::Grants;
-use adit_host::config::plan::{Limits, OnError, PluginPlan};
+use adit_rules::grants::Grants;
+use adit_rules::plan::{Limits, OnError, PluginPlan};
 use anyhow::Context;
 use clap::Subcommand;
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use adit_host::plugin::LARGEST_COMPONENT;
+use adit_engine::LARGEST_COMPONENT;
 use adit_host::supply::{self, Mode};
 use adit_registry::client::Client;
 use adit_registry::reference::Reference;

@@ -245,7 +245,7 @@ impl Extras {
     }
 }
 
-const OURS_IN_DETAIL: &str = "info,adit=debug,adit_host=debug";
+const OURS_IN_DETAIL: &str = "info,adit=debug,adit_host=debug,adit_engine=debug";
 
 /// As Go reads a switch.
 fn switch(text: &str) -> Result<bool, String> {

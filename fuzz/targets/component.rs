@@ -4,7 +4,7 @@
 
 use std::sync::OnceLock;
 
-use adit_host::plugin::inspect;
+use adit_engine::inspect;
 use forge::{engine, filter, plan, runtime};
 use libfuzzer_sys::fuzz_target;
 

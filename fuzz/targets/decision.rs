@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use adit_host::plugin::{Chain, Facts, Plugin, RequestOutcome, Secrets};
+use adit_engine::{Chain, Facts, Plugin, RequestOutcome, Secrets};
 use forge::{DECISION, LARGEST_IMAGE, configuration, engine, filter, plan, runtime};
 use http::Request;
 use libfuzzer_sys::fuzz_target;

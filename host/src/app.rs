@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use adit_engine::Engine;
 use adit_net::guard::Guard;
 use adit_pace::Account;
 use anyhow::Context;
@@ -25,7 +26,6 @@ use crate::config::document::ConfigSource;
 use crate::control::{self, Admin};
 use crate::health::{Health, Heart, Heartbeats};
 use crate::origin::Pool;
-use crate::plugin::Engine;
 use crate::proxy::probe::{Inspector, Prober};
 use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Streams, Tags};
 use crate::reader::Reader;

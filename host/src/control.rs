@@ -12,6 +12,7 @@ pub use diag::configuration;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_engine::Number;
 use adit_net::admission::Guest;
 use adit_net::clients::{self, Clients};
 use adit_net::guard::{Asks, Guard};
@@ -25,7 +26,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
-use crate::plugin::Number;
 use crate::proxy::{Current, Tags};
 use crate::reload::Reload;
 

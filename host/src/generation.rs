@@ -6,16 +6,16 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use adit_engine::{Chain, Engine, LARGEST_COMPONENT, Plugin, Secrets};
+use adit_rules::reference_json;
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::config::grants::{LARGEST_SECRET, SecretSource};
 use crate::config::plan::{OnError, OriginPlan, PathHeaders, Plan, PluginPlan, Rule as RulePlan, Service};
 use crate::origin::Origin;
-use crate::plugin::{Chain, Engine, LARGEST_COMPONENT, Plugin, Secrets};
 use crate::route::{Routes, Unclear};
 use crate::tenure::{Tally, Tenure};
-use adit_rules::reference_json;
 
 /// Everything that one request needs, as one unit.
 #[derive(Debug)]

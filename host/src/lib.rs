@@ -11,8 +11,6 @@ pub mod generation;
 pub mod health;
 pub mod history;
 pub mod origin;
-pub mod outbound;
-pub mod plugin;
 pub mod proxy;
 pub mod reader;
 pub mod reload;

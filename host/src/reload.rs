@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use adit_engine::Engine;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -15,7 +16,6 @@ pub use build::{Built, Refusal, build};
 pub use writer::{Observer, Writer};
 
 use crate::history::{History, Source};
-use crate::plugin::Engine;
 use crate::proxy::Current;
 use crate::reader::Reader;
 use crate::settings::Settings;

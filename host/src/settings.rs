@@ -13,12 +13,12 @@ use adit_net::guard::{Guard, Token};
 use adit_pace::Limits;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 pub use adit_rules::flags::{FlagMistakes, Flags};
+use adit_rules::value::{Reading, Wrong};
 
 use crate::config::document::{self, Admin, ConfigSource, Document, Tunnel};
 use crate::history::History;
 use crate::tunnel::state::Protocol;
 use crate::tunnel::trust;
-use adit_rules::value::{Reading, Wrong};
 pub use edges::{DnsServer, EdgeSource, Edges, IpVersion};
 
 /// What a host is told to be.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use adit_engine::Engine;
 use anyhow::{Context, anyhow};
 use tracing::{error, warn};
 
@@ -14,7 +15,6 @@ use crate::config::source::Source as Written;
 use crate::config::{self, Configuration};
 use crate::generation::Generation;
 use crate::history::{Draft, History, Source};
-use crate::plugin::Engine;
 use crate::reader::Reader;
 use crate::reload::{self, Built, Refusal};
 use crate::settings::{Flags, Settings};

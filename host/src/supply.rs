@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use adit_engine::LARGEST_COMPONENT;
 use adit_registry::lock::Lock;
 pub use adit_registry::supply::Mode;
 use adit_registry::supply::Supply;
@@ -13,7 +14,6 @@ use tracing::info;
 use crate::config::files::Files;
 use crate::config::plan::Plan;
 use crate::config::{self, Configuration, source};
-use crate::plugin::LARGEST_COMPONENT;
 use crate::settings::{Flags, Settings};
 
 /// A file for each reference of a plan. The document lies in `folder`; what is pulled is kept below

@@ -49,6 +49,29 @@ impl Tree {
         tree
     }
 
+    /// A workspace of its own in `folder`, with the crates of this one known by their names. Its members are judged
+    /// alike, by `rule`.
+    pub(crate) fn beside(&self, root: &Path, rule: &Crate) -> (Self, Vec<Crate>) {
+        let text = fs::read_to_string(root.join(rule.folder).join("Cargo.toml")).expect("it has a manifest");
+        let (members, shared) = manifest::workspace(&text);
+        let members: Vec<String> = members.iter().map(|member| joined(rule.folder, member)).collect();
+        let mut tree = Self {
+            manifests: self.manifests.clone(),
+            members: members.clone(),
+            shared,
+            texts: BTreeMap::new(),
+            read: HashMap::new(),
+        };
+        for member in &members {
+            let path = format!("{member}/Cargo.toml");
+            let text = fs::read_to_string(root.join(&path)).expect("a member has a manifest");
+            tree.plant(&path, &text);
+            tree.load_folder(root, member);
+        }
+        let crates = members.into_iter().map(|member| Crate { folder: member.leak(), ..*rule }).collect();
+        (tree, crates)
+    }
+
     fn load_folder(&mut self, root: &Path, folder: &str) {
         let path = root.join(folder);
         for entry in fs::read_dir(&path).expect("a folder of the workspace").flatten() {

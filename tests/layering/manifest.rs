@@ -38,8 +38,12 @@ pub(crate) struct Dependency {
 pub(crate) fn workspace(text: &str) -> (Vec<String>, BTreeMap<String, String>) {
     let manifest: Table = text.parse().expect("the workspace's manifest is TOML");
     let workspace = manifest["workspace"].as_table().expect("there is a workspace");
-    let members = workspace["members"].as_array().expect("it has members");
-    let members = members.iter().filter_map(|member| member.as_str().map(str::to_owned)).collect();
+    let members = workspace.get("members").and_then(Value::as_array);
+    // A package may be a workspace of its own.
+    let members = members.map_or_else(
+        || vec![".".to_owned()],
+        |members| members.iter().filter_map(|member| member.as_str().map(str::to_owned)).collect(),
+    );
     let shared = workspace.get("dependencies").and_then(Value::as_table).cloned().unwrap_or_default();
     (members, shared.iter().map(|(name, value)| (name.clone(), package(name, value))).collect())
 }

@@ -2,7 +2,7 @@
 //! and each time the guard names the file and the rule.
 
 use crate::guard::is_within;
-use crate::{CRATES, Crate, Module, tree};
+use crate::{BESIDE, CRATES, Crate, Module, root, tree};
 
 /// One way to name a path.
 type Form = fn(&str) -> String;
@@ -44,6 +44,25 @@ fn a_forbidden_crate_is_seen_in_every_crate() {
         let mut planted = tree.clone();
         planted.add(&file, &form(&format!("{ident}::planted")));
         is_seen(&planted.violations_of(krate), &file, &format!("CRATES does not allow {package}"));
+    }
+}
+
+#[test]
+fn a_forbidden_crate_is_seen_in_every_crate_of_the_workspaces_beside() {
+    let tree = tree();
+    for rule in BESIDE {
+        let (mut beside, crates) = tree.beside(root(), rule);
+        for (krate, form) in crates.iter().zip(FORMS.iter().cycle()) {
+            let file = beside.root(krate.folder);
+            for (path, rule) in [
+                ("adit_edge::planted", "CRATES does not allow adit-edge"),
+                ("wasmtime::planted", "which KEPT_TO"),
+            ] {
+                let mut planted = beside.clone();
+                planted.add(&file, &form(path));
+                is_seen(&planted.violations_of(krate), &file, rule);
+            }
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_host::config::grants::Grants;
-use adit_host::config::plan::{Limits, OnError, PluginPlan};
-use adit_host::plugin::{Chain, Engine, EngineSettings, Facts, Plugin, RequestOutcome, Secrets};
+use adit_engine::{Chain, Engine, EngineSettings, Facts, Plugin, RequestOutcome, Secrets};
+use adit_rules::grants::Grants;
+use adit_rules::plan::{Limits, OnError, PluginPlan};
 use anyhow::{Result, bail};
 use http::{Request, request};
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_host::plugin::{Chain, Engine, Facts, Plugin, RequestOutcome, Secrets, inspect};
+use adit_engine::{Chain, Engine, Facts, Plugin, RequestOutcome, Secrets, inspect};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Uri};

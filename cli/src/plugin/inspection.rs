@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use adit_host::plugin::{Engine, Inspection, inspect};
+use adit_engine::{Engine, Inspection, inspect};
 use anyhow::Context;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use adit_host::plugin::FailureKind;
+use adit_engine::FailureKind;
 use http::{HeaderMap, request, response};
 
 use super::cases::{Decision, Expected};

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use adit_host::config::grants::{Destination, DestinationHost, Grants, SecretSource};
-use adit_host::outbound::{OutboundError, Script};
-use adit_host::plugin::{
+use adit_engine::outbound::{OutboundError, Script};
+use adit_engine::{
     Backstage, Chain, Engine, EngineSettings, Facts, Failure as Failed, LoadError, Number, Plugin, Rehearsal,
     RequestOutcome, ResponseOutcome, Secrets, Served, StageClock,
 };
+use adit_rules::grants::{Destination, DestinationHost, Grants, SecretSource};
 use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_host::plugin::{
-    Chain, Engine, EngineSettings, Facts, Plugin, RequestOutcome, ResponseOutcome, Secrets,
-};
+use adit_engine::{Chain, Engine, EngineSettings, Facts, Plugin, RequestOutcome, ResponseOutcome, Secrets};
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Uri, request, response};

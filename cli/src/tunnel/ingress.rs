@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use adit_host::config;
-use adit_host::config::plan::{HostPattern, Plan, Rule, Service};
 use adit_host::route::Routes;
 use adit_host::settings;
+use adit_rules::plan::{HostPattern, Plan, Rule, Service};
 use anyhow::anyhow;
 use clap::Subcommand;
 use http::Uri;

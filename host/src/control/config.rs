@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use adit_net::admission::Guest;
+use adit_rules::reference_json;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -28,7 +29,6 @@ use super::{Admin, problem, text};
 use crate::config::source::LARGEST_DOCUMENT;
 use crate::history::Source;
 use crate::reload::{Put, Verdict, remote_version};
-use adit_rules::reference_json;
 
 /// How long a client may take to send a document.
 const BODY_LIMIT: Duration = Duration::from_secs(30);

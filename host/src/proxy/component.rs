@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use adit_engine::{Facts, Failure, Plugin, ServiceBody};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -14,7 +15,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Kind;
 use crate::origin::{Body, BoxError, empty};
-use crate::plugin::{Facts, Failure, Plugin, ServiceBody};
 
 /// Pieces of a body that wait for the guest.
 const WAITING: usize = 1;

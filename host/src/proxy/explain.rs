@@ -1,12 +1,12 @@
 //! What would become of a request, without sending it: the same steps as for a real one, up to the origin.
 
+use adit_engine::RequestOutcome;
 use http::request;
 use serde_json::{Value, json};
 
 use super::request::{cut_path_headers, remove_hop_by_hop, route};
 use super::{Asked, CONNECTING_IP, HeaderValue, Tags, client_ip, scheme};
 use crate::generation::{Backend, Generation};
-use crate::plugin::RequestOutcome;
 
 /// The rule, the plugins and what they do, the origin and what it would be sent, as a running generation
 /// treats it. `runs_plugins`: their request phases really run, with all that they do besides.
@@ -33,7 +33,7 @@ pub async fn explain(
     let mut outcome = json!("not asked");
     let mut reply = Value::Null;
     if runs_plugins {
-        let facts = crate::plugin::Facts { id: &asked.id, client_ip, scheme };
+        let facts = adit_engine::Facts { id: &asked.id, client_ip, scheme };
         outcome = match rule.chain.on_request(0, &facts, &mut head).await {
             RequestOutcome::Continue(_) => json!("passed"),
             RequestOutcome::Respond(answer, _) => {

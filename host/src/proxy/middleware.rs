@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 
+use adit_engine::{Facts, Link, Mediation};
 use http::{Method, Response};
 
 use super::component::{incoming, outgoing, sendable};
@@ -11,7 +12,6 @@ use super::respond::{Answer, Asked};
 use super::{Kind, Proxy, Request, remove_hop_by_hop, since};
 use crate::generation::Rule;
 use crate::origin::Body;
-use crate::plugin::{Facts, Link, Mediation};
 
 /// The answer of the middleware, or how the exchange ends without one.
 ///

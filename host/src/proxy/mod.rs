@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_engine::{Chain, Facts, RequestOutcome, ResponseOutcome};
 use adit_protocol::own;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
@@ -32,7 +33,6 @@ pub use tags::Tags;
 
 use crate::generation::{Backend, Generation, Rule};
 use crate::origin::Pool;
-use crate::plugin::{Chain, Facts, RequestOutcome, ResponseOutcome};
 use note::{Note, Plugins};
 use observe::Observation;
 use probe::{Probe, Prober};

@@ -4,13 +4,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
+use adit_engine::{Facts, Observers, Served};
 use bytes::Bytes;
 use http::request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::respond::Answer;
 use crate::origin::{Body, BoxError};
-use crate::plugin::{Facts, Observers, Served};
 
 /// An exchange that is watched. Tells the observers once, when it is dropped.
 pub(super) struct Observation {

@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::plugin::{Engine, EngineSettings};
+    use adit_engine::{Engine, EngineSettings};
 
     async fn current(rules: &str) -> Arc<Current> {
         let plan = config::tests::plan(&format!("{rules}[[ingress]]\nservice = \"hello_world\"\n"));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use adit_engine::{Failure, FailureKind, Reply};
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, request};
@@ -9,7 +10,6 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::origin::{Body, OriginError, empty, full};
-use crate::plugin::{Failure, FailureKind, Reply};
 
 /// Where the edge puts the id of a request.
 const RAY: HeaderName = HeaderName::from_static("cf-ray");

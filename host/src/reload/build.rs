@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use adit_engine::Engine;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
@@ -16,7 +17,6 @@ use crate::config::plan::Plan;
 use crate::config::{self, Configuration, source};
 use crate::generation::Generation;
 use crate::history::{Draft, Entry, History, Outcome, Part, Serving, Source};
-use crate::plugin::Engine;
 use crate::settings::Settings;
 use crate::supply::{self, Mode};
 

@@ -1,5 +1,6 @@
 use std::sync::Weak;
 
+use adit_engine::EngineSettings;
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -7,7 +8,6 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::config::tests::{TUNNEL, folder};
 use crate::generation::{Backend, Generation};
-use crate::plugin::EngineSettings;
 use crate::start;
 
 /// A writer that runs, with a folder for its document.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use adit_engine::Engine;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -14,7 +15,6 @@ use super::{Ask, Pushed, Put, Verdict, remote_version};
 use crate::config::document::ConfigSource;
 use crate::config::remote::PUSHED;
 use crate::history::{Draft, Entry, History, Outcome, Remote, Serving, Source};
-use crate::plugin::Engine;
 use crate::proxy::Current;
 use crate::reader::Reader;
 use crate::settings::Settings;

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use adit_document::Spanned;
 use adit_protocol::credentials::Credentials;
+use adit_rules::hostname;
+use adit_rules::value::{Reading, Wrong};
 use http::uri::Authority;
 
 use crate::config::document::Tunnel;
-use adit_rules::hostname;
-use adit_rules::value::{Reading, Wrong};
 
 /// How this host finds edge servers.
 #[derive(Debug, Clone, PartialEq, Eq)]

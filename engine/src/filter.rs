@@ -1,61 +1,11 @@
-//! WebAssembly plugins: loading them, and calling them for each request.
-//!
-//! Knows the WIT package and its slice of the plan; does not know routes, tunnels, files, or which
-//! status a failure becomes. Read in this order: [`Engine`] (one per process), [`Plugin`] (one
-//! component with its configuration), [`Chain`] (the plugins of a rule).
-//!
-//! An instance serves one call at a time and is used again for the next. After a trap, a time-out
-//! or a call that was dropped midway it is never used again, and the next call gets a fresh one.
-
-mod background;
-mod bindings;
-mod chain;
-mod circuit;
-mod clock;
-mod compiler;
-mod component;
-mod concurrent;
-mod counters;
-mod courtesy;
-mod edit;
-mod engine;
-mod failure;
-mod head;
-mod imports;
-mod inspect;
-mod keep;
-mod member;
-mod meter;
-mod pool;
-mod rehearsal;
-mod sandbox;
-mod service;
-mod store;
-mod text;
-
-#[cfg(test)]
-mod tests;
-
-pub use background::Served;
-pub use chain::{Chain, Facts, Link, Observers, Passage, RequestOutcome, ResponseOutcome};
-pub use compiler::{COMPILER, be_compiler};
-pub use component::LARGEST_COMPONENT;
-pub use counters::Counters;
-pub use edit::Reply;
-pub use engine::{Engine, EngineSettings};
-pub use failure::{ConfigFault, Failure, FailureKind, LoadError};
-pub use imports::handler::{Answering, Onward};
-pub use imports::log::Heard;
-pub use imports::metrics::Number;
-pub use inspect::{Description, Inspection, inspect};
-pub use rehearsal::{Backstage, Rehearsal, StageClock};
-pub use sandbox::Secrets;
-pub use service::{Mediation, ServiceBody};
+//! One component with its configuration: how it is loaded and checked, and what it does with a request and its
+//! response. Knows instances; does not know chains, routes or which status a failure becomes.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_rules::plan::{OnError, PluginPlan};
 use bytes::Bytes;
 use http::{Request, Response, request, response};
 use http_body::Body;
@@ -64,20 +14,28 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use crate::config::plan::{OnError, PluginPlan};
-use background::Waiting;
-use bindings::adit::plugin::types::{RequestHead, ResponseHead};
-use bindings::exports::adit::plugin::lifecycle::Manifest;
-use bindings::exports::adit::plugin::request_filter::RequestAction;
-use bindings::exports::adit::plugin::response_filter::ResponseAction;
-use component::Blueprint;
-use failure::Trouble;
-use head::Declared;
-use member::{Member, SETUP};
-use meter::Allowance;
-use sandbox::Sandbox;
-use store::Instance;
-use text::printable;
+use crate::background::{self, Served, Waiting};
+use crate::bindings::adit::plugin::types::{RequestHead, ResponseHead};
+use crate::bindings::exports::adit::plugin::lifecycle::Manifest;
+use crate::bindings::exports::adit::plugin::request_filter::RequestAction;
+use crate::bindings::exports::adit::plugin::response_filter::ResponseAction;
+use crate::chain::Facts;
+use crate::compiler;
+use crate::component::Blueprint;
+use crate::counters::Counters;
+use crate::edit::{self, Reply};
+use crate::engine::Engine;
+use crate::failure::{ConfigFault, Failure, FailureKind, LoadError, Trouble};
+use crate::head::{self, Declared};
+use crate::imports::handler::Onward;
+use crate::imports::metrics::Number;
+use crate::member::{Member, SETUP};
+use crate::meter::Allowance;
+use crate::rehearsal::Rehearsal;
+use crate::sandbox::{Sandbox, Secrets};
+use crate::service::{self, Mediation, ServiceBody};
+use crate::store::Instance;
+use crate::text::printable;
 
 /// Run time of one call of a filter, and of one exchange of a service, where none is configured.
 const FILTER_RUN: Duration = Duration::from_millis(50);
@@ -93,37 +51,39 @@ const SETTING_UP: Duration = Duration::from_secs(120);
 /// Faults of a refused configuration that are kept.
 const FAULTS: usize = 100;
 /// Longest name or version in a manifest that is kept, bytes.
-const LONGEST_NAME: usize = 128;
+pub(crate) const LONGEST_NAME: usize = 128;
 
 /// One component with its configuration, ready for calls from every shard.
 pub struct Plugin {
-    member: Arc<Member>,
+    pub(crate) member: Arc<Member>,
     name: String,
     version: String,
     schema: Option<String>,
     request_headers: Declared,
     response_headers: Declared,
-    waiting: Arc<Waiting>,
+    pub(crate) waiting: Arc<Waiting>,
     /// Ends with the plugin.
     _background: Option<AbortOnDropHandle<()>>,
 }
 
 /// What a plugin did with a request. Edits are applied already.
-enum RequestStep {
+pub(crate) enum RequestStep {
     Next,
     Edited { carry: Vec<u8> },
     Respond(Reply),
 }
 
 /// What a plugin did with a response. Edits are applied already.
-enum ResponseStep {
+pub(crate) enum ResponseStep {
     Next,
     Edited,
     Respond(Reply),
 }
 
 /// All that a component does before it serves. Whoever asked for a change waits for it, and so do those behind.
-async fn in_time(ready: impl Future<Output = Result<Plugin, LoadError>>) -> Result<Plugin, LoadError> {
+pub(crate) async fn in_time(
+    ready: impl Future<Output = Result<Plugin, LoadError>>,
+) -> Result<Plugin, LoadError> {
     timeout(SETTING_UP, ready).await.unwrap_or(Err(LoadError::Slow { seconds: SETTING_UP.as_secs() }))
 }
 
@@ -154,7 +114,7 @@ impl Plugin {
         in_time(Self::ready(engine, plan, blueprint.clone(), secrets, pool.shards(), None)).await
     }
 
-    async fn ready(
+    pub(crate) async fn ready(
         engine: &Engine,
         plan: &Arc<PluginPlan>,
         blueprint: Blueprint,
@@ -288,15 +248,15 @@ impl Plugin {
         service::serve(&self.member, shard, id, secure, request).await
     }
 
-    fn filters_requests(&self) -> bool {
+    pub(crate) fn filters_requests(&self) -> bool {
         self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.request.is_some())
     }
 
-    fn filters_responses(&self) -> bool {
+    pub(crate) fn filters_responses(&self) -> bool {
         self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.response.is_some())
     }
 
-    fn observes(&self) -> bool {
+    pub(crate) fn observes(&self) -> bool {
         self.logs() || self.ticks()
     }
 
@@ -310,15 +270,15 @@ impl Plugin {
         self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.log.is_some())
     }
 
-    fn on_error(&self) -> OnError {
+    pub(crate) fn on_error(&self) -> OnError {
         self.member.plan.on_error
     }
 
-    fn observe(&self, shard: usize, served: Served) {
+    pub(crate) fn observe(&self, shard: usize, served: Served) {
         self.waiting.add(shard, served);
     }
 
-    async fn on_request(
+    pub(crate) async fn on_request(
         &self,
         shard: usize,
         facts: &Facts<'_>,
@@ -328,7 +288,7 @@ impl Plugin {
         step.map_err(|trouble| self.member.report(shard, facts.id, trouble))
     }
 
-    async fn on_response(
+    pub(crate) async fn on_response(
         &self,
         shard: usize,
         facts: &Facts<'_>,

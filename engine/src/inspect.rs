@@ -4,16 +4,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_rules::grants::Grants;
+use adit_rules::plan::PluginPlan;
+
 use super::component::Blueprint;
 use super::engine::Engine;
-use super::failure::LoadError;
+use super::failure::{LoadError, Trouble};
 use super::member::SETUP;
 use super::sandbox::{Sandbox, Secrets};
 use super::store::Instance;
 use super::text::printable;
-use super::{LONGEST_NAME, compiler, imports};
-use crate::config::grants::Grants;
-use crate::config::plan::PluginPlan;
+use super::{compiler, imports};
+use crate::filter::LONGEST_NAME;
 
 /// What was found.
 #[derive(Debug)]
@@ -62,7 +64,7 @@ pub async fn inspect(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<
             let nothing = PluginPlan { grants: Grants::default(), ..plan.clone() };
             let sandbox = Arc::new(Sandbox::new(&nothing, &Secrets::default(), engine.keep())?);
             let broken = |during| {
-                move |trouble: super::Trouble| LoadError::Broken {
+                move |trouble: Trouble| LoadError::Broken {
                     during,
                     kind: trouble.kind,
                     backtrace: trouble.backtrace,

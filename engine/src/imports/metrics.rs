@@ -12,7 +12,7 @@ const LONGEST_NAME: usize = 64;
 
 /// One plugin's numbers, over all its instances.
 #[derive(Debug, Default)]
-pub(in crate::plugin) struct Metrics(Mutex<BTreeMap<String, Number>>);
+pub(crate) struct Metrics(Mutex<BTreeMap<String, Number>>);
 
 /// A number that a plugin reports.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,7 +22,7 @@ pub enum Number {
 }
 
 impl Metrics {
-    pub(in crate::plugin) fn all(&self) -> Vec<(String, Number)> {
+    pub(crate) fn all(&self) -> Vec<(String, Number)> {
         let numbers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         numbers.iter().map(|(name, number)| (name.clone(), *number)).collect()
     }

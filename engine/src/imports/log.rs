@@ -16,8 +16,8 @@ const MESSAGES_PER_SECOND: u64 = 100;
 
 /// Where one plugin's messages go.
 #[derive(Debug)]
-pub(in crate::plugin) struct GuestLog {
-    pub(in crate::plugin) plugin: Arc<str>,
+pub(crate) struct GuestLog {
+    pub(crate) plugin: Arc<str>,
     ration: Ration,
     heard: Option<Heard>,
 }
@@ -26,17 +26,17 @@ pub(in crate::plugin) struct GuestLog {
 pub type Heard = Arc<Mutex<Vec<String>>>;
 
 impl GuestLog {
-    pub(in crate::plugin) fn new(plugin: &str) -> Self {
+    pub(crate) fn new(plugin: &str) -> Self {
         Self { plugin: plugin.into(), ration: Ration::new(MESSAGES_PER_SECOND), heard: None }
     }
 
     /// One whose messages are kept as well.
-    pub(in crate::plugin) fn heard(plugin: &str, heard: Heard) -> Self {
+    pub(crate) fn heard(plugin: &str, heard: Heard) -> Self {
         Self { heard: Some(heard), ..Self::new(plugin) }
     }
 
     /// `request` is the id of the request being handled; empty while the plugin is being loaded.
-    pub(in crate::plugin) fn write(&self, level: Level, request: &str, message: &str) {
+    pub(crate) fn write(&self, level: Level, request: &str, message: &str) {
         let Some(dropped) = self.ration.take() else { return };
         let plugin = &*self.plugin;
         if dropped > 0 {

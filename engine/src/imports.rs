@@ -12,12 +12,12 @@ pub(super) mod metrics;
 mod secret;
 mod wasi;
 
+use adit_rules::grants::Grants;
 use wasmtime::component::{Component, HasSelf, Linker};
 
 use super::bindings::adit::plugin as bound;
 use super::engine::Kind;
 use super::store::State;
-use crate::config::grants::Grants;
 
 /// Packages of which every interface is linked, and the compatible versions of each.
 const PACKAGES: [(&str, &[&str]); 7] = [

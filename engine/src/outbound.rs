@@ -26,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::grants::Grants;
+use adit_rules::grants::Grants;
 use judge::Target;
 
 /// Longest that one request may take with its redirects, and most redirects.

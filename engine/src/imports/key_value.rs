@@ -18,7 +18,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// The entries of one bucket. Locked for the length of one operation, never across a wait.
 #[derive(Debug, Default)]
-pub(in crate::plugin) struct Bucket(Mutex<Entries>);
+pub(crate) struct Bucket(Mutex<Entries>);
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -45,7 +45,7 @@ impl Bucket {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(in crate::plugin) fn value(&self, key: &str, now: Instant) -> Option<Vec<u8>> {
+    pub(crate) fn value(&self, key: &str, now: Instant) -> Option<Vec<u8>> {
         let mut entries = self.entries();
         let entry = entries.map.get(key)?;
         if entry.is_over(now) {
@@ -55,7 +55,7 @@ impl Bucket {
         Some(entry.value.clone())
     }
 
-    pub(in crate::plugin) fn put(
+    pub(crate) fn put(
         &self,
         key: String,
         value: Vec<u8>,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use adit_net::ration::Ration;
+use adit_rules::plan::PluginPlan;
 use tracing::{debug, warn};
 
 use super::circuit::Circuit;
@@ -16,7 +17,6 @@ use super::meter::Allowance;
 use super::pool::{Place, Pool};
 use super::sandbox::Sandbox;
 use super::store::Instance;
-use crate::config::plan::PluginPlan;
 
 /// What an instance may take to start and to read its configuration.
 pub(super) const SETUP: Allowance = Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30) };

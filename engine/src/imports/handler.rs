@@ -61,7 +61,7 @@ impl Answering {
 
 /// What an instance of middleware hands requests on to.
 #[derive(Clone)]
-pub(in crate::plugin) struct Next {
+pub(crate) struct Next {
     onwards: mpsc::Sender<Onward>,
     /// How many calls have no answer yet.
     under_way: Arc<AtomicUsize>,
@@ -72,18 +72,18 @@ pub(in crate::plugin) struct Next {
 struct Asked(Arc<AtomicUsize>);
 
 impl Next {
-    pub(in crate::plugin) fn new() -> (Self, mpsc::Receiver<Onward>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Onward>) {
         let (onwards, receiver) = mpsc::channel(WAITING);
         (Self { onwards, under_way: Arc::default(), went_unanswered: Arc::default() }, receiver)
     }
 
     /// Whether the guest may be waiting for others.
-    pub(in crate::plugin) fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         self.under_way.load(Ordering::Relaxed) > 0
     }
 
     /// Whether a call was answered by nobody.
-    pub(in crate::plugin) fn went_unanswered(&self) -> bool {
+    pub(crate) fn went_unanswered(&self) -> bool {
         self.went_unanswered.load(Ordering::Relaxed)
     }
 

@@ -15,14 +15,14 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use adit_rules::grants::Grants;
+use adit_rules::plan::{Limits, OnError, PluginPlan};
 use http::{HeaderMap, Request, Response, request, response};
 
-use super::{
+use crate::{
     Chain, Engine, EngineSettings, Facts, Failure, FailureKind, LoadError, Number, Passage, Plugin,
     RequestOutcome, ResponseOutcome, Secrets, Served, ServiceBody,
 };
-use crate::config::grants::Grants;
-use crate::config::plan::{Limits, OnError, PluginPlan};
 
 /// A guest that does in a request or its response what a header asks for; see `tests/guests`.
 const MISBEHAVE: &str = "test/misbehave.wasm";
@@ -41,6 +41,15 @@ fn component(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins").join(name);
     std::fs::read(&path)
         .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask plugins`", path.display()))
+}
+
+/// What `keys`, TOML, grants.
+pub(crate) fn grants(keys: &str) -> Grants {
+    let text = format!(
+        "[[plugin]]\nname = \"a\"\ncomponent = \"a\"\n[plugin.grants]\n{keys}\n[[ingress]]\nservice = \"hello_world\"\n"
+    );
+    let plan = adit_rules::read("host.toml", &text, Path::new("/etc/adit")).expect("good grants");
+    plan.plugins[0].grants.clone()
 }
 
 fn plan(config: &str) -> PluginPlan {

@@ -19,7 +19,7 @@ const FIELDS: usize = 128 * 1024;
 const CHUNK: usize = 64 * 1024;
 
 /// What one instance needs for `wasi:http`; made when it is first used.
-pub(in crate::plugin) struct Http {
+pub(crate) struct Http {
     context: WasiHttpCtx,
     hooks: Hooks,
 }

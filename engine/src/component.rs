@@ -1,6 +1,7 @@
 //! From compiled code to a component that is known to fit: what it is, what it asks for, and which
 //! phases it has.
 
+use adit_rules::plan::PluginPlan;
 use tracing::warn;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
@@ -13,7 +14,6 @@ use super::engine::Engine;
 use super::failure::LoadError;
 use super::imports;
 use super::store::State;
-use crate::config::plan::PluginPlan;
 
 /// Largest component, bytes. The largest known, a Python interpreter with its library, has 22 MB.
 pub const LARGEST_COMPONENT: usize = 64 * 1024 * 1024;

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use adit_rules::plan::OnError;
 use http::{HeaderMap, StatusCode, request, response};
 
 use super::edit::Reply;
 use super::failure::Failure;
-use super::{Plugin, RequestStep, ResponseStep, Served};
-use crate::config::plan::OnError;
+use crate::background::Served;
+use crate::filter::{Plugin, RequestStep, ResponseStep};
 
 /// What is known about a request besides its head.
 #[derive(Debug, Clone, Copy)]

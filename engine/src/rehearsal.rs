@@ -5,13 +5,16 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use adit_rules::plan::PluginPlan;
+
 use super::background::{Served, Work};
+use super::compiler;
 use super::engine::Engine;
 use super::failure::{Failure, LoadError};
 use super::imports::log::{GuestLog, Heard};
 use super::sandbox::{Sandbox, Secrets};
-use super::{Blueprint, Plugin, compiler};
-use crate::config::plan::PluginPlan;
+use crate::component::Blueprint;
+use crate::filter::Plugin;
 use crate::outbound::{Outbound, Script};
 
 /// What stands in for the world.

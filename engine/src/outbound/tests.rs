@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config;
+use crate::tests::grants;
 
 /// A server that answers every connection with `answer`, where `PORT` stands for its own port.
 async fn server(answer: &'static str) -> u16 {
@@ -20,12 +20,9 @@ async fn server(answer: &'static str) -> u16 {
     port
 }
 
-/// What `grants`, the TOML of its keys, grants.
-fn outbound(grants: &str) -> Outbound {
-    let text = format!(
-        "[[plugin]]\nname = \"a\"\ncomponent = \"a\"\n[plugin.grants]\n{grants}\n[[ingress]]\nservice = \"hello_world\"\n"
-    );
-    Outbound::new(&config::tests::plan(&text).plugins[0].grants).expect("the system's roots")
+/// What `keys`, the TOML of grants, lets through.
+fn outbound(keys: &str) -> Outbound {
+    Outbound::new(&grants(keys)).expect("the system's roots")
 }
 
 async fn get(outbound: &Outbound, url: &str, redirects: u8) -> Result<(u16, Bytes), OutboundError> {

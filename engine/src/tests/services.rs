@@ -6,18 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config;
 
 /// A guest that does what the header `x-do` says; see `tests/guests/toolbox`.
 const TOOLBOX: &str = "test/toolbox.wasm";
-
-/// What `keys`, TOML, grants.
-fn grants(keys: &str) -> Grants {
-    let text = format!(
-        "[[plugin]]\nname = \"a\"\ncomponent = \"a\"\n[plugin.grants]\n{keys}\n[[ingress]]\nservice = \"hello_world\"\n"
-    );
-    config::tests::plan(&text).plugins[0].grants.clone()
-}
 
 const ALL: &str = "http = [\"http://127.0.0.1:9\"]\nsecrets = { key = { env = \"X\" } }\nbuckets = { seen = \"64KiB\", tiny = \"1KiB\" }";
 

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use adit_rules::grants::Grants;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, LOCATION, PROXY_AUTHORIZATION};
 use http::{Method, Response, StatusCode, Uri, request};
 
 use super::OutboundError;
-use crate::config::grants::Grants;
 
 /// Who is to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 
 use super::served::{ask_for, converse, loaded, room, text, written};
 use super::*;
-use crate::plugin::{Mediation, Onward};
+use crate::{Mediation, Onward};
 
 const SERVICE: &str = "test/service3.wasm";
 const MIDDLEWARE: &str = "test/middleware.wasm";

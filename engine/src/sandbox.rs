@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use adit_rules::plan::PluginPlan;
+
 use super::failure::LoadError;
 use super::imports::key_value::Bucket;
 use super::imports::log::GuestLog;
 use super::imports::metrics::Metrics;
 use super::keep::Keep;
 use super::rehearsal::Time;
-use crate::config::plan::PluginPlan;
 use crate::outbound::Outbound;
 
 /// Secrets by name, as they were read for a plugin.

@@ -3,7 +3,7 @@
 //! one of them is also a component of the oldest published version.
 
 /// The frame; `MODULE` stands for the fields of the core module.
-const PUBLISHED: &str = include_str!("../../../../tests/guests/published/request-filter-0.1.0.wat");
+const PUBLISHED: &str = include_str!("../../../tests/guests/published/request-filter-0.1.0.wat");
 
 /// A filter of requests with a good lifecycle; `more` are further fields of its module, and `act` is
 /// the body of on-request.

@@ -1,0 +1,56 @@
+//! WebAssembly plugins: loading them, and calling them for each request, with all that they may reach.
+//!
+//! Knows the WIT package, its slice of the plan and the destinations that are granted ([`outbound`]); does not know
+//! routes, tunnels, files, or which status a failure becomes. Read in this order: [`Engine`] (one per process),
+//! [`Plugin`] (one component with its configuration), [`Chain`] (the plugins of a rule).
+//!
+//! An instance serves one call at a time and is used again for the next. After a trap, a time-out
+//! or a call that was dropped midway it is never used again, and the next call gets a fresh one.
+
+mod background;
+mod bindings;
+mod chain;
+mod circuit;
+mod clock;
+mod compiler;
+mod component;
+mod concurrent;
+mod counters;
+mod courtesy;
+mod edit;
+mod engine;
+mod failure;
+mod filter;
+mod head;
+mod imports;
+mod inspect;
+mod keep;
+mod member;
+mod meter;
+pub mod outbound;
+mod pool;
+mod rehearsal;
+mod sandbox;
+mod service;
+mod store;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use background::Served;
+pub use chain::{Chain, Facts, Link, Observers, Passage, RequestOutcome, ResponseOutcome};
+pub use compiler::{COMPILER, be_compiler};
+pub use component::LARGEST_COMPONENT;
+pub use counters::Counters;
+pub use edit::Reply;
+pub use engine::{Engine, EngineSettings};
+pub use failure::{ConfigFault, Failure, FailureKind, LoadError};
+pub use filter::Plugin;
+pub use imports::handler::{Answering, Onward};
+pub use imports::log::Heard;
+pub use imports::metrics::Number;
+pub use inspect::{Description, Inspection, inspect};
+pub use rehearsal::{Backstage, Rehearsal, StageClock};
+pub use sandbox::Secrets;
+pub use service::{Mediation, ServiceBody};

@@ -53,6 +53,7 @@ const CRATES: &[Crate] = &[
     krate("pace", &[]),
     krate("code", &[]),
     krate("files", &[]),
+    Crate { is_pure: true, ..krate("shelf", &[]) },
     krate("trust", &["adit-files"]),
     Crate { is_pure: true, ..krate("rules", &["adit-document"]) },
     krate("registry", &["adit-files", "adit-rules", "adit-trust"]),
@@ -79,6 +80,7 @@ const CRATES: &[Crate] = &[
                 "adit-pace",
                 "adit-rules",
                 "adit-registry",
+                "adit-shelf",
             ],
         )
     },
@@ -112,6 +114,7 @@ const CRATES: &[Crate] = &[
             "adit-net",
             "adit-registry",
             "adit-rules",
+            "adit-shelf",
         ],
     ),
     krate("tests", &["adit-protocol", "adit-registry"]),
@@ -273,6 +276,7 @@ const ENGINE: &[Module] = &[
 
 /// The modules of the host.
 const HOST: &[Module] = &[
+    ("component", &["config::source"], &["adit_engine", "adit_document", "tokio", "tracing"]),
     ("config::source", &[], &["adit_engine", "adit_document"]),
     ("config", &["config", "settings"], &["adit_engine", "hyper", "quinn", "tracing"]),
     (
@@ -289,9 +293,15 @@ const HOST: &[Module] = &[
     ),
     ("tenure", &[], &["tokio", "quinn", "hyper", "http", "tracing", "adit_engine"]),
     ("history", &["history"], &["tokio", "quinn", "hyper", "http", "adit_engine"]),
+        &["component", "config::plan", "config::grants", "route", "plugin", "origin", "tenure"],
+        &["tokio", "quinn", "hyper", "adit_document"],
+    ),
+    ("tenure", &[], &["tokio", "quinn", "hyper", "http", "tracing", "wasmtime"]),
+    ("history", &["component", "history"], &["tokio", "quinn", "hyper", "http", "wasmtime"]),
     (
         "reload",
         &[
+            "component",
             "config",
             "settings",
             "generation",

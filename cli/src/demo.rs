@@ -26,9 +26,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder with the components headers.wasm and basic_auth.wasm
-    #[arg(long, value_name = "FOLDER", default_value = "plugins")]
-    plugins: PathBuf,
+    /// Folder with the components headers.wasm and basic_auth.wasm, in place of those inside of this program
+    #[arg(long, value_name = "FOLDER")]
+    plugins: Option<PathBuf>,
     /// Where visitors are served; by default port 8080 of this machine, or a free one
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -40,24 +40,15 @@ pub(crate) struct Arguments {
 /// Runs the demo until a signal stops it.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    for component in ["headers.wasm", "basic_auth.wasm"] {
-        let path = arguments.plugins.join(component);
-        if !path.is_file() {
-            return Err(Failure::Configuration(anyhow::anyhow!(
-                "there is no {}; `cargo xtask plugins` builds it, `--plugins` says where it is",
-                path.display()
-            )));
-        }
-    }
+    let components = components(arguments.plugins.as_deref()).map_err(Failure::Configuration)?;
     let stop = CancellationToken::new();
     let _signals = signals::watch(stop.clone(), false).context("watching for signals")?;
     let kept = arguments.dir.is_some();
     let temporary = tempfile::Builder::new().prefix("adit-demo-").tempdir().context("a temporary folder")?;
     let dir = arguments.dir.unwrap_or_else(|| temporary.path().to_owned());
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    let plugins = std::fs::canonicalize(&arguments.plugins).context("the folder of the plugins")?;
 
-    let scene = Scene { dir, plugins, listen: listen_address(arguments.listen)? };
+    let scene = Scene { dir, components, listen: listen_address(arguments.listen)? };
     match stop.run_until_cancelled(scene.start()).await {
         None => {}
         Some(Err(error)) => {
@@ -88,6 +79,27 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The two plugins, from a folder or from inside of this program.
+fn components(folder: Option<&Path>) -> anyhow::Result<[String; 2]> {
+    let Some(folder) = folder else {
+        for name in ["headers", "basic-auth"] {
+            adit_shelf::read(name)
+                .context("`--plugins` names a folder with headers.wasm and basic_auth.wasm")?;
+        }
+        return Ok(["shelf:headers".to_owned(), "shelf:basic-auth".to_owned()]);
+    };
+    let find = |name: &str| {
+        let path = folder.join(name);
+        ensure!(
+            path.is_file(),
+            "there is no {}; without `--plugins` those inside of this program are taken",
+            path.display()
+        );
+        Ok(std::fs::canonicalize(&path).context("the folder of the plugins")?.display().to_string())
+    };
+    Ok([find("headers.wasm")?, find("basic_auth.wasm")?])
+}
+
 /// Port 8080 where it is free, else any.
 fn listen_address(wanted: Option<String>) -> anyhow::Result<String> {
     if let Some(wanted) = wanted {
@@ -103,7 +115,8 @@ fn listen_address(wanted: Option<String>) -> anyhow::Result<String> {
 /// Where the demo keeps its files and what it listens on.
 struct Scene {
     dir: PathBuf,
-    plugins: PathBuf,
+    /// As the host's document names them: headers and basic-auth.
+    components: [String; 2],
     listen: String,
 }
 
@@ -178,7 +191,7 @@ impl Scene {
     fn host_configuration(&self, servers: &[String]) -> anyhow::Result<String> {
         // One server of each region in turn, as the list is read.
         let [a, b, c, d] = servers else { bail!("the edge has {} servers", servers.len()) };
-        let component = |name: &str| toml_string(&self.plugins.join(name).display().to_string());
+        let [headers, auth] = self.components.each_ref().map(|component| toml_string(component));
         let hash = password::hash_of("adit")?;
         Ok(format!(
             r#"[tunnel]
@@ -216,8 +229,6 @@ plugins = ["headers", "auth"]
 service = "hello_world"
 plugins = ["headers"]
 "#,
-            headers = component("headers.wasm"),
-            auth = component("basic_auth.wasm"),
         ))
     }
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use adit_rules::grants::Grants;
 use adit_rules::plan::{Limits, OnError, PluginPlan};
+use adit_rules::shelf;
 use anyhow::Context;
 use clap::Subcommand;
 
@@ -38,7 +39,7 @@ pub(crate) enum Plugin {
     /// Say what a component is: its role, what it asks for, what it says of itself
     #[command(alias = "check")]
     Inspect {
-        /// The component
+        /// The component: a file, or shelf:NAME for one that comes with Adit
         #[arg(value_name = "FILE")]
         component: PathBuf,
         /// In which form
@@ -70,13 +71,18 @@ pub(crate) fn run(command: Plugin) -> Result<(), Failure> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let wasm = std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let wasm = match shelf::name(path) {
+        Some(name) => adit_shelf::read(name),
+        None => std::fs::read(path),
+    };
+    let wasm = wasm.with_context(|| format!("reading {}", path.display()));
     wasm.map_err(Failure::Configuration)
 }
 
 fn plan(path: &Path, config: &str) -> PluginPlan {
+    let name = shelf::name(path).map(str::to_owned);
     PluginPlan {
-        name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        name: name.unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned()),
         component: path.to_owned(),
         config: config.to_owned(),
         on_error: OnError::Deny,

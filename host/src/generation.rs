@@ -2,7 +2,6 @@
 //! afterwards. Does not know where its plan came from or who is connected.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use adit_rules::reference_json;
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
+use crate::component;
 use crate::config::grants::{LARGEST_SECRET, SecretSource};
 use crate::config::plan::{OnError, OriginPlan, PathHeaders, Plan, PluginPlan, Rule as RulePlan, Service};
 use crate::origin::Origin;
@@ -173,7 +173,8 @@ async fn load(
     previous: Option<&Generation>,
     before: &[Loaded],
 ) -> anyhow::Result<Loaded> {
-    let wasm = read_limited(&wanted.component, LARGEST_COMPONENT).context("the component cannot be read")?;
+    let wasm =
+        component::read(&wanted.component, LARGEST_COMPONENT).context("the component cannot be read")?;
     let digest = Sha256::digest(&wasm).into();
     let secrets = read_secrets(wanted)?;
     let known = previous.into_iter().flat_map(|previous| &previous.plugins).chain(before);
@@ -253,7 +254,7 @@ fn read_secrets(plan: &PluginPlan) -> anyhow::Result<Secrets> {
     let mut secrets = BTreeMap::new();
     for (name, source) in &plan.grants.secrets {
         let mut value = match source {
-            SecretSource::File(path) => read_limited(path, LARGEST_SECRET)
+            SecretSource::File(path) => component::read(path, LARGEST_SECRET)
                 .with_context(|| format!("secret {name} ({})", path.display()))?,
             SecretSource::Environment(variable) => match std::env::var_os(variable) {
                 Some(value) => value.into_encoded_bytes(),
@@ -272,7 +273,7 @@ fn read_secrets(plan: &PluginPlan) -> anyhow::Result<Secrets> {
 fn origin(rule: &RulePlan, previous: Option<&Generation>) -> anyhow::Result<(Arc<Origin>, OriginSource)> {
     let ca = match &rule.origin.ca_file {
         Some(file) => {
-            let pem = read_limited(file, LARGEST_CA_FILE)
+            let pem = component::read(file, LARGEST_CA_FILE)
                 .with_context(|| format!("the ca-file {} cannot be read", file.display()))?;
             Some(Sha256::digest(&pem).into())
         }
@@ -289,14 +290,6 @@ fn origin(rule: &RulePlan, previous: Option<&Generation>) -> anyhow::Result<(Arc
         None => Arc::new(Origin::new(&rule.service, &rule.origin)?),
     };
     Ok((origin, made_from))
-}
-
-/// The file, and a byte more than the limit, so that whoever is given it sees that there is more.
-fn read_limited(path: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = u64::try_from(limit)?;
-    adit_files::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// A bundle of every public authority has a quarter of it.

@@ -5,6 +5,7 @@
 //! [`proxy`] (one request), [`tunnel`] (how requests arrive), [`app`] (how it is put together).
 
 pub mod app;
+pub mod component;
 pub mod config;
 pub mod control;
 pub mod generation;

@@ -24,6 +24,7 @@ pub mod reference;
 pub mod reference_json;
 pub mod remote;
 mod service;
+pub mod shelf;
 pub mod value;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::reference::Reference;
+use crate::shelf;
 use adit_document::Spanned;
 use toml::Value;
 
@@ -95,7 +96,11 @@ fn component(
                 "write component = \"oci://registry.example.com/name:1.0\", or leave [plugin.verify] out";
             reading.refuse(verify, Wrong::with_help("only components of registries are signed", help));
         }
-        return reading.path(Some(written));
+        let Some(name) = shelf::name(written.get_ref()) else { return reading.path(Some(written)) };
+        let outcome = if shelf::NAMES.contains(&name) { Ok(()) } else { Err(unknown(name)) };
+        reading.take(written, outcome)?;
+        // One from inside of the program may have been kept with a generation of an older program.
+        return Some(reading.files.name(written.get_ref().clone()));
     };
     let outcome = text.parse::<Reference>().map_err(|error| {
         let help = "write oci://REGISTRY/NAME:TAG, oci://REGISTRY/NAME@sha256:DIGEST or both";
@@ -109,6 +114,14 @@ fn component(
         references.push(ReferencePlan { plugin: name.to_owned(), reference, keys });
     }
     Some(place)
+}
+
+fn unknown(name: &str) -> Wrong {
+    let help = match adit_document::closest(name, shelf::NAMES) {
+        Some(meant) => format!("did you mean shelf:{meant}?"),
+        None => format!("there are {}", shelf::NAMES.join(", ")),
+    };
+    Wrong::with_help(format!("no plugin `{name}` comes with Adit"), help)
 }
 
 fn keys(verify: &Spanned<document::Verify>, reading: &mut Reading<'_>) -> Vec<PathBuf> {
@@ -224,6 +237,28 @@ deep.er = []
         );
         serde_json::from_str::<serde_json::Value>(&json(text).unwrap()).unwrap();
         assert_eq!(json("").unwrap(), "{}");
+    }
+
+    #[test]
+    fn a_component_of_the_shelf_is_named_and_a_slip_of_the_pen_is_mended() {
+        let read = |component: &str| {
+            let text = format!(
+                "[[plugin]]\nname = \"a\"\ncomponent = \"{component}\"\n[[ingress]]\nservice = \"http_status:404\"\nplugins = [\"a\"]\n"
+            );
+            crate::read("host.toml", &text, std::path::Path::new("/etc/adit"))
+        };
+        for name in shelf::NAMES {
+            let component = format!("shelf:{name}");
+            assert_eq!(read(&component).unwrap().plugins[0].component, PathBuf::from(component));
+        }
+        for (component, wanted) in [
+            ("shelf:header", "did you mean shelf:headers?"),
+            ("shelf:basic_auth", "did you mean shelf:basic-auth?"),
+            ("shelf:", "there are basic-auth, canary-split"),
+        ] {
+            let said = read(component).unwrap_err().to_string();
+            assert!(said.contains("host.toml:3:13") && said.contains(wanted), "{said}");
+        }
     }
 
     #[test]

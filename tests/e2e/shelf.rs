@@ -17,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use e2e::document::{EdgeDocument, HostDocument};
 use e2e::origin::{Origin, nobody};
-use e2e::process::{Process, component};
+use e2e::process::{Process, adit, component};
 use e2e::product::{Lent, Product, Site, Stage};
 use e2e::visitor::{Answer, Speaks, bare, to};
 use serde_json::{Value, json};
@@ -352,9 +352,8 @@ async fn the_example_of_every_page_is_a_good_configuration() {
         let Ok(text) = std::fs::read_to_string(&page) else { continue };
         let (_, example) = text.split_once("```toml\n").unwrap();
         let (example, _) = example.split_once("```").unwrap();
-        let name = example.split("plugins/").nth(1).and_then(|rest| rest.split(".wasm").next()).unwrap();
+        let name = example.split("\"shelf:").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
         let example = example
-            .replace(&format!("plugins/{name}.wasm"), &component(name).display().to_string())
             // What a page leaves out, and hosts that a test must not ask.
             .replace(
                 "i=10000,l=32$…",
@@ -371,4 +370,77 @@ async fn the_example_of_every_page_is_a_good_configuration() {
         seen.push(name.to_owned());
     }
     assert_eq!(seen.len(), 10, "{seen:?}");
+}
+
+/// As a document names what is inside of the program.
+fn inside(name: &str) -> std::path::PathBuf {
+    format!("shelf:{name}").into()
+}
+
+#[tokio::test]
+async fn the_program_alone_holds_the_whole_shelf() {
+    let folder = tempfile::TempDir::new().unwrap();
+    // The copy stands alone: whatever lay beside the program is not there.
+    let alone = folder.path().join("adit");
+    std::fs::copy(adit(), &alone).unwrap();
+    for name in [
+        "basic-auth",
+        "canary-split",
+        "compress",
+        "headers",
+        "ip-allow",
+        "jwt",
+        "maintenance",
+        "rate-limit",
+        "request-id",
+        "rewrite-redirect",
+    ] {
+        let mut command = std::process::Command::new(&alone);
+        command
+            .args(["plugin", "inspect", &format!("shelf:{name}"), "-o", "json"])
+            .current_dir(folder.path());
+        let output = command.output().unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{name}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
+        let file = component(&name.replace('-', "_"));
+        assert_eq!(said["size_bytes"], std::fs::metadata(file).unwrap().len(), "{name}");
+    }
+    let outcome = Process::run(&["plugin", "inspect", "shelf:nothing"], folder.path(), "").await;
+    assert!(outcome.code == Some(2) && outcome.log.contains("`nothing`"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_plugin_from_inside_serves_survives_a_reload_and_is_kept_with_its_generation() {
+    let host = HostDocument::new()
+        .keys("state-dir = \"state\"")
+        .plugin("id", &inside("request-id"), "")
+        .rule("service = \"hello_world\"\nplugins = [\"id\"]");
+    let product = Product::start(EdgeDocument::new(&["west"], 1), host.clone()).await;
+    let answer = ask(&product, "/", &[]).await;
+    assert_eq!(answer.header("x-request-id"), answer.header("cf-ray"));
+
+    let mark = product.host.process.mark();
+    let more = host.plugin("more", &inside("headers"), "[plugin.config.response.set]\nx-more = \"1\"");
+    product
+        .site
+        .write("host.toml", more.to_toml(&product.edge.servers).replace("[\"id\"]", "[\"id\", \"more\"]"));
+    product.host.process.hang_up();
+    product.host.process.event_after(mark, "configuration applied", |_| true).await;
+    let answer = ask(&product, "/", &[]).await;
+    assert_eq!((answer.header("x-more"), answer.header("x-request-id")), ("1", answer.header("cf-ray")));
+
+    // The generation is whole without the program that it came from: both components are parts of it.
+    let digest = |name: &str| {
+        let component = std::fs::read(component(name)).unwrap();
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &component)
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    for name in ["request_id", "headers"] {
+        assert!(product.site.path("state/parts").join(digest(name)).is_file(), "{name} is not kept");
+    }
+    product.host.process.terminate();
+    assert_eq!(product.host.process.exit().await.code(), Some(0));
 }

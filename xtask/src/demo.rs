@@ -14,20 +14,14 @@ use crate::{child, plugins, wasm};
 pub(crate) fn start(tree: &Tree, arguments: &[String]) -> Result<()> {
     let mut progress = Progress::of(STEPS);
     let toolchain = progress.step("finding a compiler for plugins", || wasm::provide(tree))?;
-    progress.step("building the plugins", || plugins::build(tree, &toolchain))?;
+    progress.step("building the plugins", || plugins::build_shelf(tree, &toolchain))?;
     progress.step("building adit", || {
         child::stream(tree.cargo().args(["build", "--locked", "--workspace", "--bin", "adit"]), "")
     })?;
     progress.finish("starting the demonstration");
 
     let program = tree.target("debug/adit");
-    let error = Command::new(&program)
-        .arg("demo")
-        .arg("--plugins")
-        .arg(tree.target("plugins"))
-        .args(arguments)
-        .current_dir(tree.root())
-        .exec();
+    let error = Command::new(&program).arg("demo").args(arguments).current_dir(tree.root()).exec();
     Err(anyhow!(error).context(format!("starting {}", program.display())))
 }
 

@@ -65,7 +65,7 @@ probes = "0.0.0.0:20242"
 {{ range .Values.plugins }}
 [[plugin]]
 name = {{ .name | toJson }}
-{{- if hasPrefix "oci://" .component }}
+{{- if or (hasPrefix "oci://" .component) (hasPrefix "shelf:" .component) }}
 component = {{ .component | toJson }}
 {{- else }}
 component = {{ printf "/etc/adit/plugins/%s" .component | toJson }}

@@ -17,7 +17,7 @@ use crate::table::{self, Form};
 
 #[derive(clap::Args)]
 pub(crate) struct Bench {
-    /// The components
+    /// The components: files, or shelf:NAME for those that come with Adit
     #[arg(value_name = "FILE", required = true)]
     components: Vec<PathBuf>,
     /// Their configuration, as JSON

@@ -17,7 +17,7 @@ use crate::Failure;
 /// One request, from flags or a file.
 #[derive(clap::Args)]
 pub(crate) struct Try {
-    /// The component
+    /// The component: a file, or shelf:NAME for one that comes with Adit
     #[arg(value_name = "FILE")]
     component: PathBuf,
     /// Its configuration, as JSON

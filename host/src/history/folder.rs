@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 
 use super::{Entry, Outcome};
+use crate::component;
 
 /// Largest entry that is read back, bytes.
 const LARGEST_ENTRY: usize = 4 * 1024 * 1024;
@@ -92,13 +93,14 @@ impl Folder {
         Ok(digest)
     }
 
-    /// Keeps a file, if it still has this digest.
+    /// Keeps a file, or a component that is inside of the program, if it still has this digest.
     pub(super) fn keep_file(&self, path: &Path, digest: &[u8; 32]) -> io::Result<String> {
         let name = hex(digest);
         if self.parts.join(&name).is_file() {
             return Ok(name);
         }
-        let bytes = read_limited(path, LARGEST_PART)?;
+        let bytes = component::read(path, LARGEST_PART)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         if Sha256::digest(&bytes)[..] != digest[..] {
             return Err(io::Error::other(format!("{} has changed while it was read", path.display())));
         }

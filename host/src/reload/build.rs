@@ -10,11 +10,12 @@ use adit_engine::Engine;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
+use crate::component;
 use crate::config::document::ConfigSource;
 use crate::config::files::Files;
 use crate::config::grants::{LARGEST_SECRET, SecretSource};
 use crate::config::plan::Plan;
-use crate::config::{self, Configuration, source};
+use crate::config::{self, Configuration};
 use crate::generation::Generation;
 use crate::history::{Draft, Entry, History, Outcome, Part, Serving, Source};
 use crate::settings::Settings;
@@ -80,7 +81,7 @@ pub async fn build(
     for path in &named {
         let place = files.place(path).to_owned();
         // What cannot be read is for whoever needs it to say.
-        let Ok(part) = source::digest(&place) else { continue };
+        let Ok(part) = component::digest(&place) else { continue };
         digest.update(part);
         parts.push(Part { path: path.clone(), place, digest: part });
     }

@@ -424,11 +424,13 @@ const EDGE: &[Module] = &[
             "tunnel::accept_quic",
             "tunnel::control::Control",
             "tunnel::session",
+            "app::watchdog",
             "visitor",
         ],
         &["hyper", "http", "capnp"],
     ),
     ("app::threads", &["app::shard::Milestone"], &["hyper", "quinn", "http"]),
+    ("app::watchdog", &[], &["hyper", "quinn", "http", "tracing"]),
     // Numbers in, a number out: chance is handed in.
     ("balancer", &[], &["hyper", "quinn", "http", "tracing"]),
     ("balancer::affinity", &[], &["tokio", "quinn", "hyper", "tracing"]),

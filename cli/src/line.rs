@@ -31,7 +31,11 @@ pub(crate) fn arranged(
         // It asks nothing of anybody.
         "version" => {
             let is_short = rest.iter().skip(1).all(|word| word == "--short" || word == "-s");
-            line.push(if is_short { "--version".into() } else { "version".into() });
+            if is_short {
+                line.push("--version".into());
+            } else {
+                line.extend(rest);
+            }
         }
         // What runs is what is installed.
         "service" => {
@@ -155,6 +159,7 @@ mod tests {
             ("login", format!("tunnel {proto} login")),
             ("--no-autoupdate version", "--version".to_owned()),
             ("version --short", "--version".to_owned()),
+            ("--no-autoupdate version --verbose -o json", "version --verbose -o json".to_owned()),
             ("-v", "--version".to_owned()),
             ("--no-autoupdate --config c.toml service install", "service install --config c.toml".to_owned()),
             ("--bogus tunnel run", "--bogus tunnel run".to_owned()),

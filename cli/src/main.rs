@@ -21,6 +21,7 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod version;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -80,6 +81,9 @@ enum Command {
     /// Have systemd run a host or an edge
     #[command(subcommand, arg_required_else_help = true)]
     Service(service::Service),
+    /// Say which version this is, and with --verbose what it was made of
+    #[command(disable_version_flag = true)]
+    Version(version::Version),
     /// Print completions for a shell
     Completions { shell: clap_complete::Shell },
     /// Write man pages
@@ -247,6 +251,10 @@ fn main() -> ExitCode {
             admin::rollback(&admin, generation, no_save)
         }
         Command::Plugin(command) => plugin::run(command),
+        Command::Version(asked) => {
+            version::run(&asked);
+            Ok(())
+        }
         Command::HashPassword => password::hash(),
         Command::Service(service) => service::run(service),
         Command::Completions { shell } => manual::completions(shell),

@@ -24,6 +24,10 @@ pub(crate) struct Init {
     /// The edge's configuration; written if it is not there yet
     #[arg(long, value_name = "FILE", default_value = "edge.toml")]
     config: PathBuf,
+    /// Where that configuration, if it is written, keeps the edge's state; of the unit for systemd that is
+    /// /var/lib/adit-edge
+    #[arg(long, value_name = "FOLDER", default_value = "edge-data")]
+    data_dir: PathBuf,
     /// Where cert.pem goes, which is what creates tunnels and names; never overwritten
     #[arg(long, value_name = "FILE", default_value = "cert.pem")]
     cert: PathBuf,
@@ -108,7 +112,7 @@ pub(crate) async fn init(init: Init) -> Result<(), Failure> {
     let zone = init.zones.first().context("a zone")?.trim_end_matches('.').to_ascii_lowercase();
     let is_new = !init.config.exists();
     if is_new {
-        std::fs::write(&init.config, document(&zone))
+        std::fs::write(&init.config, document(&zone, &init.data_dir))
             .with_context(|| format!("writing {}", init.config.display()))?;
     }
     let settings = Settings::load(&init.config).map_err(|error| Failure::Configuration(error.into()))?;
@@ -135,12 +139,14 @@ pub(crate) async fn init(init: Init) -> Result<(), Failure> {
 }
 
 /// An edge on this machine alone, to start from.
-fn document(zone: &str) -> String {
+fn document(zone: &str, data_dir: &Path) -> String {
     let mut text = format!(
         "# Made by `adit edge init`. Everything that can be written here: docs/configuration.md\n\n\
-         data-dir = \"edge-data\"\n\n[visitors]\nhttp = \"127.0.0.1:8080\"\n\n\
+         data-dir = {}\n\n[visitors]\nhttp = \"127.0.0.1:8080\"\n\n\
          [api]\nlisten = \"127.0.0.1:20250\"\ntunnel-domain = \"tunnels.{zone}\"\nquick-domain = \"try.{zone}\"\n\n\
-         [admin]\nlisten = \"127.0.0.1:20240\"\n"
+         [admin]\nlisten = \"127.0.0.1:20240\"\n",
+        // A JSON string is a TOML string.
+        json!(data_dir)
     );
     for (region, port) in [("west", 7841), ("east", 7842), ("west", 7843), ("east", 7844)] {
         text.push_str(&format!("\n[[server]]\nregion = \"{region}\"\nlisten = \"127.0.0.1:{port}\"\n"));

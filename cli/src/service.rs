@@ -1,5 +1,6 @@
 //! `adit service`: a unit for systemd. Knows units; does not know what the service serves.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
@@ -159,7 +160,10 @@ impl Install {
             ensure!(self.config.is_none(), "a token or --config, not both");
             Credentials::from_token(token.trim()).context("the token")?;
             let command = self.edges.command()?;
-            let text = unit(End::Tunnel, program, &command)?;
+            let credential = format!(
+                "\n# Only root reads the file; the service has a copy that no other sees\nLoadCredential=token:{TOKEN_FILE}\n"
+            );
+            let text = unit(End::Tunnel, program, &command, &credential)?;
             return Ok(Plan { end: End::Tunnel, text, token: Some(token.trim().to_owned()) });
         }
         let What::End(end) = self.what else { bail!("it is neither an end nor a token") };
@@ -172,7 +176,8 @@ impl Install {
             End::Tunnel => "tunnel run",
             End::Edge => "edge run",
         };
-        let text = unit(end, program, &format!("{command} --config {}", quoted(&config)?))?;
+        let owner = owner(end, &config)?;
+        let text = unit(end, program, &format!("{command} --config {}", quoted(&config)?), &owner)?;
         Ok(Plan { end, text, token: None })
     }
 }
@@ -191,33 +196,62 @@ impl Edges {
             let ca = std::fs::canonicalize(ca).with_context(|| format!("reading {}", ca.display()))?;
             words.extend(["--cacert".to_owned(), quoted(&ca)?]);
         }
-        words.extend(["run --token-file".to_owned(), TOKEN_FILE.to_owned()]);
+        words.push("run --token-file %d/token".to_owned());
         Ok(words.join(" "))
     }
 }
 
-/// No secret is in it: tokens, and what a configuration names, are read from files.
-fn unit(end: End, program: &Path, command: &str) -> anyhow::Result<String> {
-    let program = quoted(program)?;
-    let (what, kind, cache) = match end {
-        // It says when it is ready, reloads and lives. A start takes as long as an edge is away.
-        End::Tunnel => (
-            "Adit tunnel host",
-            "# The second is for systemd 253 and later; others pass over it\nType=notify\nType=notify-reload\nTimeoutStartSec=infinity\nWatchdogSec=30\n",
-            // For what it compiles.
-            "CacheDirectory=adit\n",
-        ),
-        // It reads its configuration at the start only: a SIGHUP would end it.
-        End::Edge => ("Adit edge", "", ""),
+/// No secret is in it: tokens, and what a configuration names, are read from files. `more` goes behind the rest
+/// of the service.
+fn unit(end: End, program: &Path, command: &str, more: &str) -> anyhow::Result<String> {
+    let template = match end {
+        End::Tunnel => include_str!("../../packaging/systemd/adit-tunnel.service"),
+        End::Edge => include_str!("../../packaging/systemd/adit-edge.service"),
     };
-    // Longer than the longest grace period, so that a stop is never cut short.
-    Ok(format!(
-        "[Unit]\nDescription={what}\nWants=network-online.target\nAfter=network-online.target\n\n\
-         [Service]\n{kind}ExecStart={program} {command}\n\
-         Restart=on-failure\nRestartSec=5\n# 2: the configuration is wrong, and stays so\nRestartPreventExitStatus=2\n\
-         TimeoutStopSec=200\nLimitNOFILE=1048576\nNoNewPrivileges=yes\nPrivateTmp=yes\n{cache}\n\
-         [Install]\nWantedBy=multi-user.target\n"
-    ))
+    let text = template.replace("@COMMAND@", &format!("{} {command}", quoted(program)?));
+    Ok(text.replace("\n[Install]", &format!("{more}\n[Install]")))
+}
+
+/// An edge whose state lies where its unit keeps it runs as a user that systemd makes for it. All else runs as
+/// whom the configuration belongs to, root without its privileges too: it names files that only this user reads,
+/// and it and what lies beside it may be written (`adit config put`, `adit.lock`).
+fn owner(end: End, config: &Path) -> anyhow::Result<String> {
+    let folder = config.parent().unwrap_or(Path::new("/"));
+    let mut written = vec![folder.to_owned()];
+    match end {
+        End::Edge => {
+            let settings = adit_edge::Settings::load(config)?;
+            let data = std::path::absolute(settings.data_dir()).context("the data folder")?;
+            if data.starts_with(EDGE_STATE) {
+                // That user has no home, and the configuration may lie in another's.
+                let is_hidden = HOMES.iter().any(|home| folder.starts_with(home));
+                return Ok(if is_hidden { "ProtectHome=read-only\n".to_owned() } else { String::new() });
+            }
+            ensure!(data.is_dir(), "there is no {}; `adit edge init` makes it", data.display());
+            written = vec![data];
+        }
+        End::Tunnel => written.extend(adit_host::config::state_dir(config).filter(|folder| folder.is_dir())),
+    }
+    let facts = std::fs::metadata(config).with_context(|| format!("reading {}", config.display()))?;
+    let mut more = format!(
+        "\n# Its files belong to this user\nDynamicUser=no\nUser={}\nGroup={}\n",
+        facts.uid(),
+        facts.gid()
+    );
+    for folder in &written {
+        more.push_str(&format!("ReadWritePaths={}\n", quoted(folder)?));
+    }
+    if written
+        .iter()
+        .chain([&folder.to_owned()])
+        .any(|folder| HOMES.iter().any(|home| folder.starts_with(home)))
+    {
+        more.push_str("ProtectHome=read-only\n");
+    }
+    if written.iter().any(|folder| folder.starts_with("/tmp") || folder.starts_with("/var/tmp")) {
+        more.push_str("PrivateTmp=no\n");
+    }
+    Ok(more)
 }
 
 /// As systemd reads words: in quotes, and `%` and `$` for themselves.
@@ -238,6 +272,10 @@ fn systemctl(arguments: &[&str]) -> anyhow::Result<()> {
 
 /// Where the token of the installed tunnel is kept.
 const TOKEN_FILE: &str = "/etc/adit/tunnel-token";
+/// What the unit of an edge gives it to write.
+const EDGE_STATE: &str = "/var/lib/adit-edge";
+/// What `ProtectHome=` hides.
+const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 /// Characters; real ones are longer by far.
 const SHORTEST_TOKEN: usize = 40;
 
@@ -249,13 +287,32 @@ mod tests {
     fn a_unit_runs_this_program_with_its_configuration() {
         let folder = tempfile::tempdir().unwrap();
         let config = std::fs::canonicalize(folder.path()).unwrap().join("100%.toml");
-        std::fs::write(&config, "").unwrap();
+        let document = |data: &str| {
+            format!(
+                "data-dir = {data:?}\n[visitors]\nhttp = \"127.0.0.1:0\"\n[api]\nlisten = \"127.0.0.1:0\"\n[[server]]\nregion = \"west\"\nlisten = \"127.0.0.1:0\"\n"
+            )
+        };
+        std::fs::write(&config, document(folder.path().to_str().unwrap())).unwrap();
         let text = installed(&["edge", "--config", config.to_str().unwrap()]).unwrap().text;
-        let config = config.to_str().unwrap().replace('%', "%%");
-        let line = format!("ExecStart=\"/opt/a dit/adit\" edge run --config \"{config}\"\n");
+        let shown = config.to_str().unwrap().replace('%', "%%");
+        let line = format!("ExecStart=\"/opt/a dit/adit\" edge run --config \"{shown}\"\n");
         assert!(text.contains(&line), "{text}");
-        // Nothing there reads it again, and nothing is told.
-        assert!(!text.contains("HUP") && !text.contains("notify"), "{text}");
+        // Nothing there reads it again.
+        assert!(text.contains("\nType=notify\n") && !text.contains("reload\n"), "{text}");
+        assert!(
+            text.contains("\nWatchdogSec=30\n") && text.contains("\nMemoryDenyWriteExecute=yes\n"),
+            "{text}"
+        );
+        let own = std::fs::metadata(&config).unwrap().uid();
+        assert!(text.contains(&format!("\nDynamicUser=no\nUser={own}\n")), "{text}");
+        assert!(text.contains("\nReadWritePaths=\""), "{text}");
+
+        std::fs::write(&config, document("/var/lib/adit-edge")).unwrap();
+        let text = installed(&["edge", "--config", config.to_str().unwrap()]).unwrap().text;
+        assert!(!text.contains("DynamicUser=no") && text.contains("\nDynamicUser=yes\n"), "{text}");
+        std::fs::write(&config, "data-dri = 1").unwrap();
+        let error = installed(&["edge", "--config", config.to_str().unwrap()]).err().unwrap().to_string();
+        assert!(error.contains("data-dri"), "{error}");
     }
 
     #[test]
@@ -290,8 +347,10 @@ mod tests {
         .to_token();
         for arguments in [vec![&*token, "--edge", "a:1,b:2"], vec!["--token", &token, "--edge", "a:1,b:2"]] {
             let Plan { end, text, token: kept } = installed(&arguments).unwrap();
-            let line = "ExecStart=\"/opt/a dit/adit\" tunnel --edge \"a:1\" --edge \"b:2\" run --token-file /etc/adit/tunnel-token\n";
+            let line = "ExecStart=\"/opt/a dit/adit\" tunnel --edge \"a:1\" --edge \"b:2\" run --token-file %d/token\n";
             assert!(end == End::Tunnel && text.contains(line) && !text.contains(&*token), "{text}");
+            assert!(text.contains("\nLoadCredential=token:/etc/adit/tunnel-token\n"), "{text}");
+            assert!(text.contains("\nDynamicUser=yes\n") && !text.contains("DynamicUser=no"), "{text}");
             assert_eq!(kept.as_deref(), Some(&*token));
         }
         let long = "x".repeat(80);

@@ -1,5 +1,6 @@
-//! What systemd is told of a host (sd_notify(3)): when it is ready, that it reloads or stops, how many of its
-//! connections serve, and that it lives. Says nothing without `NOTIFY_SOCKET`.
+//! What systemd is told (sd_notify(3)): of a host when it is ready, that it reloads or stops, how many of its
+//! connections serve, and that it lives; of an edge when it serves, that it stops and that it lives. Says nothing
+//! without `NOTIFY_SOCKET`.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,6 +12,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use adit_edge::Watchdog;
 use adit_host::Host;
 use adit_host::health::Health;
 use sd_notify::NotifyState;
@@ -47,6 +49,43 @@ pub(crate) fn watch(host: &mut Host, stop: CancellationToken) -> io::Result<Join
     }
     tasks.spawn(report(health, is_ready, notifier));
     Ok(tasks)
+}
+
+/// Tells systemd about an edge that `stop` stops, as long as the answer lives.
+pub(crate) fn watch_edge(watchdog: Watchdog, stop: CancellationToken) -> io::Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(tasks) };
+    let notifier = Notifier::start(socket)?;
+    if let Some(limit) = sd_notify::watchdog_enabled() {
+        tasks.spawn(feed_for_edge(watchdog.clone(), limit / 2, notifier.clone()));
+    }
+    tasks.spawn(async move {
+        if stop.run_until_cancelled(watchdog.started()).await.is_some() {
+            notifier.tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+            stop.cancelled().await;
+        }
+        notifier
+            .tell(&[NotifyState::Stopping, NotifyState::Status("stopping: requests under way are finished")]);
+    });
+    Ok(tasks)
+}
+
+/// Feeds the watchdog for as long as every shard answers.
+async fn feed_for_edge(watchdog: Watchdog, every: Duration, notifier: Notifier) {
+    // Before that no shard answers, and systemd does not count yet.
+    watchdog.started().await;
+    let every = every.max(Duration::from_millis(1));
+    let mut clock = interval(every);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        let silent = watchdog.silent(every).await;
+        if silent.is_empty() {
+            notifier.tell(&[NotifyState::Watchdog]);
+        } else {
+            warn!(shards = ?silent, "the watchdog is not fed");
+        }
+    }
 }
 
 /// Says what has changed, until the host was asked to stop.

@@ -2,6 +2,7 @@
 
 pub(crate) mod shard;
 pub(crate) mod threads;
+pub(crate) mod watchdog;
 
 use std::io;
 use std::net::{self, SocketAddr};
@@ -24,6 +25,7 @@ use tracing::{info, warn};
 use crate::admin::Admin;
 use crate::api::{Api, housekeeping};
 use crate::app::threads::{Progress, Threads};
+use crate::app::watchdog::Watchdog;
 use crate::forward::ray::Rays;
 use crate::limits::pace;
 use crate::limits::per_address::Sources;
@@ -265,6 +267,7 @@ impl Edge {
             seed,
             http2,
             stop,
+            watchdog: Watchdog::new(count),
             account,
         });
         Ok(Self { shards, shared, inbox, admin, office, addresses, drain })
@@ -300,6 +303,11 @@ impl Edge {
         self.addresses.api
     }
 
+    /// What a supervisor wants to know of it.
+    pub fn watchdog(&self) -> Watchdog {
+        self.shared.watchdog.clone()
+    }
+
     /// The certificate of the development CA, if any certificate of this edge was made by it.
     pub fn ca_path(&self) -> Option<&Path> {
         self.addresses.ca.as_deref()
@@ -309,7 +317,7 @@ impl Edge {
     /// particular runtime around it; dropped midway, the threads stop by themselves.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { shards, shared, inbox, admin, office, addresses, drain } = self;
-        let order = shared.stop.clone();
+        let (order, watchdog) = (shared.stop.clone(), shared.watchdog.clone());
         let _stop_threads = AllAtOnce(order.clone());
         let (back_office, last) = (CancellationToken::new(), CancellationToken::new());
         let _stop_offices = [&back_office, &last].map(|token| token.clone().drop_guard());
@@ -357,6 +365,7 @@ impl Edge {
         // Whatever ends before its time ends the edge, and says its name.
         progress.pass(Milestone::Started).await?;
         addresses.log();
+        watchdog.start();
         tokio::select! {
             () = stop.cancelled() => {}
             early = progress.fail() => return Err(early),

@@ -31,6 +31,7 @@ mod transport;
 mod tunnel;
 mod visitor;
 
+pub use app::watchdog::Watchdog;
 pub use app::{Edge, ServerAddress};
 pub use settings::{Settings, SettingsError};
 pub use state::provision::{AuditLine, Founding, Ledger, TokenLine, TokenWish};

@@ -187,6 +187,25 @@ async fn systemd_hears_when_the_host_is_ready_reloads_lives_and_stops() {
 }
 
 #[tokio::test]
+async fn systemd_hears_when_an_edge_serves_lives_and_stops() {
+    let site = Site::new();
+    let path = site.path("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    site.write("edge.toml", EdgeDocument::new(&["west"], 1).to_toml());
+    let mut command = Command::new(adit());
+    command.args(["--stop-with-stdin", "edge", "run", "--config", "edge.toml"]).current_dir(site.folder());
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000").env_remove("WATCHDOG_PID");
+    let edge = Process::start("edge", command);
+    let systemd = Systemd(socket);
+    assert_eq!(systemd.heard("READY"), ["READY=1", "STATUS=serving"]);
+    assert_eq!(systemd.heard("WATCHDOG"), ["WATCHDOG=1"]);
+    assert_eq!(systemd.heard("WATCHDOG"), ["WATCHDOG=1"]);
+    edge.terminate();
+    assert!(systemd.heard("STOPPING").contains(&"STOPPING=1".to_owned()));
+}
+
+#[tokio::test]
 async fn systemd_is_told_through_an_abstract_socket_too() {
     let name = format!("adit-e2e-{}", std::process::id());
     let socket = UnixDatagram::bind_addr(&unix::net::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();

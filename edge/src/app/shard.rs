@@ -15,9 +15,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::info;
 
+use crate::app::watchdog::Watchdog;
 use crate::forward::Patience;
 use crate::forward::ray::Rays;
 use crate::limits::per_address::Sources;
@@ -72,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) seed: Seed,
     pub(crate) http2: Arc<rustls::ServerConfig>,
     pub(crate) stop: Stop,
+    pub(crate) watchdog: Watchdog,
     /// What peers do not take.
     pub(crate) account: Arc<Account>,
 }
@@ -136,6 +138,7 @@ impl Shard {
             let tls = TlsAcceptor::from(shared.http2.clone());
             acceptors.spawn(http2::Acceptor(reception).run(listener, tls));
         }
+        let _lives = AbortOnDropHandle::new(tokio::spawn(shared.watchdog.clone().answer_for(self.index)));
         let _ = milestones.send(Milestone::Started).await;
 
         tokio::select! {

@@ -117,7 +117,8 @@ const CRATES: &[Crate] = &[
             "adit-shelf",
         ],
     ),
-    krate("tests", &["adit-protocol", "adit-registry"]),
+    krate("release", &["adit-registry"]),
+    krate("tests", &["adit-protocol", "adit-registry", "adit-release"]),
     Crate { tests_know: &["adit-protocol", "e2e"], ..krate("bench", &[]) },
     krate("bench/plugins", &["adit-engine", "adit-rules"]),
     krate("xtask", &[]),
@@ -288,16 +289,11 @@ const HOST: &[Module] = &[
     ("origin", &["origin", "config::plan"], &["adit_engine", "quinn", "capnp"]),
     (
         "generation",
-        &["config::plan", "config::grants", "route", "origin", "tenure"],
+        &["component", "config::plan", "config::grants", "route", "origin", "tenure"],
         &["tokio", "quinn", "hyper", "adit_document"],
     ),
     ("tenure", &[], &["tokio", "quinn", "hyper", "http", "tracing", "adit_engine"]),
-    ("history", &["history"], &["tokio", "quinn", "hyper", "http", "adit_engine"]),
-        &["component", "config::plan", "config::grants", "route", "plugin", "origin", "tenure"],
-        &["tokio", "quinn", "hyper", "adit_document"],
-    ),
-    ("tenure", &[], &["tokio", "quinn", "hyper", "http", "tracing", "wasmtime"]),
-    ("history", &["component", "history"], &["tokio", "quinn", "hyper", "http", "wasmtime"]),
+    ("history", &["component", "history"], &["tokio", "quinn", "hyper", "http", "adit_engine"]),
     (
         "reload",
         &[

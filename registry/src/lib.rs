@@ -14,6 +14,7 @@ pub mod client;
 pub mod lock;
 pub mod manifest;
 pub mod signature;
+pub mod signing;
 pub mod store;
 pub mod supply;
 pub mod transport;

@@ -68,11 +68,24 @@ pub fn verify(manifest: Digest, signed: &[Signed], keys: &[Key]) -> bool {
     })
 }
 
+impl Signed {
+    /// A payload with its signature in base64.
+    pub fn new(payload: &[u8], signature: String) -> Self {
+        Self { payload: STANDARD.encode(payload), signature }
+    }
+}
+
+/// Whether this is a signature, in base64, of a file by any of the keys.
+pub fn verify_file(file: &[u8], signature: &str, keys: &[Key]) -> bool {
+    let Ok(signature) = STANDARD.decode(signature.trim()) else { return false };
+    keys.iter().any(|key| UnparsedPublicKey::new(key.algorithm, &key.public).verify(file, &signature).is_ok())
+}
+
 /// Whether a payload, whose signature is good, is about this manifest.
 fn names(payload: &[u8], manifest: Digest) -> bool {
     let Ok(payload) = serde_json::from_slice::<serde_json::Value>(payload) else { return false };
     let text = |pointer: &str| payload.pointer(pointer).and_then(serde_json::Value::as_str);
-    text("/critical/type") == Some("cosign container image signature")
+    text("/critical/type") == Some(KIND)
         && text("/critical/image/docker-manifest-digest") == Some(&manifest.to_string())
 }
 
@@ -95,12 +108,14 @@ pub async fn fetch(client: &Client, component: &Reference, manifest: Digest) -> 
     Ok(signed)
 }
 
+/// What a payload calls itself.
+pub(crate) const KIND: &str = "cosign container image signature";
 const ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 const MOST_SIGNATURES: usize = 32;
 const LARGEST_PAYLOAD: usize = 64 * 1024;
 
 /// DER of SubjectPublicKeyInfo up to the key itself (RFC 5480, RFC 8410).
-const P256: [u8; 26] = [
+pub(crate) const P256: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
@@ -136,8 +151,6 @@ mod tests {
     fn signed(payload: &[u8], signature: &[u8]) -> Vec<Signed> {
         vec![Signed { payload: STANDARD.encode(payload), signature: STANDARD.encode(signature) }]
     }
-
-    const KIND: &str = "cosign container image signature";
 
     #[test]
     fn a_pinned_key_signs_one_manifest_and_nothing_else_does() {

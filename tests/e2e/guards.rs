@@ -12,7 +12,7 @@ use std::thread;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use e2e::document::{EdgeDocument, HOST, HostDocument};
-use e2e::process::{Process, component};
+use e2e::process::Process;
 use e2e::product::{Product, Site};
 use e2e::visitor::{Speaks, bare, get, to};
 use serde_json::Value;
@@ -28,7 +28,6 @@ async fn readme(site: &Site, service: &str) -> HostDocument {
     let password = Process::run(&["hash-password"], site.folder(), "open sesame\n").await.output;
     let document = document
         .replace("$pbkdf2-sha256$…", password.trim())
-        .replace("plugins/basic_auth.wasm", component("basic_auth").to_str().unwrap())
         .replace("app.example.com", HOST)
         .replace("http://127.0.0.1:3000", service);
     let (plugin, rules) = document.split_at(document.find("[[ingress]]").unwrap());

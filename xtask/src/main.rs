@@ -20,8 +20,10 @@ mod plugins;
 mod progress;
 mod pypi;
 mod reference;
+mod release;
 mod schemathesis;
 mod swaps;
+mod systemd;
 mod tree;
 mod wasm;
 
@@ -44,7 +46,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, arguments: &[String]) -> Result<()> {
-    const WITH_ARGUMENTS: [&str; 6] = ["demo", "bench", "charts", "fuzz", "reference", "component-tests"];
+    const WITH_ARGUMENTS: [&str; 7] =
+        ["demo", "bench", "charts", "fuzz", "reference", "release", "component-tests"];
     if !WITH_ARGUMENTS.contains(&command) && !arguments.is_empty() {
         bail!("takes no arguments, got {}", arguments.join(" "));
     }
@@ -73,6 +76,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         "demo" => demo::start(&tree, arguments)?,
         "test" => checks::run(&tree)?,
         "reference" => reference::run(&tree, arguments)?,
+        "release" => release::run(&tree, arguments)?,
         "charts" => charts::run(&tree, arguments)?,
         "swaps" => swaps::run(&tree)?,
         "bench" => bench::run(&tree, arguments)?,
@@ -103,6 +107,9 @@ Usage: cargo xtask <command>
   charts [--write]
                   render the Helm charts and check them as Kubernetes and adit would; with --write the
                   manifests in examples/kubernetes are written anew
+  release [--check] [--key FILE] [--roots FILE]
+                  build the static program, and of it an OCI image, a deb, checksums and a bill of
+                  materials, signed with a key; --check builds twice and compares
   languages       find or fetch the tools of every language that plugins are written in
   plugin-costs    print what a plugin costs in each language, optimised
   bench-plugins   print what a plugin costs, optimised

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_engine::Engine;
+use adit_host::config::reader::Reader;
+use adit_host::config::settings;
 use adit_host::generation::Generation;
 use adit_host::health::Health;
-use adit_host::reader::Reader;
-use adit_host::settings;
-use adit_host::supply::{self, Mode};
+use adit_host::revision::resolve::{self, Mode};
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -81,7 +81,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Reads a configuration and builds what it asks for, without serving it.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
-    let (settings, plan) = supply::load(path, None, Mode::Check).await.map_err(Failure::Configuration)?;
+    let (settings, plan) = resolve::load(path, None, Mode::Check).await.map_err(Failure::Configuration)?;
     let engine = Engine::of_this_program()?;
     Generation::build(1, &plan, &engine, settings.shards, None)
         .await

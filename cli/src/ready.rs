@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use adit_host::{config, settings};
+use adit_host::config::{self, settings};
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use adit_engine::LARGEST_COMPONENT;
-use adit_host::supply::{self, Mode};
+use adit_host::revision::resolve::{self, Mode};
 use adit_registry::client::Client;
 use adit_registry::reference::Reference;
 use adit_registry::{manifest, signature};
@@ -111,7 +111,7 @@ pub(crate) async fn update(asked: Update) -> Result<(), Failure> {
 }
 
 async fn provide(config: &Path, state_dir: Option<&Path>, mode: Mode) -> Result<(), Failure> {
-    let (_, plan) = supply::load(config, state_dir, mode).await.map_err(Failure::Configuration)?;
+    let (_, plan) = resolve::load(config, state_dir, mode).await.map_err(Failure::Configuration)?;
     for plugin in &plan.plugins {
         println!("{}: {}", plugin.name, plugin.component.display());
     }

@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 
-use adit_host::history::Source;
-use adit_host::reload::Reload;
+use adit_host::revision::Reload;
+use adit_host::revision::history::Source;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;

@@ -17,7 +17,7 @@ mod tunnels;
 use std::path::PathBuf;
 
 use adit_host::config::document;
-use adit_host::settings;
+use adit_host::config::settings;
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 

@@ -22,16 +22,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
+use crate::admin::{self, Admin};
 use crate::config::document::ConfigSource;
-use crate::control::{self, Admin};
+use crate::config::reader::Reader;
+use crate::config::settings::Flags;
 use crate::health::{Health, Heart, Heartbeats};
 use crate::origin::Pool;
 use crate::proxy::probe::{Inspector, Prober};
 use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Streams, Tags};
-use crate::reader::Reader;
-use crate::reload::{self, Reload, Writer};
-use crate::settings::Flags;
-use crate::start::{self, Start};
+use crate::revision::bootstrap::{self, Start};
+use crate::revision::watch;
+use crate::revision::{self, Reload, Writer};
 use crate::tunnel::Identity;
 use crate::tunnel::connection::Dialer;
 use crate::tunnel::control::Control;
@@ -41,7 +42,6 @@ use crate::tunnel::reconnect::Reconnects;
 use crate::tunnel::slot::{Shared, Slot};
 use crate::tunnel::status::Status;
 use crate::tunnel::trust;
-use crate::watch;
 
 /// A host that is ready to run: everything that can fail on a bad configuration has been done.
 pub struct Host {
@@ -74,10 +74,10 @@ impl Host {
     pub async fn start(reader: Reader, state_dir: Option<&Path>, flags: Flags) -> anyhow::Result<Self> {
         let engine = Engine::of_this_program().context("the plugin engine")?;
         let Start { settings, generation, history, mut files } =
-            start::start(&reader, state_dir, &flags, &engine).await?;
+            bootstrap::start(&reader, state_dir, &flags, &engine).await?;
         files.push(reader.path().to_owned());
         let reported = generation.report.clone();
-        let configuration = control::configuration(&settings);
+        let configuration = admin::configuration(&settings);
         let current = Arc::new(ArcSwap::from_pointee(generation));
         let account = Account::new(settings.bodies, settings.shards);
         let dialer = Dialer::new(
@@ -213,7 +213,7 @@ impl Host {
                 let reload = reload.clone();
                 // Several may be asked for at once; the writer puts them in order.
                 tokio::spawn(async move {
-                    let reload::Pushed { version, error, warnings } =
+                    let revision::Pushed { version, error, warnings } =
                         reload.push(push.version, push.json).await;
                     // The protocol has no word for a warning. An edge of ours knows that what was applied was
                     // not refused; another might take it for that.

@@ -1,6 +1,9 @@
 //! What runs: routes, origins and plugins, built completely before it serves and never changed
 //! afterwards. Does not know where its plan came from or who is connected.
 
+pub mod lifetime;
+pub mod routes;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,9 +16,9 @@ use sha2::{Digest, Sha256};
 use crate::component;
 use crate::config::grants::{LARGEST_SECRET, SecretSource};
 use crate::config::plan::{OnError, OriginPlan, PathHeaders, Plan, PluginPlan, Rule as RulePlan, Service};
+use crate::generation::lifetime::{Tally, Tenure};
+use crate::generation::routes::{Routes, Unclear};
 use crate::origin::Origin;
-use crate::route::{Routes, Unclear};
-use crate::tenure::{Tally, Tenure};
 
 /// Everything that one request needs, as one unit.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use adit_host::config;
-use adit_host::route::Routes;
-use adit_host::settings;
+use adit_host::config::settings;
+use adit_host::generation::routes::Routes;
 use adit_rules::plan::{HostPattern, Plan, Rule, Service};
 use anyhow::anyhow;
 use clap::Subcommand;

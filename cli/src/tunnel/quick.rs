@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adit_host::settings;
+use adit_host::config::settings;
 use adit_protocol::credentials::Credentials;
 use adit_rules::plan::Service;
 use anyhow::{Context, anyhow};

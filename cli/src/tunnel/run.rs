@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adit_host::reader::{Reader, Translated};
+use adit_host::config::reader::{Reader, Translated};
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 use anyhow::{Context, anyhow};
 use clap::Args;

@@ -9,7 +9,7 @@ use adit_protocol::credentials::Credentials;
 
 use super::plan::{HostPattern, Limits, OnError, Service};
 use super::*;
-use crate::settings::{DnsServer, EdgeSource, Edges, IpVersion};
+use crate::config::settings::{DnsServer, EdgeSource, Edges, IpVersion};
 use crate::tunnel::state::Protocol;
 
 const GOOD: &str = r#"

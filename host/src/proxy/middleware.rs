@@ -6,12 +6,12 @@ use std::pin::pin;
 use adit_engine::{Facts, Link, Mediation};
 use http::{Method, Response};
 
-use super::component::{incoming, outgoing, sendable};
-use super::note::{Note, Plugins};
 use super::respond::{Answer, Asked};
 use super::{Kind, Proxy, Request, remove_hop_by_hop, since};
 use crate::generation::Rule;
 use crate::origin::Body;
+use crate::proxy::request_log::{Note, Plugins};
+use crate::proxy::service::{incoming, outgoing, sendable};
 
 /// The answer of the middleware, or how the exchange ends without one.
 ///

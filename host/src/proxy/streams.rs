@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::tenure::Tenure;
+use crate::generation::lifetime::Tenure;
 
 /// How often answers are looked over; they end so much later than they might.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);

@@ -21,10 +21,10 @@ use super::connection::{Connection, DialError, Dialer, Line};
 use super::control::{Control, RegisterError, Session};
 use super::discovery::{Addresses, Unresolved};
 use super::reconnect::Reconnects;
-use super::serving::{Serving, Sign};
 use super::state::{Action, Event, Goal, Jitter, Moment, Protocol, Refusal, State, Way};
 use super::status::{SERVING, Status};
 use crate::proxy::Proxy;
+use crate::tunnel::registered::{Serving, Sign};
 
 /// How a slot is shown that was asked to let go of its connection.
 const RECONNECTING: &str = "reconnecting";

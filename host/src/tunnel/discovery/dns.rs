@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{LookupError, Region};
-use crate::settings::{DnsServer, IpVersion};
+use crate::config::settings::{DnsServer, IpVersion};
 
 /// Name servers, and which addresses are wanted of them.
 pub(super) struct Dns {

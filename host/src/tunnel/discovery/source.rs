@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::dns::Dns;
 use super::{LOOKUP_LIMIT, LookupError, Region, family, lock};
-use crate::settings::{DnsServer, EdgeSource, Edges, IpVersion};
+use crate::config::settings::{DnsServer, EdgeSource, Edges, IpVersion};
 
 /// Where addresses come from.
 pub(super) enum Source {

@@ -12,7 +12,7 @@ use name_server::NameServer;
 use super::dns::Dns;
 use super::source::has_route;
 use super::*;
-use crate::settings::{DnsServer, EdgeSource};
+use crate::config::settings::{DnsServer, EdgeSource};
 
 const SERVICE: &str = "_v2-origintunneld._tcp.edge.test.";
 

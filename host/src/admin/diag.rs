@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{Admin, system};
-use crate::settings::Settings;
+use crate::config::settings::Settings;
 
 /// The page of a path, if it is one of these.
-pub(super) fn page(admin: &Admin, path: &str) -> Option<Value> {
+pub(crate) fn page(admin: &Admin, path: &str) -> Option<Value> {
     Some(match path {
         "/diag/tunnel" => tunnel(admin),
         "/diag/system" => system(admin),

@@ -13,8 +13,8 @@ use tracing::info;
 
 use crate::config::files::Files;
 use crate::config::plan::Plan;
+use crate::config::settings::{Flags, Settings};
 use crate::config::{self, Configuration, source};
-use crate::settings::{Flags, Settings};
 
 /// A file for each reference of a plan. The document lies in `folder`; what is pulled is kept below
 /// `state_dir`, or without one where this user keeps what can be had again.

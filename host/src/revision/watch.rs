@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::history::Source;
-use crate::reload::Reload;
+use crate::revision::Reload;
+use crate::revision::history::Source;
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -3,6 +3,8 @@
 //! The rules of documents are in the crate `adit-rules`; here they meet files: where a document comes from, and
 //! the settings, with the credentials that they name.
 
+pub mod reader;
+pub mod settings;
 pub mod source;
 
 #[cfg(test)]
@@ -17,7 +19,7 @@ pub use adit_rules::{document, files, grants, plan, remote};
 
 use adit_rules::value::Reading;
 
-use crate::settings::{FlagMistakes, Flags, Settings};
+use crate::config::settings::{FlagMistakes, Flags, Settings};
 use document::Document;
 use files::Files;
 use plan::Plan;
@@ -70,7 +72,7 @@ pub fn admin_address(path: &Path) -> Result<SocketAddr, ConfigError> {
     let source = source::read(path)?;
     let (document, mistakes) = adit_document::read::<Document>(&source.file, &source.text)?;
     let mut reading = Reading::new(&source.folder, mistakes);
-    let address = crate::settings::draw_admin(&document, &mut reading);
+    let address = settings::draw_admin(&document, &mut reading);
     Ok(reading.mistakes.into_result(address)?)
 }
 
@@ -104,7 +106,7 @@ pub fn draw(
     let mut reading = Reading { files, ..Reading::new(folder, mistakes) };
     let plan = plan::draw(&document, &mut reading);
     // Without settings there is a mistake that says why.
-    let settings = crate::settings::draw(&document, flags, &mut reading);
+    let settings = settings::draw(&document, flags, &mut reading);
     let Reading { mistakes, flag_mistakes, files, .. } = reading;
     let settings = mistakes.into_result(settings)?;
     match settings {

@@ -20,10 +20,10 @@ use crate::origin::{Body, BoxError, empty};
 const WAITING: usize = 1;
 
 /// A body that may leave the thread of its shard.
-pub(super) type Sendable = UnsyncBoxBody<Bytes, BoxError>;
+pub(crate) type Sendable = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Has the plugin answer. May be dropped midway, which ends the guest.
-pub(super) async fn send(
+pub(crate) async fn send(
     plugin: &Plugin,
     shard: usize,
     facts: &Facts<'_>,
@@ -38,7 +38,7 @@ pub(super) async fn send(
 }
 
 /// A request as a guest is given it.
-pub(super) fn incoming(kind: Kind, mut head: request::Parts, body: Body) -> Request<Sendable> {
+pub(crate) fn incoming(kind: Kind, mut head: request::Parts, body: Body) -> Request<Sendable> {
     // Nothing in wasi:http upgrades: the guest sees a plain request, and what the visitor would send after
     // the handshake is none of its business.
     if kind == Kind::WebSocket {
@@ -53,13 +53,13 @@ pub(super) fn incoming(kind: Kind, mut head: request::Parts, body: Body) -> Requ
 }
 
 /// A guest's answer as a visitor is given it. `is_head` says whether the request's method was HEAD.
-pub(super) fn outgoing(is_head: bool, response: Response<ServiceBody>) -> Response<Body> {
+pub(crate) fn outgoing(is_head: bool, response: Response<ServiceBody>) -> Response<Body> {
     let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     response.map(|body| if is_head || bodiless { empty() } else { Box::pin(body) as Body })
 }
 
 /// A body that can be read on any thread, and is read on this one meanwhile. It ends with its reader.
-pub(super) fn sendable(body: Body) -> Sendable {
+pub(crate) fn sendable(body: Body) -> Sendable {
     if body.is_end_stream() {
         return nothing();
     }

@@ -11,13 +11,13 @@ use tracing::{error, warn};
 
 use crate::config::document::ConfigSource;
 use crate::config::files::Files;
+use crate::config::reader::Reader;
+use crate::config::settings::{Flags, Settings};
 use crate::config::source::Source as Written;
 use crate::config::{self, Configuration};
 use crate::generation::Generation;
-use crate::history::{Draft, History, Source};
-use crate::reader::Reader;
-use crate::reload::{self, Built, Refusal};
-use crate::settings::{Flags, Settings};
+use crate::revision::history::{Draft, History, Source};
+use crate::revision::{self, Built, Refusal};
 
 /// The first generation of a process, and all that it came with.
 pub struct Start {
@@ -60,7 +60,7 @@ pub async fn start(
     for (number, draft) in good {
         let Some(settings) = settings_of(&draft, &state_dir, flags) else { continue };
         let built =
-            reload::build(history.next_generation(), &draft, engine, &settings, None, |_| false).await;
+            revision::build(history.next_generation(), &draft, engine, &settings, None, |_| false).await;
         match built {
             Ok(Some(built)) => {
                 error!(
@@ -106,7 +106,7 @@ async fn from_document(
         draft.remote = history.remote();
     }
     let number = history.next_generation();
-    let built = match reload::build(number, &draft, engine, &settings, None, |_| false).await {
+    let built = match revision::build(number, &draft, engine, &settings, None, |_| false).await {
         Ok(built) => built,
         Err(refusal) => return Err(refusal.reasons),
     };

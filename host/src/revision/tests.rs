@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::config::tests::{TUNNEL, folder};
 use crate::generation::{Backend, Generation};
-use crate::start;
+use crate::revision::bootstrap;
 
 /// A writer that runs, with a folder for its document.
 struct Scene {
@@ -33,10 +33,14 @@ async fn scene(rules: &str, keys: &str) -> Scene {
     let path = folder.path().join("host.toml");
     std::fs::write(&path, format!("{keys}\n{}", document(rules))).unwrap();
     let engine = Engine::new(EngineSettings { instances: 10 }).unwrap();
-    let start::Start { settings, generation, history, files } =
-        start::start(&Reader::of_file(path.clone()), None, &crate::settings::Flags::default(), &engine)
-            .await
-            .unwrap();
+    let bootstrap::Start { settings, generation, history, files } = bootstrap::start(
+        &Reader::of_file(path.clone()),
+        None,
+        &crate::config::settings::Flags::default(),
+        &engine,
+    )
+    .await
+    .unwrap();
     let current = Arc::new(ArcSwap::from_pointee(generation));
     let (reload, writer) =
         Reload::new(Reader::of_file(path), settings, engine, current.clone(), history, files);
@@ -148,13 +152,13 @@ async fn a_document_that_is_not_even_toml_begins_with_the_last_good_generation()
     let good = format!("state-dir = \"state\"\n{}", document(RULE));
     std::fs::write(&path, &good).unwrap();
     let engine = Engine::new(EngineSettings { instances: 10 }).unwrap();
-    let flags = crate::settings::Flags::default();
+    let flags = crate::config::settings::Flags::default();
     // What a process has left that was killed while it replaced the document.
     let mut gone = std::process::Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
     let left = folder.path().join(format!(".host.toml.{}", gone.id()));
     std::fs::write(&left, "half").unwrap();
-    start::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.unwrap();
+    bootstrap::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.unwrap();
     assert!(!left.exists());
     let broken: [Vec<u8>; 3] = [
         good.replace("[[ingress]]", "[[ingress").into(),
@@ -163,7 +167,7 @@ async fn a_document_that_is_not_even_toml_begins_with_the_last_good_generation()
     ];
     for text in broken {
         std::fs::write(&path, &text).unwrap();
-        let start = start::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.unwrap();
+        let start = bootstrap::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.unwrap();
         assert_eq!(start.generation.rules()[0].name, "a", "{}", String::from_utf8_lossy(&text));
         assert!(start.history.degraded().is_some());
     }
@@ -175,9 +179,9 @@ async fn a_generation_is_kept_again_where_the_state_folder_was_removed() {
     let path = folder.path().join("host.toml");
     std::fs::write(&path, format!("state-dir = \"state\"\n{}", document(RULE))).unwrap();
     let engine = Engine::new(EngineSettings { instances: 10 }).unwrap();
-    let flags = crate::settings::Flags::default();
-    let start::Start { settings, generation, history, files } =
-        start::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.unwrap();
+    let flags = crate::config::settings::Flags::default();
+    let bootstrap::Start { settings, generation, history, files } =
+        bootstrap::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.unwrap();
     let current = Arc::new(ArcSwap::from_pointee(generation));
     let (reload, writer) =
         Reload::new(Reader::of_file(path.clone()), settings, engine.clone(), current, history, files);
@@ -186,6 +190,6 @@ async fn a_generation_is_kept_again_where_the_state_folder_was_removed() {
     let Verdict::Applied { warnings, .. } = reload.reread(Source::Signal).await else { panic!("it is good") };
     assert_eq!(warnings, [""; 0]);
     std::fs::write(&path, "state-dir = \"state\"\nbroken").unwrap();
-    assert!(start::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.is_ok());
+    assert!(bootstrap::start(&Reader::of_file(path.clone()), None, &flags, &engine).await.is_ok());
     running.abort();
 }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 use crate::proxy::{Current, Tags};
-use crate::reload::Reload;
+use crate::revision::Reload;
 
 const ADMINISTRATORS: Clients =
     Clients { whose: "administrators", most: 64, farewell: Duration::from_secs(1) };

@@ -27,21 +27,21 @@ use tokio::time::timeout;
 
 use super::{Admin, problem, text};
 use crate::config::source::LARGEST_DOCUMENT;
-use crate::history::Source;
-use crate::reload::{Put, Verdict, remote_version};
+use crate::revision::history::Source;
+use crate::revision::{Put, Verdict, remote_version};
 
 /// How long a client may take to send a document.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Whether this module answers it.
-pub(super) fn is_about<B>(request: &Request<B>) -> bool {
+pub(crate) fn is_about<B>(request: &Request<B>) -> bool {
     let path = request.uri().path();
     path == "/config"
         || path.starts_with("/config/")
         || (path == "/reload" && request.method() == Method::POST)
 }
 
-pub(super) async fn answer(
+pub(crate) async fn answer(
     admin: &Admin,
     request: Request<Incoming>,
     guest: &Guest,
@@ -148,7 +148,7 @@ fn expected<B>(request: &Request<B>) -> Option<Option<Vec<String>>> {
     Some((tags != ["*"]).then_some(tags))
 }
 
-pub(super) fn query<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
+pub(crate) fn query<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
     let pairs = request.uri().query()?.split('&').filter_map(|pair| pair.split_once('='));
     pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
 }

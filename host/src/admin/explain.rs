@@ -40,7 +40,7 @@ fn yes() -> bool {
     true
 }
 
-pub(super) async fn answer(
+pub(crate) async fn answer(
     admin: &Admin,
     request: Request<Incoming>,
     guest: &Guest,

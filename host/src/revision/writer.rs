@@ -13,25 +13,25 @@ use tracing::{info, warn};
 use super::build::{Built, Refusal, build};
 use super::{Ask, Pushed, Put, Verdict, remote_version};
 use crate::config::document::ConfigSource;
+use crate::config::reader::Reader;
 use crate::config::remote::PUSHED;
-use crate::history::{Draft, Entry, History, Outcome, Remote, Serving, Source};
+use crate::config::settings::Settings;
+use crate::generation::lifetime::Tenures;
 use crate::proxy::Current;
-use crate::reader::Reader;
-use crate::settings::Settings;
-use crate::tenure::Tenures;
+use crate::revision::history::{Draft, Entry, History, Outcome, Remote, Serving, Source};
 
 /// Builds and swaps generations, one at a time.
 pub struct Writer {
-    pub(super) asks: mpsc::Receiver<Ask>,
-    pub(super) reader: Reader,
+    pub(crate) asks: mpsc::Receiver<Ask>,
+    pub(crate) reader: Reader,
     /// What the process was started with and cannot change.
-    pub(super) settings: Settings,
-    pub(super) engine: Engine,
-    pub(super) current: Arc<Current>,
-    pub(super) history: Arc<History>,
-    pub(super) tenures: Arc<Tenures>,
+    pub(crate) settings: Settings,
+    pub(crate) engine: Engine,
+    pub(crate) current: Arc<Current>,
+    pub(crate) history: Arc<History>,
+    pub(crate) tenures: Arc<Tenures>,
     /// Every file that a change of the configuration may come from.
-    pub(super) files: watch::Sender<Vec<PathBuf>>,
+    pub(crate) files: watch::Sender<Vec<PathBuf>>,
     pub observer: Option<Observer>,
 }
 

@@ -14,12 +14,12 @@ use tracing::{Level, debug, enabled, info};
 
 use super::respond::Answer;
 use super::streams::{Place, Streams};
+use crate::generation::lifetime::{Ending, Tally, Tenure};
 use crate::generation::{Generation, Rule};
 use crate::origin::{Body, BoxError};
-use crate::tenure::{Ending, Tally, Tenure};
 
 /// Counts and logs one request when it is dropped, which may be midway.
-pub(super) struct Note {
+pub(crate) struct Note {
     tenure: Arc<Tenure>,
     tally: Option<Arc<Tally>>,
     shard: usize,
@@ -31,20 +31,20 @@ pub(super) struct Note {
     /// It was this side, or the origin, that ended it before its end.
     is_broken: bool,
     /// Whoever asked has left before the request was whole.
-    pub(super) is_cancelled: bool,
+    pub(crate) is_cancelled: bool,
     /// What the plugins made of the request.
-    pub(super) plugins: Plugins,
+    pub(crate) plugins: Plugins,
     /// Of it all, what the plugins of the chain took, both ways.
-    pub(super) plugin_time: Duration,
+    pub(crate) plugin_time: Duration,
     /// Of it all, what the origin took until the head of its answer was there.
-    pub(super) origin_time: Duration,
+    pub(crate) origin_time: Duration,
     /// Absent if nobody will read it.
     line: Option<Box<Line>>,
 }
 
 /// What a chain made of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Plugins {
+pub(crate) enum Plugins {
     /// The rule has none, or the request did not come so far.
     None,
     Passed,
@@ -65,7 +65,7 @@ struct Line {
 }
 
 impl Note {
-    pub(super) fn begin(generation: &Generation, shard: usize, id: &Arc<str>, head: &request::Parts) -> Self {
+    pub(crate) fn begin(generation: &Generation, shard: usize, id: &Arc<str>, head: &request::Parts) -> Self {
         let is_asked_for = generation.access_log;
         generation.tenure.begin(shard);
         let line = (is_asked_for || enabled!(Level::DEBUG)).then(|| {
@@ -97,11 +97,11 @@ impl Note {
     }
 
     /// The time, if somebody will read how long something took.
-    pub(super) fn clock(&self) -> Option<Instant> {
+    pub(crate) fn clock(&self) -> Option<Instant> {
         self.line.is_some().then(Instant::now)
     }
 
-    pub(super) fn routed(&mut self, rule: &Rule) {
+    pub(crate) fn routed(&mut self, rule: &Rule) {
         self.tally = Some(rule.tally.clone());
         if !rule.chain.is_empty() {
             self.plugins = Plugins::Passed;
@@ -109,7 +109,7 @@ impl Note {
     }
 
     /// Follows the answer to its end.
-    pub(super) fn follow(mut self, answer: Answer, streams: &Streams) -> Answer {
+    pub(crate) fn follow(mut self, answer: Answer, streams: &Streams) -> Answer {
         match answer {
             Answer::Response(response) => {
                 let (head, body) = response.into_parts();

@@ -15,11 +15,11 @@ use crate::config::document::ConfigSource;
 use crate::config::files::Files;
 use crate::config::grants::{LARGEST_SECRET, SecretSource};
 use crate::config::plan::Plan;
+use crate::config::settings::Settings;
 use crate::config::{self, Configuration};
 use crate::generation::Generation;
-use crate::history::{Draft, Entry, History, Outcome, Part, Serving, Source};
-use crate::settings::Settings;
-use crate::supply::{self, Mode};
+use crate::revision::history::{Draft, Entry, History, Outcome, Part, Serving, Source};
+use crate::revision::resolve::{self, Mode};
 
 /// A generation that is ready to serve, and what it was made from.
 pub struct Built {
@@ -27,9 +27,9 @@ pub struct Built {
     pub settings: Settings,
     pub plan: Plan,
     pub digest: String,
-    pub(super) parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
     /// Read where they lie whenever a generation is made, and never kept.
-    pub(super) secrets: Vec<PathBuf>,
+    pub(crate) secrets: Vec<PathBuf>,
 }
 
 /// Why a draft did not become a generation.
@@ -60,8 +60,8 @@ pub async fn build(
     let drawn = drawn.map_err(|mistakes| refused(config::reasons(&mistakes), Vec::new(), &digest))?;
     let mut named: Vec<PathBuf> = drawn.files.named().map(Path::to_owned).collect();
     // Whoever updates the lock wants what it says.
-    named.extend(supply::lock(&drawn.plan, folder));
-    let provided = supply::provide(&drawn.plan, folder, running.state_dir.as_deref(), Mode::Load).await;
+    named.extend(resolve::lock(&drawn.plan, folder));
+    let provided = resolve::provide(&drawn.plan, folder, running.state_dir.as_deref(), Mode::Load).await;
     let provided = provided.map_err(|reasons| refused(reasons, named.clone(), &digest))?;
     let Configuration { settings, mut plan, files } = if provided.is_empty() {
         drawn

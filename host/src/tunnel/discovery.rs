@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::state::{Action, Event, Goal, State, Verdict};
-use crate::settings::{Edges, IpVersion};
+use crate::config::settings::{Edges, IpVersion};
 use addresses::Allocation;
 use source::Source;
 

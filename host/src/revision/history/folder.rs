@@ -26,7 +26,7 @@ const SAFE_AGE: Duration = Duration::from_secs(60);
 /// Entries are looked over once in so many.
 const TIDY_EVERY: u64 = 16;
 
-pub(super) struct Folder {
+pub(crate) struct Folder {
     parts: PathBuf,
     entries: PathBuf,
     /// Numbers entries.
@@ -35,7 +35,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let about = |error: io::Error| {
             io::Error::new(error.kind(), format!("the state folder {}: {error}", path.display()))
         };
@@ -50,7 +50,7 @@ impl Folder {
     }
 
     /// Whether [`Self::open`] would do, without making anything.
-    pub(super) fn check(path: &Path) -> io::Result<()> {
+    pub(crate) fn check(path: &Path) -> io::Result<()> {
         for folder in
             ["parts", "entries"].map(|name| path.join(name)).iter().filter(|folder| !folder.is_dir())
         {
@@ -62,7 +62,7 @@ impl Folder {
     }
 
     /// Every entry that can be read, the oldest first.
-    pub(super) fn entries(&self) -> io::Result<Vec<Entry>> {
+    pub(crate) fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for (_, path) in self.names()? {
             let read = read_limited(&path, LARGEST_ENTRY)
@@ -76,7 +76,7 @@ impl Folder {
     }
 
     /// Writes an entry. What it names must have been kept.
-    pub(super) fn record(&self, entry: &Entry) -> io::Result<()> {
+    pub(crate) fn record(&self, entry: &Entry) -> io::Result<()> {
         let sequence = self.counter.fetch_add(1, Ordering::Relaxed);
         // Two processes may use the folder while one takes over from the other.
         let name = format!("{sequence:010}-{}.json", std::process::id());
@@ -85,7 +85,7 @@ impl Folder {
     }
 
     /// Keeps these bytes; hands back their digest.
-    pub(super) fn keep(&self, bytes: &[u8]) -> io::Result<String> {
+    pub(crate) fn keep(&self, bytes: &[u8]) -> io::Result<String> {
         let digest = hex(&Sha256::digest(bytes));
         if !self.parts.join(&digest).is_file() {
             self.write(&self.parts, &digest, bytes)?;
@@ -94,7 +94,7 @@ impl Folder {
     }
 
     /// Keeps a file, or a component that is inside of the program, if it still has this digest.
-    pub(super) fn keep_file(&self, path: &Path, digest: &[u8; 32]) -> io::Result<String> {
+    pub(crate) fn keep_file(&self, path: &Path, digest: &[u8; 32]) -> io::Result<String> {
         let name = hex(digest);
         if self.parts.join(&name).is_file() {
             return Ok(name);
@@ -109,7 +109,7 @@ impl Folder {
     }
 
     /// A part, if it is what its name says.
-    pub(super) fn read(&self, digest: &str) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, digest: &str) -> io::Result<Vec<u8>> {
         let path = self.part(digest)?;
         let bytes = read_limited(&path, LARGEST_PART)?;
         if hex(&Sha256::digest(&bytes)) != digest {
@@ -119,7 +119,7 @@ impl Folder {
     }
 
     /// Where a part lies, if it is what its name says.
-    pub(super) fn find(&self, digest: &str) -> Option<PathBuf> {
+    pub(crate) fn find(&self, digest: &str) -> Option<PathBuf> {
         self.read(digest).ok().and_then(|_| self.part(digest).ok())
     }
 
@@ -129,7 +129,7 @@ impl Folder {
     }
 
     /// Removes what no entry needs, from time to time.
-    pub(super) fn tidy(&self, entries: &[Entry]) {
+    pub(crate) fn tidy(&self, entries: &[Entry]) {
         if !self.tidied.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EVERY) {
             return;
         }

@@ -16,7 +16,7 @@ pub use adit_rules::flags::{FlagMistakes, Flags};
 use adit_rules::value::{Reading, Wrong};
 
 use crate::config::document::{self, Admin, ConfigSource, Document, Tunnel};
-use crate::history::History;
+use crate::revision::history::History;
 use crate::tunnel::state::Protocol;
 use crate::tunnel::trust;
 pub use edges::{DnsServer, EdgeSource, Edges, IpVersion};

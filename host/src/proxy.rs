@@ -2,15 +2,15 @@
 //!
 //! Knows nothing of QUIC, HTTP/2 framing or configuration files.
 
-mod component;
 mod explain;
 mod middleware;
-mod note;
 mod observe;
 pub mod probe;
 mod push;
 mod request;
+mod request_log;
 mod respond;
+mod service;
 mod streams;
 mod tags;
 
@@ -33,10 +33,10 @@ pub use tags::Tags;
 
 use crate::generation::{Backend, Generation, Rule};
 use crate::origin::Pool;
-use note::{Note, Plugins};
 use observe::Observation;
 use probe::{Probe, Prober};
 use request::remove_hop_by_hop;
+use request_log::{Note, Plugins};
 
 /// Where the edge puts the visitor's address.
 const CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
@@ -163,7 +163,7 @@ impl Proxy {
                         Box::pin(origin.upgrade(head, body)).await.map_err(Trouble::from)
                     }
                     (Backend::Component(plugin), kind) => {
-                        Box::pin(component::send(plugin, self.shard, facts, kind, head, body))
+                        Box::pin(service::send(plugin, self.shard, facts, kind, head, body))
                             .await
                             .map_err(Trouble::Service)
                     }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Admin, system};
 use crate::generation::Generation;
-use crate::reload::remote_version;
-use crate::tenure::{BOUNDS, Totals};
+use crate::generation::lifetime::{BOUNDS, Totals};
+use crate::revision::remote_version;
 use crate::tunnel::status::QuicPath;
 
 /// Rules and plugins with lines of their own; the others share one, so that no document makes the page
@@ -16,10 +16,10 @@ use crate::tunnel::status::QuicPath;
 const MOST_LABELS: usize = 200;
 const OTHERS: &str = "(others)";
 
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What is counted, at this moment.
-pub(super) fn page(admin: &Admin) -> String {
+pub(crate) fn page(admin: &Admin) -> String {
     let generation = admin.current.load();
     let history = admin.reload.history();
     let (retired, forgotten) = admin.reload.tenures().known();

@@ -9,7 +9,7 @@ pub mod notice;
 pub mod pace;
 pub mod quic;
 pub mod reconnect;
-pub mod serving;
+pub mod registered;
 pub mod slot;
 pub mod state;
 pub mod status;

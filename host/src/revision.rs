@@ -1,7 +1,11 @@
 //! Asks for a change of what serves: whoever has a revision hands it over here, and gets a verdict. Does not
 //! know how a generation is made (`build`) nor when it serves (`writer`).
 
+pub mod bootstrap;
 mod build;
+pub mod history;
+pub mod resolve;
+pub mod watch;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -10,16 +14,16 @@ use std::sync::Arc;
 
 use adit_engine::Engine;
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 pub use build::{Built, Refusal, build};
 pub use writer::{Observer, Writer};
 
-use crate::history::{History, Source};
+use crate::config::reader::Reader;
+use crate::config::settings::Settings;
+use crate::generation::lifetime::Tenures;
 use crate::proxy::Current;
-use crate::reader::Reader;
-use crate::settings::Settings;
-use crate::tenure::Tenures;
+use crate::revision::history::{History, Source};
 
 /// Revisions that may wait while a generation is built; more are told to come back.
 const MOST_ASKS: usize = 64;
@@ -86,7 +90,7 @@ pub struct Reload {
     current: Arc<Current>,
     history: Arc<History>,
     tenures: Arc<Tenures>,
-    files: watch::Receiver<Vec<PathBuf>>,
+    files: tokio::sync::watch::Receiver<Vec<PathBuf>>,
 }
 
 impl Reload {
@@ -100,7 +104,7 @@ impl Reload {
         files: Vec<PathBuf>,
     ) -> (Self, Writer) {
         let (asks, inbox) = mpsc::channel(MOST_ASKS);
-        let (named, seen) = watch::channel(files);
+        let (named, seen) = tokio::sync::watch::channel(files);
         let tenures = Arc::new(Tenures::default());
         let reload = Self {
             asks,
@@ -156,7 +160,7 @@ impl Reload {
     }
 
     /// The files whose change may be a revision.
-    pub fn files(&self) -> watch::Receiver<Vec<PathBuf>> {
+    pub fn files(&self) -> tokio::sync::watch::Receiver<Vec<PathBuf>> {
         self.files.clone()
     }
 

@@ -51,6 +51,7 @@ const CRATES: &[Crate] = &[
     Crate { is_pure: true, ..krate("address", &[]) },
     Crate { is_pure: true, ..krate("document", &[]) },
     krate("pace", &[]),
+    Crate { is_pure: true, ..krate("balance", &[]) },
     krate("code", &[]),
     krate("files", &[]),
     Crate { is_pure: true, ..krate("shelf", &[]) },
@@ -90,6 +91,7 @@ const CRATES: &[Crate] = &[
         ..krate(
             "edge",
             &[
+                "adit-balance",
                 "adit-protocol",
                 "adit-address",
                 "adit-document",
@@ -398,11 +400,9 @@ const EDGE: &[Module] = &[
     ),
     ("app::threads", &["app::shard::Milestone"], &["hyper", "quinn", "http"]),
     ("app::watchdog", &[], &["hyper", "quinn", "http", "tracing"]),
-    // Numbers in, a number out: chance is handed in.
     ("balancer", &[], &["hyper", "quinn", "http", "tracing"]),
     ("balancer::affinity", &[], &["tokio", "quinn", "hyper", "tracing"]),
     ("balancer::queue", &[], &["hyper", "quinn", "http", "tracing"]),
-    ("balancer::selection", &["balancer::weights"], &["tokio", "tracing", "std::time", "fastrand"]),
     ("balancer::weights", &[], &["tokio", "tracing"]),
     (
         "forward",

@@ -1,12 +1,11 @@
-//! Which replica serves the next request, and which of its connections: plain functions of numbers, with
-//! chance handed in. First the replica, because weights and stickiness are about replicas however many
-//! connections each has; then the connection.
+//! Which endpoint serves the next request, and which of its connections. First the endpoint, because weights and
+//! stickiness are about endpoints however many connections each has; then the connection.
 
-use crate::balancer::weights::MOST_WEIGHT;
+use crate::{MOST_WEIGHT, next, part, unit};
 
-/// How willing a replica is, best first.
+/// How willing an endpoint is, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rank {
+pub enum Rank {
     Serving,
     /// Draining, or its weight is 0.
     Drained,
@@ -15,28 +14,28 @@ pub(crate) enum Rank {
     DrainedAndSilent,
 }
 
-/// A replica as it stands now. One without a connection to try has none of these.
+/// An endpoint as it stands now. One that cannot be tried has none of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Standing {
-    pub(crate) rank: Rank,
-    /// 0 to [`MOST_WEIGHT`]
-    pub(crate) weight: u8,
+pub struct Score {
+    pub rank: Rank,
+    /// 0 to [`MOST_WEIGHT`]; 0 is only compared with 0.
+    pub weight: u8,
     /// Requests under way on all of its connections.
-    pub(crate) requests: usize,
+    pub requests: usize,
 }
 
 /// A connection as it stands now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Load {
-    pub(crate) is_silent: bool,
+pub struct Load {
+    pub is_silent: bool,
     /// Another thread drives it.
-    pub(crate) is_far: bool,
+    pub is_far: bool,
     /// Requests under way.
-    pub(crate) requests: usize,
+    pub requests: usize,
 }
 
 impl Rank {
-    pub(crate) fn new(is_drained: bool, is_silent: bool) -> Self {
+    pub fn new(is_drained: bool, is_silent: bool) -> Self {
         match (is_drained, is_silent) {
             (false, false) => Self::Serving,
             (true, false) => Self::Drained,
@@ -46,68 +45,108 @@ impl Rank {
     }
 }
 
-/// Two of `count` different things, each pair as likely as any other; `count` is at least 2.
-pub(crate) fn pair(count: usize, chance: u64) -> (usize, usize) {
-    let first = part(chance >> 32, count);
-    let other = part(chance & 0xffff_ffff, count - 1);
-    (first, if other < first { other } else { other + 1 })
-}
-
-/// The better of two replicas of equal weight. The first one where they are alike.
-pub(crate) fn is_better(other: &Standing, first: &Standing) -> bool {
-    (other.rank, other.requests) < (first.rank, first.requests)
-}
-
-/// The replica for the next request among all of a tunnel (`None` is no candidate). Of those of the best
-/// rank each is as likely as its weight says, less likely the more it has to do already; if all have the
-/// same weight it is the one with the least to do.
-pub(crate) fn replica(standings: &[Option<Standing>], chance: u64) -> Option<usize> {
-    let best = standings.iter().flatten().map(|standing| standing.rank).min()?;
-    let candidates = || {
-        let all = standings.iter().enumerate();
-        all.filter_map(|(at, standing)| Some((at, (*standing)?))).filter(|(_, it)| it.rank == best)
-    };
-    let mut weights = candidates().map(|(_, standing)| standing.weight);
-    let first = weights.next()?;
-    if weights.all(|weight| weight == first) {
-        let least = candidates().map(|(_, standing)| standing.requests).min()?;
-        let equals = candidates().filter(|(_, standing)| standing.requests == least);
-        let at = part(chance >> 32, equals.clone().count());
-        return equals.map(|(at, _)| at).nth(at);
+impl Score {
+    /// Whether this one is better than another that was drawn before it: it is more willing, or has less to do
+    /// for its weight.
+    pub fn is_better_than(&self, first: &Self) -> bool {
+        let has_less = || {
+            if self.weight == first.weight {
+                return self.requests < first.requests;
+            }
+            // requests / weight, without a division
+            self.requests as u128 * u128::from(first.weight)
+                < first.requests as u128 * u128::from(self.weight)
+        };
+        self.rank < first.rank || (self.rank == first.rank && has_less())
     }
-    let share = |standing: &Standing| f64::from(standing.weight) / (standing.requests as f64 + 1.0);
-    let sum: f64 = candidates().map(|(_, standing)| share(&standing)).sum();
-    let mut left = unit(chance) * sum;
-    for (at, standing) in candidates() {
-        left -= share(&standing);
-        if left < 0.0 {
-            return Some(at);
+}
+
+/// The endpoint for the next request among all (`None` cannot be tried), where two that were drawn beforehand
+/// ([`crate::Lots::two`]) are no choice. Of those of the best rank it is the one with the least to do if all have
+/// the same weight; else two are drawn by weight, and the one with less to do for its weight is it.
+///
+/// Each score is looked at once: it may change from one look to the next.
+pub fn endpoint(scores: impl Iterator<Item = Option<Score>>, mut chance: u64) -> Option<usize> {
+    let mut best: Option<Best> = None;
+    for (at, score) in scores.enumerate() {
+        let Some(score) = score else { continue };
+        match &mut best {
+            Some(best) if score.rank > best.least.1.rank => {}
+            Some(best) if score.rank == best.least.1.rank => best.add(at, score, &mut chance),
+            Some(_) | None => best = Some(Best::new(at, score)),
         }
     }
-    // What rounding has left over.
-    candidates().filter(|(_, standing)| standing.weight > 0).map(|(at, _)| at).next_back()
+    best.map(Best::chosen)
 }
 
-/// The replica to which a visitor belongs: among those of the best rank the one with the highest score.
-/// Weighted rendezvous hashing: when a replica goes only its own visitors move, and when it is back they
-/// return. `scores[at]` is a hash of visitor and replica.
-pub(crate) fn sticky(standings: &[Option<Standing>], score: impl Fn(usize) -> u64) -> Option<usize> {
-    let best = standings.iter().flatten().map(|standing| standing.rank).min()?;
-    let candidates = standings.iter().enumerate().filter_map(|(at, standing)| Some((at, (*standing)?)));
-    let candidates = candidates.filter(|(_, standing)| standing.rank == best);
-    let scored = candidates.map(|(at, standing)| {
+/// What is known of the endpoints of the best rank so far.
+struct Best {
+    least: (usize, Score),
+    /// How many have as little to do as that one.
+    equals: usize,
+    is_even: bool,
+    sum: u64,
+    /// Each is the last that was kept with the likelihood of its weight.
+    drawn: [(usize, Score); 2],
+}
+
+impl Best {
+    fn new(at: usize, score: Score) -> Self {
+        let one = (at, score);
+        Self { least: one, equals: 1, is_even: true, sum: score.weight.into(), drawn: [one; 2] }
+    }
+
+    fn add(&mut self, at: usize, score: Score, chance: &mut u64) {
+        self.is_even &= score.weight == self.least.1.weight;
+        if score.requests < self.least.1.requests {
+            (self.least, self.equals) = ((at, score), 1);
+        } else if score.requests == self.least.1.requests {
+            self.equals += 1;
+            if part(next(chance), self.equals) == 0 {
+                self.least = (at, score);
+            }
+        }
+        self.sum += u64::from(score.weight);
+        for drawn in &mut self.drawn {
+            if (part(next(chance), self.sum as usize) as u64) < u64::from(score.weight) {
+                *drawn = (at, score);
+            }
+        }
+    }
+
+    fn chosen(self) -> usize {
+        let [first, other] = self.drawn;
+        if self.is_even {
+            self.least.0
+        } else if other.1.is_better_than(&first.1) {
+            other.0
+        } else {
+            first.0
+        }
+    }
+}
+
+/// The endpoint to which a visitor belongs: among those of the best rank the one with the highest score.
+/// Weighted rendezvous hashing: when an endpoint goes only its own visitors move, and when it is back they
+/// return. `hash(at)` is one of visitor and endpoint ([`crate::Key::with`]).
+pub fn sticky(scores: impl Iterator<Item = Option<Score>>, hash: impl Fn(usize) -> u64) -> Option<usize> {
+    let scored = scores.enumerate().filter_map(|(at, score)| {
+        let Score { rank, weight, .. } = score?;
         // Those whose weight is 0 are here only among themselves.
-        let weight = if standing.weight == 0 { MOST_WEIGHT } else { standing.weight };
-        (at, -f64::from(weight) / unit(score(at)).max(f64::MIN_POSITIVE).ln())
+        let weight = if weight == 0 { MOST_WEIGHT } else { weight };
+        Some((rank, -f64::from(weight) / unit(hash(at)).max(f64::MIN_POSITIVE).ln(), at))
     });
-    scored.max_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(at, _)| at)
+    let best = scored.min_by(|(rank, one, _), (other_rank, other, _)| {
+        rank.cmp(other_rank).then_with(|| other.total_cmp(one))
+    });
+    best.map(|(.., at)| at)
 }
 
-/// The connection with the least to do (`None` is no candidate), `chance` decides between equals. A far one
+/// The connection with the least to do (`None` cannot be tried), `chance` decides between equals. A far one
 /// costs a wake across threads both ways, so it has to have clearly less to do than a near one.
 ///
-/// Each load is looked at once: it may change from one look to the next, and then nobody would be the best.
-pub(crate) fn connection(loads: impl Iterator<Item = Option<Load>>, mut chance: u64) -> Option<usize> {
+/// Each load is looked at once: it may change from one look to the next, and then none would be the best.
+pub fn connection(loads: impl Iterator<Item = Option<Load>>, mut chance: u64) -> Option<usize> {
     let cost = |load: Load| {
         let far = if load.is_far { load.requests + FAR } else { 0 };
         (load.is_silent, load.requests.saturating_add(far))
@@ -120,8 +159,7 @@ pub(crate) fn connection(loads: impl Iterator<Item = Option<Load>>, mut chance: 
             Some((least, _)) if cost == least => {
                 equals += 1;
                 // Each of them is the last that is kept with the same likelihood.
-                chance = chance.wrapping_mul(STEP).wrapping_add(1);
-                if part(chance >> 32, equals) == 0 {
+                if part(next(&mut chance), equals) == 0 {
                     best = Some((cost, at));
                 }
             }
@@ -131,175 +169,8 @@ pub(crate) fn connection(loads: impl Iterator<Item = Option<Load>>, mut chance: 
     best.map(|(_, at)| at)
 }
 
-/// `chance`, 32 bits of it, as a number below `count`.
-fn part(chance: u64, count: usize) -> usize {
-    ((chance & 0xffff_ffff).wrapping_mul(count as u64) >> 32) as usize
-}
-
-/// `chance` as a number from 0 to 1, without 1.
-fn unit(chance: u64) -> f64 {
-    (chance >> 11) as f64 / (1_u64 << 53) as f64
-}
-
-/// Makes a new chance of one that was used (Knuth's linear congruential generator).
-const STEP: u64 = 6_364_136_223_846_793_005;
 /// A far connection counts as if it had twice as many requests, and this many besides.
 const FAR: usize = 8;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::balancer::affinity::Key;
-
-    /// Chances that are as good as any.
-    fn chances(count: u64) -> impl Iterator<Item = u64> {
-        (0..count).map(|turn| Key::of(&turn.to_le_bytes()).0)
-    }
-
-    fn standing(rank: Rank, weight: u8, requests: usize) -> Option<Standing> {
-        Some(Standing { rank, weight, requests })
-    }
-
-    fn load(is_silent: bool, is_far: bool, requests: usize) -> Option<Load> {
-        Some(Load { is_silent, is_far, requests })
-    }
-
-    #[test]
-    fn loads_that_change_while_they_are_looked_at_leave_somebody() {
-        let looks = std::cell::Cell::new(0);
-        let loads = (0..2).map(|_| {
-            looks.set(looks.get() + 1);
-            load(false, false, looks.get())
-        });
-        assert_eq!(connection(loads, 7), Some(0));
-        assert_eq!(looks.get(), 2);
-    }
-
-    #[test]
-    fn the_least_loaded_connection_is_chosen_unless_it_is_far_and_only_a_little_better() {
-        for (loads, wanted) in [
-            (vec![], None),
-            (vec![None, None], None),
-            (vec![None, load(false, true, 3)], Some(1)),
-            (vec![load(false, false, 2), load(false, false, 1), load(false, false, 3)], Some(1)),
-            // A tie, and a little less, is not worth the way.
-            (vec![load(false, true, 0), load(false, false, 7)], Some(1)),
-            (vec![load(false, true, 16), load(false, false, 39)], Some(1)),
-            // Clearly less is.
-            (vec![load(false, true, 0), load(false, false, 9)], Some(0)),
-            (vec![load(false, true, 15), load(false, false, 39)], Some(0)),
-            // One that was not heard comes last, however idle it is.
-            (vec![load(true, false, 0), load(false, true, 90)], Some(1)),
-            (vec![load(true, false, 1), load(true, false, 0)], Some(1)),
-        ] {
-            for chance in chances(8) {
-                assert_eq!(connection(loads.iter().copied(), chance), wanted, "{loads:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn equals_share_the_work() {
-        let loads =
-            [load(false, false, 1), load(false, false, 0), load(false, true, 0), load(false, false, 0)];
-        let mut chosen = [0_u32; 4];
-        for chance in chances(1000) {
-            chosen[connection(loads.iter().copied(), chance).unwrap()] += 1;
-        }
-        assert_eq!((chosen[0], chosen[2]), (0, 0));
-        assert!(chosen[1].abs_diff(chosen[3]) < 100, "{chosen:?}");
-    }
-
-    #[test]
-    fn the_best_rank_is_chosen_whatever_there_is_to_do() {
-        let ranks = [Rank::DrainedAndSilent, Rank::Silent, Rank::Drained, Rank::Serving];
-        for count in 1..=ranks.len() {
-            let standings: Vec<_> =
-                ranks[..count].iter().map(|rank| standing(*rank, 0, count * 10)).collect();
-            for chance in chances(8) {
-                assert_eq!(replica(&standings, chance), Some(count - 1));
-                assert_eq!(sticky(&standings, |at| chance ^ at as u64), Some(count - 1));
-            }
-        }
-        assert_eq!(replica(&[None, None], 0), None);
-        assert_eq!(sticky(&[None, None], |_| 0), None);
-    }
-
-    #[test]
-    fn replicas_of_equal_weight_are_chosen_by_what_they_have_to_do() {
-        let standings = [3, 1, 2].map(|requests| standing(Rank::Serving, 50, requests));
-        for chance in chances(8) {
-            assert_eq!(replica(&standings, chance), Some(1));
-        }
-        let (least, most) = (standings[1].unwrap(), standings[0].unwrap());
-        assert!(is_better(&least, &most) && !is_better(&most, &least) && !is_better(&least, &least));
-    }
-
-    #[test]
-    fn idle_replicas_are_chosen_as_their_weights_say_and_busy_ones_less() {
-        let share = |standings: [Option<Standing>; 3]| {
-            let mut chosen = [0.0_f64; 3];
-            for chance in chances(10_000) {
-                chosen[replica(&standings, chance).unwrap()] += 1.0 / 10_000.0;
-            }
-            chosen
-        };
-        let idle = share([60, 30, 10].map(|weight| standing(Rank::Serving, weight, 0)));
-        for (share, wanted) in idle.into_iter().zip([0.6, 0.3, 0.1]) {
-            assert!((share - wanted).abs() < 0.02, "{idle:?}");
-        }
-        let busy =
-            share([(60, 5), (30, 0), (10, 0)].map(|(weight, busy)| standing(Rank::Serving, weight, busy)));
-        for (share, wanted) in busy.into_iter().zip([0.2, 0.6, 0.2]) {
-            assert!((share - wanted).abs() < 0.02, "{busy:?}");
-        }
-    }
-
-    #[test]
-    fn every_pair_is_as_likely_as_any_other() {
-        let mut seen = std::collections::HashMap::new();
-        for chance in chances(12_000) {
-            let (one, other) = pair(4, chance);
-            assert!(one != other && one < 4 && other < 4);
-            *seen.entry((one, other)).or_insert(0_u32) += 1;
-        }
-        assert_eq!(seen.len(), 12);
-        assert!(seen.values().all(|times| times.abs_diff(1000) < 150), "{seen:?}");
-    }
-
-    #[test]
-    fn when_a_replica_goes_only_its_own_visitors_move_and_they_return() {
-        let replicas: Vec<u64> = chances(5).collect();
-        let home = |gone: Option<usize>, visitor: Key| {
-            let standings: Vec<_> = (0..5)
-                .map(|at| (Some(at) != gone).then(|| standing(Rank::Serving, 100, at)).flatten())
-                .collect();
-            sticky(&standings, |at| visitor.with(replicas[at])).unwrap()
-        };
-        let mut visitors = [0; 5];
-        for visitor in chances(5000).map(Key) {
-            let usual = home(None, visitor);
-            visitors[usual] += 1;
-            for gone in 0..5 {
-                let now = home(Some(gone), visitor);
-                assert!(if gone == usual { now != gone } else { now == usual });
-            }
-        }
-        assert!(visitors.iter().all(|count: &i32| count.abs_diff(1000) < 150), "{visitors:?}");
-    }
-
-    #[test]
-    fn visitors_are_spread_by_weight_and_a_new_weight_moves_no_others() {
-        let homes = |weights: [u8; 2]| -> Vec<usize> {
-            let standings = weights.map(|weight| standing(Rank::Serving, weight, 0));
-            let replicas: Vec<u64> = chances(2).collect();
-            chances(5000)
-                .map(|visitor| sticky(&standings, |at| Key(visitor).with(replicas[at])).unwrap())
-                .collect()
-        };
-        let (even, uneven) = (homes([50, 50]), homes([50, 10]));
-        let second = uneven.iter().filter(|home| **home == 1).count();
-        assert!(second.abs_diff(5000 / 6) < 120, "{second}");
-        assert!(even.iter().zip(&uneven).all(|(before, now)| before == now || (*before, *now) == (1, 0)));
-    }
-}
+pub(crate) mod tests;

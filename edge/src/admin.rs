@@ -9,6 +9,7 @@ use std::net;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_balance::MOST_WEIGHT;
 use adit_net::admission::Guest;
 use adit_net::clients::{self, Clients};
 use adit_net::guard::{Asks, Guard};
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use crate::balancer::weights::{MOST_WEIGHT, Share};
+use crate::balancer::weights::Share;
 use crate::registry::warm_up::WarmUp;
 use crate::registry::{Registry, UnknownReplica};
 use crate::settings;

@@ -1,8 +1,8 @@
-//! Which replica and which of its connections serves a request, how often it is tried again, and who waits
-//! while there is none. Decides with numbers that it is given; does not know connections or requests.
+//! What the choice of a replica is made from: by what a visitor is known again (`affinity`) and what operators say of
+//! replicas (`weights`); how often a request is tried again (`retry_budget`), and which requests wait while there is
+//! no connection (`queue`). The choice itself is in the crate `adit-balance`. Does not know connections or requests.
 
 pub(crate) mod affinity;
 pub(crate) mod queue;
 pub(crate) mod retry_budget;
-pub(crate) mod selection;
 pub(crate) mod weights;

@@ -15,6 +15,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_balance::Key;
 use adit_protocol::own;
 use adit_protocol::stream::{Answer, Connect, DecodeError, EncodeError};
 use http::header::CONTENT_LENGTH;
@@ -26,7 +27,6 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::balancer::affinity::Key;
 use crate::balancer::retry_budget::Reason;
 use crate::forward::ray::Ray;
 use crate::limits::in_flight::{Activity, Busy};

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use adit_balance::Key;
 use adit_protocol::credentials::{Credentials, TunnelSecret};
 use adit_protocol::rpc::TunnelAuth;
 use arc_swap::ArcSwap;
@@ -20,7 +21,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::balancer::affinity::{Key, Stickiness};
+use crate::balancer::affinity::Stickiness;
 use crate::balancer::queue::Holds;
 use crate::balancer::retry_budget::Retries;
 use crate::balancer::weights::{Share, Shares};

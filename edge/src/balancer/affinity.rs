@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use adit_balance::Key;
 use http::header::{COOKIE, HeaderMap, HeaderName};
 use thiserror::Error;
 
@@ -20,10 +21,6 @@ pub(crate) enum Stickiness {
     /// The first value of this header.
     Header(HeaderName),
 }
-
-/// What two requests of the same visitor have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key(pub(crate) u64);
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum StickinessError {
@@ -83,28 +80,6 @@ impl FromStr for Stickiness {
     }
 }
 
-impl Key {
-    /// The same bytes give the same key on every edge and at any time: FNV-1a, and MurmurHash3's last
-    /// step, so that keys that differ little lie far apart.
-    pub(crate) fn of(bytes: &[u8]) -> Self {
-        let hash = bytes.iter().take(LONGEST_KEY).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        Self(mixed(hash))
-    }
-
-    /// The same for another hash beside it.
-    pub(crate) fn with(self, other: u64) -> u64 {
-        mixed(self.0 ^ other.rotate_left(32))
-    }
-}
-
-fn mixed(mut hash: u64) -> u64 {
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
-}
-
 /// The first cookie of this name that is not empty (RFC 6265 4.2.1).
 fn cookie<'a>(headers: &'a HeaderMap, name: &[u8]) -> Option<&'a [u8]> {
     let mut pairs =
@@ -121,8 +96,6 @@ fn is_token(byte: u8) -> bool {
 }
 
 const LONGEST_NAME: usize = 128;
-/// Bytes of a value that count; a longer one is as good as its beginning.
-const LONGEST_KEY: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -157,14 +130,6 @@ mod tests {
         assert_eq!(key("header:X-User", "::1", &[("x-user", "abc")]), Some(Key::of(b"abc")));
         assert_eq!(key("header:X-User", "::1", &[]), None);
         assert_eq!(key("none", "::1", &[("cookie", "sid=abc")]), None);
-    }
-
-    #[test]
-    fn only_the_beginning_of_a_huge_value_counts() {
-        let mut value = vec![b'x'; LONGEST_KEY];
-        let short = Key::of(&value);
-        value.push(b'y');
-        assert_eq!(Key::of(&value), short);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use adit_balance::MOST_WEIGHT;
 use uuid::Uuid;
 
 /// What one replica is to get.
@@ -80,8 +81,6 @@ impl Shares {
     }
 }
 
-/// What a replica has that nobody has said anything about.
-pub(crate) const MOST_WEIGHT: u8 = 100;
 /// How long a replica may be away until its share is the usual one again.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// Shares of one tunnel; those who are there can be no more than its connections.

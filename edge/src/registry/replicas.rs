@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use adit_balance::selection::{self, Load, Rank, Score};
+use adit_balance::{Key, Lots};
 use uuid::Uuid;
 
 use super::{MOST_CONNECTIONS, Tunnel};
-use crate::balancer::affinity::Key;
-use crate::balancer::selection::{self, Load, Rank, Standing};
 use crate::balancer::weights::Share;
 use crate::registry::connection::Live;
 
@@ -19,8 +19,8 @@ pub(crate) struct Roster {
     /// Those of one replica stand together.
     connections: Vec<Arc<Live>>,
     replicas: Vec<Replica>,
-    /// All replicas have the same weight, and it is not 0.
-    is_even: bool,
+    /// Their weights, laid out for drawing.
+    lots: Lots,
 }
 
 struct Replica {
@@ -51,9 +51,8 @@ impl Roster {
                 }),
             }
         }
-        let first = replicas.first().map_or(0, |replica| replica.weight);
-        let is_even = first > 0 && replicas.iter().all(|replica| replica.weight == first);
-        Self { connections, replicas, is_even }
+        let lots = Lots::new(replicas.iter().map(|replica| replica.weight));
+        Self { connections, replicas, lots }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -130,27 +129,25 @@ impl<'a> Choices<'a> {
             return (!replicas.is_empty()).then_some(0);
         }
         let chance = fastrand::u64(..);
-        if self.key.is_none() && self.roster.is_even {
-            // Two at random come close to the best of all at a fraction of its cost, and several edges
-            // that think alike do not all run to the same one.
-            let (one, other) = selection::pair(replicas.len(), chance);
-            if let (Some(first), Some(second)) = (self.standing(one), self.standing(other)) {
-                let (at, best) =
-                    if selection::is_better(&second, &first) { (other, second) } else { (one, first) };
-                if best.rank == Rank::Serving {
-                    return Some(at);
-                }
+        let scores = (0..replicas.len()).map(|at| self.score(at));
+        if let Some(key) = self.key {
+            return selection::sticky(scores, |at| key.with(replicas[at].hash));
+        }
+        // Two at random come close to the best of all at a fraction of its cost, and several edges that think
+        // alike do not all run to the same one.
+        if let Some((one, other)) = self.roster.lots.two(chance)
+            && let (Some(first), Some(second)) = (self.score(one), self.score(other))
+        {
+            let (at, best) = if second.is_better_than(&first) { (other, second) } else { (one, first) };
+            if best.rank == Rank::Serving {
+                return Some(at);
             }
         }
-        let standings: Vec<_> = (0..replicas.len()).map(|at| self.standing(at)).collect();
-        match self.key {
-            Some(key) => selection::sticky(&standings, |at| key.with(replicas[at].hash)),
-            None => selection::replica(&standings, chance),
-        }
+        selection::endpoint(scores, chance)
     }
 
     /// `None` if none of its connections is left to try.
-    fn standing(&self, replica: usize) -> Option<Standing> {
+    fn score(&self, replica: usize) -> Option<Score> {
         let Replica { weight, connections, .. } = &self.roster.replicas[replica];
         let loads = connections.clone().filter_map(|at| self.load(at));
         let (mut is_there, mut is_silent, mut requests) = (false, true, 0);
@@ -160,7 +157,7 @@ impl<'a> Choices<'a> {
             requests += load.requests;
         }
         let rank = Rank::new(*weight == 0, is_silent);
-        is_there.then_some(Standing { rank, weight: *weight, requests })
+        is_there.then_some(Score { rank, weight: *weight, requests })
     }
 
     fn load(&self, at: usize) -> Option<Load> {

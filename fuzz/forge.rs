@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use adit_engine::{Engine, EngineSettings};
 use adit_rules::grants::Grants;
 use adit_rules::plan::{Limits, OnError, PluginPlan};
-use adit_engine::{Engine, EngineSettings};
 use tokio::runtime::Runtime;
 
 /// A component of the oldest published version; `MODULE` stands for the fields of its core module.

@@ -1,12 +1,13 @@
 //! Developer commands: `cargo xtask help` lists them.
 //!
-//! Read [`checks`] for what is checked and in which order, [`wasm`] for how a machine comes by a
+//! Read [`checks`] for what is checked and in which order, [`check`] for the minutes between, [`wasm`] for how a machine comes by a
 //! compiler for plugins, [`child`] and [`progress`] for how commands are run and shown.
 
 mod bench;
 mod bench_plugins;
 mod cargo_deny;
 mod charts;
+mod check;
 mod checks;
 mod child;
 mod component_tests;
@@ -74,6 +75,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         }
         "plugin-costs" => plugin_costs::run(&tree)?,
         "demo" => demo::start(&tree, arguments)?,
+        "check" => check::run(&tree)?,
         "test" => checks::run(&tree)?,
         "reference" => reference::run(&tree, arguments)?,
         "release" => release::run(&tree, arguments)?,
@@ -97,6 +99,8 @@ const HELP: &str = "\
 Usage: cargo xtask <command>
 
   demo [options]  set everything up, build, and start the demonstration; options go to `adit demo`
+  check           format, clippy and the unit tests of the crates that were changed since the last commit
+                  that was pushed, and the layering test
   test            set everything up and run every check; what CI runs
   reference PROGRAM
                   the tests that need the reference's own program, such as /usr/bin/cloudflared; all

@@ -34,14 +34,14 @@ use crate::revision::{Put, Verdict, remote_version};
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Whether this module answers it.
-pub(crate) fn is_about<B>(request: &Request<B>) -> bool {
+pub(super) fn is_about<B>(request: &Request<B>) -> bool {
     let path = request.uri().path();
     path == "/config"
         || path.starts_with("/config/")
         || (path == "/reload" && request.method() == Method::POST)
 }
 
-pub(crate) async fn answer(
+pub(super) async fn answer(
     admin: &Admin,
     request: Request<Incoming>,
     guest: &Guest,
@@ -148,7 +148,7 @@ fn expected<B>(request: &Request<B>) -> Option<Option<Vec<String>>> {
     Some((tags != ["*"]).then_some(tags))
 }
 
-pub(crate) fn query<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
+pub(super) fn query<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
     let pairs = request.uri().query()?.split('&').filter_map(|pair| pair.split_once('='));
     pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
 }

@@ -6,7 +6,7 @@ use super::{Admin, system};
 use crate::config::settings::Settings;
 
 /// The page of a path, if it is one of these.
-pub(crate) fn page(admin: &Admin, path: &str) -> Option<Value> {
+pub(super) fn page(admin: &Admin, path: &str) -> Option<Value> {
     Some(match path {
         "/diag/tunnel" => tunnel(admin),
         "/diag/system" => system(admin),

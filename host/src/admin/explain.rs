@@ -40,7 +40,7 @@ fn yes() -> bool {
     true
 }
 
-pub(crate) async fn answer(
+pub(super) async fn answer(
     admin: &Admin,
     request: Request<Incoming>,
     guest: &Guest,

@@ -16,10 +16,10 @@ use crate::tunnel::status::QuicPath;
 const MOST_LABELS: usize = 200;
 const OTHERS: &str = "(others)";
 
-pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What is counted, at this moment.
-pub(crate) fn page(admin: &Admin) -> String {
+pub(super) fn page(admin: &Admin) -> String {
     let generation = admin.current.load();
     let history = admin.reload.history();
     let (retired, forgotten) = admin.reload.tenures().known();

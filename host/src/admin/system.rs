@@ -6,21 +6,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment of this process.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub(crate) struct Figures {
+pub(super) struct Figures {
     /// Bytes in RAM.
-    pub(crate) resident: u64,
+    pub(super) resident: u64,
     /// Bytes of address space.
-    pub(crate) reserved: u64,
-    pub(crate) cpu: Duration,
-    pub(crate) files: u64,
+    pub(super) reserved: u64,
+    pub(super) cpu: Duration,
+    pub(super) files: u64,
     /// The soft limit on `files`.
-    pub(crate) most_files: u64,
+    pub(super) most_files: u64,
     /// Seconds since 1970.
-    pub(crate) started: f64,
+    pub(super) started: f64,
 }
 
 /// Reads /proc (proc(5)).
-pub(crate) fn figures() -> Figures {
+pub(super) fn figures() -> Figures {
     let (stat, statm) = (text("/proc/self/stat"), text("/proc/self/statm"));
     let mut pages = statm.split_whitespace().map(number);
     let (reserved, resident) = (pages.next().unwrap_or_default(), pages.next().unwrap_or_default());
@@ -46,7 +46,7 @@ pub(crate) fn figures() -> Figures {
 }
 
 /// The first line of a file of the system, empty if there is none.
-pub(crate) fn text(path: &str) -> String {
+pub(super) fn text(path: &str) -> String {
     fs::read_to_string(path).ok().and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_default()
 }
 

@@ -27,9 +27,9 @@ pub struct Built {
     pub settings: Settings,
     pub plan: Plan,
     pub digest: String,
-    pub(crate) parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
     /// Read where they lie whenever a generation is made, and never kept.
-    pub(crate) secrets: Vec<PathBuf>,
+    pub(super) secrets: Vec<PathBuf>,
 }
 
 /// Why a draft did not become a generation.

@@ -22,16 +22,16 @@ use crate::revision::history::{Draft, Entry, History, Outcome, Remote, Serving, 
 
 /// Builds and swaps generations, one at a time.
 pub struct Writer {
-    pub(crate) asks: mpsc::Receiver<Ask>,
-    pub(crate) reader: Reader,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) reader: Reader,
     /// What the process was started with and cannot change.
-    pub(crate) settings: Settings,
-    pub(crate) engine: Engine,
-    pub(crate) current: Arc<Current>,
-    pub(crate) history: Arc<History>,
-    pub(crate) tenures: Arc<Tenures>,
+    pub(super) settings: Settings,
+    pub(super) engine: Engine,
+    pub(super) current: Arc<Current>,
+    pub(super) history: Arc<History>,
+    pub(super) tenures: Arc<Tenures>,
     /// Every file that a change of the configuration may come from.
-    pub(crate) files: watch::Sender<Vec<PathBuf>>,
+    pub(super) files: watch::Sender<Vec<PathBuf>>,
     pub observer: Option<Observer>,
 }
 

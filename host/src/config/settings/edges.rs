@@ -72,7 +72,7 @@ impl EdgeSource {
 }
 
 /// Draws how edge servers are found. What is wrong is a mistake, and a stand-in takes its place.
-pub(crate) fn draw(
+pub(super) fn draw(
     section: &Spanned<Tunnel>,
     credentials: Option<&Credentials>,
     reading: &mut Reading<'_>,

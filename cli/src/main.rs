@@ -33,6 +33,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use telemetry::{LogFormat, Logging};
 
+/// A crowd of slow visitors costs memory while it is here, not afterwards.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Tunnels that bring traffic to a private origin.
 ///
 /// A host beside your services keeps outbound connections to an edge; visitors reach the edge, and

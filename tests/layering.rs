@@ -412,7 +412,7 @@ const EDGE: &[Module] = &[
     ("forward::headers", &["forward::ray::Ray"], &["tokio", "quinn", "tracing"]),
     ("forward::ray", &[], &["tokio", "quinn", "tracing"]),
     ("limits", &[], &["tokio", "hyper", "quinn", "http"]),
-    ("limits::in_flight", &["limits::pace::Share", "limits::per_address::Source"], &["hyper", "quinn"]),
+    ("limits::in_flight", &["limits::pace::Share", "limits::per_address"], &["hyper", "quinn"]),
     ("limits::pace", &[], &["hyper", "quinn", "http"]),
     ("listen", &[], &["hyper", "http", "quinn"]),
     (

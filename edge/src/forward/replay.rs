@@ -2,6 +2,7 @@
 //! kept, it can be sent once more from the start. Knows bodies; does not know where they go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_pace::Flow;
 use adit_protocol::own::Piece;
@@ -9,8 +10,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, sleep_until};
 
 use crate::limits::in_flight::Activity;
+use crate::limits::per_address::Lingering;
 
 /// See [`Source::next`].
 pub(crate) struct Source {
@@ -130,11 +133,24 @@ impl Source {
         self.is_over || self.body.is_end_stream()
     }
 
-    /// Reads on and throws away.
+    /// A place to [exhaust](Self::exhaust) this body, unless its source has enough of them.
+    pub(crate) fn linger(&self) -> Option<Lingering> {
+        self.activity.linger()
+    }
+
+    /// Reads on and throws away, but no faster than it has to: it is work for nothing.
     pub(crate) async fn exhaust(mut self) {
         self.flow.asked();
         let _wanted = self.activity.want_body();
-        while let Some(Ok(_)) = self.body.frame().await {}
+        let begun = Instant::now();
+        let mut beyond = 0.0;
+        while let Some(Ok(frame)) = self.body.frame().await {
+            beyond += frame.data_ref().map_or(0, Bytes::len) as f64;
+            let due = begun + Duration::from_secs_f64((beyond - AT_ONCE).max(0.0) / EACH_SECOND);
+            if due > Instant::now() {
+                sleep_until(due).await;
+            }
+        }
     }
 }
 
@@ -158,6 +174,9 @@ impl Kept {
     }
 }
 
+/// Bytes of a body of no use that are read as fast as they come, and those of each second after that.
+const AT_ONCE: f64 = (8 << 20) as f64;
+const EACH_SECOND: f64 = (2 << 20) as f64;
 /// Bytes of a body that are kept for another attempt.
 pub(crate) const MOST_KEPT: usize = 64 << 10;
 /// Each piece may hold on to a whole read buffer of the visitor's connection.

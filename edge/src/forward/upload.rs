@@ -95,10 +95,16 @@ impl Upload {
 }
 
 /// Reads what a visitor still sends and throws it away. Most clients read an early answer only when
-/// they have sent everything, and closing with unread bytes would take the answer from them.
+/// they have sent everything, and closing with unread bytes would take the answer from them. A source that
+/// does it too often at once loses the answers beyond its share.
 pub(super) fn linger(source: Source, tasks: &TaskTracker) {
-    if !source.is_over() {
-        tasks.spawn(timeout(LINGER, source.exhaust()));
+    if !source.is_over()
+        && let Some(lingering) = source.linger()
+    {
+        tasks.spawn(timeout(LINGER, async move {
+            source.exhaust().await;
+            drop(lingering);
+        }));
     }
 }
 

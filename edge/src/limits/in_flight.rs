@@ -10,7 +10,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
 use crate::limits::pace::Share;
-use crate::limits::per_address::Source;
+use crate::limits::per_address::{Lingering, Source};
 
 /// What all requests of one connection share.
 pub(crate) struct Activity {
@@ -68,6 +68,11 @@ impl Activity {
             is_cut: AtomicBool::new(false),
             cut: Notify::new(),
         })
+    }
+
+    /// See [`Source::linger`].
+    pub(crate) fn linger(&self) -> Option<Lingering> {
+        self.source.linger()
     }
 
     /// What ends with the connection.

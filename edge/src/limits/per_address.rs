@@ -22,12 +22,15 @@ pub(crate) struct Limits {
 pub(crate) struct Sources {
     limits: Limits,
     known: Mutex<HashMap<IpAddr, Known>>,
+    /// Bodies of no use from where nothing is limited.
+    lingering: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     connections: usize,
     requests: Arc<AtomicUsize>,
+    lingering: Arc<AtomicUsize>,
 }
 
 /// One connection of a source, as long as it lives.
@@ -37,17 +40,24 @@ pub(crate) struct Source {
     address: IpAddr,
     /// Of all connections of the source; absent where nothing is limited.
     requests: Option<Arc<AtomicUsize>>,
+    /// Bodies of all connections of the source that are read to no end.
+    lingering: Arc<AtomicUsize>,
 }
+
+/// A body that is read only so that its sender gets to see the answer, as long as it is.
+#[derive(Debug)]
+pub(crate) struct Lingering(Arc<AtomicUsize>);
 
 impl Sources {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, known: Mutex::default() })
+        Arc::new(Self { limits, known: Mutex::default(), lingering: Arc::default() })
     }
 
     /// A place for one more connection from `address`, unless it has enough.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Source> {
         if self.limits.unlimited.iter().any(|network| network.contains(address)) {
-            return Some(Source { sources: self.clone(), address, requests: None });
+            let lingering = self.lingering.clone();
+            return Some(Source { sources: self.clone(), address, requests: None, lingering });
         }
         let address = source(address);
         let mut known = self.known();
@@ -57,7 +67,8 @@ impl Sources {
         }
         entry.connections += 1;
         let requests = Some(entry.requests.clone());
-        Some(Source { sources: self.clone(), address, requests })
+        let lingering = entry.lingering.clone();
+        Some(Source { sources: self.clone(), address, requests, lingering })
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, Known>> {
@@ -71,6 +82,14 @@ impl Source {
         let Some(requests) = &self.requests else { return true };
         let before = requests.fetch_add(1, Ordering::Relaxed);
         self.sources.limits.requests == 0 || before < self.sources.limits.requests
+    }
+
+    /// A place to read one more body of the source that is of no use, unless it has enough of them.
+    pub(crate) fn linger(&self) -> Option<Lingering> {
+        let before = self.lingering.fetch_add(1, Ordering::Relaxed);
+        let lingering = Lingering(self.lingering.clone());
+        let most = if self.requests.is_some() { MOST_LINGERING } else { MOST_LINGERING_UNLIMITED };
+        (before < most).then_some(lingering)
     }
 
     pub(crate) fn end(&self) {
@@ -94,6 +113,17 @@ impl Drop for Source {
         }
     }
 }
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bodies of no use that one source may send at once.
+const MOST_LINGERING: usize = 4;
+/// The same for all together that are not limited: each may stand for many visitors.
+const MOST_LINGERING_UNLIMITED: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -125,6 +155,19 @@ mod tests {
         assert!(sources.admit(address("192.0.2.1")).is_some());
         drop(second);
         assert!(sources.known().is_empty());
+    }
+
+    #[test]
+    fn a_source_is_read_without_use_only_so_often_at_once() {
+        let sources = sources(0, 0);
+        let (one, other) =
+            ["192.0.2.1", "192.0.2.2"].map(|text| sources.admit(address(text)).unwrap()).into();
+        let beside = sources.admit(address("192.0.2.1")).unwrap();
+        let mut lingering: Vec<_> = (0..MOST_LINGERING).map(|_| one.linger().unwrap()).collect();
+        assert!(one.linger().is_none() && beside.linger().is_none());
+        assert!(other.linger().is_some());
+        lingering.pop();
+        assert!(beside.linger().is_some());
     }
 
     #[test]

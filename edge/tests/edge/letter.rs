@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::harness::{Fixture, LocalSet, get, one, start, start_for_visitors};
 use crate::http2;
@@ -106,6 +107,33 @@ async fn a_large_body_for_an_unknown_name_does_not_cost_its_sender_the_answer() 
             assert!(answer.starts_with("http/1.1 404"), "{answer}");
         })
         .await;
+}
+
+#[tokio::test]
+async fn one_source_keeps_the_edge_reading_only_a_few_bodies_that_it_has_no_use_for() {
+    let edge = start();
+    let sending: Vec<_> = (0..24)
+        .map(|_| {
+            let address = edge.http;
+            tokio::spawn(async move {
+                let mut visitor = TcpStream::connect(address).await.unwrap();
+                let head =
+                    "POST / HTTP/1.1\r\nHost: unknown.example\r\nContent-Length: 1099511627776\r\n\r\n";
+                visitor.write_all(head.as_bytes()).await.unwrap();
+                let piece = vec![b'x'; 64 << 10];
+                while visitor.write_all(&piece).await.is_ok() {}
+            })
+        })
+        .collect();
+    timeout(Duration::from_secs(8), async {
+        while sending.iter().filter(|task| task.is_finished()).count() < 8 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("those beyond its share end at once");
+    assert!(sending.iter().any(|task| !task.is_finished()), "the others are read on");
+    sending.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use super::clock::Clock;
 use super::compiler::COMPILER;
 use super::failure::LoadError;
 use super::imports;
-use super::keep::Keep;
+use super::persistent::PersistentState;
 use super::store::State;
 
 /// Instances of all plugins, in all shards and generations, that may exist at a time.
@@ -65,7 +65,7 @@ struct Inner {
     /// Made for the first component that needs it.
     concurrent: Arc<OnceLock<Wing>>,
     settings: EngineSettings,
-    keep: Keep,
+    persistent: PersistentState,
     /// Compiles elsewhere and keeps what it compiled, if it may.
     code: Option<Code>,
 }
@@ -159,7 +159,14 @@ impl Engine {
         });
         let clock = clock.context("starting the plugin clock")?;
         Ok(Self {
-            inner: Arc::new(Inner { clock, plain, concurrent, settings, keep: Keep::default(), code }),
+            inner: Arc::new(Inner {
+                clock,
+                plain,
+                concurrent,
+                settings,
+                persistent: PersistentState::default(),
+                code,
+            }),
         })
     }
 
@@ -188,8 +195,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn keep(&self) -> &Keep {
-        &self.inner.keep
+    pub(super) fn persistent(&self) -> &PersistentState {
+        &self.inner.persistent
     }
 
     pub(super) fn code(&self) -> Option<&Code> {

@@ -125,7 +125,7 @@ impl Plugin {
         if blueprint.phases.is_none() && plan.config != NO_CONFIGURATION {
             return Err(LoadError::NoConfiguration);
         }
-        let mut sandbox = Sandbox::new(plan, secrets, engine.keep())?;
+        let mut sandbox = Sandbox::new(plan, secrets, engine.persistent())?;
         if let Some(rehearsal) = rehearsal {
             rehearsal.take_over(&mut sandbox);
         }

@@ -62,7 +62,7 @@ pub async fn inspect(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<
         None => None,
         Some(phases) => {
             let nothing = PluginPlan { grants: Grants::default(), ..plan.clone() };
-            let sandbox = Arc::new(Sandbox::new(&nothing, &Secrets::default(), engine.keep())?);
+            let sandbox = Arc::new(Sandbox::new(&nothing, &Secrets::default(), engine.persistent())?);
             let broken = |during| {
                 move |trouble: Trouble| LoadError::Broken {
                     during,

@@ -10,13 +10,12 @@
 mod background;
 mod bindings;
 mod chain;
-mod circuit;
+mod circuit_breaker;
 mod clock;
 mod compiler;
 mod component;
 mod concurrent;
 mod counters;
-mod courtesy;
 mod edit;
 mod engine;
 mod failure;
@@ -24,16 +23,17 @@ mod filter;
 mod head;
 mod imports;
 mod inspect;
-mod keep;
 mod member;
 mod meter;
 pub mod outbound;
+mod persistent;
 mod pool;
 mod rehearsal;
 mod sandbox;
 mod service;
 mod store;
 mod text;
+mod yield_policy;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use adit_net::ration::Ration;
 use adit_rules::plan::PluginPlan;
 use tracing::{debug, warn};
 
-use super::circuit::Circuit;
+use super::circuit_breaker::CircuitBreaker;
 use super::component::{Blueprint, Phases};
 use super::engine::Engine;
 use super::failure::{Failure, FailureKind, Trouble};
@@ -32,7 +32,7 @@ pub(super) struct Member {
     pub(super) allowance: Allowance,
     /// Whether an instance of a service answers more than one request.
     pub(super) guests_stay: AtomicBool,
-    circuit: Circuit,
+    circuit_breaker: CircuitBreaker,
     failures: Ration,
 }
 
@@ -55,7 +55,7 @@ impl Member {
             pool,
             allowance,
             guests_stay: AtomicBool::new(false),
-            circuit: Circuit::new(),
+            circuit_breaker: CircuitBreaker::new(),
             failures,
         }
     }
@@ -68,7 +68,7 @@ impl Member {
     /// Whether a call may begin at all; counts it.
     pub(super) fn admit(&self, shard: usize) -> Result<(), FailureKind> {
         self.pool.tally(shard).calls.fetch_add(1, Ordering::Relaxed);
-        if self.circuit.admits() { Ok(()) } else { Err(FailureKind::Resting) }
+        if self.circuit_breaker.admits() { Ok(()) } else { Err(FailureKind::Resting) }
     }
 
     /// A place in the shard and an instance for one call.
@@ -107,7 +107,7 @@ impl Member {
 
     /// A call came back, whatever its answer.
     pub(super) fn returned(&self) {
-        self.circuit.returned();
+        self.circuit_breaker.returned();
     }
 
     /// A configured instance.
@@ -139,7 +139,7 @@ impl Member {
         self.pool.tally(shard).count(&kind);
         let plugin = &self.plan.name;
         if matches!(kind, FailureKind::Trap { .. } | FailureKind::Timeout)
-            && let Some(rest) = self.circuit.broke()
+            && let Some(rest) = self.circuit_breaker.broke()
         {
             warn!(plugin, ?rest, "plugin broke too often in a row and rests");
         }

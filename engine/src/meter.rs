@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use wasmtime::UpdateDeadline;
 
 use super::clock::TICK;
-use super::courtesy::{Courtesy, Turn};
+use super::yield_policy::{Turn, YieldPolicy};
 
 /// How long a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) struct Meter {
 /// How the call that runs shares its thread.
 #[derive(Debug, Default)]
 struct Sharing {
-    courtesy: Courtesy,
+    yield_policy: YieldPolicy,
     /// The turn that others have now, and how long this thread had worked when it began.
     turn: Option<(Turn, Duration)>,
 }
@@ -81,7 +81,7 @@ impl Meter {
             return Err(TimeIsUp.into());
         }
         let mut sharing = self.sharing();
-        let turn = sharing.courtesy.turn();
+        let turn = sharing.yield_policy.turn();
         sharing.turn = Some((turn, thread_time()));
         Ok(match turn {
             // tokio's own yield lets its driver look at the sockets first. A plain self-wake would
@@ -114,7 +114,7 @@ impl Meter {
         self.resumed.store(now.max(1), Ordering::Relaxed);
         let mut sharing = self.sharing();
         if let Some((turn, before)) = sharing.turn.take() {
-            sharing.courtesy.others_worked(turn, thread_time().saturating_sub(before));
+            sharing.yield_policy.others_worked(turn, thread_time().saturating_sub(before));
         }
     }
 

@@ -1,10 +1,10 @@
 //! HTTP requests that plugins make to elsewhere: only to granted destinations, to addresses that
-//! were looked at, within limits. Does not know who asks or why; `judge` decides, this acts.
+//! were looked at, within limits. Does not know who asks or why; `policy` decides, this acts.
 //!
 //! A connection serves one request. Names are resolved once for each, and the addresses that were
 //! judged are the ones that are connected to.
 
-mod judge;
+mod policy;
 
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -27,7 +27,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use adit_rules::grants::Grants;
-use judge::Target;
+use policy::Target;
 
 /// Longest that one request may take with its redirects, and most redirects.
 pub const LONGEST: Duration = Duration::from_secs(10);
@@ -144,7 +144,7 @@ impl Outbound {
                     (response.map(BodyExt::boxed), Some(connection))
                 }
             };
-            let next = (redirects > 0).then(|| judge::redirect(&head, &response)).flatten();
+            let next = (redirects > 0).then(|| policy::redirect(&head, &response)).flatten();
             if let Some(next) = next {
                 redirects -= 1;
                 (head, body) = (next.head, if next.keeps_body { body } else { Bytes::new() });
@@ -236,7 +236,7 @@ impl Outbound {
         let found =
             found.map_err(|error| OutboundError::Failed(format!("looking up {}: {error}", target.host)))?;
         let mut addresses: Vec<SocketAddr> = found.take(MOST_ADDRESSES).collect();
-        addresses.retain(|address| judge::may_connect(address.ip(), &self.grants));
+        addresses.retain(|address| policy::may_connect(address.ip(), &self.grants));
         if addresses.is_empty() {
             return Err(OutboundError::Denied(format!(
                 "{} has only addresses in private networks that are not granted",

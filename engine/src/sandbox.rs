@@ -11,7 +11,7 @@ use super::failure::LoadError;
 use super::imports::key_value::Bucket;
 use super::imports::log::GuestLog;
 use super::imports::metrics::Metrics;
-use super::keep::Keep;
+use super::persistent::PersistentState;
 use super::rehearsal::Time;
 use crate::outbound::Outbound;
 
@@ -35,7 +35,11 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    pub(super) fn new(plan: &PluginPlan, secrets: &Secrets, keep: &Keep) -> Result<Self, LoadError> {
+    pub(super) fn new(
+        plan: &PluginPlan,
+        secrets: &Secrets,
+        persistent: &PersistentState,
+    ) -> Result<Self, LoadError> {
         let grants = &plan.grants;
         let buckets = grants.buckets.iter();
         let outbound = (!grants.http.is_empty()).then(|| Outbound::new(grants)).transpose();
@@ -43,10 +47,10 @@ impl Sandbox {
         Ok(Self {
             log: Arc::new(GuestLog::new(&plan.name)),
             memory: plan.limits.memory,
-            metrics: keep.metrics(&plan.name),
+            metrics: persistent.metrics(&plan.name),
             secrets: secrets.clone(),
             buckets: buckets
-                .map(|(name, quota)| (name.clone(), (keep.bucket(&plan.name, name), *quota)))
+                .map(|(name, quota)| (name.clone(), (persistent.bucket(&plan.name, name), *quota)))
                 .collect(),
             outbound: outbound.map(Arc::new),
             time: Time::default(),

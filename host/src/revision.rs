@@ -176,7 +176,7 @@ impl Reload {
 /// The version of the pushed configuration that serves.
 pub fn remote_version(history: &History) -> i32 {
     let serving = history.serving();
-    serving.and_then(|serving| Some(serving.draft.remote.as_ref()?.version)).unwrap_or(NO_VERSION)
+    serving.and_then(|serving| Some(serving.revision.remote.as_ref()?.version)).unwrap_or(NO_VERSION)
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub(super) async fn answer(
             }
         }
         ("GET" | "HEAD", "/config/document") => match history.serving() {
-            Some(serving) => tagged(document(&serving.draft.text), &serving.tag()),
+            Some(serving) => tagged(document(&serving.revision.text), &serving.tag()),
             None => missing("no configuration serves yet"),
         },
         ("GET" | "HEAD", "/config/history") => {
@@ -121,14 +121,14 @@ async fn rollback(admin: &Admin, request: &Request<Incoming>) -> Response<Full<B
     let Some(to) = query(request, "to").and_then(|to| to.parse().ok()) else {
         return problem(StatusCode::BAD_REQUEST, "say which generation: POST /config/rollback?to=7");
     };
-    let Some(draft) = admin.reload.history().revive(to) else {
+    let Some(revision) = admin.reload.history().revive(to) else {
         return missing("there is no such generation, or its document is not kept any more");
     };
     let expected = expected(request).unwrap_or(None);
     let save = query(request, "save").is_none_or(|save| save != "false");
     let put = Put {
-        text: draft.text.as_ref().to_owned(),
-        copies: draft.copies,
+        text: revision.text.as_ref().to_owned(),
+        copies: revision.copies,
         expected,
         save,
         source: Source::Rollback,

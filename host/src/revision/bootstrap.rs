@@ -16,7 +16,7 @@ use crate::config::settings::{Flags, Settings};
 use crate::config::source::Source as Written;
 use crate::config::{self, Configuration};
 use crate::generation::Generation;
-use crate::revision::history::{Draft, History, Source};
+use crate::revision::history::{History, Revision, Source};
 use crate::revision::{self, Built, Refusal};
 
 /// The first generation of a process, and all that it came with.
@@ -56,11 +56,11 @@ pub async fn start(
     if state_dir.is_none() {
         return Err(anyhow!(reasons));
     }
-    let good: Vec<(u64, Draft)> = history.good().collect();
-    for (number, draft) in good {
-        let Some(settings) = settings_of(&draft, &state_dir, flags) else { continue };
+    let good: Vec<(u64, Revision)> = history.good().collect();
+    for (number, revision) in good {
+        let Some(settings) = settings_of(&revision, &state_dir, flags) else { continue };
         let built =
-            revision::build(history.next_generation(), &draft, engine, &settings, None, |_| false).await;
+            revision::build(history.next_generation(), &revision, engine, &settings, None, |_| false).await;
         match built {
             Ok(Some(built)) => {
                 error!(
@@ -68,7 +68,7 @@ pub async fn start(
                     reasons, "the document cannot be used: the last good generation serves in its place"
                 );
                 history.set_degraded(Some(reasons));
-                let (generation, mut files) = built.begin(draft, Source::LastGood, &history);
+                let (generation, mut files) = built.begin(revision, Source::LastGood, &history);
                 files.push(reader.path().to_owned());
                 return Ok(Start { settings, generation, history, files });
             }
@@ -89,39 +89,39 @@ async fn from_document(
     engine: &Engine,
 ) -> Result<Start, Vec<String>> {
     let (read, translation) = read.map_err(|reasons| vec![reasons])?;
-    let mut draft = Draft {
+    let mut revision = Revision {
         file: read.file,
         folder: read.folder,
         text: read.text.into(),
         copies: BTreeMap::new(),
         remote: None,
     };
-    let drawn = config::draw(&draft.file, &draft.text, &draft.folder, Files::default(), flags);
+    let drawn = config::draw(&revision.file, &revision.text, &revision.folder, Files::default(), flags);
     let Configuration { mut settings, plan, .. } = drawn.map_err(|mistakes| vec![mistakes.to_string()])?;
     settings.state_dir.clone_from(state_dir);
     for warning in translation.iter().chain(&settings.warnings).chain(&plan.warnings) {
-        warn!("{}: {warning}", draft.file);
+        warn!("{}: {warning}", revision.file);
     }
     if settings.config_source != ConfigSource::Local {
-        draft.remote = history.remote();
+        revision.remote = history.remote();
     }
     let number = history.next_generation();
-    let built = match revision::build(number, &draft, engine, &settings, None, |_| false).await {
+    let built = match revision::build(number, &revision, engine, &settings, None, |_| false).await {
         Ok(built) => built,
         Err(refusal) => return Err(refusal.reasons),
     };
     let Some(built) = built else { return Err(Vec::new()) };
-    Ok(begin(settings, built, draft, history))
+    Ok(begin(settings, built, revision, history))
 }
 
-fn begin(settings: Settings, built: Built, draft: Draft, history: &Arc<History>) -> Start {
-    let (generation, files) = built.begin(draft.clone(), Source::Start, history);
+fn begin(settings: Settings, built: Built, revision: Revision, history: &Arc<History>) -> Start {
+    let (generation, files) = built.begin(revision.clone(), Source::Start, history);
     Start { settings, generation, history: history.clone(), files }
 }
 
-fn settings_of(draft: &Draft, state_dir: &Option<PathBuf>, flags: &Flags) -> Option<Settings> {
-    let files = Files::with_copies(draft.copies.clone());
-    let drawn = config::draw(&draft.file, &draft.text, &draft.folder, files, flags).ok()?;
+fn settings_of(revision: &Revision, state_dir: &Option<PathBuf>, flags: &Flags) -> Option<Settings> {
+    let files = Files::with_copies(revision.copies.clone());
+    let drawn = config::draw(&revision.file, &revision.text, &revision.folder, files, flags).ok()?;
     let mut settings = drawn.settings;
     settings.state_dir.clone_from(state_dir);
     Some(settings)

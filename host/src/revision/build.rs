@@ -1,4 +1,4 @@
-//! From a draft to a generation that is ready to serve, and everything that is wrong where there is none. Does
+//! From a revision to a generation that is ready to serve, and everything that is wrong where there is none. Does
 //! not swap.
 
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use crate::config::plan::Plan;
 use crate::config::settings::Settings;
 use crate::config::{self, Configuration};
 use crate::generation::Generation;
-use crate::revision::history::{Draft, Entry, History, Outcome, Part, Serving, Source};
+use crate::revision::history::{Entry, History, Outcome, Part, Revision, Serving, Source};
 use crate::revision::resolve::{self, Mode};
 
 /// A generation that is ready to serve, and what it was made from.
@@ -32,7 +32,7 @@ pub struct Built {
     pub(super) secrets: Vec<PathBuf>,
 }
 
-/// Why a draft did not become a generation.
+/// Why a revision did not become a generation.
 pub struct Refusal {
     pub reasons: Vec<String>,
     /// The files that were named, as far as the document could be read.
@@ -40,19 +40,19 @@ pub struct Refusal {
     pub digest: String,
 }
 
-/// Draws a draft and builds its generation. `None` if `is_known` says that its digest needs none.
+/// Draws a revision and builds its generation. `None` if `is_known` says that its digest needs none.
 ///
 /// # Errors
 /// Everything that is wrong.
 pub async fn build(
     number: u64,
-    draft: &Draft,
+    revision: &Revision,
     engine: &Engine,
     running: &Settings,
     previous: Option<&Generation>,
     is_known: impl Fn(&str) -> bool,
 ) -> Result<Option<Built>, Refusal> {
-    let Draft { file, folder, text, copies, remote } = draft;
+    let Revision { file, folder, text, copies, remote } = revision;
     let mut digest = Sha256::new();
     digest.update(text.as_bytes());
     let refused = |reasons, files, digest: &Sha256| Refusal { reasons, files, digest: hex(digest) };
@@ -117,15 +117,15 @@ pub async fn build(
 
 impl Built {
     /// Makes it the first of a process: kept, and known to the history. Warns where it cannot be kept.
-    pub fn begin(self, draft: Draft, source: Source, history: &History) -> (Generation, Vec<PathBuf>) {
+    pub fn begin(self, revision: Revision, source: Source, history: &History) -> (Generation, Vec<PathBuf>) {
         let Self { generation, settings, plan, digest, parts, secrets } = self;
         let mut entry = Entry::new(generation.number, Outcome::Applied, source, digest.clone());
-        entry.remote_version = draft.remote.as_ref().map(|remote| remote.version);
+        entry.remote_version = revision.remote.as_ref().map(|remote| remote.version);
         entry.warnings = settings.warnings.into_iter().chain(plan.warnings).collect();
-        if let Err(error) = history.keep(&mut entry, &draft, &parts) {
+        if let Err(error) = history.keep(&mut entry, &revision, &parts) {
             warn!(%error, "this generation is not kept for the next start");
         }
-        history.applied(entry, Serving { generation: generation.number, digest, draft });
+        history.applied(entry, Serving { generation: generation.number, digest, revision });
         (generation, parts.into_iter().map(|part| part.path).chain(secrets).collect())
     }
 }

@@ -92,7 +92,7 @@ pub struct Remote {
 
 /// All that makes a generation, but for the files that the document names.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub struct Revision {
     /// The name that mistakes carry.
     pub file: String,
     /// Where relative paths of the document begin.
@@ -108,7 +108,7 @@ pub struct Draft {
 pub struct Serving {
     pub generation: u64,
     pub digest: String,
-    pub draft: Draft,
+    pub revision: Revision,
 }
 
 impl Serving {
@@ -203,40 +203,40 @@ impl History {
     /// What the edge pushed last, of all that was applied.
     pub fn remote(&self) -> Option<Remote> {
         let entry = self.inner().entries.iter().rfind(|entry| entry.remote_version.is_some()).cloned()?;
-        self.draft(&entry)?.remote
+        self.revision(&entry)?.remote
     }
 
     /// The last applied generations whose parts are all there, the newest first.
-    pub fn good(&self) -> impl Iterator<Item = (u64, Draft)> {
+    pub fn good(&self) -> impl Iterator<Item = (u64, Revision)> {
         let applied = |entry: &Entry| entry.verdict == Outcome::Applied && entry.kept.is_some();
         let entries: Vec<Entry> =
             self.inner().entries.iter().filter(|entry| applied(entry)).cloned().collect();
-        entries.into_iter().rev().filter_map(|entry| Some((entry.generation, self.draft(&entry)?)))
+        entries.into_iter().rev().filter_map(|entry| Some((entry.generation, self.revision(&entry)?)))
     }
 
     /// The document of a generation.
     pub fn text(&self, generation: u64) -> Option<Arc<str>> {
         let inner = self.inner();
         if let Some(serving) = inner.serving.as_ref().filter(|serving| serving.generation == generation) {
-            return Some(serving.draft.text.clone());
+            return Some(serving.revision.text.clone());
         }
         if let Some((_, text)) = inner.texts.iter().rfind(|(number, _)| *number == generation) {
             return Some(text.clone());
         }
         let entry = inner.find(generation)?.clone();
         drop(inner);
-        Some(self.draft(&entry)?.text)
+        Some(self.revision(&entry)?.text)
     }
 
     /// All that made a generation, from the folder; only the document, from memory.
-    pub fn revive(&self, generation: u64) -> Option<Draft> {
+    pub fn revive(&self, generation: u64) -> Option<Revision> {
         let (entry, serving) = {
             let inner = self.inner();
             (inner.find(generation).cloned(), inner.serving.clone()?)
         };
-        match entry.and_then(|entry| self.draft(&entry)) {
-            Some(draft) => Some(draft),
-            None => Some(Draft { text: self.text(generation)?, ..serving.draft.clone() }),
+        match entry.and_then(|entry| self.revision(&entry)) {
+            Some(revision) => Some(revision),
+            None => Some(Revision { text: self.text(generation)?, ..serving.revision.clone() }),
         }
     }
 
@@ -245,16 +245,21 @@ impl History {
     ///
     /// # Errors
     /// It could not be written, or a file is no more what the generation was made from.
-    pub fn keep(&self, entry: &mut Entry, draft: &Draft, parts: &[Part]) -> io::Result<()> {
+    pub fn keep(&self, entry: &mut Entry, revision: &Revision, parts: &[Part]) -> io::Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let mut files = BTreeMap::new();
         for part in parts {
             files.insert(part.path.clone(), folder.keep_file(&part.place, &part.digest)?);
         }
-        let remote = draft.remote.as_ref().map(|remote| folder.keep(&remote.json)).transpose()?;
-        let document = folder.keep(draft.text.as_bytes())?;
-        entry.kept =
-            Some(Kept { file: draft.file.clone(), folder: draft.folder.clone(), document, files, remote });
+        let remote = revision.remote.as_ref().map(|remote| folder.keep(&remote.json)).transpose()?;
+        let document = folder.keep(revision.text.as_bytes())?;
+        entry.kept = Some(Kept {
+            file: revision.file.clone(),
+            folder: revision.folder.clone(),
+            document,
+            files,
+            remote,
+        });
         folder.record(entry)
     }
 
@@ -262,7 +267,7 @@ impl History {
     pub fn applied(&self, entry: Entry, serving: Serving) {
         let mut inner = self.inner();
         if let Some(last) = inner.serving.take() {
-            inner.texts.push_back((last.generation, last.draft.text.clone()));
+            inner.texts.push_back((last.generation, last.revision.text.clone()));
         }
         let size =
             |texts: &VecDeque<(u64, Arc<str>)>| texts.iter().map(|(_, text)| text.len()).sum::<usize>();
@@ -295,7 +300,7 @@ impl History {
         inner.insert(entry);
     }
 
-    fn draft(&self, entry: &Entry) -> Option<Draft> {
+    fn revision(&self, entry: &Entry) -> Option<Revision> {
         let (folder, kept) = (self.folder.as_ref()?, entry.kept.as_ref()?);
         let read = |digest: &String| {
             folder.read(digest).inspect_err(|error| {
@@ -311,7 +316,7 @@ impl History {
         for (path, digest) in &kept.files {
             copies.insert(path.clone(), folder.find(digest)?);
         }
-        Some(Draft {
+        Some(Revision {
             file: kept.file.clone(),
             folder: kept.folder.clone(),
             text: text.into(),

@@ -18,7 +18,7 @@ use crate::config::remote::PUSHED;
 use crate::config::settings::Settings;
 use crate::generation::lifetime::Tenures;
 use crate::proxy::Current;
-use crate::revision::history::{Draft, Entry, History, Outcome, Remote, Serving, Source};
+use crate::revision::history::{Entry, History, Outcome, Remote, Revision, Serving, Source};
 
 /// Builds and swaps generations, one at a time.
 pub struct Writer {
@@ -85,14 +85,14 @@ impl Writer {
     async fn reread(&self, source: Source) -> Verdict {
         match self.reader.read() {
             Ok((read, translation)) => {
-                let draft = Draft {
+                let revision = Revision {
                     file: read.file,
                     folder: read.folder,
                     text: read.text.into(),
                     copies: BTreeMap::new(),
-                    remote: self.history.serving().and_then(|serving| serving.draft.remote.clone()),
+                    remote: self.history.serving().and_then(|serving| serving.revision.remote.clone()),
                 };
-                self.revise(draft, source, None, translation).await
+                self.revise(revision, source, None, translation).await
             }
             Err(reasons) => {
                 let reasons = reasons.lines().map(str::to_owned).collect();
@@ -118,15 +118,15 @@ impl Writer {
         if put.expected.as_ref().is_some_and(|expected| !expected.contains(&tag)) {
             return Verdict::Stale { serving: serving.generation, tag };
         }
-        let draft = Draft {
+        let revision = Revision {
             file: self.reader.path().display().to_string(),
             folder: self.reader.path().parent().unwrap_or(Path::new("")).to_owned(),
             text: put.text.into(),
             copies: put.copies,
-            remote: serving.draft.remote.clone(),
+            remote: serving.revision.remote.clone(),
         };
         let save = put.save.then(|| self.reader.path().to_owned());
-        self.revise(draft, put.source, save, Vec::new()).await
+        self.revise(revision, put.source, save, Vec::new()).await
     }
 
     async fn push(&self, version: i32, json: &[u8]) -> Pushed {
@@ -138,9 +138,9 @@ impl Writer {
         let Some(serving) = self.history.serving().filter(|_| version > last) else {
             return Pushed::serves(last, Vec::new());
         };
-        let mut draft = serving.draft.clone();
-        draft.remote = Some(Remote { version, json: json.into() });
-        match self.revise(draft, Source::Edge, None, Vec::new()).await {
+        let mut revision = serving.revision.clone();
+        revision.remote = Some(Remote { version, json: json.into() });
+        match self.revise(revision, Source::Edge, None, Vec::new()).await {
             Verdict::Applied { warnings, .. } => {
                 let about = |warning: String| warning.strip_prefix(PUSHED).map(str::to_owned);
                 Pushed::serves(version, warnings.into_iter().filter_map(about).collect())
@@ -153,19 +153,19 @@ impl Writer {
     /// Builds, keeps, swaps. `save` is where the document is written once it is known to be good.
     async fn revise(
         &self,
-        draft: Draft,
+        revision: Revision,
         source: Source,
         save: Option<PathBuf>,
         mut warnings: Vec<String>,
     ) -> Verdict {
         let running = self.current.load_full();
-        let remote_version = draft.remote.as_ref().map(|remote| remote.version);
+        let remote_version = revision.remote.as_ref().map(|remote| remote.version);
         let serving = self.history.serving();
         let is_known = |digest: &str| {
             source == Source::File && serving.as_ref().is_some_and(|serving| serving.digest == digest)
         };
         let number = self.history.next_generation().max(running.number + 1);
-        let built = build(number, &draft, &self.engine, &self.settings, Some(&running), is_known).await;
+        let built = build(number, &revision, &self.engine, &self.settings, Some(&running), is_known).await;
         let built = match built {
             Ok(Some(built)) => built,
             // Somebody has touched a file, or has put it back.
@@ -188,10 +188,10 @@ impl Writer {
         entry.remote_version = remote_version;
         entry.warnings.clone_from(&warnings);
         let (history, saved) = (self.history.clone(), save);
-        // Files are written beside what serves. The draft and the entry come back with the outcome.
+        // Files are written beside what serves. The revision and the entry come back with the outcome.
         let written = tokio::task::spawn_blocking(move || {
             if let Some(path) = saved {
-                let text = draft.text.as_bytes();
+                let text = revision.text.as_bytes();
                 write_document(&path, text).map_err(|error| {
                     format!(
                         "the document {} cannot be written: {error}; ask with save=false to serve it until the next start",
@@ -199,15 +199,15 @@ impl Writer {
                     )
                 })?;
             }
-            let kept = history.keep(&mut entry, &draft, &parts).map_err(|error| error.to_string());
-            Ok::<_, String>((entry, draft, kept))
+            let kept = history.keep(&mut entry, &revision, &parts).map_err(|error| error.to_string());
+            Ok::<_, String>((entry, revision, kept))
         });
-        let (mut entry, draft) = match written.await {
-            Ok(Ok((entry, draft, kept))) => {
+        let (mut entry, revision) = match written.await {
+            Ok(Ok((entry, revision, kept))) => {
                 if let Err(error) = kept {
                     warnings.push(format!("this generation is not kept for the next start: {error}"));
                 }
-                (entry, draft)
+                (entry, revision)
             }
             Ok(Err(reason)) => {
                 let refusal = Refusal { reasons: vec![reason], files, digest };
@@ -220,7 +220,7 @@ impl Writer {
         running.tenure.retire(Instant::now() + plan.retire_after);
         self.tenures.add(running.tenure.clone());
         self.current.store(Arc::new(generation));
-        let serving = Serving { generation: number, digest, draft };
+        let serving = Serving { generation: number, digest, revision };
         let tag = serving.tag();
         self.history.applied(entry, serving);
         self.history.set_degraded(None);

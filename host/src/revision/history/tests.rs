@@ -1,7 +1,7 @@
 use super::*;
 
-fn draft(text: &str, remote: Option<Remote>) -> Draft {
-    Draft {
+fn revision(text: &str, remote: Option<Remote>) -> Revision {
+    Revision {
         file: "host.toml".into(),
         folder: "/etc/adit".into(),
         text: text.into(),
@@ -14,14 +14,14 @@ fn draft(text: &str, remote: Option<Remote>) -> Draft {
 fn apply(history: &History, text: &str, file: &Path, remote: Option<Remote>) -> u64 {
     use sha2::{Digest, Sha256};
     let number = history.next_generation();
-    let draft = draft(text, remote);
+    let revision = revision(text, remote);
     let mut entry = Entry::new(number, Outcome::Applied, Source::File, folder::hex(&Sha256::digest(text)));
-    entry.remote_version = draft.remote.as_ref().map(|remote| remote.version);
+    entry.remote_version = revision.remote.as_ref().map(|remote| remote.version);
     let digest = Sha256::digest(std::fs::read(file).unwrap()).into();
     let part = Part { path: "/etc/adit/a.wasm".into(), place: file.to_owned(), digest };
-    history.keep(&mut entry, &draft, &[part]).unwrap();
+    history.keep(&mut entry, &revision, &[part]).unwrap();
     let digest = entry.digest.clone();
-    history.applied(entry, Serving { generation: number, digest, draft });
+    history.applied(entry, Serving { generation: number, digest, revision });
     number
 }
 
@@ -47,9 +47,9 @@ fn a_generation_is_found_again_with_its_files_and_what_the_edge_had_pushed() {
     assert_eq!(history.entries()[2].reasons[0].len(), LONGEST_REASON);
     let found: Vec<_> = history.good().collect();
     assert_eq!(found.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2, 1]);
-    for ((_, draft), (text, content)) in found.iter().zip([("two", "second"), ("one", "first")]) {
-        assert_eq!(&*draft.text, text);
-        let copy = &draft.copies[Path::new("/etc/adit/a.wasm")];
+    for ((_, revision), (text, content)) in found.iter().zip([("two", "second"), ("one", "first")]) {
+        assert_eq!(&*revision.text, text);
+        let copy = &revision.copies[Path::new("/etc/adit/a.wasm")];
         assert_eq!(std::fs::read_to_string(copy).unwrap(), content);
     }
 }
@@ -70,7 +70,10 @@ fn a_damaged_part_makes_way_for_the_generation_before_it() {
     std::fs::write(state.join("entries/9999999999-1.json"), "{\"generation\":").unwrap();
     std::fs::write(state.join("entries/.1-2-half"), "{").unwrap();
     let history = History::open(Some(&state)).unwrap();
-    assert_eq!(history.good().next().map(|(number, draft)| (number, draft.text)), Some((1, "one".into())));
+    assert_eq!(
+        history.good().next().map(|(number, revision)| (number, revision.text)),
+        Some((1, "one".into()))
+    );
 }
 
 #[test]
@@ -81,7 +84,7 @@ fn a_file_that_changes_while_it_is_read_is_not_kept_as_what_it_was() {
     let history = History::open(Some(&folder.path().join("state"))).unwrap();
     let mut entry = Entry::new(1, Outcome::Applied, Source::File, String::new());
     let part = Part { path: file.clone(), place: file, digest: [0; 32] };
-    let error = history.keep(&mut entry, &draft("text", None), &[part]).unwrap_err();
+    let error = history.keep(&mut entry, &revision("text", None), &[part]).unwrap_err();
     assert!(error.to_string().contains("has changed while"), "{error}");
     assert_eq!(history.good().count(), 0);
 }
@@ -98,7 +101,7 @@ fn without_a_folder_documents_are_remembered_as_long_as_the_process_lives() {
     assert_eq!(history.entries().len(), MOST);
     assert_eq!(history.text(200).as_deref(), Some("document 200"));
     assert_eq!(history.text(199).as_deref(), Some("document 199"));
-    assert_eq!(history.revive(150).map(|draft| draft.text), Some("document 150".into()));
+    assert_eq!(history.revive(150).map(|revision| revision.text), Some("document 150".into()));
     assert_eq!(history.text(1), None);
 }
 

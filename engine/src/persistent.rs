@@ -10,12 +10,12 @@ use super::imports::metrics::Metrics;
 
 /// One per process.
 #[derive(Default)]
-pub(super) struct Keep {
+pub(super) struct PersistentState {
     metrics: Mutex<HashMap<String, Weak<Metrics>>>,
     buckets: Mutex<HashMap<(String, String), Weak<Bucket>>>,
 }
 
-impl Keep {
+impl PersistentState {
     pub(super) fn metrics(&self, plugin: &str) -> Arc<Metrics> {
         find(&self.metrics, plugin.to_owned())
     }
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn what_somebody_has_is_found_again_and_what_nobody_has_is_let_go() {
-        let keep = Keep::default();
+        let keep = PersistentState::default();
         let first = keep.bucket("a", "x");
         assert!(Arc::ptr_eq(&first, &keep.bucket("a", "x")));
         assert!(!Arc::ptr_eq(&first, &keep.bucket("b", "x")));

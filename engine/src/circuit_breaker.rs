@@ -18,7 +18,7 @@ const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// Counts the breaks of one plugin over all shards.
 #[derive(Debug)]
-pub(super) struct Circuit {
+pub(super) struct CircuitBreaker {
     origin: Instant,
     /// Breaks in a row. All that an ordinary call reads.
     strikes: AtomicU32,
@@ -35,7 +35,7 @@ struct Open {
     tried: bool,
 }
 
-impl Circuit {
+impl CircuitBreaker {
     pub(super) fn new() -> Self {
         Self { origin: Instant::now(), strikes: AtomicU32::new(0), open: Mutex::new(None) }
     }
@@ -98,8 +98,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn broken() -> Circuit {
-        let circuit = Circuit::new();
+    fn broken() -> CircuitBreaker {
+        let circuit = CircuitBreaker::new();
         for _ in 1..TOLERANCE {
             assert_eq!(circuit.broke_at(Duration::ZERO), None);
         }
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_call_that_returns_forgives_all_breaks() {
-        let circuit = Circuit::new();
+        let circuit = CircuitBreaker::new();
         for _ in 0..100 {
             for _ in 1..TOLERANCE {
                 circuit.broke();

@@ -25,13 +25,13 @@ pub(super) enum Turn {
 
 /// One guest's.
 #[derive(Debug, Default)]
-pub(super) struct Courtesy {
+pub(super) struct YieldPolicy {
     /// Zero if it does not stay away.
     pause: Duration,
     quiet: u32,
 }
 
-impl Courtesy {
+impl YieldPolicy {
     /// What to do now.
     pub(super) fn turn(&self) -> Turn {
         if self.pause.is_zero() { Turn::Yield } else { Turn::Pause(self.pause) }
@@ -60,33 +60,33 @@ mod tests {
 
     #[test]
     fn where_nobody_has_work_it_goes_on_at_once() {
-        let mut courtesy = Courtesy::default();
+        let mut policy = YieldPolicy::default();
         for _ in 0..100 {
-            assert_eq!(courtesy.turn(), Turn::Yield);
-            courtesy.others_worked(Turn::Yield, LITTLE);
+            assert_eq!(policy.turn(), Turn::Yield);
+            policy.others_worked(Turn::Yield, LITTLE);
         }
     }
 
     #[test]
     fn where_others_work_it_stays_away_until_they_have_done() {
-        let mut courtesy = Courtesy::default();
-        courtesy.others_worked(Turn::Yield, MS);
+        let mut policy = YieldPolicy::default();
+        policy.others_worked(Turn::Yield, MS);
         for work in [MS, LITTLE, LITTLE, MS, LITTLE, LITTLE, LITTLE, LITTLE] {
-            assert_eq!(courtesy.turn(), Turn::Pause(SHORTEST));
-            courtesy.others_worked(courtesy.turn(), work);
+            assert_eq!(policy.turn(), Turn::Pause(SHORTEST));
+            policy.others_worked(policy.turn(), work);
         }
-        assert_eq!(courtesy.turn(), Turn::Yield);
+        assert_eq!(policy.turn(), Turn::Yield);
     }
 
     #[test]
     fn where_many_loop_each_stays_away_for_longer() {
-        let mut courtesy = Courtesy::default();
-        courtesy.others_worked(Turn::Yield, MS);
+        let mut policy = YieldPolicy::default();
+        policy.others_worked(Turn::Yield, MS);
         let mut pauses = Vec::new();
         for factor in [3, 1, 2, 1, 1, 1, 0, 0] {
-            let Turn::Pause(pause) = courtesy.turn() else { panic!("{courtesy:?}") };
+            let Turn::Pause(pause) = policy.turn() else { panic!("{policy:?}") };
             pauses.push(pause.as_millis());
-            courtesy.others_worked(courtesy.turn(), pause * factor + LITTLE);
+            policy.others_worked(policy.turn(), pause * factor + LITTLE);
         }
         assert_eq!(pauses, [2, 4, 8, 16, 32, 32, 32, 16]);
     }

@@ -51,7 +51,11 @@ fn run(arguments: Vec<String>) -> Result<()> {
     let metadata =
         ["Cargo.toml", "plugins/Cargo.toml"].map(|manifest| metadata(&tree.join(manifest), target));
     let [ours, plugins] = metadata;
-    let sbom = sbom::write(&version, &commit, &[&locks[0], &locks[1]], &[ours?, plugins?])?;
+    let shelf: Vec<&str> =
+        facts["shelf"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    ensure!(shelf.len() == SHELF, "the program does not hold the whole shelf, but {shelf:?}");
+    let inside: Vec<&str> = std::iter::once("adit").chain(shelf).collect();
+    let sbom = sbom::write(&version, &commit, &inside, &[&locks[0], &locks[1]], &[ours?, plugins?])?;
     let units = ["adit-edge", "adit-tunnel"]
         .map(|name| Ok((name.to_owned(), text(&format!("packaging/systemd/{name}.service"))?)))
         .into_iter()
@@ -71,11 +75,6 @@ fn run(arguments: Vec<String>) -> Result<()> {
         units,
         sbom,
     };
-    ensure!(
-        facts["shelf"].as_array().is_some_and(|shelf| shelf.len() == SHELF),
-        "the program does not hold the whole shelf: {}",
-        facts["shelf"]
-    );
     let image = image::pack(&parts, &roots, key.as_ref())?;
     let base = format!("adit-{}-linux-{}", parts.version, parts.architecture);
     let mut files = vec![

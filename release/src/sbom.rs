@@ -8,11 +8,17 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 /// Of the program `adit` in this version. `locks` are texts of `Cargo.lock`; `metadata` is what `cargo metadata`
-/// says of the same workspaces, in JSON.
+/// says of the same workspaces, in JSON; `roots` are the packages of ours that are inside.
 ///
 /// # Errors
 /// One of them cannot be read.
-pub fn write(version: &str, commit: &str, locks: &[&str], metadata: &[Value]) -> Result<Vec<u8>> {
+pub fn write(
+    version: &str,
+    commit: &str,
+    roots: &[&str],
+    locks: &[&str],
+    metadata: &[Value],
+) -> Result<Vec<u8>> {
     let mut licences = BTreeMap::new();
     let mut inside = BTreeSet::new();
     for told in metadata {
@@ -28,7 +34,7 @@ pub fn write(version: &str, commit: &str, locks: &[&str], metadata: &[Value]) ->
         }
         let by_id: BTreeMap<&str, _> =
             packages.iter().filter_map(|package| Some((package["id"].as_str()?, key(package)))).collect();
-        inside.extend(reached(told).into_iter().filter_map(|id| by_id.get(id).cloned()));
+        inside.extend(reached(told, roots).into_iter().filter_map(|id| by_id.get(id).cloned()));
     }
     let mut components = BTreeMap::new();
     for lock in locks {
@@ -80,21 +86,26 @@ pub fn write(version: &str, commit: &str, locks: &[&str], metadata: &[Value]) ->
     Ok(serde_json::to_vec_pretty(&bom)?)
 }
 
-/// What the program, or any plugin of the shelf, is linked with: no dependency that only builds or tests it.
-fn reached(told: &Value) -> BTreeSet<&str> {
+/// What these packages are linked with: no dependency that only builds or tests them.
+fn reached<'a>(told: &'a Value, roots: &[&str]) -> BTreeSet<&'a str> {
     let nodes = told["resolve"]["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
     let by_id: BTreeMap<&str, &Value> =
         nodes.iter().filter_map(|node| Some((node["id"].as_str()?, node))).collect();
     let packages = told["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let is_program = |package: &&Value| {
-        let is_adit = package["name"] == "adit";
-        is_adit || package["manifest_path"].as_str().is_some_and(|path| path.contains("/plugins/"))
+    let is_root = |package: &&Value| package["name"].as_str().is_some_and(|name| roots.contains(&name));
+    let members = packages.iter().filter(|package| package["source"].is_null()).filter(is_root);
+    // They run while something is compiled, and nothing of them is in the program.
+    let is_macro = |package: &&Value| {
+        let targets = package["targets"].as_array().into_iter().flatten();
+        let mut kinds = targets.filter_map(|target| target["kind"].as_array()).flatten();
+        kinds.any(|kind| kind == "proc-macro")
     };
-    let members = packages.iter().filter(|package| package["source"].is_null()).filter(is_program);
+    let macros: BTreeSet<&str> =
+        packages.iter().filter(is_macro).filter_map(|package| package["id"].as_str()).collect();
     let mut next: Vec<&str> = members.filter_map(|package| package["id"].as_str()).collect();
     let mut found = BTreeSet::new();
     while let Some(id) = next.pop() {
-        if !found.insert(id) {
+        if macros.contains(id) || !found.insert(id) {
             continue;
         }
         let dependencies = by_id.get(id).and_then(|node| node["deps"].as_array()).into_iter().flatten();
@@ -116,7 +127,8 @@ mod tests {
     fn every_crate_of_a_lock_is_listed_and_what_only_builds_or_tests_is_not_required() {
         let lock = "[[package]]\nname = \"adit\"\nversion = \"1.0.0\"\n\
                     [[package]]\nname = \"linked\"\nversion = \"2.0.0\"\nsource = \"registry+a\"\nchecksum = \"ab\"\n\
-                    [[package]]\nname = \"builds\"\nversion = \"3.0.0\"\nsource = \"registry+a\"\nchecksum = \"cd\"\n";
+                    [[package]]\nname = \"builds\"\nversion = \"3.0.0\"\nsource = \"registry+a\"\nchecksum = \"cd\"\n\
+                    [[package]]\nname = \"derives\"\nversion = \"4.0.0\"\nsource = \"registry+a\"\nchecksum = \"ef\"\n";
         let dependency = |id: &str, kind: Value| json!({ "pkg": id, "dep_kinds": [{ "kind": kind }] });
         let package = |name: &str, version: &str, source: Value| json!({ "id": name, "name": name, "version": version, "source": source, "license": "MIT/Apache-2.0" });
         let told = json!({
@@ -124,15 +136,18 @@ mod tests {
                 package("adit", "1.0.0", Value::Null),
                 package("linked", "2.0.0", "registry".into()),
                 package("builds", "3.0.0", "registry".into()),
+                json!({ "id": "derives", "name": "derives", "version": "4.0.0", "source": "registry",
+                        "targets": [{ "kind": ["proc-macro"] }] }),
             ],
             "resolve": { "nodes": [
-                { "id": "adit", "deps": [dependency("linked", Value::Null), dependency("builds", "build".into())] },
+                { "id": "adit", "deps": [dependency("linked", Value::Null), dependency("builds", "build".into()), dependency("derives", Value::Null)] },
                 { "id": "linked", "deps": [] },
                 { "id": "builds", "deps": [] },
+                { "id": "derives", "deps": [] },
             ] },
         });
-        let bom = write("1.0.0", "abc", &[lock], std::slice::from_ref(&told)).unwrap();
-        assert_eq!(bom, write("1.0.0", "abc", &[lock], &[told]).unwrap());
+        let bom = write("1.0.0", "abc", &["adit"], &[lock], std::slice::from_ref(&told)).unwrap();
+        assert_eq!(bom, write("1.0.0", "abc", &["adit"], &[lock], &[told]).unwrap());
         let bom: Value = serde_json::from_slice(&bom).unwrap();
         let of = |name: &str| {
             let components = bom["components"].as_array().unwrap();
@@ -142,6 +157,7 @@ mod tests {
             (&of("linked")["scope"], &of("builds")["scope"]),
             (&"required".into(), &"excluded".into())
         );
+        assert_eq!(of("derives")["scope"], "excluded");
         assert_eq!(of("linked")["hashes"][0]["content"], "ab");
         assert_eq!(of("linked")["licenses"][0]["expression"], "MIT OR Apache-2.0");
         assert_eq!(of("linked")["purl"], "pkg:cargo/linked@2.0.0");

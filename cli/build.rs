@@ -60,7 +60,7 @@ const LOCK: &str = "../Cargo.lock";
 const COMMIT: &str = "ADIT_COMMIT";
 
 /// Those that an advisory would be about.
-const LIBRARIES: [&str; 12] = [
+const LIBRARIES: [&str; 13] = [
     "wasmtime",
     "quinn-proto",
     "rustls",
@@ -73,4 +73,5 @@ const LIBRARIES: [&str; 12] = [
     "hickory-resolver",
     "rusqlite",
     "libsqlite3-sys",
+    "tikv-jemallocator",
 ];

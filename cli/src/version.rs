@@ -39,7 +39,7 @@ fn facts() -> Value {
         "target": made::TARGET,
         "profile": made::PROFILE,
         "libc": libc(),
-        "allocator": "system",
+        "allocator": if cfg!(target_os = "linux") { "jemalloc" } else { "system" },
         "tls": "aws-lc-rs",
         "transports": ["quic", "http2"],
         "plugin_interfaces": ["adit:plugin@0.1.0", "wasi:http@0.2", "wasi:http@0.3 (experimental)"],

@@ -2,6 +2,7 @@
 //! get. Translates; holds no state. Knows the registry; does not know shards or requests.
 
 mod config;
+mod metrics;
 mod view;
 
 use std::convert::Infallible;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_balance::MOST_WEIGHT;
-use adit_net::admission::Guest;
+use adit_net::admission::{Admission, Guest};
 use adit_net::clients::{self, Clients};
 use adit_net::guard::{Asks, Guard};
 use anyhow::Context;
@@ -37,6 +38,7 @@ use crate::shutdown::Moment;
 use crate::state::State;
 use crate::store::{Restored, StoreError};
 use crate::tunnel::control::Control;
+pub(crate) use metrics::{Figures, Probed};
 use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
 
 #[derive(Clone)]
@@ -49,6 +51,20 @@ pub(crate) struct Admin {
     warm_up: Arc<WarmUp>,
     /// The edge has begun to drain.
     draining: Moment,
+    figures: Arc<Figures>,
+}
+
+/// Where administrators come in.
+pub(crate) struct Listener {
+    pub(crate) socket: net::TcpListener,
+    pub(crate) guard: Guard,
+    pub(crate) room: Arc<Admission>,
+}
+
+impl Listener {
+    pub(crate) fn new(socket: net::TcpListener, guard: Guard) -> Self {
+        Self { socket, guard, room: ADMINISTRATORS.room() }
+    }
 }
 
 impl Admin {
@@ -59,21 +75,18 @@ impl Admin {
         servers: Vec<Arc<settings::Server>>,
         warm_up: WarmUp,
         draining: Moment,
+        figures: Figures,
     ) -> Self {
-        let warm_up = Arc::new(warm_up);
-        Self { registry, control, state, servers: servers.into(), warm_up, draining }
+        let (warm_up, figures) = (Arc::new(warm_up), Arc::new(figures));
+        Self { registry, control, state, servers: servers.into(), warm_up, draining, figures }
     }
 
     /// Answers on every listener by its rule, until `stop`.
-    pub(crate) async fn serve(
-        self,
-        listeners: Vec<(net::TcpListener, Guard)>,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
+    pub(crate) async fn serve(self, listeners: Vec<Listener>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut serving = JoinSet::new();
-        for (socket, guard) in listeners {
+        for Listener { socket, guard, room } in listeners {
             let socket = TcpListener::from_std(socket).context("listening for administrators")?;
-            serving.spawn(self.clone().listen(socket, Arc::new(guard), stop.clone()));
+            serving.spawn(self.clone().listen(socket, room, Arc::new(guard), stop.clone()));
         }
         let keep = async {
             self.warm_up.keep(&self.draining).await;
@@ -85,7 +98,13 @@ impl Admin {
         }
     }
 
-    async fn listen(self, socket: TcpListener, guard: Arc<Guard>, stop: CancellationToken) {
+    async fn listen(
+        self,
+        socket: TcpListener,
+        room: Arc<Admission>,
+        guard: Arc<Guard>,
+        stop: CancellationToken,
+    ) {
         let converse = |stream, _, guest: Guest| {
             let (admin, guard, stop) = (self.clone(), guard.clone(), stop.clone());
             async move {
@@ -93,7 +112,7 @@ impl Admin {
                 clients::converse(stream, &guest, &stop, answer).await;
             }
         };
-        ADMINISTRATORS.serve(socket, stop.clone(), converse).await;
+        ADMINISTRATORS.serve(socket, &room, stop.clone(), converse).await;
     }
 
     async fn guarded(
@@ -122,6 +141,9 @@ impl Admin {
                 let is_ready = ready.status == 200;
                 return json(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &ready);
             }
+            ["metrics"] if is_read => {
+                return answer(StatusCode::OK, adit_metrics::CONTENT_TYPE, metrics::page(self).await.into());
+            }
             ["status"] if is_read => {
                 Ok(shown(&Status::of(&self.registry, &self.servers, self.draining.has_come())))
             }
@@ -129,7 +151,7 @@ impl Admin {
             ["state"] => Err(Refusal::Method("POST")),
             ["tunnels"] if is_read => Ok(shown(&Tunnels::of(&self.registry))),
             ["tunnels", tunnel, rest @ ..] => self.tunnel(tunnel, rest, &parts, body).await,
-            ["healthcheck" | "ready" | "status" | "tunnels"] => Err(Refusal::Method(READ)),
+            ["healthcheck" | "ready" | "metrics" | "status" | "tunnels"] => Err(Refusal::Method(READ)),
             _ => Err(Refusal::NoPath),
         };
         outcome.unwrap_or_else(|refusal| refusal.answer())
@@ -281,7 +303,7 @@ struct Written {
 #[derive(Debug, Error)]
 enum Refusal {
     #[error(
-        "there is nothing here; there are /healthcheck, /ready, /status, /tunnels, /tunnels/ID, \
+        "there is nothing here; there are /healthcheck, /ready, /metrics, /status, /tunnels, /tunnels/ID, \
          /tunnels/ID/replicas, /tunnels/ID/replicas/CONNECTOR, POST …/drain and …/undrain below it, and POST /state"
     )]
     NoPath,

@@ -24,7 +24,7 @@ use std::net::{self, IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_net::admission::Guest;
+use adit_net::admission::{Admission, Guest};
 use adit_net::clients::{self, Clients};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
@@ -40,6 +40,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::metrics::{Counters, Handshake, Listener};
 use crate::registry::Registry;
 use crate::state::publish::Fixed;
 use crate::state::{ChangeError, State};
@@ -60,6 +61,7 @@ pub(crate) struct Api {
     by_token: Buckets<String>,
     by_stranger: Buckets<IpAddr>,
     quick_by_visitor: Buckets<IpAddr>,
+    counters: Arc<Counters>,
 }
 
 impl Api {
@@ -68,17 +70,24 @@ impl Api {
         registry: Arc<Registry>,
         fixed: Arc<Fixed>,
         quick_domain: Option<String>,
+        counters: Arc<Counters>,
     ) -> Self {
         let by_token = Buckets::new(CALLS, CALLS_PER_SECOND);
         let by_stranger = Buckets::new(STRANGERS_CALLS, STRANGERS_CALLS_PER_SECOND);
         let quick_by_visitor = Buckets::new(QUICK_TUNNELS, QUICK_TUNNELS_PER_SECOND);
-        Self { state, registry, fixed, quick_domain, by_token, by_stranger, quick_by_visitor }
+        Self { state, registry, fixed, quick_domain, by_token, by_stranger, quick_by_visitor, counters }
+    }
+
+    /// Where its clients are.
+    pub(crate) fn room() -> Arc<Admission> {
+        CLIENTS.room()
     }
 
     /// Answers until `stop`.
     pub(crate) async fn serve(
         self: Arc<Self>,
         socket: net::TcpListener,
+        room: &Arc<Admission>,
         tls: Option<TlsAcceptor>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
@@ -86,7 +95,7 @@ impl Api {
         let converse = |stream, address: SocketAddr, guest| {
             self.clone().converse(stream, tls.clone(), address.ip(), guest, stop.clone())
         };
-        CLIENTS.serve(socket, stop.clone(), converse).await;
+        CLIENTS.serve(socket, room, stop.clone(), converse).await;
         Ok(())
     }
 
@@ -104,13 +113,24 @@ impl Api {
         };
         match guest.unless_dismissed(timeout(clients::HEAD, tls.accept(stream))).await {
             Some(Ok(Ok(stream))) => {
+                self.shaken(Handshake::Done);
                 guest.step();
                 clients::converse(stream, &guest, &stop, answer).await;
             }
-            Some(Ok(Err(error))) => debug!(%error, "TLS with a client of the control API failed"),
-            Some(Err(_)) => debug!("TLS with a client of the control API took too long"),
+            Some(Ok(Err(error))) => {
+                self.shaken(Handshake::Failed);
+                debug!(%error, "TLS with a client of the control API failed");
+            }
+            Some(Err(_)) => {
+                self.shaken(Handshake::Late);
+                debug!("TLS with a client of the control API took too long");
+            }
             None => debug!("a client of the control API has made room for another one"),
         }
+    }
+
+    fn shaken(&self, outcome: Handshake) {
+        self.counters.handshake(0, Listener::Api, outcome);
     }
 
     async fn answer<B: Body<Data = Bytes> + Unpin>(
@@ -125,6 +145,7 @@ impl Api {
             debug!(%method, path, ?problem, "a call of the control API failed");
             problem.answer()
         });
+        self.counters.api(answer.status().as_u16());
         debug!(%method, path, status = answer.status().as_u16(), "control API");
         answer
     }

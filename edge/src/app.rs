@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use adit_net::admission::Admission;
 use adit_net::guard::Guard;
 use adit_pace::Account;
 use anyhow::Context;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin::Admin;
+use crate::admin::{self, Admin, Figures, Probed};
 use crate::api::{Api, housekeeping};
 use crate::app::threads::{Progress, Threads};
 use crate::app::watchdog::Watchdog;
@@ -30,6 +31,7 @@ use crate::forward::ray::Rays;
 use crate::limits::pace;
 use crate::limits::per_address::Sources;
 use crate::listen;
+use crate::metrics::Counters;
 use crate::registry::warm_up::WarmUp;
 use crate::registry::{Live, Registry};
 use crate::settings::{self, Drain, Https, Server, Settings};
@@ -51,7 +53,7 @@ pub struct Edge {
     shards: Vec<Shard>,
     shared: Arc<Shared>,
     inbox: Inbox,
-    admin: Option<(Admin, Vec<(net::TcpListener, Guard)>)>,
+    admin: Option<(Admin, Vec<admin::Listener>)>,
     office: Option<Office>,
     addresses: Addresses,
     drain: Drain,
@@ -61,6 +63,7 @@ pub struct Edge {
 struct Office {
     api: Api,
     socket: net::TcpListener,
+    room: Arc<Admission>,
     tls: Option<TlsAcceptor>,
     state: State,
     follower: Follower,
@@ -125,6 +128,7 @@ impl Edge {
             None => ca.issue(CONNECTOR_NAMES.map(str::to_owned).into())?,
         };
         let seed = connectors.seed().clone();
+        let mut expiries = vec![("connectors", connectors.not_after())];
         let tls = tls::connector_tls(&connectors)?;
         let http2 = Arc::new(tls::without_alpn(tls.clone()));
         let account = Account::new(bodies, count);
@@ -140,9 +144,11 @@ impl Edge {
                         ca.issue(fixed.chain(below).collect())?
                     }
                 };
+                expiries.push(("visitors", identity.not_after()));
                 Some((listen, Arc::new(tls::visitor_tls(&identity)?)))
             }
         };
+        let authority = ca.made.as_ref().and_then(DevelopmentCa::not_after);
         let ca = ca.made.map(|ca| ca.path().to_owned());
 
         let fixed = Arc::new(Fixed {
@@ -203,7 +209,10 @@ impl Edge {
             bound_servers.push(server);
         }
 
-        let stop = Stop::default();
+        let (stop, counters) = (Stop::default(), Counters::new(count));
+        let (strangers, api_room) = (Strangers::default(), Api::room());
+        let identity = api.as_ref().and_then(|api| api.identity.as_ref());
+        expiries.extend([("api", identity.and_then(Identity::not_after)), ("authority", authority)]);
         let mut administrators = Vec::new();
         let settings::Admin { listen, probes, token } = admin;
         if let Some(listen) = listen {
@@ -213,20 +222,30 @@ impl Edge {
             }
             let socket = bound(listen, listen::tcp_listeners(listen, 1))?.remove(0);
             addresses.admin = Some(socket.local_addr()?);
-            administrators.push((socket, guard));
+            administrators.push(("admin", admin::Listener::new(socket, guard)));
         }
         if let Some(probes) = probes {
             let socket = bound(probes, listen::tcp_listeners(probes, 1))?.remove(0);
             addresses.probes = Some(socket.local_addr()?);
-            administrators.push((socket, Guard::probes()));
+            administrators.push(("probes", admin::Listener::new(socket, Guard::probes())));
         }
         let admin = (!administrators.is_empty()).then(|| {
             let warm_up = WarmUp::new(registry.clone(), &data_dir, warm_up);
             let draining = stop.draining.clone();
             let state = known.as_ref().map(|(state, _)| state.clone());
+            let rooms = administrators.iter().map(|(name, listener)| (*name, listener.room.clone()));
+            let figures = Figures {
+                counters: counters.clone(),
+                account: account.clone(),
+                strangers: strangers.clone(),
+                probed: Probed::default(),
+                rooms: rooms.chain([("api", api_room.clone())]).collect(),
+                certificates: expiries.into_iter().filter_map(|(name, until)| Some((name, until?))).collect(),
+            };
+            let control = control.clone();
             let admin =
-                Admin::new(registry.clone(), control.clone(), state, bound_servers, warm_up, draining);
-            (admin, administrators)
+                Admin::new(registry.clone(), control, state, bound_servers, warm_up, draining, figures);
+            (admin, administrators.into_iter().map(|(_, listener)| listener).collect())
         });
         let office = match (api, known) {
             (Some(api), Some((state, follower))) => {
@@ -247,12 +266,12 @@ impl Edge {
                     pushing: Pushing::default(),
                 };
                 state.read(|snapshot| serving.publish(snapshot, &Touched::all()));
-                let api = Api::new(state.clone(), registry.clone(), fixed, quick_domain);
-                Some(Office { api, socket, tls, state, follower, serving })
+                let api = Api::new(state.clone(), registry.clone(), fixed, quick_domain, counters.clone());
+                Some(Office { api, socket, room: api_room, tls, state, follower, serving })
             }
             _ => None,
         };
-        let (strangers, sources, proxies) = (Strangers::default(), Sources::new(sources), Arc::new(proxies));
+        let (sources, proxies) = (Sources::new(sources), Arc::new(proxies));
         let shared = Arc::new(Shared {
             registry,
             names,
@@ -269,6 +288,7 @@ impl Edge {
             stop,
             watchdog: Watchdog::new(count),
             account,
+            counters,
         });
         Ok(Self { shards, shared, inbox, admin, office, addresses, drain })
     }
@@ -414,12 +434,12 @@ impl Edge {
 
 impl Office {
     async fn run(self, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { api, socket, tls, state, follower, serving } = self;
+        let Self { api, socket, room, tls, state, follower, serving } = self;
         let publish = |snapshot: &_, touched: &_| serving.publish(snapshot, touched);
         // The API last: whoever still waits for its change needs the follower.
         let follow = CancellationToken::new();
         let work = async {
-            let served = Arc::new(api).serve(socket, tls, stop.clone()).await;
+            let served = Arc::new(api).serve(socket, &room, tls, stop.clone()).await;
             follow.cancel();
             served
         };

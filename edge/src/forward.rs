@@ -13,7 +13,7 @@ mod websocket;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_balance::Key;
 use adit_protocol::own;
@@ -301,7 +301,7 @@ async fn answer(
     down: &mut Downstream,
     mut upload: Option<&mut Upload>,
 ) -> Result<(Answer, bool), Failure> {
-    let (retries, patience) = (course.retries(), course.patience().answer);
+    let (budget, patience) = (course.budget(), course.patience().answer);
     let mut answered = pin!(down.answer());
     let mut doubt = pin!(course.doubt(live));
     let (mut is_sent, mut may_doubt) = (upload.is_none(), true);
@@ -329,7 +329,7 @@ async fn answer(
             () = &mut doubt, if may_doubt => {
                 may_doubt = false;
                 let is_replayable = upload.as_ref().is_none_or(|upload| upload.source.is_replayable());
-                if is_replayable && retries.allow(Reason::Silent, Instant::now()) {
+                if is_replayable && budget.allow(Reason::Silent) {
                     return Err(Failure::Silent);
                 }
             }

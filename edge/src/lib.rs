@@ -11,7 +11,7 @@
 //! a connection becomes live). What changes while it runs comes from `store` (records on disk) through `state`
 //! (all of them in memory, and what requests see of them), and is changed by `api`. `forward/headers` and
 //! `visitor/error_page` are the only places that decide what a visitor may say about itself and what an error
-//! looks like.
+//! looks like. `metrics` is what all of them count, and `admin` shows it.
 
 mod admin;
 mod api;
@@ -20,6 +20,7 @@ mod balancer;
 mod forward;
 mod limits;
 mod listen;
+mod metrics;
 mod registry;
 mod remote_config;
 mod settings;

@@ -25,6 +25,7 @@ use crate::balancer::affinity::Stickiness;
 use crate::balancer::queue::Holds;
 use crate::balancer::retry_budget::Retries;
 use crate::balancer::weights::{Share, Shares};
+use crate::metrics::Place;
 use crate::remote_config::Fleet;
 use crate::settings;
 use replicas::Roster;
@@ -51,6 +52,8 @@ pub(crate) struct Tunnel {
     pub(crate) began: Instant,
     pub(crate) retries: Retries,
     pub(crate) holds: Holds,
+    /// Where its requests are counted.
+    pub(crate) place: Arc<Place>,
     keys: ArcSwap<Keys>,
     /// Made from the book whenever that changes.
     roster: ArcSwap<Roster>,
@@ -182,11 +185,17 @@ impl Tunnel {
             began: Instant::now(),
             retries: Retries::new(),
             holds: Holds::new(hold),
+            place: Arc::default(),
             keys: ArcSwap::from_pointee(keys),
             roster: ArcSwap::default(),
             book: Mutex::default(),
             arrivals: watch::Sender::new(()),
         }
+    }
+
+    /// The tag of the account that it belongs to.
+    pub(crate) fn account(&self) -> String {
+        self.keys.load().account.clone()
     }
 
     pub(crate) fn name(&self) -> Arc<String> {

@@ -77,6 +77,16 @@ impl State {
         self.store.restore().await
     }
 
+    /// Up to where this edge serves by its state.
+    pub(crate) fn served(&self) -> Revision {
+        *self.published.borrow()
+    }
+
+    /// See [`Store::probe`].
+    pub(crate) async fn probe(&self) -> Result<Revision, StoreError> {
+        self.store.probe().await
+    }
+
     /// Makes a change and waits until this edge serves by it. Dropped midway, it may be done or not.
     pub(crate) async fn change(&self, transaction: Transaction) -> Result<(), ChangeError> {
         let revision = match self.store.commit(transaction).await? {

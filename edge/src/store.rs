@@ -35,6 +35,9 @@ pub(crate) trait Store: Send + Sync {
     /// Delivers to the watches what others have written up to now; the revision of the last change.
     fn look(&self) -> BoxFuture<'static, Result<Revision, StoreError>>;
 
+    /// Whether a change would be taken now, as far as can be said without one; the revision of the last.
+    fn probe(&self) -> BoxFuture<'static, Result<Revision, StoreError>>;
+
     /// Writes everything anew to where it is kept, after it was lost from there; nothing if it was not.
     fn restore(&self) -> BoxFuture<'static, Result<Restored, StoreError>>;
 }

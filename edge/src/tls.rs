@@ -2,6 +2,8 @@
 //! and keeps. Knows PEM files, rcgen and rustls; does not know who connects or which names are
 //! configured.
 
+mod validity;
+
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
@@ -23,6 +25,8 @@ use rustls::{RootCertStore, ServerConfig, version};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use thiserror::Error;
+
+use validity::not_after;
 
 /// The names that connectors ask for: over QUIC, over HTTP/2, and in pre-checks (wire.md section 2).
 pub(crate) const CONNECTOR_NAMES: [&str; 3] = ["quic.cftunnel.com", "h2.cftunnel.com", PROBE_NAME];
@@ -102,6 +106,12 @@ impl Identity {
 
     pub(crate) fn seed(&self) -> &Seed {
         &self.seed
+    }
+
+    /// The last second in which the certificate holds with all of its chain, since 1970; `None` if it cannot be
+    /// read.
+    pub(crate) fn not_after(&self) -> Option<i64> {
+        self.certified.cert.iter().filter_map(not_after).min()
     }
 
     /// Whether a client that asks for `name` would accept this certificate's names.
@@ -197,6 +207,11 @@ impl DevelopmentCa {
             (true, false) => Err(CaError::Half { there: certificate, missing: key }),
             (false, true) => Err(CaError::Half { there: key, missing: certificate }),
         }
+    }
+
+    /// As [`Identity::not_after`].
+    pub(crate) fn not_after(&self) -> Option<i64> {
+        not_after(&self.certificate)
     }
 
     /// Where the certificate is that connectors and visitors must trust.
@@ -377,6 +392,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ca = DevelopmentCa::open(folder.path()).unwrap();
         let leaf = ca.issue(vec!["app.example.com".into(), "*.example.org".into()]).unwrap();
+        let left = |until: Option<i64>| until.unwrap().cast_unsigned() - since_epoch().as_secs();
+        assert_eq!((left(leaf.not_after()) + 60) / DAY.as_secs(), 397, "a chain holds as long as its first");
+        assert_eq!((left(ca.not_after()) + 60) / DAY.as_secs(), 3650);
         for (name, covered) in [
             ("app.example.com", true),
             ("a.example.org", true),

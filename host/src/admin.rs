@@ -5,7 +5,6 @@ mod config;
 mod diag;
 mod explain;
 mod metrics;
-mod system;
 
 pub use diag::configuration;
 
@@ -13,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_engine::Number;
-use adit_net::admission::Guest;
+use adit_net::admission::{Admission, Guest};
 use adit_net::clients::{self, Clients};
 use adit_net::guard::{Asks, Guard};
 use bytes::Bytes;
@@ -43,11 +42,24 @@ pub struct Admin {
     pub quick_tunnel: Option<String>,
     /// What origins are told of this host.
     pub tags: Tags,
+    pub rooms: Rooms,
+}
+
+/// Who is at the listeners.
+pub struct Rooms {
+    pub admin: Arc<Admission>,
+    pub probes: Arc<Admission>,
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self { admin: ADMINISTRATORS.room(), probes: ADMINISTRATORS.room() }
+    }
 }
 
 impl Admin {
-    /// Serves on one listener until dropped, by the rule of `guard`.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, guard: Guard) {
+    /// Serves on one listener until dropped, by the rule of `guard`; its clients are in `room`.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, room: Arc<Admission>, guard: Guard) {
         let guard = Arc::new(guard);
         // What is under way when the host ends is cut: the admin API ends last.
         let stop = CancellationToken::new();
@@ -58,7 +70,7 @@ impl Admin {
                 clients::converse(stream, &guest, &stop, answer).await;
             }
         };
-        ADMINISTRATORS.serve(listener, stop.clone(), converse).await;
+        ADMINISTRATORS.serve(listener, &room, stop.clone(), converse).await;
     }
 
     async fn guarded(
@@ -106,7 +118,9 @@ impl Admin {
             }
             "/metrics" => {
                 let mut response = text(StatusCode::OK, &metrics::page(self));
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+                response
+                    .headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static(adit_metrics::CONTENT_TYPE));
                 response
             }
             path => match diag::page(self, path) {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Rooms};
 use crate::config::document::ConfigSource;
 use crate::config::reader::Reader;
 use crate::config::settings::Flags;
@@ -201,6 +201,7 @@ impl Host {
             configuration: self.configuration,
             quick_tunnel: self.quick_tunnel,
             tags: self.tags.clone(),
+            rooms: Rooms::default(),
         });
         let _account = AbortOnDropHandle::new(tokio::spawn(pace::keep(self.shared.account.clone())));
         let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
@@ -224,9 +225,11 @@ impl Host {
             }
         }));
         let _probes = self.probes.map(|listener| {
-            AbortOnDropHandle::new(tokio::spawn(admin.clone().serve(listener, Guard::probes())))
+            let room = admin.rooms.probes.clone();
+            AbortOnDropHandle::new(tokio::spawn(admin.clone().serve(listener, room, Guard::probes())))
         });
-        let _admin = AbortOnDropHandle::new(tokio::spawn(admin.serve(self.admin, self.guard)));
+        let room = admin.rooms.admin.clone();
+        let _admin = AbortOnDropHandle::new(tokio::spawn(admin.serve(self.admin, room, self.guard)));
 
         let (report, mut ended) = mpsc::channel(self.shards);
         for (index, heart) in self.hearts.into_iter().enumerate() {

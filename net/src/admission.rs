@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use crate::network::source;
 pub struct Admission {
     most: usize,
     room: Mutex<Room>,
+    turned_away: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +49,7 @@ pub struct Busy<'a>(Option<&'a Guest>);
 impl Admission {
     #[must_use]
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most: most.max(1), room: Mutex::default() })
+        Arc::new(Self { most: most.max(1), room: Mutex::default(), turned_away: AtomicU64::new(0) })
     }
 
     /// Lets one more in, for whom another one may have to go.
@@ -55,7 +57,7 @@ impl Admission {
         let (source, dismissed) = (source(address), CancellationToken::new());
         let mut room = self.room();
         while room.waiting >= self.most {
-            room.dismiss();
+            self.dismiss(&mut room);
         }
         let number = room.seat(source, dismissed.clone());
         drop(room);
@@ -64,7 +66,7 @@ impl Admission {
 
     /// Sends the one away who goes first, where the system has no room for more.
     pub fn relieve(&self) {
-        self.room().dismiss();
+        self.dismiss(&mut self.room());
     }
 
     /// Somebody there has proved who it is, so others of its source go ahead from now on.
@@ -76,6 +78,18 @@ impl Admission {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.room().waiting
+    }
+
+    /// How many had to go so far because others came.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+
+    fn dismiss(&self, room: &mut Room) {
+        if room.dismiss() {
+            self.turned_away.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn room(&self) -> MutexGuard<'_, Room> {
@@ -103,8 +117,9 @@ impl Room {
         Some(dismissed)
     }
 
-    /// The oldest guest of the source that has the most, where those of a known one count less.
-    fn dismiss(&mut self) {
+    /// The oldest guest of the source that has the most, where those of a known one count less. Whether there
+    /// was one.
+    fn dismiss(&mut self) -> bool {
         let weight = |source: &IpAddr, guests: &BTreeMap<u64, CancellationToken>| {
             let is_known = self.known.contains_key(source);
             let count = if is_known { guests.len().div_ceil(KNOWN_FOR_ONE) } else { guests.len() };
@@ -115,11 +130,11 @@ impl Room {
             fullest.and_then(|(source, guests)| Some((*source, *guests.keys().next()?)))
         else {
             self.waiting = 0;
-            return;
+            return false;
         };
-        if let Some(dismissed) = self.unseat(source, oldest) {
-            dismissed.cancel();
-        }
+        let Some(dismissed) = self.unseat(source, oldest) else { return false };
+        dismissed.cancel();
+        true
     }
 
     fn know(&mut self, source: IpAddr) {
@@ -196,7 +211,7 @@ impl Drop for Busy<'_> {
         *number = room.seat(guest.source, guest.dismissed.clone());
         // Who comes back may find the room full.
         if room.waiting > guest.admission.most {
-            room.dismiss();
+            guest.admission.dismiss(&mut room);
         }
     }
 }
@@ -227,6 +242,7 @@ mod tests {
         many.push(admission.admit(address(1)));
         assert!(!other.dismissed.is_cancelled(), "however many come, they come for their own");
         assert_eq!(are_there(&many), [false, false, false, false, true, true, true]);
+        assert_eq!(admission.turned_away(), 4);
         drop((many, other));
         let room = admission.room();
         assert!(room.sources.is_empty() && room.waiting == 0 && room.busy == 0);

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,24 +33,30 @@ pub struct Clients {
 }
 
 impl Clients {
+    /// Where the clients of one listener are, to be handed to [`Clients::serve`].
+    #[must_use]
+    pub fn room(&self) -> Arc<Admission> {
+        Admission::new(self.most)
+    }
+
     /// Hands every client to `converse` until `stop`. Dropped midway, all conversations end.
     pub async fn serve<F>(
         self,
         listener: TcpListener,
+        room: &Arc<Admission>,
         stop: CancellationToken,
         converse: impl Fn(TcpStream, SocketAddr, Guest) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Self { whose, most, farewell } = self;
-        let admission = Admission::new(most);
+        let Self { whose, farewell, most: _ } = self;
         let mut conversations = JoinSet::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(_) = conversations.join_next() => {}
-                (stream, address) = accept::next(&listener, whose, Some(&admission)) => {
-                    let guest = admission.admit(address.ip());
+                (stream, address) = accept::next(&listener, whose, Some(room)) => {
+                    let guest = room.admit(address.ip());
                     conversations.spawn(converse(stream, address, guest));
                 }
             }

@@ -22,6 +22,7 @@ use crate::app::watchdog::Watchdog;
 use crate::forward::Patience;
 use crate::forward::ray::Rays;
 use crate::limits::per_address::Sources;
+use crate::metrics::Counters;
 use crate::registry::Registry;
 use crate::settings;
 use crate::shutdown::Stop;
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) watchdog: Watchdog,
     /// What peers do not take.
     pub(crate) account: Arc<Account>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// What a shard tells whoever started it.
@@ -108,6 +110,7 @@ impl Shard {
             stop: stop.clone(),
             tasks: visitors.clone(),
             account: shared.account.clone(),
+            counters: shared.counters.clone(),
         });
         let permits = Listener::permits();
         let http = self.http.map(|socket| (socket, None));
@@ -131,6 +134,7 @@ impl Shard {
                 registry: shared.registry.clone(),
                 control: shared.control.clone(),
                 strangers: shared.strangers.clone(),
+                counters: shared.counters.clone(),
                 stop: stop.clone(),
                 window: shared.account.limits().connection_window(),
             });

@@ -23,6 +23,9 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::NotSent, Self::Refused, Self::NotHere, Self::Broken, Self::Silent];
+
     /// Whether the origin may have seen the request. Only then does it matter what is asked.
     pub(crate) fn is_unknown(self) -> bool {
         match self {

@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use super::{Failure, Patience, Place, STREAM_CREDIT};
 use crate::balancer::queue::{self, Held};
-use crate::balancer::retry_budget::{LAST_TRY, MOST_TRIES, Reason, Retries};
+use crate::balancer::retry_budget::{LAST_TRY, MOST_TRIES, Reason};
+use crate::metrics::NoHold;
 use crate::registry::liveness;
 use crate::registry::{Choices, Live, Slot, Tunnel};
 use crate::transport::connection::{Channel, Lost};
@@ -31,6 +32,22 @@ pub(crate) struct Course<'a> {
     missed: Option<Missed>,
     /// A request that the origin may see twice.
     is_idempotent: bool,
+}
+
+/// What the requests of a tunnel may try again.
+#[derive(Clone, Copy)]
+pub(crate) struct Budget<'a> {
+    tunnel: &'a Tunnel,
+    shard: usize,
+}
+
+impl Budget<'_> {
+    /// Whether one more attempt may begin, which is then counted.
+    pub(crate) fn allow(self, reason: Reason) -> bool {
+        let is_allowed = self.tunnel.retries.allow(reason, Instant::now());
+        self.tunnel.place.count(|traffic| traffic.retry(self.shard, reason, is_allowed));
+        is_allowed
+    }
 }
 
 /// What becomes of connections that were asked and say nothing.
@@ -75,8 +92,8 @@ impl<'a> Course<'a> {
         self.tries
     }
 
-    pub(crate) fn retries(&self) -> &'a Retries {
-        &self.tunnel.retries
+    pub(crate) fn budget(&self) -> Budget<'a> {
+        Budget { tunnel: self.tunnel, shard: self.place.shard }
     }
 
     /// The connection for the next attempt. Waits for one that has room if all are at their limit, and
@@ -99,6 +116,7 @@ impl<'a> Course<'a> {
             if let Some(waiting) = &mut waiting {
                 if timeout_at(waiting.until.into(), waiting.arrivals.changed()).await.is_err() {
                     debug!(ray = self.place.ray.as_str(), "held in vain");
+                    self.tunnel.place.count(|traffic| traffic.no_hold(self.place.shard, NoHold::InVain));
                     return Err(self.give_up());
                 }
             } else {
@@ -178,7 +196,7 @@ impl<'a> Course<'a> {
         if !self.may_try_again() {
             return Err(missed.failure);
         }
-        if !missed.is_paid && !self.tunnel.retries.allow(missed.reason, Instant::now()) {
+        if !missed.is_paid && !self.budget().allow(missed.reason) {
             return Err(missed.failure);
         }
         missed.is_paid = true;
@@ -293,7 +311,15 @@ impl<'a> Course<'a> {
             Some(_) | None => queue::is_of_use(self.tunnel.began, self.tunnel.lost(), Instant::now()),
         };
         let holds = &self.tunnel.holds;
-        if is_of_use && !holds.patience.is_zero() { holds.begin() } else { None }
+        if !is_of_use || holds.patience.is_zero() {
+            return None;
+        }
+        let (held, shard) = (holds.begin(), self.place.shard);
+        self.tunnel.place.count(|traffic| match held {
+            Some(_) => traffic.hold(shard),
+            None => traffic.no_hold(shard, NoHold::Crowded),
+        });
+        held
     }
 
     /// What the visitor is told when there is nobody left to ask.

@@ -46,6 +46,7 @@ enum Ask {
     Watch { prefix: String, from: Revision, answer: oneshot::Sender<Result<Watch, StoreError>> },
     Commit { transaction: Transaction, answer: oneshot::Sender<Result<Commit, StoreError>> },
     Look { answer: oneshot::Sender<Result<Revision, StoreError>> },
+    Probe { answer: oneshot::Sender<Result<Revision, StoreError>> },
     Restore { answer: oneshot::Sender<Result<Restored, StoreError>> },
 }
 
@@ -93,6 +94,10 @@ impl Store for Sqlite {
 
     fn look(&self) -> BoxFuture<'static, Result<Revision, StoreError>> {
         self.ask(|answer| Ask::Look { answer })
+    }
+
+    fn probe(&self) -> BoxFuture<'static, Result<Revision, StoreError>> {
+        self.ask(|answer| Ask::Probe { answer })
     }
 
     fn restore(&self) -> BoxFuture<'static, Result<Restored, StoreError>> {
@@ -188,6 +193,8 @@ struct Engine {
     place: Place,
     /// The file is not the one at its path any more; said once.
     is_lost: bool,
+    /// Why the last change could not be written.
+    failure: Option<String>,
     watchers: Vec<Watcher>,
     /// Tells whether another process has written (PRAGMA data_version).
     seen: i64,
@@ -211,7 +218,15 @@ impl Engine {
         schema::migrate(&mut connection).map_err(|error| unavailable(path, error))?;
         let seen = data_version(&connection).map_err(|error| unavailable(path, error))?;
         let place = Place::of(path).map_err(|error| unavailable(path, error))?;
-        Ok(Self { connection, path: path.to_owned(), place, is_lost: false, watchers: Vec::new(), seen })
+        Ok(Self {
+            connection,
+            path: path.to_owned(),
+            place,
+            is_lost: false,
+            failure: None,
+            watchers: Vec::new(),
+            seen,
+        })
     }
 
     fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
@@ -260,6 +275,10 @@ impl Engine {
                     let looked = self.look().and_then(|()| last_change(&self.connection));
                     let _ = answer.send(looked.map_err(|error| unavailable(&self.path, error)));
                 }
+                Ask::Probe { answer } => {
+                    self.commit_all(&mut commits);
+                    let _ = answer.send(self.probe().map_err(|reason| unavailable(&self.path, reason)));
+                }
                 Ask::Restore { answer } => {
                     self.commit_all(&mut commits);
                     let _ = answer.send(self.restore());
@@ -278,6 +297,7 @@ impl Engine {
             self.commit(commits.iter().map(|(transaction, _)| transaction)).map_err(|error| error.to_string())
         });
         let outcomes = outcomes.and_then(|outcomes| self.find().map(|()| outcomes));
+        self.failure = outcomes.as_ref().err().cloned();
         if let Err(error) = &outcomes {
             warn!(error, "cannot write the state");
         } else if let Err(error) = self.deliver() {
@@ -342,6 +362,8 @@ impl Engine {
         }
         if self.is_lost != found.is_err() {
             self.is_lost = found.is_err();
+            // What could not be written was for the file that was lost.
+            self.failure = None;
             // Closed in order, it would remove what lies beside the path, which is another file's by then.
             let no_tidying =
                 self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, self.is_lost);
@@ -350,6 +372,17 @@ impl Engine {
             }
         }
         found
+    }
+
+    /// The file is there, the last change was taken, and the place of a writer is to be had. A full disk shows
+    /// only with a change.
+    fn probe(&mut self) -> Result<Revision, String> {
+        self.find()?;
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let sql = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        sql.and_then(|sql| Ok(Revision(counter(&sql, "revision")?))).map_err(|error| error.to_string())
     }
 
     /// Reading goes on from a file that is removed as long as it is open.
@@ -362,6 +395,7 @@ impl Engine {
             .map_err(|error| unavailable(&self.path, error))?;
         let Self { connection, place, seen, .. } = Self::open(&self.path)?;
         (self.connection, self.place, self.seen) = (connection, place, seen);
+        self.failure = None;
         self.find().map_err(|reason| unavailable(&self.path, reason))?;
         Ok(Restored::Written)
     }

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::debug;
 
+use crate::metrics::{Handshake, Listener};
 use crate::registry::liveness::{POLL, STANDSTILL, Signs};
 use crate::tls::PROBE_NAME;
 use crate::transport::connection::{self, Lost};
@@ -66,11 +67,16 @@ impl Acceptor {
     async fn accept(self, tcp: TcpStream, address: SocketAddr, tls: TlsAcceptor, stranger: Guest) {
         let handshake = stranger.unless_dismissed(timeout(HANDSHAKE, tls.accept(tcp))).await;
         let mut io = match handshake {
-            Some(Ok(Ok(io))) => io,
+            Some(Ok(Ok(io))) => {
+                self.0.shaken(Listener::Http2, Handshake::Done);
+                io
+            }
             Some(Ok(Err(error))) => {
+                self.0.shaken(Listener::Http2, Handshake::Failed);
                 return debug!(%address, server = self.0.server.name, %error, "handshake not completed");
             }
-            Some(Err(_)) | None => return,
+            Some(Err(_)) => return self.0.shaken(Listener::Http2, Handshake::Late),
+            None => return,
         };
         stranger.step();
         if io.get_ref().1.server_name() == Some(PROBE_NAME) {

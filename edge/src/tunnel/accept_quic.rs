@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::control;
+use crate::metrics::{Handshake, Listener};
 use crate::tls::{CONNECTOR_ALPN, PROBE_NAME, Seed};
 use crate::transport::connection::{self, Link};
 use crate::tunnel::session::{FAREWELL, HANDSHAKE, MOST_STRANGERS, REGISTRATION, Reception};
@@ -115,8 +116,17 @@ impl Acceptor {
     async fn shake_hands(&self, incoming: Incoming) -> Option<Connection> {
         let address = incoming.remote_address();
         let handshake = async { incoming.accept()?.await };
-        let handshake = timeout(HANDSHAKE, handshake).await.ok()?;
+        let handshake = timeout(HANDSHAKE, handshake).await;
+        self.0.shaken(
+            Listener::Quic,
+            match &handshake {
+                Ok(Ok(_)) => Handshake::Done,
+                Ok(Err(_)) => Handshake::Failed,
+                Err(_) => Handshake::Late,
+            },
+        );
         handshake
+            .ok()?
             .inspect_err(
                 |error| debug!(%address, server = self.0.server.name, %error, "handshake not completed"),
             )

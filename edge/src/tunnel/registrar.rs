@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tracing::{debug, info};
 
+use crate::metrics::{Counters, Registration as Outcome};
 use crate::registry::{AddError, Introduction, Live, Registry, Report, Tunnel};
 use crate::settings;
 use crate::shutdown::Stop;
@@ -37,6 +38,7 @@ pub(crate) struct Registrar {
     server: Arc<settings::Server>,
     shard: usize,
     stop: Stop,
+    counters: Arc<Counters>,
     stage: watch::Sender<Stage>,
 }
 
@@ -47,8 +49,9 @@ impl Registrar {
         server: Arc<settings::Server>,
         shard: usize,
         stop: Stop,
+        counters: Arc<Counters>,
     ) -> Self {
-        Self { registry, link, server, shard, stop, stage: watch::Sender::new(Stage::Waiting) }
+        Self { registry, link, server, shard, stop, counters, stage: watch::Sender::new(Stage::Waiting) }
     }
 
     /// Follows the stage from outside.
@@ -63,7 +66,7 @@ impl Registrar {
     /// registerConnection: the one call that makes a connection serve requests.
     pub(crate) fn register(&self, registration: Registration) -> RegistrationAnswer {
         if !matches!(*self.stage.borrow(), Stage::Waiting) {
-            return refusal("this connection has been registered before", None);
+            return self.refuse(Outcome::Repeated, "this connection has been registered before", None);
         }
         let answer = self.admit(registration);
         if let RegistrationAnswer::Refused(error) = &answer {
@@ -79,13 +82,12 @@ impl Registrar {
     fn admit(&self, registration: Registration) -> RegistrationAnswer {
         let Registration { auth, tunnel_id, conn_index, options } = registration;
         let Some(tunnel) = self.registry.authorise(&tunnel_id, &auth) else {
-            return refusal("Unauthorized: this edge does not know the tunnel with this secret", None);
+            let cause = "Unauthorized: this edge does not know the tunnel with this secret";
+            return self.refuse(Outcome::Unauthorized, cause, None);
         };
         if self.stop.draining.has_come() {
-            return refusal(
-                "this edge server is about to stop: register with another one",
-                Some(RETRY_ELSEWHERE),
-            );
+            let cause = "this edge server is about to stop: register with another one";
+            return self.refuse(Outcome::Draining, cause, Some(RETRY_ELSEWHERE));
         }
         let live = Arc::new(Live::new(Introduction {
             link: self.link.clone(),
@@ -99,10 +101,13 @@ impl Registrar {
         }));
         match tunnel.add(live.clone(), options.replace_existing) {
             Ok(()) => {}
-            Err(AddError::Duplicate) => return refusal(DUPLICATE_CONNECTION, None),
-            Err(gone @ AddError::Gone) => return refusal(&gone.to_string(), None),
-            Err(full @ AddError::Full) => return refusal(&full.to_string(), Some(RETRY_WHEN_FULL)),
+            Err(AddError::Duplicate) => return self.refuse(Outcome::Duplicate, DUPLICATE_CONNECTION, None),
+            Err(gone @ AddError::Gone) => return self.refuse(Outcome::Gone, &gone.to_string(), None),
+            Err(full @ AddError::Full) => {
+                return self.refuse(Outcome::Full, &full.to_string(), Some(RETRY_WHEN_FULL));
+            }
         }
+        self.count(Outcome::Registered);
         info!(
             tunnel = %tunnel.name(),
             connector = %live.connector,
@@ -120,6 +125,19 @@ impl Registrar {
         };
         self.stage.send_replace(Stage::Registered(tunnel.clone(), live));
         RegistrationAnswer::Registered(details)
+    }
+
+    fn refuse(&self, outcome: Outcome, cause: &str, retry_after: Option<Duration>) -> RegistrationAnswer {
+        self.count(outcome);
+        RegistrationAnswer::Refused(ConnectionError {
+            cause: cause.to_owned(),
+            retry_after: retry_after.unwrap_or_default(),
+            should_retry: retry_after.is_some(),
+        })
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.counters.registration(self.shard, self.link.protocol(), outcome);
     }
 
     /// unregisterConnection: no request begins here from now on. False without a registration.
@@ -149,14 +167,6 @@ impl Registrar {
         live.set_report(Report { bytes: config.len(), digest });
         true
     }
-}
-
-fn refusal(cause: &str, retry_after: Option<Duration>) -> RegistrationAnswer {
-    RegistrationAnswer::Refused(ConnectionError {
-        cause: cause.to_owned(),
-        retry_after: retry_after.unwrap_or_default(),
-        should_retry: retry_after.is_some(),
-    })
 }
 
 /// Lines of the log in a second.

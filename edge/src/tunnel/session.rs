@@ -18,6 +18,7 @@ use super::control::{self, Control};
 use super::notice;
 use super::push;
 use super::registrar::{Registrar, Stage};
+use crate::metrics::{Counters, Handshake, Listener, Registration};
 use crate::registry::liveness::{self, Health};
 use crate::registry::{Live, Registry, Tunnel};
 use crate::settings;
@@ -31,6 +32,7 @@ pub(crate) struct Reception {
     pub(crate) registry: Arc<Registry>,
     pub(crate) control: Control,
     pub(crate) strangers: Strangers,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) stop: Stop,
     /// What a host may send on one connection before it is read.
     pub(crate) window: u32,
@@ -50,7 +52,19 @@ impl Default for Strangers {
     }
 }
 
+impl Strangers {
+    /// How many had to go because others came, by transport.
+    pub(crate) fn turned_away(&self) -> [(Listener, u64); 2] {
+        [(Listener::Quic, self.quic.turned_away()), (Listener::Http2, self.tcp.turned_away())]
+    }
+}
+
 impl Reception {
+    /// How the handshake of a connection ended, if it was not sent away meanwhile.
+    pub(crate) fn shaken(&self, listener: Listener, outcome: Handshake) {
+        self.counters.handshake(self.shard, listener, outcome);
+    }
+
     /// One connection from its control stream to the moment at which it may be closed. `closed` is done
     /// with the reason when the connection is gone.
     pub(crate) async fn serve(
@@ -62,7 +76,9 @@ impl Reception {
     ) {
         let address = link.remote_address();
         let (server, stop) = (self.server.clone(), self.stop.clone());
-        let registrar = Arc::new(Registrar::new(self.registry.clone(), link, server, self.shard, stop));
+        let (transport, counters) = (link.protocol(), self.counters.clone());
+        let registrar =
+            Arc::new(Registrar::new(self.registry.clone(), link, server, self.shard, stop, counters));
         let mut stage = registrar.watch();
         let mut control = pin!(self.control.serve(control_stream, registrar).fuse());
         let mut closed = pin!(closed);
@@ -88,7 +104,10 @@ impl Reception {
         }
         drop(stranger);
         match stage {
-            Stage::Waiting => debug!(%address, server = self.server.name, "not registered in time"),
+            Stage::Waiting => {
+                self.counters.registration(self.shard, transport, Registration::Late);
+                debug!(%address, server = self.server.name, "not registered in time");
+            }
             Stage::Refused => {
                 // wire.md 3.6: the answer must arrive before the end does.
                 let _ = timeout(REFUSED_LINGER, async {

@@ -26,12 +26,13 @@ pub(super) async fn serve(
     activity: &Arc<Activity>,
     stop: &Stop,
 ) {
-    let (rays, half_closed) = (handler.service.rays.clone(), handler.service.half_closed);
+    let Service { rays, counters, half_closed, .. } = &*handler.service;
+    let (rays, counters, half_closed) = (rays.clone(), counters.clone(), *half_closed);
     let service = hyper::service::service_fn(move |request| Service::answer(handler.clone(), request));
     let over = farewell(protocol, activity, stop);
     match protocol {
         Protocol::Http1 => {
-            let line = TokioIo::new(Line::new(stream, activity.clone(), rays, half_closed));
+            let line = TokioIo::new(Line::new(stream, activity.clone(), rays, counters, half_closed));
             let connection = Box::pin(http1().serve_connection(line, service).with_upgrades());
             drive(connection, |connection| connection.graceful_shutdown(), over, activity, stop).await;
         }

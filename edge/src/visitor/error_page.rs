@@ -147,8 +147,8 @@ impl Problem {
         }
     }
 
-    /// For programs: one word that stays the same.
-    fn word(self) -> &'static str {
+    /// For programs: one word that stays the same, of [`PAGES`](crate::metrics::PAGES).
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::BadRequest(_) | Self::BrokenBody | Self::Unreadable => "bad-request",
             Self::Coding => "transfer-coding",
@@ -277,6 +277,7 @@ fn weight(parameter: &[u8]) -> Option<u16> {
 mod tests {
     use super::*;
     use crate::forward::ray::Rays;
+    use crate::metrics::PAGES;
 
     const ALL: [Problem; 13] = [
         Problem::BadRequest(Unacceptable::NoHost),
@@ -308,6 +309,7 @@ mod tests {
     fn every_page_names_its_status_and_ray_and_is_not_kept() {
         let ray = Rays::new("west").next();
         for problem in ALL {
+            assert!(PAGES.contains(&problem.word()), "{problem:?} is not counted");
             for accept in ["text/html", "application/json"] {
                 let response = page(problem, wanted(Method::GET, accept), &ray);
                 let status = response.status().as_u16();

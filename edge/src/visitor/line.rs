@@ -15,13 +15,15 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::forward::ray::Rays;
 use crate::limits::in_flight::Activity;
-use crate::visitor::error_page::{self, Wanted};
+use crate::metrics::{Counters, Speaks};
+use crate::visitor::error_page::{self, Problem, Wanted};
 
 /// A visitor's connection over HTTP/1.1.
 pub(super) struct Line<T> {
     stream: T,
     activity: Arc<Activity>,
     rays: Arc<Rays>,
+    counters: Arc<Counters>,
     /// How long a visitor that has ended its direction may wait without a byte.
     half_closed: Duration,
     /// How long a head may take.
@@ -39,11 +41,18 @@ pub(super) struct Line<T> {
 }
 
 impl<T> Line<T> {
-    pub(super) fn new(stream: T, activity: Arc<Activity>, rays: Arc<Rays>, half_closed: Duration) -> Self {
+    pub(super) fn new(
+        stream: T,
+        activity: Arc<Activity>,
+        rays: Arc<Rays>,
+        counters: Arc<Counters>,
+        half_closed: Duration,
+    ) -> Self {
         Self {
             stream,
             activity,
             rays,
+            counters,
             half_closed,
             patience: HEAD,
             // A first head is on its way from the beginning.
@@ -91,6 +100,13 @@ impl<T> Line<T> {
         }
     }
 
+    /// A request that the library has not handed on. Rare, so that all shards count on one.
+    fn count(&self, problem: Problem, status: StatusCode) {
+        let none = self.counters.series.none();
+        none.page(0, problem.word());
+        none.answered(0, Speaks::Http1, status.as_u16(), Duration::ZERO);
+    }
+
     /// The page for an answer of the library itself: to what it could not read, without a request that began
     /// and without anything of ours in it.
     fn page(&self, answer: &[u8]) -> Option<Bytes> {
@@ -105,7 +121,9 @@ impl<T> Line<T> {
             return None;
         }
         let wanted = Wanted::of(&Method::GET, &HeaderMap::new());
-        let page = error_page::page(error_page::unreadable(status), wanted, &self.rays.next());
+        let problem = error_page::unreadable(status);
+        let page = error_page::page(problem, wanted, &self.rays.next());
+        self.count(problem, page.status());
         let (parts, body) = page.into_parts();
         let mut said =
             format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason()?).into_bytes();
@@ -233,7 +251,8 @@ mod tests {
         let account = Account::new(adit_pace::Limits::default(), 1);
         let activity = Activity::new(permit, source, &Share::new(&account, 0, address));
         let (ours, theirs) = tokio::io::duplex(4096);
-        let mut line = Line::new(ours, activity.clone(), Arc::new(Rays::new("test")), SHORT);
+        let mut line =
+            Line::new(ours, activity.clone(), Arc::new(Rays::new("test")), Counters::new(1), SHORT);
         line.patience = SHORT;
         (line, theirs, activity)
     }

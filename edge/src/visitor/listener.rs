@@ -22,6 +22,7 @@ use crate::limits::in_flight::Activity;
 use crate::limits::pace::Share;
 use crate::limits::per_address::{Source, Sources};
 use crate::listen;
+use crate::metrics::{self, Door, Handshake};
 use crate::shutdown::Stop;
 
 /// A visitor with its place among all.
@@ -73,9 +74,10 @@ impl Listener {
             stop: stop.clone(),
         };
         let sources = self.sources.clone();
-        if self.service.proxies.announce && self.service.proxies.trusts(peer) {
+        let proxies = &self.service.proxies;
+        if proxies.announce && proxies.trusts(peer) {
             connections.spawn(newcomer.announced(peer, sources));
-        } else if let Some(source) = admit(&sources, peer) {
+        } else if let Some(source) = newcomer.admit(&sources, peer) {
             connections.spawn(newcomer.serve(peer, source));
         }
     }
@@ -85,15 +87,6 @@ impl Listener {
         let (stream, address) = accept::next(&self.socket, "visitors", None).await;
         Some((stream, address, permit))
     }
-}
-
-/// Without a word: whatever is said costs more than it is worth.
-fn admit(sources: &Arc<Sources>, visitor: IpAddr) -> Option<Source> {
-    let source = sources.admit(visitor);
-    if source.is_none() {
-        debug!(%visitor, "has enough connections");
-    }
-    source
 }
 
 /// A connection of which nothing was read.
@@ -106,19 +99,34 @@ struct Newcomer {
 }
 
 impl Newcomer {
+    /// Without a word: whatever is said costs more than it is worth.
+    fn admit(&self, sources: &Arc<Sources>, visitor: IpAddr) -> Option<Source> {
+        let source = sources.admit(visitor);
+        if source.is_none() {
+            debug!(%visitor, "has enough connections");
+            self.service.counters.turned_away(self.service.shard, self.door());
+        }
+        source
+    }
+
+    fn door(&self) -> Door {
+        if self.tls.is_some() { Door::Https } else { Door::Http }
+    }
+
     /// The connection of a proxy that says first whose it is.
     async fn announced(mut self, proxy: IpAddr, sources: Arc<Sources>) {
         let said = begun(proxy_protocol::read(&mut self.stream), &self.stop).await;
-        let Some(said) = said else {
+        let Ok(said) = said else {
             return debug!(%proxy, "a trusted proxy did not say whose its connection is");
         };
         let visitor = said.map_or(proxy, |visitor| visitor.ip().to_canonical());
-        if let Some(source) = admit(&sources, visitor) {
+        if let Some(source) = self.admit(&sources, visitor) {
             self.serve(visitor, source).await;
         }
     }
 
     async fn serve(self, visitor: IpAddr, source: Source) {
+        let _open = self.service.counters.open(self.service.shard, self.door());
         let Self { stream, permit, tls, service, stop } = self;
         listen::keep_little_unsent(&stream);
         let share = Share::new(&service.account, service.shard, visitor);
@@ -129,7 +137,11 @@ impl Newcomer {
         let stream = Socket::new(stream, activity.clone());
         match tls {
             Some(tls) => {
-                let Some(stream) = begun(tls.accept(stream), &stop).await else { return };
+                let shaken = begun(tls.accept(stream), &stop).await;
+                let outcome = shaken.as_ref().map_or_else(|outcome| *outcome, |_| Handshake::Done);
+                let Service { counters, shard, .. } = &*handler.service;
+                counters.handshake(*shard, metrics::Listener::Https, outcome);
+                let Ok(stream) = shaken else { return };
                 let protocol = match stream.get_ref().1.alpn_protocol() {
                     Some(b"h2") => Protocol::Http2,
                     _ => Protocol::Http1,
@@ -137,7 +149,7 @@ impl Newcomer {
                 connection::serve(stream, protocol, handler, &activity, &stop).await;
             }
             None => {
-                let Some((protocol, stream)) = begun(preface::detect(stream), &stop).await else { return };
+                let Ok((protocol, stream)) = begun(preface::detect(stream), &stop).await else { return };
                 connection::serve(stream, protocol, handler, &activity, &stop).await;
             }
         }
@@ -145,10 +157,12 @@ impl Newcomer {
 }
 
 /// What a connection begins with, unless it fails, or takes longer than it may.
-async fn begun<T>(beginning: impl Future<Output = io::Result<T>>, stop: &Stop) -> Option<T> {
+async fn begun<T>(beginning: impl Future<Output = io::Result<T>>, stop: &Stop) -> Result<T, Handshake> {
     tokio::select! {
-        begun = timeout(HANDSHAKE, beginning) => begun.ok()?.ok(),
-        () = async { stop.visitors.wait().await; sleep(HASTE).await } => None,
+        begun = timeout(HANDSHAKE, beginning) => {
+            begun.map_err(|_| Handshake::Late)?.map_err(|_| Handshake::Failed)
+        }
+        () = async { stop.visitors.wait().await; sleep(HASTE).await } => Err(Handshake::Late),
     }
 }
 
@@ -194,6 +208,7 @@ mod tests {
             stop: stop.clone(),
             tasks: tasks.clone(),
             account: Account::new(adit_pace::Limits::default(), 1),
+            counters: metrics::Counters::new(1),
         });
         let mut visitors = Vec::new();
         for _ in 0..20 {

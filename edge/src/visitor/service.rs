@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_pace::Account;
 use http::header::{CONNECTION, HeaderValue};
@@ -21,6 +21,8 @@ use crate::forward::ray::{Ray, Rays};
 use crate::forward::{self, Body, Failed, Failure, Order, Patience, Place};
 use crate::limits::in_flight::{Activity, Busy};
 use crate::limits::pace::Share;
+use crate::metrics::{Counters, Speaks, Traffic};
+use crate::registry::Tunnel;
 use crate::shutdown::Stop;
 use crate::visitor::error_page::{self, Problem, Wanted};
 use crate::visitor::host_table::Directory;
@@ -38,6 +40,7 @@ pub(crate) struct Service {
     /// Owns what outlives the head of an answer.
     pub(crate) tasks: TaskTracker,
     pub(crate) account: Arc<Account>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// The service for the requests of one connection.
@@ -70,10 +73,12 @@ impl Service {
         let wanted = Wanted::of(request.method(), request.headers());
         let version = request.version();
         debug!(ray = ray.as_str(), method = %request.method(), "request");
+        let mut count = Count::begin(&handler.service, version);
         let mut dismissed = None;
-        let mut response = match handler.carry(request, &mut dismissed, &ray, busy).await {
+        let mut response = match handler.carry(request, &mut dismissed, &ray, busy, &mut count).await {
             Ok(response) => response,
             Err(Told { problem, tries }) => {
+                count.page(problem);
                 if let Some(body) = dismissed {
                     let (activity, tasks) = (handler.activity.clone(), &handler.service.tasks);
                     forward::dismiss(body, activity, &handler.share, tasks);
@@ -83,6 +88,7 @@ impl Service {
                 page.map(Body::text)
             }
         };
+        count.answered(response.status());
         // RFC 9112 9.6: so that the visitor sends its next request elsewhere.
         if handler.service.stop.draining.has_come()
             && version < Version::HTTP_2
@@ -101,6 +107,7 @@ impl Handler {
         dismissed: &mut Option<Incoming>,
         ray: &Ray,
         busy: Busy,
+        count: &mut Count<'_>,
     ) -> Result<Response<Body>, Told> {
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
@@ -113,6 +120,7 @@ impl Handler {
         }
         let authority = headers::authority(&parts).map_err(Problem::BadRequest)?;
         let tunnel = self.service.names.find(authority.as_str()).ok_or(Problem::UnknownHost)?;
+        count.leads_to(&tunnel);
         if headers::is_about_server(&parts) {
             return Ok(error_page::capabilities(ray).map(Body::text));
         }
@@ -142,6 +150,53 @@ impl Handler {
             debug!(ray = ray.as_str(), reason = %failure, tries, "request failed");
             Told { problem: problem(&failure), tries }
         })
+    }
+}
+
+/// Counts what becomes of one request, with those of its tunnel.
+struct Count<'a> {
+    service: &'a Service,
+    tunnel: Option<Arc<Tunnel>>,
+    speaks: Speaks,
+    began: Instant,
+    is_answered: bool,
+}
+
+impl<'a> Count<'a> {
+    fn begin(service: &'a Service, version: Version) -> Self {
+        let speaks = if version < Version::HTTP_2 { Speaks::Http1 } else { Speaks::Http2 };
+        Self { service, tunnel: None, speaks, began: Instant::now(), is_answered: false }
+    }
+
+    fn leads_to(&mut self, tunnel: &Arc<Tunnel>) {
+        self.service.counters.series.seat(&tunnel.place, tunnel.id, || tunnel.account());
+        self.tunnel = Some(tunnel.clone());
+    }
+
+    fn page(&self, problem: Problem) {
+        self.count(|traffic, shard| traffic.page(shard, problem.word()));
+    }
+
+    fn answered(&mut self, status: StatusCode) {
+        self.is_answered = true;
+        let (speaks, after) = (self.speaks, self.began.elapsed());
+        self.count(|traffic, shard| traffic.answered(shard, speaks, status.as_u16(), after));
+    }
+
+    fn count(&self, count: impl FnOnce(&Traffic, usize)) {
+        let shard = self.service.shard;
+        match &self.tunnel {
+            Some(tunnel) => tunnel.place.count(|traffic| count(traffic, shard)),
+            None => count(self.service.counters.series.none(), shard),
+        }
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.count(|traffic, shard| traffic.left(shard, self.speaks));
+        }
     }
 }
 

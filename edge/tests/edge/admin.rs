@@ -26,7 +26,7 @@ const SECRETS: [(Method, &str); 5] = [
 async fn no_web_page_reads_anything_whatever_name_it_uses() {
     let edge = start();
     let own = ("host", "localhost:20240");
-    for (method, path) in SECRETS {
+    for (method, path) in SECRETS.into_iter().chain([(Method::GET, "/metrics")]) {
         for headers in [
             &[("host", "evil.example")][..],
             &[("host", "evil.localhost")],
@@ -48,7 +48,7 @@ async fn no_web_page_reads_anything_whatever_name_it_uses() {
 }
 
 #[tokio::test]
-async fn beyond_loopback_only_probes_are_answered_without_a_token() {
+async fn beyond_loopback_only_probes_and_metrics_are_answered_without_a_token() {
     let token = "Bearer 0123456789abcdef0123456789abcdef";
     let closed = start_for_administrators("listen = \"0.0.0.0:0\"\nprobes = \"0.0.0.0:0\"");
     let open = start_for_administrators("listen = \"0.0.0.0:0\"\ntoken-file = \"admin-token\"");
@@ -57,7 +57,7 @@ async fn beyond_loopback_only_probes_are_answered_without_a_token() {
     let guarded = ([127, 0, 0, 1], open.admin.port()).into();
     let host = ("host", "127.0.0.1");
     for address in [local, probes, guarded] {
-        for path in ["/ready", "/healthcheck"] {
+        for path in ["/ready", "/healthcheck", "/metrics"] {
             assert_eq!(ask(address, Method::GET, path, &[host]).await.status.as_u16(), 200, "{path}");
         }
     }
@@ -85,6 +85,7 @@ async fn every_refusal_is_json_as_the_page_says() {
         (Method::PUT, "/tunnels/none/config", b"{}".to_vec(), 404),
         (Method::GET, "/nothing", Vec::new(), 404),
         (Method::DELETE, "/status", Vec::new(), 405),
+        (Method::POST, "/metrics", Vec::new(), 405),
     ] {
         let request = Request::builder().method(&method).uri(path).body(full(body)).unwrap();
         let (status, error) = edge.ask_admin(request).await;

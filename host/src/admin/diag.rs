@@ -1,8 +1,9 @@
 //! `/diag/…`: what `cloudflared tunnel diag` and scripts ask a running connector, in the reference's form. Nothing in it is secret.
 
+use adit_metrics::process;
 use serde_json::{Map, Value, json};
 
-use super::{Admin, system};
+use super::Admin;
 use crate::config::settings::Settings;
 
 /// The page of a path, if it is one of these.
@@ -48,7 +49,7 @@ fn tunnel(admin: &Admin) -> Value {
 }
 
 fn system(admin: &Admin) -> Value {
-    let figures = system::figures();
+    let figures = process::figures();
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     // Kibibytes, as the file has them and the reference hands them on.
     let memory = |name: &str| -> u64 {
@@ -62,9 +63,9 @@ fn system(admin: &Admin) -> Value {
             "fileDescriptorMaximum": figures.most_files,
             "fileDescriptorCurrent": figures.files,
             "osSystem": std::env::consts::OS,
-            "hostName": system::text("/proc/sys/kernel/hostname"),
-            "osVersion": system::text("/proc/sys/kernel/version"),
-            "osRelease": system::text("/proc/sys/kernel/osrelease"),
+            "hostName": process::text("/proc/sys/kernel/hostname"),
+            "osVersion": process::text("/proc/sys/kernel/version"),
+            "osRelease": process::text("/proc/sys/kernel/osrelease"),
             "architecture": std::env::consts::ARCH,
             "cloudflaredVersion": admin.health.shared.identity.version,
             "processMemory": figures.resident,

@@ -1,13 +1,12 @@
-//! `/metrics` in Prometheus' text format (version 0.0.4), under the reference's names where they mean the
-//! same. Written by hand: libraries for it add `_total` to counters, which the reference's names lack, or
-//! want a lock in the path of a request.
+//! `/metrics`, under the reference's names where they mean the same.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Admin, system};
+use adit_metrics::{Kind, Page, number as float, process};
+
+use super::Admin;
 use crate::generation::Generation;
-use crate::generation::lifetime::{BOUNDS, Totals};
+use crate::generation::lifetime::Totals;
 use crate::revision::remote_version;
 use crate::tunnel::status::QuicPath;
 
@@ -16,42 +15,45 @@ use crate::tunnel::status::QuicPath;
 const MOST_LABELS: usize = 200;
 const OTHERS: &str = "(others)";
 
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// What is counted, at this moment.
 pub(super) fn page(admin: &Admin) -> String {
     let generation = admin.current.load();
     let history = admin.reload.history();
     let (retired, forgotten) = admin.reload.tenures().known();
-    let mut page = Page(String::with_capacity(16 * 1024));
+    let mut page = Page::with_capacity(16 * 1024);
 
-    page.family("build_info", "gauge", "Version of this program");
+    page.family("build_info", Kind::Gauge, "Version of this program");
     page.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
 
     page.single(
         "cloudflared_orchestration_config_version",
-        "gauge",
+        Kind::Gauge,
         "Version of the configuration that the edge has pushed",
         f64::from(remote_version(history)),
     );
-    page.single("adit_generation", "gauge", "Number of the generation that serves", float(generation.number));
+    page.single(
+        "adit_generation",
+        Kind::Gauge,
+        "Number of the generation that serves",
+        float(generation.number),
+    );
     let degraded = if history.degraded().is_some() { 1.0 } else { 0.0 };
     page.single(
         "adit_config_degraded",
-        "gauge",
+        Kind::Gauge,
         "1 while the document cannot be used and an earlier generation serves",
         degraded,
     );
     let counts = history.counts();
-    page.family("adit_config_revisions_total", "counter", "Revisions by verdict");
+    page.family("adit_config_revisions_total", Kind::Counter, "Revisions by verdict");
     page.sample("adit_config_revisions_total", &[("verdict", "applied")], float(counts.applied));
     page.sample("adit_config_revisions_total", &[("verdict", "refused")], float(counts.refused));
 
     let tenures = || retired.iter().chain([&generation.tenure]);
     let all: u64 = tenures().map(|tenure| tenure.requests().0).sum();
     let open: u64 = tenures().map(|tenure| tenure.requests().1).sum();
-    page.single("cloudflared_tunnel_total_requests", "counter", "Requests", float(all + forgotten));
-    page.family("cloudflared_tunnel_response_by_code", "counter", "Answers by status");
+    page.single("cloudflared_tunnel_total_requests", Kind::Counter, "Requests", float(all + forgotten));
+    page.family("cloudflared_tunnel_response_by_code", Kind::Counter, "Answers by status");
     for (code, count) in generation.tenure.codes() {
         page.sample(
             "cloudflared_tunnel_response_by_code",
@@ -61,16 +63,16 @@ pub(super) fn page(admin: &Admin) -> String {
     }
     page.single(
         "cloudflared_tunnel_concurrent_requests_per_tunnel",
-        "gauge",
+        Kind::Gauge,
         "Requests under way",
         float(open),
     );
-    page.family("adit_generation_requests_total", "counter", "Requests by generation, of the last ones");
+    page.family("adit_generation_requests_total", Kind::Counter, "Requests by generation, of the last ones");
     for tenure in tenures() {
         let number = tenure.number.to_string();
         page.sample("adit_generation_requests_total", &[("generation", &number)], float(tenure.requests().0));
     }
-    page.family("adit_generation_requests_open", "gauge", "Requests under way by generation");
+    page.family("adit_generation_requests_open", Kind::Gauge, "Requests under way by generation");
     for tenure in tenures() {
         let number = tenure.number.to_string();
         page.sample("adit_generation_requests_open", &[("generation", &number)], float(tenure.requests().1));
@@ -79,8 +81,10 @@ pub(super) fn page(admin: &Admin) -> String {
     plugins(&mut page, &generation);
     connections(&mut page, admin);
     calls(&mut page, admin);
-    process(&mut page);
-    page.0
+    held(&mut page, admin);
+    turned_away(&mut page, admin);
+    process::write(&mut page);
+    page.finish()
 }
 
 fn rules(page: &mut Page, generation: &Generation) {
@@ -101,13 +105,13 @@ fn rules(page: &mut Page, generation: &Generation) {
     let errors = totals.iter().map(|(_, totals)| totals.unreachable).sum();
     page.single(
         "cloudflared_tunnel_request_errors",
-        "counter",
+        Kind::Counter,
         "Requests whose origin was not reached",
         float(errors),
     );
     page.family(
         "adit_rule_requests_total",
-        "counter",
+        Kind::Counter,
         "Requests by rule and first digit of the status, 0 for none",
     );
     for (rule, totals) in &totals {
@@ -116,37 +120,30 @@ fn rules(page: &mut Page, generation: &Generation) {
             page.sample("adit_rule_requests_total", &[("rule", rule), ("status", &class)], float(*count));
         }
     }
-    page.family("adit_rule_response_bytes_total", "counter", "Bytes of answers by rule");
+    page.family("adit_rule_response_bytes_total", Kind::Counter, "Bytes of answers by rule");
     for (rule, totals) in &totals {
         page.sample("adit_rule_response_bytes_total", &[("rule", rule)], float(totals.bytes));
     }
-    page.family("adit_rule_broken_total", "counter", "Answers that were not sent to their end, by rule");
+    page.family("adit_rule_broken_total", Kind::Counter, "Answers that were not sent to their end, by rule");
     for (rule, totals) in &totals {
         page.sample("adit_rule_broken_total", &[("rule", rule)], float(totals.broken));
     }
     let name = "adit_rule_duration_seconds";
-    page.family(name, "histogram", "Time from the head of a request to the end of its answer, by rule");
+    page.family(name, Kind::Histogram, "Time from the head of a request to the end of its answer, by rule");
     for (rule, totals) in &totals {
-        let mut sum = 0;
-        for (bucket, count) in totals.durations.iter().enumerate() {
-            sum += count;
-            let bound = BOUNDS.get(bucket).map_or("+Inf".to_owned(), f64::to_string);
-            page.sample(&format!("{name}_bucket"), &[("rule", rule), ("le", &bound)], float(sum));
-        }
-        page.sample(&format!("{name}_sum"), &[("rule", rule)], float(totals.microseconds) / 1e6);
-        page.sample(&format!("{name}_count"), &[("rule", rule)], float(sum));
+        page.histogram(name, &[("rule", rule)], &totals.durations);
     }
 }
 
 fn plugins(page: &mut Page, generation: &Generation) {
     let plugins: Vec<_> = generation.plugins().take(MOST_LABELS).collect();
-    page.family("adit_plugin_calls_total", "counter", "Calls of plugins since they were loaded");
+    page.family("adit_plugin_calls_total", Kind::Counter, "Calls of plugins since they were loaded");
     for plugin in &plugins {
         page.sample("adit_plugin_calls_total", &[("plugin", plugin.name())], float(plugin.counters().calls));
     }
     page.family(
         "adit_plugin_failures_total",
-        "counter",
+        Kind::Counter,
         "Calls that failed since the plugin was loaded, by kind",
     );
     for plugin in &plugins {
@@ -168,21 +165,21 @@ fn connections(page: &mut Page, admin: &Admin) {
     let status = &admin.health.shared.status;
     page.single(
         "cloudflared_tunnel_ha_connections",
-        "gauge",
+        Kind::Gauge,
         "Connections that serve",
         float(status.connected() as u64),
     );
     let name = "cloudflared_tunnel_max_concurrent_requests_per_tunnel";
-    page.family(name, "gauge", "The most requests at once on a connection, so far");
+    page.family(name, Kind::Gauge, "The most requests at once on a connection, so far");
     for (index, peak) in status.peaks().enumerate() {
         page.sample(name, &[("connection_id", &index.to_string())], float(peak));
     }
     let name = "cloudflared_tunnel_user_hostnames_counts";
-    page.family(name, "counter", "The address of a quick tunnel");
+    page.family(name, Kind::Counter, "The address of a quick tunnel");
     if let Some(hostname) = &admin.quick_tunnel {
         page.sample(name, &[("userHostname", &format!("https://{hostname}"))], 1.0);
     }
-    page.family("cloudflared_tunnel_server_locations", "gauge", "Where each connection leads");
+    page.family("cloudflared_tunnel_server_locations", Kind::Gauge, "Where each connection leads");
     for slot in status.slots() {
         if let Some(location) = &slot.location {
             let index = slot.index.to_string();
@@ -191,7 +188,7 @@ fn connections(page: &mut Page, admin: &Admin) {
         }
     }
     let tunnel = admin.health.shared.identity.credentials.tunnel_id.to_string();
-    page.family("tunnel_ids", "gauge", "The tunnel that each connection serves");
+    page.family("tunnel_ids", Kind::Gauge, "The tunnel that each connection serves");
     for slot in status.slots().iter().filter(|slot| slot.location.is_some()) {
         let index = slot.index.to_string();
         page.sample("tunnel_ids", &[("tunnel_id", &tunnel), ("ha_conn_id", &index)], 1.0);
@@ -199,27 +196,27 @@ fn connections(page: &mut Page, admin: &Admin) {
     let counts = status.counts();
     page.single(
         "quic_client_total_connections",
-        "counter",
+        Kind::Counter,
         "Connections over QUIC that served",
         of(&counts.quic),
     );
     let paths: Vec<_> =
         status.slots().into_iter().filter_map(|slot| Some((slot.index.to_string(), slot.path?))).collect();
-    let mut quic = |name: &str, kind: &str, help: &str, value: fn(&QuicPath) -> f64| {
+    let mut quic = |name: &str, kind: Kind, help: &str, value: fn(&QuicPath) -> f64| {
         page.family(name, kind, help);
         for (index, path) in &paths {
             page.sample(name, &[("conn_index", index)], value(path));
         }
     };
     let milliseconds = |path: &QuicPath| path.round_trip.as_secs_f64() * 1e3;
-    quic("quic_client_smoothed_rtt", "gauge", "Round trip, milliseconds", milliseconds);
-    quic("quic_client_mtu", "gauge", "Largest datagram, bytes", |path| f64::from(path.mtu));
-    quic("quic_client_congestion_window", "gauge", "Congestion window, bytes", |path| {
+    quic("quic_client_smoothed_rtt", Kind::Gauge, "Round trip, milliseconds", milliseconds);
+    quic("quic_client_mtu", Kind::Gauge, "Largest datagram, bytes", |path| f64::from(path.mtu));
+    quic("quic_client_congestion_window", Kind::Gauge, "Congestion window, bytes", |path| {
         float(path.congestion_window)
     });
-    quic("quic_client_sent_bytes", "counter", "Bytes sent", |path| float(path.sent_bytes));
-    quic("quic_client_receive_bytes", "counter", "Bytes received", |path| float(path.received_bytes));
-    page.family("quic_client_lost_packets", "counter", "Packets that were lost");
+    quic("quic_client_sent_bytes", Kind::Counter, "Bytes sent", |path| float(path.sent_bytes));
+    quic("quic_client_receive_bytes", Kind::Counter, "Bytes received", |path| float(path.received_bytes));
+    page.family("quic_client_lost_packets", Kind::Counter, "Packets that were lost");
     for (index, path) in &paths {
         let labels = [("conn_index", index.as_str()), ("reason", "all")];
         page.sample("quic_client_lost_packets", &labels, float(path.lost_packets));
@@ -230,91 +227,55 @@ fn connections(page: &mut Page, admin: &Admin) {
 fn calls(page: &mut Page, admin: &Admin) {
     let counts = admin.health.shared.status.counts();
     let register = ("rpcName", "registerConnection");
-    page.family("cloudflared_tunnel_tunnel_register_success", "counter", "Connections that were registered");
+    page.family(
+        "cloudflared_tunnel_tunnel_register_success",
+        Kind::Counter,
+        "Connections that were registered",
+    );
     page.sample("cloudflared_tunnel_tunnel_register_success", &[register], of(&counts.registered));
-    page.family("cloudflared_tunnel_tunnel_register_fail", "counter", "Registrations that were refused");
+    page.family("cloudflared_tunnel_tunnel_register_fail", Kind::Counter, "Registrations that were refused");
     let labels = [("error", "refused"), register];
     page.sample("cloudflared_tunnel_tunnel_register_fail", &labels, of(&counts.refused));
-    page.family("cloudflared_tunnel_tunnel_rpc_fail", "counter", "Calls of the edge that got no answer");
+    page.family("cloudflared_tunnel_tunnel_rpc_fail", Kind::Counter, "Calls of the edge that got no answer");
     let labels = [("error", "unanswered"), register];
     page.sample("cloudflared_tunnel_tunnel_rpc_fail", &labels, of(&counts.unanswered));
     page.single(
         "cloudflared_config_local_config_pushes",
-        "counter",
+        Kind::Counter,
         "Reports of the local configuration to the edge",
         of(&counts.reported) + of(&counts.unreported),
     );
     page.single(
         "cloudflared_config_local_config_pushes_errors",
-        "counter",
+        Kind::Counter,
         "Reports that the edge did not take",
         of(&counts.unreported),
     );
 }
 
-/// Of this process, as the clients' libraries of Prometheus name it.
-fn process(page: &mut Page) {
-    let figures = system::figures();
-    page.single("process_resident_memory_bytes", "gauge", "Memory in RAM", float(figures.resident));
-    page.single("process_virtual_memory_bytes", "gauge", "Address space", float(figures.reserved));
-    page.single("process_cpu_seconds_total", "counter", "Time on processors", figures.cpu.as_secs_f64());
-    page.single("process_open_fds", "gauge", "Open files", float(figures.files));
-    page.single("process_max_fds", "gauge", "Files that may be open", float(figures.most_files));
-    page.single("process_start_time_seconds", "gauge", "Start, seconds since 1970", figures.started);
+/// What peers do not take, and the flows that were cut for it.
+fn held(page: &mut Page, admin: &Admin) {
+    let (held, too_slow, shed) = admin.health.shared.account.totals();
+    page.single("adit_held_bytes", Kind::Gauge, "Bytes held for peers that do not take them", float(held));
+    let limit = float(admin.health.shared.account.limits().held);
+    page.single("adit_held_limit_bytes", Kind::Gauge, "The most of them, [bodies] held", limit);
+    let name = "adit_flows_cut_total";
+    page.family(
+        name,
+        Kind::Counter,
+        "Bodies that were cut off because their peers took too little, by reason",
+    );
+    page.sample(name, &[("reason", "too-slow")], float(too_slow));
+    page.sample(name, &[("reason", "shed")], float(shed));
+}
+
+fn turned_away(page: &mut Page, admin: &Admin) {
+    let name = "adit_turned_away_total";
+    page.family(name, Kind::Counter, "Clients of the admin API who had to make room for others, by listener");
+    page.sample(name, &[("listener", "admin")], float(admin.rooms.admin.turned_away()));
+    page.sample(name, &[("listener", "probes")], float(admin.rooms.probes.turned_away()));
 }
 
 fn of(count: &AtomicU64) -> f64 {
     float(count.load(Ordering::Relaxed))
-}
-
-/// Whole numbers up to 2^53 stay what they are.
-#[allow(clippy::cast_precision_loss)]
-fn float(number: u64) -> f64 {
-    number as f64
-}
-
-struct Page(String);
-
-impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: f64) {
-        self.family(name, kind, help);
-        self.sample(name, &[], value);
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        self.0.push_str(name);
-        for (at, (label, value)) in labels.iter().enumerate() {
-            self.0.push_str(if at == 0 { "{" } else { "," });
-            self.0.push_str(label);
-            self.0.push_str("=\"");
-            for c in value.chars() {
-                match c {
-                    '\\' => self.0.push_str("\\\\"),
-                    '"' => self.0.push_str("\\\""),
-                    '\n' => self.0.push_str("\\n"),
-                    c => self.0.push(c),
-                }
-            }
-            self.0.push('"');
-        }
-        let end = if labels.is_empty() { "" } else { "}" };
-        let _ = writeln!(self.0, "{end} {value}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_label_can_hold_anything() {
-        let mut page = Page(String::new());
-        page.sample("a_total", &[("rule", "x\"y\\z\n"), ("status", "2xx")], 3.0);
-        page.sample("b", &[], 0.25);
-        assert_eq!(page.0, "a_total{rule=\"x\\\"y\\\\z\\n\",status=\"2xx\"} 3\nb 0.25\n");
-    }
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use adit_metrics::{Durations, Histogram};
+
 /// The time of one generation. An answer that is under way holds this, not the generation: what a
 /// swap replaces is freed at once, however long somebody listens to a stream.
 #[derive(Debug)]
@@ -55,9 +57,7 @@ struct Counts {
     bytes: AtomicU64,
     broken: AtomicU64,
     unreachable: AtomicU64,
-    /// By upper bound, as [`BOUNDS`]; the last is for all that took longer.
-    durations: [AtomicU64; BOUNDS.len() + 1],
-    microseconds: AtomicU64,
+    durations: Histogram,
 }
 
 /// The sum over all shards.
@@ -71,9 +71,7 @@ pub struct Totals {
     pub broken: u64,
     /// Requests whose origin was not reached.
     pub unreachable: u64,
-    /// As [`BOUNDS`], each alone; the last is for all that took longer.
-    pub durations: [u64; BOUNDS.len() + 1],
-    pub microseconds: u64,
+    pub durations: Durations,
 }
 
 /// The tenures that are over or will be: those with answers under way, and the last few.
@@ -103,9 +101,6 @@ pub struct Ending {
     pub is_whole: bool,
     pub is_reached: bool,
 }
-
-/// Upper bounds of durations, seconds.
-pub const BOUNDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 impl Tenure {
     pub fn new(number: u64, shards: usize) -> Self {
@@ -216,11 +211,7 @@ impl Tally {
         if !ending.is_reached {
             counts.unreachable.fetch_add(1, Ordering::Relaxed);
         }
-        let seconds = ending.duration.as_secs_f64();
-        let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
-        counts.durations[bucket].fetch_add(1, Ordering::Relaxed);
-        let microseconds = u64::try_from(ending.duration.as_micros()).unwrap_or(u64::MAX);
-        counts.microseconds.fetch_add(microseconds, Ordering::Relaxed);
+        counts.durations.record(ending.duration);
     }
 
     pub fn totals(&self) -> Totals {
@@ -228,11 +219,10 @@ impl Tally {
         for counts in &self.shards {
             let add = |sum: &mut u64, count: &AtomicU64| *sum += count.load(Ordering::Relaxed);
             totals.statuses.iter_mut().zip(&counts.statuses).for_each(|(sum, count)| add(sum, count));
-            totals.durations.iter_mut().zip(&counts.durations).for_each(|(sum, count)| add(sum, count));
+            totals.durations.add(&counts.durations.read());
             add(&mut totals.bytes, &counts.bytes);
             add(&mut totals.broken, &counts.broken);
             add(&mut totals.unreachable, &counts.unreachable);
-            add(&mut totals.microseconds, &counts.microseconds);
         }
         totals
     }
@@ -241,16 +231,17 @@ impl Tally {
 impl Totals {
     pub fn add(&mut self, other: &Self) {
         self.statuses.iter_mut().zip(&other.statuses).for_each(|(sum, count)| *sum += count);
-        self.durations.iter_mut().zip(&other.durations).for_each(|(sum, count)| *sum += count);
+        self.durations.add(&other.durations);
         self.bytes += other.bytes;
         self.broken += other.broken;
         self.unreachable += other.unreachable;
-        self.microseconds += other.microseconds;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use adit_metrics::BOUNDS;
+
     use super::*;
 
     #[test]
@@ -283,8 +274,8 @@ mod tests {
         let totals = tally.totals();
         assert_eq!((totals.statuses[2], totals.statuses[5], totals.statuses[0]), (1, 1, 1));
         assert_eq!((totals.bytes, totals.broken), (15, 1));
-        assert_eq!((totals.durations[1], totals.durations[BOUNDS.len()]), (2, 1));
-        assert_eq!(totals.durations.iter().sum::<u64>(), 3);
+        assert_eq!((totals.durations.buckets[1], totals.durations.buckets[BOUNDS.len()]), (2, 1));
+        assert_eq!(totals.durations.buckets.iter().sum::<u64>(), 3);
     }
 
     #[test]

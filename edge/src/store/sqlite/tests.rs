@@ -187,11 +187,14 @@ async fn a_store_whose_file_is_removed_or_replaced_refuses_changes_until_it_is_w
         lose(&path);
         let refused = store.commit(put("b", "lost")).await.unwrap_err().to_string();
         assert!(refused.contains("was removed"), "{what}: {refused}");
+        assert!(store.probe().await.is_err(), "{what}: and it says so beforehand");
         // What was known is still read.
         assert_eq!(keys(&store, "").await, ["a"], "{what}");
 
         assert_eq!(store.restore().await.unwrap(), Restored::Written, "{what}");
+        assert!(store.probe().await.is_ok(), "{what}");
         let revision = done(&store, put("c", "2")).await;
+        assert_eq!(store.probe().await.unwrap(), revision, "{what}");
         assert_eq!(watch.next().await.unwrap().revision, revision, "{what}: who watched goes on");
         drop(store);
         let again = Sqlite::open(&path).unwrap();
@@ -230,15 +233,17 @@ fn a_full_disk_refuses_a_change_and_keeps_what_was_acknowledged() {
     // SQLite says the same as on a disk that is full.
     let pages: i64 = engine.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
     engine.connection.pragma_update(None, "max_page_count", pages + 4).unwrap();
-    let mut commit = |key: &str, size: usize| {
+    let commit = |engine: &mut Engine, key: &str, size: usize| {
         let (answer, mut answered) = oneshot::channel();
         engine.answer(&mut vec![Ask::Commit { transaction: put(key, &"x".repeat(size)), answer }]);
         answered.try_recv().unwrap()
     };
-    assert!(matches!(commit("a", 10), Ok(Commit::Done(_))));
-    let full = commit("b", 1 << 20).unwrap_err().to_string();
+    assert!(matches!(commit(&mut engine, "a", 10), Ok(Commit::Done(_))));
+    let full = commit(&mut engine, "b", 1 << 20).unwrap_err().to_string();
     assert!(full.contains("full"), "{full}");
-    assert!(matches!(commit("c", 10), Ok(Commit::Done(_))), "what fits is still taken");
+    assert!(engine.probe().is_err(), "until a change is taken");
+    assert!(matches!(commit(&mut engine, "c", 10), Ok(Commit::Done(_))), "what fits is still taken");
+    assert!(engine.probe().is_ok());
     drop(engine);
     let kept = Engine::open(&path).unwrap().list("").unwrap().entries;
     assert_eq!(kept.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["a", "c"]);

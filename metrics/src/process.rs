@@ -4,23 +4,37 @@
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::{Kind, Page, number as float};
+
 /// A moment of this process.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub(super) struct Figures {
+pub struct Figures {
     /// Bytes in RAM.
-    pub(super) resident: u64,
+    pub resident: u64,
     /// Bytes of address space.
-    pub(super) reserved: u64,
-    pub(super) cpu: Duration,
-    pub(super) files: u64,
+    pub reserved: u64,
+    pub cpu: Duration,
+    pub files: u64,
     /// The soft limit on `files`.
-    pub(super) most_files: u64,
+    pub most_files: u64,
     /// Seconds since 1970.
-    pub(super) started: f64,
+    pub started: f64,
+}
+
+/// Of this process, as the clients' libraries of Prometheus name it.
+pub fn write(page: &mut Page) {
+    let figures = figures();
+    page.single("process_resident_memory_bytes", Kind::Gauge, "Memory in RAM", float(figures.resident));
+    page.single("process_virtual_memory_bytes", Kind::Gauge, "Address space", float(figures.reserved));
+    page.single("process_cpu_seconds_total", Kind::Counter, "Time on processors", figures.cpu.as_secs_f64());
+    page.single("process_open_fds", Kind::Gauge, "Open files", float(figures.files));
+    page.single("process_max_fds", Kind::Gauge, "Files that may be open", float(figures.most_files));
+    page.single("process_start_time_seconds", Kind::Gauge, "Start, seconds since 1970", figures.started);
 }
 
 /// Reads /proc (proc(5)).
-pub(super) fn figures() -> Figures {
+#[must_use]
+pub fn figures() -> Figures {
     let (stat, statm) = (text("/proc/self/stat"), text("/proc/self/statm"));
     let mut pages = statm.split_whitespace().map(number);
     let (reserved, resident) = (pages.next().unwrap_or_default(), pages.next().unwrap_or_default());
@@ -46,7 +60,8 @@ pub(super) fn figures() -> Figures {
 }
 
 /// The first line of a file of the system, empty if there is none.
-pub(super) fn text(path: &str) -> String {
+#[must_use]
+pub fn text(path: &str) -> String {
     fs::read_to_string(path).ok().and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_default()
 }
 

@@ -26,6 +26,7 @@ mod guards;
 mod identity;
 mod languages;
 mod letter;
+mod metrics;
 mod middleware;
 mod one_word;
 mod own;

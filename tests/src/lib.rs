@@ -8,7 +8,7 @@
 //! configurations that tests write), [`product`] (an edge and a host together), [`fleet`] (many of
 //! both), [`origin`] and [`visitor`] (the two ends), [`load`] (many visitors), [`stalled`] (those who take nothing), [`dns`] (a name server),
 //! [`gate`] and [`network`] (between a host and an edge), [`stand_in`] (an edge made only from the description of the wire),
-//! [`registry`].
+//! [`registry`], [`metrics`] and [`promtool`].
 
 pub mod bulk;
 pub mod certificate;
@@ -18,10 +18,12 @@ pub mod fleet;
 pub mod gate;
 pub mod grpc;
 pub mod load;
+pub mod metrics;
 pub mod network;
 pub mod origin;
 pub mod process;
 pub mod product;
+pub mod promtool;
 pub mod reference;
 pub mod registry;
 pub mod stalled;

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::progress::{Progress, beside, note};
 use crate::tree::Tree;
-use crate::{cargo_deny, child, docker_registry, grpc, languages, plugins, schemathesis, systemd, wasm};
+use crate::{cargo_deny, child, debian_package, grpc, languages, plugins, schemathesis, systemd, wasm};
 
 /// Runs every check and stops at the first that fails. What is fetched is fetched while something is compiled.
 pub(crate) fn run(tree: &Tree) -> Result<()> {
@@ -21,9 +21,11 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     let deny = beside("finding cargo-deny", move || cargo_deny::provide(&for_deny));
     // One after the other: both ask the same machine for packages.
     let for_tools = tree.clone();
-    let tools = beside("finding schemathesis, gRPC, a registry and systemd-analyze", move || {
+    let tools = beside("finding schemathesis, gRPC, a registry, promtool and systemd-analyze", move || {
         let (schemathesis, grpc) = (schemathesis::provide(&for_tools)?, grpc::provide(&for_tools)?);
-        Ok((schemathesis, grpc, docker_registry::provide(&for_tools)?, systemd::provide(&for_tools)?))
+        let registry = debian_package::docker_registry(&for_tools)?;
+        let promtool = debian_package::promtool(&for_tools)?;
+        Ok((schemathesis, grpc, registry, promtool, systemd::provide(&for_tools)?))
     });
 
     let toolchain = progress.step("finding a compiler for plugins", || wasm::provide(tree))?;
@@ -49,7 +51,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("checking the code", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
-    let (schemathesis, grpc, registry, analyze) = progress.join(tools)?;
+    let (schemathesis, grpc, registry, promtool, analyze) = progress.join(tools)?;
     progress.join(languages)?;
     progress.step("testing each crate by itself", || {
         // They wait more than they work: with four threads in half the time on two cores.
@@ -76,6 +78,9 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         }
         if let Some(program) = &registry {
             cargo.env("ADIT_DOCKER_REGISTRY", program);
+        }
+        if let Some(program) = &promtool {
+            cargo.env("ADIT_PROMTOOL", program);
         }
         child::stream(&mut cargo, "")
     })?;

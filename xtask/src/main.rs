@@ -11,8 +11,8 @@ mod check;
 mod checks;
 mod child;
 mod component_tests;
+mod debian_package;
 mod demo;
-mod docker_registry;
 mod fuzz;
 mod grpc;
 mod languages;
@@ -58,7 +58,8 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
             let mut progress = Progress::of(SETUP_STEPS);
             progress.step("finding a compiler for plugins", || wasm::provide(&tree))?;
             progress.step("finding cargo-deny", || cargo_deny::provide(&tree))?;
-            progress.step("finding a registry", || docker_registry::provide(&tree))?;
+            progress.step("finding a registry", || debian_package::docker_registry(&tree))?;
+            progress.step("finding promtool", || debian_package::promtool(&tree))?;
             progress.finish("everything is set up");
         }
         "plugins" => {
@@ -91,7 +92,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-const SETUP_STEPS: usize = 3;
+const SETUP_STEPS: usize = 4;
 const PLUGIN_STEPS: usize = 2;
 const LANGUAGE_STEPS: usize = 2;
 
@@ -121,7 +122,8 @@ Usage: cargo xtask <command>
                   search for bytes that break a decoder: protocol, document, decision, component
   component-tests FOLDER [PROGRAM]
                   run cloudflared's component tests, which lie in FOLDER, with our program in its place
-  setup           only find or fetch the tools: a compiler for plugins, cargo-deny, a registry
+  setup           only find or fetch the tools: a compiler for plugins, cargo-deny, a
+                  registry, promtool
   help            this text
 
 Nothing is installed outside of target/, except that `rustup target add wasm32-wasip2` is tried

@@ -1,0 +1,65 @@
+//! Programs that Debian packages: downloaded and unpacked under target/tools. Nothing is installed, and no root is
+//! needed: each of these packages holds a program of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::child;
+use crate::progress::note;
+use crate::tree::Tree;
+
+/// A registry that components can be pushed to; nothing, and a word about it, where it cannot be had: then `cargo
+/// xtask test` fails at the tests that want it.
+pub(crate) fn docker_registry(tree: &Tree) -> Result<Option<PathBuf>> {
+    provide(
+        tree,
+        "docker-registry",
+        "docker-registry",
+        "there is no registry here, so none is pushed to and pulled from",
+    )
+}
+
+/// What checks metrics and rules as Prometheus reads them; the same where it cannot be had.
+pub(crate) fn promtool(tree: &Tree) -> Result<Option<PathBuf>> {
+    provide(tree, "prometheus", "promtool", "there is no promtool here, so metrics and rules are not checked")
+}
+
+fn provide(tree: &Tree, package: &str, program: &str, without: &str) -> Result<Option<PathBuf>> {
+    let folder = tree.target("tools").join(package);
+    let program = folder.join("usr/bin").join(program);
+    if !program.is_file()
+        && let Err(error) = fetch(&folder, package)
+    {
+        note(format!("SKIPPED: {without} ({error:#})"));
+        return Ok(None);
+    }
+    let version = child::capture(Command::new(&program).arg("--version"), child::SHORT, "")?;
+    note(format!("{}, in {}", version.lines().next().unwrap_or_default().trim(), tree.short(&program)));
+    Ok(Some(program))
+}
+
+fn fetch(folder: &Path, package: &str) -> Result<()> {
+    for program in ["apt-get", "dpkg-deb"] {
+        ensure!(child::is_there(program), "`{program}` is not there; is this machine a Debian?");
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    let mut download = Command::new("apt-get");
+    download.current_dir(folder).args(["download", "-qq", package]);
+    child::capture(&mut download, FETCH_LIMIT, "run `apt-get update` first")?;
+    let downloaded = std::fs::read_dir(folder)?
+        .flatten()
+        .map(|file| file.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let downloaded = downloaded.context("nothing was downloaded")?;
+    let mut unpack = Command::new("dpkg-deb");
+    unpack.arg("--extract").arg(&downloaded).arg(folder);
+    child::capture(&mut unpack, FETCH_LIMIT, "")?;
+    // Only disk space.
+    let _ = std::fs::remove_file(downloaded);
+    Ok(())
+}
+
+const FETCH_LIMIT: Duration = Duration::from_secs(120);

@@ -86,10 +86,14 @@ fn plan(path: &Path, config: &str) -> PluginPlan {
         component: path.to_owned(),
         config: config.to_owned(),
         on_error: OnError::Deny,
-        limits: Limits { memory: 64 << 20, timeout: None, concurrency: 1 },
+        limits: Limits { memory: MEMORY, timeout: None, concurrency: 1 },
         grants: Grants::default(),
         reuse: None,
         experimental: true,
-        tick: Duration::from_secs(10),
+        tick: TICK,
     }
 }
+
+/// What a plugin has that is looked at by itself.
+const MEMORY: usize = 64 << 20;
+const TICK: Duration = Duration::from_secs(10);

@@ -33,7 +33,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { held: 256 << 20, grace: Duration::from_secs(60), rate: 1 << 10 }
+        Self { held: USUAL_HELD, grace: USUAL_GRACE, rate: USUAL_RATE }
     }
 }
 
@@ -46,6 +46,9 @@ pub fn source(address: IpAddr) -> IpAddr {
     }
 }
 
+const USUAL_HELD: u64 = 256 << 20;
+const USUAL_GRACE: Duration = Duration::from_secs(60);
+const USUAL_RATE: u64 = 1 << 10;
 /// What streams that are read may have under way on one connection, and what slow ones may gather between
 /// two looks.
 const ROOM: u64 = 512 << 20;

@@ -256,7 +256,7 @@ fn lock(list: &Mutex<Vec<String>>) -> std::sync::MutexGuard<'_, Vec<String>> {
 /// The first load compiles, which takes long for some languages and happens once.
 async fn first<T>(loading: impl Future<Output = T>) -> T {
     tokio::pin!(loading);
-    match tokio::time::timeout(Duration::from_millis(500), &mut loading).await {
+    match tokio::time::timeout(SILENT, &mut loading).await {
         Ok(loaded) => loaded,
         Err(_) => {
             tool::say("compiling the component to machine code …");
@@ -367,3 +367,5 @@ fn headers(written: &Headers) -> Result<HeaderMap> {
 const BEGINNING: &str = "2026-01-01T00:00:00Z";
 /// Bytes that a bucket may hold.
 const BUCKET: usize = 1 << 20;
+/// After so long the tool says what it is doing.
+const SILENT: Duration = Duration::from_millis(500);

@@ -13,6 +13,8 @@ use crate::tunnel::status::QuicPath;
 /// Rules and plugins with lines of their own; the others share one, so that no document makes the page
 /// grow without end.
 const MOST_LABELS: usize = 200;
+/// Bytes of a page, about.
+const USUAL: usize = 16 * 1024;
 const OTHERS: &str = "(others)";
 
 /// What is counted, at this moment.
@@ -20,7 +22,7 @@ pub(super) fn page(admin: &Admin) -> String {
     let generation = admin.current.load();
     let history = admin.reload.history();
     let (retired, forgotten) = admin.reload.tenures().known();
-    let mut page = Page::with_capacity(16 * 1024);
+    let mut page = Page::with_capacity(USUAL);
 
     page.family("build_info", Kind::Gauge, "Version of this program");
     page.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);

@@ -15,10 +15,10 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "discovery/mod.rs PACE.after_failure",
             "discovery/mod.rs PACE.interval",
             "discovery/mod.rs PACE.least_pause",
-            "edge/pace.rs WARN_EVERY",
-            "edge/tunnel/http2.rs PING_EVERY",
-            "edge/tunnel/http2.rs PING_WHEN_ASKED",
-            "edge/tunnel/quic.rs KEEP_ALIVE",
+            "limits/pace.rs WARN_EVERY",
+            "transport/http2.rs PING_EVERY",
+            "http2.rs PING_WHEN_ASKED",
+            "accept_quic.rs KEEP_ALIVE",
             "history/folder.rs TIDY_EVERY",
             "cli/host.rs LOOK_EVERY",
             "host/tunnel/pace.rs WARN_EVERY",
@@ -63,7 +63,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
         &[
             "addresses.rs SHORT",
             "addresses.rs TRUSTED",
-            "presence.rs USUAL_CONNECTIONS",
+            "connectors.rs USUAL_CONNECTIONS",
             "selection.rs FAR",
             "slot.rs PLACE_LOOKED_AT",
             "suspicion.rs UNEASE",
@@ -89,7 +89,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "engine.rs KEEP_MEMORY",
             "engine.rs KEEP_TABLE",
             "engine.rs KEEP_WRITTEN",
-            "forward/stream.rs CHUNKS",
+            "stream.rs CHUNKS",
             "control/metrics.rs USUAL",
             "forward/websocket.rs READ_SIZE",
             "judge.rs MEMORY",
@@ -116,7 +116,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "room for all that there can be",
         &[
-            "edge/tunnel/quic.rs RESETS",
+            "accept_quic.rs RESETS",
             "pace/limits.rs LARGEST_WINDOW",
             "threads.rs MOST_THREADS",
             "tenure.rs CODES",
@@ -125,11 +125,11 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "the form of what stands on the wire, in a file or in a text",
         &[
-            "directory.rs HYPHENATED",
+            "host_table.rs HYPHENATED",
             "headers.rs SHOWN",
             "framing.rs WORD",
-            "ledger.rs ID",
-            "ledger.rs SECRET",
+            "provision.rs ID",
+            "provision.rs SECRET",
             "malformed.rs CODE",
             "malformed.rs HEAD",
             "origin_cert.rs LINE",
@@ -151,12 +151,12 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "compiler.rs REFUSED",
             "code/folder.rs OTHERS",
             "document/outline.rs ROOT",
-            "edge/tunnel/quic.rs CODE",
+            "accept_quic.rs CODE",
             "flags.rs BEHIND",
             "flow.rs SHED",
             "flow.rs TOO_SLOW",
-            "forward/stream.rs CANCELLED",
-            "forward/stream.rs REFUSED",
+            "stream.rs CANCELLED",
+            "stream.rs REFUSED",
             "hello/websocket.rs CLOSE",
             "hello/websocket.rs CLOSE_CODE",
             "hello/websocket.rs PING_CODE",
@@ -187,7 +187,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "a unit that other numbers are made of",
         &[
-            "certificates.rs DAY",
+            "tls.rs DAY",
             "rules/origin.rs HOUR",
             "rules/origin.rs MILLISECOND",
             "rules/origin.rs SECOND",
@@ -202,6 +202,6 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
 
 /// Files in which numbers that look like times or sizes need no name.
 pub(crate) const NAMELESS: &[(&str, &str)] = &[
-    ("cli/src/plugin/cases.rs", "what an exchange took that is made up"),
-    ("edge/src/registry/selection.rs", "bits of a floating point number"),
+    ("plugin/cases.rs", "what an exchange took that is made up"),
+    ("selection.rs", "bits of a floating point number"),
 ];

@@ -97,3 +97,9 @@ fn plan(path: &Path, config: &str) -> PluginPlan {
 /// What a plugin has that is looked at by itself.
 const MEMORY: usize = 64 << 20;
 const TICK: Duration = Duration::from_secs(10);
+
+/// Whether a file of cases can be read.
+#[cfg(test)]
+pub(crate) fn check_cases(file: &Path) -> anyhow::Result<()> {
+    cases::Cases::read(file).map(|_| ())
+}

@@ -203,7 +203,7 @@ impl Edges {
 
 /// No secret is in it: tokens, and what a configuration names, are read from files. `more` goes behind the rest
 /// of the service.
-fn unit(end: End, program: &Path, command: &str, more: &str) -> anyhow::Result<String> {
+pub(crate) fn unit(end: End, program: &Path, command: &str, more: &str) -> anyhow::Result<String> {
     let template = match end {
         End::Tunnel => include_str!("../../packaging/systemd/adit-tunnel.service"),
         End::Edge => include_str!("../../packaging/systemd/adit-edge.service"),

@@ -1,4 +1,8 @@
-//! The whole command line of the reference, as it may be written.
+//! The whole command line of the reference, as it may be written; and what pages say of ours.
+
+mod commands;
+mod examples;
+mod pages;
 
 use std::ffi::OsString;
 

@@ -12,7 +12,7 @@ const PAGE: &str = "docs/limits.md";
 const EXCEPTIONS: &str = "tests/docs/no_limits.rs";
 const HEAD: [&str; 6] = ["what", "number", "key", "beyond it", "shared by", "kept in"];
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 

@@ -7,5 +7,7 @@
 
 mod constants;
 mod limits;
+mod links;
+mod names;
 mod no_limits;
 mod value;

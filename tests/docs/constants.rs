@@ -77,7 +77,8 @@ pub(crate) fn read(root: &Path) -> Sources {
 
 /// The members of the workspace that are part of the product.
 fn crates(root: &Path) -> Vec<String> {
-    const OTHERS: [&str; 4] = ["tests", "bench", "bench/plugins", "xtask"];
+    // What tries, measures and packs the product.
+    const OTHERS: [&str; 5] = ["tests", "bench", "bench/plugins", "release", "xtask"];
     let text = fs::read_to_string(root.join("Cargo.toml")).expect("the workspace has a manifest");
     let manifest: toml::Table = text.parse().expect("a manifest is TOML");
     let members = manifest["workspace"]["members"].as_array().expect("a workspace has members");

@@ -10,6 +10,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "addresses.rs FORGET_FAILURE",
             "addresses.rs FORGET_FAMILY",
             "app.rs LOOK",
+            "watchdog.rs LOOK",
             "background.rs FLUSH",
             "backlog.rs GATHER",
             "discovery/mod.rs PACE.after_failure",

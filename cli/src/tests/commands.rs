@@ -26,25 +26,19 @@ const OF_OTHERS: &[(&str, &[&str])] = &[
     ("cargo", &["--all", "--bin", "--locked", "--package", "--release", "--target", "--test", "--workspace"]),
     (
         "cargo xtask",
-        &[
-            "--frp",
-            "--help",
-            "--only",
-            "--rathole",
-            "--reference",
-            "--rounds",
-            "--write",
-            "--quick",
-            "--version",
-        ],
+        &["--check", "--frp", "--only", "--rathole", "--reference", "--roots", "--rounds", "--write"],
     ),
-    ("kubectl and helm", &["--from-file", "--set", "--values"]),
+    ("adit-release", &["--commit", "--program", "--time", "--tree"]),
+    ("containers and clusters", &["--cap-drop", "--from-file", "--security-opt", "--set", "--values"]),
+    ("systemctl and git", &["--now", "--format"]),
     ("tools of languages", &["--js", "--sync", "--stub-wasi", "--wit"]),
 ];
 
 /// Names in the environment that are no flag's.
-const ENVIRONMENT: &[(&str, &[&str])] =
-    &[("the tests of the project", &["ADIT_WRITE", "ADIT_SKIP_NOTHING", "ADIT_BLESS"])];
+const ENVIRONMENT: &[(&str, &[&str])] = &[
+    ("tests", &["ADIT_WRITE", "ADIT_SKIP_NOTHING"]),
+    ("the build of a release", &["ADIT_COMMIT", "ADIT_SHELF"]),
+];
 
 #[test]
 fn the_page_of_commands_says_what_help_says() {

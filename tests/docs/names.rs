@@ -73,7 +73,7 @@ fn every_key_of_a_config_yml_and_of_a_test_is_on_a_page() {
 #[test]
 fn every_path_of_an_api_is_on_its_page_and_every_one_on_a_page_is_served() {
     let mut wrong = Vec::new();
-    let host = parts(&["host/src/control", "host/src/control.rs"]);
+    let host = parts(&["host/src/admin", "host/src/admin.rs"]);
     let mut edge = parts(&["edge/src/admin", "edge/src/admin.rs"]);
     if !text("docs/edge-admin.md").contains("/metrics") {
         // Its guard knows the path of both ends; the edge answers 404.

@@ -238,7 +238,7 @@ fn unknown(value: &Value, schema: &Value, whole: &Value, at: &str) -> Option<Str
             }
         }),
         Value::Array(all) => all.iter().find_map(|value| unknown(value, &schema["items"], whole, at)),
-        _ => None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
 }
 
@@ -260,6 +260,8 @@ fn run(words: &[&str]) {
 }
 
 /// What a command of ours comes to.
+// Examples run three of many.
+#[allow(clippy::wildcard_enum_match_arm)]
 fn outcome(words: &[&str]) -> Result<(), String> {
     let arguments =
         Arguments::try_parse_from([&["adit"], words].concat()).map_err(|error| error.to_string())?;

@@ -83,10 +83,10 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "code/folder.rs PIECE",
             "compiler.rs NICENESS",
             "config/source.rs PIECE",
-            "courtesy.rs BUSY",
-            "courtesy.rs LONGEST",
-            "courtesy.rs QUIET",
-            "courtesy.rs SHORTEST",
+            "yield_policy.rs BUSY",
+            "yield_policy.rs LONGEST",
+            "yield_policy.rs QUIET",
+            "yield_policy.rs SHORTEST",
             "engine.rs KEEP_MEMORY",
             "engine.rs KEEP_TABLE",
             "engine.rs KEEP_WRITTEN",
@@ -179,7 +179,6 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "ray.rs INCREMENT",
             "revision.rs NO_VERSION",
             "routes.rs ANY",
-            "selection.rs STEP",
             "signals.rs INTERRUPTED",
             "translation.rs NOWHERE.column",
             "translation.rs NOWHERE.line",
@@ -204,5 +203,5 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
 /// Files in which numbers that look like times or sizes need no name.
 pub(crate) const NAMELESS: &[(&str, &str)] = &[
     ("plugin/cases.rs", "what an exchange took that is made up"),
-    ("selection.rs", "bits of a floating point number"),
+    ("balance/src/lib.rs", "bits of a floating point number"),
 ];

@@ -64,7 +64,7 @@ struct Row {
 
 /// What is known at this moment.
 pub(super) async fn page(admin: &Admin) -> String {
-    let mut page = Page::with_capacity(64 * 1024);
+    let mut page = Page::with_capacity(USUAL);
     page.family("adit_edge_build_info", Kind::Gauge, "Version of this program");
     page.sample("adit_edge_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     let Ready { status, .. } = admin.ready();
@@ -331,6 +331,8 @@ const OTHERS: &str = "(others)";
 /// Requests that lead to no tunnel.
 const NONE: &str = "(none)";
 const STATUSES: [&str; 10] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "7xx", "8xx", "9xx"];
+/// Bytes of a page, about.
+const USUAL: usize = 64 * 1024;
 /// For so long it is believed.
 const FRESH: Duration = Duration::from_secs(1);
 /// How long the store may take to say how it is.

@@ -366,6 +366,12 @@ mod tests {
     }
 
     #[test]
+    fn a_negative_number_of_connections_keeps_none() {
+        let json = r#"{"ingress":[{"service":"http://x"}],"originRequest":{"keepAliveConnections":-1}}"#;
+        assert_eq!(laid(ConfigSource::Remote, json).unwrap().rules[0].origin.keep_alive_connections, 0);
+    }
+
+    #[test]
     fn a_service_of_a_kind_that_is_not_known_costs_its_own_rule_and_is_said() {
         let json = r#"{"ingress":[{"hostname":"a","service":"ssh://x:22"},{"hostname":"b","service":"from-tomorrow"},
             {"hostname":"c","service":"http://x"},{"service":"bastion"}]}"#;

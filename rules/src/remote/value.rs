@@ -164,13 +164,15 @@ impl<'a> Layers<'a> {
         Some(time.min(LONGEST))
     }
 
+    /// A number of things to be kept. The reference keeps none where it is negative, and its tools write -1 for that.
     pub(super) fn count(&mut self, key: &str, most: usize) -> Option<usize> {
         let written = self.get(key)?;
         let at = place(self.at, key);
-        let Some(count) = written.as_u64() else {
-            return self.said.wrong(&at, &expected("a whole number that is not negative", written));
+        let count = match (written.as_u64(), written.as_i64()) {
+            (Some(count), _) => usize::try_from(count).unwrap_or(usize::MAX),
+            (None, Some(_)) => 0,
+            (None, None) => return self.said.wrong(&at, &expected("a whole number", written)),
         };
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
         if count > most {
             self.said.doubt(&at, &format!("{written} is more than {most}, the most, and counts as that"));
         }

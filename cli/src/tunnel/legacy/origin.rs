@@ -33,8 +33,9 @@ impl Translation {
             "tlsTimeout" => self.time(at, value, "tls-timeout", HOUR),
             "keepAliveTimeout" => self.time(at, value, "keep-alive-timeout", HOUR),
             "tcpKeepAlive" => self.time(at, value, "tcp-keep-alive", GO_KEEP_ALIVE),
-            "keepAliveConnections" => match value.number() {
-                Some(count) => self.line(at, &format!("keep-alive-connections = {count}")),
+            // As in a pushed configuration: a negative number keeps none.
+            "keepAliveConnections" => match value.text().and_then(|text| text.parse::<i64>().ok()) {
+                Some(count) => self.line(at, &format!("keep-alive-connections = {}", count.max(0))),
                 None => self.wrong(at, "not a number"),
             },
             "noTLSVerify"

@@ -1,9 +1,10 @@
 //! The engine of a single edge: one SQLite file, on a thread of its own. Other processes may write to the
 //! same file (`adit edge token` beside a running edge); their changes reach the watches too.
 
+mod reading;
+
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
@@ -24,21 +25,13 @@ use super::{
 };
 use crate::store::timestamp::Moment;
 
+pub use reading::AuditLine;
+pub(crate) use reading::{audit, backup};
+
 /// Handle of the thread that owns the file. The thread ends when the last handle is gone.
 pub(crate) struct Sqlite {
     asks: Option<mpsc::Sender<Ask>>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// One line of the audit log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditLine {
-    pub revision: u64,
-    /// RFC 3339.
-    pub at: String,
-    pub actor: String,
-    pub action: String,
-    pub subject: String,
 }
 
 enum Ask {
@@ -113,53 +106,6 @@ impl Drop for Sqlite {
             let _ = thread.join();
         }
     }
-}
-
-/// Copies the state at `from` to a new file at `to` while others read and write it. The copy is whole and
-/// has everything that was committed before.
-pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let source = connect(from, false)?;
-    copy(&source, to).map_err(|error| unavailable(to, error))
-}
-
-/// The new file is on the disk, and readable by its owner only.
-fn copy(source: &Connection, to: &Path) -> io::Result<()> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
-    made?;
-    let copied = (|| {
-        let mut target = Connection::open(to)?;
-        rusqlite::backup::Backup::new(source, &mut target)?.run_to_completion(
-            BACKUP_PAGES,
-            BACKUP_PAUSE,
-            None,
-        )?;
-        target.pragma_update(None, "journal_mode", "DELETE")?;
-        target.close().map_err(|(_, error)| error)
-    })();
-    copied.map_err(io::Error::other).and_then(|()| File::open(to)?.sync_all()).inspect_err(|_| {
-        let _ = fs::remove_file(to);
-    })
-}
-
-/// The newest `count` lines of the audit log, newest first.
-pub(crate) fn audit(path: &Path, count: u32) -> Result<Vec<AuditLine>, StoreError> {
-    let connection = connect(path, false)?;
-    let read = || {
-        let mut query = connection.prepare(
-            "SELECT revision, at, actor, action, subject FROM audit ORDER BY revision DESC LIMIT ?1",
-        )?;
-        let lines = query.query_map([count], |row| {
-            Ok(AuditLine {
-                revision: row.get(0)?,
-                at: row.get(1)?,
-                actor: row.get(2)?,
-                action: row.get(3)?,
-                subject: row.get(4)?,
-            })
-        })?;
-        lines.collect::<rusqlite::Result<_>>()
-    };
-    read().map_err(|error| unavailable(path, error))
 }
 
 fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
@@ -391,7 +337,7 @@ impl Engine {
             return Ok(Restored::WasThere);
         }
         self.place
-            .restore(|to| copy(&self.connection, to))
+            .restore(|to| reading::copy(&self.connection, to))
             .map_err(|error| unavailable(&self.path, error))?;
         let Self { connection, place, seen, .. } = Self::open(&self.path)?;
         (self.connection, self.place, self.seen) = (connection, place, seen);
@@ -555,8 +501,6 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Changes are kept for watches that begin in the past, at least this many revisions.
 const KEPT_REVISIONS: u64 = 10_000;
 const COMPACT_EVERY: u64 = 1_000;
-const BACKUP_PAGES: i32 = 256;
-const BACKUP_PAUSE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests;

@@ -17,8 +17,10 @@ pub(crate) mod name;
 mod paging;
 mod query;
 mod quick;
+mod records;
 mod routes;
 mod tunnels;
+mod zones;
 
 use std::net::{self, IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -201,17 +203,22 @@ impl Api {
         let (call, who) = permit.into_parts();
         match call {
             Call::OpenApi | Call::CreateQuickTunnel => Err(Problem::NoSuchPath),
-            Call::VerifyToken => Ok(verify(&who)),
+            Call::VerifyToken { .. } => Ok(verify(&who)),
+            Call::ListAccounts => self.list_accounts(&who, query),
+            Call::LookAtAccount { .. } => self.look_at_account(&who),
             Call::ListTunnels { account } => self.list_tunnels(&who, &account, query),
             Call::CreateTunnel { account } => self.create_tunnel(&who, account, parse(body)?).await,
             Call::Tunnel { account, tunnel, ask } => {
                 self.tunnel(&who, &account, tunnel, ask, query, body).await
             }
             Call::ListZones => self.list_zones(&who, query),
+            Call::LookAtZone { zone } => self.look_at_zone(&who, &zone),
+            Call::Records { zone, ask } => self.records(&who, &zone, ask, query, body).await,
             Call::ListRoutes { zone } => self.list_routes(&who, &zone, query),
             Call::PutRoute { zone, tunnel } => self.put_route(&who, &zone, tunnel, parse(body)?).await,
             Call::DeleteRoute { zone, hostname } => self.delete_route(&who, &zone, &hostname).await,
             Call::Later { what, .. } => Err(Problem::Later(what)),
+            Call::LaterInZone { zone, what } => self.later_in_zone(&who, &zone, what),
         }
     }
 

@@ -35,4 +35,4 @@ mod visitor;
 pub use app::watchdog::Watchdog;
 pub use app::{Edge, ServerAddress};
 pub use settings::{Settings, SettingsError};
-pub use state::provision::{AuditLine, Founding, Ledger, TokenLine, TokenWish};
+pub use state::provision::{AccountLine, AuditLine, Founding, Ledger, RecordLine, TokenLine, TokenWish};

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::progress::{Progress, beside, note};
 use crate::tree::Tree;
-use crate::{cargo_deny, child, debian_package, grpc, languages, plugins, schemathesis, systemd, wasm};
+use crate::{cargo_deny, child, debian_package, grpc, languages, plugins, schemathesis, sdks, systemd, wasm};
 
 /// Runs every check and stops at the first that fails. What is fetched is fetched while something is compiled.
 pub(crate) fn run(tree: &Tree) -> Result<()> {
@@ -21,12 +21,13 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     let deny = beside("finding cargo-deny", move || cargo_deny::provide(&for_deny));
     // One after the other: both ask the same machine for packages.
     let for_tools = tree.clone();
-    let tools = beside("finding schemathesis, gRPC, a registry, promtool and systemd-analyze", move || {
-        let (schemathesis, grpc) = (schemathesis::provide(&for_tools)?, grpc::provide(&for_tools)?);
-        let registry = debian_package::docker_registry(&for_tools)?;
-        let promtool = debian_package::promtool(&for_tools)?;
-        Ok((schemathesis, grpc, registry, promtool, systemd::provide(&for_tools)?))
-    });
+    let tools =
+        beside("finding schemathesis, gRPC, SDKs, a registry, promtool and systemd-analyze", move || {
+            let (schemathesis, grpc) = (schemathesis::provide(&for_tools)?, grpc::provide(&for_tools)?);
+            let (sdks, registry) = (sdks::provide(&for_tools), debian_package::docker_registry(&for_tools)?);
+            let promtool = debian_package::promtool(&for_tools)?;
+            Ok((schemathesis, grpc, sdks, registry, promtool, systemd::provide(&for_tools)?))
+        });
 
     let toolchain = progress.step("finding a compiler for plugins", || wasm::provide(tree))?;
     let (for_languages, rust) = (tree.clone(), toolchain.clone());
@@ -51,7 +52,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("checking the code", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
-    let (schemathesis, grpc, registry, promtool, analyze) = progress.join(tools)?;
+    let (schemathesis, grpc, sdks, registry, promtool, analyze) = progress.join(tools)?;
     progress.join(languages)?;
     progress.step("testing each crate by itself", || {
         // They wait more than they work: with four threads in half the time on two cores.
@@ -75,6 +76,12 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         }
         if let Some(program) = &analyze {
             cargo.env("ADIT_SYSTEMD_ANALYZE", program);
+        }
+        if let Some(python) = &sdks.python {
+            cargo.env("ADIT_SDK_PYTHON", python);
+        }
+        if let Some(folder) = &sdks.node {
+            cargo.env("ADIT_SDK_NODE", folder);
         }
         if let Some(program) = &registry {
             cargo.env("ADIT_DOCKER_REGISTRY", program);

@@ -23,6 +23,7 @@ mod pypi;
 mod reference;
 mod release;
 mod schemathesis;
+mod sdks;
 mod swaps;
 mod systemd;
 mod tree;

@@ -4,12 +4,21 @@
 use http::Method;
 use uuid::Uuid;
 
+use super::records;
+
 /// One thing that can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Call {
     OpenApi,
-    VerifyToken,
+    VerifyToken {
+        /// Named by the path, or not.
+        account: Option<String>,
+    },
     CreateQuickTunnel,
+    ListAccounts,
+    LookAtAccount {
+        account: String,
+    },
     ListTunnels {
         account: String,
     },
@@ -22,6 +31,18 @@ pub(super) enum Call {
         ask: Ask,
     },
     ListZones,
+    LookAtZone {
+        zone: String,
+    },
+    Records {
+        zone: String,
+        ask: records::Ask,
+    },
+    /// The same for zones: known, and not here yet.
+    LaterInZone {
+        zone: String,
+        what: &'static str,
+    },
     ListRoutes {
         zone: String,
     },
@@ -79,12 +100,35 @@ impl Call {
         match segments[..] {
             ["openapi.json"] => by_method(method, "GET", [(Method::GET, Self::OpenApi)]),
             ["tunnel"] => by_method(method, "POST", [(Method::POST, Self::CreateQuickTunnel)]),
-            ["user", "tokens", "verify"] => by_method(method, "GET", [(Method::GET, Self::VerifyToken)]),
+            ["user", "tokens", "verify"] => {
+                by_method(method, "GET", [(Method::GET, Self::VerifyToken { account: None })])
+            }
+            ["accounts"] => by_method(method, "GET", [(Method::GET, Self::ListAccounts)]),
+            ["accounts", account] => {
+                let call = Self::LookAtAccount { account: account.to_owned() };
+                by_method(method, "GET", [(Method::GET, call)])
+            }
+            ["accounts", account, "tokens", "verify"] => {
+                let call = Self::VerifyToken { account: Some(account.to_owned()) };
+                by_method(method, "GET", [(Method::GET, call)])
+            }
+            // Tunnels of all types, of which there is one here.
+            ["accounts", account, "tunnels"] => {
+                let call = Self::ListTunnels { account: account.to_owned() };
+                by_method(method, "GET", [(Method::GET, call)])
+            }
             ["zones"] => by_method(method, "GET", [(Method::GET, Self::ListZones)]),
             ["accounts", account, "cfd_tunnel", ref rest @ ..] => tunnels(method, account.to_owned(), rest),
             ["accounts", account, "teamnet", "routes" | "virtual_networks", ..] => {
                 Ok(Self::Later { account: account.to_owned(), what: "private networks" })
             }
+            ["accounts", account, "warp_connector", ..] => {
+                Ok(Self::Later { account: account.to_owned(), what: "WARP connectors" })
+            }
+            ["zones", zone] => {
+                by_method(method, "GET", [(Method::GET, Self::LookAtZone { zone: zone.to_owned() })])
+            }
+            ["zones", zone, "dns_records", ref rest @ ..] => records(method, zone.to_owned(), rest),
             ["zones", zone, "tunnels", "routes"] => {
                 by_method(method, "GET", [(Method::GET, Self::ListRoutes { zone: zone.to_owned() })])
             }
@@ -104,7 +148,12 @@ impl Call {
     /// The longest body that is taken, in bytes.
     pub(super) fn body_limit(&self) -> usize {
         let is_configuration = matches!(self, Self::Tunnel { ask: Ask::PutConfiguration, .. });
-        if is_configuration { LONGEST_CONFIGURATION } else { LONGEST_BODY }
+        let is_batch = matches!(self, Self::Records { ask: records::Ask::Batch, .. });
+        match (is_configuration, is_batch) {
+            (true, _) => LONGEST_CONFIGURATION,
+            (false, true) => LONGEST_BATCH,
+            (false, false) => LONGEST_BODY,
+        }
     }
 }
 
@@ -143,6 +192,37 @@ fn tunnels(method: &Method, account: String, rest: &[&str]) -> Result<Call, NoCa
     Ok(Call::Tunnel { account, tunnel, ask })
 }
 
+fn records(method: &Method, zone: String, rest: &[&str]) -> Result<Call, NoCall> {
+    use records::Ask;
+    let later = |what| Call::LaterInZone { zone: zone.clone(), what };
+    let ask = match rest {
+        [] => by_method(method, "GET, POST", [(Method::GET, Ask::List), (Method::POST, Ask::Create)]),
+        ["batch"] => by_method(method, "POST", [(Method::POST, Ask::Batch)]),
+        ["export"] => return by_method(method, "GET", [(Method::GET, later(FILES))]),
+        ["import"] => return by_method(method, "POST", [(Method::POST, later(FILES))]),
+        ["scan"] | ["scan", "trigger"] => return by_method(method, "POST", [(Method::POST, later(SCANS))]),
+        ["scan", "review"] => {
+            let calls = [(Method::GET, later(SCANS)), (Method::POST, later(SCANS))];
+            return by_method(method, "GET, POST", calls);
+        }
+        [id] => {
+            let id = (*id).to_owned();
+            by_method(
+                method,
+                "GET, PUT, PATCH, DELETE",
+                [
+                    (Method::GET, Ask::Look(id.clone())),
+                    (Method::PUT, Ask::Replace(id.clone())),
+                    (Method::PATCH, Ask::Edit(id.clone())),
+                    (Method::DELETE, Ask::Delete(id)),
+                ],
+            )
+        }
+        _ => Err(NoCall::Path),
+    }?;
+    Ok(Call::Records { zone, ask })
+}
+
 fn by_method<T, const N: usize>(
     method: &Method,
     allowed: &'static str,
@@ -160,8 +240,11 @@ fn id(text: &str) -> Result<Uuid, NoCall> {
 
 /// The base path of the public API; ours answers with and without it.
 const VERSION: &str = "/client/v4";
+const FILES: &str = "files of zones, of which it could keep a part alone";
+const SCANS: &str = "scans for the records that a zone has elsewhere";
 const MOST_SEGMENTS: usize = 8;
 const LONGEST_BODY: usize = 64 << 10;
+const LONGEST_BATCH: usize = 1 << 20;
 const LONGEST_CONFIGURATION: usize = adit_protocol::rpc::MAX_CONFIGURATION;
 
 #[cfg(test)]

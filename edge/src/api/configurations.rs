@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::envelope::{self, Answer, Problem};
 use super::identity::Identity;
-use super::tunnels::changed_meanwhile;
 use super::{Api, note};
 use crate::state::snapshot::Kept;
 use crate::store::Transaction;
@@ -51,7 +50,7 @@ impl Api {
         tunnel.remote = true;
         let transaction =
             transaction.put(key, to_json(&configuration)).put(key::tunnel(id), to_json(&tunnel));
-        self.change(transaction, |_| changed_meanwhile()).await?;
+        self.change(transaction, |_| Problem::ChangedMeanwhile).await?;
         Ok(envelope::success(view(id, &tunnel, Some(&configuration))))
     }
 }

@@ -32,8 +32,17 @@ pub(super) enum Problem {
     },
     NameTaken,
     Conflict(String),
+    /// Something else was faster: the same call may succeed now.
+    ChangedMeanwhile,
+    NoRecord,
+    /// A host name has one record.
+    RecordTaken(String),
+    /// A record that leads to no tunnel.
+    NoTarget(String),
     HasConnections,
     Later(&'static str),
+    /// The edge has no records of this type.
+    RecordType(String),
     TooMany {
         seconds: u64,
     },
@@ -49,6 +58,7 @@ pub(super) struct PageInfo {
     pub(super) page: usize,
     pub(super) per_page: usize,
     pub(super) total_count: usize,
+    pub(super) total_pages: usize,
 }
 
 #[derive(Serialize)]
@@ -82,6 +92,14 @@ pub(super) fn document(json: &'static str) -> Answer {
 }
 
 impl Problem {
+    /// The same about one of several things.
+    pub(super) fn at(mut self, list: &str, place: usize) -> Self {
+        if let Self::Invalid(reason) | Self::NoTarget(reason) | Self::Conflict(reason) = &mut self {
+            *reason = format!("{list}[{place}]: {reason}");
+        }
+        self
+    }
+
     pub(super) fn answer(&self) -> Answer {
         let (status, code) = self.kind();
         let messages = if let Self::Refused(reasons) = self { reasons.clone() } else { vec![self.message()] };
@@ -101,10 +119,19 @@ impl Problem {
         if let Self::TooMany { seconds } = self {
             headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
         }
+        if self.is_final() {
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
         if *self == Self::Unauthenticated {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+
+    /// Whether the same call fails again although its status lets clients hope: the official SDKs send a call
+    /// with 409 up to three times unless they are told.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::NameTaken | Self::Conflict(_))
     }
 
     /// The status, and the number by which scripts tell problems apart; those of the public API where it
@@ -119,9 +146,12 @@ impl Problem {
             Self::Invalid(_) | Self::Refused(_) => (StatusCode::BAD_REQUEST, 1002),
             Self::TooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, 1004),
             Self::NameTaken => (StatusCode::CONFLICT, 1013),
-            Self::Conflict(_) => (StatusCode::CONFLICT, 1014),
+            Self::Conflict(_) | Self::ChangedMeanwhile => (StatusCode::CONFLICT, 1014),
+            Self::NoRecord => (StatusCode::NOT_FOUND, 81044),
+            Self::RecordTaken(_) => (StatusCode::BAD_REQUEST, 81053),
+            Self::NoTarget(_) => (StatusCode::BAD_REQUEST, 9007),
             Self::HasConnections => (StatusCode::BAD_REQUEST, 1022),
-            Self::Later(_) => (StatusCode::BAD_REQUEST, 1099),
+            Self::Later(_) | Self::RecordType(_) => (StatusCode::BAD_REQUEST, 1099),
             Self::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, 971),
             Self::Slow => (StatusCode::REQUEST_TIMEOUT, 1005),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, 1006),
@@ -135,16 +165,26 @@ impl Problem {
             Self::Unauthenticated => "the API token is missing or not valid".to_owned(),
             Self::Forbidden => "this API token does not reach as far as this request".to_owned(),
             Self::NotFound(what) => format!("{what} not found"),
-            Self::Invalid(reason) | Self::Conflict(reason) => reason.clone(),
+            Self::Invalid(reason) | Self::Conflict(reason) | Self::NoTarget(reason) => reason.clone(),
             Self::Refused(reasons) => reasons.join("; "),
             Self::TooLong { limit } => format!("the body is longer than {limit} bytes"),
             Self::NameTaken => {
                 "a tunnel with this name already exists; choose another, or delete that one first".to_owned()
             }
+            Self::ChangedMeanwhile => {
+                "something else changed this at the same time; look again, then try again".to_owned()
+            }
+            Self::NoRecord => "record does not exist".to_owned(),
+            Self::RecordTaken(name) => {
+                format!("`{name}` has a record already; change that one, or delete it first")
+            }
             Self::HasConnections => {
                 "the tunnel has active connections; stop its hosts, or delete with cascade=true".to_owned()
             }
             Self::Later(what) => format!("this edge does not know {what} yet"),
+            Self::RecordType(kind) => format!(
+                "this edge has no {kind} records: of DNS it keeps what leads to its tunnels, which are CNAME records"
+            ),
             Self::TooMany { seconds } => format!("too many requests; wait {seconds} s"),
             Self::Slow => "the body did not come in time".to_owned(),
             Self::Unavailable => {

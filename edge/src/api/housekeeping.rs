@@ -123,7 +123,7 @@ mod tests {
             quick,
             metadata: serde_json::Value::Null,
         };
-        let route = Route { zone: String::new(), tunnel: id, created_at };
+        let route = Route::new(String::new(), id);
         let put = |key: String, value| Change { key, value: Some(value) };
         let mut changes =
             vec![put(key::tunnel(id), to_json(&tunnel)), put(key::route("a.try.test"), to_json(&route))];

@@ -96,7 +96,8 @@ impl Identity {
             return Err(Problem::Forbidden);
         }
         let reaches = match (&call, &self.token.scope) {
-            (Call::OpenApi | Call::VerifyToken | Call::CreateQuickTunnel, _) => true,
+            (Call::OpenApi | Call::VerifyToken { .. } | Call::CreateQuickTunnel, _) => true,
+            (Call::ListAccounts | Call::LookAtAccount { .. }, _) => true,
             (Call::ListTunnels { .. } | Call::Later { .. }, _) => true,
             (Call::CreateTunnel { .. }, scope) => *scope == Scope::Account,
             (Call::Tunnel { .. }, Scope::Account) => true,
@@ -105,9 +106,15 @@ impl Identity {
                 self.reaches_tunnel(tunnel) && *ask != Ask::Delete
             }
             (Call::ListZones, scope) => !matches!(scope, Scope::Tunnels(_)),
-            (Call::ListRoutes { zone } | Call::PutRoute { zone, .. } | Call::DeleteRoute { zone, .. }, _) => {
-                self.has_zone(zone)
-            }
+            (
+                Call::LookAtZone { zone }
+                | Call::Records { zone, .. }
+                | Call::LaterInZone { zone, .. }
+                | Call::ListRoutes { zone }
+                | Call::PutRoute { zone, .. }
+                | Call::DeleteRoute { zone, .. },
+                _,
+            ) => self.has_zone(zone),
         };
         if reaches { Ok(Permit { call, identity: self }) } else { Err(Problem::Forbidden) }
     }
@@ -126,14 +133,20 @@ impl Permit {
 /// The account that a call names, and what of it is asked for.
 fn account_of(call: &Call) -> Option<(&str, &'static str)> {
     match call {
-        Call::ListTunnels { account } | Call::CreateTunnel { account } | Call::Later { account, .. } => {
-            Some((account, "account"))
-        }
+        Call::ListTunnels { account }
+        | Call::CreateTunnel { account }
+        | Call::LookAtAccount { account }
+        | Call::VerifyToken { account: Some(account) }
+        | Call::Later { account, .. } => Some((account, "account")),
         Call::Tunnel { account, .. } => Some((account, "tunnel")),
         Call::OpenApi
-        | Call::VerifyToken
+        | Call::VerifyToken { account: None }
         | Call::CreateQuickTunnel
+        | Call::ListAccounts
         | Call::ListZones
+        | Call::LookAtZone { .. }
+        | Call::Records { .. }
+        | Call::LaterInZone { .. }
         | Call::ListRoutes { .. }
         | Call::PutRoute { .. }
         | Call::DeleteRoute { .. } => None,
@@ -144,10 +157,14 @@ fn account_of(call: &Call) -> Option<(&str, &'static str)> {
 fn is_read(call: &Call) -> bool {
     match call {
         Call::OpenApi
-        | Call::VerifyToken
+        | Call::VerifyToken { .. }
         | Call::ListTunnels { .. }
+        | Call::ListAccounts
+        | Call::LookAtAccount { .. }
         | Call::ListZones
+        | Call::LookAtZone { .. }
         | Call::ListRoutes { .. } => true,
+        Call::Records { ask, .. } => ask.is_read(),
         Call::Tunnel { ask, .. } => {
             matches!(ask, Ask::Look | Ask::Connectors | Ask::Connector(_) | Ask::Configuration)
         }
@@ -155,7 +172,8 @@ fn is_read(call: &Call) -> bool {
         | Call::CreateTunnel { .. }
         | Call::PutRoute { .. }
         | Call::DeleteRoute { .. }
-        | Call::Later { .. } => false,
+        | Call::Later { .. }
+        | Call::LaterInZone { .. } => false,
     }
 }
 

@@ -36,7 +36,8 @@ impl Paging {
     /// The same of what is on the page already.
     pub(super) fn answer(self, shown: &[impl Serialize], total_count: usize) -> Answer {
         let Self { page, per_page } = self;
-        envelope::page(shown, PageInfo { count: shown.len(), page, per_page, total_count })
+        let total_pages = total_count.div_ceil(per_page);
+        envelope::page(shown, PageInfo { count: shown.len(), page, per_page, total_count, total_pages })
     }
 }
 

@@ -31,9 +31,25 @@ impl Query {
         Ok(value)
     }
 
-    /// The same, read as something else.
+    /// All values of a name that may stand several times, or hold several with commas between them.
+    pub(super) fn texts(&self, name: &str) -> Vec<&str> {
+        let values = self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        values.flat_map(|value| value.split(',')).filter(|value| !value.is_empty()).collect()
+    }
+
+    /// Whether the name is there, with whatever value.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == name)
+    }
+
+    /// The one value of a name, read as something else.
     pub(super) fn value<T: FromStr>(&self, name: &str) -> Result<Option<T>, Problem> {
         self.read(name, |text| text.parse().ok())
+    }
+
+    /// The one value of a name, which is one of these.
+    pub(super) fn one_of(&self, name: &str, known: &[&'static str]) -> Result<Option<&'static str>, Problem> {
+        self.read(name, |text| known.iter().copied().find(|known| *known == text))
     }
 
     pub(super) fn read<T>(
@@ -74,7 +90,7 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-const MOST_PAIRS: usize = 32;
+const MOST_PAIRS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -89,6 +105,7 @@ mod tests {
             (Ok(None), Ok(None), Ok(None))
         );
         assert_eq!(query.value("n"), Ok(Some(7)));
+        assert_eq!((query.texts("x"), query.has("empty"), query.has("none")), (vec!["1", "2"], true, false));
         assert!(query.text("x").is_err() && query.value::<u32>("name").is_err());
         for bad in ["a=%", "a=%4", "a=%+1", "a=%ff", "a=%zz"] {
             assert!(Query::parse(bad).is_err(), "{bad}");

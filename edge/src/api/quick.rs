@@ -41,7 +41,7 @@ impl Api {
             quick: true,
             metadata: serde_json::Value::Null,
         };
-        let route = Route { zone: String::new(), tunnel: id, created_at: tunnel.created_at };
+        let route = Route::new(String::new(), id);
         let actor = format!("visitor {peer}");
         info!(%peer, tunnel = %id, hostname, "quick tunnel made");
         let transaction =

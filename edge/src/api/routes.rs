@@ -1,5 +1,5 @@
-//! Host names that lead to tunnels, and the zones that they are in. Knows the rules of names; serving them
-//! is for the directory.
+//! Host names that lead to tunnels, as the reference CLI asks for them; `records` has the same as DNS records.
+//! Knows the rules of names; serving them is for the directory.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,12 +9,12 @@ use super::envelope::{self, Answer, Problem};
 use super::identity::Identity;
 use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
-use super::tunnels::changed_meanwhile;
+use super::zones::own_zone;
 use super::{Api, note};
 use crate::settings::host_name::HostName;
 use crate::state::snapshot::{Kept, Snapshot};
 use crate::store::Transaction;
-use crate::store::records::{Route, Tunnel, Zone, key, to_json};
+use crate::store::records::{Route, Tunnel, key, to_json};
 use crate::store::timestamp::Moment;
 
 #[derive(Deserialize)]
@@ -58,8 +58,16 @@ impl Api {
             Some(before) => transaction.if_at(&key, before.revision),
             None => transaction.if_absent(&key),
         };
-        let route = Route { zone: plan.zone.clone(), tunnel, created_at: Moment::now() };
-        self.change(transaction.put(key, to_json(&route)), |_| changed_meanwhile()).await?;
+        let route = match plan.before.as_ref().map(|before| before.record.clone()) {
+            // The same record with what is said in it, leading elsewhere.
+            Some(before) => {
+                let mut route = before.changed(&plan.hostname, Moment::now());
+                (route.zone, route.tunnel) = (plan.zone.clone(), tunnel);
+                route
+            }
+            None => Route::new(&plan.zone, tunnel),
+        };
+        self.change(transaction.put(key, to_json(&route)), |_| Problem::ChangedMeanwhile).await?;
         Ok(answer(if plan.before.is_some() { "updated" } else { "new" }))
     }
 
@@ -119,7 +127,7 @@ impl Api {
         let key = key::route(hostname);
         let transaction =
             Transaction::new(note(who, "route.delete", hostname)).if_at(&key, before.revision).remove(key);
-        self.change(transaction, |_| changed_meanwhile()).await?;
+        self.change(transaction, |_| Problem::ChangedMeanwhile).await?;
         Ok(envelope::success(json!({ "name": hostname })))
     }
 
@@ -142,24 +150,6 @@ impl Api {
         })?;
         Ok(paging.cut(routes))
     }
-
-    pub(super) fn list_zones(&self, who: &Identity, query: &Query) -> Result<Answer, Problem> {
-        let (name, paging) = (query.text("name")?, Paging::of(query, LONGEST_PAGE)?);
-        let mut zones: Vec<(String, Value)> = self.state.read(|snapshot| {
-            let zones = snapshot.zones.iter().map(|(id, zone)| (id, &zone.record));
-            zones
-                .filter(|(id, zone)| zone.account == who.account() && who.has_zone(id))
-                .filter(|(_, zone)| name.is_none_or(|name| zone.name == name))
-                .map(|(id, zone)| {
-                    let account = json!({ "id": zone.account });
-                    let view = json!({ "id": id, "name": zone.name, "status": "active", "account": account, "created_on": zone.created_at });
-                    (zone.name.clone(), view)
-                })
-                .collect()
-        });
-        zones.sort_by(|one, other| one.0.cmp(&other.0));
-        Ok(paging.cut(zones.into_iter().map(|(_, view)| view).collect()))
-    }
 }
 
 /// What a route will be, as decided on one snapshot.
@@ -168,10 +158,4 @@ struct Plan {
     zone: String,
     tunnel: Kept<Tunnel>,
     before: Option<Kept<Route>>,
-}
-
-/// A zone of another account is no zone.
-fn own_zone<'s>(who: &Identity, snapshot: &'s Snapshot, id: &str) -> Result<&'s Zone, Problem> {
-    let zone = snapshot.zones.get(id).map(|zone| &zone.record);
-    zone.filter(|zone| zone.account == who.account()).ok_or(Problem::NotFound("zone"))
 }

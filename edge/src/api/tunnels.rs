@@ -101,6 +101,14 @@ impl Api {
     ) -> Result<Answer, Problem> {
         let filter = Filter::of(query)?;
         let paging = Paging::of(query, PAGE)?;
+        let types = query.texts("tun_types");
+        if let Some(unknown) = types.iter().find(|kind| !TYPES.contains(kind)) {
+            return Err(Problem::Invalid(format!("the query asks for the type `{unknown}`, which is none")));
+        }
+        // Here is one type alone.
+        if !types.is_empty() && !types.contains(&TYPE) {
+            return Ok(paging.cut(Vec::<View>::new()));
+        }
         let (total_count, found) = self.state.read(|snapshot| {
             let mut total = 0;
             let mut found = Vec::new();
@@ -210,7 +218,7 @@ impl Api {
         }
         let transaction = transaction.put(key::tunnel(id), to_json(&tunnel));
         self.change(transaction, |key| {
-            if Some(key) == new_name { Problem::NameTaken } else { changed_meanwhile() }
+            if Some(key) == new_name { Problem::NameTaken } else { Problem::ChangedMeanwhile }
         })
         .await?;
         Ok(self.look(id, &tunnel))
@@ -241,7 +249,7 @@ impl Api {
         tunnel.deleted_at = Some(Moment::now());
         (tunnel.secret, tunnel.previous) = (None, None);
         let transaction = transaction.put(key::tunnel(id), to_json(&tunnel));
-        self.change(transaction, |_| changed_meanwhile()).await?;
+        self.change(transaction, |_| Problem::ChangedMeanwhile).await?;
         Ok(self.look(id, &tunnel))
     }
 
@@ -271,7 +279,7 @@ impl View {
             connections: connectors.into_iter().flat_map(|connector| connector.conns).collect(),
             conns_active_at: if active { seen.map(|seen| seen.active_at).or(oldest) } else { None },
             conns_inactive_at: if active { None } else { seen.and_then(|seen| seen.inactive_at) },
-            tun_type: "cfd_tunnel",
+            tun_type: TYPE,
             remote_config: tunnel.remote,
             config_src: if tunnel.remote { "cloudflare" } else { "local" },
             metadata: if tunnel.metadata.is_null() { json!({}) } else { tunnel.metadata.clone() },
@@ -360,10 +368,9 @@ fn remote(source: Option<&str>) -> Result<bool, Problem> {
     }
 }
 
-pub(super) fn changed_meanwhile() -> Problem {
-    Problem::Conflict("somebody else changed this at the same time; look again, then try again".to_owned())
-}
-
+/// What the reference calls a tunnel that hosts connect, and what else it has.
+const TYPE: &str = "cfd_tunnel";
+const TYPES: [&str; 7] = [TYPE, "warp_connector", "warp", "magic", "ip_sec", "gre", "cni"];
 const PAGE: usize = 100;
 const SHORTEST_SECRET: usize = 32;
 /// Deleted ones included.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::api::{identity, name};
 use crate::settings::host_name::HostName;
 use crate::state::snapshot::Snapshot;
-use crate::store::records::{Account, Scope, Token, Zone, key, to_json};
+use crate::store::records::{Account, Scope, Token, Tunnel, Zone, key, to_json};
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::timestamp::Moment;
 use crate::store::{Commit, Note, Store, Transaction};
@@ -56,6 +56,34 @@ pub struct TokenLine {
     pub expires_at: Option<String>,
 }
 
+/// An account as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountLine {
+    pub id: String,
+    pub name: String,
+    pub created_at: String,
+    /// By name.
+    pub zones: Vec<String>,
+    /// Those that are not deleted.
+    pub tunnels: usize,
+}
+
+/// A route as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordLine {
+    /// By which the control API knows it as a DNS record.
+    pub id: String,
+    pub name: String,
+    /// By name.
+    pub zone: String,
+    pub account: String,
+    pub tunnel: Uuid,
+    pub tunnel_name: String,
+    pub comment: Option<String>,
+    pub created_at: String,
+    pub modified_at: String,
+}
+
 /// What `adit edge init` has made, or found.
 #[derive(Debug)]
 pub struct Founding {
@@ -92,20 +120,78 @@ impl Ledger {
         let known = snapshot.accounts.iter().find(|(_, account)| account.record.name == account_name);
         let account = match known {
             Some((id, _)) => id.clone(),
-            None => {
-                name::check(account_name).map_err(anyhow::Error::msg)?;
-                let id = Uuid::new_v4().simple().to_string();
-                let record = Account { name: account_name.to_owned(), created_at: Moment::now() };
-                let key = key::account(&id);
-                ledger.commit(note("account.create", &id).if_absent(&key).put(key, to_json(&record))).await?;
-                id
-            }
+            None => ledger.create_account(account_name).await?,
         };
         let mut made = Vec::new();
         for zone in zones {
             made.push(ledger.add_zone(&account, zone).await?);
         }
         Ok((ledger, Founding { account, zones: made, ca: ca.path().to_owned() }))
+    }
+
+    /// Makes an account, whose name no other one has. Its id.
+    pub async fn create_account(&self, name: &str) -> anyhow::Result<String> {
+        name::check(name).map_err(anyhow::Error::msg)?;
+        let snapshot = self.snapshot().await?;
+        let is_taken = snapshot.accounts.values().any(|account| account.record.name == name);
+        ensure!(!is_taken, "there is an account `{name}` already");
+        let id = Uuid::new_v4().simple().to_string();
+        let record = Account { name: name.to_owned(), created_at: Moment::now() };
+        let key = key::account(&id);
+        self.commit(note("account.create", &id).if_absent(&key).put(key, to_json(&record))).await?;
+        Ok(id)
+    }
+
+    /// All accounts, oldest first.
+    pub async fn accounts(&self) -> anyhow::Result<Vec<AccountLine>> {
+        let snapshot = self.snapshot().await?;
+        let mut accounts: Vec<_> = snapshot.accounts.iter().map(|(id, kept)| (id, &kept.record)).collect();
+        accounts.sort_by_key(|(id, account)| (account.created_at, *id));
+        let line = |(id, account): (&String, &Account)| {
+            let zones = snapshot.zones.values().filter(|zone| zone.record.account == *id);
+            let mut zones: Vec<_> = zones.map(|zone| zone.record.name.clone()).collect();
+            zones.sort();
+            let own = |tunnel: &Tunnel| tunnel.account == *id && !tunnel.is_deleted();
+            let tunnels = snapshot.tunnels.values().filter(|tunnel| own(&tunnel.record)).count();
+            let (id, name, created_at) = (id.clone(), account.name.clone(), account.created_at.to_string());
+            AccountLine { id, name, created_at, zones, tunnels }
+        };
+        Ok(accounts.into_iter().map(line).collect())
+    }
+
+    /// All routes, or those of one zone, by name; not those of quick tunnels.
+    pub async fn records(&self, zone: Option<&str>) -> anyhow::Result<Vec<RecordLine>> {
+        let snapshot = self.snapshot().await?;
+        let zone = zone.map(|zone| zone.trim_end_matches('.').to_ascii_lowercase());
+        if let Some(wanted) = &zone {
+            let is_known = snapshot.zones.values().any(|zone| zone.record.name == *wanted);
+            ensure!(is_known, "there is no zone `{wanted}`");
+        }
+        let records = snapshot.routes.iter().filter_map(|(name, kept)| {
+            let (route, of) = (&kept.record, &snapshot.zones.get(&kept.record.zone)?.record);
+            let tunnel_name = snapshot.tunnels.get(&route.tunnel).map(|tunnel| tunnel.record.name.clone());
+            Some(RecordLine {
+                id: route.id(name),
+                name: name.clone(),
+                zone: of.name.clone(),
+                account: of.account.clone(),
+                tunnel: route.tunnel,
+                tunnel_name: tunnel_name.unwrap_or_default(),
+                comment: route.remarks.comment.clone(),
+                created_at: route.created_at.to_string(),
+                modified_at: route.modified_at.unwrap_or(route.created_at).to_string(),
+            })
+        });
+        Ok(records.filter(|record| zone.as_ref().is_none_or(|zone| record.zone == *zone)).collect())
+    }
+
+    /// Takes away the route of a host name.
+    pub async fn delete_record(&self, name: &str) -> anyhow::Result<()> {
+        let snapshot = self.snapshot().await?;
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let kept = snapshot.routes.get(&name).with_context(|| format!("there is no record `{name}`"))?;
+        let key = key::route(&name);
+        self.commit(note("record.delete", &name).if_at(&key, kept.revision).remove(key)).await
     }
 
     /// Gives an account the names below a domain. The name as it is kept, and the id; one that is there

@@ -29,6 +29,8 @@ pub(crate) struct Snapshot {
     /// The same, oldest first.
     pub(crate) by_age: BTreeSet<(Moment, Uuid)>,
     pub(crate) routes: BTreeMap<String, Kept<Route>>,
+    /// The host name of the route with this id.
+    pub(crate) by_record: HashMap<String, String>,
     pub(crate) tokens: HashMap<String, Kept<Token>>,
     pub(crate) configurations: HashMap<Uuid, Kept<Configuration>>,
     pub(crate) seen: HashMap<Uuid, Kept<Seen>>,
@@ -106,12 +108,17 @@ impl Snapshot {
             }
             key::ROUTE => {
                 touched.routes = true;
-                match value.map(records::from_json) {
+                match value.map(records::from_json::<Route>) {
                     Some(Ok(record)) => {
+                        self.forget_record(name);
+                        self.by_record.insert(record.id(name), name.to_owned());
                         self.routes.insert(name.to_owned(), Kept { record, revision });
                     }
                     Some(Err(error)) => unreadable(whole, &error),
-                    None => drop(self.routes.remove(name)),
+                    None => {
+                        self.forget_record(name);
+                        self.routes.remove(name);
+                    }
                 }
             }
             key::TOKEN => set(&mut self.tokens, whole, Some(name.to_owned()), value, revision),
@@ -122,6 +129,14 @@ impl Snapshot {
             key::SEEN => set(&mut self.seen, whole, name.parse().ok(), value, revision),
             // A newer version of this program may keep more.
             _ => {}
+        }
+    }
+
+    fn forget_record(&mut self, hostname: &str) {
+        let Some(id) = self.routes.get(hostname).map(|route| route.record.id(hostname)) else { return };
+        // Under another name by now, perhaps.
+        if self.by_record.get(&id).is_some_and(|known| known == hostname) {
+            self.by_record.remove(&id);
         }
     }
 }
@@ -149,6 +164,7 @@ fn unreadable(key: &str, error: &serde_json::Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Change;
 
     fn snapshot(zones: &[&str]) -> Snapshot {
         let mut snapshot = Snapshot::default();
@@ -174,6 +190,29 @@ mod tests {
             ("com", None),
         ] {
             assert_eq!(snapshot.zone_of(hostname).map(|(_, zone)| &*zone.name), zone, "{hostname}");
+        }
+    }
+
+    #[test]
+    fn a_route_that_was_kept_without_an_id_has_one_and_keeps_it_under_another_name() {
+        let json = r#"{"zone":"z","tunnel":"f0b1d4d0-1111-4222-8333-444455556666","created_at":"2026-01-01T00:00:00Z"}"#;
+        let old: Route = records::from_json(json.as_bytes()).unwrap();
+        let (id, other) = (old.id("a.test"), old.id("b.test"));
+        assert_eq!((id.len(), id == other), (32, false));
+        let moved = old.clone().changed("a.test", Moment::now());
+        assert_eq!(moved.id("b.test"), id);
+        let (from, to) = (key::route("a.test"), key::route("b.test"));
+        let gone = Change { key: from.clone(), value: None };
+        let put =
+            |key: &String, route: &Route| Change { key: key.clone(), value: Some(records::to_json(route)) };
+        for changes in [vec![gone.clone(), put(&to, &moved)], vec![put(&to, &moved), gone.clone()]] {
+            let mut snapshot = Snapshot::default();
+            for (number, changes) in [vec![put(&from, &old)], changes].into_iter().enumerate() {
+                let revision = Revision(number as u64 + 1);
+                snapshot.apply(Batch { revision, changes }, &mut Touched::default());
+            }
+            assert_eq!(snapshot.by_record.get(&id).map(String::as_str), Some("b.test"));
+            assert_eq!(snapshot.by_record.len(), 1);
         }
     }
 }

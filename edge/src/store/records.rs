@@ -1,5 +1,6 @@
 //! The records of an edge: their keys and their JSON. Knows what is kept; does not know who may see it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::store::timestamp::Moment;
@@ -130,6 +132,71 @@ pub(crate) struct Route {
     pub(crate) zone: String,
     pub(crate) tunnel: Uuid,
     pub(crate) created_at: Moment,
+    /// When it was last changed, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) modified_at: Option<Moment>,
+    /// By which it is known as a DNS record; [`Route::id`] makes one for those that were kept without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(default, skip_serializing_if = "Remarks::are_none")]
+    pub(crate) remarks: Remarks,
+}
+
+impl Route {
+    pub(crate) fn new(zone: impl Into<String>, tunnel: Uuid) -> Self {
+        Self {
+            zone: zone.into(),
+            tunnel,
+            created_at: Moment::now(),
+            modified_at: None,
+            id: Some(Uuid::new_v4().simple().to_string()),
+            remarks: Remarks::default(),
+        }
+    }
+
+    /// The id of the record, which stays the same under another name and is not used again.
+    pub(crate) fn id(&self, hostname: &str) -> String {
+        self.id.clone().unwrap_or_else(|| {
+            let digest = Sha256::digest(format!("{} {hostname}", self.created_at));
+            digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        })
+    }
+
+    /// The record of this host name, changed now; under whatever name it is kept, its id stays.
+    pub(crate) fn changed(self, hostname: &str, now: Moment) -> Self {
+        Self { id: Some(self.id(hostname)), modified_at: Some(now), ..self }
+    }
+}
+
+/// What a route says as a DNS record beside where it leads: kept and shown, and without effect on visitors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remarks {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) comment: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) comment_at: Option<Moment>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tags_at: Option<Moment>,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ttl: Option<u32>,
+    /// `None`: as every route is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proxied: Option<bool>,
+    /// `flatten_cname` and its like.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) settings: BTreeMap<String, bool>,
+    /// Whether the tunnel was named by the reference's domain instead of the edge's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by_reference: Option<bool>,
+}
+
+impl Remarks {
+    fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a bearer of the control API may do. The token itself is not kept.

@@ -7,11 +7,13 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::api::{Office, Reply};
 use crate::harness::{empty, full, raw};
+use crate::office::{Office, Reply};
 
 /// Every path and method of the OpenAPI document, with ids that exist.
 async fn operations(office: &Office, tunnel: &str) -> Vec<(Method, String, Value)> {
+    let records = office.get(&office.records()).await;
+    let record = records[0]["id"].as_str().unwrap_or("none").to_owned();
     let request = Request::get("/openapi.json").header("host", "api").body(empty()).unwrap();
     let document = office.send(request).await.json;
     let mut operations = Vec::new();
@@ -21,6 +23,7 @@ async fn operations(office: &Office, tunnel: &str) -> Vec<(Method, String, Value
             .replace("{tunnel}", tunnel)
             .replace("{connector}", &Uuid::nil().to_string())
             .replace("{zone}", &office.zone)
+            .replace("{record}", &record)
             .replace("{hostname}", "none.example.com");
         for (method, operation) in methods.as_object().unwrap() {
             operations.push((method.to_uppercase().parse().unwrap(), filled.clone(), operation.clone()));
@@ -56,7 +59,10 @@ async fn every_documented_call_answers_as_documented() {
         Some(json!([])),
         Some(json!({ "name": "made", "type": "dns", "user_hostname": "made.example.com", "config": {} })),
         Some(json!({ "name": 7, "type": "lb", "config": 7, "tunnel_secret": "%" })),
+        Some(json!({ "name": "made", "type": "CNAME", "content": format!("{tunnel}.tunnels.test") })),
+        Some(json!({ "name": "made", "type": "TXT", "content": "a text" })),
     ];
+    office.route(&tunnel, "app.example.com", false).await.result();
     let mut done = 0;
     for (method, path, operation) in operations(&office, &tunnel).await {
         if method == Method::DELETE && !path.contains("connections") && !path.contains("routes") {
@@ -68,7 +74,7 @@ async fn every_documented_call_answers_as_documented() {
             done += usize::from(reply.status == 200);
         }
     }
-    assert!(done > 20, "{done} calls were done");
+    assert!(done > 40, "{done} calls were done");
     let gone = operations(&office, &tunnel)
         .await
         .into_iter()

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use http::Method;
 use serde_json::json;
 
-use crate::api::Office;
+use crate::office::Office;
 
 #[tokio::test]
 async fn many_tunnels_are_listed_in_pages_and_are_there_after_a_restart() {

@@ -5,6 +5,7 @@
 
 mod connector;
 mod harness;
+mod office;
 mod relay;
 
 mod admin;
@@ -13,6 +14,7 @@ mod api_attacks;
 mod api_scale;
 mod bodies;
 mod drain;
+mod ecosystem;
 mod hold;
 mod hostile;
 mod http2;
@@ -21,12 +23,14 @@ mod letter;
 mod limits;
 mod notices;
 mod proxies;
+mod records;
 mod reference;
 mod registration;
 mod replicas;
 mod requests;
 mod retries;
 mod schemathesis;
+mod sdk;
 mod silence;
 mod strangers;
 mod trailers;

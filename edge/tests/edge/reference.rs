@@ -12,8 +12,8 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use crate::api::Office;
 use crate::harness::empty;
+use crate::office::Office;
 
 /// The reference's program with what tells it about this edge.
 struct Reference<'o> {

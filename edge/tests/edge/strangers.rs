@@ -19,10 +19,10 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use uuid::Uuid;
 
-use crate::api::Office;
 use crate::connector::{Connector, Habits, client, dial, registration};
 use crate::harness::{Fixture, HOST, LocalSet, empty, get, http1, start};
 use crate::http2;
+use crate::office::Office;
 
 /// How long anybody may be kept waiting.
 const AT_MOST: Duration = Duration::from_secs(1);

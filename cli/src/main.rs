@@ -117,6 +117,12 @@ enum Edge {
     /// Tokens for the control API
     #[command(subcommand, arg_required_else_help = true)]
     Token(office::Token),
+    /// Accounts, to which tunnels, zones and tokens belong
+    #[command(subcommand, arg_required_else_help = true)]
+    Accounts(office::Accounts),
+    /// Names that lead to tunnels, which the control API knows as DNS records
+    #[command(subcommand, arg_required_else_help = true)]
+    Records(office::Records),
     /// Give an account one more domain
     AddZone {
         #[arg(value_name = "DOMAIN")]
@@ -126,6 +132,8 @@ enum Edge {
         account: Option<String>,
         #[command(flatten)]
         at: office::At,
+        #[command(flatten)]
+        shown: office::Shown,
     },
     /// Copy the state to a new file; the edge may run meanwhile
     Backup {
@@ -133,15 +141,16 @@ enum Edge {
         file: PathBuf,
         #[command(flatten)]
         at: office::At,
+        #[command(flatten)]
+        shown: office::Shown,
     },
     /// Who changed what and when, newest first
     Audit {
         /// How many
         #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50)]
         lines: u32,
-        /// In which form
-        #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
-        form: table::Form,
+        #[command(flatten)]
+        shown: office::Shown,
         #[command(flatten)]
         at: office::At,
     },
@@ -236,11 +245,13 @@ fn main() -> ExitCode {
         Command::Edge(Edge::Credentials { output }) => credentials::create(&output),
         Command::Edge(Edge::Init(init)) => office::init(init),
         Command::Edge(Edge::Token(token)) => office::token(token),
-        Command::Edge(Edge::AddZone { domain, account, at }) => {
-            office::add_zone(&at, account.as_deref(), &domain)
+        Command::Edge(Edge::Accounts(accounts)) => office::accounts(accounts),
+        Command::Edge(Edge::Records(records)) => office::records(records),
+        Command::Edge(Edge::AddZone { domain, account, at, shown }) => {
+            office::add_zone(&at, account.as_deref(), &domain, &shown)
         }
-        Command::Edge(Edge::Backup { file, at }) => office::backup(&at, &file),
-        Command::Edge(Edge::Audit { lines, form, at }) => office::audit(&at, lines, form),
+        Command::Edge(Edge::Backup { file, at, shown }) => office::backup(&at, &file, &shown),
+        Command::Edge(Edge::Audit { lines, shown, at }) => office::audit(&at, lines, &shown),
         Command::Reload { admin } => admin::reload(&admin),
         Command::Explain(question) => admin::explain(&question),
         Command::Config(Config::Check { config }) => host::check(&config),

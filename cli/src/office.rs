@@ -1,4 +1,6 @@
-//! `adit edge init`, `token`, `zone`, `backup` and `audit`: an edge's state, on the spot.
+//! `adit edge init`, `token`, `accounts`, `add-zone`, `records`, `backup` and `audit`: an edge's state, on the spot.
+
+mod listing;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,12 +8,14 @@ use std::time::Duration;
 use adit_edge::{Ledger, Settings, TokenWish};
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::Failure;
-use crate::table::{Form, Table, print, show};
+use crate::table::{Form, Table, show};
 use crate::tunnel::places;
+
+pub(crate) use listing::{Accounts, Records, accounts, records};
 
 #[derive(Args)]
 pub(crate) struct Init {
@@ -34,6 +38,16 @@ pub(crate) struct Init {
     /// Change nothing and succeed if that file is there already, so that the command may run before each start
     #[arg(long)]
     if_missing: bool,
+    #[command(flatten)]
+    shown: Shown,
+}
+
+/// How what was done is shown.
+#[derive(Args)]
+pub(crate) struct Shown {
+    /// In which form
+    #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
+    form: Form,
 }
 
 #[derive(Subcommand)]
@@ -44,9 +58,8 @@ pub(crate) enum Token {
     List {
         #[command(flatten)]
         at: At,
-        /// In which form
-        #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
-        form: Form,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// End an API token
     Revoke {
@@ -54,6 +67,8 @@ pub(crate) enum Token {
         id: String,
         #[command(flatten)]
         at: At,
+        #[command(flatten)]
+        shown: Shown,
     },
 }
 
@@ -79,6 +94,8 @@ pub(crate) struct CreateToken {
     /// How long it works, such as 30d
     #[arg(long, value_name = "TIME", value_parser = span)]
     valid_for: Option<Duration>,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// Which edge.
@@ -96,11 +113,22 @@ impl At {
     }
 }
 
+impl Shown {
+    /// What people need not be told.
+    fn done(&self, value: &Value) {
+        if self.form != Form::Table {
+            show(self.form, value, String::new);
+        }
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn init(init: Init) -> Result<(), Failure> {
     if init.cert.exists() {
         if init.if_missing {
-            print(&format!("{} is there already; nothing was changed", init.cert.display()));
+            let cert = init.cert.display().to_string();
+            let text = format!("{cert} is there already; nothing was changed");
+            show(init.shown.form, &json!({ "certificate": cert, "changed": false }), || text);
             return Ok(());
         }
         let message = format!(
@@ -129,12 +157,23 @@ pub(crate) async fn init(init: Init) -> Result<(), Failure> {
     let (config, pem) = (init.config.display(), init.cert.display());
     let state = if is_new { "written" } else { "was there" };
     let zones: Vec<_> = founding.zones.iter().map(|(name, _)| name.as_str()).collect();
-    print(&format!(
-        "account        {}\nzones          {}\nconfiguration  {config} ({state})\nauthority      {}\ncertificate    {pem}: keep it secret, it creates tunnels and names\n\nNext: adit edge run --config {config}",
-        founding.account,
-        zones.join(", "),
-        founding.ca.display(),
-    ));
+    let ca = founding.ca.display();
+    let zone = |(name, id): &(String, String)| json!({ "name": name, "id": id });
+    let made = json!({
+        "changed": true,
+        "account": founding.account,
+        "zones": founding.zones.iter().map(zone).collect::<Vec<_>>(),
+        "configuration": config.to_string(),
+        "authority": ca.to_string(),
+        "certificate": pem.to_string(),
+    });
+    show(init.shown.form, &made, || {
+        format!(
+            "account        {}\nzones          {}\nconfiguration  {config} ({state})\nauthority      {ca}\ncertificate    {pem}: keep it secret, it creates tunnels and names\n\nNext: adit edge run --config {config}",
+            founding.account,
+            zones.join(", "),
+        )
+    });
     Ok(())
 }
 
@@ -167,12 +206,13 @@ pub(crate) async fn token(token: Token) -> Result<(), Failure> {
                 read_only: create.read_only,
                 valid_for: create.valid_for,
             };
-            let (_, text) = ledger.create_token(wish).await?;
-            print(text.as_str());
+            let (id, text) = ledger.create_token(wish).await?;
+            let text = text.as_str();
+            show(create.shown.form, &json!({ "id": id, "token": text }), || text.to_owned());
         }
-        Token::List { at, form } => {
+        Token::List { at, shown: Shown { form } } => {
             let tokens = at.ledger()?.tokens().await?;
-            let shown = tokens.iter().map(|token| {
+            let lines = tokens.iter().map(|token| {
                 json!({
                     "id": token.id,
                     "name": token.name,
@@ -183,7 +223,7 @@ pub(crate) async fn token(token: Token) -> Result<(), Failure> {
                     "status": token.status,
                 })
             });
-            show(form, &shown.collect(), || {
+            show(form, &lines.collect(), || {
                 let mut table = Table::new(&["ID", "NAME", "SCOPE", "STATUS", "CREATED", "EXPIRES"]);
                 for token in &tokens {
                     table.row([
@@ -198,35 +238,47 @@ pub(crate) async fn token(token: Token) -> Result<(), Failure> {
                 table.text()
             });
         }
-        Token::Revoke { id, at } => at.ledger()?.revoke_token(&id).await?,
+        Token::Revoke { id, at, shown } => {
+            at.ledger()?.revoke_token(&id).await?;
+            shown.done(&json!({ "id": id, "status": "revoked" }));
+        }
     }
     Ok(())
 }
 
 /// Gives the account one more zone.
 #[tokio::main(flavor = "current_thread")]
-pub(crate) async fn add_zone(at: &At, account: Option<&str>, name: &str) -> Result<(), Failure> {
+pub(crate) async fn add_zone(
+    at: &At,
+    account: Option<&str>,
+    name: &str,
+    shown: &Shown,
+) -> Result<(), Failure> {
     let ledger = at.ledger()?;
     let account = ledger.account(account).await?;
     let (name, id) = ledger.add_zone(&account, name).await?;
-    print(&format!("{name} is a zone of account {account}, with id {id}"));
+    let made = json!({ "id": id, "name": name, "account": account });
+    show(shown.form, &made, || format!("{name} is a zone of account {account}, with id {id}"));
     Ok(())
 }
 
 /// Copies the state while the edge runs.
-pub(crate) fn backup(at: &At, to: &Path) -> Result<(), Failure> {
+pub(crate) fn backup(at: &At, to: &Path, shown: &Shown) -> Result<(), Failure> {
     at.ledger()?.backup(to)?;
-    print(&format!("The state is in {}; it holds the tunnels' secrets.", to.display()));
+    let file = to.display().to_string();
+    show(shown.form, &json!({ "file": file }), || {
+        format!("The state is in {file}; it holds the tunnels' secrets.")
+    });
     Ok(())
 }
 
 /// Who changed what.
-pub(crate) fn audit(at: &At, count: u32, form: Form) -> Result<(), Failure> {
+pub(crate) fn audit(at: &At, count: u32, shown: &Shown) -> Result<(), Failure> {
     let lines = at.ledger()?.audit(count)?;
-    let shown = lines.iter().map(|line| {
+    let listed = lines.iter().map(|line| {
         json!({ "revision": line.revision, "at": line.at, "actor": line.actor, "action": line.action, "subject": line.subject })
     });
-    show(form, &shown.collect(), || {
+    show(shown.form, &listed.collect(), || {
         let mut table = Table::new(&["REVISION", "TIME", "WHO", "WHAT", "ON"]);
         for line in &lines {
             table.row([

@@ -164,6 +164,9 @@ fn every_command_fails_with_its_own_exit_code_and_says_why() {
         (&["edge", "token", "create", "--zone", "none.org"], both, 1, "is no zone"),
         (&["edge", "token", "create", "--valid-for", "soon"], both, 2, "number with its unit"),
         (&["edge", "backup", "edge.toml"], both, 1, "edge.toml"),
+        (&["edge", "accounts", "create", "main"], both, 1, "an account `main` already"),
+        (&["edge", "records", "list", "--zone", "none.org"], both, 1, "no zone `none.org`"),
+        (&["edge", "records", "delete", "none.example.com"], both, 1, "no record"),
         (&["service", "install", "--config", "none.toml", "--print"], both, 2, "none.toml"),
         (&["completions", "tcsh"], both, 2, "invalid value"),
     ] {
@@ -213,6 +216,23 @@ fn what_needs_no_edge_is_done() {
     done(&["edge", "token", "revoke", tokens[1]["id"].as_str().expect("an id")]);
     assert!(done(&["edge", "token", "list"]).contains("revoked"));
     done(&["edge", "add-zone", "more.example.org"]);
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let text = done(&[&["edge"], arguments, &["--output", "json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
+    };
+    let account = json(&["accounts", "create", "other"]);
+    assert_eq!(json(&["add-zone", "other.example.org", "--account", "other"])["account"], account["id"]);
+    let accounts = json(&["accounts", "list"]);
+    assert_eq!(accounts[1]["zones"], serde_json::json!(["other.example.org"]));
+    assert!(done(&["edge", "accounts", "list"]).contains("example.com, more.example.org"));
+    assert_eq!(json(&["records", "list", "--zone", "example.com"]), serde_json::json!([]));
+    assert!(done(&["edge", "records", "list"]).starts_with("NAME"));
+    let made = json(&["token", "create", "--account", "other"]);
+    assert!(made["token"].as_str().expect("a text").starts_with("adit_"));
+    assert_eq!(json(&["token", "revoke", made["id"].as_str().expect("an id")])["status"], "revoked");
+    assert_eq!(json(&["init", "--zone", "example.com", "--if-missing"])["changed"], false);
+    assert_eq!(json(&["backup", "other.db"])["file"], "other.db");
+    assert!(json(&["audit", "-n", "1"])[0]["revision"].is_number());
     done(&["edge", "backup", "copy.db"]);
     let audit = done(&["edge", "audit"]);
     assert!(audit.contains("token.revoke") && audit.contains("zone.create"), "{audit}");

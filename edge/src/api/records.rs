@@ -159,5 +159,5 @@ type Draw = fn(&mut Draft<'_>, Wish) -> Result<Value, Problem>;
 
 /// Records on a page where nothing is said.
 const PAGE: usize = 100;
-/// The most of the reference.
-const MOST_AT_ONCE: usize = 3_500;
+/// They are drawn while nothing else changes the snapshot.
+const MOST_AT_ONCE: usize = 1_000;

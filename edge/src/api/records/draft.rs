@@ -2,7 +2,7 @@
 //! other, and their transaction holds if nothing that they looked at has changed meanwhile. Knows the rules of
 //! names and of who may lead what where; writes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -29,6 +29,8 @@ pub(super) struct Draft<'s> {
     now: Moment,
     /// Host names that change, with the route that each will have.
     changed: BTreeMap<String, Option<Route>>,
+    /// The host names among them that have a record, by its id.
+    by_record: HashMap<String, String>,
     /// Those that must still be there when the routes are.
     tunnels: BTreeMap<Uuid, Revision>,
 }
@@ -48,6 +50,7 @@ impl<'s> Draft<'s> {
             zone_record: own_zone(who, snapshot, zone)?,
             now: Moment::now(),
             changed: BTreeMap::new(),
+            by_record: HashMap::new(),
             tunnels: BTreeMap::new(),
         })
     }
@@ -98,6 +101,7 @@ impl<'s> Draft<'s> {
     pub(super) fn delete(&mut self, id: &str) -> Result<Value, Problem> {
         let (name, route) = self.find(id)?;
         let gone = self.view(&name, &route);
+        self.by_record.remove(id);
         self.changed.insert(name, None);
         Ok(gone)
     }
@@ -152,6 +156,7 @@ impl<'s> Draft<'s> {
 
     fn put(&mut self, name: String, route: Route) -> Value {
         let view = self.view(&name, &route);
+        self.by_record.insert(route.id(&name), name.clone());
         self.changed.insert(name, Some(route));
         view
     }
@@ -175,11 +180,11 @@ impl<'s> Draft<'s> {
 
     /// The record of this zone with this id.
     fn find(&self, id: &str) -> Result<(String, Route), Problem> {
-        let changed = self.changed.iter().filter_map(|(name, route)| Some((name, route.as_ref()?)));
-        let found = changed.into_iter().find(|(name, route)| route.id(name) == id).or_else(|| {
-            let name = self.snapshot.by_record.get(id).filter(|name| !self.changed.contains_key(*name))?;
-            Some((name, &self.snapshot.routes.get(name)?.record))
+        let found = self.by_record.get(id).or_else(|| {
+            // What was taken away before is not there any more.
+            self.snapshot.by_record.get(id).filter(|name| !self.changed.contains_key(*name))
         });
+        let found = found.and_then(|name| Some((name, self.route(name)?)));
         let (name, route) = found.filter(|(_, route)| route.zone == self.zone).ok_or(Problem::NoRecord)?;
         Ok((name.clone(), route.clone()))
     }

@@ -14,6 +14,7 @@ mod route;
 mod run;
 mod tunnels;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use adit_host::config::document;
@@ -195,6 +196,9 @@ pub(crate) struct Process {
     /// Told to origins with every request, as the header Cf-Warp-Tag-NAME; may be given several times
     #[arg(long, global = true, value_name = "NAME=VALUE", env = "TUNNEL_TAG", value_delimiter = ',')]
     tag: Vec<String>,
+    /// How often the wait between failed attempts to connect doubles, from a second on; it is never longer than 15 s
+    #[arg(long, global = true, value_name = "COUNT", env = "TUNNEL_RETRIES")]
+    retries: Option<u32>,
     /// Only key exchanges that withstand quantum computers; by QUIC
     #[arg(long, visible_alias = "pq", global = true, value_name = "BOOL", env = "TUNNEL_POST_QUANTUM", num_args = 0..=1,
         require_equals = true, default_missing_value = "true", value_parser = switch)]
@@ -343,10 +347,18 @@ impl Options {
         };
         let edge_ca =
             edge.edge_ca.as_ref().filter(|path| !path.as_os_str().is_empty()).map(std::path::absolute);
+        // The reference wants an entry for each connection, and is given the same server several times.
+        let mut seen = HashSet::new();
+        let is_new = |edge: &&String| !edge.is_empty() && seen.insert(edge.to_ascii_lowercase());
+        let edges: Vec<String> = edge.edge.iter().filter(is_new).cloned().collect();
+        let mut region = text(&edge.region);
+        if !edges.is_empty() && region.take().is_some() {
+            tracing::warn!("--region has no effect beside --edge, which says where the edge is");
+        }
         Ok(settings::Flags {
-            edges: edge.edge.iter().filter(|edge| !edge.is_empty()).cloned().collect(),
+            edges,
             edge_domain: text(&edge.edge_domain),
-            region: text(&edge.region),
+            region,
             edge_ip_version: text(&edge.edge_ip_version),
             edge_bind_address: text(&edge.edge_bind_address),
             protocol,
@@ -359,6 +371,7 @@ impl Options {
             connections: edge.connections,
             admin: edge.metrics.as_deref().map(listen),
             post_quantum: is_quantum,
+            retries: self.process.retries,
             label: text(&self.process.label),
             tags: self
                 .process

@@ -54,8 +54,11 @@ fn a_flag_takes_the_place_of_a_key_and_keeps_to_its_rules() {
     let document = at("host.toml");
     for (flags, said) in [
         (&["--edge", "edge.example.com"][..], "--edge: the port of this edge server is missing"),
-        (&["--edge", "a:1,a:1"], "--edge: this edge server is listed twice"),
-        (&["--edge", "a:1", "--region", "us"], "--region: `edges` and `edge-region`"),
+        (&["--edge", "a:1,A:1,a"], "--edge: the port of this edge server is missing"),
+        (
+            &["--edge", "a:1", "--region", "us", "--edge-ip-version", "5"],
+            "--region has no effect beside --edge",
+        ),
         (&["--edge-ip-version", "5"], "--edge-ip-version: this is not an IP version"),
         (&["--edge-bind-address", "here"], "--edge-bind-address: this is not an IP address"),
         (&["--grace-period", "4m"], "--grace-period: 4m is out of range, expected 0s to 3m"),

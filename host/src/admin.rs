@@ -137,8 +137,10 @@ impl Admin {
     /// something to serve.
     fn ready(&self) -> Response<Full<Bytes>> {
         let shared = &self.health.shared;
-        let (connected, _) = self.health.connections();
-        let is_ready = connected > 0 && !self.health.stop.is_cancelled() && !self.health.is_unconfigured();
+        // As there, none counts from the moment on that a stop was asked for.
+        let is_stopping = self.health.stop.is_cancelled();
+        let connected = if is_stopping { 0 } else { self.health.connections().0 };
+        let is_ready = connected > 0 && !self.health.is_unconfigured();
         let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let page = json!({
             "status": status.as_u16(),

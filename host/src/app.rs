@@ -111,6 +111,7 @@ impl Host {
             addresses: Addresses::start(settings.edges, settings.connections),
             dialer,
             protocol: settings.protocol,
+            retries: settings.flags.retries,
             control: Control::start()?,
             status: Status::new(settings.connections),
             account,

@@ -153,8 +153,7 @@ impl Connect {
             return Ok(Self::Tcp { destination: destination.ok_or(DecodeError::SocketAddress)? });
         }
 
-        let uri = Uri::from_maybe_shared(message.slice_ref(destination.as_bytes()))
-            .map_err(|_| DecodeError::Url)?;
+        let uri = url(message.slice_ref(destination.as_bytes()))?;
         if !is_absolute(&uri) {
             return Err(DecodeError::Url);
         }
@@ -294,6 +293,28 @@ fn take_message(found: [u8; 6], buffered: &mut BytesMut) -> Result<Option<Bytes>
     buffered.advance(PREFACE);
     Ok(Some(buffered.split_to(length).freeze()))
 }
+
+/// The reference passes on what visitors write into a path or a query without an escape, as many programs do. What
+/// [`Uri`] has no place for goes on as its escape, which means the same.
+fn url(written: Bytes) -> Result<Uri, DecodeError> {
+    let escaped = || {
+        let mut escaped = Vec::with_capacity(written.len() + 2 * ESCAPED.len());
+        for byte in &written {
+            if ESCAPED.contains(byte) {
+                escaped.extend_from_slice(format!("%{byte:02X}").as_bytes());
+            } else {
+                escaped.push(*byte);
+            }
+        }
+        Bytes::from(escaped)
+    };
+    Uri::from_maybe_shared(written.clone())
+        .or_else(|_| Uri::from_maybe_shared(escaped()))
+        .map_err(|_| DecodeError::Url)
+}
+
+/// What RFC 3986 has no place for and [`Uri`] takes in neither a path nor a query, or in one of them only.
+const ESCAPED: &[u8] = b"\"<>`{}";
 
 /// The `http` crate also takes `://host/` and `http://:80/` for absolute.
 fn is_absolute(uri: &Uri) -> bool {

@@ -298,6 +298,22 @@ mod metadata {
     }
 
     #[test]
+    fn what_has_no_place_in_a_url_and_is_sent_all_the_same_arrives_as_its_escape() {
+        let get: &[(&str, &[u8])] = &[("HttpMethod", b"GET")];
+        for (written, wanted) in [
+            ("http://a/x?q=<b>", "/x?q=%3Cb%3E"),
+            ("http://a/x?q={\"k\":1}", "/x?q=%7B%22k%22:1%7D"),
+            ("http://a/<x>`?y=%3C", "/%3Cx%3E%60?y=%3C"),
+            ("http://a/{x}|^?y={z}`|^", "/{x}|^?y={z}`|^"),
+        ] {
+            assert_eq!(read(written, get).uri().path_and_query().unwrap(), wanted, "{written}");
+        }
+        for written in ["http://a<b/", "http://a/\u{1}", "http://a/x y"] {
+            assert!(ask(written, get).is_err(), "{written}");
+        }
+    }
+
+    #[test]
     fn a_destination_is_an_absolute_url() {
         for dest in [
             "",

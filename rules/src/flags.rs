@@ -29,6 +29,8 @@ pub struct Flags {
     pub admin: Option<String>,
     /// Only what withstands quantum computers is agreed on with edges, by QUIC.
     pub post_quantum: bool,
+    /// How often the waits between failed attempts to connect double at most.
+    pub retries: Option<u32>,
     /// What people call this host.
     pub label: Option<String>,
     /// Names and values that origins are told with every request.

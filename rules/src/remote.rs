@@ -26,8 +26,8 @@ pub const PUSHED: &str = "the pushed configuration: ";
 ///
 /// `remote`: they take the place of the local ones. `layered`: the local ones come first, but for the
 /// last, which matches everything. What is local keeps its plugins; a pushed rule may name local plugins
-/// in `plugins`, which other connectors ignore. A rule whose service is of a kind that this host does not know
-/// answers 501, and a warning of the plan says so: the others are not worse off for it.
+/// in `plugins`, which other connectors ignore. A rule whose service is of a kind that this host does not know, or
+/// that asks for an Access token, answers 501, and a warning of the plan says so: the others are not worse off for it.
 ///
 /// # Errors
 /// Everything that is wrong, each with its place, such as `ingress[2].service`.
@@ -145,13 +145,18 @@ impl Reader<'_> {
             }
         };
         self.position(at, hostname.as_ref(), matches!(path, Some(None)), is_last);
-        let service = self.service(at, written);
+        let mut service = self.service(at, written);
         let chain = self.chain(at, written);
         let paths = self.said.word(at, written, "paths");
         let path_headers = self.said.word(at, written, "pathHeaders");
         let nothing = Map::new();
         let one = self.said.object(at, written, "originRequest").unwrap_or(&nothing);
-        let origin = self.origin(&format!("{at}.originRequest"), one, all);
+        let at_origin = format!("{at}.originRequest");
+        let origin = self.origin(&at_origin, one, all);
+        if self.needs_access(&at_origin, one, all) {
+            // Serving without the check that was asked for would open what is closed.
+            service = service.map(|_| service::unknown());
+        }
         let (hostname, path, service, plugins, origin) = (hostname?, path?, service?, chain?, origin?);
         let name = match &path {
             Some(path) => format!("{hostname} {}", path.as_str()),
@@ -220,18 +225,23 @@ impl Reader<'_> {
         (self.said.count() == before).then_some(chain)
     }
 
+    /// Whether an Access token is asked for that this host does not check.
+    fn needs_access(&mut self, at: &str, one: &Map<String, Value>, all: &Map<String, Value>) -> bool {
+        let needed = Layers { at, one, all, said: &mut self.said }.requires_access();
+        if needed && matches!(self.of, Of::Host(_)) {
+            let doubt = "this host does not check Access tokens by itself, and answers 501 in place of the service; the \
+                         plugin jwt of its own document checks them, in a rule that names it in `plugins` and asks \
+                         for no `access`";
+            self.said.doubt(&format!("{at}.access"), doubt);
+            return true;
+        }
+        false
+    }
+
     /// What the rule says, else what is said for all rules, else the default.
     fn origin(&mut self, at: &str, one: &Map<String, Value>, all: &Map<String, Value>) -> Option<OriginPlan> {
         let before = self.said.count();
         let mut layers = Layers { at, one, all, said: &mut self.said };
-        // Serving without the check that was asked for would open what is closed.
-        if layers.requires_access() && matches!(self.of, Of::Host(_)) {
-            layers.wrong(
-                "access",
-                "Access tokens are checked by the plugin jwt of the host's own document, which a rule names in \
-                 `plugins`; what they protect is not served without",
-            );
-        }
         let defaults = OriginPlan::default();
         let plan = OriginPlan {
             connect_timeout: layers.time("connectTimeout").unwrap_or(defaults.connect_timeout),
@@ -343,7 +353,7 @@ mod tests {
                 {"service":"hello_world"},
                 {"hostname":"a b","path":"(","service":"http://x:1/y","plugins":["nobody"],
                  "originRequest":{"connectTimeout":-1,"noTLSVerify":"yes","keepAliveConnections":1.5}},
-                {"hostname":"c","service":"http://x","originRequest":{"access":{"required":true}}}]}"#,
+                {"hostname":"c","service":"http://x","originRequest":{"access":{"required":"true"}}}]}"#,
         )
         .unwrap_err();
         for place in [
@@ -453,8 +463,28 @@ mod tests {
     }
 
     #[test]
-    fn access_that_is_asked_for_all_rules_is_no_less_refused() {
-        let json = r#"{"ingress":[{"service":"hello_world"}],"originRequest":{"access":{"required":true}}}"#;
-        assert!(laid(ConfigSource::Remote, json).unwrap_err()[0].contains("Access"));
+    fn a_rule_that_asks_for_an_access_token_is_closed_and_said_wherever_it_is_asked_for() {
+        let unknown = Service::Status(http::StatusCode::NOT_IMPLEMENTED);
+        for (of_all, of_one, closed) in [
+            ("", r#"{"access":{"required":true,"teamName":"t"}}"#, [true, false]),
+            (r#","originRequest":{"access":{"required":true}}"#, "{}", [true, true]),
+            (
+                r#","originRequest":{"access":{"required":true}}"#,
+                r#"{"access":{"required":false}}"#,
+                [false, true],
+            ),
+            (r#","originRequest":{"access":{"required":false}}"#, "{}", [false, false]),
+        ] {
+            let json = format!(
+                r#"{{"ingress":[{{"hostname":"a","service":"http://x","plugins":["auth"],"originRequest":{of_one}}},
+                    {{"service":"hello_world"}}]{of_all}}}"#
+            );
+            let plan = laid(ConfigSource::Remote, &json).unwrap();
+            let is_closed: Vec<bool> = plan.rules.iter().map(|rule| rule.service == unknown).collect();
+            assert_eq!(is_closed, closed, "{json}");
+            let said =
+                plan.warnings.iter().filter(|warning| warning.contains("originRequest.access: this host"));
+            assert_eq!(said.count(), closed.iter().filter(|closed| **closed).count(), "{:?}", plan.warnings);
+        }
     }
 }

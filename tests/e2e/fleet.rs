@@ -80,26 +80,35 @@ async fn serves_what_is_pushed(protocol: &'static str) {
 
     // A refusal is told with its reasons, and changes nothing.
     let bad = json!({ "ingress": [
-        { "hostname": "a.example.com", "service": "hello_world", "originRequest": { "access": { "required": true } } },
+        { "hostname": "a.example.com", "service": "hello_world", "plugins": ["nowhere"] },
         { "service": "hello_world", "plugins": ["nobody"] },
     ]});
     let answer = put(&edge, &bad).await;
     assert_eq!(answer.status, 422, "{answer:?}");
     let replica = answer.json()["replicas"][0].clone();
     assert_eq!((&replica["pushed"], &replica["applied"]), (&json!(2), &json!(1)), "{replica}");
-    for part in ["ingress[0].originRequest.access", "ingress[1].plugins", "nobody"] {
+    for part in ["ingress[0].plugins", "ingress[1].plugins", "nobody"] {
         assert!(replica["error"].as_str().unwrap().contains(part), "{part} is not in {replica}");
     }
     assert_eq!(status(&edge).await, 201);
 
     // A service that this host does not know costs its own rule, and the verdict says so.
-    let unknown = json!({ "ingress": [{ "path": "^/ssh", "service": "ssh://x:22" }, { "service": "http_status:202" }] });
+    // So does one that asks for a check that this host does not make.
+    let unknown = json!({ "ingress": [
+        { "path": "^/ssh", "service": "ssh://x:22" },
+        { "path": "^/private", "service": "http_status:200", "originRequest": { "access": { "required": true } } },
+        { "service": "http_status:202" },
+    ]});
     let answer = put(&edge, &unknown).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let replica = answer.json()["replicas"][0].clone();
     assert_eq!((&replica["applied"], &replica["error"]), (&json!(3), &Value::Null), "{replica}");
-    assert!(replica["warning"].as_str().unwrap().contains("ingress[0].service"), "{replica}");
-    assert_eq!(edge.visitor(Speaks::Http1).send(get("/ssh")).await.status, 501);
+    for part in ["ingress[0].service", "ingress[1].originRequest.access"] {
+        assert!(replica["warning"].as_str().unwrap().contains(part), "{part} is not in {replica}");
+    }
+    for path in ["/ssh", "/private"] {
+        assert_eq!(edge.visitor(Speaks::Http1).send(get(path)).await.status, 501, "{path}");
+    }
     assert_eq!(status(&edge).await, 202);
 
     // Pushed rules may use plugins of the host.
@@ -281,8 +290,11 @@ async fn the_reference_connector_takes_what_is_pushed() {
         let page = put(&edge, &rules(204)).await.json();
         assert_eq!((&page["applied"], &page["version"]), (&json!(1), &json!(2)), "{page}");
         assert_eq!(status(&edge).await, 204);
-        let refused =
-            put(&edge, &json!({ "ingress": [{ "hostname": "a", "service": "hello_world" }] })).await;
+        // A flag of regular expressions that ours know and its do not.
+        let foreign = json!({ "ingress": [
+            { "path": "(?x) ^/a", "service": "hello_world" }, { "service": "hello_world" },
+        ]});
+        let refused = put(&edge, &foreign).await;
         assert_eq!((refused.status, &refused.json()["refused"]), (422, &json!(1)), "{refused:?}");
         assert_eq!(status(&edge).await, 204);
     }

@@ -43,8 +43,9 @@ impl Home {
     /// Runs the program as it stands in a unit or a manifest; what is this edge's own is in the environment.
     fn start(&self, line: &str, environment: &[(&str, &str)]) -> Process {
         let mut command = Command::new(adit());
-        let server = self.edge.servers[0].to_string();
-        command.env_clear().env("HOME", self.site.folder()).env("TUNNEL_EDGE", server);
+        // As often as the reference has to be told it for its connections.
+        let servers = vec![self.edge.servers[0].to_string(); 4].join(",");
+        command.env_clear().env("HOME", self.site.folder()).env("TUNNEL_EDGE", servers);
         command.env("TUNNEL_CACERT", self.site.path("edge-data/ca.pem")).envs(environment.iter().copied());
         command.current_dir(self.site.folder()).args(line.split_whitespace());
         Process::start(line, command)
@@ -114,6 +115,7 @@ async fn start_lines_of_containers_units_and_manifests_start_unchanged() {
             &[],
         ),
         ("tunnel --edge-ip-version auto --protocol http2 --no-prechecks run", &[as_token, as_hello, here]),
+        ("tunnel --config {config} --region us --ha-connections 2 run", &[]),
     ];
     for (line, environment) in lines {
         let line = line
@@ -131,6 +133,20 @@ async fn start_lines_of_containers_units_and_manifests_start_unchanged() {
         host.terminate();
         assert!(host.exit().await.success(), "{line}\n{}", host.tail());
     }
+}
+
+#[tokio::test]
+async fn a_config_yml_whose_list_of_rules_is_empty_is_ready_with_that() {
+    let home = Home::new().await;
+    let config = home.config("config.yml", "ingress: []\n");
+    let host = home.start(&format!("tunnel --config {config} run"), &[]);
+    registered(&host).await;
+    let admin = admin(&host).await;
+    assert_eq!(home.status().await, 503);
+    let ready = admin.send(get("/ready")).await;
+    assert_eq!((ready.status, &ready.json()["readyConnections"]), (200, &1.into()));
+    host.terminate();
+    assert!(host.exit().await.success(), "{}", host.tail());
 }
 
 #[tokio::test]

@@ -37,6 +37,10 @@ async fn a_host_that_is_asked_to_stop_finishes_what_it_has_and_takes_nothing_new
         streaming.answer(Response::new(()));
         streaming.say("first");
         product.host.process.terminate();
+        product.host.process.event("stopping; once more ends it at once", |_| true).await;
+        // From its first moment on none of its connections counts.
+        let ready = product.host.admin("/ready").await;
+        assert_eq!((ready.status, &ready.json()["readyConnections"]), (503, &0.into()));
         product.edge.process.event("unregistered", |_| true).await;
         // New ones find nobody; the old ones are not disturbed.
         assert_eq!(product.get("/new").await.status, 530);

@@ -227,6 +227,19 @@ async fn a_quick_tunnel_serves_under_the_name_that_it_prints() {
 }
 
 #[tokio::test]
+async fn a_quick_tunnel_may_answer_with_a_status_also_with_the_one_of_what_is_not_served_yet() {
+    let office = Office::open().await;
+    for status in [501, 418] {
+        let quick = office.window("quick", &["--url", &format!("http_status:{status}")]);
+        let said = quick.printed("http://").await;
+        let name =
+            said.split("http://").nth(1).and_then(|rest| rest.split(' ').next()).expect("a name").to_owned();
+        quick.event("registered", |_| true).await;
+        assert_eq!(office.visit(&name).await, status, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_becomes_a_certificate_that_works() {
     let office = Office::open().await;
     let token = Process::run(&["edge", "token", "create", "--name", "ci"], office.folder.path(), "").await;

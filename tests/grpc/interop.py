@@ -1,7 +1,7 @@
 """The cases by which implementations of gRPC prove that they understand each other (grpc/doc/
 interop-test-descriptions.md), made from that description with the messages as plain bytes.
 
-    interop.py serve              a server on a free port of this machine, which it prints
+    interop.py serve [CERT KEY]   a server on a free port of this machine, which it prints; with PEM files over TLS
     interop.py ask ADDRESS NAME   every case against it, called by that name
 """
 
@@ -88,7 +88,12 @@ def both_streams(requests, context):
 CANCELLED = threading.Semaphore(0)
 
 
-def serve():
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def serve(certificate=None, key=None):
     server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers([
         grpc.method_handlers_generic_handler(SERVICE, {
@@ -99,7 +104,11 @@ def serve():
             "BothStreams": grpc.stream_stream_rpc_method_handler(both_streams),
         })
     ])
-    port = server.add_insecure_port("127.0.0.1:0")
+    if certificate:
+        pair = grpc.ssl_server_credentials([(read(key), read(certificate))])
+        port = server.add_secure_port("127.0.0.1:0", pair)
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print("port", port, flush=True)
     # Ends with whoever started it.
@@ -293,4 +302,4 @@ def ask(address, name):
 
 
 if __name__ == "__main__":
-    serve() if sys.argv[1] == "serve" else ask(*sys.argv[2:4])
+    serve(*sys.argv[2:4]) if sys.argv[1] == "serve" else ask(*sys.argv[2:4])

@@ -73,12 +73,8 @@ fn configuration(site: &Site, document: &HostDocument) -> Value {
         let says = |key: &str, wanted: bool| {
             rule.get("origin").and_then(|origin| origin.get(key)) == Some(&toml::Value::Boolean(wanted))
         };
-        if says("tls-verify", false) {
-            kept.insert("originRequest".into(), json!({ "noTLSVerify": true }));
-        }
-        if says("http2", true) {
-            kept.insert("originRequest".into(), json!({ "http2Origin": true }));
-        }
+        let origin = json!({ "noTLSVerify": says("tls-verify", false), "http2Origin": says("http2", true) });
+        kept.insert("originRequest".into(), origin);
         Value::Object(kept)
     };
     let ingress: Vec<Value> = rules["ingress"].as_array().expect("rules").iter().map(keep).collect();

@@ -4,6 +4,7 @@
 //! Knows what those tests need: an edge with a tunnel and a name, a way to `https://NAME` without DNS, and where
 //! all of that is. Those that ask the public edge itself for something are left out.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -11,53 +12,101 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::child;
 use crate::progress::{Progress, note};
 use crate::tree::Tree;
 
-/// `arguments`: the folder of the tests, and the program if it is not ours.
+/// `arguments`: the folder of the tests, and the program that they were written for. Without the program they
+/// have to pass with ours; with it, those have to that pass with the program itself.
 pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
-    let (tests, program) = match arguments {
+    let (tests, theirs) = match arguments {
         [tests] => (tests, None),
-        [tests, program] => (tests, Some(program)),
-        _ => bail!("give the folder of the tests, and the program if it is another than ours"),
+        [tests, theirs] => (tests, Some(theirs)),
+        _ => bail!("give the folder of the tests, and the program that they were written for if it is here"),
     };
     let tests = std::fs::canonicalize(tests).with_context(|| format!("reading {tests}"))?;
-    let mut progress = Progress::of(STEPS);
+    let theirs = theirs.map(std::fs::canonicalize).transpose().context("the program")?;
+    let mut progress = Progress::of(STEPS + usize::from(theirs.is_some()));
     progress
         .step("building adit", || child::stream(tree.cargo().args(["build", "--package", "adit"]), ""))?;
     let adit = tree.target("debug/adit");
-    let program = program.map_or_else(|| Ok(adit.clone()), std::fs::canonicalize).context("the program")?;
     let python = progress.step("finding what the tests need", || provide(tree, &tests))?;
-    let folder = tree.target("tmp/component-tests");
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let edge = progress.step("starting an edge with a tunnel", || Edge::start(&adit, &program, &folder))?;
-    let proxy = proxy(edge.visitors)?;
-    progress.step("running the tests", || {
-        let mut pytest = Command::new(python);
-        pytest.args(["-m", "pytest", "-p", "no:cacheprovider", "-q", "-rfEs", "--tb=short"]);
-        for public in OF_THE_PUBLIC_EDGE {
-            pytest.arg(format!("--ignore={public}"));
-        }
-        let servers = [edge.servers.clone(), edge.servers.clone()].concat().join(",");
-        pytest
-            .current_dir(&tests)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("COMPONENT_TESTS_CONFIG", folder.join("tests.yaml"))
-            .env("HTTPS_PROXY", format!("http://{proxy}"))
-            .env("NO_PROXY", "localhost,127.0.0.1")
-            .env("REQUESTS_CA_BUNDLE", folder.join("edge-data/ca.pem"))
-            .env("TUNNEL_EDGE", servers)
-            .env("TUNNEL_CACERT", folder.join("edge-data/ca.pem"))
-            .env("TUNNEL_API_URL", format!("http://{}", edge.api))
-            .env("TUNNEL_QUICK_SERVICE", format!("http://{}", edge.api));
-        child::stream(&mut pytest, "")
-    })?;
-    progress.finish("they pass");
+    let mut try_with = |title, program: &Path, name| {
+        let folder = tree.target("tmp/component-tests").join(name);
+        progress.step(title, || outcomes(&adit, program, &python, &tests, &folder))
+    };
+    let theirs = theirs.map(|program| try_with("with the program itself", &program, "theirs")).transpose()?;
+    let ours = try_with("with ours in its place", &adit, "ours")?;
+    let missing = compare(theirs.as_ref(), &ours);
+    ensure!(missing.is_empty(), "not passed with ours: {}", missing.join(", "));
+    progress.finish("what has to pass does");
     Ok(())
+}
+
+/// Prints a table of both and hands back what has to pass with ours and does not.
+fn compare(theirs: Option<&Outcomes>, ours: &Outcomes) -> Vec<String> {
+    let names: BTreeSet<_> = theirs.into_iter().flatten().chain(ours).map(|(name, _)| name).collect();
+    let mut missing = Vec::new();
+    println!("{:>8} {:>8}", "theirs", "ours");
+    for name in names {
+        let own = theirs.map(|theirs| theirs.get(name).map_or(ABSENT, String::as_str));
+        let in_place = ours.get(name).map_or(ABSENT, String::as_str);
+        println!("{:>8} {in_place:>8}  {name}", own.unwrap_or(ABSENT));
+        if in_place != PASSED && own.is_none_or(|own| own == PASSED) {
+            missing.push(name.clone());
+        }
+    }
+    missing
+}
+
+/// Runs all tests with `program` at an edge of its own.
+fn outcomes(adit: &Path, program: &Path, python: &Path, tests: &Path, folder: &Path) -> Result<Outcomes> {
+    let _ = std::fs::remove_dir_all(folder);
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    let edge = Edge::start(adit, program, folder)?;
+    let report = folder.join("report.xml");
+    let mut pytest = Command::new(python);
+    pytest.args(["-m", "pytest", "-p", "no:cacheprovider", "-v", "-rfE", "--tb=short"]);
+    // Some ask 7 s later if they were too early, and must not take so long: on a busy machine either program fails.
+    pytest.args(["--force-flaky", "--max-runs=3"]);
+    pytest.arg(format!("--junitxml={}", report.display()));
+    for public in OF_THE_PUBLIC_EDGE {
+        pytest.arg(format!("--ignore={public}"));
+    }
+    let ca = folder.join("edge-data/ca.pem");
+    let servers = [edge.servers.clone(), edge.servers.clone()].concat().join(",");
+    pytest
+        .current_dir(tests)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("COMPONENT_TESTS_CONFIG", folder.join("tests.yaml"))
+        .env("HTTPS_PROXY", format!("http://{}", proxy(edge.visitors)?))
+        .env("NO_PROXY", "localhost,127.0.0.1")
+        .env("REQUESTS_CA_BUNDLE", &ca)
+        .env("TUNNEL_EDGE", servers)
+        .env("TUNNEL_CACERT", &ca)
+        .env("TUNNEL_API_URL", format!("http://{}", edge.api))
+        .env("TUNNEL_QUICK_SERVICE", format!("http://{}", edge.api));
+    // That some fail is for the caller to judge; a report is there whenever they ran.
+    if let Err(error) = child::stream(&mut pytest, "") {
+        note(error.to_string());
+    }
+    let report = std::fs::read_to_string(&report).context("reading how the tests went")?;
+    let outcomes: Outcomes = report.split("<testcase ").skip(1).filter_map(outcome).collect();
+    ensure!(!outcomes.is_empty(), "no test ran");
+    Ok(outcomes)
+}
+
+/// How each test went, by its name.
+type Outcomes = BTreeMap<String, String>;
+
+/// Reads one case of a report. What the test printed is escaped there.
+fn outcome(case: &str) -> Option<(String, String)> {
+    let text = |name: &str| case.split_once(&format!("{name}=\""))?.1.split('"').next();
+    let failed = [("<failure", "failed"), ("<error", "error"), ("<skipped", "skipped")];
+    let outcome = failed.iter().find(|(mark, _)| case.contains(mark)).map_or(PASSED, |(_, word)| word);
+    Some((format!("{}::{}", text("classname")?, text(" name")?), outcome.to_owned()))
 }
 
 /// A Python with the packages that the tests name themselves.
@@ -192,7 +241,9 @@ fn lead(mut client: TcpStream, visitors: SocketAddr) -> Option<()> {
     Some(())
 }
 
-const STEPS: usize = 4;
+const PASSED: &str = "passed";
+const ABSENT: &str = "-";
+const STEPS: usize = 3;
 const FETCH_LIMIT: Duration = Duration::from_secs(300);
 const LONGEST_HEAD: usize = 16 * 1024;
 const ZONE: &str = "component.test";

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::child;
 use crate::progress::Progress;
 use crate::tree::Tree;
+use crate::{child, grpc};
 
 pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
     let [program] = arguments else {
@@ -14,7 +14,9 @@ pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
     };
     let program = Path::new(program).canonicalize().with_context(|| format!("finding {program}"))?;
     ensure!(program.is_file(), "{} is no program", program.display());
-    let mut progress = Progress::of(TESTS.len());
+    let mut progress = Progress::of(TESTS.len() + 1);
+    progress
+        .step("finding gRPC", || grpc::provide(tree)?.context("its cases are tried through the program"))?;
     for (title, test) in TESTS {
         progress.step(title, || {
             // The whole workspace, because that builds the binary as well.
@@ -29,6 +31,6 @@ pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
 
 const TESTS: [(&str, &str); 3] = [
     ("its commands and connector at our edge", "edge"),
-    ("its diagnosis of our host, and what is pushed to it", "e2e"),
+    ("its diagnosis of our host, what is pushed to it, and gRPC through it", "e2e"),
     ("its connector while things go away", "availability"),
 ];

@@ -88,8 +88,8 @@ fn is_aside(path: &Path) -> bool {
 }
 
 const NAME: &str = "cloudflared.log";
-/// Bytes of one file, as the reference has it.
-const LONGEST: u64 = 1 << 20;
+/// Bytes of one file: 1 MB, as the reference says of its own.
+const LONGEST: u64 = 1_000_000;
 const MOST_ASIDE: usize = 5;
 
 #[cfg(test)]

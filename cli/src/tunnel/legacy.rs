@@ -150,6 +150,14 @@ impl Legacy {
         text(&mut process.label, "label");
         switch(&mut process.post_quantum, "post-quantum");
         switch(&mut process.stdin_control, "stdin-control");
+        if process.retries.is_none()
+            && let Some(entry) = self.get("retries")
+        {
+            process.retries = entry.value.number().and_then(|number| u32::try_from(number).ok());
+            if process.retries.is_none() {
+                wrong.push(self.mistake(entry, "not a number"));
+            }
+        }
         if process.tag.is_empty() {
             process.tag = self.list("tag");
         }

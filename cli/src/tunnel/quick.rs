@@ -4,9 +4,8 @@ use std::path::Path;
 
 use adit_host::config::settings;
 use adit_protocol::credentials::Credentials;
-use adit_rules::plan::Service;
 use anyhow::{Context, anyhow};
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::{Value, json};
 
 use super::client::Api;
@@ -50,19 +49,11 @@ fn check(options: &Options, file: Option<&Legacy>) -> Result<(), Failure> {
         single: options.single.clone(),
         admin: settings::ADMIN.to_string(),
     };
-    let toml = legacy::translate(file, &given).map_err(usage)?.toml;
-    let mistakes = match adit_rules::read("--url", &toml, Path::new("")) {
-        // What stands in for a service that there is none of here.
-        Ok(plan)
-            if plan
-                .rules
-                .first()
-                .is_some_and(|rule| rule.service == Service::Status(StatusCode::NOT_IMPLEMENTED)) =>
-        {
-            let url = options.single.url.as_deref().unwrap_or_default();
-            let scheme = url.split(':').next().unwrap_or_default();
-            return Err(usage(format!("--url: `{scheme}` services are not supported here yet")));
-        }
+    let translation = legacy::translate(file, &given).map_err(usage)?;
+    if let Some(reason) = translation.unserved {
+        return Err(usage(reason));
+    }
+    let mistakes = match adit_rules::read("--url", &translation.toml, Path::new("")) {
         Ok(_) => return Ok(()),
         Err(mistakes) => mistakes,
     };

@@ -73,7 +73,7 @@ pub(crate) const WORDS: &[Word] = &[
     also(&["p"], value("protocol", &["TUNNEL_TRANSPORT_PROTOCOL"], Works)),
     value("ha-connections", &[], Works),
     value("grace-period", &["TUNNEL_GRACE_PERIOD"], Works),
-    value("retries", &["TUNNEL_RETRIES"], IsSo),
+    value("retries", &["TUNNEL_RETRIES"], Works),
     value("max-edge-addr-retries", &[], IsSo),
     value("rpc-timeout", &[], HasNone(TIMES)),
     value("write-stream-timeout", &["TUNNEL_STREAM_WRITE_TIMEOUT"], HasNone(TIMES)),

@@ -105,6 +105,8 @@ struct Passing {
     flow: Flow,
     /// Bytes that were given to the visitor's connection.
     given: usize,
+    /// It broke off, and the visitor's connection is not told yet.
+    broken: Option<io::Error>,
 }
 
 struct Held {
@@ -127,10 +129,13 @@ impl Passing {
         let held = Arc::new(Held { body: Mutex::new(Holding::Open(body)), activity });
         let release: Weak<Held> = Arc::downgrade(&held);
         let flow = place.share.begin(bytes, Some(release));
-        Self { held, flow, given: 0 }
+        Self { held, flow, given: 0, broken: None }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Piece>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Err(error));
+        }
         let mut body = self.held.lock();
         let Holding::Open(body) = &mut *body else {
             return Poll::Ready(Err(broken("the visitor took too little")));
@@ -146,6 +151,13 @@ impl Passing {
             self.flow.gave(data.len());
             self.given += data.len();
             self.held.activity.gave(data.len());
+        }
+        if let Err(error) = piece {
+            // A connection that hears of it forgets what it has not sent, and that may be all: the head too. It sends
+            // while it waits.
+            self.broken = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         Poll::Ready(piece)
     }

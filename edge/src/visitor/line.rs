@@ -5,7 +5,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -36,6 +36,10 @@ pub(super) struct Line<T> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Something was sent since the timer began.
     has_moved: bool,
+    /// The timer is for a request that may be about to begin.
+    awaits_beginning: bool,
+    /// To be told once an end needs to be kept back no longer.
+    reader: Option<Waker>,
     /// A page in the place of an answer of the library.
     page: Bytes,
 }
@@ -60,6 +64,8 @@ impl<T> Line<T> {
             has_ended: false,
             timer: None,
             has_moved: false,
+            awaits_beginning: false,
+            reader: None,
             page: Bytes::new(),
         }
     }
@@ -86,8 +92,20 @@ impl<T> Line<T> {
     /// looks like that too. So the end is kept back while there is an answer to come, until for a while nothing
     /// could be sent.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.half_closed.is_zero() || !self.activity.is_busy() {
+        if self.half_closed.is_zero() {
             return Poll::Ready(Ok(()));
+        }
+        self.reader = Some(cx.waker().clone());
+        if !self.activity.is_busy() {
+            // What came right before may be a whole request that is only about to begin.
+            if self.head_began().is_some() {
+                self.awaits_beginning = true;
+                ready!(self.poll_timer(|| Instant::now() + LAST_LOOK, cx));
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if std::mem::take(&mut self.awaits_beginning) {
+            self.timer = None;
         }
         loop {
             // Somebody waits for more of a body than there will be, unless that is only about to be seen.
@@ -194,7 +212,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Line<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_page(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        // The library does not ask again by itself what it was told to wait for.
+        if !self.activity.is_busy()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -297,6 +322,21 @@ mod tests {
         let _busy = activity.begin();
         let _wanted = activity.want_body();
         assert_eq!(line.read(&mut [0; 64]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_end_right_behind_a_head_waits_for_its_request_to_begin() {
+        let (mut line, mut visitor, activity) = line().await;
+        line.half_closed = 1000 * HEAD;
+        visitor.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        visitor.shutdown().await.unwrap();
+        let mut buffer = [0; 64];
+        assert_eq!(line.read(&mut buffer).await.unwrap(), 18);
+        let mut end = std::pin::pin!(line.read(&mut buffer));
+        let is_kept_back = std::future::poll_fn(|cx| Poll::Ready(end.as_mut().poll(cx).is_pending())).await;
+        assert!(is_kept_back, "its request is taken for one whose visitor has left");
+        let _busy = activity.begin();
+        assert!(timeout(2 * LAST_LOOK, end).await.is_err());
     }
 
     const SHORT: Duration = Duration::from_millis(200);

@@ -34,7 +34,8 @@ async fn head(visitor: &mut TcpStream) -> String {
 async fn a_visitor_that_half_closes_behind_its_request_gets_its_answer() {
     LocalSet::new()
         .run_until(async {
-            let (edge, connector) = one().await;
+            let edge = start_for_visitors("half-closed-timeout = \"50s\"");
+            let connector = crate::connector::Connector::registered(&edge, 0, uuid::Uuid::new_v4(), 0).await;
             for upload in [
                 &b"GET / HTTP/1.1\r\nHost: demo.localhost\r\n\r\n"[..],
                 b"POST / HTTP/1.1\r\nHost: demo.localhost\r\nContent-Length: 4\r\n\r\nbody",
@@ -51,7 +52,9 @@ async fn a_visitor_that_half_closes_behind_its_request_gets_its_answer() {
                 assert!(seen.is_err(), "the request was cancelled: {seen:?}");
                 opened.answer(Response::builder().header("content-length", 6), b"answer").await;
                 let mut answer = String::new();
-                visitor.read_to_string(&mut answer).await.unwrap();
+                // Nothing else can come of its connection, so that is over as well.
+                let read = timeout(Duration::from_secs(20), visitor.read_to_string(&mut answer));
+                read.await.expect("the connection ends behind the answer").unwrap();
                 assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("answer"), "{answer}");
             }
         })
@@ -251,6 +254,46 @@ async fn a_refused_websocket_of_a_connector_over_http2_keeps_its_answer() {
                 while !rest.windows(11).any(|part| part == b"not for you") {
                     assert!(visitor.read_buf(&mut rest).await.unwrap() > 0, "the body was cut");
                 }
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_came_of_an_answer_that_breaks_off_at_once_reaches_the_visitor() {
+    LocalSet::new()
+        .run_until(async {
+            let edge = start();
+            let mut connector = http2::Connector::registered(&edge, 100).await;
+            let mut wrapped = HeaderMap::new();
+            wrapped.insert("content-length", HeaderValue::from_static("10"));
+            let wrapped = adit_protocol::headers::serialized::serialize(&wrapped);
+            let mut breaks_off = async || {
+                let (_, mut respond) = connector.accept().await;
+                let head = Response::builder()
+                    .header("cf-cloudflared-response-meta", r#"{"src":"origin"}"#)
+                    .header("cf-cloudflared-response-headers", wrapped.clone());
+                let mut stream = respond.send_response(head.body(()).unwrap(), false).unwrap();
+                stream.send_data("12345".into(), true).unwrap();
+            };
+            for _ in 0..5 {
+                let visitor = ask(&edge, b"GET / HTTP/1.1\r\nHost: demo.localhost\r\n\r\n");
+                let (answer, ()) = tokio::join!(visitor, breaks_off());
+                assert!(
+                    answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n12345"),
+                    "{answer:?}"
+                );
+            }
+            let socket = TcpStream::connect(edge.http).await.unwrap();
+            let (mut visitor, connection) = h2::client::handshake(socket).await.unwrap();
+            tokio::task::spawn_local(connection);
+            for _ in 0..5 {
+                let request = http::Request::get("http://demo.localhost/").body(()).unwrap();
+                let (answer, _) = visitor.send_request(request, true).unwrap();
+                let (answer, ()) = tokio::join!(answer, breaks_off());
+                let mut answer = answer.unwrap();
+                assert_eq!(answer.body_mut().data().await.unwrap().unwrap(), "12345");
+                assert!(answer.body_mut().data().await.unwrap().is_err(), "it looks whole");
             }
         })
         .await;

@@ -24,7 +24,7 @@ pub(super) fn settle(
             return Err(OriginError::Coding { target: target.to_owned(), coding });
         }
         response.headers_mut().remove(CONTENT_LENGTH);
-    } else if response.headers().get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+    } else {
         one_length(response.headers_mut());
     }
     Ok(response)
@@ -35,23 +35,31 @@ pub(super) fn settle(
 fn unreadable(headers: &HeaderMap) -> Option<String> {
     let codings = headers.get_all(TRANSFER_ENCODING);
     let mut codings = codings.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    // One that is none ends with the connection. Beside a length its origin means the length, and that is not read.
+    let is_long_as_said = headers.contains_key(CONTENT_LENGTH);
     let is_readable = |coding: &&[u8]| {
         let coding = coding.trim_ascii();
         coding.is_empty()
-            || [&b"chunked"[..], b"identity"].iter().any(|known| coding.eq_ignore_ascii_case(known))
+            || coding.eq_ignore_ascii_case(b"chunked")
+            || (coding.eq_ignore_ascii_case(b"identity") && !is_long_as_said)
     };
     let coding = codings.find(|coding| !is_readable(coding))?;
     Some(String::from_utf8_lossy(coding.trim_ascii()).into_owned())
 }
 
-/// Several lines that agree become one; those that do not can only stand above no body at all.
+/// Several lengths that agree, in as many lines or in one, become one (RFC 9110, 8.6); those that do not can only
+/// stand above no body at all.
 fn one_length(headers: &mut HeaderMap) {
-    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    let first = lines.next().cloned();
-    let agree = lines.all(|line| Some(line) == first.as_ref());
+    let lines = headers.get_all(CONTENT_LENGTH);
+    let mut lengths =
+        lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let Some(first) = lengths.next() else { return };
+    let Some(second) = lengths.next() else { return };
+    let agree = first == second && lengths.all(|length| length == first);
+    let one = HeaderValue::from_bytes(first).ok().filter(|_| agree);
     headers.remove(CONTENT_LENGTH);
-    if let (Some(first), true) = (first, agree) {
-        headers.insert(CONTENT_LENGTH, first);
+    if let Some(one) = one {
+        headers.insert(CONTENT_LENGTH, one);
     }
 }
 
@@ -96,7 +104,14 @@ mod tests {
 
     #[test]
     fn lengths_that_agree_become_one() {
-        for (lines, left) in [(&["5", "5"][..], Some("5")), (&["5", "6"], None)] {
+        for (lines, left) in [
+            (&["5"][..], Some("5")),
+            (&["5", "5"], Some("5")),
+            (&["5, 5 ,5"], Some("5")),
+            (&["5", "6"], None),
+            (&["5, 6"], None),
+            (&[], None),
+        ] {
             let mut headers = HeaderMap::new();
             for line in lines {
                 headers.append(CONTENT_LENGTH, HeaderValue::from_static(line));

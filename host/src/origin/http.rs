@@ -318,6 +318,9 @@ fn handshake(header_case: HeaderCase) -> http1::Builder {
     builder
         .max_buf_size(LARGEST_HEAD as usize)
         .max_headers(MOST_HEADERS)
+        // Old origins write both, and both are to be read and not passed on (RFC 9112, 5.1 and 5.2).
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
         .title_case_headers(header_case == HeaderCase::Title);
     builder
 }

@@ -40,6 +40,8 @@ pub struct Shared {
     pub addresses: Addresses,
     pub dialer: Dialer,
     pub protocol: Protocol,
+    /// How often waits between failures double at most, if that was said.
+    pub retries: Option<u32>,
     pub control: Control,
     pub status: Status,
     /// What peers do not take.
@@ -123,7 +125,8 @@ impl Slot {
 
     async fn advance(mut self, stop: CancellationToken) -> Result<(), Fatal> {
         let mut found = self.shared.addresses.found();
-        let (mut state, mut action) = State::start(self.shared.protocol, self.moment());
+        let (state, mut action) = State::start(self.shared.protocol, self.moment());
+        let mut state = state.doubling(self.shared.retries);
         loop {
             self.show(&state);
             match action {

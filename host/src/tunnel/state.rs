@@ -48,7 +48,7 @@ use pace::{Budget, doubled};
 const QUICK: Duration = Duration::from_millis(200);
 /// The first other wait is at most this long.
 const FIRST_WAIT: Duration = Duration::from_millis(800);
-/// No wait is longer, unless the edge asks for it.
+/// No wait is longer, unless the edge asks for it; `--retries` makes it shorter.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// The longest wait that an edge may ask for.
 const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(300);
@@ -105,6 +105,8 @@ pub struct Live {
     /// Connections in a row that did not last.
     lapses: u32,
     budget: Budget,
+    /// No wait is longer, unless the edge asks for it.
+    longest_wait: Duration,
 }
 
 /// A registered connection.
@@ -158,8 +160,19 @@ impl State {
             failures: 0,
             lapses: 0,
             budget,
+            longest_wait: LONGEST_WAIT,
         };
         live.dial(Goal::Connect, at)
+    }
+
+    /// With no longer waits than after so many failures, as the reference doubles them; or none that are longer
+    /// than ours.
+    pub fn doubling(mut self, retries: Option<u32>) -> Self {
+        if let (Self::Live(live), Some(retries)) = (&mut self, retries) {
+            let seconds = 1_u64.checked_shl(retries).unwrap_or(u64::MAX);
+            live.longest_wait = LONGEST_WAIT.min(Duration::from_secs(seconds));
+        }
+        self
     }
 
     pub fn on(self, event: Event, at: Moment) -> (Self, Action) {
@@ -342,7 +355,7 @@ impl Live {
         if may_be_quick && self.failures == 0 && failures == 0 {
             return at.jitter.spread(QUICK);
         }
-        at.jitter.spread(doubled(FIRST_WAIT, failures, LONGEST_WAIT))
+        at.jitter.spread(doubled(FIRST_WAIT, failures, self.longest_wait))
     }
 
     fn wait(mut self, time: Duration, least: Duration, verdict: Verdict, at: Moment) -> (State, Action) {

@@ -233,3 +233,27 @@ fn what_a_document_may_not_say_is_placed_in_the_file_too() {
         assert!(error.contains(wanted) && !error.contains("[["), "{yaml}: {error}");
     }
 }
+
+#[test]
+fn a_list_without_rules_is_served_as_one_and_a_list_that_is_missing_is_waited_for() {
+    let of = |yaml: &str| plain(&translated(yaml).unwrap().toml);
+    let empty = of("ingress: []");
+    assert!(
+        empty.starts_with("config-source = \"remote\"\n")
+            && empty.ends_with("service = \"http_status:503\"\n")
+    );
+    let missing = of("loglevel: info");
+    assert!(missing.starts_with("config-source = \"remote\"\n") && !missing.contains("[[ingress]]"));
+    assert!(!of("ingress: []\nurl: http://a").contains("503"));
+}
+
+#[test]
+fn a_region_beside_edge_servers_is_said_to_have_no_effect() {
+    let translation = translated("edge: a:1\nregion: us\nurl: http://a").unwrap();
+    assert!(!translation.toml.contains("edge-region"), "{}", translation.toml);
+    assert!(
+        translation.warnings[0].contains("2:1: `region` has no effect beside `edge`"),
+        "{:?}",
+        translation.warnings
+    );
+}

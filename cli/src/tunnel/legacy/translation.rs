@@ -21,6 +21,8 @@ pub(in crate::tunnel) struct Translation {
     pub(in crate::tunnel) warnings: Vec<String>,
     /// Whether a rule shows the built-in page.
     pub(in crate::tunnel) says_hello: bool,
+    /// Why the one service that stands in place of rules is served by nobody, if it is not.
+    pub(in crate::tunnel) unserved: Option<String>,
     pub(super) mistakes: Vec<String>,
     pub(super) file: Option<PathBuf>,
 }
@@ -58,6 +60,7 @@ pub(in crate::tunnel) fn translate(legacy: Option<&Legacy>, given: &Given) -> Re
         toml: TRANSLATED.to_owned(),
         warnings: Vec::new(),
         says_hello: false,
+        unserved: None,
         mistakes: Vec::new(),
         file: legacy.map(|legacy| legacy.path.clone()),
     };
@@ -91,6 +94,12 @@ impl Translation {
             self.line(flags, "config-source = \"remote\"");
         }
         self.tunnel(legacy, given);
+        if let Some(empty) = legacy.filter(|_| !has_origin).and_then(|legacy| legacy.get("ingress")) {
+            // It says that there are none, and is as ready with that as the reference; what the edge has goes before it.
+            let at = At { place: Some(empty.place), name: "ingress" };
+            self.line(at, "[[ingress]]");
+            self.key(at, "service", "http_status:503");
+        }
         match rules {
             Some(Entry { value, place, .. }) => match &value.value {
                 Value::List(rules) => {
@@ -170,12 +179,14 @@ impl Translation {
             let entry = legacy?.get(key)?;
             Some((At { place: Some(entry.place), name: key }, entry))
         };
+        let mut is_listed = false;
         if let Some((at, _)) = entry("edge") {
             let mut edges = legacy.map(|legacy| legacy.list("edge")).unwrap_or_default();
             // Repeated for the reference's sake, which wants an entry for each connection.
             let mut seen = HashSet::new();
-            edges.retain(|edge| !edge.is_empty() && seen.insert(edge.clone()));
-            if !edges.is_empty() {
+            edges.retain(|edge| !edge.is_empty() && seen.insert(edge.to_ascii_lowercase()));
+            is_listed = !edges.is_empty();
+            if is_listed {
                 self.line(at, &format!("edges = {}", serde_json::json!(edges)));
             }
         }
@@ -189,7 +200,11 @@ impl Translation {
             if let Some((at, entry)) = entry(key)
                 && let Some(text) = entry.value.text().filter(|text| !text.is_empty())
             {
-                self.key(at, ours, text);
+                if key == "region" && is_listed {
+                    self.warn(at, "has no effect beside `edge`, which says where the edge is");
+                } else {
+                    self.key(at, ours, text);
+                }
             }
         }
         if let (Some((at, _)), Some(ca)) = (entry("cacert"), legacy.and_then(|legacy| legacy.file("cacert")))
@@ -246,6 +261,8 @@ impl Translation {
         };
         if let Some(warning) = warning {
             self.warn(at, &format!("is served by nobody: {warning}"));
+            let reason = warning.split(';').next().unwrap_or_default();
+            self.unserved = Some(format!("{name}: {reason}"));
         }
         self.line(at, "[[ingress]]");
         self.says_hello |= service == "hello_world";

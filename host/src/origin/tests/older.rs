@@ -234,10 +234,38 @@ fn chunks_win_over_a_length_that_stands_beside_them() {
 #[test]
 fn a_length_that_is_said_twice_is_said_once_behind_us() {
     on_a_shard(async {
-        let bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok";
+        for lengths in ["content-length: 2\r\ncontent-length: 2", "content-length: 2, 2"] {
+            let bytes = format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\nok");
+            let response = answered("GET", Box::leak(bytes.into_boxed_str()).as_bytes()).await.unwrap();
+            let lengths: Vec<_> = response.headers().get_all(CONTENT_LENGTH).iter().collect();
+            assert_eq!(lengths, ["2"]);
+            assert_eq!(text(response).await.0, "ok");
+        }
+    });
+}
+
+#[test]
+fn headers_that_nobody_may_write_any_more_are_read_and_not_written_on() {
+    on_a_shard(async {
+        let bytes =
+            b"HTTP/1.1 200 OK\r\nx-long: one\r\n two\r\nx-spaced : three\r\ncontent-length: 2\r\n\r\nok";
         let response = answered("GET", bytes).await.unwrap();
-        assert_eq!(response.headers().get_all(CONTENT_LENGTH).iter().count(), 1);
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(header("x-long").split_whitespace().collect::<Vec<_>>(), ["one", "two"]);
+        assert!(!header("x-long").contains(['\r', '\n']));
+        assert_eq!(header("x-spaced"), "three");
         assert_eq!(text(response).await.0, "ok");
+    });
+}
+
+#[test]
+fn no_coding_beside_a_length_is_not_waited_for_until_the_connection_ends() {
+    on_a_shard(async {
+        let bytes = b"HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\ncontent-length: 2\r\n\r\nok";
+        let error = answered("GET", bytes).await.err().unwrap();
+        assert!(error.to_string().contains("identity"), "{error}");
+        let bytes = b"HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\nok";
+        assert_eq!(text(answered("GET", bytes).await.unwrap()).await.0, "ok");
     });
 }
 

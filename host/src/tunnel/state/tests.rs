@@ -304,6 +304,27 @@ fn the_first_retry_comes_within_a_second_and_no_wait_exceeds_fifteen() {
 }
 
 #[test]
+fn waits_double_no_more_often_than_retries_says() {
+    for (retries, longest) in [(0, 1), (1, 2), (3, 8), (4, 15), (5, 15), (u32::MAX, 15)] {
+        let mut slot = Scene::start(Protocol::Quic);
+        slot.state = slot.state.doubling(Some(retries));
+        slot.jitter = LATE;
+        let waits: Vec<Duration> = (0..40)
+            .map(|_| {
+                let Action::Wait { time, .. } = slot.on(FAILED) else { panic!("{:?}", slot.action) };
+                slot.wait();
+                time
+            })
+            .collect();
+        let longest = Duration::from_secs(longest);
+        assert!(
+            waits.is_sorted() && waits[39] <= longest && waits[39] > longest * 9 / 10,
+            "{retries}: {waits:?}"
+        );
+    }
+}
+
+#[test]
 fn connections_that_do_not_last_are_failures_too() {
     let mut slot = Scene::start(Protocol::Quic);
     let mut waits = Vec::new();

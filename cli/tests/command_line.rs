@@ -96,6 +96,31 @@ fn what_a_check_calls_good_a_host_can_begin_with_and_no_file_holds_either_up() {
             assert!(text(&output.stderr).contains(said), "{arguments:?} {instead}: {}", text(&output.stderr));
         }
     }
+    // Nor does the document itself, in any of its forms.
+    for name in ["host.toml", "config.yml", "edge.toml"] {
+        for device in [at("pipe"), "/dev/zero".to_owned()] {
+            let _ = std::fs::remove_file(at(name));
+            std::os::unix::fs::symlink(&device, at(name)).expect("the folder can be written to");
+            let commands: &[&[&str]] = match name {
+                "edge.toml" => &[&["edge", "run", "--config"]],
+                "config.yml" => &[&["config", "check"], &["tunnel", "run", "--config"]],
+                _ => &[
+                    &["config", "check"],
+                    &["tunnel", "run", "--config"],
+                    &["tunnel", "run", "--watch", "--config"],
+                ],
+            };
+            for arguments in commands {
+                let output = adit(&[*arguments, &[at(name).as_str()][..]].concat(), "");
+                assert_eq!(output.status.code(), Some(2), "{arguments:?} {name}");
+                let said = text(&output.stderr);
+                assert!(
+                    said.contains(name) && said.contains("not a regular file"),
+                    "{arguments:?} {name}: {said}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

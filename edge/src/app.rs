@@ -140,7 +140,7 @@ impl Edge {
                     Some(identity) => identity,
                     None => {
                         let below = domains.iter().flat_map(|name| [name.clone(), format!("*.{name}")]);
-                        let fixed = names.iter().map(|(name, _)| name.for_certificate());
+                        let fixed = names.iter().map(|(name, _)| name.to_string());
                         ca.issue(fixed.chain(below).collect())?
                     }
                 };

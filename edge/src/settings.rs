@@ -7,7 +7,6 @@ pub(crate) mod host_name;
 mod limits;
 
 use std::collections::HashMap;
-use std::fs;
 use std::hash::Hash;
 use std::io;
 use std::net::SocketAddr;
@@ -127,7 +126,7 @@ impl Settings {
     /// Reads the TOML document at `path`. Paths in it are relative to its folder; credentials and
     /// certificates that it names are read too, so that every mistake is known before anything starts.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
-        let text = fs::read_to_string(path)
+        let text = adit_files::read_text(path, LARGEST_DOCUMENT)
             .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         Ok(Self::parse(&path.display().to_string(), &text, folder)?)
@@ -386,7 +385,7 @@ impl Rules<'_> {
             Err(error) => {
                 self.mistakes.add_with_help(
                     span,
-                    format!("`{}` is no host name: {error}", hostname.get_ref()),
+                    format!("`{}` is no host name: {error}", hostname.get_ref().escape_debug()),
                     "write a whole name like \"app.example.com\" or a wildcard like \"*.example.com\"",
                 );
                 None
@@ -526,6 +525,8 @@ impl Rules<'_> {
 }
 
 /// Where the development CA lives when the document does not say.
+/// In bytes.
+const LARGEST_DOCUMENT: usize = 4 << 20;
 const DATA_DIR: &str = "edge-data";
 const LONGEST_WORD: usize = 64;
 const HOLD: Duration = Duration::from_secs(10);

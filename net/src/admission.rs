@@ -15,6 +15,9 @@ use crate::network::source;
 /// Room for so many guests. Its lock is taken when a guest comes, goes, or does something.
 #[derive(Debug)]
 pub struct Admission {
+    most_waiting: usize,
+    most_busy: usize,
+    /// Both together.
     most: usize,
     room: Mutex<Room>,
     turned_away: AtomicU64,
@@ -38,7 +41,7 @@ pub struct Guest {
     admission: Arc<Admission>,
     source: IpAddr,
     dismissed: CancellationToken,
-    /// Its place in the room; 0 while it is busy.
+    /// Its place among those who wait, or [`BUSY`].
     number: Mutex<u64>,
 }
 
@@ -47,16 +50,31 @@ pub struct Guest {
 pub struct Busy<'a>(Option<&'a Guest>);
 
 impl Admission {
+    /// Room for so many who wait, and for as many who are busy.
     #[must_use]
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most: most.max(1), room: Mutex::default(), turned_away: AtomicU64::new(0) })
+        let most = most.max(1);
+        Self::of(most, most, 2 * most)
+    }
+
+    /// Room for so many in all. Half of it is safe for those who are busy; a busy one beyond that has to go
+    /// like one who waits, though later.
+    #[must_use]
+    pub fn shared(most: usize) -> Arc<Self> {
+        let most = most.max(2);
+        Self::of(most, most / 2, most)
+    }
+
+    fn of(most_waiting: usize, most_busy: usize, most: usize) -> Arc<Self> {
+        let (room, turned_away) = (Mutex::default(), AtomicU64::new(0));
+        Arc::new(Self { most_waiting, most_busy, most, room, turned_away })
     }
 
     /// Lets one more in, for whom another one may have to go.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Guest {
         let (source, dismissed) = (source(address), CancellationToken::new());
         let mut room = self.room();
-        while room.waiting >= self.most {
+        while room.waiting >= self.most_waiting || room.waiting + room.busy >= self.most {
             self.dismiss(&mut room);
         }
         let number = room.seat(source, dismissed.clone());
@@ -176,18 +194,52 @@ impl Guest {
         self.admission.room().know(self.source);
     }
 
+    /// It speaks for another address from now on, whose guest it is then.
+    pub fn speak_for(&mut self, address: IpAddr) {
+        let source = source(address);
+        let mut number = self.number();
+        let mut room = self.admission.room();
+        if let Some(dismissed) = room.unseat(self.source, *number) {
+            *number = room.seat(source, dismissed);
+        }
+        drop((number, room));
+        self.source = source;
+    }
+
     /// Keeps its place for as long as it is busy; when that is over it is the last who has to go.
     #[must_use]
     pub fn busy(&self) -> Busy<'_> {
+        Busy(self.begin().then_some(self))
+    }
+
+    /// Keeps its place until [`Guest::end`], where there is room for one more who does. Otherwise it is now the
+    /// last who has to go.
+    pub fn begin(&self) -> bool {
         let mut number = self.number();
         let mut room = self.admission.room();
-        // Those who are busy cannot be many more than those who are not.
-        if room.busy >= self.admission.most || room.unseat(self.source, *number).is_none() {
-            return Busy(None);
+        let Some(dismissed) = room.unseat(self.source, *number) else { return false };
+        if room.busy >= self.admission.most_busy {
+            *number = room.seat(self.source, dismissed);
+            return false;
         }
         room.busy += 1;
-        *number = 0;
-        Busy(Some(self))
+        *number = BUSY;
+        true
+    }
+
+    /// It is not busy any more, if it was.
+    pub fn end(&self) {
+        let mut number = self.number();
+        if *number != BUSY {
+            return;
+        }
+        let mut room = self.admission.room();
+        room.busy -= 1;
+        *number = room.seat(self.source, self.dismissed.clone());
+        // Who comes back may find the room full.
+        if room.waiting > self.admission.most_waiting {
+            self.admission.dismiss(&mut room);
+        }
     }
 
     fn number(&self) -> MutexGuard<'_, u64> {
@@ -198,24 +250,25 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         let number = *self.number();
-        self.admission.room().unseat(self.source, number);
+        let mut room = self.admission.room();
+        if number == BUSY {
+            room.busy -= 1;
+        } else {
+            room.unseat(self.source, number);
+        }
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        let Some(guest) = self.0 else { return };
-        let mut number = guest.number();
-        let mut room = guest.admission.room();
-        room.busy -= 1;
-        *number = room.seat(guest.source, guest.dismissed.clone());
-        // Who comes back may find the room full.
-        if room.waiting > guest.admission.most {
-            guest.admission.dismiss(&mut room);
+        if let Some(guest) = self.0 {
+            guest.end();
         }
     }
 }
 
+/// The place of one who has none among those who wait. Those begin with 1.
+const BUSY: u64 = 0;
 /// So many guests of a known source count as one of another.
 const KNOWN_FOR_ONE: usize = 4;
 const MOST_KNOWN: usize = 4096;
@@ -299,6 +352,38 @@ mod tests {
         drop(too);
         drop((first, more));
         assert!(admission.room().sources.is_empty());
+    }
+
+    #[test]
+    fn those_who_wait_and_those_who_are_busy_may_share_one_room() {
+        let admission = Admission::shared(6);
+        let busy: Vec<_> = (0..4).map(|_| admission.admit(address(1))).collect();
+        assert_eq!([0, 1, 2, 3].map(|index: usize| busy[index].begin()), [true, true, true, false]);
+        let idle: Vec<_> = (0..3).map(|_| admission.admit(address(1))).collect();
+        // The one that is busy beyond the half was the first to wait.
+        assert_eq!(are_there(&busy), [true, true, true, false]);
+        let others: Vec<_> = (2..6).map(|last| admission.admit(address(last))).collect();
+        assert_eq!((are_there(&idle), are_there(&others)), (vec![false; 3], vec![false, true, true, true]));
+        assert_eq!(are_there(&busy), [true, true, true, false], "who is busy stays");
+        busy[0].end();
+        busy[0].end();
+        assert_eq!(admission.room().busy, 2);
+        let _another = admission.admit(address(7));
+        drop(busy);
+        let room = admission.room();
+        assert_eq!((room.busy, room.sources.contains_key(&address(1))), (0, false));
+    }
+
+    #[test]
+    fn a_guest_counts_for_whom_it_speaks() {
+        let admission = Admission::shared(4);
+        let mut guests: Vec<_> = (0..3).map(|_| admission.admit(address(9))).collect();
+        guests[0].speak_for(address(1));
+        guests[1].speak_for("::ffff:192.0.2.1".parse().unwrap());
+        let _more = [address(3), address(4)].map(|address| admission.admit(address));
+        assert_eq!(are_there(&guests), [false, true, true], "two of one source, and of those the older");
+        drop(guests);
+        assert!(!admission.room().sources.contains_key(&address(1)));
     }
 
     #[tokio::test]

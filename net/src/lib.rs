@@ -3,7 +3,8 @@
 //! document and nothing of what is answered.
 //!
 //! Read in this order: [`network`] (addresses and sources), [`admission`] (who stays), [`accept`] and
-//! [`clients`] (the loops), [`guard`] (who may ask), [`proxy_protocol`] (who really comes), [`ration`].
+//! [`clients`] (the loops), [`guard`] (who may ask), [`proxy_protocol`] (who really comes), [`ration`],
+//! [`unread`] (what waits on a connection over HTTP/2).
 
 pub mod accept;
 pub mod admission;
@@ -12,3 +13,4 @@ pub mod guard;
 pub mod network;
 pub mod proxy_protocol;
 pub mod ration;
+pub mod unread;

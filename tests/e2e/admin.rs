@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::document::{EdgeDocument, HostDocument};
 use e2e::process::Process;
 use e2e::product::{Product, Site};
-use e2e::visitor::{Answer, Speaks, Visitor, bare, to, with_text};
+use e2e::visitor::{Answer, Speaks, Visitor, bare, get, to, with_text};
 use e2e::within;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
@@ -139,39 +139,51 @@ fn allow_files() {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }
 
-/// The whole of it at once: every listener of both ends, and every one of them still does its work.
+/// The whole of it at once: every listener of both ends, and every one of them still does its work. What QUIC
+/// knows of the kind is in the edge's own tests.
 #[tokio::test]
 async fn five_thousand_idle_sockets_on_each_listener_keep_nobody_waiting() {
     const AT_MOST: Duration = Duration::from_secs(1);
     allow_files();
-    let product = product("127.0.0.1:0", "").await;
+    let mut edge = EdgeDocument::new(&["west"], 1).with_https();
+    edge.more = "[api]\nlisten = \"127.0.0.1:0\"\n".to_owned();
+    let product = Product::start(edge, document()).await;
     let (host, edge) = (&product.host, &product.edge);
-    let heads = [&b""[..], b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"];
-    for address in [edge.servers[0], edge.admin, host.admin, edge.http] {
+    let api = edge.process.event("listening", |event| event["kind"] == "api").await;
+    let api: std::net::SocketAddr = api["address"].as_str().unwrap().parse().unwrap();
+    // Nothing, half a request, half a greeting of TLS.
+    let heads = [
+        &b""[..],
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ];
+    let listeners = [edge.servers[0], edge.admin, host.admin, api, edge.http, edge.https.unwrap()];
+    for (number, address) in listeners.into_iter().enumerate() {
         let mut sockets = Vec::new();
         for number in 0..5_000 {
             let mut socket = TcpStream::connect(address).await.unwrap();
-            let _ = socket.write_all(heads[number % 2]).await;
+            // It may have had to go already.
+            let _ = socket.write_all(heads[number % heads.len()]).await;
             sockets.push(socket);
         }
         let alive = timeout(AT_MOST, host.admin("/livez")).await;
         assert_eq!(alive.expect("a probe of the host was kept waiting").status, 200);
         let alive = timeout(AT_MOST, edge.admin("/ready")).await;
         assert_eq!(alive.expect("a probe of the edge was kept waiting").status, 200);
-        let visit = timeout(AT_MOST, product.get("/")).await;
-        assert_eq!(visit.expect("a visitor was kept waiting").status, 200);
-        drop(sockets);
+        let known = timeout(AT_MOST, ask(api, "GET", "/openapi.json", &[])).await;
+        assert_eq!(known.expect("a caller of the API was kept waiting").status, 200);
+        for speaks in Speaks::ALL {
+            let visit = timeout(AT_MOST, product.visitor(speaks).send(get("/"))).await;
+            assert_eq!(visit.expect("a visitor was kept waiting").status, 200);
+        }
+        // A host, over either transport, while the sockets are there.
+        for protocol in ["quic", "http2"] {
+            let name = format!("{protocol}-{number}");
+            let late = product.site.spawn_host_named(&name, &edge.servers, &document().over(protocol));
+            late.event("listening", |_| true).await;
+            let registered = timeout(AT_MOST, late.event("registered", |_| true)).await;
+            registered.expect("a registration was kept waiting");
+        }
+        within("the sockets' end", async { drop(sockets) }).await;
     }
-    // Over TCP, where the sockets are.
-    let mut second = document();
-    second.protocol = "http2";
-    let mut sockets = Vec::new();
-    for _ in 0..5_000 {
-        sockets.push(TcpStream::connect(edge.servers[0]).await.unwrap());
-    }
-    let late = product.site.spawn_host_named("late", &edge.servers, &second);
-    late.event("listening", |_| true).await;
-    let registered = timeout(AT_MOST, late.event("registered", |_| true)).await;
-    registered.expect("a registration was kept waiting");
-    within("the sockets' end", async { drop(sockets) }).await;
 }

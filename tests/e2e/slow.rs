@@ -6,7 +6,7 @@ use e2e::bulk::{Bulk, Digest};
 use e2e::document::{EdgeDocument, HOST, HostDocument};
 use e2e::origin::Origin;
 use e2e::product::{Product, Stage};
-use e2e::stalled::{DeafOrigin, Http1, Http2, Upload};
+use e2e::stalled::{CrumbOrigin, DeafOrigin, Http1, Http2, Upload, crumbs};
 use e2e::visitor::{Speaks, Visitor, get, to, with_body};
 use e2e::within;
 use futures_util::{SinkExt, StreamExt};
@@ -153,6 +153,50 @@ async fn beyond_the_cap_the_slowest_go_at_once_and_those_that_move_stay() {
     stage.product.edge.process.said("why", |line| line.contains("bodies.held")).await;
 }
 
+/// One byte in a frame of its own costs a connection between edge and host some hundred, as long as it is unread.
+#[tokio::test]
+async fn crumbs_that_are_not_taken_end_nothing_that_others_have_under_way() {
+    const CRUMBS: usize = 200_000;
+    const HOST_OF_CRUMBS: &str = "crumbs.app.localhost";
+    let (origin, slow) = (Origin::start(), CrumbOrigin::start(CRUMBS));
+    let host = HostDocument::new()
+        .over(super::PROTOCOL)
+        .rule(&format!("hostname = {HOST_OF_CRUMBS:?}\nservice = {:?}", slow.service()))
+        .otherwise(&origin.service());
+    let stage = Stage::new(Product::start(EdgeDocument::new(&["west"], 1), host).await, origin);
+    let product = &stage.product;
+    let tcp = product.visitor(Speaks::Http1).dial().await;
+    let (mut socket, _) = client_async(format!("ws://{HOST}/websocket"), tcp).await.unwrap();
+
+    let mut down = Http1::get_from(product.edge.http, HOST_OF_CRUMBS, "/").await.unwrap();
+    let body = crumbs(CRUMBS);
+    let up = Http1::post_chunks(product.edge.http, HOST_OF_CRUMBS, &body);
+    let mut up = within("all of an upload", up).await.unwrap();
+    for speaks in [Speaks::Http1, Speaks::Http2] {
+        down_and_up(&product.visitor(speaks)).await;
+    }
+    socket.send(Message::text("still here")).await.unwrap();
+    let message = within("an echo", socket.next()).await.expect("it goes on").unwrap();
+    assert_eq!(message, Message::text("still here"));
+
+    // Both get there in the end.
+    slow.read();
+    let text = async |visitor: &mut Http1, end: &str| {
+        let mut text = Vec::new();
+        while !text.ends_with(end.as_bytes()) {
+            let piece = visitor.read(64 << 10).await.unwrap();
+            assert!(!piece.is_empty(), "it broke off after {} bytes", text.len());
+            text.extend_from_slice(&piece);
+        }
+        String::from_utf8(text).unwrap()
+    };
+    let answer = within("the whole of an answer", text(&mut down, "\r\n0\r\n\r\n")).await;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body.matches('x').count(), CRUMBS);
+    let answer = within("an answer", text(&mut up, &CRUMBS.to_string())).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
 #[tokio::test]
 async fn slow_readers_and_those_who_wait_for_something_outlive_the_grace() {
     let keys = "grace = \"1s\"\nminimum-rate = \"16KiB\"";
@@ -175,8 +219,8 @@ async fn slow_readers_and_those_who_wait_for_something_outlive_the_grace() {
     let mut read = 0;
     while read < MIB {
         let piece = within("a piece", slow.read(16 << 10)).await.expect("a slow reader is not cut off");
-        assert!(piece > 0, "the answer ended after {read} bytes");
-        read += piece as u64;
+        assert!(!piece.is_empty(), "the answer ended after {read} bytes");
+        read += piece.len() as u64;
         sleep(Duration::from_millis(60)).await;
     }
     within("the end of one who never reads", stalled.ended()).await;

@@ -23,6 +23,21 @@ impl Certificate {
         Self { ca_pem: ca.pem(), chain: vec![leaf.der().clone()], chain_pem: leaf.pem(), key }
     }
 
+    /// One that is its own authority, as `openssl req -x509` makes it.
+    pub fn own(names: &[&str]) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        Self::own_of(key, names)
+    }
+
+    /// The same with a key at hand.
+    pub fn own_of(key: KeyPair, names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let own = params.self_signed(&key).expect("a certificate");
+        Self { ca_pem: own.pem(), chain: vec![own.der().clone()], chain_pem: own.pem(), key }
+    }
+
     /// The chain and the key as files.
     pub fn pem(&self) -> [String; 2] {
         [self.chain_pem.clone(), self.key.serialize_pem()]

@@ -12,6 +12,7 @@
 
 pub mod bulk;
 pub mod certificate;
+pub mod disk;
 pub mod dns;
 pub mod document;
 pub mod fleet;

@@ -1,9 +1,10 @@
 //! Peers who take nothing: visitors who never read, over HTTP/1.1 and HTTP/2, visitors who send without an
-//! end, and an origin that never reads. Knows bytes and frames; does not know what is promised about them.
+//! end, an origin that never reads, and one whose answers come in crumbs. Knows bytes and frames; does not know what is promised about them.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,8 +35,13 @@ pub struct Upload {
 
 impl Http1 {
     pub async fn get(edge: SocketAddr, path: &str) -> std::io::Result<Self> {
+        Self::get_from(edge, HOST, path).await
+    }
+
+    /// The same from another host.
+    pub async fn get_from(edge: SocketAddr, host: &str, path: &str) -> std::io::Result<Self> {
         let mut stream = dial(edge).await?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\n\r\n").as_bytes()).await?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes()).await?;
         Ok(Self { stream, is_over: AtomicBool::new(false) })
     }
 
@@ -47,10 +53,21 @@ impl Http1 {
         self.is_over.load(Ordering::Relaxed)
     }
 
+    /// The same to another host, with a body that is at hand, as it stands there.
+    pub async fn post_chunks(edge: SocketAddr, host: &str, chunks: &[u8]) -> std::io::Result<Self> {
+        let mut stream = dial(edge).await?;
+        let head = format!("POST / HTTP/1.1\r\nhost: {host}\r\ntransfer-encoding: chunked\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(chunks).await?;
+        Ok(Self { stream, is_over: AtomicBool::new(false) })
+    }
+
     /// Begins to read: the next bytes of the answer, none at its end.
-    pub async fn read(&mut self, most: usize) -> std::io::Result<usize> {
+    pub async fn read(&mut self, most: usize) -> std::io::Result<Vec<u8>> {
         let mut buffer = vec![0; most];
-        self.stream.read(&mut buffer).await
+        let count = self.stream.read(&mut buffer).await?;
+        buffer.truncate(count);
+        Ok(buffer)
     }
 }
 
@@ -153,6 +170,91 @@ impl Drop for DeafOrigin {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
         let _ = std::net::TcpStream::connect(self.address);
+    }
+}
+
+/// An origin whose answers to GET come in pieces of one byte, and which reads a POST only when it is told.
+pub struct CrumbOrigin {
+    address: SocketAddr,
+    reads: Arc<(Mutex<bool>, Condvar)>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl CrumbOrigin {
+    /// So many pieces in each answer.
+    pub fn start(crumbs: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (reads, is_over) = (Arc::<(Mutex<bool>, Condvar)>::default(), Arc::<AtomicBool>::default());
+        let (told, over) = (reads.clone(), is_over.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (Ok(stream), told) = (stream, told.clone()) else { continue };
+                // Whoever leaves is no fault of this origin.
+                thread::spawn(move || drop(serve_crumbs(stream, crumbs, &told)));
+            }
+        });
+        Self { address, reads, is_over }
+    }
+
+    /// From now on it reads.
+    pub fn read(&self) {
+        *self.reads.0.lock().expect("no thread panics") = true;
+        self.reads.1.notify_all();
+    }
+
+    /// As a rule's service.
+    pub fn service(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for CrumbOrigin {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.read();
+        let _ = std::net::TcpStream::connect(self.address);
+    }
+}
+
+/// A body of so many pieces of one byte.
+pub fn crumbs(count: usize) -> Vec<u8> {
+    [b"1\r\nx\r\n".repeat(count), b"0\r\n\r\n".to_vec()].concat()
+}
+
+fn serve_crumbs(
+    stream: std::net::TcpStream,
+    count: usize,
+    told: &(Mutex<bool>, Condvar),
+) -> std::io::Result<()> {
+    let mut read = BufReader::new(stream.try_clone()?);
+    let mut write = stream;
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if read.read_line(&mut head)? == 0 {
+            return Ok(());
+        }
+    }
+    if head.starts_with("GET") {
+        write.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        return write.write_all(&crumbs(count));
+    }
+    drop(told.1.wait_while(told.0.lock().expect("no thread panics"), |reads| !*reads));
+    let (mut bytes, mut line) = (0, String::new());
+    loop {
+        line.clear();
+        read.read_line(&mut line)?;
+        let length = usize::from_str_radix(line.trim(), 16).map_err(std::io::Error::other)?;
+        let mut piece = vec![0; length + 2];
+        read.read_exact(&mut piece)?;
+        bytes += length;
+        if length == 0 {
+            let text = bytes.to_string();
+            return write!(write, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+        }
     }
 }
 

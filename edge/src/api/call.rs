@@ -5,6 +5,7 @@ use http::Method;
 use uuid::Uuid;
 
 use super::records;
+use crate::settings::host_name::HostName;
 
 /// One thing that can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,8 +134,8 @@ impl Call {
                 by_method(method, "GET", [(Method::GET, Self::ListRoutes { zone: zone.to_owned() })])
             }
             ["zones", zone, "tunnels", "routes", hostname] => {
-                let call =
-                    Self::DeleteRoute { zone: zone.to_owned(), hostname: hostname.to_ascii_lowercase() };
+                let name: HostName = hostname.parse().map_err(|_| NoCall::Path)?;
+                let call = Self::DeleteRoute { zone: zone.to_owned(), hostname: name.to_string() };
                 by_method(method, "DELETE", [(Method::DELETE, call)])
             }
             ["zones", zone, "tunnels", tunnel, "routes"] => {

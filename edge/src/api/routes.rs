@@ -82,13 +82,15 @@ impl Api {
         let asked = own_zone(who, snapshot, zone)?;
         let kept = snapshot.tunnel(who.account(), tunnel).filter(|kept| !kept.record.is_deleted());
         let kept = kept.ok_or(Problem::NotFound("tunnel"))?;
-        let mut hostname = wanted.user_hostname.trim_end_matches('.').to_ascii_lowercase();
-        if !hostname.is_empty() && !hostname.contains('.') {
-            hostname = format!("{hostname}.{}", asked.name);
-        }
-        let name = hostname.parse::<HostName>();
+        let wanted_name = wanted.user_hostname.trim_end_matches('.');
+        let name = if wanted_name.is_empty() || wanted_name.contains('.') {
+            wanted_name.parse::<HostName>()
+        } else {
+            format!("{wanted_name}.{}", asked.name).parse()
+        };
         let name =
             name.map_err(|error| Problem::Invalid(format!("`user_hostname` is no host name: {error}")))?;
+        let hostname = name.to_string();
         let bare = hostname.strip_prefix("*.").unwrap_or(&hostname);
         let found =
             snapshot.zone_of(bare).filter(|(id, found)| found.account == who.account() && who.has_zone(id));

@@ -112,13 +112,13 @@ impl Shard {
             account: shared.account.clone(),
             counters: shared.counters.clone(),
         });
-        let permits = Listener::permits();
+        let room = Listener::room();
         let http = self.http.map(|socket| (socket, None));
         let https = self.https.map(|(socket, tls)| (socket, Some(TlsAcceptor::from(tls))));
         for (socket, tls) in http.into_iter().chain(https) {
             let socket = TcpListener::from_std(socket).context("listening for visitors")?;
-            let (permits, sources) = (permits.clone(), shared.sources.clone());
-            let listener = Listener { socket, tls, service: service.clone(), permits, sources };
+            let (room, sources) = (room.clone(), shared.sources.clone());
+            let listener = Listener { socket, tls, service: service.clone(), room, sources };
             services.spawn(listener.run(visitors.clone(), stop.clone()));
         }
         let mut acceptors = JoinSet::new();

@@ -12,13 +12,14 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep_until};
 
-use crate::limits::in_flight::Activity;
+use crate::limits::in_flight::{Activity, Upload};
 use crate::limits::per_address::Lingering;
 
 /// See [`Source::next`].
 pub(crate) struct Source {
     body: Incoming,
     activity: Arc<Activity>,
+    upload: Upload,
     /// What waits for the host.
     flow: Arc<Flow>,
     /// The most that waits.
@@ -51,6 +52,7 @@ impl Source {
         let flow = Arc::new(flow(holds(&body, window)));
         Self {
             body,
+            upload: activity.upload(),
             activity,
             flow,
             window,
@@ -90,6 +92,7 @@ impl Source {
             match frame.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => {
+                    self.upload.took(data.len());
                     self.kept.keep(&data);
                     self.given = self.kept.pieces.len();
                     self.flow.hold(holds(&self.body, self.window));
@@ -145,7 +148,9 @@ impl Source {
         let begun = Instant::now();
         let mut beyond = 0.0;
         while let Some(Ok(frame)) = self.body.frame().await {
-            beyond += frame.data_ref().map_or(0, Bytes::len) as f64;
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            self.upload.took(bytes);
+            beyond += bytes as f64;
             let due = begun + Duration::from_secs_f64((beyond - AT_ONCE).max(0.0) / EACH_SECOND);
             if due > Instant::now() {
                 sleep_until(due).await;

@@ -65,6 +65,7 @@ pub(super) async fn carry(
         },
         _ = flows.up.cut() => debug!("websocket cut off: its host takes too little"),
         _ = flows.down.cut() => debug!("websocket cut off: its visitor takes too little"),
+        () = busy.activity().dismissed() => debug!("a websocket made room for another visitor"),
     }
     drop((slot, busy));
 }

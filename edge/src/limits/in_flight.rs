@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use adit_net::admission::Guest;
+use adit_net::unread::SMALL;
 use adit_pace::{Flow, Group, Release};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::limits::pace::Share;
@@ -27,7 +29,7 @@ pub(crate) struct Activity {
     has_begun: AtomicBool,
     first: Notify,
     /// Held as long as anything of the connection lives, a WebSocket made of it included.
-    _permit: OwnedSemaphorePermit,
+    place: Guest,
     source: Source,
     /// Bytes on their way to the visitor's socket.
     inside: AtomicU64,
@@ -35,9 +37,15 @@ pub(crate) struct Activity {
     flow: Flow,
     /// Requests whose visitor has not heard yet that their answers were cut off.
     cuts: AtomicUsize,
+    uploads: AtomicUsize,
+    /// Frames of little data that the visitor has sent and no upload has taken, at most.
+    crumbs: AtomicUsize,
     is_cut: AtomicBool,
     cut: Notify,
 }
+
+/// One body that is read of the visitor, as long as it lives.
+pub(crate) struct Upload(Arc<Activity>);
 
 /// See [`Activity::want_body`].
 pub(crate) struct BodyWanted<'a>(&'a Activity);
@@ -50,7 +58,7 @@ pub(crate) struct Busy {
 }
 
 impl Activity {
-    pub(crate) fn new(permit: OwnedSemaphorePermit, source: Source, share: &Share) -> Arc<Self> {
+    pub(crate) fn new(place: Guest, source: Source, share: &Share) -> Arc<Self> {
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             requests: AtomicUsize::new(0),
             total: AtomicUsize::new(0),
@@ -60,11 +68,13 @@ impl Activity {
             ended: AtomicU64::new(0),
             has_begun: AtomicBool::new(false),
             first: Notify::new(),
-            _permit: permit,
+            place,
             source,
             inside: AtomicU64::new(0),
             flow: share.idle(0, Some(this.clone())),
             cuts: AtomicUsize::new(0),
+            uploads: AtomicUsize::new(0),
+            crumbs: AtomicUsize::new(0),
             is_cut: AtomicBool::new(false),
             cut: Notify::new(),
         })
@@ -81,7 +91,9 @@ impl Activity {
     }
 
     pub(crate) fn begin(self: &Arc<Self>) -> Busy {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        if self.requests.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.place.begin();
+        }
         self.total.fetch_add(1, Ordering::Relaxed);
         if !self.has_begun.load(Ordering::Relaxed) {
             self.has_begun.store(true, Ordering::Relaxed);
@@ -165,6 +177,16 @@ impl Activity {
         self.flow.gave(0);
     }
 
+    /// Waits until the connection has to make room for another one. May be dropped midway.
+    pub(crate) async fn dismissed(&self) {
+        self.place.dismissed().await;
+    }
+
+    /// What becomes of `work`, unless the connection has to make room before.
+    pub(crate) async fn unless_dismissed<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.place.unless_dismissed(work).await
+    }
+
     /// Waits until the connection has to end: its visitor takes too little. For one waiter; may be dropped
     /// midway.
     pub(crate) async fn cut(&self) {
@@ -180,6 +202,38 @@ impl Activity {
     fn end(&self) {
         self.is_cut.store(true, Ordering::SeqCst);
         self.cut.notify_one();
+    }
+}
+
+impl Activity {
+    pub(crate) fn upload(self: &Arc<Self>) -> Upload {
+        self.uploads.fetch_add(1, Ordering::Relaxed);
+        Upload(self.clone())
+    }
+
+    /// So many frames of little data have come. Whether the connection may go on: each that waits takes some
+    /// hundred bytes, which no account knows of.
+    pub(crate) fn crumbs_came(&self, count: usize) -> bool {
+        self.crumbs.fetch_add(count, Ordering::Relaxed) + count <= MOST_CRUMBS
+    }
+}
+
+impl Upload {
+    /// So many bytes of it were taken, which came in one frame.
+    pub(crate) fn took(&self, bytes: usize) {
+        if (1..SMALL).contains(&bytes) {
+            let less = |crumbs: usize| Some(crumbs.saturating_sub(1));
+            let _ = self.0.crumbs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        // What nobody has taken of the last one is thrown away with it.
+        if self.0.uploads.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.crumbs.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -234,6 +288,9 @@ impl Drop for Busy {
         activity.ended.store(ended, Ordering::Relaxed);
         let left = activity.requests.fetch_sub(1, Ordering::SeqCst) - 1;
         activity.source.end();
+        if left == 0 {
+            activity.place.end();
+        }
         if left > 0 && activity.cuts.load(Ordering::SeqCst) >= left {
             activity.end();
         }
@@ -242,24 +299,27 @@ impl Drop for Busy {
 
 /// What stands around answers on their way to a socket: buffers of TLS and of HTTP.
 const BUFFERS: u64 = 32 << 10;
+/// Frames of less than [`SMALL`] bytes that may wait on one connection. Few peers send such frames at all faster
+/// than they are taken, and libraries end a connection for far fewer.
+const MOST_CRUMBS: usize = 32 << 10;
 /// Bytes of one answer over HTTP/2 that wait to be sent.
 pub(crate) const SEND_BUFFER: usize = 128 << 10;
 
 #[cfg(test)]
 mod tests {
+    use adit_net::admission::Admission;
     use adit_pace::{Account, Limits as PaceLimits};
-    use tokio::sync::Semaphore;
     use tokio::time::timeout;
 
     use super::*;
     use crate::limits::per_address::{Limits, Sources};
 
     async fn activity() -> Arc<Activity> {
-        let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
         let limits = Limits { connections: 0, requests: 0, unlimited: Vec::new() };
         let address = [127, 0, 0, 1].into();
         let source = Sources::new(limits).admit(address).unwrap();
-        Activity::new(permit, source, &Share::new(&Account::new(PaceLimits::default(), 1), 0, address))
+        let place = Admission::shared(2).admit(address);
+        Activity::new(place, source, &Share::new(&Account::new(PaceLimits::default(), 1), 0, address))
     }
 
     #[tokio::test]
@@ -281,5 +341,23 @@ mod tests {
         drop(other);
         activity.cut().await;
         drop(stalled);
+    }
+
+    #[tokio::test]
+    async fn what_is_unread_in_small_frames_is_bounded_and_forgotten_with_the_last_upload() {
+        let activity = activity().await;
+        let (one, other) = (activity.upload(), activity.upload());
+        for _ in 0..3 * MOST_CRUMBS {
+            assert!(activity.crumbs_came(1), "what is taken does not count");
+            one.took(SMALL - 1);
+        }
+        assert!(activity.crumbs_came(MOST_CRUMBS));
+        other.took(SMALL);
+        assert!(!activity.crumbs_came(1));
+        one.took(1);
+        drop(one);
+        assert!(!activity.crumbs_came(1), "the other may not have been read");
+        drop(other);
+        assert!(activity.crumbs_came(MOST_CRUMBS));
     }
 }

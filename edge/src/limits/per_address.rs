@@ -77,6 +77,11 @@ impl Sources {
 }
 
 impl Source {
+    /// Whether it is one of those that the operator trusts with any number.
+    pub(crate) fn is_unlimited(&self) -> bool {
+        self.requests.is_none()
+    }
+
     /// Counts a request; whether the source may have it. Either way its end is to be told.
     pub(crate) fn begin(&self) -> bool {
         let Some(requests) = &self.requests else { return true };

@@ -2,11 +2,14 @@
 //! what a tunnel is.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::str::FromStr;
 
+use adit_rules::plan::HostPattern;
 use thiserror::Error;
 
-/// A public host name as an operator writes it, in lower case.
+/// A public host name as an operator writes it, in the form in which visitors ask for it: in lower case and in
+/// punycode, without a final dot. The same names as in the rules of hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum HostName {
     Exact(String),
@@ -14,56 +17,29 @@ pub(crate) enum HostName {
     Wildcard(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum HostNameError {
-    #[error("it is longer than {LONGEST_NAME} characters")]
-    TooLong,
-    #[error("a wildcard stands alone at the beginning, as in `*.example.com`")]
-    Wildcard,
-    #[error("a host name has no port")]
-    Port,
-    #[error("a part between dots is empty or longer than {LONGEST_LABEL} characters")]
-    Label,
-    #[error("only letters, digits, `-` and `_` may stand between dots (other letters in their `xn--` form)")]
-    Letter,
-}
+/// Why a text is no host name.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub(crate) struct NoHostName(String);
 
 impl FromStr for HostName {
-    type Err = HostNameError;
+    type Err = NoHostName;
 
-    fn from_str(text: &str) -> Result<Self, HostNameError> {
-        let folded = text.to_ascii_lowercase();
-        let (name, wildcard) = match folded.strip_prefix("*.") {
-            Some(rest) => (rest, true),
-            None => (folded.as_str(), false),
-        };
-        if name.len() > LONGEST_NAME {
-            return Err(HostNameError::TooLong);
+    fn from_str(text: &str) -> Result<Self, NoHostName> {
+        match HostPattern::parse(text).map_err(|wrong| NoHostName(wrong.message))? {
+            HostPattern::Exact(name) => Ok(Self::Exact(name)),
+            HostPattern::Wildcard(suffix) => Ok(Self::Wildcard(suffix)),
+            HostPattern::Any => Err(NoHostName("`*` stands before a name, as in `*.example.com`".to_owned())),
         }
-        if name.contains('*') {
-            return Err(HostNameError::Wildcard);
-        }
-        if name.contains(':') {
-            return Err(HostNameError::Port);
-        }
-        for label in name.split('.') {
-            if label.is_empty() || label.len() > LONGEST_LABEL {
-                return Err(HostNameError::Label);
-            }
-            if !label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
-                return Err(HostNameError::Letter);
-            }
-        }
-        Ok(if wildcard { Self::Wildcard(format!(".{name}")) } else { Self::Exact(name.to_owned()) })
     }
 }
 
-impl HostName {
-    /// The name as a certificate writes it.
-    pub(crate) fn for_certificate(&self) -> String {
+impl fmt::Display for HostName {
+    /// As certificates, rules and the API write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exact(name) => name.clone(),
-            Self::Wildcard(suffix) => format!("*{suffix}"),
+            Self::Exact(name) => f.write_str(name),
+            Self::Wildcard(suffix) => write!(f, "*{suffix}"),
         }
     }
 }
@@ -104,9 +80,6 @@ impl<T> HostNames<T> {
     }
 }
 
-const LONGEST_NAME: usize = 253;
-const LONGEST_LABEL: usize = 63;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,26 +89,20 @@ mod tests {
         assert_eq!("App.Example.COM".parse(), Ok(HostName::Exact("app.example.com".into())));
         assert_eq!("*.Example.com".parse(), Ok(HostName::Wildcard(".example.com".into())));
         assert_eq!("localhost".parse(), Ok(HostName::Exact("localhost".into())));
-        let label = "a".repeat(64);
-        let long = ["a"; 130].join(".");
+        assert_eq!("B\u{fc}cher.example.".parse(), Ok(HostName::Exact("xn--bcher-kva.example".into())));
+        let wildcard: HostName = "*.b\u{fc}cher.example".parse().unwrap();
+        assert_eq!(wildcard.to_string(), "*.xn--bcher-kva.example");
         for (text, error) in [
-            ("", HostNameError::Label),
-            (".example.com", HostNameError::Label),
-            ("example..com", HostNameError::Label),
-            ("example.com.", HostNameError::Label),
-            (label.as_str(), HostNameError::Label),
-            (long.as_str(), HostNameError::TooLong),
-            ("*", HostNameError::Wildcard),
-            ("a.*.com", HostNameError::Wildcard),
-            ("*.*.com", HostNameError::Wildcard),
-            ("*a.com", HostNameError::Wildcard),
-            ("example.com:80", HostNameError::Port),
-            ("http://example.com", HostNameError::Port),
-            ("exa mple.com", HostNameError::Letter),
-            ("bücher.example", HostNameError::Letter),
-            ("example.com/path", HostNameError::Letter),
+            ("", "is empty"),
+            (".example.com", "an empty label"),
+            ("*", "before a name"),
+            ("a.*.com", "first label"),
+            ("example.com:80", "no port"),
+            ("http://example.com", "a URL"),
+            ("exa mple.com", "' ' cannot be"),
         ] {
-            assert_eq!(text.parse::<HostName>(), Err(error), "{text}");
+            let refused = text.parse::<HostName>().unwrap_err().to_string();
+            assert!(refused.contains(error), "{text}: {refused}");
         }
     }
 

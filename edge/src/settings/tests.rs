@@ -1,3 +1,5 @@
+use std::fs;
+
 use adit_protocol::credentials::TunnelSecret;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -36,7 +38,7 @@ fn a_whole_document_becomes_settings() {
     let text = format!(
         "data-dir = \"data\"\n[visitors]\nhttp = \"0.0.0.0:8080\"\nhttps = \"[::]:8443\"\n{SERVER}{SERVER}\
          [[server]]\nregion = \"east\"\nname = \"edge.east\"\nlisten = \"127.0.0.1:7844\"\n{TUNNEL}\
-         [[tunnel]]\nname = \"other\"\ncredentials-file = \"other.json\"\nhostnames = [\"*.Demo.localhost\"]\n\
+         [[tunnel]]\nname = \"other\"\ncredentials-file = \"other.json\"\nhostnames = [\"*.Demo.localhost\", \"b\u{fc}cher.example\"]\n\
          [admin]\nlisten = \"127.0.0.1:20240\"\n[api]\nlisten = \"127.0.0.1:20250\"\ntunnel-domain = \"T.example.com\"\n"
     );
     let settings = parse(&folder, &text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
@@ -45,7 +47,8 @@ fn a_whole_document_becomes_settings() {
     assert_eq!(settings.https.unwrap().listen.port(), 8443);
     let names: Vec<_> = settings.servers.iter().map(|server| (&*server.region, &*server.name)).collect();
     assert_eq!(names, [("west", "west-1"), ("west", "west-2"), ("east", "edge.east")]);
-    assert_eq!(settings.tunnels[1].hostnames, ["*.demo.localhost".parse().unwrap()]);
+    let names: Vec<_> = settings.tunnels[1].hostnames.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["*.demo.localhost", "xn--bcher-kva.example"], "as visitors ask for it");
     assert_eq!(settings.tunnels[1].credentials.tunnel_id, Uuid::from_bytes([2; 16]));
     assert_eq!(settings.admin.listen.unwrap().port(), 20240);
     assert_eq!(settings.api.unwrap().tunnel_domain.as_deref(), Some("t.example.com"));

@@ -197,11 +197,7 @@ impl Ledger {
     /// Gives an account the names below a domain. The name as it is kept, and the id; one that is there
     /// already is given back.
     pub async fn add_zone(&self, account: &str, name: &str) -> anyhow::Result<(String, String)> {
-        let name = match name.trim_end_matches('.').parse::<HostName>() {
-            Ok(HostName::Exact(name)) => name,
-            Ok(HostName::Wildcard(_)) => bail!("`{name}` is no domain: leave the `*.` away"),
-            Err(error) => bail!("`{name}` is no domain: {error}"),
-        };
+        let name = domain(name)?;
         let snapshot = self.snapshot().await?;
         if let Some((id, zone)) = snapshot.zones.iter().find(|(_, zone)| zone.record.name == name) {
             ensure!(zone.record.account == account, "`{name}` is a zone of another account");
@@ -227,7 +223,8 @@ impl Ledger {
             (true, false) => Scope::Tunnels(wish.tunnels),
             (false, true) => {
                 let id = |name: &String| {
-                    let own = |zone: &Zone| zone.name == name.to_ascii_lowercase() && zone.account == account;
+                    let wanted = domain(name).ok();
+                    let own = |zone: &Zone| Some(&zone.name) == wanted.as_ref() && zone.account == account;
                     let found = snapshot.zones.iter().find(|(_, zone)| own(&zone.record));
                     let found = found.map(|(id, _)| id.clone());
                     found.with_context(|| format!("`{name}` is no zone of this account"))
@@ -350,6 +347,15 @@ impl Ledger {
             Commit::Done(_) => Ok(()),
             Commit::Conflict { key } => bail!("somebody else changed {key} at the same time; try again"),
         }
+    }
+}
+
+/// A domain in the form in which it is kept.
+fn domain(name: &str) -> anyhow::Result<String> {
+    match name.parse::<HostName>() {
+        Ok(HostName::Exact(name)) => Ok(name),
+        Ok(HostName::Wildcard(_)) => bail!("`{name}` is no domain: leave the `*.` away"),
+        Err(error) => bail!("`{name}` is no domain: {error}"),
     }
 }
 

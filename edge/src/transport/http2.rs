@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use adit_net::accept;
 use adit_net::admission::Guest;
+use adit_net::unread::{Bodies, Gathering};
 use adit_protocol::headers::serialized::UPGRADE;
 use adit_protocol::stream::Connect;
 use bytes::Bytes;
@@ -86,6 +87,8 @@ impl Acceptor {
         }
         let io = Pulse::new(io);
         let beat = io.beat();
+        let bodies = Bodies::default();
+        let io = Gathering::new(io, bodies.clone(), false);
         let (requests, mut connection) = match builder(self.0.window).handshake(io).await {
             Ok(begun) => begun,
             Err(error) => {
@@ -93,7 +96,7 @@ impl Acceptor {
             }
         };
         let pings = connection.ping_pong();
-        let link = Link::new(address, requests, beat.clone());
+        let link = Link::new(address, requests, beat.clone(), bodies);
         let driver = AbortOnDropHandle::new(tokio::spawn(drive(connection, pings, beat, link.clone())));
         tokio::select! {
             () = self.serve(&link, stranger) => {}
@@ -174,6 +177,7 @@ struct Shared {
     beat: pulse::Beat,
     /// Taken out to close the connection: when its last handle is gone, h2 says goodbye.
     requests: Mutex<Option<SendRequest<Bytes>>>,
+    bodies: Bodies,
     /// Streams that we hold, the control stream included.
     open: AtomicUsize,
     freed: Notify,
@@ -187,11 +191,12 @@ struct Shared {
 pub(crate) struct Channel(Link);
 
 impl Link {
-    fn new(address: SocketAddr, requests: SendRequest<Bytes>, beat: pulse::Beat) -> Self {
+    fn new(address: SocketAddr, requests: SendRequest<Bytes>, beat: pulse::Beat, bodies: Bodies) -> Self {
         Self(Arc::new(Shared {
             address,
             beat,
             requests: Mutex::new(Some(requests)),
+            bodies,
             open: AtomicUsize::new(1),
             freed: Notify::new(),
             spent: CancellationToken::new(),
@@ -267,7 +272,7 @@ impl Link {
         request.headers_mut().insert(UPGRADE, HeaderValue::from_static("control-stream"));
         let (response, stream) = self.send(request, false)?;
         Ok(control::Stream {
-            read: Box::new(stream::ControlReader::new(response)),
+            read: Box::new(stream::ControlReader::new(response, self.0.bodies.clone())),
             write: Box::new(stream::ControlWriter::new(stream)),
         })
     }
@@ -308,6 +313,13 @@ impl Channel {
     }
 }
 
+impl Channel {
+    /// Those of its connection.
+    fn bodies(&self) -> &Bodies {
+        &self.0.0.bodies
+    }
+}
+
 impl Drop for Channel {
     fn drop(&mut self) {
         self.0.0.open.fetch_sub(1, Ordering::Relaxed);
@@ -345,6 +357,7 @@ const LARGEST_FRAME: u32 = 64 << 10;
 const LONGEST_HEAD: u32 = 1 << 20;
 /// What may wait here of one upload, besides what the host's window allows.
 const SEND_BUFFER: usize = 256 << 10;
-/// Unread frames smaller than 256 bytes weigh 256 bytes; more than this ends the connection.
-const SMALL_FRAMES: usize = 64 << 20;
+/// Unread frames smaller than 256 bytes weigh 256 bytes; more than this ends the connection. Much more than is
+/// there before they are [gathered](adit_net::unread), bodies included that are not watched yet.
+const SMALL_FRAMES: usize = 16 << 20;
 const REMEMBERED_RESETS: usize = 1024;

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::unread::Counting;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -37,7 +38,9 @@ pub(super) async fn serve(
             drive(connection, |connection| connection.graceful_shutdown(), over, activity, stop).await;
         }
         Protocol::Http2 => {
-            let connection = Box::pin(http2().serve_connection(TokioIo::new(stream), service));
+            let crumbs = activity.clone();
+            let counted = Counting::new(stream, move |came| crumbs.crumbs_came(came));
+            let connection = Box::pin(http2().serve_connection(TokioIo::new(counted), service));
             drive(connection, |connection| connection.graceful_shutdown(), over, activity, stop).await;
         }
     }
@@ -59,6 +62,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         () = over => None,
         () = activity.quiet(IDLE) => None,
         () = activity.cut() => return debug!("visitor cut off: it takes too little"),
+        () = activity.dismissed() => return debug!("made room for another visitor"),
     };
     let result = match ended {
         Some(result) => result,
@@ -70,6 +74,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 () = activity.quiet(FAREWELL) => Ok(()),
                 () = stop.cut.wait() => Ok(()),
                 () = activity.cut() => Ok(()),
+                () = activity.dismissed() => Ok(()),
             }
         }
     };

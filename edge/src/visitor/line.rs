@@ -259,9 +259,9 @@ const LAST_LOOK: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use adit_net::admission::Admission;
     use adit_pace::Account;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-    use tokio::sync::Semaphore;
     use tokio::time::timeout;
 
     use super::*;
@@ -269,12 +269,12 @@ mod tests {
     use crate::limits::per_address::{Limits, Sources};
 
     async fn line() -> (Line<DuplexStream>, DuplexStream, Arc<Activity>) {
-        let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
         let limits = Limits { connections: 0, requests: 0, unlimited: Vec::new() };
         let address = [127, 0, 0, 1].into();
         let source = Sources::new(limits).admit(address).unwrap();
         let account = Account::new(adit_pace::Limits::default(), 1);
-        let activity = Activity::new(permit, source, &Share::new(&account, 0, address));
+        let place = Admission::shared(2).admit(address);
+        let activity = Activity::new(place, source, &Share::new(&account, 0, address));
         let (ours, theirs) = tokio::io::duplex(4096);
         let mut line =
             Line::new(ours, activity.clone(), Arc::new(Rays::new("test")), Counters::new(1), SHORT);

@@ -1,14 +1,15 @@
 //! Accepts visitors on one address for one shard, cleartext or TLS, and keeps their number within
-//! limits. Knows sockets; does not know HTTP.
+//! limits: where there is room for no more, one of those goes who only hold a connection. Knows sockets; does
+//! not know HTTP.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::admission::{Admission, Guest};
 use adit_net::{accept, proxy_protocol};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -25,24 +26,21 @@ use crate::listen;
 use crate::metrics::{self, Door, Handshake};
 use crate::shutdown::Stop;
 
-/// A visitor with its place among all.
-type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
-
 /// One public address on one shard.
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) service: Arc<Service>,
-    /// Shared by the listeners of a shard, see [`Listener::permits`].
-    pub(crate) permits: Arc<Semaphore>,
+    /// Shared by the listeners of a shard, see [`Listener::room`].
+    pub(crate) room: Arc<Admission>,
     /// Shared by all listeners of the edge.
     pub(crate) sources: Arc<Sources>,
 }
 
 impl Listener {
-    /// How many visitors' connections one shard holds; further ones wait in the system's queue.
-    pub(crate) fn permits() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(MOST_CONNECTIONS))
+    /// For the connections of all visitors of one shard.
+    pub(crate) fn room() -> Arc<Admission> {
+        Admission::shared(MOST_CONNECTIONS)
     }
 
     /// Accepts visitors until `stop` says that there are enough; each becomes a task of `connections`.
@@ -50,25 +48,25 @@ impl Listener {
         loop {
             tokio::select! {
                 () = stop.visitors.wait() => break,
-                Some(accepted) = self.accept() => self.take(accepted, &connections, &stop),
+                accepted = self.accept() => self.take(accepted, &connections, &stop),
             }
         }
         // Closing would reset whoever the system has let in already. New ones it holds back from here on:
         // they will try again and find nobody, which is no connection lost.
         listen::close_door(&self.socket);
         let waiting = async {
-            while let Ok(Some(accepted)) = timeout(EMPTY, self.accept()).await {
+            while let Ok(accepted) = timeout(EMPTY, self.accept()).await {
                 self.take(accepted, &connections, &stop);
             }
         };
         let _ = timeout(EMPTYING, waiting).await;
     }
 
-    fn take(&self, (stream, address, permit): Accepted, connections: &TaskTracker, stop: &Stop) {
+    fn take(&self, (stream, address): (TcpStream, SocketAddr), connections: &TaskTracker, stop: &Stop) {
         let peer = address.ip().to_canonical();
-        let newcomer = Newcomer {
+        let newcomer = |place| Newcomer {
             stream,
-            permit,
+            place,
             tls: self.tls.clone(),
             service: self.service.clone(),
             stop: stop.clone(),
@@ -76,68 +74,68 @@ impl Listener {
         let sources = self.sources.clone();
         let proxies = &self.service.proxies;
         if proxies.announce && proxies.trusts(peer) {
-            connections.spawn(newcomer.announced(peer, sources));
-        } else if let Some(source) = newcomer.admit(&sources, peer) {
-            connections.spawn(newcomer.serve(peer, source));
+            let place = self.room.admit(peer);
+            place.vouch();
+            connections.spawn(newcomer(place).announced(peer, sources));
+        } else if let Some(source) = admit(&self.service, door(self.tls.as_ref()), &sources, peer) {
+            let place = self.room.admit(peer);
+            connections.spawn(newcomer(place).serve(peer, source));
         }
     }
 
-    async fn accept(&self) -> Option<Accepted> {
-        let permit = self.permits.clone().acquire_owned().await.ok()?;
-        let (stream, address) = accept::next(&self.socket, "visitors", None).await;
-        Some((stream, address, permit))
+    async fn accept(&self) -> (TcpStream, SocketAddr) {
+        accept::next(&self.socket, "visitors", Some(&self.room)).await
     }
 }
 
 /// A connection of which nothing was read.
 struct Newcomer {
     stream: TcpStream,
-    permit: OwnedSemaphorePermit,
+    place: Guest,
     tls: Option<TlsAcceptor>,
     service: Arc<Service>,
     stop: Stop,
 }
 
 impl Newcomer {
-    /// Without a word: whatever is said costs more than it is worth.
     fn admit(&self, sources: &Arc<Sources>, visitor: IpAddr) -> Option<Source> {
-        let source = sources.admit(visitor);
-        if source.is_none() {
-            debug!(%visitor, "has enough connections");
-            self.service.counters.turned_away(self.service.shard, self.door());
-        }
-        source
+        admit(&self.service, self.door(), sources, visitor)
     }
 
     fn door(&self) -> Door {
-        if self.tls.is_some() { Door::Https } else { Door::Http }
+        door(self.tls.as_ref())
     }
 
     /// The connection of a proxy that says first whose it is.
     async fn announced(mut self, proxy: IpAddr, sources: Arc<Sources>) {
-        let said = begun(proxy_protocol::read(&mut self.stream), &self.stop).await;
-        let Ok(said) = said else {
+        let reading = begun(proxy_protocol::read(&mut self.stream), &self.stop);
+        let Some(Ok(said)) = self.place.unless_dismissed(reading).await else {
             return debug!(%proxy, "a trusted proxy did not say whose its connection is");
         };
         let visitor = said.map_or(proxy, |visitor| visitor.ip().to_canonical());
         if let Some(source) = self.admit(&sources, visitor) {
+            self.place.speak_for(visitor);
             self.serve(visitor, source).await;
         }
     }
 
     async fn serve(self, visitor: IpAddr, source: Source) {
         let _open = self.service.counters.open(self.service.shard, self.door());
-        let Self { stream, permit, tls, service, stop } = self;
+        let Self { stream, place, tls, service, stop } = self;
+        if source.is_unlimited() {
+            place.vouch();
+        }
         listen::keep_little_unsent(&stream);
         let share = Share::new(&service.account, service.shard, visitor);
-        let activity = Activity::new(permit, source, &share);
+        let activity = Activity::new(place, source, &share);
         let share = share.within(activity.group());
         let handler =
             Handler { service, activity: activity.clone(), visitor, share, is_secure: tls.is_some() };
         let stream = Socket::new(stream, activity.clone());
         match tls {
             Some(tls) => {
-                let shaken = begun(tls.accept(stream), &stop).await;
+                let shaking = activity.unless_dismissed(begun(tls.accept(stream), &stop));
+                let shaken = shaking.await.unwrap_or(Err(Handshake::Late));
                 let outcome = shaken.as_ref().map_or_else(|outcome| *outcome, |_| Handshake::Done);
                 let Service { counters, shard, .. } = &*handler.service;
                 counters.handshake(*shard, metrics::Listener::Https, outcome);
@@ -149,11 +147,26 @@ impl Newcomer {
                 connection::serve(stream, protocol, handler, &activity, &stop).await;
             }
             None => {
-                let Ok((protocol, stream)) = begun(preface::detect(stream), &stop).await else { return };
+                let looking = activity.unless_dismissed(begun(preface::detect(stream), &stop));
+                let Some(Ok((protocol, stream))) = looking.await else { return };
                 connection::serve(stream, protocol, handler, &activity, &stop).await;
             }
         }
     }
+}
+
+fn door(tls: Option<&TlsAcceptor>) -> Door {
+    if tls.is_some() { Door::Https } else { Door::Http }
+}
+
+/// Without a word: whatever is said costs more than it is worth.
+fn admit(service: &Service, door: Door, sources: &Arc<Sources>, visitor: IpAddr) -> Option<Source> {
+    let source = sources.admit(visitor);
+    if source.is_none() {
+        debug!(%visitor, "has enough connections");
+        service.counters.turned_away(service.shard, door);
+    }
+    source
 }
 
 /// What a connection begins with, unless it fails, or takes longer than it may.
@@ -166,6 +179,7 @@ async fn begun<T>(beginning: impl Future<Output = io::Result<T>>, stop: &Stop) -
     }
 }
 
+/// On one shard. Half of it is safe for connections with requests.
 const MOST_CONNECTIONS: usize = 10_000;
 /// For the TLS handshake, the first bytes of a cleartext connection, and what a proxy says before either.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -187,14 +201,11 @@ mod tests {
     use crate::forward::ray::Rays;
     use crate::limits::per_address::Limits;
     use crate::settings::host_name::HostNames;
+    use crate::tls::{DevelopmentCa, visitor_tls};
     use crate::visitor::{Directory, Table};
 
-    #[tokio::test]
-    async fn whoever_waits_when_a_listener_closes_is_let_in_and_answered() {
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = socket.local_addr().unwrap();
-        let (tasks, stop) = (TaskTracker::new(), Stop::default());
-        let service = Arc::new(Service {
+    fn service(tasks: &TaskTracker, stop: &Stop) -> Arc<Service> {
+        Arc::new(Service {
             names: Arc::new(Directory::new(Table {
                 names: HostNames::new([]),
                 domain: None,
@@ -209,16 +220,26 @@ mod tests {
             tasks: tasks.clone(),
             account: Account::new(adit_pace::Limits::default(), 1),
             counters: metrics::Counters::new(1),
-        });
+        })
+    }
+
+    fn sources() -> Arc<Sources> {
+        Sources::new(Limits { connections: 0, requests: 0, unlimited: Vec::new() })
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_when_a_listener_closes_is_let_in_and_answered() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let (tasks, stop) = (TaskTracker::new(), Stop::default());
+        let service = service(&tasks, &stop);
         let mut visitors = Vec::new();
         for _ in 0..20 {
             visitors.push(TcpStream::connect(address).await.unwrap());
         }
         stop.draining.come();
         stop.visitors.come();
-        let limits = Limits { connections: 0, requests: 0, unlimited: Vec::new() };
-        let sources = Sources::new(limits);
-        let listener = Listener { socket, tls: None, service, permits: Listener::permits(), sources };
+        let listener = Listener { socket, tls: None, service, room: Listener::room(), sources: sources() };
         listener.run(tasks, stop).await;
         assert!(TcpStream::connect(address).await.is_err());
         for mut visitor in visitors {
@@ -227,5 +248,76 @@ mod tests {
             visitor.read_to_string(&mut answer).await.unwrap();
             assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("connection: close"), "{answer}");
         }
+    }
+
+    /// Every address that begins with 127 is this machine.
+    #[cfg(target_os = "linux")]
+    async fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    async fn ask(visitor: &mut TcpStream) -> bool {
+        let request = b"GET / HTTP/1.1\r\nHost: nobody.example\r\n\r\n";
+        let mut answer = [0; 4096];
+        let asked = async {
+            visitor.write_all(request).await.ok()?;
+            let count = visitor.read(&mut answer).await.ok()?;
+            answer[..count].starts_with(b"HTTP/1.1 404").then_some(())
+        };
+        timeout(HANDSHAKE / 2, asked).await.is_ok_and(|asked| asked.is_some())
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_only_holds_connections_makes_room_for_visitors_of_other_addresses() {
+        const MANY: [u8; 4] = [127, 0, 0, 1];
+        const FEW: [u8; 4] = [127, 0, 0, 2];
+        let (tasks, stop, sources, room) =
+            (TaskTracker::new(), Stop::default(), sources(), Admission::shared(8));
+        let folder = tempfile::tempdir().unwrap();
+        let ca = DevelopmentCa::open(folder.path()).unwrap();
+        let identity = ca.issue(vec!["nobody.example".to_owned()]).unwrap();
+        let tls = TlsAcceptor::from(Arc::new(visitor_tls(&identity).unwrap()));
+        let mut addresses = Vec::new();
+        for tls in [None, Some(tls)] {
+            let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            addresses.push((socket.local_addr().unwrap(), tls.is_some()));
+            let (service, room) = (service(&tasks, &stop), room.clone());
+            let listener = Listener { socket, tls, service, room, sources: sources.clone() };
+            tasks.spawn(listener.run(tasks.clone(), stop.clone()));
+        }
+        let mut idle = Vec::new();
+        let half_head = b"GET / HTTP/1.1\r\nHost: nobody.example\r\n";
+        let half_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+        let mut stays = None;
+        for _ in 0..2 {
+            for (address, is_tls) in &addresses {
+                for head in [&b""[..], if *is_tls { half_hello } else { half_head }] {
+                    for _ in 0..20 {
+                        let mut socket = connect(MANY, *address).await;
+                        // It may have had to go already.
+                        let _ = socket.write_all(head).await;
+                        idle.push(socket);
+                    }
+                    let mut visitor = connect(FEW, addresses[0].0).await;
+                    assert!(ask(&mut visitor).await, "a visitor was kept waiting");
+                    if let Some(earlier) = &mut stays {
+                        assert!(ask(earlier).await, "one of few had to go");
+                    }
+                    stays = Some(visitor);
+                }
+            }
+        }
+        let is_open = |socket: &&TcpStream| matches!(socket.try_read(&mut [0; 64]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        let leaving = async {
+            while idle.iter().filter(is_open).count() > 8 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(HANDSHAKE / 2, leaving).await.expect("who has to go goes");
+        stop.visitors.come();
     }
 }

@@ -198,6 +198,11 @@ async fn names_lead_to_one_tunnel_until_somebody_says_overwrite() {
     assert_eq!(office.visit("anything.example.com").await, 530);
     let short = office.route(one, "www", false).await.result();
     assert_eq!(short["name"], "www.example.com", "a short name is in the zone of the path");
+    // As rules write it, and as visitors ask for it.
+    let international = office.route(one, "B\u{fc}cher.example.com", false).await.result();
+    assert_eq!(international["name"], "xn--bcher-kva.example.com");
+    assert_eq!(change(one, "xn--bcher-kva.example.com", false).await, "unchanged");
+    assert_eq!(office.visit("xn--bcher-kva.example.com").await, 530);
     let deep = office.route(one, "a.deep.example.com", false).await.result();
     assert_ne!(deep["zone"], json!(office.zone), "the longest zone that fits");
     office.route(one, "app.example.org", false).await.refused(400, "in no zone");
@@ -211,7 +216,8 @@ async fn names_lead_to_one_tunnel_until_somebody_says_overwrite() {
     let routes = office.get(&format!("/zones/{}/tunnels/routes", office.zone)).await;
     let names: Vec<_> =
         routes.as_array().unwrap().iter().map(|route| route["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["*.example.com", "app.example.com", "www.example.com"]);
+    let all = ["*.example.com", "app.example.com", "www.example.com", "xn--bcher-kva.example.com"];
+    assert_eq!(names, all);
     let gone = format!("/zones/{}/tunnels/routes/*.example.com", office.zone);
     office.ask(Method::DELETE, &gone, None).await.result();
     office.ask(Method::DELETE, &gone, None).await.refused(404, "route");

@@ -76,6 +76,12 @@ pub(crate) async fn dial(
 
 /// An end that can dial.
 pub(crate) fn client(ca: &Path, habits: Habits) -> quinn::Endpoint {
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    endpoint.set_default_client_config(client_config(ca, habits));
+    endpoint
+}
+
+pub(crate) fn client_config(ca: &Path, habits: Habits) -> quinn::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
     let provider =
@@ -92,9 +98,7 @@ pub(crate) fn client(ca: &Path, habits: Habits) -> quinn::Endpoint {
         .max_concurrent_bidi_streams(VarInt::from_u32(habits.streams))
         .keep_alive_interval(Some(std::time::Duration::from_secs(1)));
     config.transport_config(Arc::new(transport));
-    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    endpoint.set_default_client_config(config);
-    endpoint
+    config
 }
 
 impl Connector {

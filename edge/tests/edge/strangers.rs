@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
@@ -12,14 +12,14 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::Request;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use uuid::Uuid;
 
-use crate::connector::{Connector, Habits, client, dial, registration};
+use crate::connector::{Connector, Habits, client, client_config, dial, registration};
 use crate::harness::{Fixture, HOST, LocalSet, empty, get, http1, start};
 use crate::http2;
 use crate::office::Office;
@@ -89,6 +89,30 @@ async fn connections_over_quic_that_never_register_stop_no_registration() {
             }
             registers_at_once(&edge).await;
             drop(connected);
+        })
+        .await;
+}
+
+/// Each is a connection to come, as long as nothing more is known of it.
+#[tokio::test]
+async fn first_packets_over_quic_that_nothing_follows_stop_no_registration() {
+    LocalSet::new()
+        .run_until(async {
+            let edge = start();
+            let config = client_config(&edge.ca, Habits::default());
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let mut endpoint = quinn_proto::Endpoint::new(Arc::default(), None, false, None);
+            for _ in 0..MANY {
+                let now = std::time::Instant::now();
+                let dialled = endpoint.connect(now, config.clone(), edge.servers[0], "quic.cftunnel.com");
+                let (_, mut connection) = dialled.unwrap();
+                let mut packet = Vec::new();
+                while let Some(sent) = connection.poll_transmit(now, 1, &mut packet) {
+                    socket.send_to(&packet[..sent.size], edge.servers[0]).await.unwrap();
+                    packet.clear();
+                }
+            }
+            registers_at_once(&edge).await;
         })
         .await;
 }

@@ -1,5 +1,7 @@
 //! Guests that want to hurt: what becomes of each, and that nothing else does.
 
+use std::time::Instant;
+
 use super::forge::{NEXT, filter};
 use super::*;
 
@@ -49,9 +51,30 @@ async fn a_start_function_that_never_ends_is_stopped_and_refuses_the_load() {
     let error = forged(loops, NEXT).await.expect_err("it never starts");
     let LoadError::Broken { during, kind, .. } = &error else { panic!("{error}") };
     assert_eq!((*during, kind.word()), ("instantiation", "timeout"));
+    let said = error.to_string();
+    assert!(said.contains("run for 2s"), "{said}");
     let traps = "(func $trap (unreachable)) (start $trap)";
     let error = forged(traps, NEXT).await.expect_err("it never starts");
     assert!(matches!(error, LoadError::Broken { during: "instantiation", .. }), "{error}");
+}
+
+/// Whoever asked for the change waits for it, and so do the changes behind it.
+#[tokio::test]
+async fn a_load_that_never_ends_is_refused_soon_though_others_work_on_its_thread() {
+    let others = tokio::spawn(async {
+        loop {
+            let end = Instant::now() + Duration::from_millis(1);
+            while Instant::now() < end {}
+            tokio::task::yield_now().await;
+        }
+    });
+    let began = Instant::now();
+    let loops = "(func $for-ever (loop $again (br $again))) (start $for-ever)";
+    let error = forged(loops, NEXT).await.expect_err("it never starts");
+    assert!(matches!(error, LoadError::Broken { during: "instantiation", .. }), "{error}");
+    // It would stay away for 32 of 33 ms, as guests do that run for requests, and take all of its time on the wall.
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    others.abort();
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! Where a document comes from. Knows files; does not know what a document means.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -30,10 +29,10 @@ pub enum SourceError {
 /// Reads the document at `path`.
 ///
 /// # Errors
-/// It cannot be read, is larger than [`LARGEST_DOCUMENT`] or is not text.
+/// It cannot be read, is no regular file, is larger than [`LARGEST_DOCUMENT`] or is not text.
 pub fn read(path: &Path) -> Result<Source, SourceError> {
     let unreadable = |source| SourceError::Unreadable { path: path.to_owned(), source };
-    let file = File::open(path).map_err(unreadable)?;
+    let file = adit_files::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(LARGEST_DOCUMENT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > LARGEST_DOCUMENT {
@@ -53,7 +52,7 @@ pub fn read(path: &Path) -> Result<Source, SourceError> {
 /// It cannot be read.
 pub fn read_lossy(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST_DOCUMENT).read_to_end(&mut bytes)?;
+    adit_files::open(path)?.take(LARGEST_DOCUMENT).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -94,6 +93,7 @@ mod tests {
         std::fs::write(&path, vec![b'#'; 4 * 1024 * 1024 + 1]).unwrap();
         assert!(message(&path).ends_with("host.toml: larger than 4194304 bytes"));
         assert!(message(folder.path()).starts_with(&format!("reading {}: ", folder.path().display())));
+        assert_eq!(message(Path::new("/dev/zero")), "reading /dev/zero: this is not a regular file");
 
         std::fs::write(&path, vec![b'#'; 4 * 1024 * 1024]).unwrap();
         let source = read(&path).unwrap();

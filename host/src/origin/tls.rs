@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 
 /// Settings for one origin: the system's roots and those of `ca_file`, or no check at all.
 pub(super) fn client_config(ca_file: Option<&Path>, verify: bool) -> anyhow::Result<Arc<ClientConfig>> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(adit_trust::provider());
     let verifier = if verify {
         let mut roots = adit_trust::of_system();
         if let Some(file) = ca_file {

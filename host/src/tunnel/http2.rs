@@ -12,11 +12,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::unread::{Bodies, Body, Gathering};
 use adit_protocol::headers::serialized::UPGRADE;
 use anyhow::Context as _;
 use bytes::Bytes;
 use h2::server::{self, Builder, SendResponse};
-use h2::{Ping, PingPong, Reason, RecvStream};
+use h2::{Ping, PingPong, Reason};
 use http::Request;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream};
@@ -51,12 +52,13 @@ const LARGEST_FRAME: u32 = 64 * 1024;
 const LONGEST_HEAD: u32 = 512 * 1024;
 /// Bytes of one answer that may wait here, besides what the edge's window allows.
 const SEND_BUFFER: usize = 256 * 1024;
-/// Unread frames smaller than 256 bytes weigh 256 bytes; more than this ends the connection.
-const SMALL_FRAMES: usize = 64 * 1024 * 1024;
+/// Unread frames smaller than 256 bytes weigh 256 bytes; more than this ends the connection. Much more than is
+/// there before they are [gathered](adit_net::unread).
+const SMALL_FRAMES: usize = 16 * 1024 * 1024;
 const REMEMBERED_RESETS: usize = 1024;
 
 /// A request as it arrives, and the way back.
-type Arrived = (Request<RecvStream>, SendResponse<Bytes>);
+type Arrived = (Request<Body>, SendResponse<Bytes>);
 
 /// How this host speaks HTTP/2 with edges: one per process.
 #[derive(Clone)]
@@ -89,9 +91,10 @@ impl Dialer {
         let name = ServerName::try_from(SERVER_NAME).expect("the name is a host name");
         let io = Pulse::new(self.tls.connect(name, tcp).await.context("TLS handshake")?);
         let beat = io.beat();
-        let connection =
-            builder(self.window).handshake(Answering::new(io)).await.context("HTTP/2 handshake")?;
-        Ok(Connection::new(local, connection, beat, keep_alive))
+        let bodies = Bodies::default();
+        let io = Gathering::new(Answering::new(io), bodies.clone(), true);
+        let connection = builder(self.window).handshake(io).await.context("HTTP/2 handshake")?;
+        Ok(Connection::new(local, connection, bodies, beat, keep_alive))
     }
 }
 
@@ -114,11 +117,18 @@ enum Driver {
 }
 
 impl Connection {
-    fn new(local: IpAddr, connection: ServerConnection, beat: Beat, keep_alive: Duration) -> Self {
+    fn new(
+        local: IpAddr,
+        connection: ServerConnection,
+        bodies: Bodies,
+        beat: Beat,
+        keep_alive: Duration,
+    ) -> Self {
         let (control, controlled) = oneshot::channel();
         let (hand_over, arrived) = mpsc::channel(MOST_REQUESTS as usize);
         let [leave, close, cut] = std::array::from_fn(|_| CancellationToken::new());
         let driver = Drive {
+            bodies,
             control: Some(control),
             requests: hand_over,
             leave: leave.clone(),
@@ -195,10 +205,11 @@ impl Connection {
     }
 }
 
-type ServerConnection = server::Connection<Answering<Pulse<TlsStream<TcpStream>>>, Bytes>;
+type ServerConnection = server::Connection<Gathering<Answering<Pulse<TlsStream<TcpStream>>>>, Bytes>;
 
 /// What moves the bytes of one connection and hands over what arrives.
 struct Drive {
+    bodies: Bodies,
     control: Option<oneshot::Sender<Arrived>>,
     requests: mpsc::Sender<Arrived>,
     leave: CancellationToken,
@@ -224,7 +235,10 @@ impl Drive {
                 () = close.cancelled() => break,
             };
             match arrived {
-                Some(Ok(arrived)) => self.hand_over(arrived, is_leaving),
+                Some(Ok((request, respond))) => {
+                    let request = request.map(|body| self.bodies.watch(body));
+                    self.hand_over((request, respond), is_leaving);
+                }
                 Some(Err(error)) => return error.to_string(),
                 None if is_leaving => return "closed by this host".to_owned(),
                 None => return "closed by the edge".to_owned(),

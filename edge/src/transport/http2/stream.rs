@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use adit_net::unread::{Bodies, Body};
 use adit_protocol::stream::Answer;
 use bytes::{Buf, Bytes};
 use h2::client::ResponseFuture;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 use http::{HeaderMap, StatusCode};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,12 +34,12 @@ pub(crate) struct Receiving {
     /// What was read to see whether anything comes.
     first: Bytes,
     is_websocket: bool,
-    _channel: Arc<Channel>,
+    channel: Arc<Channel>,
 }
 
 enum Coming {
     Head(ResponseFuture),
-    Body(RecvStream),
+    Body(Body),
 }
 
 /// Why there is no answer.
@@ -98,7 +99,7 @@ impl Drop for Sending {
 
 impl Receiving {
     pub(crate) fn new(response: ResponseFuture, is_websocket: bool, channel: Arc<Channel>) -> Self {
-        Self { coming: Coming::Head(response), first: Bytes::new(), is_websocket, _channel: channel }
+        Self { coming: Coming::Head(response), first: Bytes::new(), is_websocket, channel }
     }
 
     /// Waits for the head of the answer. To be called once.
@@ -107,7 +108,7 @@ impl Receiving {
             return Err(NoAnswer::Broken(Reason::INTERNAL_ERROR.into()));
         };
         let (head, body) = response.await.map_err(no_answer)?.into_parts();
-        self.coming = Coming::Body(body);
+        self.coming = Coming::Body(self.channel.bodies().watch(body));
         Ok(head::answer(&head, self.is_websocket)?)
     }
 
@@ -124,7 +125,7 @@ impl Receiving {
 
     /// Whether nothing follows the head, no trailers either. A broken stream is not over.
     pub(crate) fn poll_is_over(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let Coming::Body(body) = &mut self.coming else { return Poll::Ready(false) };
+        let Coming::Body(body) = &self.coming else { return Poll::Ready(false) };
         while !self.first.has_remaining() && !body.is_end_stream() {
             match ready!(poll_data(body, cx)) {
                 Ok(Some(data)) => self.first = data,
@@ -144,11 +145,8 @@ impl Receiving {
     }
 }
 
-fn poll_data(body: &mut RecvStream, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-    let Some(data) = ready!(body.poll_data(cx)) else { return Poll::Ready(Ok(None)) };
-    let data = data.map_err(io::Error::other)?;
-    body.flow_control().release_capacity(data.len()).map_err(io::Error::other)?;
-    Poll::Ready(Ok(Some(data)))
+fn poll_data(body: &Body, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+    body.poll_data(cx).map(|data| data.transpose().map_err(io::Error::other))
 }
 
 /// How many of `wanted` bytes may be sent now, at least one.
@@ -202,11 +200,12 @@ fn is_refusal(error: &h2::Error) -> bool {
 pub(crate) struct ControlReader {
     coming: Coming,
     rest: Bytes,
+    bodies: Bodies,
 }
 
 impl ControlReader {
-    pub(crate) fn new(response: ResponseFuture) -> Self {
-        Self { coming: Coming::Head(response), rest: Bytes::new() }
+    pub(crate) fn new(response: ResponseFuture, bodies: Bodies) -> Self {
+        Self { coming: Coming::Head(response), rest: Bytes::new(), bodies }
     }
 }
 
@@ -230,7 +229,7 @@ impl AsyncRead for ControlReader {
                         let problem = format!("the host answered {}", response.status());
                         return Poll::Ready(Err(io::Error::other(problem)));
                     }
-                    this.coming = Coming::Body(response.into_body());
+                    this.coming = Coming::Body(this.bodies.watch(response.into_body()));
                 }
                 Coming::Body(body) => match ready!(poll_data(body, cx))? {
                     Some(data) => this.rest = data,

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use adit_net::unread;
 use adit_protocol::own;
 use adit_protocol::rpc::MAX_CONFIGURATION;
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame};
@@ -67,7 +68,7 @@ impl From<h2::Error> for Broken {
 
 async fn answer_to(
     answer: &mut AnswerStream,
-    request: http::Request<RecvStream>,
+    request: http::Request<unread::Body>,
     handler: &Handler,
 ) -> Result<(), Broken> {
     let (mut head, body) = request.into_parts();
@@ -123,7 +124,7 @@ struct Pushed {
 }
 
 /// The verdict on a pushed configuration as the answer says it.
-async fn configure(body: RecvStream, proxy: &Proxy) -> Bytes {
+async fn configure(body: unread::Body, proxy: &Proxy) -> Bytes {
     let body = Limited::new(RequestBody { stream: body, takes_trailers: false }, LARGEST_PUSH).collect();
     let verdict = match timeout(PUSH_LIMIT, body).await {
         Ok(Ok(body)) => match serde_json::from_slice::<Pushed>(&body.to_bytes()) {
@@ -142,9 +143,9 @@ fn says_empty(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0")
 }
 
-/// The body of a request. What is taken is room for the edge to send more.
+/// The body of a request.
 struct RequestBody {
-    stream: RecvStream,
+    stream: unread::Body,
     /// Whether what stands behind the data is passed on.
     takes_trailers: bool,
 }
@@ -154,10 +155,10 @@ impl HttpBody for RequestBody {
     type Error = BoxError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(data) = ready!(poll_data(&mut self.stream, cx)) {
+        if let Some(data) = ready!(self.stream.poll_data(cx)) {
             return Poll::Ready(Some(data.map(Frame::data).map_err(Into::into)));
         }
         if !self.takes_trailers {
@@ -174,14 +175,6 @@ impl HttpBody for RequestBody {
     fn is_end_stream(&self) -> bool {
         self.stream.is_end_stream()
     }
-}
-
-fn poll_data(body: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
-    let Some(data) = ready!(body.poll_data(cx)) else { return Poll::Ready(None) };
-    Poll::Ready(Some(data.and_then(|data| {
-        body.flow_control().release_capacity(data.len())?;
-        Ok(data)
-    })))
 }
 
 /// Our side of a request's stream. Unless the answer was sent to its end, the edge is told that it is
@@ -325,7 +318,10 @@ fn poll_room(
 }
 
 /// Opens this side's direction of the control stream and makes plain bytes of both.
-pub(super) fn control(body: RecvStream, mut respond: SendResponse<Bytes>) -> anyhow::Result<control::Stream> {
+pub(super) fn control(
+    body: unread::Body,
+    mut respond: SendResponse<Bytes>,
+) -> anyhow::Result<control::Stream> {
     let stream = respond.send_response(head::control(), false)?;
     Ok(control::Stream {
         read: Box::pin(ControlReader { body, rest: Bytes::new() }),
@@ -335,7 +331,7 @@ pub(super) fn control(body: RecvStream, mut respond: SendResponse<Bytes>) -> any
 
 /// What the edge says on the control stream.
 struct ControlReader {
-    body: RecvStream,
+    body: unread::Body,
     rest: Bytes,
 }
 
@@ -346,7 +342,7 @@ impl AsyncRead for ControlReader {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.rest.has_remaining() {
-            match ready!(poll_data(&mut self.body, cx)) {
+            match ready!(self.body.poll_data(cx)) {
                 Some(data) => self.rest = data.map_err(io::Error::other)?,
                 None => return Poll::Ready(Ok(())),
             }

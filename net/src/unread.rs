@@ -1,0 +1,541 @@
+//! What arrives on a connection over HTTP/2 and waits to be read, in as little memory as its bytes need.
+//!
+//! The library keeps each frame as it came. One byte in a frame of its own costs it some hundred, and for many
+//! of them it ends the connection, with all that others have under way there: a peer could do both with a body
+//! that its reader is slow to take. Here such frames are gathered into larger pieces before they are many. They
+//! count as unread for the peer until they are read.
+//!
+//! Knows streams and frames; does not know what they mean.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::RecvStream;
+use http::HeaderMap;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The bodies that are being read on one connection.
+#[derive(Debug, Clone, Default)]
+pub struct Bodies(Arc<Mutex<List>>);
+
+#[derive(Debug, Default)]
+struct List {
+    held: Vec<Weak<Mutex<Held>>>,
+    /// When so many are there, those that are gone are looked for.
+    tidy_at: usize,
+}
+
+/// One of them. What is taken from it is room for the peer to send more.
+#[derive(Debug)]
+pub struct Body(Arc<Mutex<Held>>);
+
+#[derive(Debug)]
+struct Held {
+    stream: RecvStream,
+    /// Taken from the library before the reader wanted it, in its order.
+    pieces: VecDeque<Bytes>,
+    /// Behind them.
+    small: BytesMut,
+    /// Behind all that was taken.
+    failed: Option<h2::Error>,
+    /// Waits for the stream.
+    reader: Option<Waker>,
+}
+
+/// The bytes of a connection below the library, which has it gather what is small.
+#[derive(Debug)]
+pub struct Gathering<T> {
+    io: T,
+    bodies: Bodies,
+    frames: Frames,
+}
+
+/// The same where bodies are in other hands: `tell` hears how many frames of little data have come, and says whether
+/// the connection may go on.
+#[derive(Debug)]
+pub struct Counting<T, F> {
+    io: T,
+    frames: Frames,
+    /// Frames of little data since readers had a turn.
+    since: usize,
+    tell: F,
+}
+
+/// A place within a row of frames (RFC 9113 4.1).
+#[derive(Debug)]
+struct Frames {
+    head: [u8; HEAD],
+    /// So much of a head is there.
+    have: usize,
+    /// So much is to come before the next head.
+    left: usize,
+    /// Frames of little data since they were gathered.
+    small: usize,
+}
+
+impl Bodies {
+    /// Looks after a body from here on.
+    #[must_use]
+    pub fn watch(&self, stream: RecvStream) -> Body {
+        let held =
+            Held { stream, pieces: VecDeque::new(), small: BytesMut::new(), failed: None, reader: None };
+        let held = Arc::new(Mutex::new(held));
+        let mut list = lock(&self.0);
+        if list.held.len() >= list.tidy_at {
+            list.held.retain(|held| held.strong_count() > 0);
+            list.tidy_at = 2 * list.held.len() + FEW;
+        }
+        list.held.push(Arc::downgrade(&held));
+        Body(held)
+    }
+
+    fn gather(&self) {
+        for held in lock(&self.0).held.iter().filter_map(Weak::upgrade) {
+            lock(&held).gather();
+        }
+    }
+}
+
+impl Body {
+    /// The next bytes; `None` behind the last.
+    pub fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        let mut held = lock(&self.0);
+        let data = match held.gathered() {
+            Some(data) => data,
+            None => {
+                if let Some(error) = held.failed.take() {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                match held.stream.poll_data(cx) {
+                    Poll::Ready(Some(Ok(data))) => data,
+                    Poll::Pending => {
+                        held.reader = Some(cx.waker().clone());
+                        return Poll::Pending;
+                    }
+                    ended => return ended,
+                }
+            }
+        };
+        held.reader = None;
+        // Of a stream that has ended meanwhile there is no room to be given back.
+        let _ = held.stream.flow_control().release_capacity(data.len());
+        Poll::Ready(Some(Ok(data)))
+    }
+
+    /// Whether nothing follows, no trailers either.
+    #[must_use]
+    pub fn is_end_stream(&self) -> bool {
+        let held = lock(&self.0);
+        held.pieces.is_empty()
+            && held.small.is_empty()
+            && held.failed.is_none()
+            && held.stream.is_end_stream()
+    }
+
+    /// What follows the data, after its end was seen.
+    pub fn poll_trailers(&self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
+        lock(&self.0).stream.poll_trailers(cx)
+    }
+}
+
+impl Held {
+    fn gathered(&mut self) -> Option<Bytes> {
+        self.pieces.pop_front().or_else(|| (!self.small.is_empty()).then(|| self.small.split().freeze()))
+    }
+
+    /// Takes all that is there.
+    fn gather(&mut self) {
+        // The library knows one who waits, which is the last that asked.
+        let reader = self.reader.clone();
+        let mut cx = Context::from_waker(reader.as_ref().unwrap_or(Waker::noop()));
+        while self.failed.is_none() {
+            match self.stream.poll_data(&mut cx) {
+                Poll::Ready(Some(Ok(data))) => self.keep(data),
+                Poll::Ready(Some(Err(error))) => self.failed = Some(error),
+                Poll::Ready(None) | Poll::Pending => return,
+            }
+        }
+    }
+
+    fn keep(&mut self, data: Bytes) {
+        if data.len() >= SMALL || self.small.len() + data.len() > PIECE {
+            self.pieces.extend((!self.small.is_empty()).then(|| self.small.split().freeze()));
+        }
+        if data.len() >= SMALL {
+            self.pieces.push_back(data);
+        } else {
+            self.small.reserve(if self.small.is_empty() { PIECE } else { 0 });
+            self.small.extend_from_slice(&data);
+        }
+    }
+}
+
+impl<T> Gathering<T> {
+    /// Of one who has dialled HTTP/2, or of the one who was.
+    pub fn new(io: T, bodies: Bodies, is_server: bool) -> Self {
+        Self { io, bodies, frames: Frames::new(is_server) }
+    }
+}
+
+impl<T, F: FnMut(usize) -> bool> Counting<T, F> {
+    /// Of a server.
+    pub fn new(io: T, tell: F) -> Self {
+        Self { io, frames: Frames::new(true), since: 0, tell }
+    }
+}
+
+impl Frames {
+    fn new(is_server: bool) -> Self {
+        Self { head: [0; HEAD], have: 0, left: if is_server { PREFACE } else { 0 }, small: 0 }
+    }
+
+    fn look(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let passed = self.left.min(bytes.len());
+            self.left -= passed;
+            bytes.advance(passed);
+            let taken = if self.left > 0 { 0 } else { (HEAD - self.have).min(bytes.len()) };
+            bytes.copy_to_slice(&mut self.head[self.have..self.have + taken]);
+            self.have += taken;
+            if self.have == HEAD {
+                let [a, b, c, kind, flags, ..] = self.head;
+                self.left = u32::from_be_bytes([0, a, b, c]) as usize;
+                self.have = 0;
+                // Without data there is nothing to be kept.
+                let is_small = (1..SMALL).contains(&self.left) || flags & PADDED != 0;
+                self.small += usize::from(kind == DATA && is_small);
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Gathering<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.frames.small >= MANY {
+            this.frames.small = 0;
+            // The library holds no lock while it reads.
+            this.bodies.gather();
+            // Who is to read a body that has just begun gets to it now.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = into.filled().len();
+        let read = Pin::new(&mut this.io).poll_read(cx, into);
+        this.frames.look(&into.filled()[before..]);
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Gathering<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl<T: AsyncRead + Unpin, F: FnMut(usize) -> bool + Unpin> AsyncRead for Counting<T, F> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.since >= MANY {
+            this.since = 0;
+            // Who takes what has come gets to it now.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = into.filled().len();
+        let read = Pin::new(&mut this.io).poll_read(cx, into);
+        this.frames.look(&into.filled()[before..]);
+        let came = std::mem::take(&mut this.frames.small);
+        this.since += came;
+        if came > 0 && !(this.tell)(came) {
+            return Poll::Ready(Err(io::Error::other("too much small data is unread")));
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin, F: FnMut(usize) -> bool + Unpin> AsyncWrite for Counting<T, F> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// No code panics while it holds one of these locks.
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const HEAD: usize = 9;
+const DATA: u8 = 0;
+const PADDED: u8 = 8;
+/// RFC 9113 3.4, in bytes.
+const PREFACE: usize = 24;
+/// Data of fewer bytes than this is little, and copied into larger pieces.
+pub const SMALL: usize = 512;
+const PIECE: usize = 16 << 10;
+/// Frames of little data that may arrive before they are gathered.
+const MANY: usize = 4096;
+const FEW: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use http::{Request, Response};
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    type Server = h2::server::Connection<Gathering<DuplexStream>, Bytes>;
+
+    /// Both ends; the library ends the connection of the server for far fewer small frames than come.
+    async fn connected() -> (h2::client::SendRequest<Bytes>, Server, Bodies) {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let bodies = Bodies::default();
+        let server = h2::server::Builder::new()
+            .initial_window_size(1 << 20)
+            .initial_connection_window_size(1 << 24)
+            .data_frame_budget(2 * 256 * MANY)
+            .handshake(Gathering::new(theirs, bodies.clone(), true));
+        let (client, server) = tokio::join!(h2::client::handshake(ours), server);
+        let (requests, connection) = client.unwrap();
+        tokio::spawn(connection);
+        (requests, server.unwrap(), bodies)
+    }
+
+    fn request() -> Request<()> {
+        Request::post("https://demo.example/").body(()).unwrap()
+    }
+
+    async fn data(body: &Body) -> Option<Result<Bytes, h2::Error>> {
+        poll_fn(|cx| body.poll_data(cx)).await
+    }
+
+    #[tokio::test]
+    async fn small_frames_that_nobody_reads_end_no_connection_and_cost_their_bytes() {
+        let (mut requests, mut server, bodies) = connected().await;
+        let (_answer, mut stalled) = requests.send_request(request(), false).unwrap();
+        let (head, _respond) = server.accept().await.unwrap().unwrap();
+        let body = bodies.watch(head.into_body());
+        let frames = 10 * MANY;
+        let sending = async {
+            for number in 0..frames {
+                let byte = Bytes::copy_from_slice(&(number as u8).to_be_bytes());
+                stalled.reserve_capacity(1);
+                stalled.send_data(byte, false).unwrap();
+                if number % 1024 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            stalled.send_data(Bytes::from(vec![7; 2 * SMALL]), false).unwrap();
+            stalled.send_data(Bytes::from_static(b"end"), true).unwrap();
+            // Another one is served behind it.
+            let (answer, _) = requests.send_request(request(), true).unwrap();
+            answer.await.unwrap().status().as_u16()
+        };
+        let serving = async {
+            let (_, mut respond) = server.accept().await.expect("the connection goes on").unwrap();
+            respond.send_response(Response::new(()), true).unwrap();
+            poll_fn(|cx| server.poll_closed(cx)).await
+        };
+        tokio::pin!(serving);
+        let status = tokio::select! {
+            status = timeout(Duration::from_secs(30), sending) => status.unwrap(),
+            ended = &mut serving => panic!("{ended:?}"),
+        };
+        assert_eq!(status, 200);
+        let pieces = lock(&body.0).pieces.len();
+        assert!(pieces <= frames / PIECE + 2, "{pieces}");
+        assert!(!body.is_end_stream());
+        let reading = async {
+            let mut all = Vec::new();
+            while let Some(data) = data(&body).await {
+                all.extend_from_slice(&data.unwrap());
+            }
+            all
+        };
+        let all = tokio::select! { all = reading => all, ended = &mut serving => panic!("{ended:?}") };
+        let wanted = (0..frames).map(|number| number as u8);
+        let wanted: Vec<u8> = wanted.chain([7; 2 * SMALL]).chain(*b"end").collect();
+        assert!(all == wanted, "in their order, all of them");
+        assert!(body.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_after_others_were_gathered_and_hears_of_a_reset_behind_the_data() {
+        let (mut requests, mut server, bodies) = connected().await;
+        let (_answer, mut sending) = requests.send_request(request(), false).unwrap();
+        let (head, _respond) = server.accept().await.unwrap().unwrap();
+        let body = bodies.watch(head.into_body());
+        tokio::spawn(async move { poll_fn(|cx| server.poll_closed(cx)).await });
+        let reader = tokio::spawn(async move {
+            let first = data(&body).await.unwrap().unwrap();
+            (first, body)
+        });
+        while lock(&lock(&bodies.0).held[0].upgrade().unwrap()).reader.is_none() {
+            tokio::task::yield_now().await;
+        }
+        bodies.gather();
+        sending.send_data(Bytes::from_static(b"first"), false).unwrap();
+        let (first, body) = timeout(Duration::from_secs(10), reader).await.unwrap().unwrap();
+        assert_eq!(first, "first");
+        sending.send_data(Bytes::from_static(b"second"), false).unwrap();
+        while lock(&body.0).small.is_empty() {
+            tokio::task::yield_now().await;
+            bodies.gather();
+        }
+        sending.send_reset(h2::Reason::CANCEL);
+        while lock(&body.0).failed.is_none() {
+            tokio::task::yield_now().await;
+            bodies.gather();
+        }
+        assert_eq!(data(&body).await.unwrap().unwrap(), "second");
+        let error = data(&body).await.unwrap().unwrap_err();
+        assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+    }
+
+    #[tokio::test]
+    async fn what_is_gathered_is_unread_for_the_peer() {
+        let (mut requests, mut server, bodies) = connected().await;
+        let (_answer, mut sending) = requests.send_request(request(), false).unwrap();
+        let (head, _respond) = server.accept().await.unwrap().unwrap();
+        let body = bodies.watch(head.into_body());
+        tokio::spawn(async move { poll_fn(|cx| server.poll_closed(cx)).await });
+        // All that the window lets pass.
+        let (mut sent, all) = (0, 1 << 20);
+        while sent < all {
+            sending.reserve_capacity(all - sent);
+            if sending.capacity() == 0 {
+                poll_fn(|cx| sending.poll_capacity(cx)).await.unwrap().unwrap();
+            }
+            let part = sending.capacity().min(all - sent);
+            sending.send_data(Bytes::from(vec![0; part]), false).unwrap();
+            sent += part;
+        }
+        sending.reserve_capacity(1);
+        let mut gathered = 0;
+        while gathered < all {
+            bodies.gather();
+            gathered = lock(&body.0).pieces.iter().map(Bytes::len).sum();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(sending.capacity(), 0);
+        let mut read = 0;
+        while read < all {
+            read += data(&body).await.unwrap().unwrap().len();
+        }
+        timeout(Duration::from_secs(10), poll_fn(|cx| sending.poll_capacity(cx)))
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        drop((body, sending));
+        let (_answer, _other) = requests.send_request(request(), true).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_once_its_reader_has_heard_of_too_many_small_frames_and_gives_way_before() {
+        let (mut theirs, ours) = tokio::io::duplex(1 << 20);
+        let frames = [&[0; PREFACE][..], &b"\0\0\x01\0\0\0\0\0\x01x".repeat(3 * MANY)].concat();
+        theirs.write_all(&frames).await.unwrap();
+        let mut heard = 0;
+        let mut counted = Counting::new(ours, |came| {
+            heard += came;
+            heard <= 2 * MANY
+        });
+        let (mut pauses, mut buffer) = (0, [0; 4096]);
+        let ended = poll_fn(|cx| {
+            loop {
+                let mut into = ReadBuf::new(&mut buffer);
+                match Pin::new(&mut counted).poll_read(cx, &mut into) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(error),
+                    Poll::Pending => {
+                        pauses += 1;
+                        return Poll::Pending;
+                    }
+                }
+            }
+        });
+        timeout(Duration::from_secs(10), ended).await.unwrap();
+        assert!(pauses >= 1);
+        assert!(heard > 2 * MANY);
+    }
+
+    #[test]
+    fn only_frames_of_little_data_are_counted_however_they_are_cut() {
+        let frame = |kind: u8, flags: u8, length: usize| {
+            let [_, a, b, c] = (length as u32).to_be_bytes();
+            [&[a, b, c, kind, flags, 0, 0, 0, 1][..], &vec![0; length]].concat()
+        };
+        let bytes = [
+            vec![1; PREFACE],
+            frame(DATA, 0, 1),
+            frame(DATA, 0, SMALL),
+            frame(DATA, PADDED, SMALL),
+            frame(4, 0, 0),
+            frame(DATA, 1, 0),
+            frame(DATA, 1, 2),
+        ]
+        .concat();
+        for step in [1, 2, 7, 100, bytes.len()] {
+            let mut frames = Frames::new(true);
+            bytes.chunks(step).for_each(|part| frames.look(part));
+            assert_eq!((frames.small, frames.left, frames.have), (3, 0, 0), "{step}");
+        }
+    }
+}

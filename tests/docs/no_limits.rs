@@ -36,8 +36,8 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "ready.rs ASK_EVERY",
             "roots.rs FRESH",
             "registered.rs LOOK_EVERY",
-            "sqlite.rs BACKUP_PAGES",
-            "sqlite.rs BACKUP_PAUSE",
+            "reading.rs BACKUP_PAGES",
+            "reading.rs BACKUP_PAUSE",
             "sqlite.rs COMPACT_EVERY",
             "sqlite.rs POLL",
             "edge/state.rs AGAIN",
@@ -133,6 +133,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
         "the form of what stands on the wire, in a file or in a text",
         &[
             "host_table.rs HYPHENATED",
+            "records/form.rs AUTOMATIC",
             "headers.rs SHOWN",
             "framing.rs WORD",
             "provision.rs ID",

@@ -30,6 +30,7 @@ const OF_OTHERS: &[(&str, &[&str])] = &[
     ),
     ("adit-release", &["--commit", "--program", "--time", "--tree"]),
     ("containers and clusters", &["--cap-drop", "--from-file", "--security-opt", "--set", "--values"]),
+    ("external-dns", &["--managed-record-types", "--policy", "--provider", "--registry", "--source"]),
     ("systemctl and git", &["--now", "--format"]),
     ("tools of languages", &["--js", "--sync", "--stub-wasi", "--wit"]),
 ];

@@ -13,6 +13,8 @@ use crate::{Arguments, Command, Failure, line};
 /// Examples that nothing reads, by their first words, and why.
 const UNREAD: &[(&str, &str)] = &[
     ("_v2-origintunneld._tcp", "records of a name server"),
+    ("client = Cloudflare(", "for an SDK, which the tests of the control API run"),
+    ("provider \"cloudflare\" {", "for Terraform, which was not run"),
     ("FAILED  it answers at /hello itself", "what a tool of another chapter prints"),
 ];
 

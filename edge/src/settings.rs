@@ -524,9 +524,9 @@ impl Rules<'_> {
     }
 }
 
-/// Where the development CA lives when the document does not say.
 /// In bytes.
 const LARGEST_DOCUMENT: usize = 4 << 20;
+/// Where the development CA lives when the document does not say.
 const DATA_DIR: &str = "edge-data";
 const LONGEST_WORD: usize = 64;
 const HOLD: Duration = Duration::from_secs(10);

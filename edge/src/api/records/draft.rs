@@ -203,7 +203,7 @@ impl<'s> Draft<'s> {
         };
         let parsed = whole.parse::<HostName>();
         let parsed = parsed.map_err(|error| Problem::Invalid(format!("`name` is no host name: {error}")))?;
-        let whole = parsed.for_certificate();
+        let whole = parsed.to_string();
         let bare = whole.strip_prefix("*.").unwrap_or(&whole);
         if self.snapshot.zone_of(bare).is_none_or(|(id, _)| id != self.zone) {
             return Err(Problem::Invalid(format!(

@@ -1,3 +1,4 @@
+use std::io;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;

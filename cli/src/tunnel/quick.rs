@@ -53,9 +53,8 @@ fn check(options: &Options, file: Option<&Legacy>) -> Result<(), Failure> {
     if let Some(reason) = translation.unserved {
         return Err(usage(reason));
     }
-    let mistakes = match adit_rules::read("--url", &translation.toml, Path::new("")) {
-        Ok(_) => return Ok(()),
-        Err(mistakes) => mistakes,
+    let Err(mistakes) = adit_rules::read("--url", &translation.toml, Path::new("")) else {
+        return Ok(());
     };
     let reasons = mistakes.iter().map(|mistake| {
         let help = mistake.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();

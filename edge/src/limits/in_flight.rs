@@ -314,7 +314,7 @@ mod tests {
     use super::*;
     use crate::limits::per_address::{Limits, Sources};
 
-    async fn activity() -> Arc<Activity> {
+    fn activity() -> Arc<Activity> {
         let limits = Limits { connections: 0, requests: 0, unlimited: Vec::new() };
         let address = [127, 0, 0, 1].into();
         let source = Sources::new(limits).admit(address).unwrap();
@@ -324,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_not_quiet_while_a_request_is_under_way() {
-        let activity = activity().await;
+        let activity = activity();
         let busy = activity.begin();
         let period = Duration::from_millis(5);
         assert!(timeout(20 * period, activity.quiet(period)).await.is_err());
@@ -334,7 +334,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_ends_when_nothing_but_what_was_cut_off_is_left() {
-        let activity = activity().await;
+        let activity = activity();
         let (stalled, other) = (activity.begin(), activity.begin());
         activity.cut_off();
         assert!(!activity.is_cut());
@@ -345,7 +345,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_unread_in_small_frames_is_bounded_and_forgotten_with_the_last_upload() {
-        let activity = activity().await;
+        let activity = activity();
         let (one, other) = (activity.upload(), activity.upload());
         for _ in 0..3 * MOST_CRUMBS {
             assert!(activity.crumbs_came(1), "what is taken does not count");

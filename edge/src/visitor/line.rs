@@ -268,7 +268,7 @@ mod tests {
     use crate::limits::pace::Share;
     use crate::limits::per_address::{Limits, Sources};
 
-    async fn line() -> (Line<DuplexStream>, DuplexStream, Arc<Activity>) {
+    fn line() -> (Line<DuplexStream>, DuplexStream, Arc<Activity>) {
         let limits = Limits { connections: 0, requests: 0, unlimited: Vec::new() };
         let address = [127, 0, 0, 1].into();
         let source = Sources::new(limits).admit(address).unwrap();
@@ -284,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_may_be_idle_for_longer_than_a_head_may_take() {
-        let (mut line, mut visitor, activity) = line().await;
+        let (mut line, mut visitor, activity) = line();
         let mut buffer = [0; 64];
         visitor.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         assert_eq!(line.read(&mut buffer).await.unwrap(), 18);
@@ -300,13 +300,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_head_is_waited_for_from_the_beginning() {
-        let (mut line, _visitor, _activity) = line().await;
+        let (mut line, _visitor, _activity) = line();
         assert_eq!(line.read(&mut [0; 64]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
     async fn an_end_is_kept_back_while_something_can_be_sent() {
-        let (mut line, mut visitor, activity) = line().await;
+        let (mut line, mut visitor, activity) = line();
         let busy = activity.begin();
         visitor.shutdown().await.unwrap();
         let began = Instant::now();
@@ -326,7 +326,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_right_behind_a_head_waits_for_its_request_to_begin() {
-        let (mut line, mut visitor, activity) = line().await;
+        let (mut line, mut visitor, activity) = line();
         line.half_closed = 1000 * HEAD;
         visitor.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         visitor.shutdown().await.unwrap();

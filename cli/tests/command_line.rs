@@ -103,12 +103,7 @@ fn what_a_check_calls_good_a_host_can_begin_with_and_no_file_holds_either_up() {
             std::os::unix::fs::symlink(&device, at(name)).expect("the folder can be written to");
             let commands: &[&[&str]] = match name {
                 "edge.toml" => &[&["edge", "run", "--config"]],
-                "config.yml" => &[&["config", "check"], &["tunnel", "run", "--config"]],
-                _ => &[
-                    &["config", "check"],
-                    &["tunnel", "run", "--config"],
-                    &["tunnel", "run", "--watch", "--config"],
-                ],
+                _ => &[&["config", "check"], &["tunnel", "run", "--config"]],
             };
             for arguments in commands {
                 let output = adit(&[*arguments, &[at(name).as_str()][..]].concat(), "");

@@ -94,7 +94,7 @@ impl Plugin {
     /// grants, lets it describe itself, read its configuration and test itself, and keeps an instance
     /// ready in each shard.
     ///
-    /// `shards` is how many indices [`Chain`] will be called with. Needs a tokio runtime with its
+    /// `shards` is how many indices a chain will be called with. Needs a tokio runtime with its
     /// timer. May be dropped midway.
     pub async fn load(
         engine: &Engine,

@@ -18,8 +18,14 @@ pub fn open(path: &Path) -> io::Result<File> {
     // A pipe that nothing writes to would otherwise hold up whoever opens it.
     let flags = rustix::fs::OFlags::NONBLOCK.bits();
     let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a regular file"));
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() {
+        let what = if kind.is_dir() {
+            "this is a directory, not a regular file"
+        } else {
+            "this is not a regular file"
+        };
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     Ok(file)
 }

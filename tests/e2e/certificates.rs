@@ -91,7 +91,7 @@ async fn an_edge_whose_certificate_is_its_own_authority_is_believed_where_edge_c
 }
 
 #[tokio::test]
-async fn commands_plugins_registries_and_name_servers_are_believed_by_the_certificate_that_is_listed() {
+async fn commands_plugins_and_name_servers_are_believed_by_the_certificate_that_is_listed() {
     let own = Certificate::own(&["127.0.0.1", "localhost"]);
     let mut server = Server::start(&own).await;
     let site = Site::new();
@@ -107,14 +107,6 @@ async fn commands_plugins_registries_and_name_servers_are_believed_by_the_certif
     let outcome = Process::run(&listed, site.folder(), "").await;
     assert!(outcome.code != Some(0) && outcome.log.contains("404"), "{outcome:?}");
     assert!(server.next().await.starts_with("POST /tunnel"));
-
-    // A registry, by the system's roots.
-    let reference = format!("oci://{address}/acme/headers:1");
-    let mut pull = believing(&roots);
-    pull.args(["plugin", "pull", &reference]).current_dir(site.folder());
-    let pull = Process::start("pull", pull);
-    assert!(!pull.exit().await.success());
-    assert!(server.next().await.starts_with("GET /v2/acme/headers/manifests/1"));
 
     // A plugin that asks for keys, and a name server that is asked for edges.
     let jwt = format!(

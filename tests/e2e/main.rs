@@ -20,7 +20,6 @@ mod compress;
 mod configuration;
 mod demo;
 mod discovery;
-mod disks;
 mod fleet;
 mod garbage;
 mod grpc;

@@ -12,7 +12,6 @@
 
 pub mod bulk;
 pub mod certificate;
-pub mod disk;
 pub mod dns;
 pub mod document;
 pub mod fleet;

@@ -18,8 +18,8 @@ pub struct Source {
 /// Why a document could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    #[error("reading {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error("reading {}: {error}", path.display())]
+    Unreadable { path: PathBuf, error: io::Error },
     #[error("reading {}: larger than {LARGEST_DOCUMENT} bytes", path.display())]
     TooLarge { path: PathBuf },
     #[error("reading {}: not UTF-8 text, first at byte {byte}", path.display())]
@@ -31,7 +31,7 @@ pub enum SourceError {
 /// # Errors
 /// It cannot be read, is no regular file, is larger than [`LARGEST_DOCUMENT`] or is not text.
 pub fn read(path: &Path) -> Result<Source, SourceError> {
-    let unreadable = |source| SourceError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |error| SourceError::Unreadable { path: path.to_owned(), error };
     let file = adit_files::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(LARGEST_DOCUMENT + 1).read_to_end(&mut bytes).map_err(unreadable)?;

@@ -58,22 +58,6 @@ async fn a_start_function_that_never_ends_is_stopped_and_refuses_the_load() {
     assert!(matches!(error, LoadError::Broken { during: "instantiation", .. }), "{error}");
 }
 
-/// Whoever asked for the change waits for it, and so do the changes behind it.
-#[tokio::test]
-async fn a_load_that_never_ends_is_refused_though_others_work_on_its_thread() {
-    let others = tokio::spawn(async {
-        loop {
-            let end = Instant::now() + Duration::from_millis(1);
-            while Instant::now() < end {}
-            tokio::task::yield_now().await;
-        }
-    });
-    let loops = "(func $for-ever (loop $again (br $again))) (start $for-ever)";
-    let error = forged(loops, NEXT).await.expect_err("it never starts");
-    assert!(matches!(error, LoadError::Broken { during: "instantiation", .. }), "{error}");
-    others.abort();
-}
-
 #[tokio::test]
 async fn a_component_that_wants_too_much_at_once_is_refused_by_the_limit() {
     for (more, named) in [

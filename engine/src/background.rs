@@ -21,8 +21,7 @@ const BATCH: usize = 256;
 /// Entries of one shard that wait; more are dropped and counted.
 const WAITING: usize = 8192;
 /// What a call in the background may take: nobody waits for it.
-const WORK: Allowance =
-    Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30), gives_way: true };
+const WORK: Allowance = Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30) };
 
 /// One exchange that is over.
 #[derive(Debug, Clone)]

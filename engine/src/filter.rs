@@ -29,8 +29,8 @@ use crate::failure::{ConfigFault, Failure, FailureKind, LoadError, Trouble};
 use crate::head::{self, Declared};
 use crate::imports::handler::Onward;
 use crate::imports::metrics::Number;
-use crate::member::Member;
-use crate::meter::{Allowance, LOADING};
+use crate::member::{Member, SETUP};
+use crate::meter::Allowance;
 use crate::rehearsal::Rehearsal;
 use crate::sandbox::{Sandbox, Secrets};
 use crate::service::{self, Mediation, ServiceBody};
@@ -48,8 +48,6 @@ const LEAST_WALL: Duration = Duration::from_secs(1);
 const LEAST_WALL_OUTBOUND: Duration = Duration::from_secs(15);
 /// What a component may take from its first instance to the last, for all of its set-up together.
 const SETTING_UP: Duration = Duration::from_secs(120);
-/// For the instances beside the first.
-const FILLING: Duration = Duration::from_secs(2);
 /// Faults of a refused configuration that are kept.
 const FAULTS: usize = 100;
 /// Longest name or version in a manifest that is kept, bytes.
@@ -94,7 +92,7 @@ impl Plugin {
     /// grants, lets it describe itself, read its configuration and test itself, and keeps an instance
     /// ready in each shard.
     ///
-    /// `shards` is how many indices a chain will be called with. Needs a tokio runtime with its
+    /// `shards` is how many indices [`Chain`] will be called with. Needs a tokio runtime with its
     /// timer. May be dropped midway.
     pub async fn load(
         engine: &Engine,
@@ -135,7 +133,7 @@ impl Plugin {
         let default = if blueprint.handler.is_some() { SERVICE_RUN } else { FILTER_RUN };
         let run = plan.limits.timeout.unwrap_or(default);
         let least = if sandbox.outbound.is_some() { LEAST_WALL_OUTBOUND } else { LEAST_WALL };
-        let allowance = Allowance { run, wall: run.saturating_mul(WALL_FACTOR).max(least), gives_way: true };
+        let allowance = Allowance { run, wall: run.saturating_mul(WALL_FACTOR).max(least) };
         let member = Member::new(plan.clone(), engine.clone(), blueprint, sandbox, shards, allowance);
         let mut plugin = Self {
             member: Arc::new(member),
@@ -150,12 +148,11 @@ impl Plugin {
         if plugin.member.blueprint.phases.is_some() {
             let first = plugin.first_instance().await?;
             if plugin.filters() {
-                // What is not there by then is made when it is wanted.
-                let _ = timeout(FILLING, plugin.fill(first)).await;
+                plugin.fill(first).await;
             }
         }
         if plugin.member.blueprint.handler.is_some() && plan.reuse == Some(true) {
-            service::probe(&plugin.member).await?;
+            service::probe(&plugin.member).await;
         }
         // A test calls it when it likes.
         if rehearsal.is_none() {
@@ -378,10 +375,10 @@ impl Plugin {
             }
         };
         let member = self.member.clone();
-        let mut instance = member.raw_instance(0, LOADING).await.map_err(broken("instantiation"))?;
+        let mut instance = member.raw_instance(0).await.map_err(broken("instantiation"))?;
         let _running = member.engine.clock().running(0);
         let Manifest { name, version, request_headers, response_headers } =
-            instance.describe(LOADING).await.map_err(broken("describe"))?;
+            instance.describe(SETUP).await.map_err(broken("describe"))?;
         let parse = |list, names: &[String]| {
             Declared::parse(list, names).map_err(|reason| LoadError::Manifest { reason })
         };
@@ -390,15 +387,15 @@ impl Plugin {
         self.name = printable(&name, LONGEST_NAME).into_owned();
         self.version = printable(&version, LONGEST_NAME).into_owned();
 
-        self.schema = instance.schema(LOADING).await.map_err(broken("config-schema"))?;
+        self.schema = instance.schema(SETUP).await.map_err(broken("config-schema"))?;
 
-        let configured = instance.configure(LOADING, &member.plan.config).await;
+        let configured = instance.configure(SETUP, &member.plan.config).await;
         if let Err(faults) = configured.map_err(broken("configure"))? {
             let faults = faults.iter().take(FAULTS);
             let faults = faults.map(|fault| ConfigFault::new(&fault.code, &fault.message)).collect();
             return Err(LoadError::Refused { faults });
         }
-        match instance.probe(LOADING).await.map_err(broken("probe"))? {
+        match instance.probe(SETUP).await.map_err(broken("probe"))? {
             Ok(()) => Ok(instance),
             Err(fault) => Err(LoadError::Probe { fault: ConfigFault::new(&fault.code, &fault.message) }),
         }

@@ -18,9 +18,8 @@ use super::pool::{Place, Pool};
 use super::sandbox::Sandbox;
 use super::store::Instance;
 
-/// What an instance may take to start and to read its configuration, on a thread that serves.
-const SETUP: Allowance =
-    Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30), gives_way: true };
+/// What an instance may take to start and to read its configuration.
+pub(super) const SETUP: Allowance = Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30) };
 /// Failures that are logged of one plugin in a second; all are counted.
 const FAILURES_PER_SECOND: u64 = 20;
 
@@ -113,7 +112,7 @@ impl Member {
 
     /// A configured instance.
     pub(super) async fn instance(&self, shard: usize) -> Result<Instance, Trouble> {
-        let mut instance = self.raw_instance(shard, SETUP).await?;
+        let mut instance = self.raw_instance(shard).await?;
         let _running = self.engine.clock().running(shard);
         match instance.configure(SETUP, &self.plan.config).await? {
             Ok(()) => Ok(instance),
@@ -127,9 +126,9 @@ impl Member {
     }
 
     /// An instance that is not configured yet.
-    pub(super) async fn raw_instance(&self, shard: usize, allowance: Allowance) -> Result<Instance, Trouble> {
+    pub(super) async fn raw_instance(&self, shard: usize) -> Result<Instance, Trouble> {
         let _running = self.engine.clock().running(shard);
-        let instance = Instance::new(&self.blueprint, self.phases(), &self.sandbox, allowance).await?;
+        let instance = Instance::new(&self.blueprint, self.phases(), &self.sandbox, SETUP).await?;
         self.pool.tally(shard).instantiations.fetch_add(1, Ordering::Relaxed);
         Ok(instance)
     }

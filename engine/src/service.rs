@@ -24,10 +24,10 @@ use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
 use super::component::{Blueprint, Handler};
 use super::concurrent;
-use super::failure::{Failure, FailureKind, LoadError, Trouble};
+use super::failure::{Failure, FailureKind, Trouble};
 use super::imports::handler::{Next, Onward};
 use super::member::Member;
-use super::meter::{Allowance, LOADING, Meter, Stop, drive};
+use super::meter::{Allowance, Meter, Stop, drive};
 use super::store::{Retirement, State, begin, store, trouble};
 
 /// How long a service may take to begin its answer.
@@ -131,7 +131,7 @@ where
         let (member, id, broken, next) = (member.clone(), id.to_owned(), broken.clone(), next.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let _seat = seat;
-            let allowance = Allowance { wall: WALL, ..member.allowance };
+            let allowance = Allowance { run: member.allowance.run, wall: WALL };
             let exchange = Exchange { shard, id: &id, secure, allowance };
             match run(&member, &exchange, request, next, answer, &broken).await {
                 Ok(()) => {
@@ -201,20 +201,13 @@ where
 
 /// Finds out whether an instance survives a second request; only then are instances used again. Many
 /// services of good standing do not.
-///
-/// # Errors
-/// It runs in its start without an end.
-pub(super) async fn probe(member: &Member) -> Result<(), LoadError> {
+pub(super) async fn probe(member: &Member) {
     let plugin = &member.plan.name;
     let Some(Handler::Wasi2(indices)) = &member.blueprint.handler else {
         warn!(plugin, "instances of wasi:http 0.3 are not used again: each request gets a fresh one");
-        return Ok(());
+        return;
     };
     let mut guest = Guest::new(member);
-    if let Err(stop @ Stop::Timeout) = guest.start(member, indices).await {
-        let Trouble { kind, backtrace } = trouble(&guest.store, stop);
-        return Err(LoadError::Broken { during: "instantiation", kind, backtrace });
-    }
     for count in 1..=2 {
         let request = Request::get(PROBE).header("host", "localhost").header("user-agent", "adit-probe");
         let request = request.body(Empty::<Bytes>::new().map_err(|_| Error::ConnectionTerminated));
@@ -225,18 +218,17 @@ pub(super) async fn probe(member: &Member) -> Result<(), LoadError> {
             let response = answered.await.ok()?.ok()?;
             response.into_body().collect().await.ok()
         };
-        let allowance = Allowance { wall: HEAD, ..member.allowance };
+        let allowance = Allowance { run: member.allowance.run, wall: HEAD };
         let exchange = Exchange { shard: 0, id: "probe", secure: false, allowance };
         let serving = guest.serve(member, indices, &exchange, request, answer);
         let both = async { tokio::join!(serving, drain) };
         if !matches!(tokio::time::timeout(HEAD, both).await, Ok((Ok(()), Some(_)))) {
             warn!(plugin, count, "a service did not answer a probe: each request gets a fresh instance");
-            return Ok(());
+            return;
         }
     }
     member.guests_stay.store(true, Ordering::Relaxed);
     member.pool.keep_guest(0, guest);
-    Ok(())
 }
 
 /// One instance of a service of `wasi:http` 0.2, between requests.
@@ -253,24 +245,6 @@ impl Guest {
         let meter = Arc::new(Meter::new());
         let store = store(&member.blueprint, &member.sandbox, &meter);
         Self { store, meter, proxy: None, requests: Retirement::after(REQUESTS) }
-    }
-
-    /// Has it start before its first request. A guest that does not is to be asked for one all the same, which says
-    /// what is wrong, unless it is its time that is over.
-    async fn start(&mut self, member: &Member, indices: &ProxyIndices) -> Result<(), Stop> {
-        let Self { store, meter, proxy, .. } = self;
-        begin(store, "probe");
-        let call = pin!(async {
-            let instance = setting_up(member, 0, store).await?;
-            *proxy = Some(indices.load(&mut *store, &instance)?);
-            Ok(())
-        });
-        let mut call = pin!(drive(meter, LOADING, call));
-        poll_fn(|context| {
-            let _running = member.engine.clock().running(0);
-            call.as_mut().poll(context)
-        })
-        .await
     }
 
     /// Answers one request. A guest whose request did not end well must be dropped.

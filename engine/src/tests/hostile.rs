@@ -1,7 +1,5 @@
 //! Guests that want to hurt: what becomes of each, and that nothing else does.
 
-use std::time::Instant;
-
 use super::forge::{NEXT, filter};
 use super::*;
 
@@ -51,8 +49,6 @@ async fn a_start_function_that_never_ends_is_stopped_and_refuses_the_load() {
     let error = forged(loops, NEXT).await.expect_err("it never starts");
     let LoadError::Broken { during, kind, .. } = &error else { panic!("{error}") };
     assert_eq!((*during, kind.word()), ("instantiation", "timeout"));
-    let said = error.to_string();
-    assert!(said.contains("run for 2s"), "{said}");
     let traps = "(func $trap (unreachable)) (start $trap)";
     let error = forged(traps, NEXT).await.expect_err("it never starts");
     assert!(matches!(error, LoadError::Broken { during: "instantiation", .. }), "{error}");
@@ -138,7 +134,7 @@ async fn a_flood_of_log_lines_is_cut_and_the_call_goes_on() {
 #[tokio::test]
 async fn a_guest_that_sleeps_in_the_host_is_ended_by_the_clock_on_the_wall() {
     let (chain, _) = counting(|plan| plan.limits.timeout = Some(Duration::from_millis(1))).await;
-    let begun = Instant::now();
+    let begun = std::time::Instant::now();
     assert_eq!(request_failure(&chain, "sleep").await, FailureKind::Timeout);
     assert!(begun.elapsed() < Duration::from_secs(60), "it wanted to sleep for an hour");
 }

@@ -116,6 +116,12 @@ impl Pool {
         self.shards.iter().map(|shard| shard.rooms().running).sum()
     }
 
+    /// Instances at rest, in all shards.
+    #[cfg(test)]
+    pub(super) fn at_rest(&self) -> usize {
+        self.shards.iter().map(|shard| shard.rooms().at_rest.len()).sum()
+    }
+
     fn shard(&self, shard: usize) -> &Shard {
         &self.shards[shard % self.shards.len()]
     }

@@ -174,15 +174,22 @@ async fn a_value_that_is_not_utf_8_is_shown_repaired_and_goes_on_as_it_was() {
 }
 
 #[tokio::test]
-async fn an_instance_that_has_served_its_time_is_followed_by_another() {
+async fn an_instance_that_has_served_its_time_is_followed_by_one_that_no_request_waits_for() {
     let plugin = load(HEADERS, "{}").await;
     let chain = Chain::new(vec![plugin.clone()]);
     let first = plugin.counters().instantiations;
     // It serves between 10,000 and 30,000 calls.
     for _ in 0..30_001 {
+        let before = plugin.counters().instantiations;
         assert!(matches!(ask(&chain, &[]).await, RequestOutcome::Continue(_)));
-        // Whatever is done beside the requests.
-        tokio::task::yield_now().await;
+        assert_eq!(plugin.counters().instantiations, before, "a request waited for an instance");
+        // The follower is made beside the requests, which takes several turns where code is slow.
+        let followed = async {
+            while plugin.member.pool.at_rest() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), followed).await.expect("it is followed");
     }
     let made = plugin.counters().instantiations - first;
     assert!((1..=3).contains(&made), "{made} instances followed");

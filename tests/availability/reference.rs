@@ -11,7 +11,8 @@ use e2e::reference;
 use e2e::visitor::{Speaks, Visitor, get};
 use http::Response;
 
-use crate::beside_another;
+use crate::rolling::updated_under;
+use crate::{alone, beside_another};
 
 const REGIONS: [&str; 4] = ["west", "east", "west", "east"];
 /// What it would wait for if nobody told it that it is idle.
@@ -64,6 +65,42 @@ async fn a_stop_of_the_reference_connector_ends_once_it_is_idle_over_quic() {
 #[ignore = "needs the reference's own program: cargo xtask reference PROGRAM"]
 async fn a_stop_of_the_reference_connector_ends_once_it_is_idle_over_http2() {
     a_stop_ends_once_idle("http2").await;
+}
+
+/// What the reference loses where ours loses nothing: printed, since it is not ours to promise. Its replicas are
+/// replaced as [`crate::rolling`] replaces ours, under the same load.
+async fn update(protocol: &'static str) {
+    let _turn = alone().await;
+    let origin = Origin::start();
+    let (fleet, first) = served(protocol, &origin).await;
+    let servers: Vec<_> = fleet.edges.iter().map(|edge| edge.way()).collect();
+    let document = HostDocument { grace: GRACE, edge_ca: "ca.pem".into(), ..HostDocument::new() };
+    let document = document.connections(4).over(protocol).otherwise(&origin.service());
+    let another = async || reference::host(reference::program(), &fleet.site, &servers, &document).await;
+    let mut hosts = [first, another().await];
+    let (wanted, mut load) = updated_under(&fleet).await;
+    let (mut updates, mut answered) = (0, 0);
+    while updates < 2 || answered < wanted {
+        let old = std::mem::replace(&mut hosts[updates % 2], another().await);
+        old.process.terminate();
+        old.process.exit().await;
+        load.passes(100).await;
+        updates += 1;
+        answered = load.answered();
+    }
+    load.finish(&format!("{updates} replicas of the reference replaced by new ones, {protocol}")).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the reference's own program: cargo xtask reference PROGRAM"]
+async fn replicas_of_the_reference_are_replaced_by_new_ones_over_quic() {
+    update("quic").await;
+}
+
+#[tokio::test]
+#[ignore = "needs the reference's own program: cargo xtask reference PROGRAM"]
+async fn replicas_of_the_reference_are_replaced_by_new_ones_over_http2() {
+    update("http2").await;
 }
 
 async fn outlives_an_edge_server(protocol: &'static str) {

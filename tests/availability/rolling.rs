@@ -181,3 +181,45 @@ async fn two_replicas_are_restarted_in_turn_twice_and_streams_last_for_the_grace
 async fn two_replicas_are_restarted_in_turn_twice_and_streams_last_for_the_grace_period_over_http2() {
     rolling_restart("http2").await;
 }
+
+/// As a cluster updates: a new replica is ready, then an old one is asked to stop, until none of the old is left.
+async fn update(protocol: &'static str) {
+    let _turn = alone().await;
+    let origin = Origin::start();
+    let document = HostDocument::new().connections(4).over(protocol).otherwise(&origin.service());
+    let mut fleet = Fleet::start(&REGIONS, 2, &document).await;
+    let (wanted, mut load) = updated_under(&fleet).await;
+    let (mut updates, mut answered) = (0, 0);
+    while updates < 2 || answered < wanted {
+        fleet.replicas(1, &document).await;
+        fleet.hosts.remove(0).stop().await;
+        load.passes(100).await;
+        updates += 1;
+        answered = load.answered();
+    }
+    let report = load.finish(&format!("{updates} replicas replaced by new ones, {protocol}")).await;
+    report.assert_spotless();
+    assert_eq!(origin.repeated(), [""; 0], "{report}");
+}
+
+/// How many answers an update has to outlive, and the load: `ADIT_UPDATED_UNDER` makes it long and heavy.
+pub(crate) async fn updated_under(fleet: &Fleet) -> (u64, Load) {
+    match std::env::var("ADIT_UPDATED_UNDER") {
+        Ok(wanted) => {
+            let mut load = Load::start(&fleet.visitors(), 96, Duration::from_millis(120));
+            load.passes(96).await;
+            (wanted.parse().expect("a number"), load)
+        }
+        Err(_) => (0, Load::steady(&fleet.visitors()).await),
+    }
+}
+
+#[tokio::test]
+async fn replicas_are_replaced_by_new_ones_and_no_request_fails_over_quic() {
+    update("quic").await;
+}
+
+#[tokio::test]
+async fn replicas_are_replaced_by_new_ones_and_no_request_fails_over_http2() {
+    update("http2").await;
+}

@@ -1,9 +1,10 @@
 //! A tunnel's whole life by our own commands: made, named, run twice, looked at, cleaned up, deleted.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use adit_protocol::credentials::OriginCert;
+use e2e::DEADLINE;
 use e2e::process::{Outcome, Process, adit};
 use e2e::visitor::{Speaks, Visitor, bare, to};
 use serde_json::{Value, json};
@@ -80,7 +81,7 @@ impl Office {
 
     /// Waits until as many connectors have as many connections each.
     async fn connectors(&self, wanted: &[usize]) -> Value {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + DEADLINE;
         loop {
             let info: Value =
                 serde_json::from_str(&self.done(&["info", "demo", "-o", "json"]).await).expect("JSON");
@@ -97,7 +98,7 @@ impl Office {
 
     /// Waits until as many replicas serve a version of the configuration.
     async fn verdicts(&self, path: &str, version: i32, replicas: usize) -> Vec<Value> {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + DEADLINE;
         loop {
             let answer = self.api("GET", path, &Value::Null).await;
             let verdicts = answer["replicas"].as_array().expect("verdicts").clone();
@@ -248,7 +249,7 @@ async fn a_token_becomes_a_certificate_that_works() {
     let with = |command: &'static str| {
         ["tunnel", "--api-url", &api, "--origincert", "new/cert.pem", command].map(str::to_owned)
     };
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + DEADLINE;
     // The running edge takes the new token over within a second.
     loop {
         let arguments = with("login");

@@ -73,6 +73,11 @@ impl Load {
         within("further answers under load", passed).await.expect("the load goes on");
     }
 
+    /// How many were answered as they should be so far.
+    pub fn answered(&self) -> u64 {
+        *self.passed.borrow()
+    }
+
     /// Lets what is under way end; prints the summary.
     pub async fn finish(mut self, case: &str) -> Report {
         self.stop.cancel();

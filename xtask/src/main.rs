@@ -107,7 +107,8 @@ Usage: cargo xtask <command>
   reference PROGRAM
                   the tests that need the reference's own program, such as /usr/bin/cloudflared; all
                   others are part of `test`, where nothing that is missing is skipped
-  swaps           the long tests of changes under load, optimised: 1,000 swaps, 200 kills
+  swaps           the long tests of changes under load, optimised: 1,000 swaps, 200 kills, replicas
+                  replaced under 100,000 requests
   plugins         build the plugins into target/plugins
   bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options
   charts [--write]

@@ -18,9 +18,9 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         )
     })?;
     // One after the other, since some are about time.
-    for (name, test, count) in PROMISES {
+    for (name, suite, test, count) in PROMISES {
         progress.step(name, || {
-            let test = ["test", "--locked", "--release", "--workspace", "--test", "e2e", "--", test];
+            let test = ["test", "--locked", "--release", "--workspace", "--test", suite, "--", test];
             let mut command = tree.cargo();
             command.args(test).args(["--nocapture", "--test-threads", "1"]);
             if let Some((variable, count)) = count {
@@ -33,15 +33,21 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-/// What is done, the test that does it, and the variable that makes it long and strict.
-type Promise = (&'static str, &'static str, Option<(&'static str, &'static str)>);
+/// What is done, the tests that do it, and the variable that makes it long and strict.
+type Promise = (&'static str, &'static str, &'static str, Option<(&'static str, &'static str)>);
 
-const PROMISES: [Promise; 5] = [
-    ("swapping a thousand times under load", "swaps::a_swap", Some(("ADIT_SWAPS", "1000"))),
-    ("compiling a large component under load", "swaps::whoever", Some(("ADIT_COMPILES", "20"))),
-    ("refusing a hundred kinds of bad revisions", "revisions::", None),
-    ("killing two hundred times", "sources::whatever_moment", Some(("ADIT_KILLS", "200"))),
-    ("configuring a fleet", "fleet::twenty_five", None),
+const PROMISES: [Promise; 6] = [
+    ("swapping a thousand times under load", "e2e", "swaps::a_swap", Some(("ADIT_SWAPS", "1000"))),
+    ("compiling a large component under load", "e2e", "swaps::whoever", Some(("ADIT_COMPILES", "20"))),
+    ("refusing a hundred kinds of bad revisions", "e2e", "revisions::", None),
+    ("killing two hundred times", "e2e", "sources::whatever_moment", Some(("ADIT_KILLS", "200"))),
+    ("configuring a fleet", "e2e", "fleet::twenty_five", None),
+    (
+        "replacing replicas under 100,000 requests",
+        "availability",
+        "rolling::replicas_are_replaced",
+        Some(("ADIT_UPDATED_UNDER", "100000")),
+    ),
 ];
 
 const STEPS: usize = 3 + PROMISES.len();

@@ -62,8 +62,8 @@ async fn one(options: &Options, protocol: &'static str, direction: &str) -> Resu
         })
     };
     let loaded = others(setup.http, WATCHED.max(options.grace)).await?;
-    // The grace of those who came last, and a moment for the rest.
-    sleep(Duration::from_secs(5)).await;
+    // The grace of those who came last, and the time in which the allocator gives back what is free.
+    sleep(GIVEN_BACK).await;
     let after = [setup.edge.memory(), setup.host.memory()];
     is_over.store(true, Ordering::Relaxed);
     crowd.join().map_err(|_| anyhow::anyhow!("the crowd failed"))??;
@@ -177,3 +177,5 @@ const OTHERS: usize = 8;
 const EVERY: Duration = Duration::from_millis(10);
 const WATCHED: Duration = Duration::from_secs(20);
 const SLOWEST: Duration = Duration::from_secs(60);
+/// Ten seconds by themselves, of the allocator of `adit`.
+const GIVEN_BACK: Duration = Duration::from_secs(15);

@@ -18,7 +18,7 @@ static STAGE: OnceCell<Stage> = OnceCell::const_new();
 
 const MIB: u64 = 1024 * 1024;
 const LARGE: u64 = 200 * MIB;
-const MOST_GROWTH: u64 = 32 * MIB;
+const MOST_GROWTH: u64 = 64 * MIB;
 
 async fn stage() -> Lent {
     STAGE.get_or_init(build).await.lend()

@@ -240,6 +240,7 @@ const ENGINE: &[Module] = &[
             "failure",
             "filter",
             "imports",
+            "member::SETUP",
             "meter",
             "sandbox",
             "store",

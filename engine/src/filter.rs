@@ -92,7 +92,7 @@ impl Plugin {
     /// grants, lets it describe itself, read its configuration and test itself, and keeps an instance
     /// ready in each shard.
     ///
-    /// `shards` is how many indices [`Chain`] will be called with. Needs a tokio runtime with its
+    /// `shards` is how many indices [`Chain`](crate::Chain) will be called with. Needs a tokio runtime with its
     /// timer. May be dropped midway.
     pub async fn load(
         engine: &Engine,

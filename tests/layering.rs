@@ -240,7 +240,6 @@ const ENGINE: &[Module] = &[
             "failure",
             "filter",
             "imports",
-            "member::SETUP",
             "meter",
             "sandbox",
             "store",

@@ -10,7 +10,7 @@ use adit_rules::plan::PluginPlan;
 use super::component::Blueprint;
 use super::engine::Engine;
 use super::failure::{LoadError, Trouble};
-use super::member::SETUP;
+use super::meter::SETUP;
 use super::sandbox::{Sandbox, Secrets};
 use super::store::Instance;
 use super::text::printable;

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use adit_net::ration::Ration;
 use adit_rules::plan::PluginPlan;
@@ -13,13 +12,11 @@ use super::circuit_breaker::CircuitBreaker;
 use super::component::{Blueprint, Phases};
 use super::engine::Engine;
 use super::failure::{Failure, FailureKind, Trouble};
-use super::meter::Allowance;
+use super::meter::{Allowance, SETUP};
 use super::pool::{Place, Pool};
 use super::sandbox::Sandbox;
 use super::store::Instance;
 
-/// What an instance may take to start and to read its configuration.
-pub(super) const SETUP: Allowance = Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30) };
 /// Failures that are logged of one plugin in a second; all are counted.
 const FAILURES_PER_SECOND: u64 = 20;
 

@@ -17,6 +17,9 @@ use wasmtime::UpdateDeadline;
 use super::clock::TICK;
 use super::yield_policy::{Turn, YieldPolicy};
 
+/// What an instance may take to start and to read its configuration.
+pub(super) const SETUP: Allowance = Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30) };
+
 /// How long a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Allowance {

@@ -56,10 +56,10 @@ async fn killed_and_started_at_once(protocol: &'static str) {
         );
         eprintln!("try {number}: first request {:.3?}, four connections {:.3?}", first[number], all[number]);
     }
-    let usual = median(&format!("first request after a restart of the edge, {protocol}"), first);
-    assert!(usual < FIRST_REQUEST, "{usual:?}\n{}", host.process.tail());
-    let usual = median(&format!("four connections after a restart of the edge, {protocol}"), all);
-    assert!(usual < ALL_CONNECTIONS, "{usual:?}\n{}", host.process.tail());
+    median(&format!("first request after a restart of the edge, {protocol}"), first.clone());
+    median(&format!("four connections after a restart of the edge, {protocol}"), all.clone());
+    assert!(first.iter().all(|time| *time < FIRST_REQUEST), "{first:?}\n{}", host.process.tail());
+    assert!(all.iter().all(|time| *time < ALL_CONNECTIONS), "{all:?}\n{}", host.process.tail());
     // What it serves then is what the origin says.
     let mut load = Load::steady(&[edge.http]).await;
     load.passes(100).await;

@@ -22,12 +22,17 @@ const EARLY: Duration = Duration::from_secs(5);
 
 /// A fleet that the reference connector serves.
 async fn served(protocol: &'static str, origin: &Origin) -> (Fleet, Host) {
+    let fleet = Fleet::edges(&REGIONS).await;
+    let host = connector(&fleet, protocol, origin).await;
+    (fleet, host)
+}
+
+/// One replica of it.
+async fn connector(fleet: &Fleet, protocol: &'static str, origin: &Origin) -> Host {
     let document = HostDocument { grace: GRACE, edge_ca: "ca.pem".into(), ..HostDocument::new() };
     let document = document.connections(4).over(protocol).otherwise(&origin.service());
-    let fleet = Fleet::edges(&REGIONS).await;
     let servers: Vec<_> = fleet.edges.iter().map(|edge| edge.way()).collect();
-    let host = reference::host(reference::program(), &fleet.site, &servers, &document).await;
-    (fleet, host)
+    reference::host(reference::program(), &fleet.site, &servers, &document).await
 }
 
 async fn a_stop_ends_once_idle(protocol: &'static str) {
@@ -68,20 +73,16 @@ async fn a_stop_of_the_reference_connector_ends_once_it_is_idle_over_http2() {
 }
 
 /// What the reference loses where ours loses nothing: printed, since it is not ours to promise. Its replicas are
-/// replaced as [`crate::rolling`] replaces ours, under the same load.
+/// replaced as `rolling` replaces ours, under the same load.
 async fn update(protocol: &'static str) {
     let _turn = alone().await;
     let origin = Origin::start();
     let (fleet, first) = served(protocol, &origin).await;
-    let servers: Vec<_> = fleet.edges.iter().map(|edge| edge.way()).collect();
-    let document = HostDocument { grace: GRACE, edge_ca: "ca.pem".into(), ..HostDocument::new() };
-    let document = document.connections(4).over(protocol).otherwise(&origin.service());
-    let another = async || reference::host(reference::program(), &fleet.site, &servers, &document).await;
-    let mut hosts = [first, another().await];
+    let mut hosts = [first, connector(&fleet, protocol, &origin).await];
     let (wanted, mut load) = updated_under(&fleet).await;
     let (mut updates, mut answered) = (0, 0);
     while updates < 2 || answered < wanted {
-        let old = std::mem::replace(&mut hosts[updates % 2], another().await);
+        let old = std::mem::replace(&mut hosts[updates % 2], connector(&fleet, protocol, &origin).await);
         old.process.terminate();
         old.process.exit().await;
         load.passes(100).await;

@@ -139,12 +139,23 @@ fn allow_files() {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }
 
+/// What is answered within a second, at the third try at the latest: a busy machine is late once, a listener that
+/// is full for as long as the sockets last.
+async fn at_once<T>(who: &str, mut ask: impl AsyncFnMut() -> T) -> T {
+    for _ in 0..3 {
+        if let Ok(answer) = timeout(AT_MOST, ask()).await {
+            return answer;
+        }
+    }
+    panic!("{who} was kept waiting");
+}
+
+const AT_MOST: Duration = Duration::from_secs(1);
+
 /// The whole of it at once: every listener of both ends, and every one of them still does its work. What QUIC
 /// knows of the kind is in the edge's own tests.
 #[tokio::test]
 async fn five_thousand_idle_sockets_on_each_listener_keep_nobody_waiting() {
-    // Less than the sockets have to say something in.
-    const AT_MOST: Duration = Duration::from_secs(5);
     allow_files();
     let mut edge = EdgeDocument::new(&["west"], 1).with_https();
     edge.more = "[api]\nlisten = \"127.0.0.1:0\"\n".to_owned();
@@ -167,15 +178,13 @@ async fn five_thousand_idle_sockets_on_each_listener_keep_nobody_waiting() {
             let _ = socket.write_all(heads[number % heads.len()]).await;
             sockets.push(socket);
         }
-        let alive = timeout(AT_MOST, host.admin("/livez")).await;
-        assert_eq!(alive.expect("a probe of the host was kept waiting").status, 200);
-        let alive = timeout(AT_MOST, edge.admin("/ready")).await;
-        assert_eq!(alive.expect("a probe of the edge was kept waiting").status, 200);
-        let known = timeout(AT_MOST, ask(api, "GET", "/openapi.json", &[])).await;
-        assert_eq!(known.expect("a caller of the API was kept waiting").status, 200);
+        assert_eq!(at_once("a probe of the host", async || host.admin("/livez").await).await.status, 200);
+        assert_eq!(at_once("a probe of the edge", async || edge.admin("/ready").await).await.status, 200);
+        let described = async || ask(api, "GET", "/openapi.json", &[]).await;
+        assert_eq!(at_once("a caller of the API", described).await.status, 200);
         for speaks in Speaks::ALL {
-            let visit = timeout(AT_MOST, product.visitor(speaks).send(get("/"))).await;
-            assert_eq!(visit.expect("a visitor was kept waiting").status, 200);
+            let visit = async || product.visitor(speaks).send(get("/")).await;
+            assert_eq!(at_once("a visitor", visit).await.status, 200);
         }
         // A host, over either transport, while the sockets are there.
         for protocol in ["quic", "http2"] {

@@ -3,7 +3,7 @@
 use e2e::bulk::{Bulk, Digest};
 use e2e::document::{EdgeDocument, HOST, HostDocument};
 use e2e::origin::Origin;
-use e2e::product::{Lent, Product, Stage};
+use e2e::product::{Lent, Product, Site, Stage};
 use e2e::visitor::{Speaks, Visitor, get, to, with_body};
 use e2e::within;
 use futures_util::future::join_all;
@@ -18,7 +18,7 @@ static STAGE: OnceCell<Stage> = OnceCell::const_new();
 
 const MIB: u64 = 1024 * 1024;
 const LARGE: u64 = 200 * MIB;
-const MOST_GROWTH: u64 = 64 * MIB;
+const MOST_GROWTH: u64 = 32 * MIB;
 
 async fn stage() -> Lent {
     STAGE.get_or_init(build).await.lend()
@@ -27,7 +27,8 @@ async fn stage() -> Lent {
 async fn build() -> Stage {
     let origin = Origin::start();
     let host = HostDocument::new().over(super::PROTOCOL).otherwise(&origin.service());
-    Stage::new(Product::start(EdgeDocument::new(&["west"], 1).with_https(), host).await, origin)
+    let (site, edge) = (Site::new().giving_back_at_once(), EdgeDocument::new(&["west"], 1).with_https());
+    Stage::new(Product::start_at(site, edge, host).await, origin)
 }
 
 #[tokio::test]

@@ -91,6 +91,7 @@ async fn six_failures_turn_readiness_red_where_it_helps_and_liveness_only_for_a_
     within("it stands still", Box::pin(async { while !probes.is_silent("/livez").await {} })).await;
     assert!(probes.is_silent("/ready").await);
     product.host.process.go_on();
+    within("it answers", Box::pin(async { while probes.ask("/livez").await != 200 {} })).await;
     probes.become_ready(200, "it goes on").await;
 
     // 6. A host that was told to stop takes nothing new, and finishes what it has.

@@ -67,8 +67,7 @@ async fn without_udp_all_four_slots_are_on_http2_within_ten_seconds() {
     }
     let took = began.elapsed();
     eprintln!("all on HTTP/2 after {took:?}");
-    // With patience for a busy machine, here and below.
-    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     for connection in gated.host.ready().await["connections"].as_array().unwrap() {
         assert_eq!(connection["protocol"], "http2");
     }
@@ -104,7 +103,7 @@ async fn when_udp_is_back_the_slot_moves_to_quic_and_nobody_notices() {
         () = asking => {}
     }
     eprintln!("on QUIC again after {:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(120));
+    assert!(began.elapsed() < Duration::from_secs(60));
 
     watched.say(", after");
     watched.end();
@@ -125,7 +124,7 @@ async fn a_slot_that_loses_udp_falls_back_alone() {
     gated.gates[0].let_udp_pass(false);
     gated.registered(mark, 0, "http2").await;
     eprintln!("fallen back after {:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(45), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     assert_eq!(gated.host.ready().await["connections"][1]["protocol"], "quic");
     assert_eq!(gated.edge.visitor(Speaks::Http1).send(get("/")).await.status, 200);
 }
@@ -139,7 +138,8 @@ async fn a_tcp_connection_that_died_silently_is_missed_by_both_ends_within_ten_s
     gated.gates[0].let_tcp_pass(false);
     gated.host.process.event_after(mark, "connection lost", |event| event["protocol"] == "http2").await;
     gated.edge.process.event("connection lost", |event| event["protocol"] == "http2").await;
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    // With a little patience for a loaded machine.
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
     gated.gates[0].let_tcp_pass(true);
     gated.registered(mark, 0, "http2").await;
     assert_eq!(gated.edge.visitor(Speaks::Http1).send(get("/")).await.status, 200);
@@ -168,7 +168,7 @@ async fn over_http2_too_a_host_and_an_edge_that_are_asked_to_stop_finish_what_th
         let began = Instant::now();
         assert_eq!(process.exit().await.code(), Some(0), "{}", process.tail());
         // An edge gives its visitors 3 s to notice and its hosts 5 s to move; this host has nowhere to go.
-        let limit = Duration::from_secs(if stops == "host" { 15 } else { 25 });
+        let limit = Duration::from_secs(if stops == "host" { 5 } else { 10 });
         assert!(began.elapsed() < limit, "the {stops} took {:?}", began.elapsed());
         if stops == "host" {
             assert!(

@@ -22,6 +22,8 @@ pub struct Fleet {
     pub hosts: Vec<Replica>,
     pub edges: Vec<EdgeServer>,
     pub site: Arc<Site>,
+    /// Replicas so far, those that are gone included: each has a name of its own.
+    begun: usize,
 }
 
 /// One edge process with one server.
@@ -101,7 +103,7 @@ impl Fleet {
             edge.start().await;
             edges.push(edge);
         }
-        Self { hosts: Vec::new(), edges, site }
+        Self { hosts: Vec::new(), edges, site, begun: 0 }
     }
 
     /// Puts an open gate in front of every edge server. Hosts that start from now on go through.
@@ -126,9 +128,11 @@ impl Fleet {
     async fn replicas_in(&mut self, network: Option<&Arc<Network>>, count: usize, document: &HostDocument) {
         let edges: Vec<SocketAddr> = self.edges.iter().map(EdgeServer::way).collect();
         let first = self.hosts.len();
-        for number in first..first + count {
+        for _ in 0..count {
+            let name = format!("host-{}", self.begun);
+            self.begun += 1;
             self.hosts.push(Replica {
-                name: format!("host-{number}"),
+                name,
                 document: HostDocument { edge_ca: "ca.pem".into(), ..document.clone() },
                 edges: edges.clone(),
                 network: network.cloned(),

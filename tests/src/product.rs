@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Once;
 
 use adit_protocol::credentials::{Credentials, TunnelSecret};
@@ -13,13 +14,15 @@ use uuid::Uuid;
 
 use crate::document::{EdgeDocument, HostDocument};
 use crate::origin::Origin;
-use crate::process::Process;
+use crate::process::{Process, adit};
 use crate::reference;
 use crate::visitor::{Answer, Speaks, Visitor, bare, get, to};
 
 /// A folder with the files of both sides and the credentials of the tunnel `demo`.
 pub struct Site {
     folder: TempDir,
+    /// What is free goes back at once, so that a process is as large as what it holds.
+    gives_back_at_once: bool,
     pub credentials: Credentials,
 }
 
@@ -62,9 +65,23 @@ impl Site {
             tunnel_id: Uuid::new_v4(),
             endpoint: None,
         };
-        let site = Self { folder, credentials };
+        let site = Self { folder, gives_back_at_once: false, credentials };
         site.write("demo.json", site.credentials.to_json());
         site
+    }
+
+    /// Where the memory of processes is looked at: the allocator keeps what was freed for ten seconds otherwise.
+    pub fn giving_back_at_once(mut self) -> Self {
+        self.gives_back_at_once = true;
+        self
+    }
+
+    fn program(&self) -> Command {
+        let mut command = Command::new(adit());
+        if self.gives_back_at_once {
+            command.env("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0");
+        }
+        command
     }
 
     pub fn folder(&self) -> &Path {
@@ -90,7 +107,8 @@ impl Site {
     pub async fn edge_named(&self, name: &str, document: &EdgeDocument) -> Edge {
         let file = format!("{name}.toml");
         self.write(&file, document.to_toml());
-        let process = Process::adit(name, &["edge", "run", "--config", &file], self.folder());
+        let arguments = ["edge", "run", "--config", &file];
+        let process = Process::adit_by(self.program(), name, &arguments, self.folder());
         let http = listening(&process, "visitors-http").await;
         let https = match document.https {
             Some(_) => Some(listening(&process, "visitors-https").await),
@@ -117,7 +135,8 @@ impl Site {
     pub fn spawn_host_named(&self, name: &str, servers: &[SocketAddr], document: &HostDocument) -> Process {
         let file = format!("{name}.toml");
         self.write(&file, document.to_toml(servers));
-        Process::adit(name, &["tunnel", "run", "--config", &file], self.folder())
+        let arguments = ["tunnel", "run", "--config", &file];
+        Process::adit_by(self.program(), name, &arguments, self.folder())
     }
 
     /// Starts a host and waits until every connection is registered.

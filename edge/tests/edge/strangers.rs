@@ -24,8 +24,8 @@ use crate::harness::{Fixture, HOST, LocalSet, empty, get, http1, start};
 use crate::http2;
 use crate::office::Office;
 
-/// How long anybody may be kept waiting, however busy the machine: less than idle connections may last.
-const AT_MOST: Duration = Duration::from_secs(5);
+/// How long anybody may be kept waiting.
+const AT_MOST: Duration = Duration::from_secs(1);
 /// More than any room of strangers, and than what waits in the system's queue.
 const MANY: usize = 5_000;
 

@@ -37,7 +37,8 @@ async fn the_api_answers_as_its_document_says_whatever_is_asked() {
     // the document; and a parameter without a value is none.
     let left_out = "use_after_free,positive_data_acceptance,negative_data_rejection";
     command.args(["--checks", "all", "--exclude-checks", left_out]);
-    command.args(["--rate-limit", "auto", "--workers", "2", "--no-color"]);
+    // One worker: two threads that parse Python at once can fail by themselves (python/cpython#106905).
+    command.args(["--rate-limit", "auto", "--workers", "1", "--no-color"]);
     command.args(["--max-time", "40", "--max-examples", "40", "--seed", "1"]);
     let ended = timeout(LIMIT, command.output()).await.expect("it ends in time").unwrap();
     let said =

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::bindings::exports::adit::plugin::access_log::Entry;
 use super::failure::{Failure, Trouble};
 use super::member::Member;
-use super::meter::Allowance;
+use super::meter::{Allowance, SETUP};
 use super::store::Instance;
 
 /// How often what was served is handed over.
@@ -21,7 +21,8 @@ const BATCH: usize = 256;
 /// Entries of one shard that wait; more are dropped and counted.
 const WAITING: usize = 8192;
 /// What a call in the background may take: nobody waits for it.
-const WORK: Allowance = Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30) };
+const WORK: Allowance =
+    Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30), gives_way: true };
 
 /// One exchange that is over.
 #[derive(Debug, Clone)]
@@ -161,7 +162,7 @@ impl Work {
         self.member.admit(0)?;
         match self.instance.take() {
             Some(instance) => Ok(instance),
-            None => self.member.instance(0).await,
+            None => self.member.instance(0, SETUP).await,
         }
     }
 

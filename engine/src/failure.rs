@@ -2,7 +2,7 @@
 
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
-use super::meter::Stop;
+use super::meter::{LOADING, Stop};
 use super::text::printable;
 
 /// Longest part of a guest's text that is kept, bytes.
@@ -110,8 +110,16 @@ pub enum LoadError {
     Manifest { reason: String },
     #[error("refuses its configuration: {}", lines(.faults))]
     Refused { faults: Vec<ConfigFault> },
-    #[error("failed in {during}: {kind}{}", trace(.backtrace))]
+    #[error("failed in {during}: {kind}{}{}", allowed(.kind), trace(.backtrace))]
     Broken { during: &'static str, kind: FailureKind, backtrace: String },
+}
+
+/// What a step of a load may take, where that was too little.
+fn allowed(kind: &FailureKind) -> String {
+    if *kind != FailureKind::Timeout {
+        return String::new();
+    }
+    format!(" (it may run for {:?} and take {:?} with all that it waits for)", LOADING.run, LOADING.wall)
 }
 
 /// One thing that a plugin does not like about its configuration.

@@ -30,7 +30,7 @@ use crate::head::{self, Declared};
 use crate::imports::handler::Onward;
 use crate::imports::metrics::Number;
 use crate::member::Member;
-use crate::meter::{Allowance, SETUP};
+use crate::meter::{Allowance, LOADING};
 use crate::rehearsal::Rehearsal;
 use crate::sandbox::{Sandbox, Secrets};
 use crate::service::{self, Mediation, ServiceBody};
@@ -133,7 +133,7 @@ impl Plugin {
         let default = if blueprint.handler.is_some() { SERVICE_RUN } else { FILTER_RUN };
         let run = plan.limits.timeout.unwrap_or(default);
         let least = if sandbox.outbound.is_some() { LEAST_WALL_OUTBOUND } else { LEAST_WALL };
-        let allowance = Allowance { run, wall: run.saturating_mul(WALL_FACTOR).max(least) };
+        let allowance = Allowance { run, wall: run.saturating_mul(WALL_FACTOR).max(least), gives_way: true };
         let member = Member::new(plan.clone(), engine.clone(), blueprint, sandbox, shards, allowance);
         let mut plugin = Self {
             member: Arc::new(member),
@@ -152,7 +152,7 @@ impl Plugin {
             }
         }
         if plugin.member.blueprint.handler.is_some() && plan.reuse == Some(true) {
-            service::probe(&plugin.member).await;
+            service::probe(&plugin.member).await?;
         }
         // A test calls it when it likes.
         if rehearsal.is_none() {
@@ -166,11 +166,12 @@ impl Plugin {
         let Member { plan, pool, .. } = &*self.member;
         pool.settle(0, first);
         for shard in 1..pool.shards() {
-            match self.member.instance(shard).await {
+            match self.member.instance(shard, LOADING).await {
                 Ok(instance) => pool.settle(shard, instance),
-                // The first call of that shard tries again and says what is wrong.
+                // The first call of a shard that has none tries again and says what is wrong.
                 Err(trouble) => {
-                    debug!(plugin = plan.name, shard, kind = %trouble.kind, "no instance at load")
+                    debug!(plugin = plan.name, shard, kind = %trouble.kind, "no instance at load");
+                    return;
                 }
             }
         }
@@ -375,10 +376,10 @@ impl Plugin {
             }
         };
         let member = self.member.clone();
-        let mut instance = member.raw_instance(0).await.map_err(broken("instantiation"))?;
+        let mut instance = member.raw_instance(0, LOADING).await.map_err(broken("instantiation"))?;
         let _running = member.engine.clock().running(0);
         let Manifest { name, version, request_headers, response_headers } =
-            instance.describe(SETUP).await.map_err(broken("describe"))?;
+            instance.describe(LOADING).await.map_err(broken("describe"))?;
         let parse = |list, names: &[String]| {
             Declared::parse(list, names).map_err(|reason| LoadError::Manifest { reason })
         };
@@ -387,15 +388,15 @@ impl Plugin {
         self.name = printable(&name, LONGEST_NAME).into_owned();
         self.version = printable(&version, LONGEST_NAME).into_owned();
 
-        self.schema = instance.schema(SETUP).await.map_err(broken("config-schema"))?;
+        self.schema = instance.schema(LOADING).await.map_err(broken("config-schema"))?;
 
-        let configured = instance.configure(SETUP, &member.plan.config).await;
+        let configured = instance.configure(LOADING, &member.plan.config).await;
         if let Err(faults) = configured.map_err(broken("configure"))? {
             let faults = faults.iter().take(FAULTS);
             let faults = faults.map(|fault| ConfigFault::new(&fault.code, &fault.message)).collect();
             return Err(LoadError::Refused { faults });
         }
-        match instance.probe(SETUP).await.map_err(broken("probe"))? {
+        match instance.probe(LOADING).await.map_err(broken("probe"))? {
             Ok(()) => Ok(instance),
             Err(fault) => Err(LoadError::Probe { fault: ConfigFault::new(&fault.code, &fault.message) }),
         }

@@ -10,7 +10,7 @@ use adit_rules::plan::PluginPlan;
 use super::component::Blueprint;
 use super::engine::Engine;
 use super::failure::{LoadError, Trouble};
-use super::meter::SETUP;
+use super::meter::LOADING;
 use super::sandbox::{Sandbox, Secrets};
 use super::store::Instance;
 use super::text::printable;
@@ -71,16 +71,16 @@ pub async fn inspect(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<
                 }
             };
             let _running = engine.clock().running(0);
-            let instance = Instance::new(&blueprint, phases, &sandbox, SETUP).await;
+            let instance = Instance::new(&blueprint, phases, &sandbox, LOADING).await;
             let mut instance = instance.map_err(broken("instantiation"))?;
-            let manifest = instance.describe(SETUP).await.map_err(broken("describe"))?;
+            let manifest = instance.describe(LOADING).await.map_err(broken("describe"))?;
             let text = |text: &str| printable(text, LONGEST_NAME).into_owned();
             Some(Description {
                 name: text(&manifest.name),
                 version: text(&manifest.version),
                 request_headers: manifest.request_headers.iter().map(|name| text(name)).collect(),
                 response_headers: manifest.response_headers.iter().map(|name| text(name)).collect(),
-                schema: instance.schema(SETUP).await.map_err(broken("config-schema"))?,
+                schema: instance.schema(LOADING).await.map_err(broken("config-schema"))?,
             })
         }
     };

@@ -74,7 +74,7 @@ impl Member {
         let (place, at_rest) = self.pool.enter(shard).ok_or(FailureKind::Busy)?;
         let instance = match at_rest {
             Some(instance) => instance,
-            None => self.instance(shard).await?,
+            None => self.instance(shard, SETUP).await?,
         };
         Ok((place, instance))
     }
@@ -92,7 +92,7 @@ impl Member {
         let member = self.clone();
         // It ends by itself, at the latest with the time that setting up may take.
         tokio::spawn(async move {
-            match member.instance(shard).await {
+            match member.instance(shard, SETUP).await {
                 Ok(instance) => member.pool.settle(shard, instance),
                 // The next call tries again and says what is wrong.
                 Err(trouble) => {
@@ -108,10 +108,10 @@ impl Member {
     }
 
     /// A configured instance.
-    pub(super) async fn instance(&self, shard: usize) -> Result<Instance, Trouble> {
-        let mut instance = self.raw_instance(shard).await?;
+    pub(super) async fn instance(&self, shard: usize, allowance: Allowance) -> Result<Instance, Trouble> {
+        let mut instance = self.raw_instance(shard, allowance).await?;
         let _running = self.engine.clock().running(shard);
-        match instance.configure(SETUP, &self.plan.config).await? {
+        match instance.configure(allowance, &self.plan.config).await? {
             Ok(()) => Ok(instance),
             Err(faults) => {
                 // The first instance took the same configuration.
@@ -123,9 +123,9 @@ impl Member {
     }
 
     /// An instance that is not configured yet.
-    pub(super) async fn raw_instance(&self, shard: usize) -> Result<Instance, Trouble> {
+    pub(super) async fn raw_instance(&self, shard: usize, allowance: Allowance) -> Result<Instance, Trouble> {
         let _running = self.engine.clock().running(shard);
-        let instance = Instance::new(&self.blueprint, self.phases(), &self.sandbox, SETUP).await?;
+        let instance = Instance::new(&self.blueprint, self.phases(), &self.sandbox, allowance).await?;
         self.pool.tally(shard).instantiations.fetch_add(1, Ordering::Relaxed);
         Ok(instance)
     }

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -17,9 +17,6 @@ use wasmtime::UpdateDeadline;
 use super::clock::TICK;
 use super::yield_policy::{Turn, YieldPolicy};
 
-/// What an instance may take to start and to read its configuration.
-pub(super) const SETUP: Allowance = Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30) };
-
 /// How long a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Allowance {
@@ -27,7 +24,18 @@ pub(super) struct Allowance {
     pub(super) run: Duration,
     /// Time from start to end, with the turns of everybody else and the guest's own sleep.
     pub(super) wall: Duration,
+    /// Whether the guest stays away from its thread where others work on it. One that does not only lets them have
+    /// their turns, and what counts as its time is what the system gave it.
+    pub(super) gives_way: bool,
 }
+
+/// For each step of a load, which whoever asked for a change waits for. One that waits for others, as its probe may,
+/// has the time on the wall.
+pub(super) const LOADING: Allowance =
+    Allowance { run: Duration::from_secs(2), wall: Duration::from_secs(30), gives_way: false };
+/// For an instance's start and the reading of its configuration on a thread that serves.
+pub(super) const SETUP: Allowance =
+    Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30), gives_way: true };
 
 /// Why a call did not return.
 #[derive(Debug)]
@@ -49,6 +57,7 @@ pub(super) struct Meter {
     resumed: AtomicU64,
     used: AtomicU64,
     limit: AtomicU64,
+    gives_way: AtomicBool,
     // Looked at only at the end of a slice, by the one thread that runs the guest.
     sharing: Mutex<Sharing>,
 }
@@ -73,6 +82,7 @@ impl Meter {
             resumed: AtomicU64::new(0),
             used: AtomicU64::new(0),
             limit: AtomicU64::new(0),
+            gives_way: AtomicBool::new(true),
             sharing: Mutex::default(),
         }
     }
@@ -82,6 +92,9 @@ impl Meter {
         let now = self.now();
         if self.is_used_up(now) {
             return Err(TimeIsUp.into());
+        }
+        if !self.gives_way.load(Ordering::Relaxed) {
+            return Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())));
         }
         let mut sharing = self.sharing();
         let turn = sharing.yield_policy.turn();
@@ -98,10 +111,11 @@ impl Meter {
         self.sharing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self, limit: Duration) {
+    fn begin(&self, Allowance { run, gives_way, wall: _ }: Allowance) {
+        self.gives_way.store(gives_way, Ordering::Relaxed);
         self.resumed.store(0, Ordering::Relaxed);
         self.used.store(0, Ordering::Relaxed);
-        self.limit.store(nanoseconds(limit), Ordering::Relaxed);
+        self.limit.store(nanoseconds(run), Ordering::Relaxed);
     }
 
     fn is_used_up(&self, now: u64) -> bool {
@@ -130,7 +144,9 @@ impl Meter {
 
     /// Nanoseconds; at least a tick, so that the beginning of the first slice is not before zero.
     fn now(&self) -> u64 {
-        nanoseconds(self.origin.elapsed() + TICK)
+        // A guest stays on one thread from when it is let run until it is not.
+        let gives_way = self.gives_way.load(Ordering::Relaxed);
+        nanoseconds(TICK + if gives_way { self.origin.elapsed() } else { thread_time() })
     }
 }
 
@@ -142,7 +158,7 @@ pub(super) async fn drive<T>(
     mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
 ) -> Result<T, Stop> {
     let mut wall: Option<Pin<Box<Sleep>>> = None;
-    meter.begin(allowance.run);
+    meter.begin(allowance);
     poll_fn(|context| {
         if wall.is_some() {
             meter.resume(meter.now());
@@ -187,7 +203,8 @@ mod tests {
 
     use super::*;
 
-    const PLENTY: Allowance = Allowance { run: Duration::from_secs(3600), wall: Duration::from_secs(3600) };
+    const HOUR: Duration = Duration::from_secs(3600);
+    const PLENTY: Allowance = Allowance { run: HOUR, wall: HOUR, gives_way: true };
 
     #[tokio::test]
     async fn a_panic_of_the_host_ends_the_call_and_nothing_else() {
@@ -197,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_guest_that_sleeps_is_ended_by_the_clock_on_the_wall() {
-        let allowance = Allowance { run: Duration::from_secs(3600), wall: Duration::from_millis(1) };
+        let allowance = Allowance { wall: Duration::from_millis(1), ..PLENTY };
         let stop =
             drive(&Meter::new(), allowance, pin!(std::future::pending::<wasmtime::Result<()>>())).await;
         assert!(matches!(stop, Err(Stop::Timeout)));
@@ -207,7 +224,8 @@ mod tests {
     fn only_the_turns_of_the_guest_count() {
         const MS: u64 = 1_000_000;
         let meter = Meter::new();
-        meter.begin(Duration::from_millis(10));
+        let allowance = Allowance { run: Duration::from_millis(10), ..PLENTY };
+        meter.begin(allowance);
         assert!(!meter.is_used_up(5 * MS), "the first slice counts as a tick");
         meter.suspend(5 * MS);
         meter.resume(1000 * MS);
@@ -215,8 +233,32 @@ mod tests {
         meter.suspend(1008 * MS);
         meter.resume(2000 * MS);
         assert!(meter.is_used_up(2001 * MS), "1 + 8 + 1");
-        meter.begin(Duration::from_millis(10));
+        meter.begin(allowance);
         assert!(!meter.is_used_up(3000 * MS), "the next call begins at nothing");
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_does_not_give_way_never_stays_away_and_only_its_own_time_counts() {
+        let allowance = Allowance { run: 20 * TICK, wall: HOUR, gives_way: false };
+        let meter = Meter::new();
+        let mut turns = 0;
+        let guest = async {
+            while turns < 1000 {
+                // The time of others.
+                std::thread::sleep(4 * TICK);
+                let end = thread_time() + TICK;
+                while thread_time() < end {}
+                let UpdateDeadline::YieldCustom(_, turn) = meter.interrupt()? else { continue };
+                let began = Instant::now();
+                turn.await;
+                assert!(began.elapsed() < Duration::from_millis(500), "it stays away");
+                turns += 1;
+            }
+            wasmtime::Result::Ok(())
+        };
+        let stop = drive::<()>(&meter, allowance, pin!(guest)).await;
+        assert!(matches!(stop, Err(Stop::Timeout)));
+        assert!(turns >= 8, "the sleep counted: {turns}");
     }
 
     #[tokio::test]

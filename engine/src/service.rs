@@ -13,7 +13,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 use wasmtime::Store;
@@ -24,10 +26,10 @@ use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
 use super::component::{Blueprint, Handler};
 use super::concurrent;
-use super::failure::{Failure, FailureKind, Trouble};
+use super::failure::{Failure, FailureKind, LoadError, Trouble};
 use super::imports::handler::{Next, Onward};
 use super::member::Member;
-use super::meter::{Allowance, Meter, Stop, drive};
+use super::meter::{Allowance, LOADING, Meter, Stop, drive};
 use super::store::{Retirement, State, begin, store, trouble};
 
 /// How long a service may take to begin its answer.
@@ -35,18 +37,28 @@ const HEAD: Duration = Duration::from_secs(30);
 /// How long one exchange may last. Whoever asks may leave earlier, which ends it.
 const WALL: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long a guest that is used again may take from the end of its answer to its return.
+const RETURN: Duration = Duration::from_secs(1);
 /// About so many requests an instance answers where instances are used again.
 const REQUESTS: u32 = 128;
 /// What an instance is asked to find out whether it can be used again.
 const PROBE: &str = "http://localhost/";
 
-/// The body of a service's answer. Dropping it ends the guest.
+/// The body of a service's answer. Dropping it ends the guest; one that is used again may return first if the
+/// body is complete.
 pub struct ServiceBody {
     body: WasiBody,
     /// Whether the guest broke: the body then ends as if it were complete.
     broken: Arc<AtomicBool>,
-    _guest: AbortOnDropHandle<Result<(), Failure>>,
+    /// Whether all of it was read.
+    is_read: bool,
+    /// Whether the guest answers another request when it has returned.
+    is_used_again: bool,
+    guest: Option<Answering>,
 }
+
+/// The task of a guest, which ends with this.
+type Answering = AbortOnDropHandle<Result<(), Failure>>;
 
 /// The head of an answer, or the name of the guest's own error.
 pub(super) type Answer = Result<Response<WasiBody>, String>;
@@ -131,7 +143,7 @@ where
         let (member, id, broken, next) = (member.clone(), id.to_owned(), broken.clone(), next.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let _seat = seat;
-            let allowance = Allowance { run: member.allowance.run, wall: WALL };
+            let allowance = Allowance { wall: WALL, ..member.allowance };
             let exchange = Exchange { shard, id: &id, secure, allowance };
             match run(&member, &exchange, request, next, answer, &broken).await {
                 Ok(()) => {
@@ -155,7 +167,7 @@ where
             }
         });
         loop {
-            match tokio::time::timeout(HEAD, &mut head).await {
+            match timeout(HEAD, &mut head).await {
                 Ok(answer) => break answer?,
                 // Those behind it have limits of their own.
                 Err(_) if next.as_ref().is_some_and(Next::is_under_way) => {}
@@ -163,7 +175,10 @@ where
             }
         }
     };
-    Ok(answer.map(|response| response.map(|body| ServiceBody { body, broken, _guest: guest })))
+    let is_used_again = member.guests_stay.load(Ordering::Relaxed);
+    Ok(answer.map(|response| {
+        response.map(|body| ServiceBody { body, broken, is_read: false, is_used_again, guest: Some(guest) })
+    }))
 }
 
 /// Has an instance answer a request, to the end of its answer.
@@ -201,13 +216,20 @@ where
 
 /// Finds out whether an instance survives a second request; only then are instances used again. Many
 /// services of good standing do not.
-pub(super) async fn probe(member: &Member) {
+///
+/// # Errors
+/// It runs in its start without an end.
+pub(super) async fn probe(member: &Member) -> Result<(), LoadError> {
     let plugin = &member.plan.name;
     let Some(Handler::Wasi2(indices)) = &member.blueprint.handler else {
         warn!(plugin, "instances of wasi:http 0.3 are not used again: each request gets a fresh one");
-        return;
+        return Ok(());
     };
     let mut guest = Guest::new(member);
+    if let Err(stop @ Stop::Timeout) = guest.start(member, indices).await {
+        let Trouble { kind, backtrace } = trouble(&guest.store, stop);
+        return Err(LoadError::Broken { during: "instantiation", kind, backtrace });
+    }
     for count in 1..=2 {
         let request = Request::get(PROBE).header("host", "localhost").header("user-agent", "adit-probe");
         let request = request.body(Empty::<Bytes>::new().map_err(|_| Error::ConnectionTerminated));
@@ -218,17 +240,20 @@ pub(super) async fn probe(member: &Member) {
             let response = answered.await.ok()?.ok()?;
             response.into_body().collect().await.ok()
         };
-        let allowance = Allowance { run: member.allowance.run, wall: HEAD };
+        // Whoever asked for a change waits for it.
+        let run = member.allowance.run.min(LOADING.run);
+        let allowance = Allowance { run, wall: HEAD, ..LOADING };
         let exchange = Exchange { shard: 0, id: "probe", secure: false, allowance };
         let serving = guest.serve(member, indices, &exchange, request, answer);
         let both = async { tokio::join!(serving, drain) };
-        if !matches!(tokio::time::timeout(HEAD, both).await, Ok((Ok(()), Some(_)))) {
+        if !matches!(timeout(HEAD, both).await, Ok((Ok(()), Some(_)))) {
             warn!(plugin, count, "a service did not answer a probe: each request gets a fresh instance");
-            return;
+            return Ok(());
         }
     }
     member.guests_stay.store(true, Ordering::Relaxed);
     member.pool.keep_guest(0, guest);
+    Ok(())
 }
 
 /// One instance of a service of `wasi:http` 0.2, between requests.
@@ -245,6 +270,24 @@ impl Guest {
         let meter = Arc::new(Meter::new());
         let store = store(&member.blueprint, &member.sandbox, &meter);
         Self { store, meter, proxy: None, requests: Retirement::after(REQUESTS) }
+    }
+
+    /// Has it start before its first request. A guest that does not is to be asked for one all the same, which says
+    /// what is wrong, unless it is its time that is over.
+    async fn start(&mut self, member: &Member, indices: &ProxyIndices) -> Result<(), Stop> {
+        let Self { store, meter, proxy, .. } = self;
+        begin(store, "probe");
+        let call = pin!(async {
+            let instance = setting_up(member, 0, store).await?;
+            *proxy = Some(indices.load(&mut *store, &instance)?);
+            Ok(())
+        });
+        let mut call = pin!(drive(meter, LOADING, call));
+        poll_fn(|context| {
+            let _running = member.engine.clock().running(0);
+            call.as_mut().poll(context)
+        })
+        .await
     }
 
     /// Answers one request. A guest whose request did not end well must be dropped.
@@ -326,6 +369,7 @@ impl Body for ServiceBody {
         if frame.is_none() && self.broken.swap(false, Ordering::Acquire) {
             return Poll::Ready(Some(Err("the guest broke before the end of its answer".into())));
         }
+        self.is_read = frame.is_none();
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
@@ -335,5 +379,20 @@ impl Body for ServiceBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for ServiceBody {
+    fn drop(&mut self) {
+        let Some(guest) = self.guest.take() else { return };
+        let is_complete = self.is_read || self.is_end_stream();
+        // A guest that was interrupted between the end of its body and its return would be lost, and another made.
+        if is_complete
+            && self.is_used_again
+            && !guest.is_finished()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(timeout(RETURN, guest));
+        }
     }
 }

@@ -52,6 +52,17 @@ async fn a_service_that_survives_a_probe_is_used_again_if_the_document_says_so()
     assert!((4..=12).contains(&made), "{made} instances for 500 requests");
 }
 
+/// It was ended with its answer, and whether it had returned by then was chance.
+#[tokio::test]
+async fn a_service_that_returns_a_while_after_its_answer_is_used_again_all_the_same() {
+    let plugin = loaded(SERVICE, |plan| plan.reuse = Some(true)).await;
+    for _ in 0..5 {
+        assert_eq!(text(ask_for(&plugin, "/late").await.expect("an answer")).await, "not done yet\n");
+        rested(&plugin).await;
+    }
+    assert_eq!(plugin.counters().instantiations, 1);
+}
+
 /// Until the guests' tasks, which end just after their answers, have put them to rest.
 async fn rested(plugin: &Plugin) {
     let ended = async {

@@ -1,5 +1,9 @@
 //! Guests that want to hurt: what becomes of each, and that nothing else does.
 
+use std::time::Instant;
+
+use rustix::time::{ClockId, clock_gettime};
+
 use super::forge::{NEXT, filter};
 use super::*;
 
@@ -46,9 +50,15 @@ async fn a_filter_gets_a_fresh_instance_for_each_call_if_the_document_says_so() 
 #[tokio::test]
 async fn a_start_function_that_never_ends_is_stopped_and_refuses_the_load() {
     let loops = "(func $for-ever (loop $again (br $again))) (start $for-ever)";
+    // It runs on this thread.
+    let worked = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("a time");
+    let before = worked();
     let error = forged(loops, NEXT).await.expect_err("it never starts");
+    assert!(worked() - before < Duration::from_secs(4), "{:?}", worked() - before);
     let LoadError::Broken { during, kind, .. } = &error else { panic!("{error}") };
     assert_eq!((*during, kind.word()), ("instantiation", "timeout"));
+    let said = error.to_string();
+    assert!(said.contains("run for 2s"), "{said}");
     let traps = "(func $trap (unreachable)) (start $trap)";
     let error = forged(traps, NEXT).await.expect_err("it never starts");
     assert!(matches!(error, LoadError::Broken { during: "instantiation", .. }), "{error}");
@@ -134,7 +144,7 @@ async fn a_flood_of_log_lines_is_cut_and_the_call_goes_on() {
 #[tokio::test]
 async fn a_guest_that_sleeps_in_the_host_is_ended_by_the_clock_on_the_wall() {
     let (chain, _) = counting(|plan| plan.limits.timeout = Some(Duration::from_millis(1))).await;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     assert_eq!(request_failure(&chain, "sleep").await, FailureKind::Timeout);
     assert!(begun.elapsed() < Duration::from_secs(60), "it wanted to sleep for an hour");
 }

@@ -67,6 +67,10 @@ impl Guest for Service {
                 std::hint::black_box(());
             },
             "/silent" => {}
+            "/late" => {
+                respond(out, 200, |body| write(body, b"not done yet\n"));
+                monotonic_clock::subscribe_duration(20_000_000).block();
+            }
             "/teapot" => respond(out, 418, |_| {}),
             _ => respond(out, 200, |body| write(body, b"hello from wasi:http\n")),
         }

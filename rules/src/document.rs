@@ -18,6 +18,9 @@ pub struct Document {
     pub access_log: Option<Spanned<bool>>,
     pub retire_after: Option<Spanned<Quantity>>,
     pub insecure_registries: Option<Spanned<Vec<Spanned<String>>>>,
+    /// What rules that do not say it themselves say of paths.
+    pub paths: Option<Spanned<Paths>>,
+    pub path_headers: Option<Spanned<PathHeaders>>,
     pub tunnel: Option<Spanned<Tunnel>>,
     pub admin: Admin,
     pub ready: Ready,

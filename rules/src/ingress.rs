@@ -12,9 +12,11 @@ use crate::pattern::Patterns;
 use crate::plan::{HostPattern, PluginPlan, Rule, Service};
 use crate::value::{Reading, Wrong};
 
-/// The rules in order. One that is wrong is left out, and there is a mistake that says why.
+/// The rules in order. One that is wrong is left out, and there is a mistake that says why. What a rule does not say
+/// of paths is said by `defaults`.
 pub(super) fn draw(
     written: &[Spanned<document::Rule>],
+    defaults: &document::Rule,
     known: &[PluginPlan],
     reading: &mut Reading<'_>,
     warnings: &mut Vec<String>,
@@ -48,9 +50,10 @@ pub(super) fn draw(
                 ));
             }
             let name = name(at.get_ref(), &hostname, path.as_ref());
-            let paths = at.get_ref().paths.as_ref().map(|paths| *paths.get_ref()).unwrap_or_default();
-            let path_headers =
-                at.get_ref().path_headers.as_ref().map(|headers| *headers.get_ref()).unwrap_or_default();
+            let paths = at.get_ref().paths.as_ref().or(defaults.paths.as_ref());
+            let paths = paths.map(|paths| *paths.get_ref()).unwrap_or_default();
+            let path_headers = at.get_ref().path_headers.as_ref().or(defaults.path_headers.as_ref());
+            let path_headers = path_headers.map(|headers| *headers.get_ref()).unwrap_or_default();
             rules.push(Rule { name, hostname, path, paths, path_headers, service, plugins, origin });
         }
     }

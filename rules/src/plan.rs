@@ -11,7 +11,7 @@ use http::StatusCode;
 use http::uri::Authority;
 use regex::Regex;
 
-use crate::document::{ConfigSource, Document};
+use crate::document::{self, ConfigSource, Document};
 pub use crate::document::{HeaderCase, Http2, PathHeaders, Paths};
 use crate::grants::Grants;
 use crate::value::Reading;
@@ -174,7 +174,12 @@ pub fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
     let rules = if is_unconfigured {
         vec![unconfigured()]
     } else {
-        ingress::draw(&document.ingress, &plugins, reading, &mut warnings)
+        let defaults = document::Rule {
+            paths: document.paths.clone(),
+            path_headers: document.path_headers.clone(),
+            ..document::Rule::default()
+        };
+        ingress::draw(&document.ingress, &defaults, &plugins, reading, &mut warnings)
     };
     let used = |index| {
         rules.iter().any(|rule| rule.plugins.contains(&index) || rule.service == Service::Component(index))

@@ -15,7 +15,9 @@ use crate::document::ConfigSource;
 use crate::ingress::LONGEST_CHAIN;
 use crate::origin;
 use crate::pattern::Patterns;
-use crate::plan::{HeaderCase, HostPattern, Http2, OriginPlan, Plan, Rule, Service, unconfigured};
+use crate::plan::{
+    HeaderCase, HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Rule, Service, unconfigured,
+};
 use service::Read;
 use value::{Layers, Reasons};
 
@@ -87,6 +89,13 @@ struct Reader<'a> {
     said: Reasons,
 }
 
+/// What is said for all rules.
+struct All<'a> {
+    origin: &'a Map<String, Value>,
+    paths: Paths,
+    path_headers: PathHeaders,
+}
+
 impl Reader<'_> {
     fn rules(&mut self, json: &[u8]) -> Vec<Rule> {
         let pushed = match serde_json::from_slice(json) {
@@ -98,7 +107,11 @@ impl Reader<'_> {
             self.said.wrong::<()>(&at, &message);
         }
         let nothing = Map::new();
-        let all = self.said.object("", &pushed, "originRequest").unwrap_or(&nothing);
+        let all = All {
+            origin: self.said.object("", &pushed, "originRequest").unwrap_or(&nothing),
+            paths: self.said.word("", &pushed, "paths", Paths::default()),
+            path_headers: self.said.word("", &pushed, "pathHeaders", PathHeaders::default()),
+        };
         // It means nothing to a host of ours; of the wrong kind it is refused by the reference.
         self.said.object("", &pushed, "warp-routing");
         let written = match pushed.get("ingress") {
@@ -120,19 +133,13 @@ impl Reader<'_> {
             let Value::Object(written_rule) = written else {
                 return self.said.wrong(&at, &value::expected("an object", written));
             };
-            self.rule(&at, written_rule, all, index == last)
+            self.rule(&at, written_rule, &all, index == last)
         });
         rules.collect::<Vec<Option<Rule>>>().into_iter().flatten().collect()
     }
 
     /// `None` if it is wrong, and there is a reason that says why.
-    fn rule(
-        &mut self,
-        at: &str,
-        written: &Map<String, Value>,
-        all: &Map<String, Value>,
-        is_last: bool,
-    ) -> Option<Rule> {
+    fn rule(&mut self, at: &str, written: &Map<String, Value>, all: &All<'_>, is_last: bool) -> Option<Rule> {
         let hostname = match self.said.text(at, written, "hostname")? {
             None => Some(HostPattern::Any),
             Some(text) => self.said.take(&format!("{at}.hostname"), HostPattern::parse(text)),
@@ -147,13 +154,13 @@ impl Reader<'_> {
         self.position(at, hostname.as_ref(), matches!(path, Some(None)), is_last);
         let mut service = self.service(at, written);
         let chain = self.chain(at, written);
-        let paths = self.said.word(at, written, "paths");
-        let path_headers = self.said.word(at, written, "pathHeaders");
+        let paths = self.said.word(at, written, "paths", all.paths);
+        let path_headers = self.said.word(at, written, "pathHeaders", all.path_headers);
         let nothing = Map::new();
         let one = self.said.object(at, written, "originRequest").unwrap_or(&nothing);
         let at_origin = format!("{at}.originRequest");
-        let origin = self.origin(&at_origin, one, all);
-        if self.needs_access(&at_origin, one, all) {
+        let origin = self.origin(&at_origin, one, all.origin);
+        if self.needs_access(&at_origin, one, all.origin) {
             // Serving without the check that was asked for would open what is closed.
             service = service.map(|_| service::unknown());
         }
@@ -335,6 +342,31 @@ mod tests {
         );
         assert_eq!((local.rules[0].paths, local.rules[0].path_headers), (Paths::AsSent, PathHeaders::AsSent));
         assert!(rules(r#","paths":"raw""#).is_err());
+    }
+
+    #[test]
+    fn what_is_said_of_paths_for_all_rules_holds_where_a_rule_does_not_say_otherwise() {
+        let wanted = [(Paths::Checked, PathHeaders::AsSent), (Paths::AsSent, PathHeaders::AsSent)];
+        let said =
+            |plan: &Plan| plan.rules.iter().map(|rule| (rule.paths, rule.path_headers)).collect::<Vec<_>>();
+        let pushed = r#"{"paths":"as-sent","pathHeaders":"as-sent","ingress":[
+            {"hostname":"a.test","service":"http://127.0.0.1:1","paths":"checked"},{"service":"hello_world"}]}"#;
+        assert_eq!(said(&laid(ConfigSource::Remote, pushed).unwrap()), wanted);
+        let local = "paths = \"as-sent\"\npath-headers = \"as-sent\"\n[[ingress]]\nhostname = \"a.test\"\n\
+                     service = \"hello_world\"\npaths = \"checked\"\n[[ingress]]\nservice = \"hello_world\"\n";
+        assert_eq!(said(&plan(local)), wanted);
+        // Whoever pushes speaks for what is pushed, and nobody else does.
+        let mut mixed = plan(local);
+        overlay(
+            &mut mixed,
+            ConfigSource::Remote,
+            br#"{"ingress":[{"service":"hello_world"}]}"#,
+            Path::new("/"),
+        )
+        .unwrap();
+        assert_eq!(said(&mixed), [(Paths::Checked, PathHeaders::Cut)]);
+        let wrong = laid(ConfigSource::Remote, r#"{"paths":"raw","ingress":[{"service":"hello_world"}]}"#);
+        assert!(wrong.unwrap_err()[0].starts_with("paths"));
     }
 
     #[test]

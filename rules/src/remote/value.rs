@@ -71,15 +71,16 @@ impl Reasons {
         }
     }
 
-    /// A word of ours; the default where there is none.
+    /// A word of ours; `default` where there is none.
     pub(super) fn word<T: DeserializeOwned + Default>(
         &mut self,
         at: &str,
         table: &Map<String, Value>,
         key: &str,
+        default: T,
     ) -> T {
         match table.get(key) {
-            None | Some(Value::Null) => T::default(),
+            None | Some(Value::Null) => default,
             Some(value) => match serde_json::from_value(value.clone()) {
                 Ok(word) => word,
                 Err(error) => self.wrong(&place(at, key), &error.to_string()),

@@ -34,8 +34,17 @@ pub(super) const ORIGIN: &[&str] = &[
 /// Of `originRequest.access`.
 pub(super) const ACCESS: &[&str] = &["required", "teamName", "audTag", "environment"];
 /// At the top, besides flags.
-const TOP: &[&str] =
-    &["tunnel", "ingress", "originRequest", "warp-routing", "forwarders", "resolver", "edge-domain"];
+const TOP: &[&str] = &[
+    "tunnel",
+    "ingress",
+    "originRequest",
+    "paths",
+    "pathHeaders",
+    "warp-routing",
+    "forwarders",
+    "resolver",
+    "edge-domain",
+];
 /// At the top, and not carried here yet.
 const NOT_YET: &[&str] = &["warp-routing", "forwarders", "resolver"];
 /// What closes something, or holds what does.

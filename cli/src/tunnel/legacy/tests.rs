@@ -24,6 +24,8 @@ fn a_config_yml_becomes_a_document_and_what_does_not_is_a_warning() {
     let yaml = r#"
 tunnel: demo
 credentials-file: /root/.cloudflared/demo.json
+paths: checked
+pathHeaders: as-sent
 edge: ["127.0.0.1:7844", "127.0.0.1:7844"]
 protocol: http2
 ha-connections: 2
@@ -52,7 +54,9 @@ ingress:
   - service: http_status:404
 "#;
     let translation = translated(yaml).unwrap();
-    let wanted = r#"[tunnel]
+    let wanted = r#"paths = "checked"
+path-headers = "as-sent"
+[tunnel]
 credentials-file = "/c.json"
 edges = ["127.0.0.1:7844"]
 protocol = "http2"
@@ -91,7 +95,7 @@ service = "http_status:404"
     assert_eq!(plain(&translation.toml), wanted);
     let warnings = translation.warnings.join("\n");
     for wanted in [
-        "11:1: `compression-quality` has no effect: bodies pass as they are",
+        "13:1: `compression-quality` has no effect: bodies pass as they are",
         "`ingress[0].originRequest.proxyType` is not supported here yet",
         "`ingress[0].originRequest.keepAliveTimeout` is an hour",
         "`ssh` services are not supported",
@@ -194,6 +198,7 @@ fn mistakes_name_their_place_in_the_file_that_people_wrote() {
             "2:3: ingress[0].service: a service has a scheme and a host; did you mean `http://localhost:8080`",
         ),
         ("ha-connections: many", "1:1: ha-connections: not a number"),
+        ("paths: raw\ningress: [{service: http://a}]", "paths: neither `checked` nor `as-sent`"),
         ("ingress: [{paths: raw, service: http://a}]", "ingress[0].paths: neither `checked` nor `as-sent`"),
         ("ingress: [{pathHeaders: true, service: http://a}]", "ingress[0].pathHeaders: neither `cut` nor"),
         ("a: [", "config.yml:"),

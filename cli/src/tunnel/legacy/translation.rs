@@ -93,6 +93,9 @@ impl Translation {
             self.warnings.push(warning.to_owned());
             self.line(flags, "config-source = \"remote\"");
         }
+        if let Some(legacy) = legacy {
+            self.paths("", |key| legacy.get(key));
+        }
         self.tunnel(legacy, given);
         if let Some(empty) = legacy.filter(|_| !has_origin).and_then(|legacy| legacy.get("ingress")) {
             // It says that there are none, and is as ready with that as the reference; what the edge has goes before it.
@@ -275,6 +278,19 @@ impl Translation {
         self.spoken(&service, at, lines);
     }
 
+    /// What is said of paths, for a rule or for all of them.
+    fn paths<'k>(&mut self, before: &str, entry: impl Fn(&str) -> Option<&'k Entry>) {
+        for (key, default, ours) in [("paths", "checked", "paths"), ("pathHeaders", "cut", "path-headers")] {
+            let Some(entry) = entry(key).filter(|entry| !entry.value.is_null()) else { continue };
+            let name = format!("{before}{key}");
+            let at = At { place: Some(entry.place), name: &name };
+            match entry.value.text() {
+                Some(word) if word == "as-sent" || word == default => self.key(at, ours, word),
+                _ => self.wrong(at, &format!("neither `{default}` nor `as-sent`")),
+            }
+        }
+    }
+
     fn rule(&mut self, name: &str, rule: &Rc<Node>, global: Option<&Map>, legacy: Option<&Legacy>) {
         let at = At { place: Some(rule.place), name };
         let Value::Map(keys) = &rule.value else {
@@ -302,15 +318,7 @@ impl Translation {
                 None => self.wrong(at, "not a text"),
             }
         }
-        for (key, default, ours) in [("paths", "checked", "paths"), ("pathHeaders", "cut", "path-headers")] {
-            let Some(entry) = keys.get(key).filter(|entry| !entry.value.is_null()) else { continue };
-            let name = format!("{name}.{key}");
-            let at = At { place: Some(entry.place), name: &name };
-            match entry.value.text() {
-                Some(word) if word == "as-sent" || word == default => self.key(at, ours, word),
-                _ => self.wrong(at, &format!("neither `{default}` nor `as-sent`")),
-            }
-        }
+        self.paths(&format!("{name}."), |key| keys.get(key));
         let own = keys
             .get("originRequest")
             .and_then(|entry| self.map(&entry.value, &format!("{name}.originRequest")));

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use adit_host::config::source;
 use adit_net::guard::Token;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
@@ -60,7 +61,7 @@ pub(crate) async fn reload(admin: &Admin) -> Result<(), Failure> {
 /// Hands a document over.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn put(admin: &Admin, file: &Path, tag: Option<&str>, no_save: bool) -> Result<(), Failure> {
-    let text = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let text = source::read(file).map_err(|error| Failure::Configuration(error.into()))?.text;
     let path = if no_save { "/config?save=false" } else { "/config" };
     verdict(&admin.ask("PUT", path, Some(tag.unwrap_or("*")), text.into()).await?)
 }
@@ -133,13 +134,11 @@ pub(crate) async fn diff(
         Some(number) => format!("generation {number}"),
         None => "serving".to_owned(),
     };
+    let read = file.map(|file| source::read(file)).transpose();
+    let read = read.map_err(|error| Failure::Configuration(error.into()))?;
     let old = admin.document(from).await?;
-    let (new, new_name) = match file {
-        Some(file) => {
-            let text =
-                std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-            (text, file.display().to_string())
-        }
+    let (new, new_name) = match read {
+        Some(read) => (read.text, read.file),
         None => (admin.document(to).await?, name(to)),
     };
     let diff = TextDiff::from_lines(&old, &new);

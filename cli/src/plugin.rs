@@ -17,6 +17,7 @@ mod wit;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use adit_engine::LARGEST_COMPONENT;
 use adit_rules::grants::Grants;
 use adit_rules::plan::{Limits, OnError, PluginPlan};
 use adit_rules::shelf;
@@ -71,12 +72,13 @@ pub(crate) fn run(command: Plugin) -> Result<(), Failure> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let wasm = match shelf::name(path) {
-        Some(name) => adit_shelf::read(name),
-        None => std::fs::read(path),
-    };
-    let wasm = wasm.with_context(|| format!("reading {}", path.display()));
-    wasm.map_err(Failure::Configuration)
+    component(path).map_err(Failure::Configuration)
+}
+
+/// The bytes of a component; of one that is too large enough for the engine to say so.
+pub(crate) fn component(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let wasm = adit_host::component::read(path, LARGEST_COMPONENT);
+    wasm.with_context(|| format!("reading {}", path.display()))
 }
 
 fn plan(path: &Path, config: &str) -> PluginPlan {

@@ -119,13 +119,9 @@ async fn provide(config: &Path, state_dir: Option<&Path>, mode: Mode) -> Result<
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let wasm = match adit_rules::shelf::name(path) {
-        Some(name) => adit_shelf::read(name),
-        None => std::fs::read(path),
-    };
-    let wasm = wasm.with_context(|| format!("reading {}", path.display()))?;
+    let wasm = crate::plugin::component(path)?;
     if wasm.len() > LARGEST_COMPONENT {
-        bail!("{} has {} bytes, {LARGEST_COMPONENT} are allowed", path.display(), wasm.len());
+        bail!("{} has more than the {LARGEST_COMPONENT} bytes that are allowed", path.display());
     }
     ensure!(
         wasm.starts_with(&COMPONENT),

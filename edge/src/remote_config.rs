@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use adit_protocol::rpc::MAX_CONFIGURATION;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -79,7 +80,8 @@ impl Fleet {
             let (Some(id), Some("json")) = (id, path.extension().and_then(|ext| ext.to_str())) else {
                 continue;
             };
-            let kept = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Kept>(&bytes)?));
+            let kept = adit_files::read(&path, 2 * MAX_CONFIGURATION)
+                .and_then(|bytes| Ok(serde_json::from_slice::<Kept>(&bytes)?));
             match kept {
                 Ok(Kept { version, config }) => {
                     let wanted = Wanted { version, config: config.to_string().into() };

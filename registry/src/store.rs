@@ -2,7 +2,7 @@
 //! `signatures`. Whatever is read is compared with its name, whoever may have written there.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -35,7 +35,7 @@ impl Store {
     /// What has this digest; `None` if it is not here or not what its name says, and then it is removed.
     pub fn read(&self, digest: Digest, limit: usize) -> Option<Vec<u8>> {
         let path = self.path(digest);
-        let bytes = read(&path, limit).ok()?;
+        let bytes = adit_files::read(&path, limit).ok()?;
         if Digest::of(&bytes) != digest {
             let _ = fs::remove_file(&path);
             return None;
@@ -58,7 +58,8 @@ impl Store {
 
     /// The signatures that were pulled with a manifest; none if they were not.
     pub fn signatures(&self, manifest: Digest) -> Vec<Signed> {
-        let text = read(&self.signatures.join(manifest.hex()), LARGEST_SIGNATURES).unwrap_or_default();
+        let text =
+            adit_files::read(&self.signatures.join(manifest.hex()), LARGEST_SIGNATURES).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
@@ -101,12 +102,6 @@ impl Store {
             .open(self.path(digest))
             .and_then(|file| file.set_modified(SystemTime::now()));
     }
-}
-
-fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > limit { Err(io::Error::other("too large")) } else { Ok(bytes) }
 }
 
 /// There is either the old file or the new one, whole.

@@ -77,6 +77,38 @@ async fn the_commands_of_the_configuration_say_and_do_what_the_host_does() {
 }
 
 #[tokio::test]
+async fn no_command_reads_a_pipe_a_device_or_more_than_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    let huge = std::fs::File::create(at("huge")).unwrap();
+    // Takes no room on the disk.
+    huge.set_len(1 << 40).unwrap();
+    let component = component("headers").to_str().unwrap().to_owned();
+    let (pipe, huge, zero) = (at("pipe"), at("huge"), "/dev/zero".to_owned());
+    for before in [
+        &["config", "put"][..],
+        &["config", "diff", "--file"],
+        &["plugin", "check"],
+        &["plugin", "run"],
+        &["plugin", "run", &component, "--request"],
+        &["plugin", "bench"],
+        &["plugin", "test", "--component", &component, "--cases"],
+        &["plugin", "push"],
+    ] {
+        for (file, wanted) in [(&pipe, "not a regular file"), (&zero, "not a regular file"), (&huge, "")] {
+            let mut arguments = [before, &[file.as_str()]].concat();
+            if before.ends_with(&["push"]) {
+                arguments.push("oci://127.0.0.1:1/a:b");
+            }
+            let outcome = Process::run(&arguments, folder.path(), "").await;
+            assert_eq!(outcome.code, Some(2), "{arguments:?}: {outcome:?}");
+            assert!(outcome.log.contains(wanted), "{arguments:?}: {outcome:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_explanation_is_what_the_request_would_meet() {
     let origin = Origin::start();
     let product = start(&origin).await;

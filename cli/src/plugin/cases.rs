@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use adit_host::config::source;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
@@ -331,7 +332,7 @@ impl Values {
 
 impl Cases {
     pub(super) fn read(file: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let text = source::read(file)?.text;
         let cases: Self = toml::from_str(&text).with_context(|| file.display().to_string())?;
         ensure!(!cases.cases.is_empty(), "{} holds no [[case]]", file.display());
         for case in &cases.cases {

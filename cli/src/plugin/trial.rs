@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_engine::{Chain, Engine, EngineSettings, Facts, Plugin, RequestOutcome, ResponseOutcome, Secrets};
+use adit_engine::{
+    Chain, Engine, EngineSettings, Facts, LARGEST_COMPONENT, Plugin, RequestOutcome, ResponseOutcome, Secrets,
+};
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Uri, request, response};
@@ -125,9 +127,9 @@ fn request(asked: &Try) -> anyhow::Result<Request<Bytes>> {
 fn written(file: &Path) -> anyhow::Result<Request<Bytes>> {
     let text = if file == Path::new("-") {
         let mut text = Vec::new();
-        std::io::stdin().read_to_end(&mut text).map(|_| text)
+        std::io::stdin().take(LARGEST_COMPONENT as u64).read_to_end(&mut text).map(|_| text)
     } else {
-        std::fs::read(file)
+        adit_files::read(file, LARGEST_COMPONENT)
     };
     let text = text.with_context(|| format!("reading {}", file.display()))?;
     parsed(&text).with_context(|| file.display().to_string())

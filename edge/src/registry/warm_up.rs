@@ -2,8 +2,8 @@
 //! had, or after a time. Keeps how many each tunnel had in a file; does not know who asks whether it is ready.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,15 +114,11 @@ fn hosts(tunnel: &Tunnel) -> usize {
 }
 
 fn read(file: &Path) -> io::Result<Hosts> {
-    match fs::metadata(file) {
-        Ok(found) if !found.is_file() => return Err(io::Error::other("it is no file")),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Hosts::new()),
-        Err(error) => return Err(error),
+    match adit_files::read(file, LONGEST) {
+        Ok(text) => Ok(serde_json::from_slice(&text)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Hosts::new()),
+        Err(error) => Err(error),
     }
-    let mut text = Vec::new();
-    File::open(file)?.take(LONGEST).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
 }
 
 /// Whole or not at all for who reads it. A failing power may cost it, which costs a wait.
@@ -135,7 +131,7 @@ fn write(file: &Path, text: &[u8]) -> io::Result<()> {
 /// In the data folder.
 const FILE: &str = "hosts.json";
 /// Bytes: more than a hundred thousand tunnels.
-const LONGEST: u64 = 8 << 20;
+const LONGEST: usize = 8 << 20;
 /// What comes and goes within this time need not be kept.
 const EVERY: Duration = Duration::from_secs(1);
 

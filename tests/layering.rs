@@ -132,7 +132,7 @@ const CRATES: &[Crate] = &[
 /// Workspaces beside this one, and what each of their members may name of ours.
 const BESIDE: &[Crate] = &[
     krate("plugins", &["adit-address", "settings"]),
-    krate("fuzz", &["adit-engine", "adit-host", "adit-protocol", "adit-rules"]),
+    krate("fuzz", &["adit-balance", "adit-engine", "adit-host", "adit-protocol", "adit-rules"]),
 ];
 
 /// A dependency, and the only files that may name it; a folder ends in a slash. Tests are free.

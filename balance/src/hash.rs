@@ -1,5 +1,7 @@
 //! What two requests that belong together have in common, as a number that is the same on every edge at any time.
 
+use crate::unit;
+
 /// A hash of what makes requests belong together, or of an endpoint's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key(pub u64);
@@ -19,6 +21,18 @@ impl Key {
     }
 }
 
+/// What an endpoint of a weight above 0 bids for whom `hash` is of, if that is more than `highest`: weighted
+/// rendezvous hashing, -w/ln(u).
+pub(crate) fn bid(weight: f64, hash: u64, highest: f64) -> Option<f64> {
+    let chance = unit(hash);
+    // The logarithm is what costs, and -ln(u) is no less than 1-u: most are outbid without it.
+    if weight <= highest * (1.0 - chance) {
+        return None;
+    }
+    let bid = -weight / chance.max(f64::MIN_POSITIVE).ln();
+    (bid > highest).then_some(bid)
+}
+
 fn mixed(mut hash: u64) -> u64 {
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -31,6 +45,22 @@ const LONGEST: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_outbid_without_a_logarithm_would_be_outbid_with_it() {
+        let mut hash = 1_u64;
+        for turn in 0..20_000_u32 {
+            hash = mixed(hash.wrapping_add(0x9e37_79b9_7f4a_7c15));
+            // The largest too, of which nothing is left beside 1.
+            let hash = if turn == 0 { u64::MAX } else { hash };
+            let bid = bid(f64::from(turn % 100 + 1), hash, 0.0).unwrap();
+            assert!(bid > 0.0 && bid.is_finite());
+            for highest in [bid * 0.999_999, bid * 1.000_001] {
+                let again = super::bid(f64::from(turn % 100 + 1), hash, highest);
+                assert_eq!(again, (bid > highest).then_some(bid));
+            }
+        }
+    }
 
     #[test]
     fn only_the_beginning_of_a_huge_value_counts() {

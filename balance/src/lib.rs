@@ -1,15 +1,26 @@
 //! Choosing one of several endpoints that could do the same work: by weight and by load ([`selection`], with what is
-//! laid out beforehand in [`Lots`]), or by who asks ([`Key`]).
+//! laid out beforehand in [`Lots`]), or by who asks ([`Key`]). For the pools and endpoints of a load balancer
+//! [`steer`] does so, by what [`health`] makes of probes,
+//! whom [`eject`] leaves out for a while, who is in a [`slow_start`],
+//! which rules' [`condition`] a request meets, and where its session is kept ([`affinity`]).
 //!
-//! Pure: numbers go in, a place in the list comes out, and chance is handed in. It takes no lock and no memory
+//! Pure: numbers go in, a place in the list comes out; time and chance are handed in. It takes no lock and no memory
 //! for a choice, and does not know what an endpoint is. The edge chooses replicas and their connections by it.
 
+pub mod affinity;
+pub mod condition;
+pub mod eject;
 mod hash;
+pub mod health;
 mod lots;
 pub mod selection;
+pub mod slow_start;
+pub mod steer;
+mod window;
 
 pub use hash::Key;
 pub use lots::Lots;
+pub use window::Window;
 
 /// The weight of an endpoint that nothing else was said about; no weight is larger.
 pub const MOST_WEIGHT: u8 = 100;

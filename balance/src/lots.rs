@@ -13,13 +13,14 @@ pub struct Lots {
 }
 
 impl Lots {
-    pub fn new(weights: impl IntoIterator<Item = u8>) -> Self {
-        let (mut sum, mut first, mut is_even) = (0, None, true);
+    pub fn new(weights: impl IntoIterator<Item = impl Into<u32>>) -> Self {
+        let (mut sum, mut first, mut is_even) = (0_u32, None, true);
         let sums = weights
             .into_iter()
             .map(|weight| {
+                let weight = weight.into();
                 is_even &= weight > 0 && *first.get_or_insert(weight) == weight;
-                sum += u32::from(weight);
+                sum = sum.saturating_add(weight);
                 sum
             })
             .collect();
@@ -44,7 +45,8 @@ impl Lots {
         Some((self.draw(chance >> 32)?, self.draw(chance)?))
     }
 
-    fn draw(&self, chance: u64) -> Option<usize> {
+    /// One endpoint, each as likely as its weight says, by the lower half of `chance`.
+    pub fn draw(&self, chance: u64) -> Option<usize> {
         let all = *self.sums.last().filter(|all| **all > 0)?;
         let lot = part(chance, all as usize) as u32;
         Some(self.sums.partition_point(|sum| *sum <= lot))
@@ -62,7 +64,7 @@ mod tests {
 
     #[test]
     fn every_pair_of_alike_endpoints_is_as_likely_as_any_other() {
-        let (lots, mut seen) = (Lots::new([7; 4]), HashMap::new());
+        let (lots, mut seen) = (Lots::new([7_u8; 4]), HashMap::new());
         for chance in chances(12_000) {
             let (one, other) = lots.two(chance).unwrap();
             assert!(one != other && one < 4 && other < 4);
@@ -74,7 +76,7 @@ mod tests {
 
     #[test]
     fn there_is_nothing_to_draw_from_one_endpoint_or_from_none_with_a_weight() {
-        for weights in [&[][..], &[1], &[0, 0]] {
+        for weights in [&[][..], &[1_u8], &[0, 0]] {
             assert_eq!(Lots::new(weights.iter().copied()).two(7), None, "{weights:?}");
         }
     }

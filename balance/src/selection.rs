@@ -1,7 +1,8 @@
 //! Which endpoint serves the next request, and which of its connections. First the endpoint, because weights and
 //! stickiness are about endpoints however many connections each has; then the connection.
 
-use crate::{MOST_WEIGHT, next, part, unit};
+use crate::hash::bid;
+use crate::{MOST_WEIGHT, next, part};
 
 /// How willing an endpoint is, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,15 +131,19 @@ impl Best {
 /// Weighted rendezvous hashing: when an endpoint goes only its own visitors move, and when it is back they
 /// return. `hash(at)` is one of visitor and endpoint ([`crate::Key::with`]).
 pub fn sticky(scores: impl Iterator<Item = Option<Score>>, hash: impl Fn(usize) -> u64) -> Option<usize> {
-    let scored = scores.enumerate().filter_map(|(at, score)| {
-        let Score { rank, weight, .. } = score?;
+    let mut best: Option<(Rank, f64, usize)> = None;
+    for (at, score) in scores.enumerate() {
+        let Some(Score { rank, weight, .. }) = score else { continue };
+        if best.is_some_and(|(least, ..)| rank > least) {
+            continue;
+        }
         // Those whose weight is 0 are here only among themselves.
         let weight = if weight == 0 { MOST_WEIGHT } else { weight };
-        Some((rank, -f64::from(weight) / unit(hash(at)).max(f64::MIN_POSITIVE).ln(), at))
-    });
-    let best = scored.min_by(|(rank, one, _), (other_rank, other, _)| {
-        rank.cmp(other_rank).then_with(|| other.total_cmp(one))
-    });
+        let highest = best.filter(|(least, ..)| *least == rank).map_or(0.0, |(_, highest, _)| highest);
+        if let Some(bid) = bid(f64::from(weight), hash(at), highest) {
+            best = Some((rank, bid, at));
+        }
+    }
     best.map(|(.., at)| at)
 }
 

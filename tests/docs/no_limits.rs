@@ -63,6 +63,8 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "what tells one case from another; either is served",
         &[
+            "order.rs CLEARLY",
+            "order.rs CLEARLY_SECONDS",
             "addresses.rs SHORT",
             "addresses.rs TRUSTED",
             "connectors.rs USUAL_CONNECTIONS",
@@ -109,6 +111,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "a guess before anything is known",
         &[
+            "latency.rs START",
             "host/tunnel/quic.rs FIRST_ROUND_TRIP",
             "remote.rs GO_KEEP_ALIVE",
             "legacy/origin.rs GO_KEEP_ALIVE",
@@ -121,6 +124,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "room for all that there can be",
         &[
+            "eject.rs PARTS",
             "accept_quic.rs RESETS",
             "pace/limits.rs LARGEST_WINDOW",
             "threads.rs MOST_THREADS",
@@ -134,6 +138,10 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "the form of what stands on the wire, in a file or in a text",
         &[
+            "affinity.rs LENGTH",
+            "affinity.rs LONG",
+            "affinity.rs TAG",
+            "token.rs SHOWN",
             "host_table.rs HYPHENATED",
             "records/form.rs AUTOMATIC",
             "headers.rs SHOWN",
@@ -159,6 +167,9 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "a word for something, in numbers",
         &[
+            "affinity.rs WITHOUT_REPLICA",
+            "affinity.rs WITH_REPLICA",
+            "eject.rs FULL",
             "compiler.rs FAILED",
             "compiler.rs REFUSED",
             "code/folder.rs OTHERS",
@@ -201,11 +212,35 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "a unit that other numbers are made of",
         &[
+            "ballot.rs ONE",
             "tls.rs DAY",
             "rules/origin.rs HOUR",
             "rules/origin.rs MILLISECOND",
             "rules/origin.rs SECOND",
             "rules/plan.rs SECOND",
+        ],
+    ),
+    (
+        "of functions of load balancers that no process calls yet",
+        &[
+            "condition.rs LONGEST",
+            "parse.rs DEEPEST",
+            "parse.rs DEEPEST_PATTERN",
+            "parse.rs LARGEST_PATTERN",
+            "parse.rs MOST_PATTERNS",
+            "eject.rs ENOUGH",
+            "eject.rs FEW",
+            "eject.rs FIRST",
+            "eject.rs FORGIVEN",
+            "eject.rs JITTER",
+            "eject.rs LONGEST",
+            "eject.rs LONGEST_TRIAL",
+            "eject.rs MOST_TIMES",
+            "eject.rs PREFERENCE",
+            "latency.rs FADES",
+            "latency.rs FAILED",
+            "slow_start.rs FIRST_STEP",
+            "slow_start.rs LEAST",
         ],
     ),
     (

@@ -111,6 +111,7 @@ Usage: cargo xtask <command>
                   replaced under 100,000 requests
   plugins         build the plugins into target/plugins
   bench [options] measure Adit beside its peers; `cargo xtask bench --help` lists the options
+  bench choices   what a choice of the load balancer costs, and what it is worth
   charts [--write]
                   render the Helm charts and check them as Kubernetes and adit would; with --write the
                   manifests in examples/kubernetes are written anew
@@ -121,7 +122,8 @@ Usage: cargo xtask <command>
   plugin-costs    print what a plugin costs in each language, optimised
   bench-plugins   print what a plugin costs, optimised
   fuzz [TARGET] [SECONDS]
-                  search for bytes that break a decoder: protocol, document, decision, component
+                  search for bytes that break a decoder: protocol, condition, document, decision,
+                  component
   component-tests FOLDER [PROGRAM]
                   run cloudflared's component tests, which lie in FOLDER, with our program in its place
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny, a

@@ -143,7 +143,7 @@ fn an_endpoint_that_is_slow_gets_less_than_its_weight() {
     // The first has five times as much to do as its weight says.
     let scores =
         [(60, 50), (30, 5), (10, 2)].map(|(weight, busy)| score(Rank::Serving, weight, busy).unwrap());
-    let lots = Lots::new([60, 30, 10]);
+    let lots = Lots::new([60_u8, 30, 10]);
     let first = chances(10_000).filter(|chance| choose(&lots, &scores, *chance) == 0).count();
     // Only where both draws are its own.
     assert!(is_within_chance(first as u32, 10_000, 0.36), "{first}");

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use adit_balance::Window;
 use serde::Serialize;
 
 /// Why one attempt of a request gave no answer, where another one may.
@@ -95,7 +96,7 @@ impl Retries {
     pub(crate) fn allow(&self, reason: Reason, now: Instant) -> bool {
         if reason.is_unknown() {
             let second = self.second(now);
-            let budget = FLOOR * SECONDS as u64 + self.requests.sum(second) / REQUESTS_PER_RETRY;
+            let budget = FLOOR * Window::SECONDS as u64 + self.requests.sum(second) / REQUESTS_PER_RETRY;
             if self.charged.sum(second) >= budget {
                 self.totals.denied.fetch_add(1, Ordering::Relaxed);
                 return false;
@@ -137,33 +138,10 @@ impl Totals {
     }
 }
 
-/// Counts over the last [`SECONDS`], a cell for each: the second in the upper half of the word, the
-/// count in the lower one, so that a cell begins anew without a lock.
-#[derive(Default)]
-struct Window([AtomicU64; SECONDS]);
-
-impl Window {
-    fn add(&self, second: u32) {
-        let cell = &self.0[second as usize % SECONDS];
-        let one_more = |word: u64| {
-            Some(if (word >> 32) as u32 == second { word + 1 } else { (u64::from(second) << 32) + 1 })
-        };
-        let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-    }
-
-    fn sum(&self, second: u32) -> u64 {
-        let is_recent = |then: u32| then <= second && second - then < SECONDS as u32;
-        let words = self.0.iter().map(|cell| cell.load(Ordering::Relaxed));
-        words.filter(|word| is_recent((word >> 32) as u32)).map(|word| word & u64::from(u32::MAX)).sum()
-    }
-}
-
 /// Attempts of one request, the first one included.
 pub(crate) const MOST_TRIES: u32 = 4;
 /// From the arrival of a request to the beginning of its last attempt.
 pub(crate) const LAST_TRY: Duration = Duration::from_secs(10);
-/// What the budget looks back on.
-const SECONDS: usize = 10;
 /// One retry for so many requests.
 const REQUESTS_PER_RETRY: u64 = 5;
 /// And so many per second in any case.

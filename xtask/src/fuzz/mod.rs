@@ -43,7 +43,7 @@ pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
             // Of instrumentation only what leads the search, which needs no compiler of the night: there is
             // hardly any unsafe code of ours that a sanitizer could watch.
             command.args(["fuzz", "run", "--sanitizer", "none", "--codegen-units", "16"]);
-            if *target == "protocol" {
+            if matches!(*target, "protocol" | "condition") {
                 command.arg("--no-default-features");
             }
             // The first folder is the one that is written to.
@@ -99,6 +99,6 @@ fn provide(tree: &Tree) -> Result<PathBuf> {
 }
 
 /// The cheapest to build first.
-const TARGETS: &[&str] = &["protocol", "document", "decision", "component"];
+const TARGETS: &[&str] = &["protocol", "condition", "document", "decision", "component"];
 const SECONDS: u64 = 120;
 const VERSION: &str = "0.13.2";

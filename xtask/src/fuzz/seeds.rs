@@ -1,5 +1,5 @@
 //! What a search begins with: bytes that are good, so that what differs by little from them is tried. Each
-//! target's first byte says what the rest is, except for the one that reads text.
+//! target's first byte says what the rest is, except for those that read text.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ pub(super) fn sow(tree: &Tree, target: &str, folder: &Path) -> Result<usize> {
         "protocol" => protocol(tree)?,
         "document" => documents(tree)?,
         "component" => components(tree)?,
+        "condition" => CONDITIONS.iter().map(|seed| seed.as_bytes().to_vec()).collect(),
         "decision" => DECISIONS.iter().map(|seed| seed.to_vec()).collect(),
         _ => Vec::new(),
     };
@@ -101,6 +102,16 @@ const PUSHED: &str = r#"{"ingress":[
   "matchSNItoHost":true,"disableChunkedEncoding":true,"noHappyEyeballs":true,"tcpKeepAlive":7},"plugins":["auth"]},
 {"hostname":"","service":"ws://127.0.0.1:2","unknown":1}],
 "originRequest":{"connectTimeout":5,"keepAliveConnections":7,"tlsTimeout":0},"warp-routing":{"enabled":true}}"#;
+
+/// In the first line a condition, in the others a request.
+const CONDITIONS: &[&str] = &[
+    "http.host eq \"a.example\" and not ip.src in {192.0.2.0/24 10.0.0.1..10.0.0.9 2001:db8::/32}\na.example",
+    "any(lower(http.request.headers[\"X-Name\"][*])[*] contains \"one\")\n/path\nx-name:One\nx-name:two",
+    "http.request.uri.args[\"q\"][0] wildcard r\"*a\\*b*\" || starts_with(http.request.uri.path, \"/x\")\n/x?q=1a*b2&q=3",
+    "(http.request.uri matches r#\"^/\\d+(x|y)?\"# xor http.request.timestamp.sec ge 1800000000) && dns.qry.type == 28\n/12x",
+    "any(http.request.uri.args.names[*] in {\"a\" \"b\"}) or http.cookie strict wildcard \"*s=\\x41\"\n/?a\ncookie:s=A",
+    "not not (cf.load_balancer.name ne \"lb\" or cf.load_balancer.region == \"WEU\" ^^ ends_with(http.referer, \"\"))",
+];
 
 /// `next`, a fault, an answer and edits; see the target for how they are put together.
 const DECISIONS: &[&[u8]] = &[

@@ -417,7 +417,7 @@ const EDGE: &[Module] = &[
     ("balancer::weights", &[], &["tokio", "tracing"]),
     (
         "forward",
-        &["balancer", "limits", "metrics::NoHold", "registry", "transport"],
+        &["balancer", "limits", "metrics::NoHold", "registry", "steering", "transport"],
         &["capnp", "rustls", "std::fs", "std::net", "tokio::net"],
     ),
     ("forward::headers", &["forward::ray::Ray"], &["tokio", "quinn", "tracing"]),
@@ -454,11 +454,17 @@ const EDGE: &[Module] = &[
             "registry",
             "settings::host_name",
             "state::snapshot",
+            "steering",
             "tunnel::control::Control",
             "tunnel::push",
             "visitor",
         ],
         &["quinn", "h2", "http", "hyper", "capnp"],
+    ),
+    (
+        "steering",
+        &["balancer", "registry::Tunnel", "settings::host_name", "state::snapshot", "store"],
+        &["tokio", "quinn", "h2", "hyper", "capnp", "tracing"],
     ),
     ("store", &[], &["quinn", "h2", "http", "hyper"]),
     ("tls", &[], &["tokio", "hyper", "quinn", "http"]),
@@ -517,6 +523,7 @@ const EDGE: &[Module] = &[
     (
         "visitor",
         &[
+            "balancer::affinity",
             "balancer::retry_budget::Reason",
             "forward",
             "limits",
@@ -524,11 +531,16 @@ const EDGE: &[Module] = &[
             "metrics",
             "registry::Tunnel",
             "shutdown",
+            "steering::Balancer",
         ],
         &["quinn", "h2", "capnp", "std::fs"],
     ),
     ("visitor::error_page", &["forward::headers", "forward::ray::Ray"], &["tokio", "quinn", "tracing"]),
-    ("visitor::host_table", &["registry::Tunnel", "settings::host_name"], &["tokio", "hyper", "http"]),
+    (
+        "visitor::host_table",
+        &["registry::Tunnel", "settings::host_name", "steering::Balancer"],
+        &["tokio", "hyper", "http"],
+    ),
     (
         "visitor::line",
         &["forward::ray::Rays", "limits", "metrics", "visitor::error_page"],

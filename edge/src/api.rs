@@ -6,6 +6,7 @@
 //! body, `identity` (who asks, and may they), `limits` (not too often), and only then is the body read.
 //! `envelope` makes every answer.
 
+mod balancing;
 mod call;
 mod configurations;
 mod connectors;
@@ -214,6 +215,8 @@ impl Api {
             Call::ListZones => self.list_zones(&who, query),
             Call::LookAtZone { zone } => self.look_at_zone(&who, &zone),
             Call::Records { zone, ask } => self.records(&who, &zone, ask, query, body).await,
+            Call::Balancing { ask, .. } => self.balancing(&who, None, ask, query, body).await,
+            Call::Balancers { zone, ask } => self.balancing(&who, Some(&zone), ask, query, body).await,
             Call::ListRoutes { zone } => self.list_routes(&who, &zone, query),
             Call::PutRoute { zone, tunnel } => self.put_route(&who, &zone, tunnel, parse(body)?).await,
             Call::DeleteRoute { zone, hostname } => self.delete_route(&who, &zone, &hostname).await,

@@ -261,6 +261,7 @@ impl Edge {
                     registry: registry.clone(),
                     directory: names.clone(),
                     fixed: fixed.clone(),
+                    balancers: Arc::default(),
                     hold,
                     control: control.clone(),
                     pushing: Pushing::default(),

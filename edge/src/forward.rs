@@ -32,6 +32,7 @@ use crate::forward::ray::Ray;
 use crate::limits::in_flight::{Activity, Busy};
 use crate::limits::pace::Share;
 use crate::registry::{Live, Slot, Tunnel};
+use crate::steering::Balancer;
 use crate::transport::connection::WriteError;
 use crate::transport::http2;
 use crate::transport::stream::{Downstream, Upstream};
@@ -55,6 +56,14 @@ pub(crate) struct Order {
     /// The visitor's connection, if it asks for a WebSocket.
     pub(crate) upgrade: Option<OnUpgrade>,
     pub(crate) busy: Busy,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Target<'a> {
+    Tunnel(&'a Arc<Tunnel>),
+    /// With what keeps the visitor to an endpoint, where the load balancer does that.
+    Balancer(&'a Balancer, Key),
 }
 
 /// Where a request is served.
@@ -173,16 +182,19 @@ pub(crate) fn dismiss(body: Incoming, activity: Arc<Activity>, share: &Share, ta
     upload::linger(Source::new(body, activity, |_| share.idle(0, None), 0), tasks);
 }
 
-/// Carries one request over `tunnel`. Dropped midway it cancels the request at the origin.
+/// Carries one request to its target; `led` is told which tunnel of a load balancer it was asked of last. Dropped
+/// midway it cancels the request at the origin.
 pub(crate) async fn forward(
-    tunnel: &Tunnel,
+    target: Target<'_>,
     order: Order,
     place: &Place<'_>,
+    led: &mut Option<Arc<Tunnel>>,
 ) -> Result<Response<Body>, Failed> {
     let Order { request, body, window, trailers, upgrade, busy } = order;
     let is_head = request.method() == Method::HEAD;
     let is_websocket = upgrade.is_some();
-    let mut course = Course::new(tunnel, place, IDEMPOTENT.contains(request.method()) && !is_websocket);
+    let is_idempotent = IDEMPOTENT.contains(request.method()) && !is_websocket;
+    let mut course = Course::new(target, place, is_idempotent, led);
     let connect = if is_websocket { Connect::WebSocket(request) } else { Connect::Http(request) };
     let is_whole = !is_websocket && body.is_end_stream();
     let mut head = Head::new(connect, is_whole, trailers.filter(|_| !is_websocket));
@@ -272,7 +284,8 @@ async fn attempt(
     head: &mut Head,
     source: &mut Option<Source>,
 ) -> Result<Answered, Failure> {
-    let Chosen { live, slot, channel } = chosen;
+    let Chosen { live, slot, channel, host } = chosen;
+    head.ask_as(host);
     let sent = timeout(STREAM_CREDIT, head.send(channel, live.features.trailers));
     let (up, mut down) = sent.await.unwrap_or(Err(Failure::Stalled))?;
     let Some(body) = source.take() else {
@@ -329,7 +342,7 @@ async fn answer(
             () = &mut doubt, if may_doubt => {
                 may_doubt = false;
                 let is_replayable = upload.as_ref().is_none_or(|upload| upload.source.is_replayable());
-                if is_replayable && budget.allow(Reason::Silent) {
+                if is_replayable && budget.is_some_and(|budget| budget.allow(Reason::Silent)) {
                     return Err(Failure::Silent);
                 }
             }

@@ -6,12 +6,12 @@
 //!
 //! Read in this order: [`Settings`] (what an operator writes), `app` (build, run, drain) with its shards
 //! (one thread each: runtime, visitor listeners, QUIC endpoints), then along a request: `visitor`
-//! (listeners, host name to tunnel), `forward` (request to stream and back), `balancer` (which connection,
-//! how often again), `registry` (live connections), `transport` (streams over QUIC and HTTP/2), `tunnel` (how
-//! a connection becomes live). What changes while it runs comes from `store` (records on disk) through `state`
-//! (all of them in memory, and what requests see of them), and is changed by `api`. `forward/headers` and
-//! `visitor/error_page` are the only places that decide what a visitor may say about itself and what an error
-//! looks like. `metrics` is what all of them count, and `admin` shows it.
+//! (listeners, host name to tunnel), `forward` (request to stream and back), `steering` (which
+//! tunnel behind a load balancer), `balancer` (which connection, how often again), `registry` (live connections),
+//! `transport` (streams over QUIC and HTTP/2), `tunnel` (how a connection becomes live). What changes while it runs
+//! comes from `store` (records on disk) through `state` (all of them in memory, and what requests see of them), and
+//! is changed by `api`. `forward/headers` and `visitor/error_page` are the only places that decide what a visitor
+//! may say about itself and what an error looks like. `metrics` is what all of them count, and `admin` shows it.
 
 mod admin;
 mod api;
@@ -26,6 +26,7 @@ mod remote_config;
 mod settings;
 mod shutdown;
 mod state;
+mod steering;
 mod store;
 mod tls;
 mod transport;

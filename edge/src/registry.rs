@@ -220,6 +220,11 @@ impl Tunnel {
         lock(&self.book).is_gone
     }
 
+    /// Whether there is a connection that takes requests, one that is not heard included.
+    pub(crate) fn is_connected(&self) -> bool {
+        !self.roster.load().is_empty()
+    }
+
     /// All registered connections, those that are leaving included.
     pub(crate) fn connections(&self) -> Vec<Arc<Live>> {
         lock(&self.book).connections.clone()

@@ -13,7 +13,7 @@ mod proxies;
 mod service;
 mod socket;
 
-pub(crate) use host_table::{Directory, Table};
+pub(crate) use host_table::{Destination, Directory, Table};
 pub(crate) use listener::Listener;
 pub(crate) use proxies::Proxies;
 pub(crate) use service::Service;

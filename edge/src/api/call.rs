@@ -4,8 +4,9 @@
 use http::Method;
 use uuid::Uuid;
 
-use super::records;
+use super::{balancing, records};
 use crate::settings::host_name::HostName;
+use crate::store::records::objects::Kind;
 
 /// One thing that can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,16 @@ pub(super) enum Call {
     Records {
         zone: String,
         ask: records::Ask,
+    },
+    /// About the objects of load balancing that belong to an account.
+    Balancing {
+        account: String,
+        ask: balancing::Ask,
+    },
+    /// About the load balancers of a zone.
+    Balancers {
+        zone: String,
+        ask: balancing::Ask,
     },
     /// The same for zones: known, and not here yet.
     LaterInZone {
@@ -125,6 +136,18 @@ impl Call {
             }
             ["accounts", account, "warp_connector", ..] => {
                 Ok(Self::Later { account: account.to_owned(), what: "WARP connectors" })
+            }
+            ["accounts", account, "load_balancers", ref rest @ ..] => {
+                let ask = balancing(method, rest)?;
+                Ok(Self::Balancing { account: account.to_owned(), ask })
+            }
+            ["zones", zone, "load_balancers", ref rest @ ..] => {
+                let ask = match rest {
+                    [] => collection(method, Kind::Balancer),
+                    [id] => object(method, Kind::Balancer, id),
+                    _ => Err(NoCall::Path),
+                }?;
+                Ok(Self::Balancers { zone: zone.to_owned(), ask })
             }
             ["zones", zone] => {
                 by_method(method, "GET", [(Method::GET, Self::LookAtZone { zone: zone.to_owned() })])
@@ -222,6 +245,65 @@ fn records(method: &Method, zone: String, rest: &[&str]) -> Result<Call, NoCall>
         _ => Err(NoCall::Path),
     }?;
     Ok(Call::Records { zone, ask })
+}
+
+fn balancing(method: &Method, rest: &[&str]) -> Result<balancing::Ask, NoCall> {
+    use balancing::Ask;
+    let (kind, rest) = match rest {
+        ["regions"] => return by_method(method, "GET", [(Method::GET, Ask::Regions)]),
+        ["regions", code] => {
+            return by_method(method, "GET", [(Method::GET, Ask::Region((*code).to_owned()))]);
+        }
+        ["search"] => return by_method(method, "GET", [(Method::GET, Ask::Search)]),
+        ["preview", id] => return by_method(method, "GET", [(Method::GET, Ask::Preview((*id).to_owned()))]),
+        ["monitors", rest @ ..] => (Kind::Monitor, rest),
+        ["monitor_groups", rest @ ..] => (Kind::MonitorGroup, rest),
+        ["pools", rest @ ..] => (Kind::Pool, rest),
+        _ => return Err(NoCall::Path),
+    };
+    match (kind, rest) {
+        (Kind::Pool, []) => by_method(
+            method,
+            "GET, POST, PATCH",
+            [
+                (Method::GET, Ask::List(kind)),
+                (Method::POST, Ask::Create(kind)),
+                (Method::PATCH, Ask::EditAll),
+            ],
+        ),
+        (_, []) => collection(method, kind),
+        (_, [id]) => object(method, kind, id),
+        (Kind::Pool, [id, "health"]) => {
+            by_method(method, "GET", [(Method::GET, Ask::Health((*id).to_owned()))])
+        }
+        (_, [id, "references"]) => {
+            by_method(method, "GET", [(Method::GET, Ask::References(kind, (*id).to_owned()))])
+        }
+        (Kind::Pool | Kind::Monitor, [id, "preview"]) => {
+            by_method(method, "POST", [(Method::POST, Ask::StartPreview(kind, (*id).to_owned()))])
+        }
+        _ => Err(NoCall::Path),
+    }
+}
+
+fn collection(method: &Method, kind: Kind) -> Result<balancing::Ask, NoCall> {
+    use balancing::Ask;
+    by_method(method, "GET, POST", [(Method::GET, Ask::List(kind)), (Method::POST, Ask::Create(kind))])
+}
+
+fn object(method: &Method, kind: Kind, id: &str) -> Result<balancing::Ask, NoCall> {
+    use balancing::Ask;
+    let id = || id.to_owned();
+    by_method(
+        method,
+        "GET, PUT, PATCH, DELETE",
+        [
+            (Method::GET, Ask::Look(kind, id())),
+            (Method::PUT, Ask::Replace(kind, id())),
+            (Method::PATCH, Ask::Edit(kind, id())),
+            (Method::DELETE, Ask::Delete(kind, id())),
+        ],
+    )
 }
 
 fn by_method<T, const N: usize>(

@@ -32,6 +32,8 @@ pub(super) enum Problem {
     },
     NameTaken,
     Conflict(String),
+    /// Another object names it.
+    Referenced(String),
     /// Something else was faster: the same call may succeed now.
     ChangedMeanwhile,
     NoRecord,
@@ -65,7 +67,7 @@ pub(super) struct PageInfo {
 struct Envelope<'a, T> {
     success: bool,
     errors: &'a [Error],
-    messages: [&'static str; 0],
+    messages: &'a [String],
     result: T,
     #[serde(skip_serializing_if = "Option::is_none")]
     result_info: Option<PageInfo>,
@@ -78,12 +80,17 @@ struct Error {
 }
 
 pub(super) fn success(result: impl Serialize) -> Answer {
-    answer(StatusCode::OK, &Envelope { success: true, errors: &[], messages: [], result, result_info: None })
+    success_with(result, &[])
+}
+
+/// The same with something to be said about it.
+pub(super) fn success_with(result: impl Serialize, messages: &[String]) -> Answer {
+    answer(StatusCode::OK, &Envelope { success: true, errors: &[], messages, result, result_info: None })
 }
 
 pub(super) fn page<T: Serialize>(result: &[T], info: PageInfo) -> Answer {
     let result_info = Some(info);
-    answer(StatusCode::OK, &Envelope { success: true, errors: &[], messages: [], result, result_info })
+    answer(StatusCode::OK, &Envelope { success: true, errors: &[], messages: &[], result, result_info })
 }
 
 /// A document that is no answer in an envelope.
@@ -107,7 +114,7 @@ impl Problem {
         let envelope = Envelope {
             success: false,
             errors: &errors,
-            messages: [],
+            messages: &[],
             result: Value::Null,
             result_info: None,
         };
@@ -131,7 +138,7 @@ impl Problem {
     /// Whether the same call fails again although its status lets clients hope: the official SDKs send a call
     /// with 409 up to three times unless they are told.
     fn is_final(&self) -> bool {
-        matches!(self, Self::NameTaken | Self::Conflict(_))
+        matches!(self, Self::NameTaken | Self::Conflict(_) | Self::Referenced(_))
     }
 
     /// The status, and the number by which scripts tell problems apart; those of the public API where it
@@ -147,13 +154,14 @@ impl Problem {
             Self::TooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, 1004),
             Self::NameTaken => (StatusCode::CONFLICT, 1013),
             Self::Conflict(_) | Self::ChangedMeanwhile => (StatusCode::CONFLICT, 1014),
+            Self::Referenced(_) => (StatusCode::PRECONDITION_FAILED, 1005),
             Self::NoRecord => (StatusCode::NOT_FOUND, 81044),
             Self::RecordTaken(_) => (StatusCode::BAD_REQUEST, 81053),
             Self::NoTarget(_) => (StatusCode::BAD_REQUEST, 9007),
             Self::HasConnections => (StatusCode::BAD_REQUEST, 1022),
             Self::Later(_) | Self::RecordType(_) => (StatusCode::BAD_REQUEST, 1099),
             Self::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, 971),
-            Self::Slow => (StatusCode::REQUEST_TIMEOUT, 1005),
+            Self::Slow => (StatusCode::REQUEST_TIMEOUT, 1007),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, 1006),
         }
     }
@@ -165,7 +173,10 @@ impl Problem {
             Self::Unauthenticated => "the API token is missing or not valid".to_owned(),
             Self::Forbidden => "this API token does not reach as far as this request".to_owned(),
             Self::NotFound(what) => format!("{what} not found"),
-            Self::Invalid(reason) | Self::Conflict(reason) | Self::NoTarget(reason) => reason.clone(),
+            Self::Invalid(reason)
+            | Self::Conflict(reason)
+            | Self::NoTarget(reason)
+            | Self::Referenced(reason) => reason.clone(),
             Self::Refused(reasons) => reasons.join("; "),
             Self::TooLong { limit } => format!("the body is longer than {limit} bytes"),
             Self::NameTaken => {

@@ -105,10 +105,15 @@ impl Identity {
             (Call::Tunnel { tunnel, ask, .. }, Scope::Tunnels(_)) => {
                 self.reaches_tunnel(tunnel) && *ask != Ask::Delete
             }
+            // Pools are of the whole account; whoever has a zone sees what its load balancers can lead to.
+            (Call::Balancing { .. }, Scope::Account) => true,
+            (Call::Balancing { ask, .. }, Scope::Zones(_)) => ask.is_read(),
+            (Call::Balancing { .. }, Scope::Tunnels(_)) => false,
             (Call::ListZones, scope) => !matches!(scope, Scope::Tunnels(_)),
             (
                 Call::LookAtZone { zone }
                 | Call::Records { zone, .. }
+                | Call::Balancers { zone, .. }
                 | Call::LaterInZone { zone, .. }
                 | Call::ListRoutes { zone }
                 | Call::PutRoute { zone, .. }
@@ -137,6 +142,7 @@ fn account_of(call: &Call) -> Option<(&str, &'static str)> {
         | Call::CreateTunnel { account }
         | Call::LookAtAccount { account }
         | Call::VerifyToken { account: Some(account) }
+        | Call::Balancing { account, .. }
         | Call::Later { account, .. } => Some((account, "account")),
         Call::Tunnel { account, .. } => Some((account, "tunnel")),
         Call::OpenApi
@@ -146,6 +152,7 @@ fn account_of(call: &Call) -> Option<(&str, &'static str)> {
         | Call::ListZones
         | Call::LookAtZone { .. }
         | Call::Records { .. }
+        | Call::Balancers { .. }
         | Call::LaterInZone { .. }
         | Call::ListRoutes { .. }
         | Call::PutRoute { .. }
@@ -165,6 +172,7 @@ fn is_read(call: &Call) -> bool {
         | Call::LookAtZone { .. }
         | Call::ListRoutes { .. } => true,
         Call::Records { ask, .. } => ask.is_read(),
+        Call::Balancing { ask, .. } | Call::Balancers { ask, .. } => ask.is_read(),
         Call::Tunnel { ask, .. } => {
             matches!(ask, Ask::Look | Ask::Connectors | Ask::Connector(_) | Ask::Configuration)
         }

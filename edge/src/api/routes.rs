@@ -9,9 +9,8 @@ use super::envelope::{self, Answer, Problem};
 use super::identity::Identity;
 use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
-use super::zones::own_zone;
+use super::zones::{name_in_zone, own_zone};
 use super::{Api, note};
-use crate::settings::host_name::HostName;
 use crate::state::snapshot::{Kept, Snapshot};
 use crate::store::Transaction;
 use crate::store::records::{Route, Tunnel, key, to_json};
@@ -25,6 +24,10 @@ pub(super) struct PutRoute {
     user_hostname: String,
     #[serde(default)]
     overwrite_existing: bool,
+    #[serde(default)]
+    lb_name: String,
+    #[serde(default)]
+    lb_pool: String,
 }
 
 impl Api {
@@ -39,7 +42,10 @@ impl Api {
     ) -> Result<Answer, Problem> {
         match wanted.kind.as_str() {
             "dns" => {}
-            "lb" => return Err(Problem::Later("load balancers")),
+            "lb" => {
+                let (name, pool) = (&wanted.lb_name, &wanted.lb_pool);
+                return self.route_to_balancer(who, zone, tunnel, name, pool).await;
+            }
             _ => return Err(Problem::Invalid("`type` is `dns` or `lb`".to_owned())),
         }
         let plan = self.state.read(|snapshot| self.plan(who, snapshot, zone, tunnel, &wanted))?;
@@ -79,27 +85,11 @@ impl Api {
         tunnel: Uuid,
         wanted: &PutRoute,
     ) -> Result<Plan, Problem> {
-        let asked = own_zone(who, snapshot, zone)?;
+        own_zone(who, snapshot, zone)?;
         let kept = snapshot.tunnel(who.account(), tunnel).filter(|kept| !kept.record.is_deleted());
         let kept = kept.ok_or(Problem::NotFound("tunnel"))?;
-        let wanted_name = wanted.user_hostname.trim_end_matches('.');
-        let name = if wanted_name.is_empty() || wanted_name.contains('.') {
-            wanted_name.parse::<HostName>()
-        } else {
-            format!("{wanted_name}.{}", asked.name).parse()
-        };
-        let name =
-            name.map_err(|error| Problem::Invalid(format!("`user_hostname` is no host name: {error}")))?;
+        let (name, zone) = name_in_zone(who, snapshot, zone, &wanted.user_hostname, "user_hostname")?;
         let hostname = name.to_string();
-        let bare = hostname.strip_prefix("*.").unwrap_or(&hostname);
-        let found =
-            snapshot.zone_of(bare).filter(|(id, found)| found.account == who.account() && who.has_zone(id));
-        let (zone, _) = found.ok_or_else(|| {
-            Problem::Invalid(format!(
-                "`{hostname}` is in no zone that this API token may change, such as {}",
-                asked.name
-            ))
-        })?;
         if self.fixed.claims(&name) {
             return Err(Problem::Conflict(format!(
                 "the edge's own configuration leads `{hostname}` elsewhere"
@@ -112,7 +102,7 @@ impl Api {
                 "`{hostname}` leads to another tunnel already; overwrite it to change that"
             )));
         }
-        Ok(Plan { hostname, zone: zone.clone(), tunnel: kept.clone(), before })
+        Ok(Plan { hostname, zone: zone.to_owned(), tunnel: kept.clone(), before })
     }
 
     pub(super) async fn delete_route(

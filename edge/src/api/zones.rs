@@ -8,6 +8,7 @@ use super::envelope::{self, Answer, Problem};
 use super::identity::Identity;
 use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
+use crate::settings::host_name::HostName;
 use crate::state::snapshot::Snapshot;
 use crate::store::records::Zone;
 
@@ -63,6 +64,34 @@ impl Api {
 pub(super) fn own_zone<'s>(who: &Identity, snapshot: &'s Snapshot, id: &str) -> Result<&'s Zone, Problem> {
     let zone = snapshot.zones.get(id).map(|zone| &zone.record);
     zone.filter(|zone| zone.account == who.account()).ok_or(Problem::NotFound("zone"))
+}
+
+/// The host name that a caller asks for, and the zone that it is in: a name without a dot is one in the zone `id`, a
+/// whole name finds its zone by itself, the one with the longest name, among those that the token may change.
+pub(super) fn name_in_zone<'s>(
+    who: &Identity,
+    snapshot: &'s Snapshot,
+    id: &str,
+    wanted: &str,
+    field: &str,
+) -> Result<(HostName, &'s str), Problem> {
+    let asked = own_zone(who, snapshot, id)?;
+    let wanted = wanted.trim_end_matches('.');
+    let name = if wanted.is_empty() || wanted.contains('.') {
+        wanted.parse::<HostName>()
+    } else {
+        format!("{wanted}.{}", asked.name).parse()
+    };
+    let name = name.map_err(|error| Problem::Invalid(format!("`{field}` is no host name: {error}")))?;
+    let hostname = name.to_string();
+    let bare = hostname.strip_prefix("*.").unwrap_or(&hostname);
+    let found =
+        snapshot.zone_of(bare).filter(|(id, found)| found.account == who.account() && who.has_zone(id));
+    let (zone, _) = found.ok_or_else(|| {
+        let such = &asked.name;
+        Problem::Invalid(format!("`{hostname}` is in no zone that this API token may change, such as {such}"))
+    })?;
+    Ok((name, zone))
 }
 
 /// A token sees the account that it belongs to, and no other.

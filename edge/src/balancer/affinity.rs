@@ -37,13 +37,18 @@ impl Stickiness {
     pub(crate) fn key(&self, visitor: IpAddr, headers: &HeaderMap) -> Option<Key> {
         match self {
             Self::None => None,
-            Self::ClientIp => Some(match visitor.to_canonical() {
-                IpAddr::V4(address) => Key::of(&address.octets()),
-                IpAddr::V6(address) => Key::of(&address.octets()[..8]),
-            }),
+            Self::ClientIp => Some(of_address(visitor)),
             Self::Cookie(name) => cookie(headers, name.as_bytes()).map(Key::of),
             Self::Header(name) => headers.get(name).map(|value| Key::of(value.as_bytes())),
         }
+    }
+}
+
+/// The key of everybody who asks from an address, see [`Stickiness::ClientIp`].
+pub(crate) fn of_address(visitor: IpAddr) -> Key {
+    match visitor.to_canonical() {
+        IpAddr::V4(address) => Key::of(&address.octets()),
+        IpAddr::V6(address) => Key::of(&address.octets()[..8]),
     }
 }
 

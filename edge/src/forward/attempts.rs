@@ -1,31 +1,43 @@
-//! The way of one request through the connections of its tunnel: which one it tries next, whether it may
-//! try at all, and how long it waits for one. Knows outcomes; does not know streams. The contract is
-//! docs/retries.md.
+//! The way of one request through the connections of its tunnel, or of the tunnels behind its load balancer: which
+//! one it tries next, whether it may try at all, and how long it waits for one. Knows outcomes; does not know
+//! streams. The contract is docs/retries.md.
 
+mod stop;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use futures_util::future::select_ok;
+use futures_util::future::{select_all, select_ok};
+use http::uri::Authority;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout, timeout_at};
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::{Failure, Patience, Place, STREAM_CREDIT};
+use super::{Failure, Patience, Place, STREAM_CREDIT, Target};
 use crate::balancer::queue::{self, Held};
-use crate::balancer::retry_budget::{LAST_TRY, MOST_TRIES, Reason};
+use crate::balancer::retry_budget::{LAST_TRY, MOST_TRIES, Reason, Retries};
 use crate::metrics::NoHold;
 use crate::registry::liveness;
-use crate::registry::{Choices, Live, Slot, Tunnel};
+use crate::registry::{Live, Slot, Tunnel};
+use crate::steering::Way;
 use crate::transport::connection::{Channel, Lost};
+use stop::Stop;
 
 pub(crate) struct Course<'a> {
-    tunnel: &'a Tunnel,
     place: &'a Place<'a>,
-    choices: Choices<'a>,
-    /// Connections that were passed over in favour of another replica.
-    aside: Vec<Arc<Live>>,
+    /// Through a load balancer.
+    way: Option<Way<'a>>,
+    /// The tunnel that is asked now; none before the first of a load balancer, or if it has none.
+    stop: Option<Stop<'a>>,
+    /// Those that were asked before, of which some connections may be left.
+    behind: VecDeque<Stop<'a>>,
+    /// How many of them are still to be looked at once more.
+    revisits: usize,
+    /// Where it is noted which tunnel is asked.
+    led: &'a mut Option<Arc<Tunnel>>,
     began: Instant,
     tries: u32,
     /// The failure of the last attempt, if there was one.
@@ -34,9 +46,11 @@ pub(crate) struct Course<'a> {
     is_idempotent: bool,
 }
 
-/// What the requests of a tunnel may try again.
+/// What the requests of a tunnel, or of a load balancer, may try again.
 #[derive(Clone, Copy)]
 pub(crate) struct Budget<'a> {
+    retries: &'a Retries,
+    /// Where it is counted.
     tunnel: &'a Tunnel,
     shard: usize,
 }
@@ -44,7 +58,7 @@ pub(crate) struct Budget<'a> {
 impl Budget<'_> {
     /// Whether one more attempt may begin, which is then counted.
     pub(crate) fn allow(self, reason: Reason) -> bool {
-        let is_allowed = self.tunnel.retries.allow(reason, Instant::now());
+        let is_allowed = self.retries.allow(reason, Instant::now());
         self.tunnel.place.count(|traffic| traffic.retry(self.shard, reason, is_allowed));
         is_allowed
     }
@@ -61,11 +75,14 @@ enum Silent {
 struct Missed {
     failure: Failure,
     reason: Reason,
+    tunnel: Uuid,
     connector: Uuid,
     index: u8,
     /// The connection is gone, or takes no new requests.
     is_over: bool,
     is_paid: bool,
+    /// The tunnel that has a retry of another one's request counted already.
+    receiver: Option<Uuid>,
 }
 
 /// A connection with room for the request.
@@ -73,6 +90,8 @@ pub(crate) struct Chosen {
     pub(crate) live: Arc<Live>,
     pub(crate) slot: Slot,
     pub(crate) channel: Channel,
+    /// As which host the request asks there, if not as which the visitor did.
+    pub(crate) host: Option<Authority>,
 }
 
 impl<'a> Course<'a> {
@@ -80,11 +99,25 @@ impl<'a> Course<'a> {
         self.place.patience
     }
 
-    pub(crate) fn new(tunnel: &'a Tunnel, place: &'a Place<'a>, is_idempotent: bool) -> Self {
+    pub(crate) fn new(
+        target: Target<'a>,
+        place: &'a Place<'a>,
+        is_idempotent: bool,
+        led: &'a mut Option<Arc<Tunnel>>,
+    ) -> Self {
         let began = Instant::now();
-        tunnel.retries.request(began);
-        let choices = tunnel.choices(place.shard, place.key);
-        Self { tunnel, place, choices, aside: Vec::new(), began, tries: 0, missed: None, is_idempotent }
+        let (way, stop) = match target {
+            Target::Tunnel(tunnel) => {
+                tunnel.retries.request(began);
+                (None, Some(Stop::plain(tunnel, place)))
+            }
+            Target::Balancer(balancer, visitor) => {
+                balancer.retries.request(began);
+                (Some(balancer.way(visitor)), None)
+            }
+        };
+        let behind = VecDeque::new();
+        Self { place, way, stop, behind, revisits: 0, led, began, tries: 0, missed: None, is_idempotent }
     }
 
     /// Attempts that began.
@@ -92,8 +125,11 @@ impl<'a> Course<'a> {
         self.tries
     }
 
-    pub(crate) fn budget(&self) -> Budget<'a> {
-        Budget { tunnel: self.tunnel, shard: self.place.shard }
+    /// Of what is asked now: only once something is.
+    pub(crate) fn budget(&self) -> Option<Budget<'a>> {
+        let tunnel = self.stop.as_ref()?.tunnel();
+        let retries = self.way.as_ref().map_or(&tunnel.retries, |way| &*way.balancer.retries);
+        Some(Budget { retries, tunnel, shard: self.place.shard })
     }
 
     /// The connection for the next attempt. Waits for one that has room if all are at their limit, and
@@ -102,37 +138,39 @@ impl<'a> Course<'a> {
         let mut waiting: Option<Waiting<'_>> = None;
         if self.missed.is_some() {
             // Somebody may have come meanwhile.
-            self.choices.refresh();
+            self.refresh_stops();
+            if self.way.is_some() {
+                // Another endpoint comes before another connection of this one.
+                self.behind.extend(self.stop.take());
+            }
         }
         loop {
             if let Some(chosen) = self.choose(Silent::PassedOver).await? {
-                self.begin(&chosen.live);
-                return Ok(chosen);
+                return Ok(self.begin(chosen));
             }
             // Looked at after arrivals are, so that a request that waits hears of it.
-            if self.tunnel.is_gone() {
+            if self.is_in_vain() {
                 return Err(self.give_up());
             }
             if let Some(waiting) = &mut waiting {
-                if timeout_at(waiting.until.into(), waiting.arrivals.changed()).await.is_err() {
+                if timeout_at(waiting.until.into(), waiting.arrivals.next()).await.is_err() {
                     debug!(ray = self.place.ray.as_str(), "held in vain");
-                    self.tunnel.place.count(|traffic| traffic.no_hold(self.place.shard, NoHold::InVain));
+                    waiting.tunnel.place.count(|traffic| traffic.no_hold(self.place.shard, NoHold::InVain));
                     return Err(self.give_up());
                 }
             } else {
                 // From here on no arrival is missed; one may have come since the last look.
-                let arrivals = self.tunnel.arrivals();
-                let Some(held) = self.hold() else {
+                let arrivals = self.arrivals();
+                let Some((tunnel, held)) = self.hold() else {
                     // Better a connection that says nothing than none.
                     let Some(chosen) = self.choose(Silent::Taken).await? else { return Err(self.give_up()) };
-                    self.begin(&chosen.live);
-                    return Ok(chosen);
+                    return Ok(self.begin(chosen));
                 };
-                let patience = self.tunnel.holds.patience;
+                let patience = tunnel.holds.patience;
                 let patience = if self.missed.is_some() { patience.min(LAST_TRY) } else { patience };
-                waiting = Some(Waiting { arrivals, until: self.began + patience, _held: held });
+                waiting = Some(Waiting { arrivals, until: self.began + patience, tunnel, _held: held });
             }
-            self.choices.refresh();
+            self.refresh();
         }
     }
 
@@ -150,18 +188,20 @@ impl<'a> Course<'a> {
         if !is_replayable {
             return Err(Failure::NotReplayable(reason));
         }
+        let Some(stop) = &mut self.stop else { return Err(failure) };
         if reason == Reason::NotHere {
-            self.choices.exclude(live.connector);
-            self.aside.retain(|aside| aside.connector != live.connector);
+            stop.exclude(live.connector);
         }
         self.missed = Some(Missed {
             failure,
             reason,
+            tunnel: stop.tunnel().id,
             connector: live.connector,
             index: live.index,
             is_over: !live.is_serving() || matches!(reason, Reason::NotSent | Reason::Refused),
             // By whoever gave the connection up.
             is_paid: reason == Reason::Silent,
+            receiver: None,
         });
         Ok(())
     }
@@ -174,15 +214,23 @@ impl<'a> Course<'a> {
         }
         loop {
             live.liveness.suspected().await;
-            self.choices.refresh();
-            let now = Instant::now();
-            let is_another_well = self.aside.iter().any(|aside| aside.is_serving() && !aside.is_silent(now))
-                || self.choices.has_healthy();
-            if is_another_well && self.may_try_again() {
+            self.refresh_stops();
+            if self.is_another_well() && self.may_try_again() {
                 return;
             }
             sleep(liveness::POLL).await;
         }
+    }
+
+    fn is_another_well(&self) -> bool {
+        let now = Instant::now();
+        if self.stop.iter().chain(&self.behind).any(|stop| stop.has_healthy(now)) {
+            return true;
+        }
+        let is_well = |tunnel: &Tunnel| {
+            !self.has_visited(tunnel) && tunnel.choices(self.place.shard, None).has_healthy()
+        };
+        self.way.as_ref().is_some_and(|way| way.has_other(way.balancer.fails_over, is_well))
     }
 
     fn may_try_again(&self) -> bool {
@@ -193,41 +241,67 @@ impl<'a> Course<'a> {
     /// that nothing is sent on would reach the host as an empty one.
     fn permit(&mut self) -> Result<(), Failure> {
         let Some(mut missed) = self.missed.take() else { return Ok(()) };
-        if !self.may_try_again() {
-            return Err(missed.failure);
-        }
-        if !missed.is_paid && !self.budget().allow(missed.reason) {
+        let pay = || self.budget().is_some_and(|budget| budget.allow(missed.reason));
+        if !self.may_try_again() || !(missed.is_paid || pay()) {
             return Err(missed.failure);
         }
         missed.is_paid = true;
+        // Else so many tunnels would each bring one that is left their retries.
+        if let Some(receiver) = self.stop.as_ref().map(Stop::tunnel).filter(|_| self.way.is_some())
+            && missed.reason.is_unknown()
+            && missed.receiver != Some(receiver.id)
+        {
+            if !receiver.retries.allow(missed.reason, Instant::now()) {
+                return Err(missed.failure);
+            }
+            missed.receiver = Some(receiver.id);
+        }
         self.missed = Some(missed);
         Ok(())
     }
 
-    /// Counts an attempt on `live`, and says so if it is not the first.
-    fn begin(&mut self, live: &Live) {
+    /// Counts an attempt, and says so if it is not the first.
+    fn begin(&mut self, chosen: Chosen) -> Chosen {
         self.tries += 1;
-        if let Some(Missed { failure, reason, connector, index, .. }) = self.missed.take() {
+        let Some(stop) = &self.stop else { return chosen };
+        let tunnel = stop.tunnel();
+        if self.way.is_some() {
+            if self.tries == 1 {
+                tunnel.retries.request(self.began);
+            }
+            if self.led.as_ref().is_none_or(|led| led.id != tunnel.id) {
+                *self.led = Some(tunnel.clone());
+            }
+        }
+        if let Some(Missed { failure, reason, tunnel: from_tunnel, connector, index, .. }) =
+            self.missed.take()
+        {
             info!(
                 ray = self.place.ray.as_str(),
                 reason = reason.word(),
+                from_tunnel = %from_tunnel,
                 from = %connector,
                 from_index = index,
-                to = %live.connector,
-                to_index = live.index,
+                tunnel = %tunnel.id,
+                to = %chosen.live.connector,
+                to_index = chosen.live.index,
                 detail = %failure,
                 "trying again"
             );
         }
+        chosen
     }
 
     /// The best connection that has room, if there is one at all. Those that were passed over because they
     /// say nothing may be chosen the next time.
     async fn choose(&mut self, silent: Silent) -> Result<Option<Chosen>, Failure> {
         let mut passed_over = Vec::new();
+        self.revisits = self.behind.len();
         let chosen = self.choose_among(silent, &mut passed_over).await;
         for live in passed_over {
-            self.choices.put_back(&live);
+            for stop in self.stop.iter_mut().chain(&mut self.behind) {
+                stop.put_back(&live);
+            }
         }
         chosen
     }
@@ -238,19 +312,24 @@ impl<'a> Course<'a> {
         passed_over: &mut Vec<Arc<Live>>,
     ) -> Result<Option<Chosen>, Failure> {
         let mut busy = Vec::new();
-        while let Some(live) = self.candidate() {
-            if silent == Silent::PassedOver && live.is_silent(Instant::now()) {
-                passed_over.push(live);
-                continue;
-            }
-            let Some(slot) = live.begin() else { continue };
-            self.permit()?;
-            match live.link.channel().now_or_never() {
-                Some(Ok(channel)) => return Ok(Some(Chosen { live, slot, channel })),
-                Some(Err(error)) => {
-                    debug!(ray = self.place.ray.as_str(), %error, "passing over a connection");
+        loop {
+            while let Some(live) = self.candidate() {
+                if silent == Silent::PassedOver && live.is_silent(Instant::now()) {
+                    passed_over.push(live);
+                    continue;
                 }
-                None => busy.push((live, slot)),
+                let Some(slot) = live.begin() else { continue };
+                self.permit()?;
+                match live.link.channel().now_or_never() {
+                    Some(Ok(channel)) => return Ok(Some(self.chosen(live, slot, channel))),
+                    Some(Err(error)) => {
+                        debug!(ray = self.place.ray.as_str(), %error, "passing over a connection");
+                    }
+                    None => busy.push((live, slot)),
+                }
+            }
+            if !self.go_on() {
+                break;
             }
         }
         if busy.is_empty() {
@@ -260,11 +339,14 @@ impl<'a> Course<'a> {
         let waiting = busy.into_iter().map(|(live, slot)| {
             Box::pin(async move {
                 let channel = live.link.channel().await?;
-                Ok::<_, Lost>(Chosen { live, slot, channel })
+                Ok::<_, Lost>((live, slot, channel))
             })
         });
         match timeout(STREAM_CREDIT, select_ok(waiting)).await {
-            Ok(Ok((chosen, _))) => Ok(Some(chosen)),
+            Ok(Ok(((live, slot, channel), _))) => {
+                self.return_to(&live);
+                Ok(Some(self.chosen(live, slot, channel)))
+            }
             Ok(Err(error)) => {
                 debug!(ray = self.place.ray.as_str(), %error, "a connection was lost before it had room");
                 Ok(None)
@@ -273,53 +355,117 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// The next connection to try. After a failed attempt the other replicas come first, unless the
-    /// visitor belongs to the one that failed: what killed one connection of a host may have killed
-    /// all of them.
-    fn candidate(&mut self) -> Option<Arc<Live>> {
-        let avoided = self
-            .missed
-            .as_ref()
-            .filter(|missed| self.place.key.is_none() || missed.reason == Reason::Refused)
-            .map(|missed| missed.connector);
-        for live in self.choices.by_ref() {
-            if !live.is_serving() {
-                continue;
-            }
-            let Some(avoided) = avoided else { return Some(live) };
-            // Those that nobody wants come last, so what was put aside is better.
-            let is_unwanted =
-                live.is_silent(Instant::now()) || self.tunnel.share(&live.connector).effective() == 0;
-            if live.connector == avoided || (is_unwanted && !self.aside.is_empty()) {
-                self.aside.push(live);
-            } else {
-                return Some(live);
+    fn chosen(&self, live: Arc<Live>, slot: Slot, channel: Channel) -> Chosen {
+        match self.stop.as_ref().and_then(|stop| stop.stopover.as_ref()) {
+            None => Chosen { live, slot, channel, host: None },
+            Some(stopover) => {
+                let (slot, host) = (slot.counted(stopover.begin()), stopover.endpoint().host.clone());
+                Chosen { live, slot, channel, host }
             }
         }
-        self.aside.retain(|aside| aside.is_serving());
-        let now = Instant::now();
-        let rank = |live: &Arc<Live>| (live.is_silent(now), Some(live.connector) == avoided);
-        let (at, _) = self.aside.iter().enumerate().min_by_key(|(_, aside)| rank(aside))?;
-        Some(self.aside.remove(at))
+    }
+
+    /// The next connection to try, of the tunnel that is asked now.
+    fn candidate(&mut self) -> Option<Arc<Live>> {
+        let missed = self.missed.as_ref();
+        let avoided = missed.filter(|missed| self.place.key.is_none() || missed.reason == Reason::Refused);
+        let avoided = avoided.map(|missed| missed.connector);
+        self.stop.as_mut()?.candidate(avoided)
+    }
+
+    /// Goes on to another tunnel, if this is a load balancer's request: to another endpoint of the pool, back to one
+    /// that was asked before, to another pool. What an origin may have seen goes to another pool only if it may.
+    fn go_on(&mut self) -> bool {
+        let Some(way) = &mut self.way else { return false };
+        let (stop, behind) = (&self.stop, &self.behind);
+        let is_visited =
+            |tunnel: &Tunnel| stop.iter().chain(behind).any(|stop| stop.tunnel().id == tunnel.id);
+        let mut found = way.endpoint(is_visited);
+        if found.is_none() && self.revisits > 0 {
+            self.revisits -= 1;
+            let next = self.behind.pop_front();
+            self.behind.extend(std::mem::replace(&mut self.stop, next));
+            return true;
+        }
+        if may_change_pool(way, self.missed.as_ref()) {
+            while found.is_none() && way.enter() {
+                found = way.endpoint(is_visited);
+            }
+        }
+        let Some(stopover) = found else { return false };
+        let next = Stop::of(stopover, self.place);
+        self.behind.extend(self.stop.replace(next));
+        true
+    }
+
+    /// Asks the tunnel of this connection now, which was asked before.
+    fn return_to(&mut self, live: &Live) {
+        if self.way.is_none() || self.stop.as_ref().is_some_and(|stop| stop.has(live)) {
+            return;
+        }
+        if let Some(at) = self.behind.iter().position(|stop| stop.has(live)) {
+            let next = self.behind.remove(at);
+            self.behind.extend(std::mem::replace(&mut self.stop, next));
+        }
+    }
+
+    fn has_visited(&self, tunnel: &Tunnel) -> bool {
+        self.stop.iter().chain(&self.behind).any(|stop| stop.tunnel().id == tunnel.id)
+    }
+
+    /// Looks anew who is there.
+    fn refresh(&mut self) {
+        self.refresh_stops();
+        if let Some(way) = self.way.as_mut().filter(|way| may_change_pool(way, self.missed.as_ref())) {
+            way.begin_anew();
+        }
+    }
+
+    /// The same of those tunnels that were asked.
+    fn refresh_stops(&mut self) {
+        for stop in self.stop.iter_mut().chain(&mut self.behind) {
+            stop.refresh();
+        }
+    }
+
+    /// Whether nobody can come any more.
+    fn is_in_vain(&self) -> bool {
+        match (&self.way, &self.stop) {
+            (Some(way), _) => way.balancer.awaited().all(|tunnel| tunnel.is_gone()),
+            (None, Some(stop)) => stop.tunnel().is_gone(),
+            (None, None) => true,
+        }
+    }
+
+    fn arrivals(&self) -> Arrivals {
+        Arrivals(match (&self.way, &self.stop) {
+            (Some(way), _) => way.balancer.awaited().map(|tunnel| tunnel.arrivals()).collect(),
+            (None, stop) => stop.iter().map(|stop| stop.tunnel().arrivals()).collect(),
+        })
     }
 
     /// A place to wait for a connection, if that is of any use: also for one that says nothing to be heard
     /// again.
-    fn hold(&self) -> Option<Held<'a>> {
-        let is_of_use = match &self.missed {
-            Some(missed) if missed.reason == Reason::NotHere || !missed.is_over => false,
-            Some(_) | None => queue::is_of_use(self.tunnel.began, self.tunnel.lost(), Instant::now()),
-        };
-        let holds = &self.tunnel.holds;
-        if !is_of_use || holds.patience.is_zero() {
+    fn hold(&self) -> Option<(&'a Tunnel, Held<'a>)> {
+        if let Some(missed) = &self.missed
+            && (missed.reason == Reason::NotHere || !missed.is_over)
+        {
             return None;
         }
-        let (held, shard) = (holds.begin(), self.place.shard);
-        self.tunnel.place.count(|traffic| match held {
+        let now = Instant::now();
+        let is_of_use = |tunnel: &Tunnel| {
+            queue::is_of_use(tunnel.began, tunnel.lost(), now) && !tunnel.holds.patience.is_zero()
+        };
+        let tunnel: &'a Tunnel = match (&self.way, &self.stop) {
+            (Some(way), _) => way.balancer.awaited().find(|tunnel| is_of_use(tunnel))?,
+            (None, stop) => stop.as_ref().map(Stop::tunnel).filter(|tunnel| is_of_use(tunnel))?,
+        };
+        let (held, shard) = (tunnel.holds.begin(), self.place.shard);
+        tunnel.place.count(|traffic| match held {
             Some(_) => traffic.hold(shard),
             None => traffic.no_hold(shard, NoHold::Crowded),
         });
-        held
+        Some((tunnel, held?))
     }
 
     /// What the visitor is told when there is nobody left to ask.
@@ -332,9 +478,29 @@ impl<'a> Course<'a> {
     }
 }
 
+/// What no origin has seen goes anywhere; what one may have seen goes to another pool only where that is allowed.
+fn may_change_pool(way: &Way<'_>, missed: Option<&Missed>) -> bool {
+    way.balancer.fails_over || missed.is_none_or(|missed| !missed.reason.is_unknown())
+}
+
 /// A request that waits for a connection to come.
 struct Waiting<'a> {
-    arrivals: watch::Receiver<()>,
+    arrivals: Arrivals,
     until: Instant,
+    /// Whose place to wait it has.
+    tunnel: &'a Tunnel,
     _held: Held<'a>,
+}
+
+/// See [`Tunnel::arrivals`], of one tunnel or of several.
+struct Arrivals(Vec<watch::Receiver<()>>);
+
+impl Arrivals {
+    /// May be dropped midway.
+    async fn next(&mut self) {
+        if self.0.is_empty() {
+            return std::future::pending().await;
+        }
+        let _ = select_all(self.0.iter_mut().map(|arrivals| Box::pin(arrivals.changed()))).await;
+    }
 }

@@ -4,8 +4,9 @@
 use adit_protocol::own;
 use adit_protocol::stream::Connect;
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{HeaderValue, TE, TRAILER};
+use http::uri::Authority;
+use http::{HeaderMap, Uri};
 
 use super::Failure;
 use crate::forward::headers::Trailers;
@@ -19,6 +20,8 @@ pub(super) struct Head {
     trailers: Option<Trailers>,
     speech: Speech,
     encoded: Option<Bytes>,
+    /// As which host it asks, if not as which the visitor did; that one is kept beside it.
+    host: Option<(Authority, Uri)>,
 }
 
 /// What the head says about trailers.
@@ -34,7 +37,27 @@ enum Speech {
 
 impl Head {
     pub(super) fn new(connect: Connect, is_whole: bool, trailers: Option<Trailers>) -> Self {
-        Self { connect, is_whole, trailers, speech: Speech::Nothing, encoded: None }
+        Self { connect, is_whole, trailers, speech: Speech::Nothing, encoded: None, host: None }
+    }
+
+    /// Has it ask as another host, or as the visitor did.
+    pub(super) fn ask_as(&mut self, host: Option<Authority>) {
+        if host.as_ref() == self.host.as_ref().map(|(host, _)| host) {
+            return;
+        }
+        let (Connect::Http(request) | Connect::WebSocket(request)) = &mut self.connect else { return };
+        let own = self.host.take().map_or_else(|| request.uri().clone(), |(_, own)| own);
+        self.encoded = None;
+        let Some(host) = host else {
+            *request.uri_mut() = own;
+            return;
+        };
+        let mut parts = own.clone().into_parts();
+        parts.authority = Some(host.clone());
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+        self.host = Some((host, own));
     }
 
     /// Sends the head, and the end of the stream too if no body follows. `is_able` says that the host

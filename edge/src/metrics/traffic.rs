@@ -143,7 +143,7 @@ impl NoHold {
 }
 
 /// Pages that the edge makes itself, by the words that programs read on them.
-pub(crate) const PAGES: [&str; 11] = [
+pub(crate) const PAGES: [&str; 12] = [
     "bad-request",
     "transfer-coding",
     "unknown-host",
@@ -155,6 +155,7 @@ pub(crate) const PAGES: [&str; 11] = [
     "not-taken",
     "origin-timeout",
     "no-connection",
+    "no-endpoint",
 ];
 /// First digits of statuses.
 pub(crate) const CLASSES: usize = 10;

@@ -12,6 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 use super::lock;
+use crate::balancer::under_way::UnderWay;
 use crate::registry::liveness::Liveness;
 use crate::settings;
 use crate::transport::connection::Link;
@@ -93,6 +94,15 @@ pub(crate) struct Report {
 /// Whoever holds it has a request on the connection; the connection is not closed under it.
 pub(crate) struct Slot {
     _request: TaskTrackerToken,
+    /// Where it is counted besides.
+    _under_way: Option<UnderWay>,
+}
+
+impl Slot {
+    /// The same, counted in other places too.
+    pub(crate) fn counted(self, under_way: UnderWay) -> Self {
+        Self { _under_way: Some(under_way), ..self }
+    }
 }
 
 #[derive(Default)]
@@ -179,7 +189,7 @@ impl Live {
     /// Begins a request, unless the connection is leaving.
     pub(crate) fn begin(&self) -> Option<Slot> {
         // Counted before the flag is read: `drained` sees either the request or an unwilling `begin`.
-        let slot = Slot { _request: self.requests.token() };
+        let slot = Slot { _request: self.requests.token(), _under_way: None };
         if self.is_leaving() {
             return None;
         }

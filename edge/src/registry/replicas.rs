@@ -101,6 +101,11 @@ impl<'a> Choices<'a> {
         }
     }
 
+    /// Whether a connection is one of them.
+    pub(crate) fn has(&self, live: &Live) -> bool {
+        self.roster.connections.iter().any(|known| known.id == live.id)
+    }
+
     /// Looks anew who is there. What was tried and who is excluded stays so.
     pub(crate) fn refresh(&mut self) {
         self.now = Instant::now();

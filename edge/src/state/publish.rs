@@ -12,15 +12,17 @@ use uuid::Uuid;
 use crate::registry::{Keys, Registry};
 use crate::settings::host_name::{HostName, HostNames};
 use crate::state::snapshot::{Snapshot, Touched};
+use crate::steering::{Balancer, Balancers};
 use crate::tunnel::control::Control;
 use crate::tunnel::push;
-use crate::visitor::{Directory, Table};
+use crate::visitor::{Destination, Directory, Table};
 
 /// What the document says, and where what is served goes.
 pub(crate) struct Serving {
     pub(crate) registry: Arc<Registry>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) fixed: Arc<Fixed>,
+    pub(crate) balancers: Arc<Balancers>,
     /// How long a tunnel of the state that has lost its connections keeps requests waiting.
     pub(crate) hold: Duration,
     pub(crate) control: Control,
@@ -47,14 +49,21 @@ impl Fixed {
 
     /// The table for tunnels of the document alone.
     pub(crate) fn table(&self, registry: &Registry) -> Table {
-        self.table_with(registry, std::iter::empty())
+        self.table_with(registry, std::iter::empty(), Vec::new())
     }
 
-    fn table_with(&self, registry: &Registry, routes: impl Iterator<Item = (HostName, Uuid)>) -> Table {
+    fn table_with(
+        &self,
+        registry: &Registry,
+        routes: impl Iterator<Item = (HostName, Uuid)>,
+        balancers: Vec<(HostName, Arc<Balancer>)>,
+    ) -> Table {
         let tunnels = registry.tunnels();
+        let to_tunnel = |(name, id)| Some((name, Destination::Tunnel(tunnels.get(&id)?.clone())));
+        let to_balancer = |(name, balancer)| (name, Destination::Balancer(balancer));
         // The last of a name counts.
-        let names = routes.chain(self.names.iter().cloned());
-        let names = names.filter_map(|(name, id)| Some((name, tunnels.get(&id)?.clone())));
+        let names = routes.filter_map(to_tunnel).chain(balancers.into_iter().map(to_balancer));
+        let names = names.chain(self.names.iter().cloned().filter_map(to_tunnel));
         let domain = self.domain.as_ref().map(|domain| format!(".{domain}"));
         Table { names: HostNames::new(names), domain, tunnels: tunnels.clone() }
     }
@@ -76,10 +85,14 @@ impl Serving {
             });
             self.registry.replace(kept.chain(fixed), self.hold);
         }
-        if touched.tunnels || touched.routes {
+        if touched.tunnels || touched.objects {
+            self.balancers.follow(snapshot, &self.registry.tunnels(), self.fixed.domain.as_deref());
+        }
+        if touched.tunnels || touched.routes || touched.objects {
             let routes = snapshot.routes.iter();
             let routes = routes.filter_map(|(name, route)| Some((name.parse().ok()?, route.record.tunnel)));
-            self.directory.replace(self.fixed.table_with(&self.registry, routes));
+            let balancers = self.balancers.serving(snapshot);
+            self.directory.replace(self.fixed.table_with(&self.registry, routes, balancers));
         }
         if touched.configurations || touched.tunnels {
             let kept = snapshot.configurations.iter();

@@ -2,11 +2,13 @@
 //! know where they come from or what is done with them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use tracing::error;
 use uuid::Uuid;
 
+use crate::store::records::objects::{Kind, Object, TURN};
 use crate::store::records::{self, Account, Configuration, Route, Seen, Token, Tunnel, Zone, key};
 use crate::store::timestamp::Moment;
 use crate::store::{Batch, Listing, Revision};
@@ -34,6 +36,63 @@ pub(crate) struct Snapshot {
     pub(crate) tokens: HashMap<String, Kept<Token>>,
     pub(crate) configurations: HashMap<Uuid, Kept<Configuration>>,
     pub(crate) seen: HashMap<Uuid, Kept<Seen>>,
+    pub(crate) objects: Objects,
+}
+
+/// What load balancing consists of.
+#[derive(Default)]
+pub(crate) struct Objects {
+    by_kind: [HashMap<String, Arc<Kept<Object>>>; Kind::ALL.len()],
+    /// The ids of those that have a name, by [`Object::name_key`].
+    by_name: HashMap<String, String>,
+    /// By account, see [`turn_key`](records::objects::turn_key).
+    pub(crate) turns: HashMap<String, Revision>,
+}
+
+impl Objects {
+    pub(crate) fn of(&self, kind: Kind) -> &HashMap<String, Arc<Kept<Object>>> {
+        &self.by_kind[kind as usize]
+    }
+
+    /// An object of this account.
+    pub(crate) fn get(&self, account: &str, kind: Kind, id: &str) -> Option<&Arc<Kept<Object>>> {
+        self.of(kind).get(id).filter(|kept| kept.record.account == account)
+    }
+
+    /// Who has this name, whosever it is.
+    pub(crate) fn named(&self, name_key: &str) -> Option<&String> {
+        self.by_name.get(name_key)
+    }
+
+    /// Those of an account, oldest first.
+    pub(crate) fn list(&self, account: &str, kind: Kind) -> Vec<(&String, &Arc<Kept<Object>>)> {
+        let own = self.of(kind).iter().filter(|(_, kept)| kept.record.account == account);
+        let mut own: Vec<_> = own.collect();
+        own.sort_by_key(|(id, kept)| (kept.record.created_at, *id));
+        own
+    }
+
+    fn set(&mut self, whole: &str, kind: Kind, id: &str, value: Option<&[u8]>, revision: Revision) {
+        let new = match value.map(records::from_json::<Object>) {
+            Some(Ok(record)) => Some(Arc::new(Kept { record, revision })),
+            Some(Err(error)) => return unreadable(whole, &error),
+            None => None,
+        };
+        let known = &mut self.by_kind[kind as usize];
+        let name = new.as_ref().and_then(|kept| kept.record.name_key(kind));
+        let old = match new {
+            Some(new) => known.insert(id.to_owned(), new),
+            None => known.remove(id),
+        };
+        if let Some(old) = old.and_then(|old| old.record.name_key(kind))
+            && self.by_name.get(&old).is_some_and(|known| known == id)
+        {
+            self.by_name.remove(&old);
+        }
+        if let Some(name) = name {
+            self.by_name.insert(name, id.to_owned());
+        }
+    }
 }
 
 /// What a change was about, as far as what is served depends on it.
@@ -42,11 +101,12 @@ pub(crate) struct Touched {
     pub(crate) tunnels: bool,
     pub(crate) routes: bool,
     pub(crate) configurations: bool,
+    pub(crate) objects: bool,
 }
 
 impl Touched {
     pub(crate) fn all() -> Self {
-        Self { tunnels: true, routes: true, configurations: true }
+        Self { tunnels: true, routes: true, configurations: true, objects: true }
     }
 }
 
@@ -127,8 +187,16 @@ impl Snapshot {
                 set(&mut self.configurations, whole, name.parse().ok(), value, revision);
             }
             key::SEEN => set(&mut self.seen, whole, name.parse().ok(), value, revision),
-            // A newer version of this program may keep more.
-            _ => {}
+            TURN => match value {
+                Some(_) => drop(self.objects.turns.insert(name.to_owned(), revision)),
+                None => drop(self.objects.turns.remove(name)),
+            },
+            _ => {
+                // A newer version of this program may keep more.
+                let Some(kind) = Kind::ALL.into_iter().find(|known| known.prefix() == kind) else { return };
+                touched.objects = true;
+                self.objects.set(whole, kind, name, value, revision);
+            }
         }
     }
 

@@ -1,4 +1,7 @@
-//! The records of an edge: their keys and their JSON. Knows what is kept; does not know who may see it.
+//! The records of an edge: their keys and their JSON. Knows what is kept; does not know who may see it. Those of load
+//! balancing are in `objects`.
+
+pub(crate) mod objects;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,7 +3,8 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// One step per version of the format; a step that was released never changes.
-const STEPS: &[&str] = &["CREATE TABLE record (
+const STEPS: &[&str] = &[
+    "CREATE TABLE record (
         key TEXT PRIMARY KEY,
         value BLOB NOT NULL,
         revision INTEGER NOT NULL
@@ -22,7 +23,11 @@ const STEPS: &[&str] = &["CREATE TABLE record (
         actor TEXT NOT NULL,
         action TEXT NOT NULL,
         subject TEXT NOT NULL
-     ) STRICT;"];
+     ) STRICT;",
+    // The tables stay. A program of before would serve a state with load balancers as if they were not there, and
+    // is kept from it.
+    "INSERT INTO counter VALUES ('balancing', 0);",
+];
 
 /// The newest format that this program reads and writes.
 pub(super) const KNOWN: u32 = STEPS.len() as u32;

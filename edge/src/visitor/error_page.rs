@@ -43,6 +43,8 @@ pub(crate) enum Problem {
     OriginTimeout,
     /// 530, error 1033: no host of this tunnel is connected.
     NoConnection,
+    /// 530, error 1016: no endpoint of this load balancer may serve.
+    NoEndpoint,
 }
 
 /// In which form the visitor wants to hear about problems.
@@ -124,7 +126,7 @@ impl Problem {
             Self::OriginFailed | Self::Lost => StatusCode::BAD_GATEWAY,
             Self::NotTaken => StatusCode::SERVICE_UNAVAILABLE,
             Self::OriginTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::NoConnection => StatusCode::from_u16(530).expect("530 is a status"),
+            Self::NoConnection | Self::NoEndpoint => StatusCode::from_u16(530).expect("530 is a status"),
         }
     }
 
@@ -132,6 +134,7 @@ impl Problem {
     fn code(self) -> Option<u16> {
         match self {
             Self::NoConnection => Some(1033),
+            Self::NoEndpoint => Some(1016),
             Self::BadRequest(_)
             | Self::Unreadable
             | Self::Coding
@@ -161,6 +164,7 @@ impl Problem {
             Self::NotTaken => "not-taken",
             Self::OriginTimeout => "origin-timeout",
             Self::NoConnection => "no-connection",
+            Self::NoEndpoint => "no-endpoint",
         }
     }
 
@@ -176,6 +180,7 @@ impl Problem {
             Self::NotTaken => "Request not taken",
             Self::OriginTimeout => "Gateway timeout",
             Self::NoConnection => "Tunnel not connected",
+            Self::NoEndpoint => "No endpoint",
         }
     }
 
@@ -203,6 +208,7 @@ impl Problem {
             }
             Self::OriginTimeout => "the service behind the tunnel did not answer in time",
             Self::NoConnection => "error 1033: no host of this tunnel is connected",
+            Self::NoEndpoint => "error 1016: no endpoint behind this load balancer is connected",
         }
         .to_owned()
     }
@@ -279,7 +285,7 @@ mod tests {
     use crate::forward::ray::Rays;
     use crate::metrics::PAGES;
 
-    const ALL: [Problem; 13] = [
+    const ALL: [Problem; 14] = [
         Problem::BadRequest(Unacceptable::NoHost),
         Problem::Unreadable,
         Problem::Coding,
@@ -293,6 +299,7 @@ mod tests {
         Problem::NotTaken,
         Problem::OriginTimeout,
         Problem::NoConnection,
+        Problem::NoEndpoint,
     ];
 
     fn wanted(method: Method, accept: &str) -> Wanted {

@@ -1,5 +1,5 @@
-//! What host names lead to right now: those of the document, the routes of the state, and `ID.DOMAIN` for
-//! every tunnel. Replaced as a whole; knows nothing about where either comes from.
+//! What host names lead to right now: those of the document, the load balancers and routes of the state, and
+//! `ID.DOMAIN` for every tunnel. Replaced as a whole; knows nothing about where either comes from.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,12 +9,20 @@ use uuid::Uuid;
 
 use crate::registry::Tunnel;
 use crate::settings::host_name::HostNames;
+use crate::steering::Balancer;
 
 /// The current table. A request looks once.
 pub(crate) struct Directory(ArcSwap<Table>);
 
+/// What a host name leads to.
+#[derive(Clone)]
+pub(crate) enum Destination {
+    Tunnel(Arc<Tunnel>),
+    Balancer(Arc<Balancer>),
+}
+
 pub(crate) struct Table {
-    pub(crate) names: HostNames<Arc<Tunnel>>,
+    pub(crate) names: HostNames<Destination>,
     /// In lower case, with a dot in front.
     pub(crate) domain: Option<String>,
     pub(crate) tunnels: Arc<HashMap<Uuid, Arc<Tunnel>>>,
@@ -29,11 +37,12 @@ impl Directory {
         self.0.store(Arc::new(table));
     }
 
-    /// The tunnel that the host of an authority leads to.
-    pub(crate) fn find(&self, authority: &str) -> Option<Arc<Tunnel>> {
+    /// What the host of an authority leads to.
+    pub(crate) fn find(&self, authority: &str) -> Option<Destination> {
         let table = self.0.load();
         // A tunnel's own name cannot be led elsewhere by whoever has the zone.
-        table.by_id(authority).or_else(|| table.names.find(authority)).cloned()
+        let own = table.by_id(authority).map(|tunnel| Destination::Tunnel(tunnel.clone()));
+        own.or_else(|| table.names.find(authority).cloned())
     }
 }
 

@@ -1,4 +1,4 @@
-//! One request of a visitor: finds the tunnel that its host name leads to, has the request carried,
+//! One request of a visitor: finds what its host name leads to, has the request carried,
 //! and gives back an answer or a page. Knows host names; does not know connections or streams.
 
 use std::convert::Infallible;
@@ -15,17 +15,18 @@ use tracing::debug;
 
 use super::connection::{HTTP1_BUFFER, HTTP2_WINDOW};
 use super::proxies::{Caller, Proxies};
+use crate::balancer::affinity;
 use crate::balancer::retry_budget::Reason;
 use crate::forward::headers::{self, Facts, Trailers, Upload};
 use crate::forward::ray::{Ray, Rays};
-use crate::forward::{self, Body, Failed, Failure, Order, Patience, Place};
+use crate::forward::{self, Body, Failed, Failure, Order, Patience, Place, Target};
 use crate::limits::in_flight::{Activity, Busy};
 use crate::limits::pace::Share;
 use crate::metrics::{Counters, Speaks, Traffic};
 use crate::registry::Tunnel;
 use crate::shutdown::Stop;
 use crate::visitor::error_page::{self, Problem, Wanted};
-use crate::visitor::host_table::Directory;
+use crate::visitor::host_table::{Destination, Directory};
 
 /// What all visitors of one shard share.
 pub(crate) struct Service {
@@ -119,8 +120,10 @@ impl Handler {
             return Err(Problem::Method.into());
         }
         let authority = headers::authority(&parts).map_err(Problem::BadRequest)?;
-        let tunnel = self.service.names.find(authority.as_str()).ok_or(Problem::UnknownHost)?;
-        count.leads_to(&tunnel);
+        let found = self.service.names.find(authority.as_str()).ok_or(Problem::UnknownHost)?;
+        if let Destination::Tunnel(tunnel) = &found {
+            count.leads_to(tunnel);
+        }
         if headers::is_about_server(&parts) {
             return Ok(error_page::capabilities(ray).map(Body::text));
         }
@@ -140,16 +143,29 @@ impl Handler {
             self.service.proxies.caller(&parts.headers, self.visitor, self.is_secure);
         let facts = Facts { visitor, chain: chain.as_ref(), is_secure, ray };
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
-        let key = tunnel.stickiness.key(visitor, request.headers());
+        let (target, key) = match &found {
+            Destination::Tunnel(tunnel) => {
+                (Target::Tunnel(tunnel), tunnel.stickiness.key(visitor, request.headers()))
+            }
+            Destination::Balancer(balancer) => {
+                (Target::Balancer(balancer, affinity::of_address(visitor)), None)
+            }
+        };
         let Service { shard, patience, tasks, .. } = &*self.service;
         let share = self.share.of(visitor);
         let place = Place { shard: *shard, key, ray, patience: *patience, tasks, share: &share };
         let Some(body) = dismissed.take() else { return Err(Problem::BrokenBody.into()) };
         let order = Order { request, body, window, trailers, upgrade, busy };
-        forward::forward(&tunnel, order, &place).await.map_err(|Failed { failure, tries }| {
-            debug!(ray = ray.as_str(), reason = %failure, tries, "request failed");
-            Told { problem: problem(&failure), tries }
-        })
+        forward::forward(target, order, &place, &mut count.tunnel).await.map_err(
+            |Failed { failure, tries }| {
+                debug!(ray = ray.as_str(), reason = %failure, tries, "request failed");
+                let problem = match (problem(&failure), target) {
+                    (Problem::NoConnection, Target::Balancer(..)) => Problem::NoEndpoint,
+                    (problem, _) => problem,
+                };
+                Told { problem, tries }
+            },
+        )
     }
 }
 
@@ -169,8 +185,12 @@ impl<'a> Count<'a> {
     }
 
     fn leads_to(&mut self, tunnel: &Arc<Tunnel>) {
-        self.service.counters.series.seat(&tunnel.place, tunnel.id, || tunnel.account());
+        self.seat(tunnel);
         self.tunnel = Some(tunnel.clone());
+    }
+
+    fn seat(&self, tunnel: &Tunnel) {
+        self.service.counters.series.seat(&tunnel.place, tunnel.id, || tunnel.account());
     }
 
     fn page(&self, problem: Problem) {
@@ -186,7 +206,11 @@ impl<'a> Count<'a> {
     fn count(&self, count: impl FnOnce(&Traffic, usize)) {
         let shard = self.service.shard;
         match &self.tunnel {
-            Some(tunnel) => tunnel.place.count(|traffic| count(traffic, shard)),
+            Some(tunnel) => {
+                // One that a load balancer has chosen has no place yet.
+                self.seat(tunnel);
+                tunnel.place.count(|traffic| count(traffic, shard));
+            }
             None => count(self.service.counters.series.none(), shard),
         }
     }

@@ -210,8 +210,8 @@ async fn names_lead_to_one_tunnel_until_somebody_says_overwrite() {
     office.route(one, "a.*.example.com", false).await.refused(400, "no host name");
     office.route(one, "", false).await.refused(400, "no host name");
     let path = format!("/zones/{}/tunnels/{one}/routes", office.zone);
-    let lb = json!({ "type": "lb", "lb_name": "app.example.com", "lb_pool": "pool" });
-    office.ask(Method::PUT, &path, Some(lb)).await.refused(400, "load balancers");
+    let other = json!({ "type": "tcp", "user_hostname": "app.example.com" });
+    office.ask(Method::PUT, &path, Some(other)).await.refused(400, "`dns` or `lb`");
 
     let routes = office.get(&format!("/zones/{}/tunnels/routes", office.zone)).await;
     let names: Vec<_> =

@@ -14,6 +14,10 @@ use crate::office::{Office, Reply};
 async fn operations(office: &Office, tunnel: &str) -> Vec<(Method, String, Value)> {
     let records = office.get(&office.records()).await;
     let record = records[0]["id"].as_str().unwrap_or("none").to_owned();
+    let first = async |path: String| office.get(&path).await[0]["id"].as_str().unwrap_or("none").to_owned();
+    let monitor = first(office.objects("monitors")).await;
+    let pool = first(office.objects("pools")).await;
+    let balancer = first(office.balancers("")).await;
     let request = Request::get("/openapi.json").header("host", "api").body(empty()).unwrap();
     let document = office.send(request).await.json;
     let mut operations = Vec::new();
@@ -24,6 +28,12 @@ async fn operations(office: &Office, tunnel: &str) -> Vec<(Method, String, Value
             .replace("{connector}", &Uuid::nil().to_string())
             .replace("{zone}", &office.zone)
             .replace("{record}", &record)
+            .replace("{monitor}", &monitor)
+            .replace("{pool}", &pool)
+            .replace("{balancer}", &balancer)
+            .replace("{region}", "WEU")
+            .replace("{group}", "none")
+            .replace("{preview}", "none")
             .replace("{hostname}", "none.example.com");
         for (method, operation) in methods.as_object().unwrap() {
             operations.push((method.to_uppercase().parse().unwrap(), filled.clone(), operation.clone()));
@@ -63,6 +73,11 @@ async fn every_documented_call_answers_as_documented() {
         Some(json!({ "name": "made", "type": "TXT", "content": "a text" })),
     ];
     office.route(&tunnel, "app.example.com", false).await.result();
+    let monitor = office.post(&office.objects("monitors"), json!({})).await.done();
+    let pool = office.pool("p", &[&tunnel]).await;
+    let pool_path = office.objects(&format!("pools/{pool}"));
+    office.edit(&pool_path, json!({ "monitor": monitor["id"] })).await;
+    office.balancer("balanced.example.com", &[&pool], json!({})).await;
     let mut done = 0;
     for (method, path, operation) in operations(&office, &tunnel).await {
         if method == Method::DELETE && !path.contains("connections") && !path.contains("routes") {
@@ -114,7 +129,8 @@ async fn without_a_good_token_nothing_is_done_on_any_path() {
             let reply = office.ask_as(token, method.clone(), &path, Some(json!({}))).await;
             match reply.status.as_u16() {
                 401 => reply.refused(401, "API token is missing or not valid"),
-                _ => {
+                status => {
+                    assert_eq!(status, 429, "{method} {path}");
                     reply.refused(429, "too many requests");
                     limited += 1;
                 }

@@ -13,6 +13,17 @@ use crate::office::Office;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_answers_as_its_document_says_whatever_is_asked() {
+    run("--exclude-path-regex", "40").await;
+}
+
+/// For itself: whoever leaves the token out on each of all the paths together is told to wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn load_balancing_answers_as_its_document_says_whatever_is_asked() {
+    run("--include-path-regex", "25").await;
+}
+
+/// The paths of load balancing, or all others.
+async fn run(which: &str, seconds: &str) {
     let Some(program) = std::env::var_os("ADIT_SCHEMATHESIS") else {
         let reason = "ADIT_SCHEMATHESIS does not say where schemathesis is";
         let must_not = std::env::var_os("ADIT_SKIP_NOTHING").is_some_and(|set| set == "1");
@@ -32,6 +43,7 @@ async fn the_api_answers_as_its_document_says_whatever_is_asked() {
     let mut command = Command::new(program);
     command.current_dir(folder).kill_on_drop(true).stdin(Stdio::null());
     command.arg("run").arg(format!("http://{}/openapi.json", office.edge.api.unwrap()));
+    command.args([which, "/load_balancers"]);
     command.args(["--header", &format!("Authorization: Bearer {}", office.token)]);
     // Whoever asks for a deleted tunnel by its id is told when it was deleted; a name of a foreign zone fits
     // the document; and a parameter without a value is none.
@@ -39,7 +51,7 @@ async fn the_api_answers_as_its_document_says_whatever_is_asked() {
     command.args(["--checks", "all", "--exclude-checks", left_out]);
     // One worker: two threads that parse Python at once can fail by themselves (python/cpython#106905).
     command.args(["--rate-limit", "auto", "--workers", "1", "--no-color"]);
-    command.args(["--max-time", "40", "--max-examples", "40", "--seed", "1"]);
+    command.args(["--max-time", seconds, "--max-examples", "40", "--seed", "1"]);
     let ended = timeout(LIMIT, command.output()).await.expect("it ends in time").unwrap();
     let said =
         format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));

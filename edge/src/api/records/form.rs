@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::api::envelope::Problem;
+use crate::store::records::objects::{REFERENCE, tunnel_of};
 use crate::store::records::{Remarks, Route};
 use crate::store::timestamp::Moment;
 
@@ -63,15 +64,8 @@ pub(super) struct Target {
 impl Target {
     /// `TUNNEL.DOMAIN` with the edge's own domain, or the one that tools of the reference write.
     pub(super) fn parse(content: &str, own_domain: Option<&str>) -> Option<Self> {
-        let content = content.strip_suffix('.').unwrap_or(content).to_ascii_lowercase();
-        let (tunnel, domain) = content.split_once('.')?;
-        let by_reference = domain == REFERENCE;
-        if !by_reference && own_domain.is_none_or(|own| !own.eq_ignore_ascii_case(domain)) {
-            return None;
-        }
-        // One tunnel has one name.
-        let id: Uuid = tunnel.parse().ok().filter(|id: &Uuid| id.hyphenated().to_string() == tunnel)?;
-        Some(Self { tunnel: id, by_reference })
+        let (tunnel, by_reference) = tunnel_of(content, own_domain)?;
+        Some(Self { tunnel, by_reference })
     }
 }
 
@@ -218,8 +212,6 @@ pub(super) const KINDS: [&str; 21] = [
     "URI",
 ];
 const SETTINGS: [&str; 3] = ["flatten_cname", "ipv4_only", "ipv6_only"];
-/// The domain of all tunnels at the reference, which its tools write whatever edge they speak to.
-const REFERENCE: &str = "cfargotunnel.com";
 const AUTOMATIC: u32 = 1;
 const LEAST_TTL: u32 = 30;
 const MOST_TTL: u32 = 86_400;

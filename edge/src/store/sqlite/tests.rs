@@ -262,6 +262,31 @@ async fn a_file_of_a_newer_version_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_file_of_before_load_balancers_opens_with_all_that_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let store = Sqlite::open(&path).unwrap();
+    let kept = done(&store, put("a", "1")).await;
+    drop(store);
+    let before = Connection::open(&path).unwrap();
+    before.execute("DELETE FROM counter WHERE name = 'balancing'", ()).unwrap();
+    before.pragma_update(None, "user_version", 1).unwrap();
+    drop(before);
+    for _ in 0..2 {
+        let store = Sqlite::open(&path).unwrap();
+        assert_eq!(keys(&store, "").await, ["a"]);
+        drop(store);
+        let version: u32 = Connection::open(&path)
+            .unwrap()
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap();
+        assert_eq!(version, 2, "a program of before leaves it alone");
+    }
+    let store = Sqlite::open(&path).unwrap();
+    done(&store, put("pool/1", "{}").if_at("a", kept)).await;
+}
+
+#[tokio::test]
 async fn every_commit_leaves_its_line_in_the_audit_log() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");

@@ -1,0 +1,86 @@
+//! One tunnel on the way of a request: its connections in the order in which they are tried. Knows connections; does
+//! not know why another one is wanted.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::Place;
+use crate::registry::{Choices, Live, Tunnel};
+use crate::steering::Stopover;
+
+pub(super) struct Stop<'a> {
+    tunnel: &'a Arc<Tunnel>,
+    choices: Choices<'a>,
+    /// Connections that were passed over in favour of another replica.
+    aside: Vec<Arc<Live>>,
+    /// Which endpoint of a load balancer it is.
+    pub(super) stopover: Option<Stopover<'a>>,
+}
+
+impl<'a> Stop<'a> {
+    /// The only one.
+    pub(super) fn plain(tunnel: &'a Arc<Tunnel>, place: &Place<'_>) -> Self {
+        Self { tunnel, choices: tunnel.choices(place.shard, place.key), aside: Vec::new(), stopover: None }
+    }
+
+    /// An endpoint of a load balancer.
+    pub(super) fn of(stopover: Stopover<'a>, place: &Place<'_>) -> Self {
+        Self { stopover: Some(stopover), ..Self::plain(stopover.tunnel, place) }
+    }
+
+    pub(super) fn tunnel(&self) -> &'a Arc<Tunnel> {
+        self.tunnel
+    }
+
+    /// The next connection to try. After a failed attempt the other replicas come first, unless the
+    /// visitor belongs to the one that failed: what killed one connection of a host may have killed
+    /// all of them.
+    pub(super) fn candidate(&mut self, avoided: Option<Uuid>) -> Option<Arc<Live>> {
+        for live in self.choices.by_ref() {
+            if !live.is_serving() {
+                continue;
+            }
+            let Some(avoided) = avoided else { return Some(live) };
+            // Those that nobody wants come last, so what was put aside is better.
+            let is_unwanted =
+                live.is_silent(Instant::now()) || self.tunnel.share(&live.connector).effective() == 0;
+            if live.connector == avoided || (is_unwanted && !self.aside.is_empty()) {
+                self.aside.push(live);
+            } else {
+                return Some(live);
+            }
+        }
+        self.aside.retain(|aside| aside.is_serving());
+        let now = Instant::now();
+        let rank = |live: &Arc<Live>| (live.is_silent(now), Some(live.connector) == avoided);
+        let (at, _) = self.aside.iter().enumerate().min_by_key(|(_, aside)| rank(aside))?;
+        Some(self.aside.remove(at))
+    }
+
+    /// Hands out no connection of this replica any more.
+    pub(super) fn exclude(&mut self, connector: Uuid) {
+        self.choices.exclude(connector);
+        self.aside.retain(|aside| aside.connector != connector);
+    }
+
+    pub(super) fn put_back(&mut self, live: &Live) {
+        self.choices.put_back(live);
+    }
+
+    pub(super) fn refresh(&mut self) {
+        self.choices.refresh();
+    }
+
+    /// Whether there is a connection left that was heard lately.
+    pub(super) fn has_healthy(&self, now: Instant) -> bool {
+        self.aside.iter().any(|aside| aside.is_serving() && !aside.is_silent(now))
+            || self.choices.has_healthy()
+    }
+
+    /// Whether this is the tunnel of a connection.
+    pub(super) fn has(&self, live: &Live) -> bool {
+        self.choices.has(live)
+    }
+}

@@ -1,0 +1,192 @@
+//! A pool and its endpoints, and what is known of them beside what was said.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use adit_balance::selection::{self, Rank, Score};
+use adit_balance::{Key, Lots};
+use http::uri::Authority;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Policy, said};
+use crate::balancer::under_way::UnderWay;
+use crate::registry::Tunnel;
+use crate::state::snapshot::Kept;
+use crate::store::Revision;
+use crate::store::records::objects::{Object, tunnel_of};
+
+/// One pool.
+pub(crate) struct Pool {
+    pub(crate) id: String,
+    pub(crate) is_enabled: bool,
+    /// With fewer endpoints that are up it does not serve.
+    pub(crate) minimum: usize,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) policy: Policy,
+    /// The weights of its endpoints, laid out for drawing.
+    lots: Lots,
+    pub(super) hash: u64,
+    requests: Arc<AtomicUsize>,
+    revision: Revision,
+}
+
+/// One endpoint of a pool.
+pub(crate) struct Endpoint {
+    pub(crate) address: String,
+    pub(crate) weight: u8,
+    pub(crate) is_enabled: bool,
+    /// As which host its requests ask, if not as which the visitor did.
+    pub(crate) host: Option<Authority>,
+    /// `None` where the address is not the name of a tunnel that is there.
+    pub(crate) tunnel: Option<Arc<Tunnel>>,
+    named: Option<Uuid>,
+    /// The same for the same endpoint of the same pool, whatever else changes.
+    hash: u64,
+    pub(crate) condition: Arc<Condition>,
+}
+
+/// What is known of an endpoint beside what was said of it.
+#[derive(Default)]
+pub(crate) struct Condition {
+    requests: Arc<AtomicUsize>,
+}
+
+impl Condition {
+    /// Requests under way.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+impl Pool {
+    pub(super) fn follow(
+        id: &str,
+        kept: &Kept<Object>,
+        before: Option<&Arc<Self>>,
+        tunnel: impl Fn(&Uuid) -> Option<Arc<Tunnel>>,
+        own_domain: Option<&str>,
+    ) -> Arc<Self> {
+        let is_same =
+            |endpoint: &Endpoint| match (&endpoint.tunnel, endpoint.named.as_ref().and_then(&tunnel)) {
+                (Some(before), Some(now)) => Arc::ptr_eq(before, &now),
+                (before, now) => before.is_none() && now.is_none(),
+            };
+        if let Some(before) = before
+            && before.revision == kept.revision
+            && before.endpoints.iter().all(is_same)
+        {
+            return before.clone();
+        }
+        let object = &kept.record;
+        let said = object.endpoints().take(MOST_ENDPOINTS);
+        let endpoints: Vec<_> = said
+            .filter_map(|said| {
+                let address = said.get("address")?.as_str()?;
+                let known =
+                    before.and_then(|pool| pool.endpoints.iter().find(|known| known.address == address));
+                let named = tunnel_of(address, own_domain).map(|(id, _)| id);
+                let host = said.get("header").and_then(|header| header.get("Host")?.get(0)?.as_str());
+                Some(Endpoint {
+                    address: address.to_owned(),
+                    weight: said::hundredths(said.get("weight")),
+                    is_enabled: said.get("enabled") != Some(&Value::Bool(false)),
+                    host: host.and_then(|host| host.parse().ok()),
+                    tunnel: named.as_ref().and_then(&tunnel),
+                    named,
+                    hash: Key::of(format!("{id} {address}").as_bytes()).0,
+                    condition: known.map(|known| known.condition.clone()).unwrap_or_default(),
+                })
+            })
+            .collect();
+        let minimum = object.said.get("minimum_origins").and_then(Value::as_u64).unwrap_or(1);
+        Arc::new(Self {
+            id: id.to_owned(),
+            is_enabled: object.is_enabled(),
+            minimum: usize::try_from(minimum).unwrap_or(usize::MAX).max(1),
+            lots: Lots::new(endpoints.iter().map(|endpoint| endpoint.weight)),
+            endpoints,
+            policy: said::policy_of(object),
+            hash: Key::of(id.as_bytes()).0,
+            requests: before.map(|before| before.requests.clone()).unwrap_or_default(),
+            revision: kept.revision,
+        })
+    }
+
+    /// Whether it is switched on and enough of its endpoints are up.
+    pub(crate) fn may_serve(&self) -> bool {
+        self.is_enabled
+            && self.endpoints.iter().filter(|endpoint| endpoint.is_up()).nth(self.minimum - 1).is_some()
+    }
+
+    /// Requests under way.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of a request that begins at one of its endpoints.
+    pub(super) fn begin(&self, at: usize) -> UnderWay {
+        let condition = &self.endpoints[at].condition;
+        UnderWay::new([&condition.requests, &self.requests])
+    }
+
+    /// The endpoint for a request of this visitor, among those that are up and were not tried.
+    pub(super) fn choose(&self, tried: u128, visitor: Key, chance: u64) -> Option<usize> {
+        let score = |at: usize| self.endpoints[at].score().filter(|_| tried & (1 << at) == 0);
+        choose(
+            self.policy,
+            &self.lots,
+            self.endpoints.len(),
+            score,
+            |at| visitor.with(self.endpoints[at].hash),
+            chance,
+        )
+    }
+}
+
+impl Endpoint {
+    /// Whether it is switched on and a host of its tunnel is connected.
+    pub(crate) fn is_up(&self) -> bool {
+        self.is_enabled && self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_connected())
+    }
+
+    fn score(&self) -> Option<Score> {
+        let rank = Rank::new(self.weight == 0, false);
+        self.is_up().then(|| Score { rank, weight: self.weight, requests: self.condition.requests() })
+    }
+}
+
+/// One of `count` by a policy. Those without a score cannot be chosen.
+pub(super) fn choose(
+    policy: Policy,
+    lots: &Lots,
+    count: usize,
+    score: impl Fn(usize) -> Option<Score>,
+    hash: impl Fn(usize) -> u64,
+    chance: u64,
+) -> Option<usize> {
+    let all = (0..count).map(&score);
+    match policy {
+        Policy::Off => (0..count).find(|at| score(*at).is_some()),
+        Policy::Hash => selection::sticky(all, hash),
+        Policy::Random | Policy::Least => {
+            let is_random = policy == Policy::Random;
+            // Nearly always one of those that were drawn beforehand will do.
+            if let Some((one, other)) = lots.two(chance)
+                && let Some(first) = score(one).filter(|first| first.rank == Rank::Serving)
+            {
+                if is_random {
+                    return Some(one);
+                }
+                if let Some(second) = score(other).filter(|second| second.rank == Rank::Serving) {
+                    return Some(if second.is_better_than(&first) { other } else { one });
+                }
+            }
+            let alike = |score: Score| if is_random { Score { requests: 0, ..score } } else { score };
+            selection::endpoint(all.map(|score| score.map(alike)), chance)
+        }
+    }
+}
+
+/// As many as a way remembers.
+const MOST_ENDPOINTS: usize = u128::BITS as usize;

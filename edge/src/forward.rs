@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_balance::Key;
+use adit_net::crumbs::Gathered;
 use adit_protocol::own;
 use adit_protocol::stream::{Answer, Connect, DecodeError, EncodeError};
 use http::header::CONTENT_LENGTH;
@@ -407,6 +408,7 @@ async fn respond(
         return Ok(Response::from_parts(parts, Body::empty().keeping(exchange.busy)));
     }
     let Exchange { down, has_trailers, slot, upload, busy, is_head: _ } = exchange;
+    let down = Gathered::new(down);
     let body = OriginBody { down, left, has_trailers, upload, _slot: slot };
     Ok(Response::from_parts(parts, Body::origin(body, busy, place)))
 }

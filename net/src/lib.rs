@@ -4,13 +4,17 @@
 //!
 //! Read in this order: [`network`] (addresses and sources), [`admission`] (who stays), [`accept`] and
 //! [`clients`] (the loops), [`guard`] (who may ask), [`proxy_protocol`] (who really comes), [`ration`],
-//! [`unread`] (what waits on a connection over HTTP/2).
+//! [`unread`] and [`unsent`] (what waits on a connection over HTTP/2 on its way in and out), [`crumbs`] (bodies
+//! in small pieces).
 
 pub mod accept;
 pub mod admission;
 pub mod clients;
+pub mod crumbs;
+mod frames;
 pub mod guard;
 pub mod network;
 pub mod proxy_protocol;
 pub mod ration;
 pub mod unread;
+pub mod unsent;

@@ -13,14 +13,20 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The bodies that are being read on one connection.
+use crate::frames::Frames;
+use crate::unsent::Unsent;
+
+/// The bodies that are being read on one connection, and what is not written of others yet.
 #[derive(Debug, Clone, Default)]
-pub struct Bodies(Arc<Mutex<List>>);
+pub struct Bodies {
+    list: Arc<Mutex<List>>,
+    unsent: Unsent,
+}
 
 #[derive(Debug, Default)]
 struct List {
@@ -31,7 +37,10 @@ struct List {
 
 /// One of them. What is taken from it is room for the peer to send more.
 #[derive(Debug)]
-pub struct Body(Arc<Mutex<Held>>);
+pub struct Body {
+    held: Arc<Mutex<Held>>,
+    unsent: Unsent,
+}
 
 #[derive(Debug)]
 struct Held {
@@ -52,6 +61,9 @@ pub struct Gathering<T> {
     io: T,
     bodies: Bodies,
     frames: Frames,
+    /// Frames of little data since they were gathered.
+    small: usize,
+    written: Frames,
 }
 
 /// The same where bodies are in other hands: `tell` hears how many frames of little data have come, and says whether
@@ -65,18 +77,6 @@ pub struct Counting<T, F> {
     tell: F,
 }
 
-/// A place within a row of frames (RFC 9113 4.1).
-#[derive(Debug)]
-struct Frames {
-    head: [u8; HEAD],
-    /// So much of a head is there.
-    have: usize,
-    /// So much is to come before the next head.
-    left: usize,
-    /// Frames of little data since they were gathered.
-    small: usize,
-}
-
 impl Bodies {
     /// Looks after a body from here on.
     #[must_use]
@@ -84,26 +84,38 @@ impl Bodies {
         let held =
             Held { stream, pieces: VecDeque::new(), small: BytesMut::new(), failed: None, reader: None };
         let held = Arc::new(Mutex::new(held));
-        let mut list = lock(&self.0);
+        let mut list = lock(&self.list);
         if list.held.len() >= list.tidy_at {
             list.held.retain(|held| held.strong_count() > 0);
             list.tidy_at = 2 * list.held.len() + FEW;
         }
         list.held.push(Arc::downgrade(&held));
-        Body(held)
+        Body { held, unsent: self.unsent.clone() }
+    }
+
+    /// What was handed over for this connection and is not written yet.
+    #[must_use]
+    pub fn unsent(&self) -> &Unsent {
+        &self.unsent
     }
 
     fn gather(&self) {
-        for held in lock(&self.0).held.iter().filter_map(Weak::upgrade) {
+        for held in lock(&self.list).held.iter().filter_map(Weak::upgrade) {
             lock(&held).gather();
         }
     }
 }
 
 impl Body {
+    /// Those of its connection.
+    #[must_use]
+    pub fn unsent(&self) -> &Unsent {
+        &self.unsent
+    }
+
     /// The next bytes; `None` behind the last.
     pub fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
-        let mut held = lock(&self.0);
+        let mut held = lock(&self.held);
         let data = match held.gathered() {
             Some(data) => data,
             None => {
@@ -129,7 +141,7 @@ impl Body {
     /// Whether nothing follows, no trailers either.
     #[must_use]
     pub fn is_end_stream(&self) -> bool {
-        let held = lock(&self.0);
+        let held = lock(&self.held);
         held.pieces.is_empty()
             && held.small.is_empty()
             && held.failed.is_none()
@@ -138,7 +150,7 @@ impl Body {
 
     /// What follows the data, after its end was seen.
     pub fn poll_trailers(&self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
-        lock(&self.0).stream.poll_trailers(cx)
+        lock(&self.held).stream.poll_trailers(cx)
     }
 }
 
@@ -177,7 +189,8 @@ impl Held {
 impl<T> Gathering<T> {
     /// Of one who has dialled HTTP/2, or of the one who was.
     pub fn new(io: T, bodies: Bodies, is_server: bool) -> Self {
-        Self { io, bodies, frames: Frames::new(is_server) }
+        let (frames, written) = (Frames::new(is_server), Frames::new(!is_server));
+        Self { io, bodies, frames, small: 0, written }
     }
 }
 
@@ -188,31 +201,6 @@ impl<T, F: FnMut(usize) -> bool> Counting<T, F> {
     }
 }
 
-impl Frames {
-    fn new(is_server: bool) -> Self {
-        Self { head: [0; HEAD], have: 0, left: if is_server { PREFACE } else { 0 }, small: 0 }
-    }
-
-    fn look(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let passed = self.left.min(bytes.len());
-            self.left -= passed;
-            bytes.advance(passed);
-            let taken = if self.left > 0 { 0 } else { (HEAD - self.have).min(bytes.len()) };
-            bytes.copy_to_slice(&mut self.head[self.have..self.have + taken]);
-            self.have += taken;
-            if self.have == HEAD {
-                let [a, b, c, kind, flags, ..] = self.head;
-                self.left = u32::from_be_bytes([0, a, b, c]) as usize;
-                self.have = 0;
-                // Without data there is nothing to be kept.
-                let is_small = (1..SMALL).contains(&self.left) || flags & PADDED != 0;
-                self.small += usize::from(kind == DATA && is_small);
-            }
-        }
-    }
-}
-
 impl<T: AsyncRead + Unpin> AsyncRead for Gathering<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -220,8 +208,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gathering<T> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.frames.small >= MANY {
-            this.frames.small = 0;
+        if this.small >= MANY {
+            this.small = 0;
             // The library holds no lock while it reads.
             this.bodies.gather();
             // Who is to read a body that has just begun gets to it now.
@@ -230,14 +218,29 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gathering<T> {
         }
         let before = into.filled().len();
         let read = Pin::new(&mut this.io).poll_read(cx, into);
-        this.frames.look(&into.filled()[before..]);
+        this.frames.look(&into.filled()[before..], |_| this.small += 1);
         read
+    }
+}
+
+impl<T> Gathering<T> {
+    /// So many bytes of these were written.
+    fn wrote<'b>(&mut self, mut count: usize, parts: impl IntoIterator<Item = &'b [u8]>) {
+        for part in parts {
+            let passed = count.min(part.len());
+            count -= passed;
+            self.written.look(&part[..passed], |stream| self.bodies.unsent.written(stream));
+        }
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Gathering<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = written {
+            self.wrote(count, [bytes]);
+        }
+        written
     }
 
     fn poll_write_vectored(
@@ -245,7 +248,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gathering<T> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
+        if let Poll::Ready(Ok(count)) = written {
+            self.wrote(count, parts.iter().map(|part| &**part));
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -276,8 +283,8 @@ impl<T: AsyncRead + Unpin, F: FnMut(usize) -> bool + Unpin> AsyncRead for Counti
         }
         let before = into.filled().len();
         let read = Pin::new(&mut this.io).poll_read(cx, into);
-        this.frames.look(&into.filled()[before..]);
-        let came = std::mem::take(&mut this.frames.small);
+        let mut came = 0;
+        this.frames.look(&into.filled()[before..], |_| came += 1);
         this.since += came;
         if came > 0 && !(this.tell)(came) {
             return Poll::Ready(Err(io::Error::other("too much small data is unread")));
@@ -317,14 +324,10 @@ fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const HEAD: usize = 9;
-const DATA: u8 = 0;
-const PADDED: u8 = 8;
-/// RFC 9113 3.4, in bytes.
-const PREFACE: usize = 24;
 /// Data of fewer bytes than this is little, and copied into larger pieces.
 pub const SMALL: usize = 512;
-const PIECE: usize = 16 << 10;
+/// What it is gathered to at most.
+pub const PIECE: usize = 16 << 10;
 /// Frames of little data that may arrive before they are gathered.
 const MANY: usize = 4096;
 const FEW: usize = 64;
@@ -339,6 +342,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::frames::PREFACE;
 
     type Server = h2::server::Connection<Gathering<DuplexStream>, Bytes>;
 
@@ -398,7 +402,7 @@ mod tests {
             ended = &mut serving => panic!("{ended:?}"),
         };
         assert_eq!(status, 200);
-        let pieces = lock(&body.0).pieces.len();
+        let pieces = lock(&body.held).pieces.len();
         assert!(pieces <= frames / PIECE + 2, "{pieces}");
         assert!(!body.is_end_stream());
         let reading = async {
@@ -426,7 +430,7 @@ mod tests {
             let first = data(&body).await.unwrap().unwrap();
             (first, body)
         });
-        while lock(&lock(&bodies.0).held[0].upgrade().unwrap()).reader.is_none() {
+        while lock(&lock(&bodies.list).held[0].upgrade().unwrap()).reader.is_none() {
             tokio::task::yield_now().await;
         }
         bodies.gather();
@@ -434,12 +438,12 @@ mod tests {
         let (first, body) = timeout(Duration::from_secs(10), reader).await.unwrap().unwrap();
         assert_eq!(first, "first");
         sending.send_data(Bytes::from_static(b"second"), false).unwrap();
-        while lock(&body.0).small.is_empty() {
+        while lock(&body.held).small.is_empty() {
             tokio::task::yield_now().await;
             bodies.gather();
         }
         sending.send_reset(h2::Reason::CANCEL);
-        while lock(&body.0).failed.is_none() {
+        while lock(&body.held).failed.is_none() {
             tokio::task::yield_now().await;
             bodies.gather();
         }
@@ -470,7 +474,7 @@ mod tests {
         let mut gathered = 0;
         while gathered < all {
             bodies.gather();
-            gathered = lock(&body.0).pieces.iter().map(Bytes::len).sum();
+            gathered = lock(&body.held).pieces.iter().map(Bytes::len).sum();
             tokio::task::yield_now().await;
         }
         assert_eq!(sending.capacity(), 0);
@@ -514,28 +518,5 @@ mod tests {
         timeout(Duration::from_secs(10), ended).await.unwrap();
         assert!(pauses >= 1);
         assert!(heard > 2 * MANY);
-    }
-
-    #[test]
-    fn only_frames_of_little_data_are_counted_however_they_are_cut() {
-        let frame = |kind: u8, flags: u8, length: usize| {
-            let [_, a, b, c] = (length as u32).to_be_bytes();
-            [&[a, b, c, kind, flags, 0, 0, 0, 1][..], &vec![0; length]].concat()
-        };
-        let bytes = [
-            vec![1; PREFACE],
-            frame(DATA, 0, 1),
-            frame(DATA, 0, SMALL),
-            frame(DATA, PADDED, SMALL),
-            frame(4, 0, 0),
-            frame(DATA, 1, 0),
-            frame(DATA, 1, 2),
-        ]
-        .concat();
-        for step in [1, 2, 7, 100, bytes.len()] {
-            let mut frames = Frames::new(true);
-            bytes.chunks(step).for_each(|part| frames.look(part));
-            assert_eq!((frames.small, frames.left, frames.have), (3, 0, 0), "{step}");
-        }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use e2e::bulk::{Bulk, Digest};
 use e2e::document::{EdgeDocument, HOST, HostDocument};
 use e2e::origin::Origin;
-use e2e::product::{Product, Stage};
+use e2e::process::Process;
+use e2e::product::{Product, Site, Stage};
 use e2e::stalled::{CrumbOrigin, DeafOrigin, Http1, Http2, Upload, crumbs};
 use e2e::visitor::{Speaks, Visitor, get, to, with_body};
 use e2e::within;
@@ -195,6 +196,42 @@ async fn crumbs_that_are_not_taken_end_nothing_that_others_have_under_way() {
     assert_eq!(body.matches('x').count(), CRUMBS);
     let answer = within("an answer", text(&mut up, &CRUMBS.to_string())).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// What an end has to send in frames of one byte would cost it some hundred each while the other one stands still.
+#[tokio::test]
+async fn crumbs_for_an_end_that_stands_still_are_kept_in_few_pieces() {
+    const CRUMBS: usize = 400_000;
+    const FEW: u64 = 24 * MIB;
+    let slow = CrumbOrigin::start(CRUMBS);
+    let host = HostDocument::new().over(super::PROTOCOL).otherwise(&slow.service());
+    let site = Site::new().giving_back_at_once();
+    let product = Product::start_at(site, EdgeDocument::new(&["west"], 1), host).await;
+    let (edge, host) = (&product.edge.process, &product.host.process);
+    let lost = async |process: &Process| process.event("connection lost", |_| true).await;
+
+    let mut down = Http1::get_from(product.edge.http, HOST, "/later").await.unwrap();
+    within("the head of an answer", down.read(1024)).await.unwrap();
+    let memory = host.watch_memory();
+    edge.freeze();
+    slow.read();
+    lost(host).await;
+    edge.go_on();
+    assert!(memory.growth() < FEW, "the host has taken {} bytes", memory.growth());
+
+    within("the way back", async {
+        while product.host.ready().await["status"] != 200 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let memory = edge.watch_memory();
+    host.freeze();
+    let body = crumbs(CRUMBS);
+    let up = Http1::post_chunks(product.edge.http, HOST, &body);
+    let (lost, _) = tokio::join!(lost(edge), timeout(Duration::from_secs(60), up));
+    host.go_on();
+    assert!(memory.growth() < FEW, "the edge has taken {} bytes: {lost}", memory.growth());
 }
 
 #[tokio::test]

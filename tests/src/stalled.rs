@@ -200,7 +200,7 @@ impl CrumbOrigin {
         Self { address, reads, is_over }
     }
 
-    /// From now on it reads.
+    /// From now on it reads, and answers what it was asked for `/later`.
     pub fn read(&self) {
         *self.reads.0.lock().expect("no thread panics") = true;
         self.reads.1.notify_all();
@@ -240,6 +240,9 @@ fn serve_crumbs(
     }
     if head.starts_with("GET") {
         write.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        if head.starts_with("GET /later ") {
+            drop(told.1.wait_while(told.0.lock().expect("no thread panics"), |reads| !*reads));
+        }
         return write.write_all(&crumbs(count));
     }
     drop(told.1.wait_while(told.0.lock().expect("no thread panics"), |reads| !*reads));

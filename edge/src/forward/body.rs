@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
+use adit_net::crumbs::Gathered;
 use adit_pace::{Flow, Release};
 use adit_protocol::own::Piece;
 use bytes::Bytes;
@@ -219,7 +220,7 @@ const OF_EACH: u64 = 16 << 10;
 
 /// The bytes of an origin.
 pub(super) struct OriginBody {
-    pub(super) down: Downstream,
+    pub(super) down: Gathered<Downstream>,
     /// What is still missing of the announced length, if one was announced.
     pub(super) left: Option<u64>,
     /// Trailers may follow.
@@ -238,7 +239,10 @@ pub(super) struct Rest {
 impl OriginBody {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Piece>>> {
         self.poll_upload(cx)?;
-        let chunk = match ready!(self.down.poll_piece(cx)).map_err(broken)? {
+        // Whoever counts gets what was announced, whatever comes behind it.
+        let most = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        let piece = ready!(self.down.poll_within(most, cx)).transpose().map_err(broken)?;
+        let chunk = match piece.map(piece_of) {
             Some(Piece::Data(chunk)) => chunk,
             end @ (Some(Piece::Trailers(_)) | None) => {
                 return Poll::Ready(match self.left {
@@ -288,6 +292,13 @@ impl OriginBody {
         if let Some(upload) = self.upload.take() {
             upload.release();
         }
+    }
+}
+
+fn piece_of(frame: Frame<Bytes>) -> Piece {
+    match frame.into_data() {
+        Ok(data) => Piece::Data(data),
+        Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::crumbs::Gathered;
 use adit_pace::Flow;
 use adit_protocol::own::Piece;
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use crate::limits::per_address::Lingering;
 
 /// See [`Source::next`].
 pub(crate) struct Source {
-    body: Incoming,
+    body: Gathered<Incoming>,
     activity: Arc<Activity>,
     upload: Upload,
     /// What waits for the host.
@@ -48,6 +49,7 @@ impl Source {
         flow: impl FnOnce(u64) -> Flow,
         window: u64,
     ) -> Self {
+        let body = Gathered::new(body);
         let is_over = body.is_end_stream();
         let flow = Arc::new(flow(holds(&body, window)));
         Self {
@@ -160,7 +162,7 @@ impl Source {
 }
 
 /// What this edge holds of a body at most while its host takes nothing.
-fn holds(body: &Incoming, window: u64) -> u64 {
+fn holds(body: &Gathered<Incoming>, window: u64) -> u64 {
     MOST_KEPT as u64 + body.size_hint().exact().unwrap_or(u64::MAX).min(window)
 }
 

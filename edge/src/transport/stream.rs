@@ -4,7 +4,7 @@
 //! one RST_STREAM for both halves.
 
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use adit_protocol::stream::Answer;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::HeaderMap;
+use http_body::{Body, Frame};
 use quinn::{ReadError, RecvStream, SendStream, VarInt};
 use thiserror::Error;
 use tokio::time::timeout;
@@ -213,6 +214,21 @@ impl Downstream {
             Self::Quic(down) => down.poll_piece(cx),
             Self::Http2(down) => down.poll_piece(cx),
         }
+    }
+}
+
+impl Body for Downstream {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let piece = ready!(self.poll_piece(cx));
+        Poll::Ready(piece.transpose().map(|piece| {
+            piece.map(|piece| match piece {
+                Piece::Data(bytes) => Frame::data(bytes),
+                Piece::Trailers(trailers) => Frame::trailers(trailers),
+            })
+        }))
     }
 }
 

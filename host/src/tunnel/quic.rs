@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use adit_net::crumbs::Gathered;
 use adit_protocol::own::{self, FrameReader, Piece};
 use adit_protocol::stream::{self, Connect, Opening};
 use anyhow::Context as _;
@@ -272,9 +273,9 @@ async fn answer_to(
     };
     let mut flows = handler.flows(&head.headers);
     let body: Body = match (kind, trailers) {
-        (_, Trailers::Framed) => Box::pin(flows.watch(FramedBody::new(body), &head.headers)),
+        (_, Trailers::Framed) => Box::pin(flows.watch(Gathered::new(FramedBody::new(body)), &head.headers)),
         (Kind::Http, _) if !has_body(&head.headers) => empty(),
-        (Kind::Http | Kind::WebSocket, _) => Box::pin(flows.watch(body, &head.headers)),
+        (Kind::Http | Kind::WebSocket, _) => Box::pin(flows.watch(Gathered::new(body), &head.headers)),
     };
     let work = async {
         // Some kilobytes, which are needed no longer than until the head of the answer is there.
@@ -402,7 +403,11 @@ impl AnswerStream {
     }
 
     /// The next frame of an answer whose head was written. `code` says that the origin broke off.
-    async fn frame(&mut self, body: &mut Body, code: VarInt) -> anyhow::Result<Option<Frame<Bytes>>> {
+    async fn frame(
+        &mut self,
+        body: &mut Gathered<Body>,
+        code: VarInt,
+    ) -> anyhow::Result<Option<Frame<Bytes>>> {
         match body.frame().await.transpose() {
             Ok(frame) => Ok(frame),
             Err(error) => {
@@ -415,7 +420,8 @@ impl AnswerStream {
 
     /// The answer as it is; trailers have no place.
     async fn send(&mut self, response: http::Response<Body>, flows: &Flows) -> anyhow::Result<()> {
-        let (head, mut body) = response.into_parts();
+        let (head, body) = response.into_parts();
+        let mut body = Gathered::new(body);
         let unread = Unread::of(&head.extensions);
         self.head(head).await?;
         while let Some(frame) = self.frame(&mut body, NO_ERROR).await? {
@@ -431,7 +437,8 @@ impl AnswerStream {
 
     /// The answer with its trailers, if there are any (`adit_protocol::own`).
     async fn send_framed(&mut self, response: http::Response<Body>, flows: &Flows) -> anyhow::Result<()> {
-        let (mut head, mut body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        let mut body = Gathered::new(body);
         let unread = Unread::of(&head.extensions);
         head.headers.insert(own::TRAILERS, own::FRAMED);
         self.head(head).await?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use adit_net::unread::{Bodies, Body};
+use adit_net::unsent::OfStream;
 use adit_protocol::stream::Answer;
 use bytes::{Buf, Bytes};
 use h2::client::ResponseFuture;
@@ -24,6 +25,7 @@ pub(crate) struct Sending {
     stream: SendStream<Bytes>,
     /// What is to be sent next.
     pending: Bytes,
+    unsent: OfStream,
     is_finished: bool,
     _channel: Arc<Channel>,
 }
@@ -56,7 +58,8 @@ pub(crate) enum NoAnswer {
 
 impl Sending {
     pub(crate) fn new(stream: SendStream<Bytes>, is_finished: bool, channel: Arc<Channel>) -> Self {
-        Self { stream, pending: Bytes::new(), is_finished, _channel: channel }
+        let unsent = channel.bodies().unsent().of(stream.stream_id().as_u32());
+        Self { stream, pending: Bytes::new(), unsent, is_finished, _channel: channel }
     }
 
     /// Takes bytes to be sent by [`Sending::flush`], when everything before them was.
@@ -69,8 +72,12 @@ impl Sending {
     pub(crate) async fn flush(&mut self) -> Result<(), WriteError> {
         while self.pending.has_remaining() {
             let wanted = self.pending.len();
-            let room = std::future::poll_fn(|cx| poll_room(&mut self.stream, wanted, cx)).await?;
-            let part = self.pending.split_to(room.min(wanted));
+            let room = std::future::poll_fn(|cx| {
+                ready!(poll_written(&mut self.stream, &self.unsent, cx))?;
+                poll_room(&mut self.stream, wanted, cx)
+            });
+            let part = self.pending.split_to(room.await?.min(wanted));
+            self.unsent.handed(part.len());
             self.stream.send_data(part, false).map_err(lost)?;
         }
         Ok(())
@@ -149,6 +156,18 @@ fn poll_data(body: &Body, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>
     body.poll_data(cx).map(|data| data.transpose().map_err(io::Error::other))
 }
 
+/// Until not too many small frames of the stream wait to be written. Those of one that was reset never are.
+fn poll_written(
+    stream: &mut SendStream<Bytes>,
+    unsent: &OfStream,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), WriteError>> {
+    if unsent.poll_room(cx).is_ready() {
+        return Poll::Ready(Ok(()));
+    }
+    stream.poll_reset(cx).map(|reset| Err(reset_as(reset)))
+}
+
 /// How many of `wanted` bytes may be sent now, at least one.
 fn poll_room(
     stream: &mut SendStream<Bytes>,
@@ -166,13 +185,19 @@ fn poll_room(
             Some(Err(error)) => return Poll::Ready(Err(lost(error))),
             None => {
                 return Poll::Ready(Err(match stream.poll_reset(cx) {
-                    Poll::Ready(Ok(Reason::REFUSED_STREAM)) => WriteError::Refused,
-                    Poll::Ready(Ok(_)) => WriteError::Unwanted,
-                    Poll::Ready(Err(error)) => lost(error),
+                    Poll::Ready(reset) => reset_as(reset),
                     Poll::Pending => WriteError::Lost(Lost { reason: "the stream is closed".to_owned() }),
                 }));
             }
         }
+    }
+}
+
+fn reset_as(reset: Result<Reason, h2::Error>) -> WriteError {
+    match reset {
+        Ok(Reason::REFUSED_STREAM) => WriteError::Refused,
+        Ok(_) => WriteError::Unwanted,
+        Err(error) => lost(error),
     }
 }
 

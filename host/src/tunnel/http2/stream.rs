@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use adit_net::crumbs::Gathered;
 use adit_net::unread;
+use adit_net::unsent::OfStream;
 use adit_protocol::own;
 use adit_protocol::rpc::MAX_CONFIGURATION;
 use bytes::{Buf, Bytes};
@@ -40,8 +42,13 @@ const PUSH_LIMIT: Duration = Duration::from_secs(30);
 pub(super) async fn exchange((request, respond): Arrived, handler: Rc<Handler>) {
     let _under_way = handler.begin();
     let broken_off = if handler.speaks_own { Reason::from(own::BROKEN_OFF) } else { Reason::INTERNAL_ERROR };
-    let mut answer =
-        AnswerStream { way: Way::Head(respond), complete: false, reason: Reason::INTERNAL_ERROR, broken_off };
+    let mut answer = AnswerStream {
+        unsent: request.body().unsent().of(respond.stream_id().as_u32()),
+        way: Way::Head(respond),
+        complete: false,
+        reason: Reason::INTERNAL_ERROR,
+        broken_off,
+    };
     if let Err(error) = answer_to(&mut answer, request, &handler).await {
         match error {
             Broken::Cancelled => trace!("the edge cancelled a request"),
@@ -96,7 +103,8 @@ async fn answer_to(
     let takes_trailers = kind == Kind::Http;
     let mut flows = handler.flows(&head.headers);
     let body: Body = if has_body {
-        Box::pin(flows.watch(RequestBody { stream: body, takes_trailers }, &head.headers))
+        let body = Gathered::new(RequestBody { stream: body, takes_trailers });
+        Box::pin(flows.watch(body, &head.headers))
     } else {
         empty()
     };
@@ -181,6 +189,7 @@ impl HttpBody for RequestBody {
 /// broken.
 struct AnswerStream {
     way: Way,
+    unsent: OfStream,
     complete: bool,
     /// Why, if it is not complete.
     reason: Reason,
@@ -217,7 +226,8 @@ impl AnswerStream {
         takes_trailers: bool,
         flows: &Flows,
     ) -> Result<(), Broken> {
-        let (head, mut body) = response.into_parts();
+        let (head, body) = response.into_parts();
+        let mut body = Gathered::new(body);
         let unread = Unread::of(&head.extensions);
         self.head(head::answer(&head), body.is_end_stream())?;
         while !self.complete {
@@ -272,9 +282,13 @@ impl AnswerStream {
     async fn write(&mut self, mut bytes: Bytes, is_last: bool) -> Result<(), Broken> {
         let Way::Body(stream) = &mut self.way else { return Ok(()) };
         while bytes.has_remaining() {
-            let room = std::future::poll_fn(|cx| poll_room(stream, bytes.len(), cx)).await?;
-            let part = bytes.split_to(room.min(bytes.len()));
+            let room = std::future::poll_fn(|cx| {
+                ready!(poll_written(stream, &self.unsent, cx))?;
+                poll_room(stream, bytes.len(), cx)
+            });
+            let part = bytes.split_to(room.await?.min(bytes.len()));
             let ends = is_last && bytes.is_empty();
+            self.unsent.handed(part.len());
             stream.send_data(part, ends)?;
             self.complete = ends;
         }
@@ -295,6 +309,18 @@ impl Drop for AnswerStream {
             }
         }
     }
+}
+
+/// Until not too many small frames of the stream wait to be written. Those of one that was reset never are.
+fn poll_written(
+    stream: &mut SendStream<Bytes>,
+    unsent: &OfStream,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Broken>> {
+    if unsent.poll_room(cx).is_ready() {
+        return Poll::Ready(Ok(()));
+    }
+    stream.poll_reset(cx).map(|_| Err(Broken::Cancelled))
 }
 
 /// How many of `wanted` bytes may be sent now, at least one.

@@ -56,12 +56,14 @@ pub fn read_text(path: &Path, limit: usize) -> io::Result<String> {
 /// process that was killed midway has left beside it is removed.
 ///
 /// # Errors
-/// It cannot be written; then the old one is as it was.
+/// It cannot be written; then the old one is as it was, unless the disk failed at the very last step.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    // A rename lasts once its folder is on the disk. A folder that cannot be opened for that must not show behind it.
+    let held = File::open(folder)?;
     sweep(path);
     let temporary = path.with_file_name(format!("{}{}", prefix(path), std::process::id()));
     let open = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary);
@@ -74,8 +76,11 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     replaced?;
-    // A rename lasts once its folder is on the disk.
-    File::open(folder)?.sync_all()
+    match held.sync_all() {
+        // A file system that knows no such thing.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Removes what processes that are gone have left of a [`replace`] of this file.

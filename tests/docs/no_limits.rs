@@ -39,6 +39,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "reading.rs BACKUP_PAGES",
             "reading.rs BACKUP_PAUSE",
             "sqlite.rs COMPACT_EVERY",
+            "sqlite.rs AGAIN",
             "sqlite.rs POLL",
             "edge/state.rs AGAIN",
             "edge/state.rs CATCH_UP",

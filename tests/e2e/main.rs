@@ -20,6 +20,7 @@ mod compress;
 mod configuration;
 mod demo;
 mod discovery;
+mod disks;
 mod fleet;
 mod garbage;
 mod grpc;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, prlimit};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -187,6 +187,22 @@ impl Process {
 
     pub fn go_on(&self) {
         self.signal(Signal::CONT);
+    }
+
+    /// From now on it can write no byte to any file, as on a disk that is full. It has to ignore the signal of that.
+    pub fn fill_disk(&self) {
+        self.limit_files(Some(0));
+    }
+
+    /// There is room again.
+    pub fn free_disk(&self) {
+        self.limit_files(getrlimit(Resource::Fsize).current);
+    }
+
+    fn limit_files(&self, current: Option<u64>) {
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        prlimit(Some(Pid::from_child(&self.child())), Resource::Fsize, Rlimit { current, maximum })
+            .unwrap_or_else(|error| panic!("limiting the files of {}: {error}", self.name));
     }
 
     /// What a terminal does on Ctrl-C. For a process that was started as the leader of a group.

@@ -23,6 +23,7 @@ pub struct Site {
     folder: TempDir,
     /// What is free goes back at once, so that a process is as large as what it holds.
     gives_back_at_once: bool,
+    has_disks_that_fill: bool,
     pub credentials: Credentials,
 }
 
@@ -65,7 +66,7 @@ impl Site {
             tunnel_id: Uuid::new_v4(),
             endpoint: None,
         };
-        let site = Self { folder, gives_back_at_once: false, credentials };
+        let site = Self { folder, gives_back_at_once: false, has_disks_that_fill: false, credentials };
         site.write("demo.json", site.credentials.to_json());
         site
     }
@@ -76,8 +77,18 @@ impl Site {
         self
     }
 
+    /// Where [`Process::fill_disk`] is used: what cannot be written is an error then, and not the end of a process.
+    pub fn on_disks_that_fill(mut self) -> Self {
+        self.has_disks_that_fill = true;
+        self
+    }
+
     fn program(&self) -> Command {
         let mut command = Command::new(adit());
+        if self.has_disks_that_fill {
+            command = Command::new("sh");
+            command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(adit());
+        }
         if self.gives_back_at_once {
             command.env("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0");
         }

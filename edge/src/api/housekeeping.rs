@@ -20,7 +20,7 @@ use crate::store::{Note, Transaction};
 
 /// Works until `stop`.
 pub(crate) async fn run(state: State, registry: Arc<Registry>, stop: CancellationToken) {
-    let started = Moment::now();
+    let (started, mut has_failed) = (Moment::now(), false);
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -35,8 +35,15 @@ pub(crate) async fn run(state: State, registry: Arc<Registry>, stop: Cancellatio
         let notes = state.read(|snapshot| notes(snapshot, &connected, now, settled));
         let unused = state.read(|snapshot| unused(snapshot, &connected, now));
         for transaction in notes.into_iter().chain(unused) {
-            if let Err(error) = state.change(transaction).await {
+            let noted = state.change(transaction).await;
+            // Said once, however long it lasts.
+            if let Err(error) = &noted
+                && !has_failed
+            {
                 warn!(%error, "cannot note who is connected");
+            }
+            has_failed = noted.is_err();
+            if has_failed {
                 break;
             }
         }

@@ -61,6 +61,8 @@ impl Place {
         let folder =
             self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        // Opened before anything is changed, so that this does not fail behind it.
+        let held = File::open(folder)?;
         let taken = || {
             let help = "move it away to have this edge's own state written, or restart the edge to serve what is there";
             io::Error::new(io::ErrorKind::AlreadyExists, format!("another file is there; {help}"))
@@ -83,7 +85,11 @@ impl Place {
         });
         remove(&temporary)?;
         placed?;
-        File::open(folder)?.sync_all()
+        match held.sync_all() {
+            // A file system that knows no such thing of a folder.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            synced => synced,
+        }
     }
 }
 

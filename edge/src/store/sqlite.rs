@@ -8,7 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -139,8 +139,10 @@ struct Engine {
     place: Place,
     /// The file is not the one at its path any more; said once.
     is_lost: bool,
-    /// Why the last change could not be written.
+    /// Why the last change could not be written, until one can be.
     failure: Option<String>,
+    /// When that was last tried.
+    tried: Instant,
     watchers: Vec<Watcher>,
     /// Tells whether another process has written (PRAGMA data_version).
     seen: i64,
@@ -170,6 +172,7 @@ impl Engine {
             place,
             is_lost: false,
             failure: None,
+            tried: Instant::now(),
             watchers: Vec::new(),
             seen,
         })
@@ -183,6 +186,9 @@ impl Engine {
         };
         let mut asks = Vec::with_capacity(GROUP);
         loop {
+            if self.failure.is_some() && self.tried.elapsed() >= AGAIN {
+                self.try_again();
+            }
             let count = runtime
                 .block_on(async { tokio::time::timeout(POLL, inbox.recv_many(&mut asks, GROUP)).await });
             match count {
@@ -243,10 +249,10 @@ impl Engine {
             self.commit(commits.iter().map(|(transaction, _)| transaction)).map_err(|error| error.to_string())
         });
         let outcomes = outcomes.and_then(|outcomes| self.find().map(|()| outcomes));
-        self.failure = outcomes.as_ref().err().cloned();
-        if let Err(error) = &outcomes {
-            warn!(error, "cannot write the state");
-        } else if let Err(error) = self.deliver() {
+        self.wrote(outcomes.as_ref().err().cloned());
+        if outcomes.is_ok()
+            && let Err(error) = self.deliver()
+        {
             warn!(%error, "cannot tell about changes of the state");
             self.watchers.clear();
         }
@@ -288,10 +294,42 @@ impl Engine {
                 let keep_from = revision.saturating_sub(KEPT_REVISIONS);
                 sql.prepare("DELETE FROM change WHERE revision <= ?1")?.execute([keep_from])?;
                 set_counter(&sql, "compacted", keep_from)?;
+                let keep_from = revision.saturating_sub(KEPT_AUDIT);
+                sql.prepare("DELETE FROM audit WHERE revision <= ?1")?.execute([keep_from])?;
             }
         }
         sql.commit()?;
         Ok(outcomes)
+    }
+
+    /// What became of a change; the beginning and the end of a time in which none can be written are said.
+    fn wrote(&mut self, failure: Option<String>) {
+        match (&failure, &self.failure) {
+            // That has been said.
+            _ if self.is_lost => {}
+            (Some(reason), None) => error!(
+                reason,
+                "the state cannot be written: what was known is served, and changes are refused until it can"
+            ),
+            (None, Some(_)) => info!("the state can be written again; changes are taken"),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        (self.failure, self.tried) = (failure, Instant::now());
+    }
+
+    /// Whoever was refused need not come back, so a change that leaves nothing behind shows whether it is over.
+    fn try_again(&mut self) {
+        let tried = self.find().and_then(|()| {
+            let mut write = || {
+                let sql = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                // An update to what is there already would write nothing.
+                sql.execute("INSERT INTO counter VALUES ('tried', 0)", [])?;
+                sql.execute("DELETE FROM counter WHERE name = 'tried'", [])?;
+                sql.commit()
+            };
+            write().map_err(|error: rusqlite::Error| error.to_string())
+        });
+        self.wrote(tried.err());
     }
 
     /// Whether the file is still the one at its path.
@@ -320,8 +358,8 @@ impl Engine {
         found
     }
 
-    /// The file is there, the last change was taken, and the place of a writer is to be had. A full disk shows
-    /// only with a change.
+    /// The file is there, the last change was taken or one could be since, and the place of a writer is to be had.
+    /// A full disk shows only with a change.
     fn probe(&mut self) -> Result<Revision, String> {
         self.find()?;
         if let Some(failure) = &self.failure {
@@ -496,11 +534,15 @@ const GROUP: usize = 64;
 const UNSEEN_BATCHES: usize = 4096;
 /// How often another process's changes are looked for.
 const POLL: Duration = Duration::from_millis(200);
+/// How often it is tried whether the state can be written, while it cannot.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long another process may hold the file.
 const BUSY: Duration = Duration::from_secs(5);
 /// Changes are kept for watches that begin in the past, at least this many revisions.
 const KEPT_REVISIONS: u64 = 10_000;
 const COMPACT_EVERY: u64 = 1_000;
+/// Lines of the audit log: strangers make some too.
+const KEPT_AUDIT: u64 = 1_000_000;
 
 #[cfg(test)]
 mod tests;

@@ -204,6 +204,7 @@ const DATAGRAM_BUFFER: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::thread;
 
     use quinn::crypto::rustls::QuicClientConfig;
     use tokio::runtime::{Builder, Runtime};
@@ -220,7 +221,10 @@ mod tests {
         let identity = ca.issue(CONNECTOR_NAMES.map(str::to_owned).into()).unwrap();
         let config = server_config(tls::connector_tls(&identity).unwrap(), 1 << 30).unwrap();
         let runtime = runtime();
-        let socket = UdpSocket::bind(address).unwrap();
+        // Another test may have been given the port for a moment.
+        let bind =
+            |_| UdpSocket::bind(address).inspect_err(|_| thread::sleep(Duration::from_millis(10))).ok();
+        let socket = (0..1000).find_map(bind).expect("the port is free again");
         let address = socket.local_addr().unwrap();
         let endpoint = {
             let _guard = runtime.enter();

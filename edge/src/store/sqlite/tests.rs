@@ -245,6 +245,14 @@ fn a_full_disk_refuses_a_change_and_keeps_what_was_acknowledged() {
     assert!(engine.probe().is_err(), "until a change is taken");
     assert!(matches!(commit(&mut engine, "c", 10), Ok(Commit::Done(_))), "what fits is still taken");
     assert!(engine.probe().is_ok());
+    assert!(commit(&mut engine, "d", 1 << 20).is_err());
+    // Nobody asks for a change again.
+    engine.connection.pragma_update(None, "query_only", true).unwrap();
+    engine.try_again();
+    assert!(engine.probe().is_err(), "it is not writable yet");
+    engine.connection.pragma_update(None, "query_only", false).unwrap();
+    engine.try_again();
+    assert_eq!(engine.probe().unwrap(), Revision(2), "and that has left nothing behind");
     drop(engine);
     let kept = Engine::open(&path).unwrap().list("").unwrap().entries;
     assert_eq!(kept.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["a", "c"]);
@@ -299,6 +307,21 @@ async fn every_commit_leaves_its_line_in_the_audit_log() {
     let said: Vec<_> = lines.iter().map(|line| (line.revision, &*line.actor, &*line.action)).collect();
     assert_eq!(said, [(2, "test", "put"), (1, "token 1", "tunnel.create")]);
     assert_eq!(lines[1].subject, "tunnel 7");
+}
+
+#[test]
+fn the_audit_log_keeps_the_newest_million() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut engine = Engine::open(&path).unwrap();
+    for key in ["a", "b"] {
+        engine.commit([put(key, "")].iter()).unwrap();
+    }
+    let last = KEPT_AUDIT + COMPACT_EVERY;
+    set_counter(&engine.connection, "revision", last - 1).unwrap();
+    engine.commit([put("c", "")].iter()).unwrap();
+    let lines = audit(&path, 10).unwrap();
+    assert_eq!(lines.iter().map(|line| line.revision).collect::<Vec<_>>(), [last]);
 }
 
 /// How often the writer is killed; more by hand with `ADIT_KILLS=1000`.

@@ -437,7 +437,14 @@ const EDGE: &[Module] = &[
     ("remote_config", &[], &["tokio", "hyper", "quinn", "capnp"]),
     (
         "settings",
-        &["balancer::affinity", "forward::Patience", "limits::per_address", "tls", "visitor::Proxies"],
+        &[
+            "api::share",
+            "balancer::affinity",
+            "forward::Patience",
+            "limits::per_address",
+            "tls",
+            "visitor::Proxies",
+        ],
         &["tokio", "quinn", "hyper", "http", "tracing"],
     ),
     ("settings::host_name", &[], &["tokio", "hyper", "http", "tracing"]),

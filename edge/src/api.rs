@@ -20,6 +20,7 @@ mod query;
 mod quick;
 mod records;
 mod routes;
+pub(crate) mod share;
 mod tunnels;
 mod zones;
 
@@ -54,6 +55,7 @@ use envelope::{Answer, Problem};
 use identity::{Identity, Permit};
 use limits::Buckets;
 use query::Query;
+use share::Share;
 
 /// What the API works on, and how often it may be asked.
 pub(crate) struct Api {
@@ -61,6 +63,7 @@ pub(crate) struct Api {
     registry: Arc<Registry>,
     fixed: Arc<Fixed>,
     quick_domain: Option<String>,
+    share: Share,
     by_token: Buckets<String>,
     by_stranger: Buckets<IpAddr>,
     quick_by_visitor: Buckets<IpAddr>,
@@ -73,12 +76,23 @@ impl Api {
         registry: Arc<Registry>,
         fixed: Arc<Fixed>,
         quick_domain: Option<String>,
+        share: Share,
         counters: Arc<Counters>,
     ) -> Self {
         let by_token = Buckets::new(CALLS, CALLS_PER_SECOND);
         let by_stranger = Buckets::new(STRANGERS_CALLS, STRANGERS_CALLS_PER_SECOND);
         let quick_by_visitor = Buckets::new(QUICK_TUNNELS, QUICK_TUNNELS_PER_SECOND);
-        Self { state, registry, fixed, quick_domain, by_token, by_stranger, quick_by_visitor, counters }
+        Self {
+            state,
+            registry,
+            fixed,
+            quick_domain,
+            share,
+            by_token,
+            by_stranger,
+            quick_by_visitor,
+            counters,
+        }
     }
 
     /// Where its clients are.

@@ -249,7 +249,7 @@ impl Edge {
         });
         let office = match (api, known) {
             (Some(api), Some((state, follower))) => {
-                let settings::Api { listen, identity, tunnel_domain: _, quick_domain } = api;
+                let settings::Api { listen, identity, tunnel_domain: _, quick_domain, share } = api;
                 let tls = identity.map(|identity| tls::visitor_tls(&identity)).transpose()?;
                 let tls = tls.map(|tls| TlsAcceptor::from(Arc::new(tls::http1_only(tls))));
                 if tls.is_none() && !listen.ip().is_loopback() {
@@ -267,7 +267,8 @@ impl Edge {
                     pushing: Pushing::default(),
                 };
                 state.read(|snapshot| serving.publish(snapshot, &Touched::all()));
-                let api = Api::new(state.clone(), registry.clone(), fixed, quick_domain, counters.clone());
+                let api =
+                    Api::new(state.clone(), registry.clone(), fixed, quick_domain, share, counters.clone());
                 Some(Office { api, socket, room: api_room, tls, state, follower, serving })
             }
             _ => None,

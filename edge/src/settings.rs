@@ -19,6 +19,7 @@ use adit_net::guard::Token;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 use thiserror::Error;
 
+use crate::api::share::Share;
 use crate::balancer::affinity::{Stickiness, StickinessError};
 use crate::forward::Patience;
 use crate::limits::per_address::Limits;
@@ -75,6 +76,8 @@ pub(crate) struct Api {
     pub(crate) tunnel_domain: Option<String>,
     /// Tunnels for everybody get names below this; without one there are none.
     pub(crate) quick_domain: Option<String>,
+    /// What each account may have.
+    pub(crate) share: Share,
 }
 
 /// How long each part of a stop may take.
@@ -413,14 +416,23 @@ impl Rules<'_> {
 
     fn api(&mut self, section: Spanned<document::Api>) -> Option<Api> {
         let span = section.span();
-        let document::Api { listen, certificate, private_key, tunnel_domain, quick_domain } =
-            section.into_inner();
+        let document::Api {
+            listen,
+            certificate,
+            private_key,
+            tunnel_domain,
+            quick_domain,
+            tunnels_per_account,
+            records_per_account,
+            state_per_account,
+        } = section.into_inner();
+        let share = self.share(tunnels_per_account, records_per_account, state_per_account);
         let identity = self.identity(&span, "[api]", CertificateFiles { certificate, private_key });
         let tunnel_domain = tunnel_domain.and_then(|domain| self.domain(domain));
         let quick_domain = quick_domain.and_then(|domain| self.domain(domain));
         let listen = self.required(&span, "listen", listen, "like \"127.0.0.1:20250\"")?;
         let listen = self.address(&listen, Transport::Tcp, "api.listen")?;
-        Some(Api { listen, identity, tunnel_domain, quick_domain })
+        Some(Api { listen, identity, tunnel_domain, quick_domain, share })
     }
 
     /// A host name without a wildcard, below which names are given out.

@@ -1,6 +1,7 @@
 //! The state that this edge knows: a snapshot in memory, fed by the store's watch. Reading it asks
 //! nobody; if the store is gone, it stays as it was. Knows the store; does not know who reads.
 
+pub(crate) mod holdings;
 pub(crate) mod provision;
 pub(crate) mod publish;
 pub(crate) mod snapshot;

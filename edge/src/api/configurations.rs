@@ -38,18 +38,20 @@ impl Api {
         check(&wanted.config).await?;
         let (key, before) =
             (key::configuration(id), self.state.read(|snapshot| snapshot.configurations.get(&id).cloned()));
-        let Kept { record: mut tunnel, revision } = tunnel;
+        let Kept { record: mut tunnel, revision, bytes: _ } = tunnel;
         let mut transaction =
             Transaction::new(note(who, "configuration.put", id)).if_at(key::tunnel(id), revision);
         transaction = match &before {
             Some(before) => transaction.if_at(&key, before.revision),
             None => transaction.if_absent(&key),
         };
-        let version = before.map_or(1, |before| before.record.version.saturating_add(1));
+        let (last, bytes) = before.map_or((0, 0), |before| (before.record.version, before.bytes));
+        let version = last.saturating_add(1);
         let configuration = Configuration { version, config: wanted.config, created_at: Moment::now() };
         tunnel.remote = true;
-        let transaction =
-            transaction.put(key, to_json(&configuration)).put(key::tunnel(id), to_json(&tunnel));
+        let json = to_json(&configuration);
+        self.state.read(|snapshot| self.share.bytes(snapshot, &tunnel.account, bytes, json.len()))?;
+        let transaction = transaction.put(key, json).put(key::tunnel(id), to_json(&tunnel));
         self.change(transaction, |_| Problem::ChangedMeanwhile).await?;
         Ok(envelope::success(view(id, &tunnel, Some(&configuration))))
     }

@@ -39,6 +39,8 @@ pub(super) enum Problem {
     NoRecord,
     /// A host name has one record.
     RecordTaken(String),
+    /// The account has as many as it may.
+    TooManyRecords(usize),
     /// A record that leads to no tunnel.
     NoTarget(String),
     HasConnections,
@@ -156,6 +158,7 @@ impl Problem {
             Self::Conflict(_) | Self::ChangedMeanwhile => (StatusCode::CONFLICT, 1014),
             Self::Referenced(_) => (StatusCode::PRECONDITION_FAILED, 1005),
             Self::NoRecord => (StatusCode::NOT_FOUND, 81044),
+            Self::TooManyRecords(_) => (StatusCode::BAD_REQUEST, 81045),
             Self::RecordTaken(_) => (StatusCode::BAD_REQUEST, 81053),
             Self::NoTarget(_) => (StatusCode::BAD_REQUEST, 9007),
             Self::HasConnections => (StatusCode::BAD_REQUEST, 1022),
@@ -189,6 +192,9 @@ impl Problem {
             Self::RecordTaken(name) => {
                 format!("`{name}` has a record already; change that one, or delete it first")
             }
+            Self::TooManyRecords(share) => format!(
+                "this account has {share} records, which is its share of this edge; delete some first"
+            ),
             Self::HasConnections => {
                 "the tunnel has active connections; stop its hosts, or delete with cascade=true".to_owned()
             }

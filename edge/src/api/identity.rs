@@ -44,8 +44,7 @@ impl Identity {
         let wanted = known.map_or(NOBODY, |token| token.sha256.as_str());
         let proved = bool::from(wanted.as_bytes().ct_eq(digest(secret).as_bytes()));
         let token = known.filter(|_| proved).ok_or(Problem::Unauthenticated)?;
-        let is_over = token.revoked_at.is_some() || token.expires_at.is_some_and(|end| end <= now);
-        if is_over {
+        if token.is_over(now) {
             return Err(Problem::Unauthenticated);
         }
         Ok(Self { id: id.to_owned(), token: token.clone() })
@@ -229,7 +228,7 @@ mod tests {
     fn identify(token: Option<Token>, values: &[&str]) -> Result<Identity, Problem> {
         let mut snapshot = Snapshot::default();
         if let Some(record) = token {
-            snapshot.tokens.insert("one".to_owned(), Kept { record, revision: Revision(1) });
+            snapshot.tokens.insert("one".to_owned(), Kept { record, revision: Revision(1), bytes: 0 });
         }
         let mut headers = HeaderMap::new();
         for value in values {

@@ -123,7 +123,7 @@ impl Api {
         let (result, transaction) = self.state.read(|snapshot| {
             let mut draft = Draft::of(who, snapshot, zone, &self.fixed)?;
             let result = plan(&mut draft)?;
-            Ok((result, draft.into_transaction(action)))
+            Ok((result, draft.into_transaction(action, &self.share)?))
         })?;
         if let Some(transaction) = transaction {
             self.change(transaction, |_| Problem::ChangedMeanwhile).await?;

@@ -73,7 +73,13 @@ impl Api {
             }
             None => Route::new(&plan.zone, tunnel),
         };
-        self.change(transaction.put(key, to_json(&route)), |_| Problem::ChangedMeanwhile).await?;
+        let json = to_json(&route);
+        let (gone, bytes) = plan.before.as_ref().map_or((0, 0), |before| (1, before.bytes));
+        self.state.read(|snapshot| {
+            self.share.records(snapshot, who.account(), gone, 1)?;
+            self.share.bytes(snapshot, who.account(), bytes, json.len())
+        })?;
+        self.change(transaction.put(key, json), |_| Problem::ChangedMeanwhile).await?;
         Ok(answer(if plan.before.is_some() { "updated" } else { "new" }))
     }
 

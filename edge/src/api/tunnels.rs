@@ -12,7 +12,7 @@ use super::identity::Identity;
 use super::name;
 use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
-use super::{Api, note, parse};
+use super::{Api, note, parse, share};
 use crate::api::connectors::{self, Connection, Connector, Status};
 use crate::state::snapshot::{Kept, Snapshot};
 use crate::store::Transaction;
@@ -69,9 +69,6 @@ impl Api {
             Some(secret) => long_enough(secret)?,
             None => random_secret()?,
         };
-        if self.state.read(|snapshot| snapshot.tunnels.len()) >= MOST_TUNNELS {
-            return Err(Problem::Conflict(format!("this edge keeps {MOST_TUNNELS} tunnels and no more")));
-        }
         let (id, name_key) = (Uuid::new_v4(), key::tunnel_name(&account, &name));
         let tunnel = Tunnel {
             account,
@@ -84,10 +81,12 @@ impl Api {
             quick: false,
             metadata: wanted.metadata,
         };
+        let json = to_json(&tunnel);
+        self.state.read(|snapshot| self.share.tunnel(snapshot, &tunnel.account, json.len()))?;
         let transaction = Transaction::new(note(who, "tunnel.create", id))
             .if_absent(&name_key)
             .put(name_key, id.to_string())
-            .put(key::tunnel(id), to_json(&tunnel));
+            .put(key::tunnel(id), json);
         self.change(transaction, |_| Problem::NameTaken).await?;
         let token = tunnel.credentials(id).map(|credentials| credentials.to_token());
         Ok(envelope::success(View { token, ..View::of(id, &tunnel, Vec::new(), None) }))
@@ -192,7 +191,7 @@ impl Api {
         kept: Kept<Tunnel>,
         wanted: ChangeTunnel,
     ) -> Result<Answer, Problem> {
-        let Kept { record: mut tunnel, revision } = kept;
+        let Kept { record: mut tunnel, revision, bytes } = kept;
         let mut transaction =
             Transaction::new(note(who, "tunnel.change", id)).if_at(key::tunnel(id), revision);
         let mut new_name = None;
@@ -216,7 +215,9 @@ impl Api {
         if let Some(metadata) = wanted.metadata {
             tunnel.metadata = metadata;
         }
-        let transaction = transaction.put(key::tunnel(id), to_json(&tunnel));
+        let json = to_json(&tunnel);
+        self.state.read(|snapshot| self.share.bytes(snapshot, &tunnel.account, bytes, json.len()))?;
+        let transaction = transaction.put(key::tunnel(id), json);
         self.change(transaction, |key| {
             if Some(key) == new_name { Problem::NameTaken } else { Problem::ChangedMeanwhile }
         })
@@ -237,7 +238,7 @@ impl Api {
         if is_serving && !cascade {
             return Err(Problem::HasConnections);
         }
-        let Kept { record: mut tunnel, revision } = kept;
+        let Kept { record: mut tunnel, revision, bytes: _ } = kept;
         let mut transaction = Transaction::new(note(who, "tunnel.delete", id))
             .if_at(key::tunnel(id), revision)
             .remove(key::tunnel_name(&tunnel.account, &tunnel.name))
@@ -245,6 +246,9 @@ impl Api {
         // Its id never comes back, so nothing can lead there any more.
         for hostname in self.state.read(|snapshot| hostnames(snapshot, id)) {
             transaction = transaction.remove(key::route(&hostname));
+        }
+        for forgotten in self.state.read(|snapshot| share::forgotten(snapshot, &tunnel.account)) {
+            transaction = transaction.remove(key::tunnel(forgotten)).remove(key::seen(forgotten));
         }
         tunnel.deleted_at = Some(Moment::now());
         (tunnel.secret, tunnel.previous) = (None, None);
@@ -373,5 +377,3 @@ const TYPE: &str = "cfd_tunnel";
 const TYPES: [&str; 7] = [TYPE, "warp_connector", "warp", "magic", "ip_sec", "gre", "cni"];
 const PAGE: usize = 100;
 const SHORTEST_SECRET: usize = 32;
-/// Deleted ones included.
-const MOST_TUNNELS: usize = 1_000_000;

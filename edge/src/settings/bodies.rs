@@ -20,7 +20,12 @@ impl Rules<'_> {
     }
 
     /// A size such as "64MiB"; `default` where none is written or it is wrong.
-    fn size(&mut self, written: Option<Spanned<String>>, default: u64, bounds: RangeInclusive<usize>) -> u64 {
+    pub(super) fn size(
+        &mut self,
+        written: Option<Spanned<String>>,
+        default: u64,
+        bounds: RangeInclusive<usize>,
+    ) -> u64 {
         let Some(written) = written else { return default };
         match size::parse(written.get_ref()) {
             Some(bytes) if bounds.contains(&bytes) => return bytes as u64,

@@ -84,6 +84,9 @@ pub(super) struct Api {
     pub(super) private_key: Option<Spanned<PathBuf>>,
     pub(super) tunnel_domain: Option<Spanned<String>>,
     pub(super) quick_domain: Option<Spanned<String>>,
+    pub(super) tunnels_per_account: Option<Spanned<i64>>,
+    pub(super) records_per_account: Option<Spanned<i64>>,
+    pub(super) state_per_account: Option<Spanned<String>>,
 }
 
 /// How the edge stops. Durations are texts like "3s".

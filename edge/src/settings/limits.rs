@@ -1,4 +1,5 @@
-//! What one source of visitors may have open at once, and which proxies in front say where visitors come from.
+//! What one source of visitors may have open at once, which proxies in front say where visitors come from, and what
+//! one account may have of the state.
 
 use std::ops::RangeInclusive;
 
@@ -7,6 +8,7 @@ use adit_net::network::Network;
 
 use super::Rules;
 use super::document::Visitors;
+use crate::api::share::Share;
 use crate::limits::per_address::Limits;
 use crate::visitor::Proxies;
 
@@ -38,6 +40,20 @@ impl Rules<'_> {
             self.mistakes.add_with_help(announce.span(), message, help);
         }
         Proxies { trusted, announce: announce.is_some_and(|announce| *announce.get_ref()) }
+    }
+
+    pub(super) fn share(
+        &mut self,
+        tunnels: Option<Spanned<i64>>,
+        records: Option<Spanned<i64>>,
+        bytes: Option<Spanned<String>>,
+    ) -> Share {
+        let bytes = self.size(bytes, USUAL_STATE, STATE);
+        Share {
+            tunnels: self.count(tunnels.as_ref(), TUNNELS, 0..=MOST),
+            records: self.count(records.as_ref(), RECORDS, 0..=MOST),
+            bytes: usize::try_from(bytes).unwrap_or(*STATE.end()),
+        }
     }
 
     fn networks(&mut self, written: &Spanned<Vec<Spanned<String>>>) -> Vec<Network> {
@@ -74,5 +90,10 @@ impl Rules<'_> {
 const CONNECTIONS: usize = 2_500;
 const REQUESTS: usize = 5_000;
 const MOST: usize = 1_000_000;
+/// Of one account.
+const TUNNELS: usize = 100_000;
+const RECORDS: usize = 100_000;
+const STATE: RangeInclusive<usize> = 1 << 20..=64 << 30;
+const USUAL_STATE: u64 = 256 << 20;
 /// Whoever is on this machine, such as a proxy in front of the edge.
 const UNLIMITED: [&str; 2] = ["127.0.0.0/8", "::1"];

@@ -239,6 +239,15 @@ impl Ledger {
                 ensure!(known, "{id} is no tunnel of this account");
             }
         }
+        let now = Moment::now();
+        let (mut over, living): (Vec<_>, Vec<_>) = snapshot
+            .tokens
+            .iter()
+            .filter(|(_, kept)| kept.record.account == account)
+            .partition(|(_, kept)| kept.record.is_over(now));
+        ensure!(living.len() < MOST_TOKENS, "this account has {MOST_TOKENS} tokens; revoke some first");
+        over.sort_by_key(|(_, kept)| kept.record.created_at);
+        let surplus = over.len().saturating_sub(KEPT_TOKENS);
         // A token may go without a name.
         if !wish.name.is_empty() {
             name::check(&wish.name).map_err(anyhow::Error::msg)?;
@@ -248,7 +257,6 @@ impl Ledger {
         let secret = URL_SAFE_NO_PAD.encode(bytes);
         // Ids have no `_`, which ends them in the text.
         let id = Uuid::new_v4().simple().to_string()[..ID].to_owned();
-        let now = Moment::now();
         let token = Token {
             name: wish.name,
             account,
@@ -260,7 +268,11 @@ impl Ledger {
             revoked_at: None,
         };
         let key = key::token(&id);
-        self.commit(note("token.create", &id).if_absent(&key).put(key, to_json(&token))).await?;
+        let mut transaction = note("token.create", &id).if_absent(&key).put(key, to_json(&token));
+        for (forgotten, _) in over.into_iter().take(surplus) {
+            transaction = transaction.remove(key::token(forgotten));
+        }
+        self.commit(transaction).await?;
         let text = ApiToken::new(identity::text(&id, &secret));
         Ok((id, text))
     }
@@ -380,5 +392,9 @@ fn note(action: &'static str, subject: &str) -> Transaction {
 
 /// The name of the state in the data folder.
 const FILE: &str = "state.db";
+/// Tokens of one account that are good.
+const MOST_TOKENS: usize = 10_000;
+/// Those that are not any more, which are still listed.
+const KEPT_TOKENS: usize = 1_000;
 const SECRET: usize = 32;
 const ID: usize = 16;

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use tracing::error;
 use uuid::Uuid;
 
+use crate::state::holdings::Holdings;
 use crate::store::records::objects::{Kind, Object, TURN};
 use crate::store::records::{self, Account, Configuration, Route, Seen, Token, Tunnel, Zone, key};
 use crate::store::timestamp::Moment;
@@ -18,6 +19,8 @@ use crate::store::{Batch, Listing, Revision};
 pub(crate) struct Kept<T> {
     pub(crate) record: T,
     pub(crate) revision: Revision,
+    /// As it is kept.
+    pub(crate) bytes: usize,
 }
 
 /// One revision of the state.
@@ -37,6 +40,8 @@ pub(crate) struct Snapshot {
     pub(crate) configurations: HashMap<Uuid, Kept<Configuration>>,
     pub(crate) seen: HashMap<Uuid, Kept<Seen>>,
     pub(crate) objects: Objects,
+    /// What each account has of these.
+    pub(crate) holdings: Holdings,
 }
 
 /// What load balancing consists of.
@@ -74,7 +79,10 @@ impl Objects {
 
     fn set(&mut self, whole: &str, kind: Kind, id: &str, value: Option<&[u8]>, revision: Revision) {
         let new = match value.map(records::from_json::<Object>) {
-            Some(Ok(record)) => Some(Arc::new(Kept { record, revision })),
+            Some(Ok(record)) => {
+                let bytes = value.map_or(0, <[u8]>::len);
+                Some(Arc::new(Kept { record, revision, bytes }))
+            }
             Some(Err(error)) => return unreadable(whole, &error),
             None => None,
         };
@@ -158,12 +166,15 @@ impl Snapshot {
             key::TUNNEL => {
                 touched.tunnels = true;
                 let Some(id) = name.parse().ok() else { return };
+                let configured = self.configured(&id);
                 if let Some(old) = self.tunnels.get(&id) {
                     self.by_age.remove(&(old.record.created_at, id));
+                    self.holdings.tunnel_went(id, &old.record, old.bytes + configured);
                 }
                 set(&mut self.tunnels, whole, Some(id), value, revision);
                 if let Some(new) = self.tunnels.get(&id) {
                     self.by_age.insert((new.record.created_at, id));
+                    self.holdings.tunnel_came(id, &new.record, new.bytes + configured);
                 }
             }
             key::ROUTE => {
@@ -172,7 +183,9 @@ impl Snapshot {
                     Some(Ok(record)) => {
                         self.forget_record(name);
                         self.by_record.insert(record.id(name), name.to_owned());
-                        self.routes.insert(name.to_owned(), Kept { record, revision });
+                        let bytes = value.map_or(0, <[u8]>::len);
+                        self.holdings.record_came(&record.zone, bytes);
+                        self.routes.insert(name.to_owned(), Kept { record, revision, bytes });
                     }
                     Some(Err(error)) => unreadable(whole, &error),
                     None => {
@@ -184,7 +197,15 @@ impl Snapshot {
             key::TOKEN => set(&mut self.tokens, whole, Some(name.to_owned()), value, revision),
             key::CONFIGURATION => {
                 touched.configurations = true;
-                set(&mut self.configurations, whole, name.parse().ok(), value, revision);
+                let Some(id) = name.parse().ok() else { return };
+                let before = self.configured(&id);
+                set(&mut self.configurations, whole, Some(id), value, revision);
+                let after = self.configured(&id);
+                // One that is listed before its tunnel is counted with it.
+                if let Some(Kept { record, bytes, .. }) = self.tunnels.get(&id) {
+                    self.holdings.tunnel_went(id, record, bytes + before);
+                    self.holdings.tunnel_came(id, record, bytes + after);
+                }
             }
             key::SEEN => set(&mut self.seen, whole, name.parse().ok(), value, revision),
             TURN => match value {
@@ -200,8 +221,15 @@ impl Snapshot {
         }
     }
 
+    /// Bytes of a tunnel's configuration.
+    fn configured(&self, tunnel: &Uuid) -> usize {
+        self.configurations.get(tunnel).map_or(0, |kept| kept.bytes)
+    }
+
     fn forget_record(&mut self, hostname: &str) {
-        let Some(id) = self.routes.get(hostname).map(|route| route.record.id(hostname)) else { return };
+        let Some(Kept { record, bytes, .. }) = self.routes.get(hostname) else { return };
+        self.holdings.record_went(&record.zone, *bytes);
+        let id = record.id(hostname);
         // Under another name by now, perhaps.
         if self.by_record.get(&id).is_some_and(|known| known == hostname) {
             self.by_record.remove(&id);
@@ -218,7 +246,10 @@ fn set<K: Eq + std::hash::Hash, T: DeserializeOwned>(
 ) {
     let Some(name) = name else { return };
     match value.map(records::from_json) {
-        Some(Ok(record)) => drop(into.insert(name, Kept { record, revision })),
+        Some(Ok(record)) => {
+            let bytes = value.map_or(0, <[u8]>::len);
+            into.insert(name, Kept { record, revision, bytes });
+        }
         // What was known before is better than nothing.
         Some(Err(error)) => unreadable(whole, &error),
         None => drop(into.remove(&name)),
@@ -239,7 +270,7 @@ mod tests {
         for name in zones {
             let record =
                 Zone { account: "a".to_owned(), name: (*name).to_owned(), created_at: Moment::now() };
-            snapshot.zones.insert(format!("id of {name}"), Kept { record, revision: Revision(1) });
+            snapshot.zones.insert(format!("id of {name}"), Kept { record, revision: Revision(1), bytes: 0 });
         }
         snapshot
     }
@@ -282,5 +313,60 @@ mod tests {
             assert_eq!(snapshot.by_record.get(&id).map(String::as_str), Some("b.test"));
             assert_eq!(snapshot.by_record.len(), 1);
         }
+    }
+
+    #[test]
+    fn what_an_account_has_follows_its_records_in_whatever_order_they_come() {
+        let (id, account) = (Uuid::from_u128(7), "a".to_owned());
+        let tunnel = |metadata: &str, deleted_at| Tunnel {
+            account: account.clone(),
+            name: "one".to_owned(),
+            secret: None,
+            previous: None,
+            created_at: Moment::now(),
+            deleted_at,
+            remote: false,
+            quick: false,
+            metadata: metadata.into(),
+        };
+        let configuration =
+            |text: &str| Configuration { version: 1, config: text.into(), created_at: Moment::now() };
+        let json = |text: String, value: Option<bytes::Bytes>| Change { key: text, value };
+        let (small, large) =
+            (records::to_json(&tunnel("", None)), records::to_json(&tunnel("metadata", None)));
+        let (one, other) =
+            (records::to_json(&configuration("1")), records::to_json(&configuration("another")));
+        let deleted = records::to_json(&tunnel("", Some(Moment::now())));
+        let route = records::to_json(&Route::new("z", id));
+        let put = |key: String, value: &bytes::Bytes| json(key, Some(value.clone()));
+        let (by_tunnel, by_configuration) = (key::tunnel(id), key::configuration(id));
+        let (by_route, zones) = (key::route("a.test"), ["z".to_owned()]);
+        let mut snapshot = Snapshot::default();
+        for (change, tunnels, bytes, records) in [
+            // As a listing has it.
+            (put(by_configuration.clone(), &one), 0, 0, 0),
+            (put(by_route.clone(), &route), 0, 0, 1),
+            (put(by_tunnel.clone(), &small), 1, small.len() + one.len(), 1),
+            (put(by_tunnel.clone(), &large), 1, large.len() + one.len(), 1),
+            (put(by_configuration.clone(), &other), 1, large.len() + other.len(), 1),
+            (put(by_tunnel.clone(), &"{".into()), 1, large.len() + other.len(), 1),
+            (put(by_route.clone(), &route), 1, large.len() + other.len(), 1),
+            (json(by_route.clone(), None), 1, large.len() + other.len(), 0),
+            (json(by_route, None), 1, large.len() + other.len(), 0),
+            (json(by_configuration, None), 1, large.len(), 0),
+            (put(by_tunnel.clone(), &deleted), 0, deleted.len(), 0),
+        ] {
+            let said = format!("{change:?}");
+            snapshot.apply(Batch { revision: Revision(1), changes: vec![change] }, &mut Touched::default());
+            assert_eq!(snapshot.holdings.tunnels(&account), (tunnels, bytes), "{said}");
+            let held = snapshot.holdings.records(zones.iter());
+            assert_eq!((held.count, held.bytes), (records, records * route.len()), "{said}");
+        }
+        assert_eq!(snapshot.holdings.deleted_before(&account, 0).collect::<Vec<_>>(), [id]);
+        assert_eq!(snapshot.holdings.deleted_before(&account, 1).count(), 0);
+        let gone = json(by_tunnel, None);
+        snapshot.apply(Batch { revision: Revision(2), changes: vec![gone] }, &mut Touched::default());
+        assert_eq!(snapshot.holdings.tunnels(&account), (0, 0));
+        assert_eq!(snapshot.holdings.deleted_before(&account, 0).count(), 0);
     }
 }

@@ -220,6 +220,13 @@ pub(crate) struct Token {
     pub(crate) revoked_at: Option<Moment>,
 }
 
+impl Token {
+    /// Whether it opens nothing any more.
+    pub(crate) fn is_over(&self, now: Moment) -> bool {
+        self.revoked_at.is_some() || self.expires_at.is_some_and(|end| end <= now)
+    }
+}
+
 /// How far a token reaches within its account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -32,6 +32,7 @@ mod requests;
 mod retries;
 mod schemathesis;
 mod sdk;
+mod shares;
 mod silence;
 mod steering;
 mod strangers;

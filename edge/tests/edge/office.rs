@@ -33,13 +33,22 @@ impl Office {
         Self::open_in(Arc::new(tempfile::tempdir().unwrap())).await
     }
 
+    /// The same with more keys of `[api]`.
+    pub(crate) async fn open_with(keys: &str) -> Self {
+        Self::open_told(Arc::new(tempfile::tempdir().unwrap()), keys).await
+    }
+
     pub(crate) async fn open_in(folder: Arc<TempDir>) -> Self {
+        Self::open_told(folder, "").await
+    }
+
+    async fn open_told(folder: Arc<TempDir>, keys: &str) -> Self {
         let zones = ["example.com".to_owned(), "deep.example.com".to_owned()];
         let (ledger, founding) =
             Ledger::found(&folder.path().join("edge-data"), "main", &zones).await.unwrap();
         let (_, token) = ledger.create_token(TokenWish::default()).await.unwrap();
         Self {
-            edge: start_in(folder, API),
+            edge: start_in(folder, &format!("{API}{keys}")),
             ledger,
             account: founding.account,
             zone: founding.zones[0].1.clone(),

@@ -11,6 +11,7 @@ use super::form::{View, Wish};
 use crate::api::envelope::Problem;
 use crate::api::identity::Identity;
 use crate::api::note;
+use crate::api::share::Share;
 use crate::api::zones::own_zone;
 use crate::settings::host_name::HostName;
 use crate::state::publish::Fixed;
@@ -107,17 +108,33 @@ impl<'s> Draft<'s> {
     }
 
     /// Nothing if nothing changes.
-    pub(super) fn into_transaction(self, action: &'static str) -> Option<Transaction> {
+    ///
+    /// # Errors
+    /// It would be more than the account's share.
+    pub(super) fn into_transaction(
+        self,
+        action: &'static str,
+        share: &Share,
+    ) -> Result<Option<Transaction>, Problem> {
         let Self { who, snapshot, changed, tunnels, .. } = self;
         let changed: Vec<_> = changed
             .into_iter()
             .filter(|(name, after)| snapshot.routes.get(name).map(|kept| &kept.record) != after.as_ref())
             .collect();
         if changed.is_empty() {
-            return None;
+            return Ok(None);
         }
+        let changed: Vec<_> = changed
+            .into_iter()
+            .map(|(name, route)| (name, route.map(|route| (to_json(&route), route))))
+            .collect();
+        let before = || changed.iter().filter_map(|(name, _)| snapshot.routes.get(name));
+        let after = || changed.iter().filter_map(|(_, after)| after.as_ref());
+        share.records(snapshot, who.account(), before().count(), after().count())?;
+        let bytes = before().map(|kept| kept.bytes).sum();
+        share.bytes(snapshot, who.account(), bytes, after().map(|(json, _)| json.len()).sum())?;
         let said = changed.iter().take(MOST_NOTED).map(|(name, route)| match route {
-            Some(route) => format!("{name} to {}", route.tunnel),
+            Some((_, route)) => format!("{name} to {}", route.tunnel),
             None => format!("{name} gone"),
         });
         let mut subject = said.collect::<Vec<_>>().join(", ");
@@ -135,11 +152,11 @@ impl<'s> Draft<'s> {
                 None => transaction.if_absent(&key),
             };
             transaction = match route {
-                Some(route) => transaction.put(key, to_json(&route)),
+                Some((json, _)) => transaction.put(key, json),
                 None => transaction.remove(key),
             };
         }
-        Some(transaction)
+        Ok(Some(transaction))
     }
 
     fn move_to(&mut self, old: String, new: String, route: Route) -> Result<Value, Problem> {

@@ -40,6 +40,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "reading.rs BACKUP_PAUSE",
             "sqlite.rs COMPACT_EVERY",
             "sqlite.rs AGAIN",
+            "writer.rs KEEP_AGAIN",
             "sqlite.rs POLL",
             "edge/state.rs AGAIN",
             "edge/state.rs CATCH_UP",

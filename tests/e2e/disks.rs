@@ -4,7 +4,7 @@
 use adit_protocol::credentials::OriginCert;
 use e2e::document::{ANY_PORT, EdgeDocument, HostDocument};
 use e2e::metrics::Scraped;
-use e2e::process::{Mark, Process};
+use e2e::process::Process;
 use e2e::product::{Edge, Host, Product, Site};
 use e2e::visitor::{Answer, Speaks, Visitor, to, with_text};
 use e2e::within;
@@ -114,6 +114,15 @@ async fn put(host: &Host, path: &str, text: &str) -> Answer {
     Visitor::new(host.admin, Speaks::Http1, None).send(with_text(request, text)).await
 }
 
+/// Kills the host and starts it with nothing but what is kept.
+async fn restart(product: &mut Product) {
+    product.host.process.kill();
+    product.host.process.exit().await;
+    product.site.write("host.toml", "state-dir = \"state\"\nthis is = not [a document");
+    let process = Process::adit("host", &["tunnel", "run", "--config", "host.toml"], product.site.folder());
+    product.host = Host::connected(process, 1).await;
+}
+
 #[tokio::test]
 async fn a_host_with_a_full_disk_says_what_it_cannot_keep_and_the_next_start_has_all_it_was_not_told_of() {
     let site = Site::new().on_disks_that_fill();
@@ -141,7 +150,12 @@ async fn a_host_with_a_full_disk_says_what_it_cannot_keep_and_the_next_start_has
     product.host.process.event_after(mark, "configuration applied", |_| true).await;
     assert_eq!(product.get("/").await.status, 202);
 
+    // Nobody asks for a change.
     product.host.process.free_disk();
+    product.host.process.event("what serves is kept for the next start now", |_| true).await;
+    restart(&mut product).await;
+    assert_eq!(product.get("/").await.status, 202, "it was kept after all");
+
     let applied = put(&product.host, "/config", &four).await;
     assert!(applied.status == 200 && !not_kept(&applied), "{applied:?}");
 
@@ -156,11 +170,6 @@ async fn a_host_with_a_full_disk_says_what_it_cannot_keep_and_the_next_start_has
     let applied = put(&product.host, "/config?save=false", &five).await;
     assert!(applied.status == 200 && !not_kept(&applied), "{applied:?}");
 
-    product.host.process.kill();
-    product.host.process.exit().await;
-    product.site.write("host.toml", "state-dir = \"state\"\nthis is = not [a document");
-    let process = Process::adit("host", &["tunnel", "run", "--config", "host.toml"], product.site.folder());
-    product.host = Host::connected(process, 1).await;
-    product.host.process.event_after(Mark::START, "registered", |_| true).await;
+    restart(&mut product).await;
     assert_eq!(product.get("/").await.status, 205, "the last that was kept");
 }

@@ -1,6 +1,7 @@
 //! The admin API's part for configurations: `PUT /tunnels/TUNNEL/config` gives one to every replica of a tunnel
 //! and answers with the verdict of each; `GET` shows both again. TUNNEL is its id or its name.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::time::timeout;
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{Admin, json as page, problem};
@@ -84,7 +86,9 @@ async fn put(
             let (fleet, config) = (fleet.clone(), config.clone());
             move || fleet.put(id, &config, above)
         });
-        if !matches!(kept.await, Ok(Ok(_))) {
+        let kept = kept.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        if let Err(error) = kept {
+            warn!(tunnel = %id, %error, "a configuration cannot be kept");
             return problem(StatusCode::INSUFFICIENT_STORAGE, "the configuration cannot be kept");
         }
         push::to_all(fleet, id, tunnel, &admin.control).await;

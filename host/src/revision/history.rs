@@ -119,7 +119,7 @@ impl Serving {
 }
 
 /// A file that a generation was made from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Part {
     /// As the document names it.
     pub path: PathBuf,
@@ -141,9 +141,17 @@ struct Inner {
     /// Documents by generation, the oldest first; those of the folder need not be here.
     texts: VecDeque<(u64, Arc<str>)>,
     serving: Option<Arc<Serving>>,
+    /// What is about to serve, or does, and could not be kept.
+    unkept: Option<Arc<Unkept>>,
     degraded: Option<String>,
     /// Since this process began.
     counts: Counts,
+}
+
+struct Unkept {
+    entry: Entry,
+    revision: Revision,
+    parts: Vec<Part>,
 }
 
 /// How many revisions had which verdict since this process began.
@@ -247,6 +255,36 @@ impl History {
     /// It could not be written, or a file is no more what the generation was made from.
     pub fn keep(&self, entry: &mut Entry, revision: &Revision, parts: &[Part]) -> io::Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
+        let kept = Self::write(folder, entry, revision, parts);
+        let unkept = || Unkept { entry: entry.clone(), revision: revision.clone(), parts: parts.to_vec() };
+        self.inner().unkept = kept.is_err().then(|| Arc::new(unkept()));
+        kept
+    }
+
+    /// Whether what serves could not be kept.
+    pub fn is_unkept(&self) -> bool {
+        self.inner().unkept.is_some()
+    }
+
+    /// Keeps what serves after all, if it could not be kept; its number. Reads and writes files, as [`Self::keep`],
+    /// and like that is called by one at a time.
+    ///
+    /// # Errors
+    /// It still cannot be.
+    pub fn keep_again(&self) -> io::Result<Option<u64>> {
+        let Some(unkept) = self.inner().unkept.clone() else { return Ok(None) };
+        let mut entry = unkept.entry.clone();
+        self.keep(&mut entry, &unkept.revision, &unkept.parts)?;
+        let generation = entry.generation;
+        let applied =
+            |known: &&mut Entry| known.verdict == Outcome::Applied && known.generation == generation;
+        if let Some(known) = self.inner().entries.iter_mut().rfind(applied) {
+            known.kept = entry.kept;
+        }
+        Ok(Some(generation))
+    }
+
+    fn write(folder: &Folder, entry: &mut Entry, revision: &Revision, parts: &[Part]) -> io::Result<()> {
         let mut files = BTreeMap::new();
         for part in parts {
             files.insert(part.path.clone(), folder.keep_file(&part.place, &part.digest)?);

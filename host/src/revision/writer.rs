@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_engine::Engine;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::build::{Built, Refusal, build};
@@ -41,7 +42,7 @@ pub type Observer = Box<dyn Fn(bool) + Send + Sync>;
 impl Writer {
     /// Serves requests until dropped.
     pub async fn run(mut self) {
-        while let Some(first) = self.asks.recv().await {
+        while let Some(first) = self.next().await {
             let mut rereads = Vec::new();
             let mut puts = Vec::new();
             let mut pushes = Vec::new();
@@ -73,6 +74,24 @@ impl Writer {
                 let _ = asker.send(self.push(version, &json).await);
             }
             self.tell(false);
+        }
+    }
+
+    /// What is asked for next. Meanwhile it is tried to keep what could not be kept: nobody may come again for a while.
+    async fn next(&mut self) -> Option<Ask> {
+        loop {
+            if let Ok(ask) = timeout(KEEP_AGAIN, self.asks.recv()).await {
+                return ask;
+            }
+            if !self.history.is_unkept() {
+                continue;
+            }
+            let history = self.history.clone();
+            // Files are written beside what serves.
+            if let Ok(Ok(Some(generation))) = tokio::task::spawn_blocking(move || history.keep_again()).await
+            {
+                info!(generation, "what serves is kept for the next start now");
+            }
         }
     }
 
@@ -260,3 +279,6 @@ fn write_document(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path)?.permissions());
     adit_files::replace(&path, text, mode & 0o777)
 }
+
+/// How often it is tried to keep what could not be kept.
+const KEEP_AGAIN: Duration = Duration::from_secs(5);

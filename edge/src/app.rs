@@ -454,7 +454,7 @@ impl Office {
 /// Opens the state and reads it once. Blocks, wherever it is called.
 fn load(data_dir: &Path) -> anyhow::Result<(State, Follower)> {
     std::fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
-    let store = Arc::new(Sqlite::open(&Ledger::file(data_dir))?);
+    let store = Arc::new(Sqlite::open_to_serve(&Ledger::file(data_dir))?);
     let read = || {
         let runtime = Builder::new_current_thread().enable_all().build().context("reading the state")?;
         Ok(runtime.block_on(State::load(store))?)

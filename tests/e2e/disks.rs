@@ -100,8 +100,24 @@ async fn an_edge_with_a_full_disk_serves_and_refuses_changes_and_takes_them_agai
     product.edge.process.kill();
     product.edge.process.exit().await;
     let edge = product.site.edge(&product.edge.pinned()).await;
-    assert_eq!(Api { edge: &edge, cert }.names().await, ["before", "behind"]);
-    product.edge = edge;
+    assert_eq!(Api { edge: &edge, cert: cert.clone() }.names().await, ["before", "behind"]);
+
+    // One that is started on a full disk serves what it finds, and is the same edge once there is room.
+    edge.process.terminate();
+    edge.process.exit().await;
+    product.site.fill_disks();
+    product.edge = product.site.edge(&edge.pinned()).await;
+    let api = Api { edge: &product.edge, cert };
+    assert_eq!(api.names().await, ["before", "behind"]);
+    assert_eq!(api.create("refused").await.status, 503);
+    is_writable(&product.edge, 0.0).await;
+    product.edge.process.free_disk();
+    product.edge.process.event(again, |_| true).await;
+    assert_eq!(api.create("last").await.status, 200);
+    product.edge.process.kill();
+    product.edge.process.exit().await;
+    let edge = product.site.edge(&product.edge.pinned()).await;
+    assert_eq!(Api { edge: &edge, cert: api.cert.clone() }.names().await, ["before", "behind", "last"]);
 }
 
 /// A host with a state folder that answers with this status.

@@ -23,8 +23,16 @@ pub struct Site {
     folder: TempDir,
     /// What is free goes back at once, so that a process is as large as what it holds.
     gives_back_at_once: bool,
-    has_disks_that_fill: bool,
+    disks: Disks,
     pub credentials: Credentials,
+}
+
+/// Where the programs of a site write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Disks {
+    AsTheyAre,
+    ThatFill,
+    Full,
 }
 
 /// A running edge.
@@ -66,7 +74,7 @@ impl Site {
             tunnel_id: Uuid::new_v4(),
             endpoint: None,
         };
-        let site = Self { folder, gives_back_at_once: false, has_disks_that_fill: false, credentials };
+        let site = Self { folder, gives_back_at_once: false, disks: Disks::AsTheyAre, credentials };
         site.write("demo.json", site.credentials.to_json());
         site
     }
@@ -79,15 +87,25 @@ impl Site {
 
     /// Where [`Process::fill_disk`] is used: what cannot be written is an error then, and not the end of a process.
     pub fn on_disks_that_fill(mut self) -> Self {
-        self.has_disks_that_fill = true;
+        self.disks = Disks::ThatFill;
         self
+    }
+
+    /// What is started from now on begins on such a disk when it is full.
+    pub fn fill_disks(&mut self) {
+        self.disks = Disks::Full;
     }
 
     fn program(&self) -> Command {
         let mut command = Command::new(adit());
-        if self.has_disks_that_fill {
+        let filled = match self.disks {
+            Disks::AsTheyAre => "",
+            Disks::ThatFill => "trap '' XFSZ",
+            Disks::Full => "trap '' XFSZ; ulimit -S -f 0",
+        };
+        if !filled.is_empty() {
             command = Command::new("sh");
-            command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(adit());
+            command.arg("-c").arg(format!("{filled}; exec \"$0\" \"$@\"")).arg(adit());
         }
         if self.gives_back_at_once {
             command.env("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0");

@@ -47,12 +47,22 @@ impl Sqlite {
     /// Opens the file at `path`, makes it if there is none (readable by its owner only), and brings it to
     /// the format of this program.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let engine = Engine::open(path)?;
+        Self::of(Engine::open(path)?)
+    }
+
+    /// The same for who serves by it: where the file cannot be written now, what is in it is served, and no change
+    /// is taken until it can.
+    pub(crate) fn open_to_serve(path: &Path) -> Result<Self, StoreError> {
+        Self::of(Engine::open(path).or_else(|error| Engine::frozen(path, error))?)
+    }
+
+    fn of(engine: Engine) -> Result<Self, StoreError> {
+        let path = engine.path.clone();
         let (asks, inbox) = mpsc::channel(WAITING);
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || engine.run(inbox))
-            .map_err(|error| unavailable(path, error))?;
+            .map_err(|error| unavailable(&path, error))?;
         Ok(Self { asks: Some(asks), thread: Some(thread) })
     }
 
@@ -137,6 +147,8 @@ struct Engine {
     connection: Connection,
     path: PathBuf,
     place: Place,
+    /// The connection is to a copy in memory, because the file could not be opened for changes.
+    is_frozen: bool,
     /// The file is not the one at its path any more; said once.
     is_lost: bool,
     /// Why the last change could not be written, until one can be.
@@ -170,12 +182,39 @@ impl Engine {
             connection,
             path: path.to_owned(),
             place,
+            is_frozen: false,
             is_lost: false,
             failure: None,
             tried: Instant::now(),
             watchers: Vec::new(),
             seen,
         })
+    }
+
+    /// What is in a file that could not be opened because of `error`, as on a disk that is full or read-only.
+    fn frozen(path: &Path, error: StoreError) -> Result<Self, StoreError> {
+        let StoreError::Unavailable { reason, .. } = &error else { return Err(error) };
+        let Ok((connection, place)) =
+            reading::in_memory(path).and_then(|connection| Ok((connection, Place::of(path)?)))
+        else {
+            return Err(error);
+        };
+        if !schema::version(&connection).is_ok_and(|found| found == schema::KNOWN) {
+            return Err(error);
+        }
+        let mut engine = Self {
+            connection,
+            path: path.to_owned(),
+            place,
+            is_frozen: true,
+            is_lost: false,
+            failure: None,
+            tried: Instant::now(),
+            watchers: Vec::new(),
+            seen: 0,
+        };
+        engine.wrote(Some(reason.clone()));
+        Ok(engine)
     }
 
     fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
@@ -246,6 +285,9 @@ impl Engine {
         }
         // Looked for again once it is written: what went to a file that is gone was not kept.
         let outcomes = self.find().and_then(|()| {
+            if self.is_frozen {
+                return Err(self.failure.clone().unwrap_or_default());
+            }
             self.commit(commits.iter().map(|(transaction, _)| transaction)).map_err(|error| error.to_string())
         });
         let outcomes = outcomes.and_then(|outcomes| self.find().map(|()| outcomes));
@@ -320,6 +362,9 @@ impl Engine {
     /// Whoever was refused need not come back, so a change that leaves nothing behind shows whether it is over.
     fn try_again(&mut self) {
         let tried = self.find().and_then(|()| {
+            if self.is_frozen {
+                return self.reopen().map_err(|error| error.to_string());
+            }
             let mut write = || {
                 let sql = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 // An update to what is there already would write nothing.
@@ -377,11 +422,21 @@ impl Engine {
         self.place
             .restore(|to| reading::copy(&self.connection, to))
             .map_err(|error| unavailable(&self.path, error))?;
-        let Self { connection, place, seen, .. } = Self::open(&self.path)?;
-        (self.connection, self.place, self.seen) = (connection, place, seen);
+        self.reopen()?;
         self.failure = None;
         self.find().map_err(|reason| unavailable(&self.path, reason))?;
         Ok(Restored::Written)
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        let Self { connection, place, seen, .. } = Self::open(&self.path)?;
+        (self.connection, self.place, self.seen, self.is_frozen) = (connection, place, seen, false);
+        // Others may have written meanwhile.
+        if let Err(error) = self.deliver() {
+            warn!(%error, "cannot tell about changes of the state");
+            self.watchers.clear();
+        }
+        Ok(())
     }
 
     fn list(&mut self, prefix: &str) -> rusqlite::Result<Listing> {

@@ -3,11 +3,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
 
 use super::{connect, unavailable};
 use crate::store::StoreError;
@@ -28,6 +30,45 @@ pub struct AuditLine {
 pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
     let source = connect(from, false)?;
     copy(&source, to).map_err(|error| unavailable(to, error))
+}
+
+/// What is in a file that nothing can be written to or beside, in memory. Nobody may write to it meanwhile.
+pub(super) fn in_memory(path: &Path) -> io::Result<Connection> {
+    let read = |connection: Connection| {
+        // What is beside the file is not shared then, and need not be made.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let mut memory = Connection::open_in_memory()?;
+        rusqlite::backup::Backup::new(&connection, &mut memory)?.run_to_completion(
+            BACKUP_PAGES,
+            BACKUP_PAUSE,
+            None,
+        )?;
+        Ok(memory)
+    };
+    let whole = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(read);
+    let whole = whole.or_else(|error: rusqlite::Error| {
+        // On a disk that is read-only there is no place for a log; where none was left, all is in the file.
+        let opened = OpenOptions::new().write(true).open(path);
+        let is_read_only = opened.is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem);
+        let has_log = fs::metadata(path.with_extension("db-wal")).is_ok_and(|log| log.len() > 0);
+        if !is_read_only || has_log {
+            return Err(error);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        Connection::open_with_flags(immutable(path), flags).and_then(read)
+    });
+    whole.map_err(io::Error::other)
+}
+
+/// As an address, with what nobody changes about it.
+fn immutable(path: &Path) -> String {
+    let escaped = path.as_os_str().as_bytes().iter().map(|byte| match byte {
+        b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+        byte => format!("%{byte:02x}"),
+    });
+    format!("file:{}?immutable=1", escaped.collect::<String>())
 }
 
 /// The new file is on the disk, and readable by its owner only.

@@ -88,3 +88,44 @@ const MOST_TUNNELS: usize = 1_000_000;
 const KEPT_DELETED: usize = 1_000;
 /// So many are forgotten with one deletion.
 const MOST_FORGOTTEN: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::snapshot::Touched;
+    use crate::store::records::{Tunnel, key, to_json};
+    use crate::store::timestamp::Moment;
+    use crate::store::{Batch, Change, Revision};
+
+    #[test]
+    fn with_each_deletion_the_oldest_of_too_many_deleted_tunnels_are_forgotten() {
+        let now = Moment::now();
+        let deleted = |number: u128| {
+            let at = now.after(std::time::Duration::from_secs(number as u64));
+            let tunnel = Tunnel {
+                account: "a".to_owned(),
+                name: "one".to_owned(),
+                secret: None,
+                previous: None,
+                created_at: now,
+                deleted_at: Some(at),
+                remote: false,
+                quick: false,
+                metadata: serde_json::Value::Null,
+            };
+            Change { key: key::tunnel(Uuid::from_u128(number)), value: Some(to_json(&tunnel)) }
+        };
+        let mut snapshot = Snapshot::default();
+        let delete = |snapshot: &mut Snapshot, numbers: std::ops::Range<u128>| {
+            let changes = numbers.map(deleted).collect();
+            snapshot.apply(Batch { revision: Revision(1), changes }, &mut Touched::default());
+            forgotten(snapshot, "a")
+        };
+        let kept = KEPT_DELETED as u128;
+        assert!(delete(&mut snapshot, 1..kept).is_empty(), "one more is to come");
+        let oldest = [1, 2].map(Uuid::from_u128);
+        assert_eq!(delete(&mut snapshot, kept..kept + 2), oldest);
+        assert_eq!(delete(&mut snapshot, kept + 2..3 * kept).len(), MOST_FORGOTTEN);
+        assert!(forgotten(&snapshot, "b").is_empty());
+    }
+}

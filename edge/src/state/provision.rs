@@ -398,3 +398,44 @@ const MOST_TOKENS: usize = 10_000;
 const KEPT_TOKENS: usize = 1_000;
 const SECRET: usize = 32;
 const ID: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_account_has_its_share_of_tokens_and_those_that_are_over_are_forgotten_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ledger, founding) = Ledger::found(folder.path(), "main", &[]).await.unwrap();
+        let now = Moment::now();
+        let token = |revoked_at| Token {
+            name: String::new(),
+            account: founding.account.clone(),
+            scope: Scope::Account,
+            read_only: false,
+            sha256: String::new(),
+            created_at: now,
+            expires_at: None,
+            revoked_at,
+        };
+        let (good, over) = (to_json(&token(None)), to_json(&token(Some(now))));
+        let mut transaction = note("test", "");
+        for number in 1..MOST_TOKENS {
+            transaction = transaction.put(key::token(&format!("good-{number}")), good.clone());
+        }
+        for number in 0..KEPT_TOKENS + 5 {
+            transaction = transaction.put(key::token(&format!("over-{number}")), over.clone());
+        }
+        ledger.commit(transaction).await.unwrap();
+
+        let create = async || ledger.create_token(TokenWish::default()).await;
+        let (last, _) = create().await.unwrap();
+        let known = ledger.tokens().await.unwrap();
+        let revoked = known.iter().filter(|token| token.status == "revoked").count();
+        assert_eq!((known.len() - revoked, revoked), (MOST_TOKENS, KEPT_TOKENS));
+        let refused = create().await.unwrap_err().to_string();
+        assert!(refused.contains("10000 tokens"), "{refused}");
+        ledger.revoke_token(&last).await.unwrap();
+        create().await.unwrap();
+    }
+}

@@ -10,6 +10,8 @@ pub enum Rank {
     Serving,
     /// Draining, or its weight is 0.
     Drained,
+    /// Somebody who asks holds it for down, or nobody knows yet.
+    Doubted,
     /// None of its connections was heard lately.
     Silent,
     DrainedAndSilent,

@@ -48,6 +48,7 @@ use crate::metrics::{Counters, Handshake, Listener};
 use crate::registry::Registry;
 use crate::state::publish::Fixed;
 use crate::state::{ChangeError, State};
+use crate::steering::Balancers;
 use crate::store::timestamp::Moment;
 use crate::store::{Note, Transaction};
 use call::{Call, NoCall};
@@ -62,6 +63,7 @@ pub(crate) struct Api {
     state: State,
     registry: Arc<Registry>,
     fixed: Arc<Fixed>,
+    balancers: Arc<Balancers>,
     quick_domain: Option<String>,
     share: Share,
     by_token: Buckets<String>,
@@ -75,6 +77,7 @@ impl Api {
         state: State,
         registry: Arc<Registry>,
         fixed: Arc<Fixed>,
+        balancers: Arc<Balancers>,
         quick_domain: Option<String>,
         share: Share,
         counters: Arc<Counters>,
@@ -86,6 +89,7 @@ impl Api {
             state,
             registry,
             fixed,
+            balancers,
             quick_domain,
             share,
             by_token,

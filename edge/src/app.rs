@@ -40,6 +40,7 @@ use crate::state::provision::Ledger;
 use crate::state::publish::{Fixed, Pushing, Serving};
 use crate::state::snapshot::Touched;
 use crate::state::{Follower, State};
+use crate::steering::Balancers;
 use crate::store::sqlite::Sqlite;
 use crate::tls::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
 use crate::tunnel::accept_quic;
@@ -68,6 +69,7 @@ struct Office {
     state: State,
     follower: Follower,
     serving: Serving,
+    rays: Arc<Rays>,
 }
 
 /// Where one server of the edge listens.
@@ -257,19 +259,36 @@ impl Edge {
                 }
                 let socket = bound(listen, listen::tcp_listeners(listen, 1))?.remove(0);
                 addresses.api = Some(socket.local_addr()?);
+                let balancers: Arc<Balancers> = Arc::default();
                 let serving = Serving {
                     registry: registry.clone(),
                     directory: names.clone(),
                     fixed: fixed.clone(),
-                    balancers: Arc::default(),
+                    balancers: balancers.clone(),
                     hold,
                     control: control.clone(),
                     pushing: Pushing::default(),
                 };
                 state.read(|snapshot| serving.publish(snapshot, &Touched::all()));
-                let api =
-                    Api::new(state.clone(), registry.clone(), fixed, quick_domain, share, counters.clone());
-                Some(Office { api, socket, room: api_room, tls, state, follower, serving })
+                let api = Api::new(
+                    state.clone(),
+                    registry.clone(),
+                    fixed,
+                    balancers,
+                    quick_domain,
+                    share,
+                    counters.clone(),
+                );
+                Some(Office {
+                    api,
+                    socket,
+                    room: api_room,
+                    tls,
+                    state,
+                    follower,
+                    serving,
+                    rays: rays.clone(),
+                })
             }
             _ => None,
         };
@@ -436,7 +455,8 @@ impl Edge {
 
 impl Office {
     async fn run(self, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { api, socket, room, tls, state, follower, serving } = self;
+        let Self { api, socket, room, tls, state, follower, serving, rays } = self;
+        let balancers = serving.balancers.clone();
         let publish = |snapshot: &_, touched: &_| serving.publish(snapshot, touched);
         // The API last: whoever still waits for its change needs the follower.
         let follow = CancellationToken::new();
@@ -446,7 +466,14 @@ impl Office {
             served
         };
         let follower = follower.run(publish, follow.clone());
-        let (served, (), ()) = tokio::join!(work, follower, housekeeping::run(state, registry, stop.clone()));
+        let monitors = async {
+            tokio::select! {
+                () = balancers.monitors.run(rays) => {}
+                () = stop.cancelled() => {}
+            }
+        };
+        let housekeeping = housekeeping::run(state, registry, stop.clone());
+        let (served, (), (), ()) = tokio::join!(work, follower, housekeeping, monitors);
         served
     }
 }

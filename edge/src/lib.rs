@@ -7,7 +7,8 @@
 //! Read in this order: [`Settings`] (what an operator writes), `app` (build, run, drain) with its shards
 //! (one thread each: runtime, visitor listeners, QUIC endpoints), then along a request: `visitor`
 //! (listeners, host name to tunnel), `forward` (request to stream and back), `steering` (which
-//! tunnel behind a load balancer), `balancer` (which connection, how often again), `registry` (live connections),
+//! tunnel behind a load balancer), `balancer` (which connection, how often again), `monitors` (whether
+//! it is well), `registry` (live connections),
 //! `transport` (streams over QUIC and HTTP/2), `tunnel` (how a connection becomes live). What changes while it runs
 //! comes from `store` (records on disk) through `state` (all of them in memory, and what requests see of them), and
 //! is changed by `api`. `forward/headers` and `visitor/error_page` are the only places that decide what a visitor
@@ -21,6 +22,7 @@ mod forward;
 mod limits;
 mod listen;
 mod metrics;
+mod monitors;
 mod registry;
 mod remote_config;
 mod settings;

@@ -30,7 +30,7 @@ use crate::remote_config::Fleet;
 use crate::settings;
 use replicas::Roster;
 
-pub(crate) use connection::{Introduction, Live, Move, Origin, Probe, Report, Slot};
+pub(crate) use connection::{Doubt, Introduction, Live, Move, Origin, Probe, Report, Slot};
 pub(crate) use replicas::Choices;
 
 /// All tunnels of this edge.

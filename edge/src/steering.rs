@@ -10,9 +10,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use adit_balance::{Key, Lots};
+use http::uri::Authority;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::balancer::retry_budget::Retries;
+use crate::monitors::{Change, Monitors, Voice, Watch};
 use crate::registry::Tunnel;
 use crate::settings::host_name::HostName;
 use crate::state::snapshot::{Kept, Snapshot};
@@ -53,7 +56,10 @@ pub(crate) enum Policy {
 
 /// What every load balancer of the edge is made of, and was made of before.
 #[derive(Default)]
-pub(crate) struct Balancers(Mutex<Built>);
+pub(crate) struct Balancers {
+    pub(crate) monitors: Monitors,
+    built: Mutex<Built>,
+}
 
 #[derive(Default)]
 struct Built {
@@ -69,7 +75,8 @@ impl Balancers {
         tunnels: &HashMap<Uuid, Arc<Tunnel>>,
         own_domain: Option<&str>,
     ) {
-        let mut built = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut change = self.monitors.change();
         let pools = snapshot.objects.of(Kind::Pool).iter().map(|(id, kept)| {
             let tunnel_of = |id: &Uuid| {
                 // A tunnel of another account is none.
@@ -77,9 +84,13 @@ impl Balancers {
                 own.filter(|own| !own.record.is_deleted()).and_then(|_| tunnels.get(id)).cloned()
             };
             let before = built.pools.get(id);
-            (id.clone(), Pool::follow(id, kept, before, tunnel_of, own_domain))
+            let watches = |tunnel: &Arc<Tunnel>, host: Option<&Authority>, address: &str| {
+                watches(snapshot, &kept.record, &mut change, tunnel, host, address)
+            };
+            (id.clone(), Pool::follow(id, kept, before, tunnel_of, watches, own_domain))
         });
         built.pools = pools.collect();
+        change.done();
         let balancers = snapshot.objects.of(Kind::Balancer).iter().map(|(id, kept)| {
             let pool_of = |id: &str| {
                 let own = snapshot.objects.get(&kept.record.account, Kind::Pool, id);
@@ -92,7 +103,7 @@ impl Balancers {
 
     /// Those that take requests, by host name.
     pub(crate) fn serving(&self, snapshot: &Snapshot) -> Vec<(HostName, Arc<Balancer>)> {
-        let built = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         let all = snapshot.objects.of(Kind::Balancer).iter();
         let enabled = all.filter(|(_, kept)| kept.record.is_enabled());
         let named = enabled.filter_map(|(id, kept)| {
@@ -100,6 +111,10 @@ impl Balancers {
             Some((name, built.balancers.get(id)?.clone()))
         });
         named.collect()
+    }
+
+    pub(crate) fn pool(&self, id: &str) -> Option<Arc<Pool>> {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner).pools.get(id).cloned()
     }
 }
 
@@ -143,6 +158,35 @@ impl Balancer {
         let endpoints = pools.flat_map(|pool| &pool.endpoints).filter(|endpoint| endpoint.is_enabled);
         endpoints.filter_map(|endpoint| endpoint.tunnel.as_ref())
     }
+}
+
+/// Who asks how an endpoint of this pool is: its monitor, or those of its group.
+fn watches(
+    snapshot: &Snapshot,
+    pool: &Object,
+    change: &mut Change<'_>,
+    tunnel: &Arc<Tunnel>,
+    host: Option<&Authority>,
+    address: &str,
+) -> Vec<Watch> {
+    let own = |kind, id: &str| snapshot.objects.get(&pool.account, kind, id);
+    let mut watch = |id: &str, standing| {
+        let kept: &Kept<Object> = own(Kind::Monitor, id)?;
+        let watched = change.watch((id, kept), tunnel, host, address)?;
+        Some(Watch { watched, standing })
+    };
+    let named = |name| pool.text(name).filter(|id| !id.is_empty());
+    let Some(group) = named("monitor_group").and_then(|id| own(Kind::MonitorGroup, id)) else {
+        return named("monitor").and_then(|id| watch(id, Voice::ALONE)).into_iter().collect();
+    };
+    let members = group.record.said.get("members").and_then(Value::as_array).into_iter().flatten();
+    let members = members.filter_map(|member| {
+        let is = |name| member.get(name) == Some(&Value::Bool(true));
+        let (is_enabled, must_be_healthy) = (is("enabled"), is("must_be_healthy"));
+        let standing = Voice { is_enabled, must_be_healthy, monitoring_only: is("monitoring_only") };
+        watch(member.get("monitor_id")?.as_str().filter(|_| is_enabled)?, standing)
+    });
+    members.collect()
 }
 
 fn are_same(before: &[Arc<Pool>], after: &[Arc<Pool>]) -> bool {

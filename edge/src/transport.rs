@@ -1,7 +1,8 @@
 //! Streams to hosts, whichever transport carries them: `connection` is an open connection, `stream` one request's
-//! two directions on it, `http2` the transport where h2 does what quinn does for QUIC. Knows bytes and heads of
+//! two directions on it, `exchange` a whole request of the edge's own, `http2` the transport where h2 does what quinn does for QUIC. Knows bytes and heads of
 //! requests; does not know who registered, tunnels or visitors.
 
 pub(crate) mod connection;
+pub(crate) mod exchange;
 pub(crate) mod http2;
 pub(crate) mod stream;

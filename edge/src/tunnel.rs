@@ -4,7 +4,7 @@
 
 pub(crate) mod accept_quic;
 pub(crate) mod control;
-mod notice;
+pub(crate) mod notice;
 pub(crate) mod push;
 mod registrar;
 pub(crate) mod session;

@@ -1,7 +1,7 @@
 //! One registered connection: who it is, how much it has to do, and whether it still takes requests.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,6 +39,8 @@ pub(crate) struct Live {
     report: Mutex<Option<Report>>,
     probe: Mutex<Option<Arc<Probe>>>,
     moves: Mutex<Move>,
+    /// Monitors that hold its host for down.
+    doubts: AtomicUsize,
 }
 
 /// What the host of a connection said the last time when it was asked for its origins.
@@ -105,6 +107,22 @@ impl Slot {
     }
 }
 
+/// Whoever holds it has reason to believe that a connection's host is not well.
+pub(crate) struct Doubt(Arc<Live>);
+
+impl Doubt {
+    pub(crate) fn new(live: Arc<Live>) -> Self {
+        live.doubts.fetch_add(1, Ordering::Relaxed);
+        Self(live)
+    }
+}
+
+impl Drop for Doubt {
+    fn drop(&mut self) {
+        self.0.doubts.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[derive(Default)]
 struct Leaving {
     flag: AtomicBool,
@@ -145,6 +163,7 @@ impl Live {
             report: Mutex::new(None),
             probe: Mutex::new(None),
             moves: Mutex::default(),
+            doubts: AtomicUsize::new(0),
         }
     }
 
@@ -165,6 +184,11 @@ impl Live {
     /// The host has not been heard for longer than it should take.
     pub(crate) fn is_suspect(&self) -> bool {
         self.liveness.is_suspect()
+    }
+
+    /// A monitor holds its host for down: it gets a request only where there is no other way.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubts.load(Ordering::Relaxed) > 0
     }
 
     /// From now on no request begins here; those under way go on. Through [`super::Tunnel::leave`], so

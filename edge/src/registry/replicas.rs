@@ -156,12 +156,14 @@ impl<'a> Choices<'a> {
         let Replica { weight, connections, .. } = &self.roster.replicas[replica];
         let loads = connections.clone().filter_map(|at| self.load(at));
         let (mut is_there, mut is_silent, mut requests) = (false, true, 0);
+        let is_doubted = connections.clone().all(|at| self.roster.connections[at].is_doubted());
         for load in loads {
             is_there = true;
             is_silent &= load.is_silent;
             requests += load.requests;
         }
         let rank = Rank::new(*weight == 0, is_silent);
+        let rank = if is_doubted { rank.max(Rank::Doubted) } else { rank };
         is_there.then_some(Score { rank, weight: *weight, requests })
     }
 

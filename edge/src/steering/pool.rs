@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use adit_balance::health::{PoolHealth, Signs, State};
 use adit_balance::selection::{self, Rank, Score};
+use adit_balance::steer::Standing;
 use adit_balance::{Key, Lots};
 use http::uri::Authority;
 use serde_json::Value;
@@ -11,6 +13,7 @@ use uuid::Uuid;
 
 use super::{Policy, said};
 use crate::balancer::under_way::UnderWay;
+use crate::monitors::{self, Watch};
 use crate::registry::Tunnel;
 use crate::state::snapshot::Kept;
 use crate::store::Revision;
@@ -43,6 +46,8 @@ pub(crate) struct Endpoint {
     named: Option<Uuid>,
     /// The same for the same endpoint of the same pool, whatever else changes.
     hash: u64,
+    /// Who asks how it is.
+    pub(crate) watches: Vec<Watch>,
     pub(crate) condition: Arc<Condition>,
 }
 
@@ -65,16 +70,20 @@ impl Pool {
         kept: &Kept<Object>,
         before: Option<&Arc<Self>>,
         tunnel: impl Fn(&Uuid) -> Option<Arc<Tunnel>>,
+        mut watches: impl FnMut(&Arc<Tunnel>, Option<&Authority>, &str) -> Vec<Watch>,
         own_domain: Option<&str>,
     ) -> Arc<Self> {
-        let is_same =
-            |endpoint: &Endpoint| match (&endpoint.tunnel, endpoint.named.as_ref().and_then(&tunnel)) {
-                (Some(before), Some(now)) => Arc::ptr_eq(before, &now),
-                (before, now) => before.is_none() && now.is_none(),
-            };
+        let mut is_same = |endpoint: &Endpoint| {
+            let now = endpoint.named.as_ref().and_then(&tunnel);
+            let Some(now) = now else { return endpoint.tunnel.is_none() };
+            let watches = watches(&now, endpoint.host.as_ref(), &endpoint.address);
+            endpoint.tunnel.as_ref().is_some_and(|before| Arc::ptr_eq(before, &now))
+                && watches.len() == endpoint.watches.len()
+                && watches.iter().zip(&endpoint.watches).all(|(one, other)| one.is_same(other))
+        };
         if let Some(before) = before
             && before.revision == kept.revision
-            && before.endpoints.iter().all(is_same)
+            && before.endpoints.iter().filter(|endpoint| !is_same(endpoint)).count() == 0
         {
             return before.clone();
         }
@@ -87,12 +96,16 @@ impl Pool {
                     before.and_then(|pool| pool.endpoints.iter().find(|known| known.address == address));
                 let named = tunnel_of(address, own_domain).map(|(id, _)| id);
                 let host = said.get("header").and_then(|header| header.get("Host")?.get(0)?.as_str());
+                let host: Option<Authority> = host.and_then(|host| host.parse().ok());
+                let tunnel = named.as_ref().and_then(&tunnel);
+                let watched = tunnel.iter().map(|tunnel| watches(tunnel, host.as_ref(), address));
                 Some(Endpoint {
+                    watches: watched.flatten().collect(),
                     address: address.to_owned(),
                     weight: said::hundredths(said.get("weight")),
                     is_enabled: said.get("enabled") != Some(&Value::Bool(false)),
-                    host: host.and_then(|host| host.parse().ok()),
-                    tunnel: named.as_ref().and_then(&tunnel),
+                    host,
+                    tunnel,
                     named,
                     hash: Key::of(format!("{id} {address}").as_bytes()).0,
                     condition: known.map(|known| known.condition.clone()).unwrap_or_default(),
@@ -113,10 +126,9 @@ impl Pool {
         })
     }
 
-    /// Whether it is switched on and enough of its endpoints are up.
-    pub(crate) fn may_serve(&self) -> bool {
-        self.is_enabled
-            && self.endpoints.iter().filter(|endpoint| endpoint.is_up()).nth(self.minimum - 1).is_some()
+    /// What its endpoints are together.
+    pub(crate) fn health(&self) -> PoolHealth {
+        PoolHealth::new(self.is_enabled, self.minimum, self.endpoints.iter().map(Endpoint::state))
     }
 
     /// Requests under way.
@@ -130,9 +142,10 @@ impl Pool {
         UnderWay::new([&condition.requests, &self.requests])
     }
 
-    /// The endpoint for a request of this visitor, among those that are up and were not tried.
-    pub(super) fn choose(&self, tried: u128, visitor: Key, chance: u64) -> Option<usize> {
-        let score = |at: usize| self.endpoints[at].score().filter(|_| tried & (1 << at) == 0);
+    /// The endpoint for a request of this visitor, among those that may serve and were not tried; for a `last`
+    /// resort also those that a monitor holds for down.
+    pub(super) fn choose(&self, tried: u128, is_last: bool, visitor: Key, chance: u64) -> Option<usize> {
+        let score = |at: usize| self.endpoints[at].score(is_last).filter(|_| tried & (1 << at) == 0);
         choose(
             self.policy,
             &self.lots,
@@ -145,14 +158,36 @@ impl Pool {
 }
 
 impl Endpoint {
-    /// Whether it is switched on and a host of its tunnel is connected.
-    pub(crate) fn is_up(&self) -> bool {
-        self.is_enabled && self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_connected())
+    /// What is known of it.
+    pub(crate) fn state(&self) -> State {
+        let signs = Signs {
+            is_enabled: self.is_enabled,
+            is_connected: Some(self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_connected())),
+            active: monitors::active(&self.watches),
+            is_ejected: false,
+            is_draining: false,
+        };
+        signs.state()
     }
 
-    fn score(&self) -> Option<Score> {
-        let rank = Rank::new(self.weight == 0, false);
-        self.is_up().then(|| Score { rank, weight: self.weight, requests: self.condition.requests() })
+    /// Whether nobody says that it is down.
+    pub(crate) fn may_serve(&self) -> bool {
+        matches!(self.state().standing(), Some(Standing::Up | Standing::Unknown))
+    }
+
+    fn score(&self, is_last: bool) -> Option<Score> {
+        let standing = self.state().standing().filter(|standing| is_last || *standing != Standing::Down)?;
+        let rank = rank(self.weight == 0, standing);
+        Some(Score { rank, weight: self.weight, requests: self.condition.requests() })
+    }
+}
+
+/// One of which nothing is known comes after those that are well, and before those that are not.
+pub(super) fn rank(is_drained: bool, standing: Standing) -> Rank {
+    match standing {
+        Standing::Up => Rank::new(is_drained, false),
+        Standing::Unknown => Rank::Doubted,
+        Standing::Down => Rank::new(is_drained, true),
     }
 }
 

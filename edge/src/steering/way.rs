@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use adit_balance::Key;
-use adit_balance::selection::{Rank, Score};
+use adit_balance::selection::Score;
 
 use super::pool::{self, Pool};
 use super::{Balancer, Endpoint};
@@ -19,6 +19,8 @@ pub(crate) struct Way<'a> {
     left: u128,
     is_fallback_left: bool,
     pool: Option<&'a Arc<Pool>>,
+    /// Whether that is the fallback pool, of which nobody asks how it is.
+    is_last: bool,
     /// A bit for each endpoint of the pool that was handed out.
     tried: u128,
 }
@@ -44,14 +46,14 @@ impl<'a> Stopover<'a> {
 
 impl<'a> Way<'a> {
     pub(super) fn new(balancer: &'a Balancer, visitor: Key) -> Self {
-        Self { balancer, visitor, left: 0, is_fallback_left: false, pool: None, tried: 0 }
+        Self { balancer, visitor, left: 0, is_fallback_left: false, pool: None, is_last: false, tried: 0 }
     }
 
     /// The next endpoint of the pool; none of a tunnel that `is_visited`, which can be an endpoint of another pool.
     pub(crate) fn endpoint(&mut self, is_visited: impl Fn(&Tunnel) -> bool) -> Option<Stopover<'a>> {
         let pool = self.pool?;
         loop {
-            let at = pool.choose(self.tried, self.visitor, fastrand::u64(..))?;
+            let at = pool.choose(self.tried, self.is_last, self.visitor, fastrand::u64(..))?;
             self.tried |= 1 << at;
             if let Some(tunnel) = &pool.endpoints[at].tunnel
                 && !is_visited(tunnel)
@@ -66,9 +68,10 @@ impl<'a> Way<'a> {
         let Balancer { pools, fallback, policy, lots, weights, .. } = self.balancer;
         let score = |at: usize| {
             let pool = &pools[at];
-            let is_open = self.left & (1 << at) == 0 && pool.may_serve();
+            let is_open = self.left & (1 << at) == 0;
+            let standing = is_open.then(|| pool.health().standing()).flatten()?;
             let weight = weights[at];
-            is_open.then(|| Score { rank: Rank::new(weight == 0, false), weight, requests: pool.requests() })
+            Some(Score { rank: pool::rank(weight == 0, standing), weight, requests: pool.requests() })
         };
         let hash = |at: usize| self.visitor.with(pools[at].hash);
         let found = pool::choose(*policy, lots, pools.len(), score, hash, fastrand::u64(..));
@@ -80,7 +83,7 @@ impl<'a> Way<'a> {
         }
         // Only where none of the others was any good, and whatever its health.
         self.pool = fallback.as_ref().filter(|pool| !self.is_fallback_left && pool.is_enabled);
-        self.is_fallback_left = true;
+        (self.is_fallback_left, self.is_last) = (true, true);
         self.pool.is_some()
     }
 
@@ -92,9 +95,9 @@ impl<'a> Way<'a> {
     /// Whether an endpoint that was not handed out could take the request, `across` pools or in this one.
     pub(crate) fn has_other(&self, across: bool, is_well: impl Fn(&Tunnel) -> bool) -> bool {
         let pool = self.pool.into_iter();
-        let others = self.balancer.pools.iter().filter(|pool| across && pool.may_serve());
+        let others = self.balancer.pools.iter().filter(|pool| across && pool.health().standing().is_some());
         let endpoints = pool.chain(others).flat_map(|pool| &pool.endpoints);
-        let up = endpoints.filter(|endpoint| endpoint.is_up());
+        let up = endpoints.filter(|endpoint| endpoint.may_serve());
         up.filter_map(|endpoint| endpoint.tunnel.as_deref()).any(is_well)
     }
 }

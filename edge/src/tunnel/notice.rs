@@ -5,10 +5,9 @@
 use std::time::{Duration, SystemTime};
 
 use adit_protocol::own;
-use adit_protocol::stream::{Answer, Connect, DecodeError, EncodeError};
-use bytes::{Bytes, BytesMut};
+use adit_protocol::stream::Connect;
+use http::Request;
 use http::header::{HOST, HeaderValue};
-use http::{Request, StatusCode};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
@@ -16,8 +15,8 @@ use tracing::{debug, info};
 
 use crate::registry::{Live, Move, Origin, Probe};
 use crate::shutdown::Moment;
-use crate::transport::connection::{Channel, Link, Lost};
-use crate::transport::http2;
+use crate::transport::connection::Link;
+use crate::transport::exchange::{ExchangeError, Reply, exchange};
 
 /// Probes the host for as long as the connection serves, and tells it when the edge is about to go. Never
 /// done; may be dropped at any point.
@@ -35,30 +34,34 @@ async fn probe(live: &Live) {
     // Not all connections of a host at once, nor all hosts after a restart of the edge.
     sleep(FIRST_PROBE.mul_f64(fastrand::f64())).await;
     loop {
-        let began = Instant::now();
         // Boxed, so that it takes no memory between two probes.
-        let asked = Box::pin(ask(&live.link, own::PROBE, LONGEST_PROBE));
-        let (is_ready, origins, error) = match timeout(PROBE, asked).await {
-            Ok(Ok(reply)) => match serde_json::from_slice::<Report>(&reply.body) {
-                Ok(report) => (reply.status.is_success() && report.ready, origins(report), None),
-                Err(_) => (false, Vec::new(), Some(format!("it answered {} without a report", reply.status))),
-            },
-            Ok(Err(error)) => (false, Vec::new(), Some(cut(error.to_string()))),
-            Err(_) => (false, Vec::new(), Some(format!("no answer within {} s", PROBE.as_secs()))),
-        };
-        if let Some(error) = &error {
-            debug!(connector = %live.connector, index = live.index, error, "probe failed");
-        }
-        live.set_probe(Probe { at: SystemTime::now(), took: began.elapsed(), is_ready, origins, error });
+        live.set_probe(Box::pin(look(live)).await);
         sleep(EVERY.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
     }
 }
 
+/// Whether a host that understands notices reaches its origins.
+pub(crate) async fn look(live: &Live) -> Probe {
+    let began = Instant::now();
+    let (is_ready, origins, error) = match timeout(PROBE, ask(&live.link, own::PROBE, LONGEST_PROBE)).await {
+        Ok(Ok(Reply { head, body, .. })) => match serde_json::from_slice::<Report>(&body) {
+            Ok(report) => (head.status().is_success() && report.ready, origins(report), None),
+            Err(_) => (false, Vec::new(), Some(format!("it answered {} without a report", head.status()))),
+        },
+        Ok(Err(error)) => (false, Vec::new(), Some(cut(error.to_string()))),
+        Err(_) => (false, Vec::new(), Some(format!("no answer within {} s", PROBE.as_secs()))),
+    };
+    if let Some(error) = &error {
+        debug!(connector = %live.connector, index = live.index, error, "probe failed");
+    }
+    Probe { at: SystemTime::now(), took: began.elapsed(), is_ready, origins, error }
+}
+
 async fn drain(live: &Live) {
     let moves = match timeout(DRAIN, ask(&live.link, own::DRAIN, LONGEST_WORD)).await {
-        Ok(Ok(reply)) if reply.status.is_success() => Move::Moving,
+        Ok(Ok(reply)) if reply.head.status().is_success() => Move::Moving,
         Ok(Ok(reply)) => {
-            info!(connector = %live.connector, index = live.index, status = %reply.status, "the host stays");
+            info!(connector = %live.connector, index = live.index, status = %reply.head.status(), "the host stays");
             Move::Staying
         }
         Ok(Err(error)) => {
@@ -70,32 +73,11 @@ async fn drain(live: &Live) {
     live.set_move(moves);
 }
 
-struct Reply {
-    status: StatusCode,
-    body: Bytes,
-}
-
-/// Why a host did not answer.
+/// Why a host did not answer as it should.
 #[derive(Debug, Error)]
 enum NoticeError {
     #[error(transparent)]
-    Lost(#[from] Lost),
-    #[error("the notice cannot be written: {0}")]
-    Encode(#[from] EncodeError),
-    #[error("the host took nothing: {0}")]
-    Write(#[from] quinn::WriteError),
-    #[error("the host broke off: {0}")]
-    Read(#[from] quinn::ReadError),
-    #[error("the host broke off: {0}")]
-    Body(#[from] std::io::Error),
-    #[error("no answer: {0}")]
-    NoAnswer(#[from] http2::NoAnswer),
-    #[error("the host ended the stream without an answer")]
-    Ended,
-    #[error("the answer is not readable: {0}")]
-    Decode(#[from] DecodeError),
-    #[error("the host refused: {0}")]
-    Refused(String),
+    Exchange(#[from] ExchangeError),
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
 }
@@ -107,50 +89,8 @@ async fn ask(link: &Link, word: HeaderValue, most: usize) -> Result<Reply, Notic
     let host = request.uri().host().and_then(|host| HeaderValue::from_str(host).ok());
     request.headers_mut().extend(host.map(|host| (HOST, host)));
     request.headers_mut().insert(own::NOTICE, word);
-    let connect = Connect::Http(request);
-    match link.channel().await? {
-        Channel::Quic(mut send, mut recv) => {
-            send.write_chunk(connect.encode()?).await?;
-            let _ = send.finish();
-            let mut buffered = BytesMut::new();
-            let answer = loop {
-                let chunk = recv.read_chunk(LARGEST_CHUNK, true).await?.ok_or(NoticeError::Ended)?;
-                buffered.extend_from_slice(&chunk.bytes);
-                // The decoder refuses a head that is longer than the protocol allows.
-                if let Some(answer) = Answer::decode(&mut buffered)? {
-                    break answer;
-                }
-            };
-            let status = status(answer)?;
-            while let Some(chunk) = recv.read_chunk(LARGEST_CHUNK, true).await? {
-                buffered.extend_from_slice(&chunk.bytes);
-                if buffered.len() > most {
-                    return Err(NoticeError::TooLong(most));
-                }
-            }
-            Ok(Reply { status, body: buffered.freeze() })
-        }
-        Channel::Http2(channel) => {
-            let (_up, mut down) = channel.send(&connect, true)?;
-            let status = status(down.answer().await?)?;
-            let mut body = BytesMut::new();
-            while let Some(data) = std::future::poll_fn(|cx| down.poll_read(cx)).await? {
-                body.extend_from_slice(&data);
-                if body.len() > most {
-                    return Err(NoticeError::TooLong(most));
-                }
-            }
-            Ok(Reply { status, body: body.freeze() })
-        }
-    }
-}
-
-fn status(answer: Answer) -> Result<StatusCode, NoticeError> {
-    match answer {
-        Answer::Http(response) => Ok(response.status()),
-        Answer::Accepted => Err(NoticeError::Ended),
-        Answer::Refused { reason, .. } => Err(NoticeError::Refused(cut(reason))),
-    }
+    let reply = exchange(link, &Connect::Http(request), most).await?;
+    if reply.is_cut { Err(NoticeError::TooLong(most)) } else { Ok(reply) }
 }
 
 /// What a host says about its origins.
@@ -197,7 +137,6 @@ const DRAIN: Duration = Duration::from_secs(2);
 const LONGEST_PROBE: usize = 256 << 10;
 /// Bytes of an answer of which nobody reads more than the status.
 const LONGEST_WORD: usize = 4 << 10;
-const LARGEST_CHUNK: usize = 64 << 10;
 /// What is kept of a report.
 const MOST_ORIGINS: usize = 256;
 /// Characters of each text in it.

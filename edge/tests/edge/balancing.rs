@@ -84,7 +84,7 @@ pub(crate) fn endpoint(tunnel: &str) -> Value {
     json!({ "name": "a", "address": format!("{tunnel}.cfargotunnel.com") })
 }
 
-fn id(object: &Value) -> String {
+pub(crate) fn id(object: &Value) -> String {
     object["id"].as_str().unwrap().to_owned()
 }
 
@@ -107,13 +107,18 @@ async fn objects_are_kept_word_for_word_with_what_goes_without_saying() {
     let office = Office::open().await;
     let (tunnel, _) = office.tunnel_named("one").await;
 
-    let reply = office.post(&office.objects("monitors"), json!({ "header": { "Host": ["a.test"] } })).await;
-    reply.says("monitors do not ask yet");
+    let reply = office
+        .post(
+            &office.objects("monitors"),
+            json!({ "header": { "Host": ["a.test"] }, "probe_zone": "example.com" }),
+        )
+        .await;
+    reply.says("`probe_zone` has no effect");
     let monitor = reply.done();
     let usual = json!({
         "type": "http", "method": "GET", "path": "/", "port": 0, "interval": 60, "timeout": 5, "retries": 2,
         "consecutive_up": 0, "consecutive_down": 0, "expected_codes": "", "expected_body": "",
-        "follow_redirects": false, "allow_insecure": false, "description": "", "probe_zone": "",
+        "follow_redirects": false, "allow_insecure": false, "description": "", "probe_zone": "example.com",
         "header": { "Host": ["a.test"] },
     });
     has(&monitor, &usual);

@@ -22,6 +22,7 @@ mod http2;
 mod leaving;
 mod letter;
 mod limits;
+mod monitors;
 mod notices;
 mod proxies;
 mod records;

@@ -51,7 +51,7 @@ pub(super) fn read(
 /// What of it has no effect on visitors, in a line each.
 pub(super) fn without_effect(kind: Kind, object: &Object, own_domain: Option<&str>) -> Vec<String> {
     match kind {
-        Kind::Monitor => monitors::without_effect(),
+        Kind::Monitor => monitors::without_effect(object),
         Kind::MonitorGroup => Vec::new(),
         Kind::Pool => pools::without_effect(object, own_domain),
         Kind::Balancer => balancers::without_effect(object),

@@ -1,51 +1,63 @@
-//! The health of a pool as the reference shows it. Knows presence: an endpoint is up as long as a host of its
-//! tunnel is connected.
+//! The health of a pool as the reference shows it: what its endpoints are, and why. Knows what the edge serves by;
+//! does not know how anybody finds out.
 
+use adit_balance::health::{PoolHealth, State};
 use serde_json::{Map, Value, json};
 
 use super::Api;
 use crate::api::envelope::{self, Answer, Problem};
 use crate::api::identity::Identity;
+use crate::monitors::Outcome;
+use crate::steering::Endpoint;
 use crate::store::records::objects::{Kind, tunnel_of};
 
 impl Api {
     pub(super) fn pool_health(&self, who: &Identity, id: &str) -> Result<Answer, Problem> {
-        let pool = self.state.read(|snapshot| {
-            let kept = snapshot.objects.get(who.account(), Kind::Pool, id).cloned();
-            kept.ok_or(Problem::NotFound(Kind::Pool.word()))
+        self.state.read(|snapshot| {
+            let kept = snapshot.objects.get(who.account(), Kind::Pool, id);
+            kept.map(|_| ()).ok_or(Problem::NotFound(Kind::Pool.word()))
         })?;
-        let mut up = 0;
-        let endpoints: Vec<Value> = pool
-            .record
-            .endpoints()
-            .filter_map(|endpoint| {
-                let address = endpoint.get("address")?.as_str()?;
-                let is_enabled = endpoint.get("enabled") != Some(&Value::Bool(false));
-                let reason = if is_enabled { self.why_down(address) } else { Some("disabled") };
-                up += u64::from(reason.is_none());
-                let said = json!({
-                    "healthy": reason.is_none(),
-                    "failure_reason": reason.unwrap_or("No failures"),
-                    "response_code": 0,
-                    "rtt": "0.0ms",
-                });
-                Some(Value::Object(Map::from_iter([(address.to_owned(), said)])))
-            })
-            .collect();
-        let wanted = pool.record.said.get("minimum_origins").and_then(Value::as_u64).unwrap_or(1);
-        let healthy = pool.record.is_enabled() && up >= wanted.max(1);
+        let pool = self.balancers.pool(id).ok_or(Problem::NotFound(Kind::Pool.word()))?;
+        let endpoints = pool.endpoints.iter().map(|endpoint| {
+            let state = endpoint.state();
+            let last = endpoint.watches.iter().filter_map(|watch| watch.watched.last());
+            // Of several monitors the one that is not content says most.
+            let last = last.max_by_key(|last| last.fault.is_some()).unwrap_or_default();
+            let said = json!({
+                "healthy": state == State::Up,
+                "failure_reason": self.why(endpoint, state, &last),
+                "response_code": last.status.unwrap_or(0),
+                "rtt": format!("{:.1}ms", last.took.as_secs_f64() * 1e3),
+            });
+            Value::Object(Map::from_iter([(endpoint.address.clone(), said)]))
+        });
+        let healthy = matches!(pool.health(), PoolHealth::Healthy | PoolHealth::Degraded);
+        let endpoints: Vec<Value> = endpoints.collect();
         let places =
             Map::from_iter([(PLACE.to_owned(), json!({ "healthy": healthy, "origins": endpoints }))]);
         Ok(envelope::success(json!({ "pool_id": id, "pop_health": places })))
     }
 
-    /// Why an endpoint gets no requests.
-    fn why_down(&self, address: &str) -> Option<&'static str> {
+    /// Why an endpoint is what it is.
+    fn why(&self, endpoint: &Endpoint, state: State, last: &Outcome) -> String {
+        match state {
+            State::Up => "No failures".to_owned(),
+            State::Unknown => "no result of its monitor yet".to_owned(),
+            State::Disabled => "disabled".to_owned(),
+            State::NotConnected => self.why_not_connected(&endpoint.address).to_owned(),
+            State::Down => last.fault.clone().unwrap_or_else(|| "its monitor failed before".to_owned()),
+            State::Overdue | State::Ejected | State::Draining => state.word().to_owned(),
+        }
+    }
+
+    fn why_not_connected(&self, address: &str) -> &'static str {
         let Some((id, _)) = tunnel_of(address, self.fixed.domain.as_deref()) else {
-            return Some("not the name of a tunnel");
+            return "not the name of a tunnel";
         };
-        let Some(tunnel) = self.registry.tunnel(&id) else { return Some("the tunnel was deleted") };
-        (!tunnel.is_connected()).then_some("no host of the tunnel is connected")
+        match self.registry.tunnel(&id) {
+            Some(_) => "no host of the tunnel is connected",
+            None => "the tunnel was deleted",
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Known, LONGEST_ID, LONGEST_NAME, LONGEST_TEXT};
 use crate::api::balancing::fields::Fields;
-use crate::store::records::objects::Kind;
+use crate::store::records::objects::{Kind, Object};
 
 pub(super) fn monitor(fields: &mut Fields<'_>) {
     let kind = fields.one_of_or("type", &TYPES, "http");
@@ -88,9 +88,24 @@ pub(super) fn group(fields: &mut Fields<'_>, known: &mut dyn Known) {
 }
 
 /// What a monitor says that is kept and not done.
-pub(super) fn without_effect() -> Vec<String> {
-    let text = "monitors do not ask yet: an endpoint is up as long as a host of its tunnel is connected";
-    vec![text.to_owned()]
+pub(super) fn without_effect(monitor: &Object) -> Vec<String> {
+    let kind = monitor.text("type").unwrap_or("http");
+    if !["http", "https", "tcp"].contains(&kind) {
+        return vec![format!("a monitor of the type {kind} asks nothing: its word has no effect")];
+    }
+    let mut lines = Vec::new();
+    if kind != "tcp" && monitor.said.get("port").and_then(Value::as_u64).is_some_and(|port| port > 0) {
+        lines.push("`port` has no effect: the host's rules say where a service is".to_owned());
+    }
+    if monitor.said.get("allow_insecure") == Some(&Value::Bool(true)) {
+        lines.push(
+            "`allow_insecure` has no effect: the host's rules say which certificates it takes".to_owned(),
+        );
+    }
+    if monitor.text("probe_zone").is_some_and(|zone| !zone.is_empty()) {
+        lines.push("`probe_zone` has no effect".to_owned());
+    }
+    lines
 }
 
 /// `200`, `2xx` or `200-204`.

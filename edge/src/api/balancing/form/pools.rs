@@ -133,9 +133,6 @@ pub(super) fn without_effect(pool: &Object, own_domain: Option<&str>) -> Vec<Str
             "`notification_filter` and `notification_email` are kept and have no effect yet".to_owned(),
         );
     }
-    if ["monitor", "monitor_group"].iter().any(|name| pool.text(name).is_some_and(|id| !id.is_empty())) {
-        lines.extend(super::monitors::without_effect());
-    }
     lines
 }
 

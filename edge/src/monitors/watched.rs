@@ -1,0 +1,223 @@
+//! One monitor's look at one tunnel: when each replica is asked, and what the results make of it. Knows replicas;
+//! does not know pools.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use adit_balance::health::Verdict;
+use futures_util::future::join_all;
+use http::uri::Authority;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::info;
+use uuid::Uuid;
+
+use super::ask::{self, Outcome};
+use super::terms::Terms;
+use crate::forward::ray::Rays;
+use crate::registry::{Doubt, Live, Tunnel};
+use crate::state::snapshot::Kept;
+use crate::store::Revision;
+use crate::store::records::objects::Object;
+
+/// See the module.
+pub(crate) struct Watched {
+    pub(super) id: Uuid,
+    pub(super) account: String,
+    pub(super) tunnel: Arc<Tunnel>,
+    pub(super) revision: Revision,
+    monitor: String,
+    terms: Terms,
+    host: Authority,
+    /// What requests see of it.
+    state: AtomicU8,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Replicas that are connected.
+    connected: usize,
+    /// Those of them that have answered, or have not in time.
+    replicas: HashMap<Uuid, Replica>,
+}
+
+#[derive(Default)]
+struct Replica {
+    verdict: Verdict,
+    last: Outcome,
+    /// As long as it is held for down.
+    doubts: Vec<Doubt>,
+}
+
+/// Which replicas are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    All,
+    /// Those of which nothing is known.
+    New,
+}
+
+type Connections = BTreeMap<Uuid, Vec<Arc<Live>>>;
+
+impl Watched {
+    /// Keeps what is known by an earlier form of the same monitor.
+    pub(super) fn new(
+        monitor: &str,
+        kept: &Kept<Object>,
+        terms: Terms,
+        host: Authority,
+        tunnel: Arc<Tunnel>,
+        before: Option<&Self>,
+    ) -> Self {
+        let before = before.filter(|before| Arc::ptr_eq(&before.tunnel, &tunnel));
+        let known = before.map(|before| std::mem::take(&mut *before.known())).unwrap_or_default();
+        Self {
+            id: Uuid::new_v4(),
+            account: kept.record.account.clone(),
+            tunnel,
+            revision: kept.revision,
+            monitor: monitor.to_owned(),
+            terms,
+            host,
+            state: AtomicU8::new(known.state()),
+            known: Mutex::new(known),
+        }
+    }
+
+    /// `None` as long as nothing is known.
+    pub(crate) fn is_up(&self) -> Option<bool> {
+        match self.state.load(Ordering::Relaxed) {
+            UP => Some(true),
+            DOWN => Some(false),
+            _ => None,
+        }
+    }
+
+    /// What became of the last question to the replica that decides: one that is well, if there is one.
+    pub(crate) fn last(&self) -> Option<Outcome> {
+        let known = self.known();
+        let replicas = known.replicas.values();
+        let deciding = replicas.max_by_key(|replica| replica.verdict.is_up() == Some(true));
+        deciding.map(|replica| replica.last.clone())
+    }
+
+    /// Asks again and again. Never done; may be dropped midway.
+    pub(super) async fn run(self: Arc<Self>, room: Arc<Semaphore>, rays: Arc<Rays>) {
+        let mut arrivals = self.tunnel.arrivals();
+        // Not all at once after a start.
+        self.pause().await;
+        loop {
+            self.ask(Round::All, &room, &rays).await;
+            let next = Instant::now() + self.terms.interval.mul_f64(0.9 + 0.2 * fastrand::f64());
+            loop {
+                tokio::select! {
+                    () = sleep_until(next) => break,
+                    changed = arrivals.changed() => if changed.is_err() {
+                        return std::future::pending().await;
+                    }
+                }
+                // Its other connections are about to come too.
+                self.pause().await;
+                self.ask(Round::New, &room, &rays).await;
+            }
+        }
+    }
+
+    async fn pause(&self) {
+        sleep(FIRST.min(self.terms.interval).mul_f64(fastrand::f64())).await;
+    }
+
+    async fn ask(&self, round: Round, room: &Semaphore, rays: &Rays) {
+        let mut connections = Connections::new();
+        for live in self.tunnel.connections().into_iter().filter(|live| live.is_serving()) {
+            connections.entry(live.connector).or_default().push(live);
+        }
+        self.look(&connections);
+        if round == Round::New {
+            let known = self.known();
+            connections.retain(|connector, _| !known.replicas.contains_key(connector));
+        }
+        join_all(connections.values().map(|connections| self.ask_one(connections, room, rays))).await;
+    }
+
+    async fn ask_one(&self, connections: &[Arc<Live>], room: &Semaphore, rays: &Rays) {
+        let Ok(_place) = room.acquire().await else { return };
+        let now = std::time::Instant::now();
+        let heard = connections.iter().find(|live| !live.is_silent(now));
+        let Some(live) = heard.or(connections.first()) else { return };
+        let outcome = ask::ask(&self.terms, &self.host, live, rays).await;
+        // Of one that has gone nothing is to be said.
+        if outcome.fault.is_none() || live.is_serving() {
+            self.see(connections, outcome);
+        }
+    }
+
+    /// Takes note of who is connected.
+    fn look(&self, connections: &Connections) {
+        let mut known = self.known();
+        known.connected = connections.len();
+        known.replicas.retain(|connector, _| connections.contains_key(connector));
+        for (connector, replica) in &mut known.replicas {
+            replica.doubt(&connections[connector]);
+        }
+        self.state.store(known.state(), Ordering::Relaxed);
+    }
+
+    fn see(&self, connections: &[Arc<Live>], outcome: Outcome) {
+        let Some(connector) = connections.first().map(|live| live.connector) else { return };
+        let mut known = self.known();
+        let replica = known.replicas.entry(connector).or_default();
+        let has_changed = replica.verdict.see(outcome.fault.is_none(), self.terms.thresholds);
+        replica.doubt(connections);
+        if has_changed {
+            info!(
+                monitor = self.monitor,
+                tunnel = %self.tunnel.id,
+                %connector,
+                is_up = replica.verdict.is_up(),
+                status = outcome.status,
+                why = outcome.fault,
+                "a monitor has changed its mind about a replica"
+            );
+        }
+        replica.last = outcome;
+        self.state.store(known.state(), Ordering::Relaxed);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// One that is well is enough: requests go to it. Those who have come since may be.
+    fn state(&self) -> u8 {
+        let is = |wanted| self.replicas.values().any(|replica| replica.verdict.is_up() == Some(wanted));
+        if is(true) {
+            UP
+        } else if is(false) && self.replicas.len() >= self.connected {
+            DOWN
+        } else {
+            UNKNOWN
+        }
+    }
+}
+
+impl Replica {
+    /// Its connections get requests only where no others are, as long as it is held for down.
+    fn doubt(&mut self, connections: &[Arc<Live>]) {
+        self.doubts = match self.verdict.is_up() {
+            Some(false) => connections.iter().cloned().map(Doubt::new).collect(),
+            Some(true) | None => Vec::new(),
+        };
+    }
+}
+
+const UNKNOWN: u8 = 0;
+const UP: u8 = 1;
+const DOWN: u8 = 2;
+/// Within this time one that is new is asked first.
+const FIRST: Duration = Duration::from_secs(1);

@@ -14,7 +14,6 @@ mod envelope;
 pub(crate) mod housekeeping;
 pub(crate) mod identity;
 mod limits;
-pub(crate) mod name;
 mod paging;
 mod query;
 mod quick;

@@ -36,7 +36,7 @@ use crate::registry::{Live, Slot, Tunnel};
 use crate::steering::Balancer;
 use crate::transport::connection::WriteError;
 use crate::transport::http2;
-use crate::transport::stream::{Downstream, Upstream};
+use crate::transport::stream::{Downstream, Unanswered, Upstream};
 use headers::Trailers;
 
 use attempts::{Chosen, Course};
@@ -133,6 +133,18 @@ pub(crate) enum Failure {
     Visitor,
     #[error("the body is too long to be sent once more ({})", .0.word())]
     NotReplayable(Reason),
+}
+
+impl From<Unanswered> for Failure {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::TurnedAway => Self::TurnedAway,
+            Unanswered::Read(error) => Self::Read(error),
+            Unanswered::Http2(error) => Self::NoAnswer(error),
+            Unanswered::Ended => Self::Ended,
+            Unanswered::Decode(error) => Self::Decode(error),
+        }
+    }
 }
 
 impl Failure {

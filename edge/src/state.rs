@@ -2,9 +2,11 @@
 //! nobody; if the store is gone, it stays as it was. Knows the store; does not know who reads.
 
 pub(crate) mod holdings;
+pub(crate) mod name;
 pub(crate) mod provision;
 pub(crate) mod publish;
 pub(crate) mod snapshot;
+pub(crate) mod token;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;

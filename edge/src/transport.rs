@@ -5,4 +5,5 @@
 pub(crate) mod connection;
 pub(crate) mod exchange;
 pub(crate) mod http2;
+pub(crate) mod signs;
 pub(crate) mod stream;

@@ -2,6 +2,7 @@
 //! `control` serves its control stream, `registrar` decides. `notice` is what
 //! the edge asks a host itself. Knows connectors; does not know visitors.
 
+pub(crate) mod accept_http2;
 pub(crate) mod accept_quic;
 pub(crate) mod control;
 pub(crate) mod notice;

@@ -1,13 +1,13 @@
 //! Who calls, and whether they may. Knows tokens and calls; does not know what a call does.
 
 use http::header::{AUTHORIZATION, HeaderMap};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::call::{Ask, Call};
 use super::envelope::Problem;
 use crate::state::snapshot::Snapshot;
+use crate::state::token::{digest, parse};
 use crate::store::records::{Scope, Token};
 use crate::store::timestamp::Moment;
 
@@ -184,23 +184,6 @@ fn is_read(call: &Call) -> bool {
     }
 }
 
-/// The text of a token: whoever has it, is it.
-pub(crate) fn text(id: &str, secret: &str) -> String {
-    format!("{PREFIX}{id}_{secret}")
-}
-
-fn parse(text: &str) -> Option<(&str, &str)> {
-    let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
-    (text.len() <= LONGEST && !id.is_empty() && !secret.is_empty()).then_some((id, secret))
-}
-
-/// What is kept of the secret part.
-pub(crate) fn digest(secret: &str) -> String {
-    Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-const PREFIX: &str = "adit_";
-const LONGEST: usize = 256;
 /// No secret has this digest.
 const NOBODY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 

@@ -27,10 +27,9 @@ use crate::registry::Registry;
 use crate::settings;
 use crate::shutdown::Stop;
 use crate::tls::Seed;
-use crate::transport::http2;
-use crate::tunnel::accept_quic;
 use crate::tunnel::control::Control;
 use crate::tunnel::session::{Reception, Strangers};
+use crate::tunnel::{accept_http2, accept_quic};
 use crate::visitor::{Directory, Listener, Proxies, Service};
 
 /// How many shards this process has: a core each, where several sockets can share an address.
@@ -140,7 +139,7 @@ impl Shard {
             });
             acceptors.spawn(accept_quic::Acceptor(reception.clone()).run(endpoint));
             let tls = TlsAcceptor::from(shared.http2.clone());
-            acceptors.spawn(http2::Acceptor(reception).run(listener, tls));
+            acceptors.spawn(accept_http2::Acceptor(reception).run(listener, tls));
         }
         let _lives = AbortOnDropHandle::new(tokio::spawn(shared.watchdog.clone().answer_for(self.index)));
         let _ = milestones.send(Milestone::Started).await;

@@ -20,10 +20,10 @@ use super::{Failure, Patience, Place, STREAM_CREDIT, Target};
 use crate::balancer::queue::{self, Held};
 use crate::balancer::retry_budget::{LAST_TRY, MOST_TRIES, Reason, Retries};
 use crate::metrics::NoHold;
-use crate::registry::liveness;
 use crate::registry::{Live, Slot, Tunnel};
 use crate::steering::Way;
 use crate::transport::connection::{Channel, Lost};
+use crate::transport::signs::POLL;
 use stop::Stop;
 
 pub(crate) struct Course<'a> {
@@ -218,7 +218,7 @@ impl<'a> Course<'a> {
             if self.is_another_well() && self.may_try_again() {
                 return;
             }
-            sleep(liveness::POLL).await;
+            sleep(POLL).await;
         }
     }
 

@@ -8,18 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-/// What a connection has sent and received so far, in whatever its transport counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Signs {
-    pub(crate) sent: u64,
-    pub(crate) received: u64,
-    /// What had been sent when something was last received, for transports that lose nothing. There only a
-    /// question asks for an answer; on the others each datagram does.
-    pub(crate) sent_before: Option<u64>,
-    /// A sign of life was asked for and has not come. For transports that lose nothing.
-    pub(crate) is_asked: bool,
-    pub(crate) round_trip: Duration,
-}
+use crate::transport::signs::{POLL, STANDSTILL, Signs};
 
 /// How a connection was found at the last look, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -182,15 +171,12 @@ impl Watch {
     }
 }
 
-pub(crate) const POLL: Duration = Duration::from_millis(250);
 /// Between two looks at a connection that has just got a request, or was asked.
 const BRISK: Duration = Duration::from_millis(50);
 /// From a question to the moment from which new requests go elsewhere.
 const ANSWER: Duration = Duration::from_millis(300);
 /// From the first that was not heard to suspicion.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Longer than a thread that is only busy stays away, shorter than any host's idle limit.
-pub(crate) const STANDSTILL: Duration = Duration::from_secs(2);
 /// How long reading may take what has come in while this process stood still.
 const BACKLOG: Duration = POLL;
 

@@ -12,9 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
-use crate::api::{identity, name};
 use crate::settings::host_name::HostName;
 use crate::state::snapshot::Snapshot;
+use crate::state::{name, token};
 use crate::store::records::{Account, Scope, Token, Tunnel, Zone, key, to_json};
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::timestamp::Moment;
@@ -262,7 +262,7 @@ impl Ledger {
             account,
             scope,
             read_only: wish.read_only,
-            sha256: identity::digest(&secret),
+            sha256: token::digest(&secret),
             created_at: now,
             expires_at: wish.valid_for.map(|span| now.after(span)),
             revoked_at: None,
@@ -273,7 +273,7 @@ impl Ledger {
             transaction = transaction.remove(key::token(forgotten));
         }
         self.commit(transaction).await?;
-        let text = ApiToken::new(identity::text(&id, &secret));
+        let text = ApiToken::new(token::text(&id, &secret));
         Ok((id, text))
     }
 

@@ -4,9 +4,10 @@
 use std::net::SocketAddr;
 
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::http2;
-use crate::registry::liveness::Signs;
+use super::signs::Signs;
 
 /// What one slow visitor can make us hold of a download, in bytes. What all of them can is no matter of the
 /// connection, but of the account (`adit-pace`).
@@ -22,6 +23,12 @@ pub(crate) enum Link {
 pub(crate) enum Channel {
     Quic(quinn::SendStream, quinn::RecvStream),
     Http2(http2::Channel),
+}
+
+/// The two directions of a stream that carries RPC, before a byte of it was read.
+pub(crate) struct ControlStream {
+    pub(crate) read: Box<dyn AsyncRead + Send + Unpin>,
+    pub(crate) write: Box<dyn AsyncWrite + Send + Unpin>,
 }
 
 /// The connection is gone, or takes no new requests.

@@ -1,6 +1,6 @@
 //! Connections of connectors over HTTP/2: a host dials TCP and TLS, and then it is the edge that is the
-//! client and opens every stream (wire.md section 6). Knows h2; what happens between a connection's
-//! start and its end is in `session`, how heads are written in `head`.
+//! client and opens every stream (wire.md section 6). Knows h2; how heads are written is in `head`. Does not know
+//! who dials, nor what happens between a connection's start and its end.
 
 mod configuration;
 mod head;
@@ -12,8 +12,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use adit_net::accept;
-use adit_net::admission::Guest;
 use adit_net::unread::{Bodies, Gathering};
 use adit_protocol::headers::serialized::UPGRADE;
 use adit_protocol::stream::Connect;
@@ -22,98 +20,37 @@ use futures_util::FutureExt;
 use h2::client::{Builder, SendRequest};
 use h2::{Ping, PingPong};
 use http::{HeaderValue, Request};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tracing::debug;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::metrics::{Handshake, Listener};
-use crate::registry::liveness::{POLL, STANDSTILL, Signs};
-use crate::tls::PROBE_NAME;
-use crate::transport::connection::{self, Lost};
-use crate::tunnel::control;
-use crate::tunnel::session::{FAREWELL, HANDSHAKE, REGISTRATION, Reception};
+use crate::transport::connection::{self, ControlStream, Lost};
+use crate::transport::signs::{POLL, STANDSTILL, Signs};
 use pulse::Pulse;
 
 pub(crate) use stream::{NoAnswer, Receiving, Sending};
 
-/// One server's TCP listener on one shard.
-pub(crate) struct Acceptor(pub(crate) Arc<Reception>);
-
-impl Acceptor {
-    /// Accepts connections until the edge drains, and closes all of them in the end.
-    pub(crate) async fn run(self, listener: TcpListener, tls: TlsAcceptor) {
-        let (connections, stop) = (TaskTracker::new(), self.0.stop.clone());
-        loop {
-            let strangers = &self.0.strangers.tcp;
-            tokio::select! {
-                () = stop.draining.wait() => break,
-                (tcp, address) = accept::next(&listener, "connectors", Some(strangers)) => {
-                    let (one, stranger) = (Self(self.0.clone()), strangers.admit(address.ip()));
-                    connections.spawn(one.accept(tcp, address, tls.clone(), stranger));
-                }
-            }
-        }
-        // Whoever dials from now on finds another edge sooner than by being let in and sent away.
-        drop(listener);
-        stop.connections.wait().await;
-        connections.close();
-        let _ = timeout(FAREWELL, connections.wait()).await;
-    }
-
-    async fn accept(self, tcp: TcpStream, address: SocketAddr, tls: TlsAcceptor, stranger: Guest) {
-        let handshake = stranger.unless_dismissed(timeout(HANDSHAKE, tls.accept(tcp))).await;
-        let mut io = match handshake {
-            Some(Ok(Ok(io))) => {
-                self.0.shaken(Listener::Http2, Handshake::Done);
-                io
-            }
-            Some(Ok(Err(error))) => {
-                self.0.shaken(Listener::Http2, Handshake::Failed);
-                return debug!(%address, server = self.0.server.name, %error, "handshake not completed");
-            }
-            Some(Err(_)) => return self.0.shaken(Listener::Http2, Handshake::Late),
-            None => return,
-        };
-        stranger.step();
-        if io.get_ref().1.server_name() == Some(PROBE_NAME) {
-            // Connectors try before they start whether an edge can be reached (wire.md section 7).
-            let _ = stranger.unless_dismissed(timeout(REGISTRATION, io.read_u8())).await;
-            return;
-        }
-        let io = Pulse::new(io);
-        let beat = io.beat();
-        let bodies = Bodies::default();
-        let io = Gathering::new(io, bodies.clone(), false);
-        let (requests, mut connection) = match builder(self.0.window).handshake(io).await {
-            Ok(begun) => begun,
-            Err(error) => {
-                return debug!(%address, server = self.0.server.name, %error, "handshake not completed");
-            }
-        };
-        let pings = connection.ping_pong();
-        let link = Link::new(address, requests, beat.clone(), bodies);
-        let driver = AbortOnDropHandle::new(tokio::spawn(drive(connection, pings, beat, link.clone())));
-        tokio::select! {
-            () = self.serve(&link, stranger) => {}
-            () = self.0.stop.connections.wait() => {}
-        }
-        link.close();
-        let _ = timeout(CLOSING, driver).await;
-    }
-
-    async fn serve(&self, link: &Link, stranger: Guest) {
-        let control_stream = match link.control_stream() {
-            Ok(control_stream) => control_stream,
-            Err(error) => return debug!(address = %link.remote_address(), %error, "no control stream"),
-        };
-        let closed = async { link.closed().await.to_owned() };
-        self.0.serve(connection::Link::Http2(link.clone()), control_stream, stranger, closed).await;
-    }
+/// Begins HTTP/2 on a connection that a host has dialled. The task moves its bytes; it ends some time after
+/// [`Link::close`]. `window` is what the host may send before it is read
+/// ([`adit_pace::Limits::connection_window`]).
+pub(crate) async fn begin<T>(
+    io: T,
+    address: SocketAddr,
+    window: u32,
+) -> Result<(Link, AbortOnDropHandle<()>), h2::Error>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let io = Pulse::new(io);
+    let (beat, bodies) = (io.beat(), Bodies::default());
+    let io = Gathering::new(io, bodies.clone(), false);
+    let (requests, mut connection) = builder(window).handshake(io).await?;
+    let pings = connection.ping_pong();
+    let link = Link::new(address, requests, beat.clone(), bodies);
+    let driver = AbortOnDropHandle::new(tokio::spawn(drive(connection, pings, beat, link.clone())));
+    Ok((link, driver))
 }
 
 /// Moves the bytes of one connection until it ends, and says why it did.
@@ -218,7 +155,7 @@ impl Link {
     }
 
     /// Waits for the end of the connection and says its reason.
-    async fn closed(&self) -> &str {
+    pub(crate) async fn closed(&self) -> &str {
         self.0.ended.cancelled().await;
         self.0.reason.get().map_or("closed", String::as_str)
     }
@@ -229,7 +166,7 @@ impl Link {
     }
 
     /// Says goodbye as soon as no stream is left.
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         self.requests().take();
     }
 
@@ -266,12 +203,12 @@ impl Link {
     }
 
     /// The stream that everything begins with (wire.md 3.1).
-    fn control_stream(&self) -> Result<control::Stream, Lost> {
+    pub(crate) fn control_stream(&self) -> Result<ControlStream, Lost> {
         let mut request = Request::new(());
         *request.uri_mut() = http::Uri::from_static("https://h2.cftunnel.com/");
         request.headers_mut().insert(UPGRADE, HeaderValue::from_static("control-stream"));
         let (response, stream) = self.send(request, false)?;
-        Ok(control::Stream {
+        Ok(ControlStream {
             read: Box::new(stream::ControlReader::new(response, self.0.bodies.clone())),
             write: Box::new(stream::ControlWriter::new(stream)),
         })
@@ -344,8 +281,6 @@ fn builder(window: u32) -> Builder {
     builder
 }
 
-/// How long a goodbye may take that has to wait for somebody else's handle of a stream.
-const CLOSING: Duration = Duration::from_millis(500);
 /// Without a request, after so long a silence.
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// The same for a host that something was said to since it was heard.

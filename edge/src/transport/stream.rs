@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use adit_protocol::own::{self, FrameReader, Piece};
-use adit_protocol::stream::Answer;
+use adit_protocol::stream::{Answer, DecodeError};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::HeaderMap;
@@ -18,7 +18,6 @@ use quinn::{ReadError, RecvStream, SendStream, VarInt};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::forward::Failure;
 use crate::transport::connection::{Lost, WriteError};
 use crate::transport::http2;
 
@@ -26,6 +25,17 @@ use crate::transport::http2;
 pub(crate) enum Upstream {
     Quic(QuicUp),
     Http2(http2::Sending),
+}
+
+/// Why there is no head of an answer.
+pub(crate) enum Unanswered {
+    /// The host turns the request away and has processed nothing of it.
+    TurnedAway,
+    Read(ReadError),
+    Http2(http2::NoAnswer),
+    /// The host ended the stream.
+    Ended,
+    Decode(DecodeError),
 }
 
 /// Trailers that are longer than the other side takes.
@@ -158,13 +168,13 @@ impl Downstream {
     }
 
     /// Reads the head of the answer.
-    pub(crate) async fn answer(&mut self) -> Result<Answer, Failure> {
+    pub(crate) async fn answer(&mut self) -> Result<Answer, Unanswered> {
         match self {
             Self::Quic(down) => down.answer().await,
             Self::Http2(down) => down.stream.answer().await.map_err(|reason| match reason {
-                http2::NoAnswer::Refused => Failure::TurnedAway,
+                http2::NoAnswer::Refused => Unanswered::TurnedAway,
                 reason @ (http2::NoAnswer::Broken(_) | http2::NoAnswer::Malformed(_)) => {
-                    Failure::NoAnswer(reason)
+                    Unanswered::Http2(reason)
                 }
             }),
         }
@@ -267,16 +277,20 @@ impl QuicDown {
         Self { stream, first: Bytes::new(), frames: None, chunks, next: 0, filled: 0, is_ended: false }
     }
 
-    async fn answer(&mut self) -> Result<Answer, Failure> {
+    async fn answer(&mut self) -> Result<Answer, Unanswered> {
         let mut buffered = BytesMut::new();
         loop {
             let chunk = std::future::poll_fn(|cx| self.poll_chunk(cx)).await;
             let chunk = chunk.map_err(|error| {
-                if error == ReadError::Reset(REFUSED) { Failure::TurnedAway } else { Failure::Read(error) }
+                if error == ReadError::Reset(REFUSED) {
+                    Unanswered::TurnedAway
+                } else {
+                    Unanswered::Read(error)
+                }
             })?;
-            buffered.extend_from_slice(&chunk.ok_or(Failure::Ended)?);
+            buffered.extend_from_slice(&chunk.ok_or(Unanswered::Ended)?);
             // The decoder refuses a head that is longer than the protocol allows.
-            if let Some(answer) = Answer::decode(&mut buffered).map_err(Failure::Decode)? {
+            if let Some(answer) = Answer::decode(&mut buffered).map_err(Unanswered::Decode)? {
                 // What came with it of the body.
                 self.first = buffered.freeze();
                 return Ok(answer);

@@ -14,10 +14,9 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::control;
 use crate::metrics::{Handshake, Listener};
 use crate::tls::{CONNECTOR_ALPN, PROBE_NAME, Seed};
-use crate::transport::connection::{self, Link};
+use crate::transport::connection::{self, ControlStream, Link};
 use crate::tunnel::session::{FAREWELL, HANDSHAKE, MOST_STRANGERS, REGISTRATION, Reception};
 
 /// One server's endpoint on one shard.
@@ -147,7 +146,7 @@ impl Acceptor {
             return;
         };
         stranger.step();
-        let control_stream = control::Stream { read: Box::new(recv), write: Box::new(send) };
+        let control_stream = ControlStream { read: Box::new(recv), write: Box::new(send) };
         self.0.serve(Link::Quic(connection.clone()), control_stream, stranger, closed(connection)).await;
     }
 }

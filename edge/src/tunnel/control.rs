@@ -29,6 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::registrar::Registrar;
+use crate::transport::connection::ControlStream;
 
 /// Handle of the control thread.
 #[derive(Clone)]
@@ -36,22 +37,16 @@ pub(crate) struct Control {
     streams: mpsc::Sender<Work>,
 }
 
-/// The two directions of the control stream of a connection, before a byte of it was read.
-pub(crate) struct Stream {
-    pub(crate) read: Box<dyn AsyncRead + Send + Unpin>,
-    pub(crate) write: Box<dyn AsyncWrite + Send + Unpin>,
-}
-
 /// What the control thread is given to do.
-struct ControlStream {
-    stream: Stream,
+struct Served {
+    stream: ControlStream,
     registrar: Arc<Registrar>,
     ended: oneshot::Sender<()>,
 }
 
 enum Work {
-    Serve(ControlStream),
-    Push { stream: Stream, configuration: Configuration, answer: oneshot::Sender<PushResult> },
+    Serve(Served),
+    Push { stream: ControlStream, configuration: Configuration, answer: oneshot::Sender<PushResult> },
 }
 
 type PushResult = anyhow::Result<ConfigurationAnswer>;
@@ -68,9 +63,9 @@ pub(crate) fn channel() -> (Control, Inbox) {
 impl Control {
     /// Serves one control stream; done when the host ends it or the connection closes. Dropped midway
     /// it ends the stream.
-    pub(crate) async fn serve(&self, stream: Stream, registrar: Arc<Registrar>) {
+    pub(crate) async fn serve(&self, stream: ControlStream, registrar: Arc<Registrar>) {
         let (ended, end) = oneshot::channel();
-        let stream = ControlStream { stream, registrar, ended };
+        let stream = Served { stream, registrar, ended };
         if self.streams.send(Work::Serve(stream)).await.is_ok() {
             let _ = end.await;
         }
@@ -78,7 +73,7 @@ impl Control {
 
     /// Calls updateConfiguration on a stream that was opened for it and carries RPC. Dropped midway, the call
     /// goes on until the connection closes.
-    pub(crate) async fn push(&self, stream: Stream, configuration: Configuration) -> PushResult {
+    pub(crate) async fn push(&self, stream: ControlStream, configuration: Configuration) -> PushResult {
         let (answer, answered) = oneshot::channel();
         let gone = || anyhow::anyhow!("the control thread has ended");
         self.streams.send(Work::Push { stream, configuration, answer }).await.map_err(|_| gone())?;
@@ -117,7 +112,7 @@ impl Inbox {
 }
 
 /// The calling side of an RPC stream of its own.
-async fn push(stream: Stream, configuration: &Configuration) -> PushResult {
+async fn push(stream: ControlStream, configuration: &Configuration) -> PushResult {
     let network = twoparty::VatNetwork::new(
         stream.read.compat(),
         stream.write.compat_write(),
@@ -139,8 +134,8 @@ async fn push(stream: Stream, configuration: &Configuration) -> PushResult {
     Ok(answer)
 }
 
-async fn serve(stream: ControlStream) {
-    let ControlStream { stream: Stream { read, write }, registrar, mut ended } = stream;
+async fn serve(stream: Served) {
+    let Served { stream: ControlStream { read, write }, registrar, mut ended } = stream;
     let read = Metered { stream: read.compat(), read: 0, registrar: registrar.clone() };
     let mut limits = ReaderOptions::new();
     limits.traversal_limit_in_words(Some(LONGEST_MESSAGE_WORDS)).nesting_limit(DEEPEST_MESSAGE);

@@ -14,10 +14,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::control::{self, Control};
+use super::control::Control;
 use crate::registry::{Live, Tunnel};
 use crate::remote_config::{Fleet, Wanted};
-use crate::transport::connection::Link;
+use crate::transport::connection::{ControlStream, Link};
 
 /// How long a replica may take: it may have a component to compile.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -87,7 +87,7 @@ async fn push(link: &Link, wanted: &Wanted, control: &Control) -> anyhow::Result
         Link::Quic(connection) => {
             let (mut send, recv) = connection.open_bi().await?;
             send.write_all(&RPC_SIGNATURE).await?;
-            let stream = control::Stream { read: Box::new(recv), write: Box::new(send) };
+            let stream = ControlStream { read: Box::new(recv), write: Box::new(send) };
             let configuration = Configuration { version: wanted.version, config: wanted.config.to_vec() };
             control.push(stream, configuration).await
         }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use super::control::{self, Control};
+use super::control::Control;
 use super::notice;
 use super::push;
 use super::registrar::{Registrar, Stage};
@@ -23,7 +23,7 @@ use crate::registry::liveness::{self, Health};
 use crate::registry::{Live, Registry, Tunnel};
 use crate::settings;
 use crate::shutdown::Stop;
-use crate::transport::connection::Link;
+use crate::transport::connection::{ControlStream, Link};
 
 /// Where the connections of one server on one shard are received.
 pub(crate) struct Reception {
@@ -70,7 +70,7 @@ impl Reception {
     pub(crate) async fn serve(
         &self,
         link: Link,
-        control_stream: control::Stream,
+        control_stream: ControlStream,
         stranger: Guest,
         closed: impl Future<Output = String>,
     ) {

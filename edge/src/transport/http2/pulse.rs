@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::registry::liveness::Signs;
+use crate::transport::signs::Signs;
 
 pub(crate) struct Pulse<T> {
     io: T,

@@ -494,7 +494,7 @@ const EDGE: &[Module] = &[
     ("store", &[], &["quinn", "h2", "http", "hyper"]),
     ("tls", &[], &["tokio", "hyper", "quinn", "http"]),
     ("transport", &[], &["capnp", "hyper", "tokio::net"]),
-    ("transport::connection", &["transport"], &["http", "hyper", "h2", "capnp", "tokio", "tracing"]),
+    ("transport::connection", &["transport"], &["http", "hyper", "h2", "capnp", "tracing"]),
     ("transport::http2", &["transport"], &["capnp", "quinn", "hyper", "tokio::net"]),
     ("transport::signs", &[], &["http", "hyper", "h2", "quinn", "capnp", "tokio", "tracing"]),
     ("transport::stream", &["transport"], &["capnp"]),
@@ -509,7 +509,11 @@ const EDGE: &[Module] = &[
         &["metrics", "tls", "transport", "tunnel::session"],
         &["h2", "capnp", "hyper", "http"],
     ),
-    ("tunnel::control", &["tunnel::registrar"], &["http", "hyper", "quinn", "h2"]),
+    (
+        "tunnel::control",
+        &["transport::connection::ControlStream", "tunnel::registrar"],
+        &["http", "hyper", "quinn", "h2"],
+    ),
     ("tunnel::notice", &["registry", "shutdown::Moment", "transport"], &["h2", "capnp", "hyper"]),
     (
         "tunnel::push",

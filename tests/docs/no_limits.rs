@@ -29,7 +29,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "key_value.rs SWEEP",
             "line.rs LAST_LOOK",
             "liveness.rs BRISK",
-            "liveness.rs POLL",
+            "signs.rs POLL",
             "notice.rs EVERY",
             "notice.rs FIRST_PROBE",
             "origin/pool.rs SWEEP_EVERY",

@@ -178,7 +178,7 @@ const ANSWER: Duration = Duration::from_millis(300);
 /// From the first that was not heard to suspicion.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long reading may take what has come in while this process stood still.
-const BACKLOG: Duration = POLL;
+const BACKLOG: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {

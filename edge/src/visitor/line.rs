@@ -36,6 +36,8 @@ pub(super) struct Line<T> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Something was sent since the timer began.
     has_moved: bool,
+    /// The first of two last looks is over.
+    has_looked: bool,
     /// The timer is for a request that may be about to begin.
     awaits_beginning: bool,
     /// To be told once an end needs to be kept back no longer.
@@ -64,6 +66,7 @@ impl<T> Line<T> {
             has_ended: false,
             timer: None,
             has_moved: false,
+            has_looked: false,
             awaits_beginning: false,
             reader: None,
             page: Bytes::new(),
@@ -88,6 +91,17 @@ impl<T> Line<T> {
         Poll::Ready(())
     }
 
+    /// Twice the timer: where the process stood still, the first is over before anybody else had a turn.
+    fn poll_last_look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.poll_timer(|| Instant::now() + LAST_LOOK, cx));
+            if std::mem::replace(&mut self.has_looked, true) {
+                self.has_looked = false;
+                return Poll::Ready(());
+            }
+        }
+    }
+
     /// The end of what the visitor sends. It may be there all the same, and wait for its answer: whoever leaves
     /// looks like that too. So the end is kept back while there is an answer to come, until for a while nothing
     /// could be sent.
@@ -100,18 +114,22 @@ impl<T> Line<T> {
             // What came right before may be a whole request that is only about to begin.
             if self.head_began().is_some() {
                 self.awaits_beginning = true;
-                ready!(self.poll_timer(|| Instant::now() + LAST_LOOK, cx));
+                ready!(self.poll_last_look(cx));
             }
             return Poll::Ready(Ok(()));
         }
         if std::mem::take(&mut self.awaits_beginning) {
-            self.timer = None;
+            (self.timer, self.has_looked) = (None, false);
         }
         loop {
             // Somebody waits for more of a body than there will be, unless that is only about to be seen.
             let is_short = self.activity.wants_body();
-            let patience = if is_short { LAST_LOOK } else { self.half_closed };
-            ready!(self.poll_timer(|| Instant::now() + patience, cx));
+            if is_short {
+                ready!(self.poll_last_look(cx));
+            } else {
+                let patience = self.half_closed;
+                ready!(self.poll_timer(|| Instant::now() + patience, cx));
+            }
             if !self.has_moved && is_short == self.activity.wants_body() {
                 return Poll::Ready(Ok(()));
             }
@@ -255,7 +273,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Line<T> {
 /// From the first byte of a head, or the beginning of the connection, to the end of the head.
 const HEAD: Duration = Duration::from_secs(30);
 /// What has arrived of a body is seen by those who wait for it.
-const LAST_LOOK: Duration = Duration::from_millis(100);
+const LAST_LOOK: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -336,7 +354,7 @@ mod tests {
         let is_kept_back = std::future::poll_fn(|cx| Poll::Ready(end.as_mut().poll(cx).is_pending())).await;
         assert!(is_kept_back, "its request is taken for one whose visitor has left");
         let _busy = activity.begin();
-        assert!(timeout(2 * LAST_LOOK, end).await.is_err());
+        assert!(timeout(4 * LAST_LOOK, end).await.is_err());
     }
 
     const SHORT: Duration = Duration::from_millis(200);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use adit_engine::Engine;
 use adit_host::config::reader::Reader;
 use adit_host::config::settings;
+use adit_host::contents::Contents;
 use adit_host::generation::Generation;
 use adit_host::health::Health;
 use adit_host::revision::resolve::{self, Mode};
@@ -83,7 +84,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
     let (settings, plan) = resolve::load(path, None, Mode::Check).await.map_err(Failure::Configuration)?;
     let engine = Engine::of_this_program()?;
-    Generation::build(1, &plan, &engine, settings.shards, None)
+    Generation::build(1, &plan, &engine, settings.shards, None, &mut Contents::default())
         .await
         .map_err(|error| Failure::Configuration(error.into()))?;
     for warning in settings.warnings.iter().chain(&plan.warnings) {

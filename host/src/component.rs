@@ -5,9 +5,6 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use adit_rules::shelf;
-use sha2::{Digest, Sha256};
-
-use crate::config::source;
 
 /// The bytes at a place that a document or a command names; of a file that is longer than `limit` one byte more,
 /// so that whoever is given it sees that there is more.
@@ -21,15 +18,4 @@ pub fn read(place: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     adit_files::open(place)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// The SHA-256 of what lies at a place.
-///
-/// # Errors
-/// As [`read`].
-pub fn digest(place: &Path) -> io::Result<[u8; 32]> {
-    match shelf::name(place) {
-        Some(name) => Ok(Sha256::digest(adit_shelf::read(name)?).into()),
-        None => source::digest(place),
-    }
 }

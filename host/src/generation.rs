@@ -8,14 +8,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use adit_engine::{Chain, Engine, LARGEST_COMPONENT, Plugin, Secrets};
+use adit_engine::{Chain, Engine, Plugin, Secrets};
 use adit_rules::reference_json;
 use anyhow::{Context, bail, ensure};
-use sha2::{Digest, Sha256};
 
-use crate::component;
 use crate::config::grants::{LARGEST_SECRET, SecretSource};
 use crate::config::plan::{OnError, OriginPlan, PathHeaders, Plan, PluginPlan, Rule as RulePlan, Service};
+use crate::contents::Contents;
 use crate::generation::lifetime::{Tally, Tenure};
 use crate::generation::routes::{Routes, Unclear};
 use crate::origin::Origin;
@@ -97,11 +96,12 @@ impl Generation {
         engine: &Engine,
         shards: usize,
         previous: Option<&Self>,
+        contents: &mut Contents,
     ) -> Result<Self, BuildError> {
         let mut reasons = Vec::new();
         let mut plugins = Vec::with_capacity(plan.plugins.len());
         for wanted in &plan.plugins {
-            match load(wanted, engine, shards, previous, &plugins).await {
+            match load(wanted, engine, shards, previous, &plugins, contents).await {
                 Ok(loaded) => plugins.push(loaded),
                 Err(error) => {
                     let (name, component) = (&wanted.name, wanted.component.display());
@@ -113,7 +113,7 @@ impl Generation {
         for rule in &plan.rules {
             let loaded =
                 |index: usize| plugins.iter().find(|known| Arc::ptr_eq(&known.plan, &plan.plugins[index]));
-            match parts(rule, previous, loaded) {
+            match parts(rule, previous, loaded, contents) {
                 Ok(made) => made_of.push(made),
                 Err(error) => reasons.push(format!("ingress rule {}: {error:#}", rule.name)),
             }
@@ -175,18 +175,18 @@ async fn load(
     shards: usize,
     previous: Option<&Generation>,
     before: &[Loaded],
+    contents: &mut Contents,
 ) -> anyhow::Result<Loaded> {
-    let wasm =
-        component::read(&wanted.component, LARGEST_COMPONENT).context("the component cannot be read")?;
-    let digest = Sha256::digest(&wasm).into();
-    let secrets = read_secrets(wanted)?;
+    let wasm = contents.read(&wanted.component).context("the component cannot be read")?;
+    let digest = wasm.digest;
+    let secrets = read_secrets(wanted, contents)?;
     let known = previous.into_iter().flat_map(|previous| &previous.plugins).chain(before);
     let compiled: Vec<&Loaded> = known.filter(|loaded| loaded.digest == digest).collect();
     let same = |loaded: &&&Loaded| loaded.plan == *wanted && loaded.secrets == secrets;
     let plugin = match (compiled.iter().find(same), compiled.first()) {
         (Some(same), _) => same.plugin.clone(),
         (None, Some(other)) => Arc::new(other.plugin.load_again(wanted, &secrets).await?),
-        (None, None) => Arc::new(Plugin::load(engine, wanted, &wasm, &secrets, shards).await?),
+        (None, None) => Arc::new(Plugin::load(engine, wanted, &wasm.bytes, &secrets, shards).await?),
     };
     Ok(Loaded { plan: wanted.clone(), digest, secrets, plugin })
 }
@@ -197,6 +197,7 @@ fn parts<'p>(
     rule: &RulePlan,
     previous: Option<&Generation>,
     loaded: impl Fn(usize) -> Option<&'p Loaded>,
+    contents: &mut Contents,
 ) -> anyhow::Result<Option<(Chain, Backend)>> {
     let mut links = Vec::with_capacity(rule.plugins.len());
     let mut is_whole = true;
@@ -216,7 +217,7 @@ fn parts<'p>(
         | Service::Unix { .. }
         | Service::Status(_)
         | Service::HelloWorld => {
-            let (origin, made_from) = origin(rule, previous)?;
+            let (origin, made_from) = origin(rule, previous, contents)?;
             Some(Backend::Origin(origin, Box::new(made_from)))
         }
     };
@@ -253,12 +254,14 @@ fn service(loaded: &Loaded) -> anyhow::Result<Arc<Plugin>> {
 }
 
 /// The secrets that a plugin is granted, from where they are kept.
-fn read_secrets(plan: &PluginPlan) -> anyhow::Result<Secrets> {
+fn read_secrets(plan: &PluginPlan, contents: &mut Contents) -> anyhow::Result<Secrets> {
     let mut secrets = BTreeMap::new();
     for (name, source) in &plan.grants.secrets {
         let mut value = match source {
-            SecretSource::File(path) => component::read(path, LARGEST_SECRET)
-                .with_context(|| format!("secret {name} ({})", path.display()))?,
+            SecretSource::File(path) => {
+                let read = contents.read(path);
+                read.with_context(|| format!("secret {name} ({})", path.display()))?.bytes.clone()
+            }
             SecretSource::Environment(variable) => match std::env::var_os(variable) {
                 Some(value) => value.into_encoded_bytes(),
                 None => bail!("secret {name}: the environment has no variable {variable}"),
@@ -273,16 +276,23 @@ fn read_secrets(plan: &PluginPlan) -> anyhow::Result<Secrets> {
     Ok(Secrets(secrets))
 }
 
-fn origin(rule: &RulePlan, previous: Option<&Generation>) -> anyhow::Result<(Arc<Origin>, OriginSource)> {
+fn origin(
+    rule: &RulePlan,
+    previous: Option<&Generation>,
+    contents: &mut Contents,
+) -> anyhow::Result<(Arc<Origin>, OriginSource)> {
     let ca = match &rule.origin.ca_file {
         Some(file) => {
-            let pem = component::read(file, LARGEST_CA_FILE)
-                .with_context(|| format!("the ca-file {} cannot be read", file.display()))?;
-            Some(Sha256::digest(&pem).into())
+            let read = contents.read(file);
+            Some(read.with_context(|| format!("the ca-file {} cannot be read", file.display()))?)
         }
         None => None,
     };
-    let made_from = OriginSource { service: rule.service.clone(), plan: rule.origin.clone(), ca };
+    let made_from = OriginSource {
+        service: rule.service.clone(),
+        plan: rule.origin.clone(),
+        ca: ca.as_ref().map(|ca| ca.digest),
+    };
     let rules = previous.into_iter().flat_map(|previous| &previous.rules);
     let mut same = rules.filter_map(|rule| match &rule.backend {
         Backend::Origin(origin, of) if **of == made_from => Some(origin),
@@ -290,10 +300,10 @@ fn origin(rule: &RulePlan, previous: Option<&Generation>) -> anyhow::Result<(Arc
     });
     let origin = match same.next() {
         Some(same) => same.clone(),
-        None => Arc::new(Origin::new(&rule.service, &rule.origin)?),
+        None => {
+            let ca = ca.as_ref().map(|ca| &*ca.bytes);
+            Arc::new(Origin::new(&rule.service, &rule.origin, ca)?)
+        }
     };
     Ok((origin, made_from))
 }
-
-/// A bundle of every public authority has a quarter of it.
-const LARGEST_CA_FILE: usize = 1 << 20;

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod app;
 pub mod component;
 pub mod config;
+pub mod contents;
 pub mod generation;
 pub mod health;
 pub mod origin;

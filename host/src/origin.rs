@@ -115,8 +115,8 @@ impl OriginError {
 }
 
 impl Origin {
-    /// Prepares the way to a service; opens no connection.
-    pub fn new(service: &Service, plan: &OriginPlan) -> anyhow::Result<Self> {
+    /// Prepares the way to a service; opens no connection. `ca` is what the plan's `ca_file` holds.
+    pub fn new(service: &Service, plan: &OriginPlan, ca: Option<&[u8]>) -> anyhow::Result<Self> {
         Ok(match service {
             Service::Status(status) => Self::Status(*status),
             Service::HelloWorld => {
@@ -125,7 +125,7 @@ impl Origin {
             }
             // The last of them is none, and `new` says so.
             Service::Http { .. } | Service::Https { .. } | Service::Unix { .. } | Service::Component(_) => {
-                Self::Http(Box::new(http::HttpOrigin::new(service, plan)?))
+                Self::Http(Box::new(http::HttpOrigin::new(service, plan, ca)?))
             }
         })
     }

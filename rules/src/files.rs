@@ -26,6 +26,11 @@ impl Files {
         self.copies.get(path).map_or(path, PathBuf::as_path)
     }
 
+    /// What was named by a reference is read from there.
+    pub fn provide(&mut self, provided: BTreeMap<PathBuf, PathBuf>) {
+        self.copies.extend(provided);
+    }
+
     /// Remembers that it is named, and says where to read it.
     pub fn name(&mut self, path: PathBuf) -> PathBuf {
         let place = self.place(&path).to_owned();

@@ -88,7 +88,6 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "clock.rs TICK",
             "code/folder.rs PIECE",
             "compiler.rs NICENESS",
-            "config/source.rs PIECE",
             "yield_policy.rs BUSY",
             "yield_policy.rs LONGEST",
             "yield_policy.rs QUIET",

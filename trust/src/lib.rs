@@ -9,7 +9,7 @@ mod verifier;
 mod words;
 
 pub use groups::provider;
-pub use roots::{add_file, of_file, of_system};
+pub use roots::{add, of_file, of_system};
 pub use verifier::{any, by_roots};
 pub use words::advice;
 

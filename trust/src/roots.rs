@@ -35,19 +35,20 @@ pub fn of_system() -> Arc<RootCertStore> {
 /// It cannot be read, holds something that is no certificate, or holds none.
 pub fn of_file(file: &Path) -> anyhow::Result<Arc<RootCertStore>> {
     let mut roots = RootCertStore::empty();
-    add_file(&mut roots, file)?;
+    let text = adit_files::read(file, LARGEST_FILE).with_context(|| reading(file))?;
+    add(&mut roots, &text, file)?;
     Ok(Arc::new(roots))
 }
 
-/// Those of a PEM file besides.
+/// Those of a PEM text besides, which was read from `file`.
 ///
 /// # Errors
-/// As of [`of_file`].
-pub fn add_file(roots: &mut RootCertStore, file: &Path) -> anyhow::Result<()> {
-    let about = || format!("reading the certificates of {}", file.display());
+/// It holds no certificate, or one that is no authority's.
+pub fn add(roots: &mut RootCertStore, text: &[u8], file: &Path) -> anyhow::Result<()> {
+    let about = || reading(file);
+    ensure!(text.len() <= LARGEST_FILE, "{}: over {LARGEST_FILE} bytes", reading(file));
     let mut count = 0;
-    let text = adit_files::read(file, LARGEST_FILE).with_context(about)?;
-    for certificate in CertificateDer::pem_slice_iter(&text) {
+    for certificate in CertificateDer::pem_slice_iter(text) {
         count += 1;
         roots
             .add(certificate.with_context(about)?)
@@ -55,6 +56,10 @@ pub fn add_file(roots: &mut RootCertStore, file: &Path) -> anyhow::Result<()> {
     }
     ensure!(count > 0, "{} holds no certificate (a PEM block CERTIFICATE)", file.display());
     Ok(())
+}
+
+fn reading(file: &Path) -> String {
+    format!("reading the certificates of {}", file.display())
 }
 
 /// A bundle of every public authority has a quarter of it.

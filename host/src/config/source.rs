@@ -3,8 +3,6 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 /// A document as it was found.
 #[derive(Clone)]
 pub struct Source {
@@ -55,24 +53,6 @@ pub fn read_lossy(path: &Path) -> io::Result<String> {
     adit_files::open(path)?.take(LARGEST_DOCUMENT).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
-
-/// The SHA-256 of a file's content, read piece by piece.
-///
-/// # Errors
-/// It cannot be read.
-pub fn digest(path: &Path) -> io::Result<[u8; 32]> {
-    let mut file = adit_files::open(path)?;
-    let mut digest = Sha256::new();
-    let mut piece = vec![0; PIECE];
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(digest.finalize().into()),
-            length => digest.update(&piece[..length]),
-        }
-    }
-}
-
-const PIECE: usize = 64 * 1024;
 
 /// Largest document that is read, bytes.
 pub const LARGEST_DOCUMENT: u64 = 4 * 1024 * 1024;

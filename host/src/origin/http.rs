@@ -59,7 +59,7 @@ impl fmt::Debug for HttpOrigin {
 }
 
 impl HttpOrigin {
-    pub(super) fn new(service: &Service, wanted: &OriginPlan) -> anyhow::Result<Self> {
+    pub(super) fn new(service: &Service, wanted: &OriginPlan, ca: Option<&[u8]>) -> anyhow::Result<Self> {
         let dial = Dial { keep_alive: wanted.tcp_keep_alive, side_by_side: wanted.happy_eyeballs };
         let (address, name, tls) = match service {
             Service::Http { authority } => (tcp(authority, 80, dial), format!("http://{authority}"), None),
@@ -68,7 +68,8 @@ impl HttpOrigin {
                 let name = name.trim_start_matches('[').trim_end_matches(']');
                 let server_name = ServerName::try_from(name.to_owned())
                     .with_context(|| format!("{name} as the name in the origin's certificate"))?;
-                let config = tls::client_config(wanted.ca_file.as_deref(), wanted.tls_verify)?;
+                let ca = wanted.ca_file.as_deref().zip(ca);
+                let config = tls::client_config(ca, wanted.tls_verify)?;
                 (tcp(authority, 443, dial), format!("https://{authority}"), Some(Tls { config, server_name }))
             }
             Service::Unix { path } => (Address::Unix(path.clone()), format!("unix:{}", path.display()), None),

@@ -46,7 +46,8 @@ async fn listen() -> (TcpListener, SocketAddr) {
 fn origin(service: &str, keys: &str) -> Origin {
     let rule = format!("[[ingress]]\nservice = {service:?}\n[ingress.origin]\n{keys}\n");
     let rule = config::tests::plan(&rule).rules.remove(0);
-    Origin::new(&rule.service, &rule.origin).unwrap()
+    let ca = rule.origin.ca_file.as_ref().map(|file| std::fs::read(file).unwrap());
+    Origin::new(&rule.service, &rule.origin, ca.as_deref()).unwrap()
 }
 
 fn over_http2(address: SocketAddr) -> Origin {

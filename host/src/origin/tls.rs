@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use rustls::ClientConfig;
 
-/// Settings for one origin: the system's roots and those of `ca_file`, or no check at all.
-pub(super) fn client_config(ca_file: Option<&Path>, verify: bool) -> anyhow::Result<Arc<ClientConfig>> {
+/// Settings for one origin: the system's roots and those of a PEM file, or no check at all.
+pub(super) fn client_config(ca: Option<(&Path, &[u8])>, verify: bool) -> anyhow::Result<Arc<ClientConfig>> {
     let provider = Arc::new(adit_trust::provider());
     let verifier = if verify {
         let mut roots = adit_trust::of_system();
-        if let Some(file) = ca_file {
-            adit_trust::add_file(Arc::make_mut(&mut roots), file)?;
+        if let Some((file, pem)) = ca {
+            adit_trust::add(Arc::make_mut(&mut roots), pem, file)?;
         }
         adit_trust::by_roots(roots, &provider)
     } else {

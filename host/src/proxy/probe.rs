@@ -144,12 +144,15 @@ mod tests {
 
     use super::*;
     use crate::config;
+    use crate::contents::Contents;
     use adit_engine::{Engine, EngineSettings};
 
     async fn current(rules: &str) -> Arc<Current> {
         let plan = config::tests::plan(&format!("{rules}[[ingress]]\nservice = \"hello_world\"\n"));
         let engine = Engine::new(EngineSettings::default()).unwrap();
-        Arc::new(ArcSwap::from_pointee(Generation::build(1, &plan, &engine, 1, None).await.unwrap()))
+        Arc::new(ArcSwap::from_pointee(
+            Generation::build(1, &plan, &engine, 1, None, &mut Contents::default()).await.unwrap(),
+        ))
     }
 
     fn start(current: Arc<Current>) -> (Prober, AbortOnDropHandle<()>) {
@@ -213,7 +216,9 @@ mod tests {
         assert!(!prober.probe().await.ready);
         let plan = config::tests::plan("[[ingress]]\nservice = \"hello_world\"\n");
         let engine = Engine::new(EngineSettings::default()).unwrap();
-        current_one.store(Arc::new(Generation::build(2, &plan, &engine, 1, None).await.unwrap()));
+        current_one.store(Arc::new(
+            Generation::build(2, &plan, &engine, 1, None, &mut Contents::default()).await.unwrap(),
+        ));
         assert!(prober.probe().await.ready);
     }
 }

@@ -10,13 +10,13 @@ use adit_engine::Engine;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::component;
 use crate::config::document::ConfigSource;
 use crate::config::files::Files;
-use crate::config::grants::{LARGEST_SECRET, SecretSource};
+use crate::config::grants::SecretSource;
 use crate::config::plan::Plan;
 use crate::config::settings::Settings;
 use crate::config::{self, Configuration};
+use crate::contents::Contents;
 use crate::generation::Generation;
 use crate::revision::history::{Entry, History, Outcome, Part, Revision, Serving, Source};
 use crate::revision::resolve::{self, Mode};
@@ -57,19 +57,13 @@ pub async fn build(
     digest.update(text.as_bytes());
     let refused = |reasons, files, digest: &Sha256| Refusal { reasons, files, digest: hex(digest) };
     let drawn = config::draw(file, text, folder, Files::with_copies(copies.clone()), &running.flags);
-    let drawn = drawn.map_err(|mistakes| refused(config::reasons(&mistakes), Vec::new(), &digest))?;
+    let mut drawn = drawn.map_err(|mistakes| refused(config::reasons(&mistakes), Vec::new(), &digest))?;
     let mut named: Vec<PathBuf> = drawn.files.named().map(Path::to_owned).collect();
     // Whoever updates the lock wants what it says.
     named.extend(resolve::lock(&drawn.plan, folder));
-    let provided = resolve::provide(&drawn.plan, folder, running.state_dir.as_deref(), Mode::Load).await;
-    let provided = provided.map_err(|reasons| refused(reasons, named.clone(), &digest))?;
-    let Configuration { settings, mut plan, files } = if provided.is_empty() {
-        drawn
-    } else {
-        let copies = copies.iter().map(|(path, place)| (path.clone(), place.clone())).chain(provided);
-        let again = config::draw(file, text, folder, Files::with_copies(copies.collect()), &running.flags);
-        again.map_err(|mistakes| refused(config::reasons(&mistakes), named.clone(), &digest))?
-    };
+    let provided = resolve::provide(&mut drawn, folder, running.state_dir.as_deref(), Mode::Load).await;
+    provided.map_err(|reasons| refused(reasons, named.clone(), &digest))?;
+    let Configuration { settings, mut plan, files } = drawn;
     let mut reasons = Vec::new();
     if let Some(remote) = remote.as_ref().filter(|_| running.config_source != ConfigSource::Local) {
         digest.update(&remote.json);
@@ -77,34 +71,25 @@ pub async fn build(
             reasons = wrong;
         }
     }
-    let mut parts = Vec::with_capacity(named.len());
+    let (mut contents, mut parts) = (Contents::default(), Vec::with_capacity(named.len()));
     for path in &named {
-        let place = files.place(path).to_owned();
         // What cannot be read is for whoever needs it to say.
-        let Ok(part) = component::digest(&place) else { continue };
-        digest.update(part);
-        parts.push(Part { path: path.clone(), place, digest: part });
+        let Ok(content) = contents.read(files.place(path)) else { continue };
+        digest.update(content.digest);
+        parts.push(Part { path: path.clone(), content });
     }
     let secrets = secret_files(&plan);
     for path in &secrets {
-        digest.update(mark(path).to_le_bytes());
+        digest.update(mark(path, &mut contents).to_le_bytes());
     }
     // Whoever mends a secret wants it served.
     named.extend(secrets.iter().cloned());
     if reasons.is_empty() && is_known(&hex(&digest)) {
         return Ok(None);
     }
-    let built = Generation::build(number, &plan, engine, running.shards, previous).await;
+    let built = Generation::build(number, &plan, engine, running.shards, previous, &mut contents).await;
     match built {
         Ok(generation) if reasons.is_empty() => {
-            // A part that was read twice and differs has changed meanwhile: neither is what was asked for.
-            let changed = generation.components().find(|(place, component)| {
-                parts.iter().any(|part| part.place == *place && part.digest != *component)
-            });
-            if let Some((place, _)) = changed {
-                reasons.push(format!("{} has changed while it was read; ask again", place.display()));
-                return Err(refused(reasons, named, &digest));
-            }
             Ok(Some(Built { generation, settings, plan, digest: hex(&digest), parts, secrets }))
         }
         Ok(_) => Err(refused(reasons, named, &digest)),
@@ -142,10 +127,10 @@ fn secret_files(plan: &Plan) -> Vec<PathBuf> {
 
 /// Differs when the file does, and says nothing of what is in it: the digest that it becomes part of is shown to
 /// people, and a short secret could be guessed from a hash without a key.
-fn mark(path: &Path) -> u64 {
+fn mark(path: &Path, contents: &mut Contents) -> u64 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     // What cannot be read is for whoever needs it to say.
-    KEY.hash_one(adit_files::read(path, LARGEST_SECRET).ok())
+    KEY.hash_one(contents.read(path).ok().map(|content| content.digest))
 }
 
 fn hex(digest: &Sha256) -> String {

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use crate::contents::Content;
 use folder::Folder;
 
 /// Revisions remembered of each verdict.
@@ -123,9 +124,8 @@ impl Serving {
 pub struct Part {
     /// As the document names it.
     pub path: PathBuf,
-    /// Where it was read.
-    pub place: PathBuf,
-    pub digest: [u8; 32],
+    /// What it was made from.
+    pub content: Arc<Content>,
 }
 
 /// Can be used from any thread.
@@ -287,7 +287,7 @@ impl History {
     fn write(folder: &Folder, entry: &mut Entry, revision: &Revision, parts: &[Part]) -> io::Result<()> {
         let mut files = BTreeMap::new();
         for part in parts {
-            files.insert(part.path.clone(), folder.keep_file(&part.place, &part.digest)?);
+            files.insert(part.path.clone(), folder.keep_part(&part.content)?);
         }
         let remote = revision.remote.as_ref().map(|remote| folder.keep(&remote.json)).transpose()?;
         let document = folder.keep(revision.text.as_bytes())?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use adit_engine::LARGEST_COMPONENT;
 use adit_registry::lock::Lock;
@@ -16,21 +17,22 @@ use crate::config::plan::Plan;
 use crate::config::settings::{Flags, Settings};
 use crate::config::{self, Configuration, source};
 
-/// A file for each reference of a plan. The document lies in `folder`; what is pulled is kept below
-/// `state_dir`, or without one where this user keeps what can be had again.
+/// Finds a file for each reference of a plan, which names it from then on. The document lies in `folder`; what is
+/// pulled is kept below `state_dir`, or without one where this user keeps what can be had again.
 ///
 /// # Errors
 /// Everything that cannot be had or is not what it should be, a line each.
 pub async fn provide(
-    plan: &Plan,
+    drawn: &mut Configuration,
     folder: &Path,
     state_dir: Option<&Path>,
     mode: Mode,
-) -> Result<BTreeMap<PathBuf, PathBuf>, Vec<String>> {
-    let mut provided = BTreeMap::new();
+) -> Result<(), Vec<String>> {
+    let plan = &mut drawn.plan;
     if plan.references.is_empty() {
-        return Ok(provided);
+        return Ok(());
     }
+    let mut provided = BTreeMap::new();
     let supply = store(state_dir)
         .and_then(|store| Supply::open(folder, &store, &plan.insecure_registries, LARGEST_COMPONENT, mode));
     let mut supply = supply.map_err(|error| vec![format!("{error:#}")])?;
@@ -52,7 +54,16 @@ pub async fn provide(
     {
         reasons.push(format!("{error:#}"));
     }
-    if reasons.is_empty() { Ok(provided) } else { Err(reasons) }
+    if !reasons.is_empty() {
+        return Err(reasons);
+    }
+    for plugin in &mut plan.plugins {
+        if let Some(place) = provided.get(&plugin.component) {
+            Arc::make_mut(plugin).component.clone_from(place);
+        }
+    }
+    drawn.files.provide(provided);
+    Ok(())
 }
 
 /// The lock that a plan goes by, if it has any use for one.
@@ -66,16 +77,11 @@ pub fn lock(plan: &Plan, folder: &Path) -> Option<PathBuf> {
 /// Every mistake of the document, or everything that cannot be had.
 pub async fn load(path: &Path, state_dir: Option<&Path>, mode: Mode) -> anyhow::Result<(Settings, Plan)> {
     let read = source::read(path)?;
-    let draw = |files| config::draw(&read.file, &read.text, &read.folder, files, &Flags::default());
-    let Configuration { settings, plan, .. } = draw(Files::default())?;
-    let state_dir = state_dir.or(settings.state_dir.as_deref());
-    let copies = provide(&plan, &read.folder, state_dir, mode).await;
-    let copies = copies.map_err(|reasons| anyhow!(reasons.join("\n")))?;
-    if copies.is_empty() {
-        return Ok((settings, plan));
-    }
-    let Configuration { settings, plan, .. } = draw(Files::with_copies(copies))?;
-    Ok((settings, plan))
+    let mut drawn = config::draw(&read.file, &read.text, &read.folder, Files::default(), &Flags::default())?;
+    let state_dir = state_dir.map(Path::to_owned).or_else(|| drawn.settings.state_dir.clone());
+    let provided = provide(&mut drawn, &read.folder, state_dir.as_deref(), mode).await;
+    provided.map_err(|reasons| anyhow!(reasons.join("\n")))?;
+    Ok((drawn.settings, drawn.plan))
 }
 
 /// Where pulled components are kept.

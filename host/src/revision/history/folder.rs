@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 
 use super::{Entry, Outcome};
-use crate::component;
+use crate::contents::Content;
 
 /// Largest entry that is read back, bytes.
 const LARGEST_ENTRY: usize = 4 * 1024 * 1024;
@@ -93,18 +93,15 @@ impl Folder {
         Ok(digest)
     }
 
-    /// Keeps a file, or a component that is inside of the program, if it still has this digest.
-    pub(crate) fn keep_file(&self, path: &Path, digest: &[u8; 32]) -> io::Result<String> {
-        let name = hex(digest);
-        if self.parts.join(&name).is_file() {
-            return Ok(name);
+    /// Keeps a file that a generation was made from.
+    pub(crate) fn keep_part(&self, content: &Content) -> io::Result<String> {
+        if content.bytes.len() > LARGEST_PART {
+            return Err(io::Error::other(format!("a part has over {LARGEST_PART} bytes")));
         }
-        let bytes = component::read(path, LARGEST_PART)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-        if Sha256::digest(&bytes)[..] != digest[..] {
-            return Err(io::Error::other(format!("{} has changed while it was read", path.display())));
+        let name = hex(&content.digest);
+        if !self.parts.join(&name).is_file() {
+            self.write(&self.parts, &name, &content.bytes)?;
         }
-        self.write(&self.parts, &name, &bytes)?;
         Ok(name)
     }
 

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, prlimit};
 use serde_json::Value;
@@ -180,9 +180,24 @@ impl Process {
         self.signal(Signal::KILL);
     }
 
-    /// It stands still until it [goes on](Self::go_on), as on a machine that is frozen.
+    /// It stands still until it [goes on](Self::go_on), as on a machine that is frozen: every thread of it does
+    /// when this comes back, those too that were running elsewhere when the signal was sent.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        let begun = Instant::now();
+        while !self.stands_still() {
+            assert!(begun.elapsed() < DEADLINE, "{} does not stand still", self.name);
+            thread::yield_now();
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child().id())).expect("its threads");
+        threads.flatten().all(|thread| {
+            // A thread that has ended meanwhile does nothing any more.
+            let Ok(stat) = std::fs::read_to_string(thread.path().join("stat")) else { return true };
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     pub fn go_on(&self) {

@@ -1,7 +1,8 @@
 //! An edge and a host with one tunnel between them, as an operator would run them: two processes, a
 //! folder with their files.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +18,7 @@ use crate::origin::Origin;
 use crate::process::{Process, adit};
 use crate::reference;
 use crate::visitor::{Answer, Speaks, Visitor, bare, get, to};
+use crate::within;
 
 /// A folder with the files of both sides and the credentials of the tunnel `demo`.
 pub struct Site {
@@ -33,6 +35,19 @@ enum Disks {
     AsTheyAre,
     ThatFill,
     Full,
+}
+
+/// Waits until nobody has this address. The system may have lent its port to somebody else since a process that
+/// is started again had it.
+async fn free(address: &str) {
+    let is_taken =
+        |error: Option<io::Error>| error.is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+    within(&format!("{address} is free"), async {
+        while is_taken(TcpListener::bind(address).err()) || is_taken(UdpSocket::bind(address).err()) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }
 
 /// A running edge.
@@ -137,6 +152,11 @@ impl Site {
         let file = format!("{name}.toml");
         self.write(&file, document.to_toml());
         let arguments = ["edge", "run", "--config", &file];
+        let tcp = [&document.http, &document.admin].into_iter().chain(&document.https);
+        let servers = document.servers.iter().map(|server| &server.listen);
+        for address in tcp.chain(servers) {
+            free(address).await;
+        }
         let process = Process::adit_by(self.program(), name, &arguments, self.folder());
         let http = listening(&process, "visitors-http").await;
         let https = match document.https {

@@ -1,6 +1,8 @@
 //! A disk that is full: what serves goes on, what cannot be kept is refused or said, and both ends are well again by
 //! themselves once there is room.
 
+use std::time::Duration;
+
 use adit_protocol::credentials::OriginCert;
 use e2e::document::{ANY_PORT, EdgeDocument, HostDocument};
 use e2e::metrics::Scraped;
@@ -9,6 +11,7 @@ use e2e::product::{Edge, Host, Product, Site};
 use e2e::visitor::{Answer, Speaks, Visitor, to, with_text};
 use e2e::within;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 /// The control API of an edge, asked with what cert.pem allows.
 struct Api<'e> {
@@ -48,7 +51,8 @@ async fn is_writable(edge: &Edge, wanted: f64) {
         while Scraped::parse(edge.admin("/metrics").await.text()).sum("adit_edge_store_writable", &[])
             != wanted
         {
-            tokio::task::yield_now().await;
+            // Each question takes a port, and those of the edge are to be free for it again.
+            sleep(Duration::from_millis(20)).await;
         }
     };
     within("the word of /metrics", asked).await;

@@ -10,7 +10,7 @@ use e2e::process::Process;
 use e2e::product::Product;
 use e2e::visitor::{Speaks, Visitor, get};
 use e2e::within;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// What Kubernetes asks: liveness, which restarts a pod, and readiness, which takes it out of rotation.
 struct Probes(SocketAddr);
@@ -35,7 +35,8 @@ impl Probes {
                 if self.ask("/ready").await == ready {
                     return;
                 }
-                tokio::task::yield_now().await;
+                // Each question takes a port, and one that an edge had is to be free for it again.
+                sleep(Duration::from_millis(20)).await;
             }
         };
         within(why, Box::pin(settled)).await;

@@ -20,7 +20,7 @@ mod window;
 
 pub use hash::Key;
 pub use lots::Lots;
-pub use window::Window;
+pub use window::{Minute, Recent, Window};
 
 /// The weight of an endpoint that nothing else was said about; no weight is larger.
 pub const MOST_WEIGHT: u8 = 100;

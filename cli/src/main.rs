@@ -68,6 +68,12 @@ enum Command {
     /// The edge that visitors reach
     #[command(subcommand, arg_required_else_help = true)]
     Edge(Edge),
+    /// Load balancers: host names with pools of tunnels behind them
+    Lb(tunnel::balancing::Lb),
+    /// Pools: tunnels that serve the same
+    Pool(tunnel::balancing::Pool),
+    /// Monitors: how the health of a pool's endpoints is asked for
+    Monitor(tunnel::balancing::Monitor),
     /// Have a running host read its configuration again, and print the verdict
     Reload {
         #[command(flatten)]
@@ -252,6 +258,9 @@ fn main() -> ExitCode {
         }
         Command::Edge(Edge::Backup { file, at, shown }) => office::backup(&at, &file, &shown),
         Command::Edge(Edge::Audit { lines, shown, at }) => office::audit(&at, lines, &shown),
+        Command::Lb(lb) => tunnel::balancing::lb(lb),
+        Command::Pool(pool) => tunnel::balancing::pool(pool),
+        Command::Monitor(monitor) => tunnel::balancing::monitor(monitor),
         Command::Reload { admin } => admin::reload(&admin),
         Command::Explain(question) => admin::explain(&question),
         Command::Config(Config::Check { config }) => host::check(&config),

@@ -2,6 +2,7 @@
 //! and files where they mean the same. docs/differences.md lists where they do not.
 
 mod account;
+pub(crate) mod balancing;
 mod client;
 mod create;
 mod ingress;

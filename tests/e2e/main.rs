@@ -10,6 +10,7 @@
 const PROTOCOL: &str = "quic";
 
 mod admin;
+mod balancing;
 mod bodies;
 mod broken;
 mod cancel;

@@ -181,6 +181,89 @@ async fn one_tunnel_in_two_windows_has_one_id_two_connectors_and_eight_connectio
 }
 
 #[tokio::test]
+async fn pools_and_load_balancers_are_made_changed_and_taken_away_by_our_own_commands() {
+    let office = Office::open().await;
+    let api = format!("http://{}", office.api);
+    let ask = async |words: &[&str]| {
+        let flags = ["--api-url", &api, "--origincert", "cert.pem"];
+        Process::run(&[words, &flags[..]].concat(), office.folder.path(), "").await
+    };
+    let done = async |words: &[&str]| {
+        let outcome = ask(words).await;
+        assert_eq!(outcome.code, Some(0), "{words:?}: {outcome:?}");
+        outcome
+    };
+    for name in ["one", "two", "three"] {
+        office.done(&["create", name]).await;
+    }
+    let monitor = done(&["monitor", "create", "--path", "/health"]).await;
+    let monitor = monitor.output.trim();
+    done(&["pool", "create", "shop", "one", "two=0.5", "--policy", "least-connections"]).await;
+    done(&["pool", "set", "shop", "--monitor", monitor]).await;
+    done(&["pool", "create", "spare", "three"]).await;
+    done(&["lb", "create", "app.example.test", "shop", "--fallback", "spare"]).await;
+    let pools = done(&["pool", "list"]).await.output;
+    assert!(pools.contains("one=1.0, two=0.5") && pools.contains("least_connections"), "{pools}");
+    let status = async || -> Value {
+        let status = done(&["lb", "status", "app.example.test", "-o", "json"]).await;
+        serde_json::from_str(&status.output).expect("JSON")
+    };
+    let seen = status().await;
+    assert_eq!(seen["pools"][0]["endpoints"][1]["tunnel_name"], "two");
+    assert_eq!(seen["pools"][0]["endpoints"][1]["failure_reason"], "no host of the tunnel is connected");
+    assert_eq!(
+        (&seen["pools"][0]["may_serve"], &seen["pools"][1]["fallback"]),
+        (&json!(false), &json!(true))
+    );
+    assert_eq!(office.visit("app.example.test").await, 530);
+
+    let _one = office.window("one", &["--url", "hello_world", "run", "three"]);
+    let end = Instant::now() + DEADLINE;
+    while office.visit("app.example.test").await != 200 {
+        assert!(Instant::now() < end, "the fallback serves: {}", status().await);
+    }
+    done(&["pool", "add", "shop", "three=0.25", "one=0"]).await;
+    done(&["pool", "remove", "shop", "two"]).await;
+    let seen = status().await;
+    let weights: Vec<_> =
+        seen["pools"][0]["endpoints"].as_array().unwrap().iter().map(|one| &one["weight"]).collect();
+    assert_eq!(weights, [&json!(0.0), &json!(0.25)]);
+    assert_eq!(seen["pools"][0]["may_serve"], true);
+    for _ in 0..10 {
+        assert_eq!(office.visit("app.example.test").await, 200);
+    }
+    let seen = status().await;
+    assert_eq!(seen["pools"][0]["endpoints"][1]["requests_last_minute"], 10);
+    done(&["lb", "set", "app.example.test", "--policy", "random", "--failover-across-pools", "true"]).await;
+    let listed = done(&["lb", "list"]).await.output;
+    assert!(listed.contains("random") && listed.contains("spare"), "{listed}");
+
+    for (words, code, reason) in [
+        (&["pool", "delete", "shop"][..], 1, "is named by load balancer"),
+        (&["pool", "create", "shop", "nobody"], 1, "no tunnel named `nobody`"),
+        (&["pool", "create", "shop", "one=x"], 1, "`x` is no weight"),
+        (&["pool", "create", "a.b", "one=3"], 1, "`origins[0].weight`"),
+        (&["pool", "remove", "shop", "two"], 1, "is not in the pool"),
+        (&["lb", "create", "app.other.org", "shop"], 1, "is in no zone"),
+        (&["lb", "create", "b.example.test", "shop", "none", "nor"], 1, "no pool `none`, `nor`"),
+        (&["lb", "status", "b.example.test"], 1, "`adit lb list` shows"),
+        (&["lb", "set", "app.example.test", "--policy", "best"], 2, "possible values"),
+    ] {
+        let outcome = ask(words).await;
+        assert!(outcome.code == Some(code) && outcome.log.contains(reason), "{words:?}: {outcome:?}");
+    }
+    for words in [
+        &["lb", "delete", "app.example.test"][..],
+        &["pool", "delete", "shop"],
+        &["pool", "delete", "spare"],
+        &["monitor", "delete", monitor],
+    ] {
+        done(words).await;
+    }
+    assert_eq!(office.visit("app.example.test").await, 404);
+}
+
+#[tokio::test]
 async fn a_configuration_put_once_reaches_every_window_and_those_that_open_later() {
     let office = Office::open().await;
     office.done(&["create", "demo"]).await;

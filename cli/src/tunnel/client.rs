@@ -53,6 +53,7 @@ struct Exchanged {
 
 struct Reply {
     result: Value,
+    messages: Vec<String>,
     info: Value,
 }
 
@@ -86,7 +87,8 @@ impl Client {
             let filters = filters.iter().map(|(name, value)| format!("{name}={}", encode(value)));
             let query: Vec<String> = filters.chain([format!("page={page}")]).collect();
             let path = format!("{}?{}", self.tunnels(), query.join("&"));
-            let Reply { result, info } = self.api.reply("listing tunnels", Method::GET, &path, None).await?;
+            let Reply { result, info, .. } =
+                self.api.reply("listing tunnels", Method::GET, &path, None).await?;
             let Value::Array(mut tunnels) = result else {
                 bail!("listing tunnels: the API did not answer with a list")
             };
@@ -125,6 +127,27 @@ impl Client {
         rest: &str,
     ) -> anyhow::Result<Value> {
         self.api.call(what, method, &format!("{}/{id}{rest}", self.tunnels()), None).await
+    }
+
+    /// A call about load balancing, of the account or of a zone: what it has done, and what the API says about it.
+    pub(super) async fn balancing(
+        &self,
+        what: &'static str,
+        method: Method,
+        zone: Option<&str>,
+        rest: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(Value, Vec<String>)> {
+        let of = zone.map_or_else(|| format!("/accounts/{}", self.account), |zone| format!("/zones/{zone}"));
+        let path = format!("{of}/load_balancers{rest}");
+        let Reply { result, messages, .. } = self.api.reply(what, method, &path, body).await?;
+        Ok((result, messages))
+    }
+
+    /// The zones of the account.
+    pub(super) async fn zones(&self) -> anyhow::Result<Vec<Value>> {
+        let zones = self.api.call("listing zones", Method::GET, "/zones?per_page=1000", None).await?;
+        Ok(zones.as_array().cloned().unwrap_or_default())
     }
 
     pub(super) async fn route(&self, id: Uuid, body: &Value) -> anyhow::Result<Value> {
@@ -197,7 +220,10 @@ impl Api {
             .with_context(|| format!("{what}: asking {}", self.base))?;
         let envelope: Value = serde_json::from_slice(&text).unwrap_or_default();
         if status == StatusCode::OK && envelope["success"] == true {
-            return Ok(Reply { result: envelope["result"].clone(), info: envelope["result_info"].clone() });
+            let messages = envelope["messages"].as_array().into_iter().flatten();
+            let messages = messages.filter_map(|line| Some(line.as_str()?.to_owned())).collect();
+            let (result, info) = (envelope["result"].clone(), envelope["result_info"].clone());
+            return Ok(Reply { result, messages, info });
         }
         let errors = envelope["errors"].as_array().into_iter().flatten();
         let reasons: Vec<_> = errors.filter_map(|error| error["message"].as_str()).collect();

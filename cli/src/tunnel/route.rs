@@ -29,8 +29,11 @@ pub(super) struct Dns {
 
 #[derive(Args)]
 pub(super) struct Lb {
+    /// Its id or its name
     tunnel: String,
+    /// The load balancer's name in one of the account's zones, such as app.example.com; made if there is none
     hostname: String,
+    /// The name of a pool; made if there is none
     pool: String,
 }
 
@@ -54,8 +57,15 @@ pub(super) async fn route(route: Route, options: &Options) -> Result<(), Failure
         Route::Lb(lb) => {
             let id = client.find(&lb.tunnel).await?;
             let body = json!({ "type": "lb", "lb_name": lb.hostname, "lb_pool": lb.pool });
-            client.route(id, &body).await?;
-            print(&format!("{} has tunnel {id} behind it, in pool {}", lb.hostname, lb.pool));
+            let done = client.route(id, &body).await?;
+            let became = |name: &str| done[name].as_str().unwrap_or_default().to_owned();
+            print(&format!(
+                "{} has tunnel {id} behind it: load balancer {}, pool {} {}",
+                lb.hostname,
+                became("load_balancer"),
+                lb.pool,
+                became("pool"),
+            ));
         }
     }
     Ok(())

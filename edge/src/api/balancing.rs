@@ -8,6 +8,7 @@ mod form;
 mod health;
 mod regions;
 mod route;
+mod status;
 mod view;
 
 use serde_json::{Map, Value, json};
@@ -35,6 +36,8 @@ pub(super) enum Ask {
     Delete(Kind, String),
     /// Of a pool.
     Health(String),
+    /// Of a load balancer.
+    Status(String),
     References(Kind, String),
     /// Trying a monitor out, on a pool or alone.
     StartPreview(Kind, String),
@@ -50,6 +53,7 @@ impl Ask {
             Self::List(_)
             | Self::Look(..)
             | Self::Health(_)
+            | Self::Status(_)
             | Self::References(..)
             | Self::Preview(_)
             | Self::Regions
@@ -106,6 +110,7 @@ impl Api {
             Ask::EditAll => self.edit_pools(who, parse(body)?).await,
             Ask::References(kind, id) => self.references(who, kind, &id, query),
             Ask::Health(id) => self.pool_health(who, &id),
+            Ask::Status(id) => self.balancer_status(who, zone, &id),
             Ask::StartPreview(kind, id) => {
                 self.state.read(|snapshot| self.drafted(who, snapshot).find(kind, zone, &id).map(|_| ()))?;
                 Err(Problem::Later("previews of monitors"))

@@ -145,6 +145,10 @@ impl Call {
                 let ask = match rest {
                     [] => collection(method, Kind::Balancer),
                     [id] => object(method, Kind::Balancer, id),
+                    [id, "status"] => {
+                        let ask = balancing::Ask::Status((*id).to_owned());
+                        by_method(method, "GET", [(Method::GET, ask)])
+                    }
                     _ => Err(NoCall::Path),
                 }?;
                 Ok(Self::Balancers { zone: zone.to_owned(), ask })

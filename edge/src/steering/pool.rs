@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use adit_balance::health::{PoolHealth, Signs, State};
 use adit_balance::selection::{self, Rank, Score};
 use adit_balance::steer::Standing;
-use adit_balance::{Key, Lots};
+use adit_balance::{Key, Lots, Minute};
 use http::uri::Authority;
 use serde_json::Value;
 use uuid::Uuid;
@@ -52,15 +53,32 @@ pub(crate) struct Endpoint {
 }
 
 /// What is known of an endpoint beside what was said of it.
-#[derive(Default)]
 pub(crate) struct Condition {
     requests: Arc<AtomicUsize>,
+    /// Attempts that began, by seconds since `since`.
+    lately: Minute,
+    since: Instant,
+}
+
+impl Default for Condition {
+    fn default() -> Self {
+        Self { requests: Arc::default(), lately: Minute::default(), since: Instant::now() }
+    }
 }
 
 impl Condition {
     /// Requests under way.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Attempts that began in the last minute.
+    pub(crate) fn last_minute(&self, now: Instant) -> u64 {
+        self.lately.sum(self.second(now))
+    }
+
+    fn second(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.since).as_secs()).unwrap_or(u32::MAX)
     }
 }
 
@@ -137,8 +155,9 @@ impl Pool {
     }
 
     /// Takes note of a request that begins at one of its endpoints.
-    pub(super) fn begin(&self, at: usize) -> UnderWay {
+    pub(super) fn begin(&self, at: usize, now: Instant) -> UnderWay {
         let condition = &self.endpoints[at].condition;
+        condition.lately.add(condition.second(now));
         UnderWay::new([&condition.requests, &self.requests])
     }
 

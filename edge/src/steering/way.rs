@@ -2,6 +2,7 @@
 //! that may serve, then the fallback pool. Knows which ones it has handed out; does not know why another is wanted.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use adit_balance::Key;
 use adit_balance::selection::Score;
@@ -40,7 +41,7 @@ impl<'a> Stopover<'a> {
 
     /// Takes note of an attempt that begins here.
     pub(crate) fn begin(&self) -> UnderWay {
-        self.pool.begin(self.at)
+        self.pool.begin(self.at, Instant::now())
     }
 }
 

@@ -119,8 +119,14 @@ async fn traffic_flows_while_a_tunnel_runs_and_nobody_notices_one_that_stops() {
             let one = Host::start(&mut office, "one", Does::Serve).await;
             let other = Host::start(&mut office, "other", Does::Serve).await;
             let pool = office.pool("both", &[&one.tunnel, &other.tunnel]).await;
-            office.balancer(NAME, &[&pool], json!({})).await;
-            assert_eq!(office.shares(NAME, 100).await.len(), 2);
+            let balancer = office.balancer(NAME, &[&pool], json!({})).await;
+            let shares = office.shares(NAME, 100).await;
+            assert_eq!(shares.len(), 2);
+            let status = office.get(&office.balancers(&format!("/{balancer}/status"))).await;
+            let endpoint = &status["pools"][0]["endpoints"][0];
+            assert_eq!(endpoint["tunnel_name"], "one");
+            assert_eq!(endpoint["requests_last_minute"], shares["one"]);
+            assert_eq!(endpoint["share_by_weight"], 0.5);
             let health = format!("{}/health", office.pool_path(&pool));
             let healthy = office.get(&health).await;
             assert_eq!(healthy["pop_health"]["edge"]["healthy"], true);

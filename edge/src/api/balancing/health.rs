@@ -19,13 +19,10 @@ impl Api {
         })?;
         let pool = self.balancers.pool(id).ok_or(Problem::NotFound(Kind::Pool.word()))?;
         let endpoints = pool.endpoints.iter().map(|endpoint| {
-            let state = endpoint.state();
-            let last = endpoint.watches.iter().filter_map(|watch| watch.watched.last());
-            // Of several monitors the one that is not content says most.
-            let last = last.max_by_key(|last| last.fault.is_some()).unwrap_or_default();
+            let (state, last, why) = self.health_of(endpoint);
             let said = json!({
                 "healthy": state == State::Up,
-                "failure_reason": self.why(endpoint, state, &last),
+                "failure_reason": why,
                 "response_code": last.status.unwrap_or(0),
                 "rtt": format!("{:.1}ms", last.took.as_secs_f64() * 1e3),
             });
@@ -36,6 +33,16 @@ impl Api {
         let places =
             Map::from_iter([(PLACE.to_owned(), json!({ "healthy": healthy, "origins": endpoints }))]);
         Ok(envelope::success(json!({ "pool_id": id, "pop_health": places })))
+    }
+
+    /// What an endpoint is, by which result, and why.
+    pub(super) fn health_of(&self, endpoint: &Endpoint) -> (State, Outcome, String) {
+        let state = endpoint.state();
+        let last = endpoint.watches.iter().filter_map(|watch| watch.watched.last());
+        // Of several monitors the one that is not content says most.
+        let last = last.max_by_key(|last| last.fault.is_some()).unwrap_or_default();
+        let why = self.why(endpoint, state, &last);
+        (state, last, why)
     }
 
     /// Why an endpoint is what it is.

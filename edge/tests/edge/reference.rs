@@ -135,7 +135,10 @@ async fn the_reference_cli_and_connector_live_a_tunnels_whole_life_here() {
     let foreign = reference.run(&["route", "dns", "demo", "app.example.org"]).await;
     assert!(foreign.code != Some(0) && foreign.log.contains("in no zone"), "{}", foreign.log);
     let balanced = reference.run(&["route", "lb", "demo", "lb.example.com", "pool"]).await;
-    assert!(balanced.code != Some(0) && balanced.log.contains("load balancers"), "{}", balanced.log);
+    assert!(balanced.code == Some(0) && balanced.log.contains("added a new pool"), "{}", balanced.log);
+    let again = reference.run(&["route", "lb", "demo", "lb.example.com", "pool"]).await;
+    assert!(again.code == Some(0) && !again.log.contains("added a new pool"), "{}", again.log);
+    assert_eq!(visit(&office, "lb.example.com").await, 530, "no tunnel of its pool runs");
     assert_eq!(visit(&office, "app.example.com").await, 530, "nothing is proxied unless the tunnel runs");
 
     // Two windows: one by the credentials, one by the token, over both transports.

@@ -16,13 +16,15 @@ pub struct Gathered<B: Body> {
     body: B,
     /// What came behind the pieces that were gathered.
     behind: Option<Behind<B>>,
+    /// The end was handed out.
+    has_ended: bool,
 }
 
 type Behind<B> = Option<Result<Frame<Bytes>, <B as Body>::Error>>;
 
 impl<B: Body<Data = Bytes> + Unpin> Gathered<B> {
     pub fn new(body: B) -> Self {
-        Self { body, behind: None }
+        Self { body, behind: None, has_ended: false }
     }
 
     pub fn get_ref(&self) -> &B {
@@ -35,6 +37,9 @@ impl<B: Body<Data = Bytes> + Unpin> Gathered<B> {
         most: usize,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
         let frame = match self.behind.take() {
             Some(frame) => frame,
             None => ready!(Pin::new(&mut self.body).poll_frame(cx)),
@@ -45,8 +50,7 @@ impl<B: Body<Data = Bytes> + Unpin> Gathered<B> {
                 Some(Ok(Frame::data(self.gather(first, most.min(PIECE), cx))))
             }
             None => {
-                // The end stays where it is.
-                self.behind = Some(None);
+                self.has_ended = true;
                 None
             }
             frame => frame,
@@ -95,11 +99,9 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.behind {
-            Some(None) => true,
-            Some(Some(_)) => false,
-            None => self.body.is_end_stream(),
-        }
+        // An end that waits behind what was gathered is no promise: whoever is told that nothing follows does not
+        // look whether that was all there should be, and a body that broke off would pass for a whole one.
+        self.has_ended || (!matches!(self.behind, Some(Some(_))) && self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -169,7 +171,10 @@ mod tests {
         loop {
             match body.frame().await {
                 Some(Ok(frame)) if frame.is_trailers() => return (lengths, "trailers"),
-                Some(Ok(frame)) => lengths.push(frame.into_data().expect("data").len()),
+                Some(Ok(frame)) => {
+                    lengths.push(frame.into_data().expect("data").len());
+                    assert!(!body.is_end_stream(), "the body has not said so");
+                }
                 Some(Err(error)) => return (lengths, error),
                 None => {
                     assert!(body.is_end_stream() && body.frame().await.is_none());

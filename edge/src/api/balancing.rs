@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::envelope::{self, Answer, Problem};
 use super::identity::Identity;
-use super::paging::Paging;
+use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
 use super::zones::own_zone;
 use super::{Api, parse};
@@ -179,6 +179,7 @@ impl Api {
 
     fn references(&self, who: &Identity, kind: Kind, id: &str, query: &Query) -> Result<Answer, Problem> {
         let wanted = query.one_of("reference_type", &["*", "referral", "referrer"])?.unwrap_or("*");
+        let paging = Paging::of(query, LONGEST_PAGE)?;
         self.state.read(|snapshot| {
             let draft = self.drafted(who, snapshot);
             let object = draft.find(kind, None, id)?;
@@ -201,7 +202,7 @@ impl Api {
                 let id = object.text(name).unwrap_or_default();
                 lines.extend(draft.find(kind, None, id).ok().map(|found| line(kind, id, found, "referral")));
             }
-            Ok(envelope::success(lines))
+            Ok(paging.cut(lines))
         })
     }
 

@@ -22,6 +22,7 @@ mod http2;
 mod leaving;
 mod letter;
 mod limits;
+mod lists;
 mod monitors;
 mod notices;
 mod proxies;

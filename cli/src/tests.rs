@@ -3,6 +3,7 @@
 mod commands;
 mod examples;
 mod pages;
+mod ranges;
 
 use std::ffi::OsString;
 

@@ -13,6 +13,8 @@ mod quick;
 pub(crate) mod reference;
 mod route;
 mod run;
+#[cfg(test)]
+mod tests;
 mod tunnels;
 
 use std::collections::HashSet;
@@ -434,7 +436,9 @@ impl Arguments {
             return Ok(());
         }
         if let Some(file) = legacy::find(&self.options)? {
-            file.fill(&mut self.options).map_err(Failure::Configuration)?;
+            file.fill(&mut self.options)
+                .and_then(|()| file.fill_task(self))
+                .map_err(Failure::Configuration)?;
             self.file = Some(file);
         }
         Ok(())
@@ -503,6 +507,11 @@ pub(crate) fn run(arguments: Arguments, with_stdin: bool) -> Result<(), Failure>
             )),
         },
         Some(Command::Run(mut run)) => {
+            if hostname.is_some() || overwrite_dns == Some(true) {
+                tracing::warn!(
+                    "--hostname has no effect on `run`: `adit tunnel route dns` leads names to tunnels"
+                );
+            }
             run.name_if_none(name);
             run::run(run, &options, file, with_stdin)
         }

@@ -24,7 +24,7 @@ use translation::Translation;
 pub(super) use translation::{Given, Proof, translate};
 pub(super) use yaml::flag;
 
-use super::{Options, Single, places, reference};
+use super::{Arguments, Options, Single, places, reference};
 use crate::Failure;
 use yaml::{Entry, Map, Node, Value};
 
@@ -168,6 +168,36 @@ impl Legacy {
         file(&mut log.log_directory, "log-directory");
         text(&mut log.output, "output");
         if wrong.is_empty() { Ok(()) } else { Err(anyhow!(wrong.join("\n"))) }
+    }
+
+    /// The same for what is to be done without a command, and for the name of what is to be run.
+    pub(super) fn fill_task(&self, arguments: &mut Arguments) -> anyhow::Result<()> {
+        let text = |option: &mut Option<String>, key: &str| {
+            if option.is_none() {
+                *option = self.text(key).filter(|text| !text.is_empty());
+            }
+        };
+        text(&mut arguments.quick_service, "quick-service");
+        text(&mut arguments.hostname, "hostname");
+        // What the file is about is said better by `tunnel`.
+        if self.tunnel().is_none() {
+            text(&mut arguments.name, "name");
+        }
+        if arguments.overwrite_dns.is_none()
+            && let Some(entry) = self.get("overwrite-dns")
+        {
+            let flag = entry.value.flag();
+            arguments.overwrite_dns =
+                Some(flag.ok_or_else(|| anyhow!(self.mistake(entry, "neither true nor false")))?);
+        }
+        // A tunnel that is drawn serves what the file says in place of rules.
+        if arguments.command.is_none() && !self.has_rules() && self.tunnel().is_none() {
+            let wrong = self.fill_single(&mut arguments.options.single);
+            if !wrong.is_empty() {
+                return Err(anyhow!(wrong.join("\n")));
+            }
+        }
+        Ok(())
     }
 
     /// The same for what stands in for rules, each time that the file is read.

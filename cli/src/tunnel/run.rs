@@ -182,7 +182,12 @@ pub(super) fn private_folder() -> anyhow::Result<TempDir> {
 }
 
 /// Token before contents before file, as the reference has it; and all of the command line before the file.
-fn proof(run: &Run, options: &Options, file: Option<&Legacy>, folder: &Path) -> Result<Proof, Failure> {
+pub(super) fn proof(
+    run: &Run,
+    options: &Options,
+    file: Option<&Legacy>,
+    folder: &Path,
+) -> Result<Proof, Failure> {
     let mut given = run.proof.clone();
     if let Some(file) = file.filter(|_| !given.is_given()) {
         given = Proofs {

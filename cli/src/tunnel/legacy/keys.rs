@@ -78,6 +78,9 @@ pub(super) fn top(key: &str, value: &Node) -> Fate {
     if TOP.contains(&key) {
         return Fate::Understood;
     }
+    if key == "config" {
+        return Fate::Idle("has no effect: this file is the configuration already".to_owned());
+    }
     if reference::find(key).is_some() {
         return match reference::idle(key) {
             Some(why) => Fate::Idle(format!("has no effect: {why}")),

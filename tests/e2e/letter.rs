@@ -1,9 +1,13 @@
 //! HTTP to the letter from one end to the other: what an origin must not say, and what it may.
 
-use e2e::document::{EdgeDocument, HostDocument};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use e2e::bulk::Bulk;
+use e2e::document::{EdgeDocument, HOST, HostDocument};
 use e2e::origin::{Origin, RawOrigin};
 use e2e::product::Product;
-use e2e::visitor::{Speaks, bare, to};
+use e2e::visitor::{Speaks, bare, get, to, with_body};
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -93,4 +97,80 @@ async fn a_head_that_is_all_needs_no_length() {
         let answer = product.visitor(speaks).send(bare(to("GET", "/"))).await;
         assert_eq!((answer.status, answer.body.len()), (200, 0), "{speaks:?}");
     }
+}
+
+#[tokio::test]
+async fn chunks_win_over_a_length_beside_them() {
+    const REST: &str = "\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nchunks\r\n0\r\n\r\n";
+    let mut host = HostDocument::new().over(super::PROTOCOL);
+    for length in [0, 2, 99] {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}{REST}");
+        let origin = RawOrigin::start(answer.leak().as_bytes());
+        host = host
+            .rule(&format!("hostname = \"said-{length}.app.localhost\"\nservice = \"{}\"", origin.service()));
+    }
+    let host = host.otherwise("http_status:404");
+    let product = Product::start(EdgeDocument::new(&["west"], 1).with_https(), host).await;
+    for speaks in Speaks::ALL {
+        for length in [0, 2, 99] {
+            let request = bare(Request::get(format!("http://said-{length}.app.localhost/")));
+            let answer = product.visitor(speaks).send(request).await;
+            assert_eq!((answer.status, answer.text()), (200, "chunks"), "{speaks:?} {length}");
+            assert_eq!(answer.header("content-length"), "", "{speaks:?} {length}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn how_long_an_answer_and_an_upload_may_take_is_what_the_edge_is_told() {
+    // Its connections come about, and nobody reads or writes a byte.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let service = format!("http://{}", silent.local_addr().unwrap());
+    let host = HostDocument::new().over(super::PROTOCOL).otherwise(&service);
+    let edge = EdgeDocument::new(&["west"], 1);
+    for keys in ["answer-timeout = \"1s\"", "upload-timeout = \"1s\""] {
+        let product = Product::start(edge.clone().for_visitors(keys), host.clone()).await;
+        for speaks in [Speaks::Http1, Speaks::Http2] {
+            let request = match keys.starts_with("answer") {
+                true => get("/"),
+                // More than can wait on the way.
+                false => with_body(to("POST", "/"), Bulk::new(64 << 20)),
+            };
+            let began = Instant::now();
+            let answer = product.visitor(speaks).send(request).await;
+            assert_eq!(answer.status, 504, "{speaks:?} {keys}: {answer:?}");
+            assert!(began.elapsed() < Duration::from_secs(60), "{speaks:?} {keys}: {:?}", began.elapsed());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_that_waits_before_its_upload_gets_a_refusal_at_once_and_is_asked_for_nothing() {
+    let host = HostDocument::new()
+        .over(super::PROTOCOL)
+        .rule("hostname = \"app.localhost\"\nservice = \"hello_world\"")
+        .otherwise("http_status:404");
+    let product = Product::start(EdgeDocument::new(&["west"], 1).without_hold(), host).await;
+    let ask = async |host: &str| {
+        let mut visitor = product.visitor(Speaks::Http1).dial().await;
+        let head =
+            format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
+        visitor.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+            let read = e2e::within("a head", visitor.read_buf(&mut answer)).await.unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+        }
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let unknown = ask("unknown.example").await;
+    assert!(unknown.starts_with("HTTP/1.1 404 "), "{unknown}");
+    assert!(unknown.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "{unknown}");
+    let taken = ask(HOST).await;
+    assert!(taken.starts_with("HTTP/1.1 100 "), "{taken}");
+    product.host.process.terminate();
+    assert!(product.host.process.exit().await.success());
+    let down = ask(HOST).await;
+    assert!(down.starts_with("HTTP/1.1 530 "), "{down}");
+    assert!(down.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "{down}");
 }

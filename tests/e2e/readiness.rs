@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use adit_protocol::own;
 use adit_protocol::stream::Connect;
+use e2e::certificate::Certificate;
 use e2e::document::{EdgeDocument, HostDocument};
 use e2e::origin::Origin;
 use e2e::process::{Outcome, Process, adit};
@@ -142,11 +143,31 @@ impl Systemd {
     }
 }
 
+impl Systemd {
+    /// How often it heard a line that begins like this until the watchdog was fed so often.
+    fn count(&self, begin: &str, beats: usize) -> usize {
+        let (mut buffer, mut fed, mut count) = ([0; 4096], 0, 0);
+        while fed < beats {
+            let length = self.0.recv(&mut buffer).unwrap();
+            for line in std::str::from_utf8(&buffer[..length]).unwrap().lines() {
+                fed += usize::from(line == "WATCHDOG=1");
+                count += usize::from(line.starts_with(begin));
+            }
+        }
+        count
+    }
+}
+
 /// Starts a host that is told to talk to `socket`, as `address` names it.
-async fn under_systemd(socket: UnixDatagram, address: &str, site: Site) -> (Systemd, Product) {
+async fn under_systemd(
+    socket: UnixDatagram,
+    address: &str,
+    site: Site,
+    document: HostDocument,
+) -> (Systemd, Product) {
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let edge = site.edge(&EdgeDocument::new(&["west"], 1)).await;
-    site.write("host.toml", HostDocument::new().otherwise("hello_world").to_toml(&edge.servers));
+    site.write("host.toml", document.to_toml(&edge.servers));
     let mut command = Command::new(adit());
     let arguments = ["--log-format", "json", "--stop-with-stdin", "tunnel", "run", "--config", "host.toml"];
     command.args(arguments).current_dir(site.folder());
@@ -162,7 +183,8 @@ async fn systemd_hears_when_the_host_is_ready_reloads_lives_and_stops() {
     let site = Site::new();
     let path = site.path("notify.sock");
     let socket = UnixDatagram::bind(&path).unwrap();
-    let (systemd, product) = under_systemd(socket, path.to_str().unwrap(), site).await;
+    let document = HostDocument::new().otherwise("hello_world");
+    let (systemd, product) = under_systemd(socket, path.to_str().unwrap(), site, document).await;
     let ready = systemd.heard("READY=1");
     assert!(ready.contains(&"STATUS=1 of 1 connections to the edge serve".to_owned()), "{ready:?}");
     assert_eq!(systemd.heard("WATCHDOG"), ["WATCHDOG=1"]);
@@ -187,6 +209,40 @@ async fn systemd_hears_when_the_host_is_ready_reloads_lives_and_stops() {
 }
 
 #[tokio::test]
+async fn systemd_hears_of_each_change_once_in_whatever_order_files_are_named() {
+    let site = Site::new();
+    let path = site.path("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let mut document = HostDocument::new();
+    for name in ["z", "a", "m"] {
+        site.write(&format!("{name}.pem"), Certificate::new(&["localhost"]).ca_pem);
+        document = document.rule(&format!(
+            "hostname = \"{name}.app.localhost\"\nservice = \"https://localhost:9\"\n[ingress.origin]\nca-file = \"{name}.pem\""
+        ));
+    }
+    let document = document.otherwise("hello_world");
+    let (systemd, product) = under_systemd(socket, path.to_str().unwrap(), site, document.clone()).await;
+    systemd.heard("READY=1");
+    // Files are looked at every half second, and the watchdog is fed every tenth.
+    assert_eq!(systemd.count("RELOADING", 30), 0, "nothing has changed");
+    let edges = &product.edge.servers;
+    for name in ["m.pem", "host.toml", "a.pem"] {
+        match name {
+            "host.toml" => {
+                product.site.write(name, document.clone().keys("access-log = true").to_toml(edges))
+            }
+            _ => product.site.write(name, Certificate::new(&["localhost"]).ca_pem),
+        };
+        assert_eq!(systemd.heard("RELOADING").len(), 2, "{name}");
+        assert_eq!(systemd.heard("READY"), ["READY=1"], "{name}");
+        assert_eq!(systemd.count("RELOADING", 30), 0, "{name} has changed once");
+    }
+    let history = product.host.admin("/config/history").await.json();
+    let applied = history.to_string().matches("\"applied\"").count();
+    assert_eq!(applied, 4, "the start and three changes: {history}");
+}
+
+#[tokio::test]
 async fn systemd_hears_when_an_edge_serves_lives_and_stops() {
     let site = Site::new();
     let path = site.path("notify.sock");
@@ -201,6 +257,13 @@ async fn systemd_hears_when_an_edge_serves_lives_and_stops() {
     assert_eq!(systemd.heard("READY"), ["READY=1", "STATUS=serving"]);
     assert_eq!(systemd.heard("WATCHDOG"), ["WATCHDOG=1"]);
     assert_eq!(systemd.heard("WATCHDOG"), ["WATCHDOG=1"]);
+    // Nothing is read again, which is said and what the unit promises.
+    edge.hang_up();
+    edge.said("why nothing is read", |line| line.contains("SIGHUP changes nothing")).await;
+    assert_eq!(systemd.count("RELOADING", 5), 0);
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/systemd/adit-edge.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    assert!(unit.contains("\nType=notify\n") && !unit.contains("ExecReload"), "{unit}");
     edge.terminate();
     assert!(systemd.heard("STOPPING").contains(&"STOPPING=1".to_owned()));
 }
@@ -209,7 +272,8 @@ async fn systemd_hears_when_an_edge_serves_lives_and_stops() {
 async fn systemd_is_told_through_an_abstract_socket_too() {
     let name = format!("adit-e2e-{}", std::process::id());
     let socket = UnixDatagram::bind_addr(&unix::net::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-    let (systemd, _product) = under_systemd(socket, &format!("@{name}"), Site::new()).await;
+    let document = HostDocument::new().otherwise("hello_world");
+    let (systemd, _product) = under_systemd(socket, &format!("@{name}"), Site::new(), document).await;
     assert!(systemd.heard("READY").contains(&"READY=1".to_owned()));
 }
 

@@ -23,10 +23,14 @@ mod broken;
 mod cancel;
 #[path = "grpc.rs"]
 mod grpc;
+#[path = "headers.rs"]
+mod headers;
 #[path = "letter.rs"]
 mod letter;
 #[path = "path.rs"]
 mod path;
+#[path = "proxies.rs"]
+mod proxies;
 #[path = "slow.rs"]
 mod slow;
 #[path = "trailers.rs"]

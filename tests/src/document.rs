@@ -20,6 +20,8 @@ pub struct EdgeDocument {
     pub https: Option<String>,
     /// How long requests of a tunnel wait that has just lost its connections; `None`: as the edge does.
     pub hold: Option<&'static str>,
+    /// Further keys of `[visitors]`.
+    pub visitor_keys: String,
     pub servers: Vec<Server>,
     pub admin: String,
     pub hostnames: Vec<String>,
@@ -49,6 +51,7 @@ impl EdgeDocument {
             http: ANY_PORT.into(),
             https: None,
             hold: None,
+            visitor_keys: String::new(),
             servers: servers.collect(),
             admin: ANY_PORT.into(),
             hostnames: [HOST, "*.app.localhost"].map(str::to_owned).to_vec(),
@@ -67,14 +70,20 @@ impl EdgeDocument {
         self
     }
 
+    /// Further keys of `[visitors]`, as TOML.
+    pub fn for_visitors(mut self, keys: &str) -> Self {
+        self.visitor_keys = format!("{keys}\n");
+        self
+    }
+
     pub fn to_toml(&self) -> String {
         let https = self.https.as_ref().map(|address| format!("https = \"{address}\"\n")).unwrap_or_default();
         let hold = self.hold.map(|hold| format!("hold = \"{hold}\"\n")).unwrap_or_default();
         // Many tests wait until it is seen that a visitor has left.
         let half_closed = "half-closed-timeout = \"1s\"\n";
         let mut text = format!(
-            "data-dir = {:?}\n[visitors]\nhttp = \"{}\"\n{https}{hold}{half_closed}",
-            self.data_dir, self.http
+            "data-dir = {:?}\n[visitors]\nhttp = \"{}\"\n{https}{hold}{half_closed}{}",
+            self.data_dir, self.http, self.visitor_keys
         );
         if let Some([certificate, key]) = &self.connectors {
             let _ = write!(text, "[connectors]\ncertificate = {certificate:?}\nprivate-key = {key:?}\n");

@@ -8,6 +8,7 @@
 //! | `/bytes/N` | a [`Bulk`] of N bytes |
 //! | `/chunks/N` | the same without a length |
 //! | `/status/N` | status N |
+//! | `/secure…` | `secure` to whoever has come over TLS; others are sent there |
 //! | `/websocket…` | sends every message back |
 //! | `/events` | server-sent events, numbered, until the visitor leaves |
 //! | `/load/N/T` | after T ms a [`Bulk`] of N bytes, with the request's mark and the digest of its body |
@@ -176,6 +177,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         "bytes" => Ok(Response::new(Bulk::new(number()).map_err(Into::into).boxed_unsync())),
         "chunks" => Ok(Response::new(Bulk::without_length(number()).map_err(Into::into).boxed_unsync())),
         "status" => Ok(Response::builder().status(number() as u16).body(empty())?),
+        "secure" => Ok(secure(&request)?),
         "websocket" => websocket::accept(request),
         "events" => Ok(events::answer()),
         "load" => marked::answer(request, &shared.arrivals).await,
@@ -199,6 +201,16 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Body>, Error> {
     });
     let response = Response::builder().header("content-type", "application/json").header("x-origin", "echo");
     Ok(response.body(text(page.to_string()))?)
+}
+
+/// As frameworks do that are told to be reached over TLS alone.
+fn secure(request: &Request<Incoming>) -> Result<Response<Body>, Error> {
+    let said = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
+    if said("x-forwarded-proto") == Some("https") {
+        return Ok(Response::new(text("secure".to_owned())));
+    }
+    let there = format!("https://{}{}", said("host").unwrap_or_default(), request.uri());
+    Ok(Response::builder().status(StatusCode::MOVED_PERMANENTLY).header("location", there).body(empty())?)
 }
 
 async fn sink(request: Request<Incoming>) -> Result<Response<Body>, Error> {

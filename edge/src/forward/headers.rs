@@ -108,6 +108,11 @@ pub(crate) fn has_other_coding(headers: &HeaderMap) -> bool {
     codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
+/// Whether the visitor sends its body only when it is asked for it (RFC 9110 10.1.1).
+pub(crate) fn waits_to_be_asked(headers: &HeaderMap) -> bool {
+    has_token(headers, &EXPECT, "100-continue")
+}
+
 /// Whether this asks for a WebSocket in the way of HTTP/1.1 (RFC 6455 4.1).
 pub(crate) fn is_websocket(parts: &Parts) -> bool {
     parts.method == Method::GET
@@ -139,7 +144,8 @@ pub(crate) fn for_origin(
     cut_forgeries(&mut headers);
     // The authority of the address says it, see `authority`.
     headers.remove(HOST);
-    // hyper has asked the visitor to continue by itself; an origin that is asked again would wait.
+    // hyper asks the visitor to continue once its body is read, which is when a host takes the request; an
+    // origin that is asked again would wait.
     headers.remove(EXPECT);
     join_cookies(&mut headers);
     add_facts(&mut headers, &scheme, facts);

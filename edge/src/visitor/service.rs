@@ -73,6 +73,7 @@ impl Service {
         let ray = handler.service.rays.next();
         let wanted = Wanted::of(request.method(), request.headers());
         let version = request.version();
+        let waits = headers::waits_to_be_asked(request.headers());
         debug!(ray = ray.as_str(), method = %request.method(), "request");
         let mut count = Count::begin(&handler.service, version);
         let mut dismissed = None;
@@ -86,6 +87,10 @@ impl Service {
                 }
                 let mut page = error_page::page(problem, wanted, &ray);
                 headers::add_tries(page.headers_mut(), tries);
+                // RFC 9110 10.1.1: the body that it was not asked for does not come any more.
+                if waits && version < Version::HTTP_2 {
+                    page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 page.map(Body::text)
             }
         };

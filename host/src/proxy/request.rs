@@ -148,6 +148,17 @@ mod tests {
     }
 
     #[test]
+    fn the_page_names_every_header_that_is_cut() {
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+        let page = std::fs::read_to_string(page).unwrap().to_ascii_lowercase();
+        let table =
+            page.split("\n### ").find(|section| section.starts_with("what becomes of headers")).unwrap();
+        for name in HOP_BY_HOP.iter().map(HeaderName::as_str).chain(PATH_HEADERS) {
+            assert!(table.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
     fn headers_that_name_another_path_are_cut_in_every_spelling() {
         let mut head = asked(&[b"a.test"]);
         for name in

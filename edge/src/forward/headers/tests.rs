@@ -224,3 +224,16 @@ fn an_answer_loses_what_is_for_the_edge_only() {
     for_visitor(&mut chunked, &ray, false);
     assert_eq!(chunked.keys_len(), 1);
 }
+
+#[test]
+fn the_page_names_every_header_that_is_cut_or_spared() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let page = std::fs::read_to_string(page).unwrap().to_ascii_lowercase();
+    let table = page.split("\n### ").find(|section| section.starts_with("what becomes of headers")).unwrap();
+    let hops = HOP_BY_HOP.into_iter().map(|name| name.as_str().to_owned());
+    let exact = SAYS_ADDRESS.iter().chain(&SAID_BY_VISITORS).map(|name| (*name).to_owned());
+    let beginnings = INTERNAL_TO_TUNNEL.iter().map(|name| format!("{name}*"));
+    for name in hops.chain(exact).chain(beginnings).chain([EXPECT.to_string(), COOKIE.to_string()]) {
+        assert!(table.contains(&format!("`{name}`")), "{name}");
+    }
+}

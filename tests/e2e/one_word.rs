@@ -8,10 +8,12 @@ use e2e::document::{EdgeDocument, HOST, HostDocument};
 use e2e::origin::Origin;
 use e2e::process::{Process, adit};
 use e2e::product::{Edge, Site};
-use e2e::visitor::{Speaks, Visitor, get};
+use e2e::visitor::{Speaks, Visitor, get, to, with_text};
 use e2e::within;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -229,6 +231,54 @@ async fn flags_go_before_what_a_document_says_or_are_refused() {
             home.start(line, &[("TUNNEL_EDGE", if line.contains("domain") { "" } else { "127.0.0.1:1" })]);
         assert_eq!(host.exit().await.code(), Some(2), "{line}\n{}", host.tail());
         assert!(host.log().contains(wanted), "{line}\n{}", host.tail());
+    }
+}
+
+/// The head of the next request for this service, which gets an empty answer.
+async fn head(service: &TcpListener) -> String {
+    loop {
+        let (mut stream, _) = within("a request", service.accept()).await.expect("a connection");
+        let mut head = Vec::new();
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            if stream.read_buf(&mut head).await.unwrap_or_default() == 0 {
+                break;
+            }
+        }
+        // Somebody who only looks whether the service is there says nothing.
+        if !head.is_empty() {
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.write_all(answer).await.expect("the head is answered");
+            return String::from_utf8_lossy(&head).into_owned();
+        }
+    }
+}
+
+#[tokio::test]
+async fn header_names_are_written_as_there_by_a_config_yml_a_flag_and_a_push() {
+    let home = Home::new().await;
+    let token = home.site.credentials.to_token();
+    let service = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", service.local_addr().expect("an address"));
+    let config = home.config("config.yml", &format!("ingress:\n- service: {url}\n"));
+    let by_file = format!("tunnel --config {config} run");
+    let by_flag = format!("tunnel --metrics localhost:0 run --url {url}");
+    let by_push = "tunnel --metrics localhost:0 run".to_owned();
+    for line in [by_file, by_flag, by_push] {
+        let host = home.start(&line, &[("TUNNEL_TOKEN", &token)]);
+        registered(&host).await;
+        if !line.contains("config.yml") && !line.contains("--url") {
+            let rules = format!("{{\"ingress\": [{{\"service\": \"{url}\"}}]}}");
+            let push = to("PUT", "/tunnels/demo/config").header("host", "localhost");
+            let edge = Visitor::new(home.edge.admin, Speaks::Http1, None);
+            assert_eq!(edge.send(with_text(push, &rules)).await.status, 200);
+        }
+        let (head, status) = tokio::join!(head(&service), home.status());
+        assert_eq!(status, 200, "{line}: {head}");
+        for name in ["\r\nHost: ", "\r\nCf-Ray: ", "\r\nX-Forwarded-For: "] {
+            assert!(head.contains(name), "{line}: {head}");
+        }
+        host.terminate();
+        assert!(host.exit().await.success(), "{line}\n{}", host.tail());
     }
 }
 

@@ -261,7 +261,9 @@ async fn a_configuration_is_checked_and_its_version_grows() {
     // There is one place for it.
     let request = Request::put("/tunnels/one/config").header("host", "localhost");
     let request = request.body(full(json!({ "ingress": [] }).to_string())).unwrap();
-    assert_eq!(office.edge.ask_admin(request).await.0, StatusCode::CONFLICT);
+    let (status, error) = office.edge.ask_admin(request).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(error["error"].as_str().is_some_and(|error| error.contains("/configurations")), "{error}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,10 +21,13 @@ pub(crate) async fn measure(options: &Options, text: &mut String) -> Result<()> 
     let _ = writeln!(
         text,
         "## {} who take nothing, grace {} s\n\nOthers: {OTHERS} visitors with a connection each, one request after \
-         the other for 10 KiB. Memory is resident, MiB.\n\n| | quiet p50, p99 | with them p50, p99 | p99 | slowest \
-         | edge before, most, after | host before, most, after |\n|---|---|---|---|---|---|---|",
+         the other for 10 KiB; they come while those arrive, too, which costs the same two cores as everything \
+         else. Memory is resident, MiB.\n\n| | quiet p50, p99 | with them p50, p99 | p99 | of the first {} s \
+         | of those after | slowest | edge before, most, after | host before, most, after \
+         |\n|---|---|---|---|---|---|---|---|---|",
         options.visitors,
         options.grace.as_secs(),
+        ARRIVAL.as_secs(),
     );
     for protocol in ["quic", "http2"] {
         for direction in ["down", "up"] {
@@ -72,32 +76,50 @@ async fn one(options: &Options, protocol: &'static str, direction: &str) -> Resu
         let most = before[at] + watches[at].growth();
         format!("{}, {}, {}", mib(before[at]), mib(most), mib(after[at]))
     };
-    let ratio = loaded.at(0.99).as_secs_f64() / quiet.at(0.99).as_secs_f64();
+    eprintln!("p99 second by second: {:.1?}", loaded.by_second(0.99));
+    let ratio = |times: &Times| times.at(0.99).as_secs_f64() / quiet.at(0.99).as_secs_f64();
+    let (first, rest) = (loaded.part(..ARRIVAL), loaded.part(ARRIVAL..));
     Ok(format!(
-        "{:.1?}, {:.1?} | {:.1?}, {:.1?} | x {ratio:.2} | {:.1?} | {} | {}",
+        "{:.1?}, {:.1?} | {:.1?}, {:.1?} | x {:.2} | x {:.2} | x {:.2} | {:.1?} | {} | {}",
         quiet.at(0.5),
         quiet.at(0.99),
         loaded.at(0.5),
         loaded.at(0.99),
+        ratio(&loaded),
+        ratio(&first),
+        ratio(&rest),
         loaded.at(1.0),
         memory(0),
         memory(1),
     ))
 }
 
-struct Times(Vec<Duration>);
+/// When each request began, after the beginning of all, and how long it took; the fastest first.
+struct Times(Vec<(Duration, Duration)>);
 
 impl Times {
     fn at(&self, share: f64) -> Duration {
-        let last = self.0.len() - 1;
-        self.0[(last as f64 * share).round() as usize]
+        let Some(last) = self.0.len().checked_sub(1) else { return Duration::ZERO };
+        self.0[(last as f64 * share).round() as usize].1
+    }
+
+    /// Those that began in this period.
+    fn part(&self, period: impl RangeBounds<Duration>) -> Self {
+        Self(self.0.iter().filter(|(began, _)| period.contains(began)).copied().collect())
+    }
+
+    fn by_second(&self, share: f64) -> Vec<Duration> {
+        let seconds = self.0.iter().map(|(began, _)| began.as_secs()).max().unwrap_or(0);
+        let second = |at| self.part(Duration::from_secs(at)..Duration::from_secs(at + 1)).at(share);
+        (0..=seconds).map(second).collect()
     }
 }
 
 /// Visitors who read what they ask for, for so long.
 async fn others(edge: SocketAddr, period: Duration) -> Result<Times> {
     let visitor = Visitor::new(edge, Speaks::Http1, None);
-    let until = Instant::now() + period;
+    let start = Instant::now();
+    let until = start + period;
     let mut tasks = JoinSet::new();
     for _ in 0..OTHERS {
         let visitor = visitor.clone();
@@ -110,7 +132,7 @@ async fn others(edge: SocketAddr, period: Duration) -> Result<Times> {
                     None => connection.insert(visitor.connect().await),
                 };
                 let answer = timeout(SLOWEST, connection.ask(get("/bytes/10240"))).await;
-                times.push(begun.elapsed());
+                times.push((begun - start, begun.elapsed()));
                 if answer.is_err() {
                     break;
                 }
@@ -123,7 +145,7 @@ async fn others(edge: SocketAddr, period: Duration) -> Result<Times> {
     while let Some(one) = tasks.join_next().await {
         times.extend(one?);
     }
-    times.sort();
+    times.sort_by_key(|(_, took)| *took);
     anyhow::ensure!(!times.is_empty(), "no visitor was answered");
     Ok(Times(times))
 }
@@ -175,6 +197,8 @@ const LONG: u64 = 1 << 30;
 const STREAMS: usize = 200;
 const OTHERS: usize = 8;
 const EVERY: Duration = Duration::from_millis(10);
+/// In which the last of them has come.
+const ARRIVAL: Duration = Duration::from_secs(5);
 const WATCHED: Duration = Duration::from_secs(20);
 const SLOWEST: Duration = Duration::from_secs(60);
 /// Ten seconds by themselves, of the allocator of `adit`.

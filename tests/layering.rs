@@ -217,11 +217,11 @@ const ENGINE: &[Module] = &[
             "engine",
             "failure",
             "head",
-            "imports::handler::Onward",
+            "imports::handler::NextRequest",
             "imports::metrics",
             "member",
             "meter",
-            "rehearsal::Rehearsal",
+            "test_host::TestHost",
             "sandbox",
             "service",
             "store",
@@ -257,7 +257,7 @@ const ENGINE: &[Module] = &[
     ("outbound", &[], &["wasmtime", "quinn", "tracing", "std::fs"]),
     ("pool", &["counters", "service", "store"], &["hyper", "http"]),
     (
-        "rehearsal",
+        "test_host",
         &[
             "background",
             "compiler",
@@ -273,7 +273,7 @@ const ENGINE: &[Module] = &[
     ),
     (
         "sandbox",
-        &["failure", "imports", "persistent", "outbound", "rehearsal"],
+        &["failure", "imports", "persistent", "outbound", "test_host"],
         &["hyper", "wasmtime", "std::fs"],
     ),
     (

@@ -1,6 +1,6 @@
 //! `adit plugin`: writing plugins, looking at components, trying and measuring them. Read in this order:
 //! [`project`] what a folder with a plugin is, [`template`] a new one, [`build`] from sources to a component,
-//! [`cases`] and [`rehearsal`] testing it, [`inspection`], [`trial`] and [`mod@bench`] looking at any component.
+//! [`cases`] and [`runner`] testing it, [`inspection`], [`trial`] and [`mod@bench`] looking at any component.
 
 mod bench;
 mod build;
@@ -8,7 +8,7 @@ mod cases;
 mod inspection;
 mod outcome;
 mod project;
-mod rehearsal;
+mod runner;
 mod template;
 mod tool;
 mod trial;
@@ -34,7 +34,7 @@ pub(crate) enum Plugin {
     /// Build the plugin in a folder, by the tools of its language
     Build(build::Build),
     /// Ask a plugin what its tests.toml says, and compare what it decides
-    Test(rehearsal::Test),
+    Test(runner::Test),
     /// Measure components: start, and one call on a fresh and on a reused instance
     Bench(bench::Bench),
     /// Say what a component is: its role, what it asks for, what it says of itself
@@ -61,7 +61,7 @@ pub(crate) fn run(command: Plugin) -> Result<(), Failure> {
     match command {
         Plugin::New(new) => template::create(&new),
         Plugin::Build(build) => build::run(&build),
-        Plugin::Test(test) => rehearsal::run(&test),
+        Plugin::Test(test) => runner::run(&test),
         Plugin::Bench(bench) => bench::run(&bench),
         Plugin::Inspect { component, form } => inspection::run(&component, form),
         Plugin::Run(asked) => trial::run(asked),

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use adit_balance::Key;
 use adit_net::crumbs::Gathered;
-use adit_protocol::own;
+use adit_protocol::extensions;
 use adit_protocol::stream::{Answer, Connect, DecodeError, EncodeError};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
@@ -152,11 +152,11 @@ impl Failure {
     /// worked on.
     pub(crate) fn is_of_origin(&self) -> bool {
         if let Self::Read(quinn::ReadError::Reset(code)) = self {
-            return code.into_inner() == u64::from(own::BROKEN_OFF);
+            return code.into_inner() == u64::from(extensions::BROKEN_OFF);
         }
         if let Self::NoAnswer(http2::NoAnswer::Broken(error)) = self {
             let code = error.reason().filter(|_| error.is_reset() && error.is_remote());
-            return code.is_some_and(|code| u32::from(code) == own::BROKEN_OFF);
+            return code.is_some_and(|code| u32::from(code) == extensions::BROKEN_OFF);
         }
         false
     }
@@ -169,7 +169,7 @@ impl Failure {
         match self {
             Self::NotSent(_) => Some(Reason::NotSent),
             Self::TurnedAway => Some(Reason::Refused),
-            Self::Refused(reason) if reason.starts_with(own::NOT_HERE_REASON) => Some(Reason::NotHere),
+            Self::Refused(reason) if reason.starts_with(extensions::NOT_HERE_REASON) => Some(Reason::NotHere),
             Self::Lost | Self::Read(_) | Self::NoAnswer(http2::NoAnswer::Broken(_)) | Self::Ended => {
                 Some(Reason::Broken)
             }
@@ -459,7 +459,7 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
 /// Whether the host says that the body of its answer is in frames.
 fn is_framed(answer: &Answer) -> bool {
     let Answer::Http(response) = answer else { return false };
-    response.headers().get(own::TRAILERS) == Some(&own::FRAMED)
+    response.headers().get(extensions::TRAILERS) == Some(&extensions::FRAMED)
 }
 
 /// The head of an answer that turns the stream into a WebSocket.

@@ -9,9 +9,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::bindings::exports::adit::plugin::access_log::Entry;
-use super::failure::{Failure, Trouble};
-use super::member::Member;
-use super::meter::{Allowance, SETUP};
+use super::failure::{CallError, Failure};
+use super::member::LoadedPlugin;
+use super::meter::{CallBudget, SETUP};
 use super::store::Instance;
 
 /// How often what was served is handed over.
@@ -21,8 +21,8 @@ const BATCH: usize = 256;
 /// Entries of one shard that wait; more are dropped and counted.
 const WAITING: usize = 8192;
 /// What a call in the background may take: nobody waits for it.
-const WORK: Allowance =
-    Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30), gives_way: true };
+const WORK: CallBudget =
+    CallBudget { run: Duration::from_secs(5), wall: Duration::from_secs(30), gives_way: true };
 
 /// One exchange that is over.
 #[derive(Debug, Clone)]
@@ -81,8 +81,8 @@ impl Waiting {
 }
 
 /// Starts the task, if the component has any such phase. It ends when the handle is dropped.
-pub(super) fn start(member: &Arc<Member>, waiting: &Arc<Waiting>) -> Option<AbortOnDropHandle<()>> {
-    let phases = member.blueprint.phases.as_ref()?;
+pub(super) fn start(member: &Arc<LoadedPlugin>, waiting: &Arc<Waiting>) -> Option<AbortOnDropHandle<()>> {
+    let phases = member.linked_component.phases.as_ref()?;
     let (logs, ticks) = (phases.log.is_some(), phases.tick.is_some());
     if !logs && !ticks {
         return None;
@@ -92,14 +92,14 @@ pub(super) fn start(member: &Arc<Member>, waiting: &Arc<Waiting>) -> Option<Abor
 
 /// The calls themselves, one after the other.
 pub(super) struct Work {
-    member: Arc<Member>,
+    member: Arc<LoadedPlugin>,
     waiting: Arc<Waiting>,
     /// Kept from call to call; gone after one that broke.
     instance: Option<Instance>,
 }
 
 impl Work {
-    pub(super) fn new(member: &Arc<Member>, waiting: &Arc<Waiting>) -> Self {
+    pub(super) fn new(member: &Arc<LoadedPlugin>, waiting: &Arc<Waiting>) -> Self {
         Self { member: member.clone(), waiting: waiting.clone(), instance: None }
     }
 
@@ -133,7 +133,7 @@ impl Work {
         outcome
     }
 
-    async fn log(&mut self, entries: &[Entry<'_>], dropped: u64) -> Result<(), Trouble> {
+    async fn log(&mut self, entries: &[Entry<'_>], dropped: u64) -> Result<(), CallError> {
         let mut instance = self.instance().await?;
         let running = self.member.engine.clock().running(0);
         instance.on_log(WORK, entries, dropped).await?;
@@ -158,7 +158,7 @@ impl Work {
         }
     }
 
-    async fn instance(&mut self) -> Result<Instance, Trouble> {
+    async fn instance(&mut self) -> Result<Instance, CallError> {
         self.member.admit(0)?;
         match self.instance.take() {
             Some(instance) => Ok(instance),

@@ -55,7 +55,7 @@ impl Observers {
 
 /// How far a request went in, and what each plugin left for its own response phase.
 #[derive(Debug, Default)]
-pub struct Passage {
+pub struct ChainProgress {
     /// The response phases of the plugins before this index run.
     entered: usize,
     /// By index, ascending; only plugins that left anything.
@@ -73,10 +73,10 @@ enum Left {
 /// What becomes of a request.
 #[derive(Debug)]
 pub enum RequestOutcome {
-    Continue(Passage),
-    /// A plugin answers. The answer still goes through [`Chain::on_response`] with the passage,
+    Continue(ChainProgress),
+    /// A plugin answers. The answer still goes through [`Chain::on_response`] with the progress,
     /// for the plugins before that one.
-    Respond(Reply, Passage),
+    Respond(Reply, ChainProgress),
     Failed(Failure),
 }
 
@@ -156,7 +156,7 @@ impl Chain {
                 Ok(RequestStep::Edited { carry }) if carry.is_empty() => {}
                 Ok(RequestStep::Edited { carry }) => left.push((index, Left::Carry(carry))),
                 Ok(RequestStep::Respond(reply)) => {
-                    return RequestOutcome::Respond(reply, Passage { entered: index, left });
+                    return RequestOutcome::Respond(reply, ChainProgress { entered: index, left });
                 }
                 Err(failure) => match plugin.on_error() {
                     OnError::Deny => return RequestOutcome::Failed(failure),
@@ -164,7 +164,7 @@ impl Chain {
                 },
             }
         }
-        RequestOutcome::Continue(Passage { entered: self.plugins.len(), left })
+        RequestOutcome::Continue(ChainProgress { entered: self.plugins.len(), left })
     }
 
     /// Runs the response phases in reverse order, for the plugins that the request went through,
@@ -174,12 +174,12 @@ impl Chain {
     /// May be dropped midway, as [`Self::on_request`].
     pub async fn on_response(
         &self,
-        passage: Passage,
+        progress: ChainProgress,
         shard: usize,
         facts: &Facts<'_>,
         head: &mut response::Parts,
     ) -> ResponseOutcome {
-        let Passage { entered, mut left } = passage;
+        let ChainProgress { entered, mut left } = progress;
         let mut body = None;
         for (index, plugin) in self.plugins.iter().enumerate().take(entered).rev() {
             let carry = match left.pop_if(|(of, _)| *of == index) {

@@ -37,9 +37,9 @@ pub fn be_compiler() -> i32 {
 pub(super) async fn component(engine: &Engine, name: &str, wasm: &[u8]) -> Result<Component, LoadError> {
     check(wasm)?;
     let (wasm, begun) = (Arc::<[u8]>::from(wasm), Instant::now());
-    let wing = engine.wasm(Kind::of(&wasm))?.clone();
+    let variant = engine.wasm(Kind::of(&wasm))?.clone();
     if let Some(code) = engine.code() {
-        match code.component(&wing, wasm.clone()).await {
+        match code.component(&variant, wasm.clone()).await {
             Ok((component, origin)) => {
                 let kept = origin == Origin::Kept;
                 debug!(plugin = name, kept, took = ?begun.elapsed(), "machine code of a plugin is ready");
@@ -51,7 +51,7 @@ pub(super) async fn component(engine: &Engine, name: &str, wasm: &[u8]) -> Resul
             }
         }
     }
-    let compiled = tokio::task::spawn_blocking(move || compile(&wing, &wasm)).await;
+    let compiled = tokio::task::spawn_blocking(move || compile(&variant, &wasm)).await;
     compiled
         .unwrap_or_else(|error| Err(LoadError::Malformed { reason: format!("the compiler failed: {error}") }))
 }

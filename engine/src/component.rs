@@ -40,7 +40,7 @@ const ELF: &[u8] = b"\x7fELF";
 /// A compiled and linked component, from which instances are made. Exports are looked up by name
 /// here, once. Clones share the code.
 #[derive(Clone)]
-pub(super) struct Blueprint {
+pub(super) struct LinkedComponent {
     pub(super) component: Component,
     pub(super) pre: InstancePre<State>,
     /// Of a component that exports `lifecycle`.
@@ -73,7 +73,7 @@ pub(super) struct Phases {
     pub(super) tick: Option<ticker::GuestIndices>,
 }
 
-impl Blueprint {
+impl LinkedComponent {
     /// Links; `name` is the plugin's, for the log.
     pub(super) fn link(engine: &Engine, name: &str, component: Component) -> Result<Self, LoadError> {
         let ty = component.component_type();

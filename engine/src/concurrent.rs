@@ -15,9 +15,9 @@ use wasmtime_wasi_http::p3::bindings::{Service, ServiceIndices};
 use wasmtime_wasi_http::p3::{self};
 use wasmtime_wasi_http::{Error, WasiHttpView};
 
-use super::failure::Trouble;
+use super::failure::CallError;
 use super::imports::handler::Next;
-use super::member::Member;
+use super::member::LoadedPlugin;
 use super::meter::{Meter, drive};
 use super::service::{Answer, Exchange, setting_up};
 use super::store::{State, begin, store, trouble};
@@ -25,25 +25,25 @@ use super::store::{State, begin, store, trouble};
 /// Has a fresh instance answer a request, to the end of its tasks. `broken` is set before the answer's body
 /// ends if the guest breaks.
 pub(super) async fn run<B>(
-    member: &Member,
+    member: &LoadedPlugin,
     indices: &ServiceIndices,
     exchange: &Exchange<'_>,
     request: Request<B>,
     next: Option<Next>,
     answer: oneshot::Sender<Answer>,
     broken: &AtomicBool,
-) -> Result<(), Trouble>
+) -> Result<(), CallError>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Error>,
 {
     let meter = Arc::new(Meter::new());
-    let mut store = store(&member.blueprint, &member.sandbox, &meter);
+    let mut store = store(&member.linked_component, &member.sandbox, &meter);
     begin(&mut store, exchange.id);
     store.data_mut().next = next;
     let ended = {
         let call = pin!(serve(&mut store, member, indices, exchange, request, answer));
-        let mut call = pin!(drive(&meter, exchange.allowance, call));
+        let mut call = pin!(drive(&meter, exchange.budget, call));
         poll_fn(|context| {
             let _running = member.engine.clock().running(exchange.shard);
             call.as_mut().poll(context)
@@ -59,7 +59,7 @@ where
 
 async fn serve<B>(
     store: &mut Store<State>,
-    member: &Member,
+    member: &LoadedPlugin,
     indices: &ServiceIndices,
     exchange: &Exchange<'_>,
     request: Request<B>,

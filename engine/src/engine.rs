@@ -1,5 +1,5 @@
 //! The WebAssembly engine: one per process, with every limit that plugins share. What speaks of WASI
-//! 0.3 runs in a wing of its own, since asynchronous exports make every call dearer.
+//! 0.3 runs in a variant of its own, since asynchronous exports make every call dearer.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -61,22 +61,22 @@ pub struct Engine {
 struct Inner {
     // Dropped first: its thread uses the engine.
     clock: Clock,
-    plain: Wing,
+    plain: EngineVariant,
     /// Made for the first component that needs it.
-    concurrent: Arc<OnceLock<Wing>>,
+    concurrent: Arc<OnceLock<EngineVariant>>,
     settings: EngineSettings,
     persistent: PersistentState,
     /// Compiles elsewhere and keeps what it compiled, if it may.
     code: Option<Code>,
 }
 
-/// What code is compiled for, runs in and is linked with. Nothing of one wing fits the other.
-struct Wing {
+/// What code is compiled for, runs in and is linked with. Nothing of one variant fits the other.
+struct EngineVariant {
     wasm: wasmtime::Engine,
     linker: Linker<State>,
 }
 
-impl Wing {
+impl EngineVariant {
     fn new(kind: Kind, settings: EngineSettings) -> anyhow::Result<Self> {
         let mut config = config(kind);
         config.allocation_strategy(pool(settings));
@@ -94,7 +94,7 @@ impl Wing {
     }
 }
 
-/// Which wing a component belongs to.
+/// Which variant a component belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Plain,
@@ -148,13 +148,13 @@ impl Engine {
     }
 
     pub(super) fn with_code(settings: EngineSettings, code: Option<Code>) -> anyhow::Result<Self> {
-        let plain = Wing::new(Kind::Plain, settings)?;
-        let concurrent: Arc<OnceLock<Wing>> = Arc::default();
+        let plain = EngineVariant::new(Kind::Plain, settings)?;
+        let concurrent: Arc<OnceLock<EngineVariant>> = Arc::default();
         let ticking = (plain.wasm.clone(), concurrent.clone());
         let clock = Clock::start(move || {
             ticking.0.increment_epoch();
-            if let Some(wing) = ticking.1.get() {
-                wing.wasm.increment_epoch();
+            if let Some(variant) = ticking.1.get() {
+                variant.wasm.increment_epoch();
             }
         });
         let clock = clock.context("starting the plugin clock")?;
@@ -172,22 +172,22 @@ impl Engine {
 
     /// What a component is to be compiled for.
     pub(super) fn wasm(&self, kind: Kind) -> Result<&wasmtime::Engine, LoadError> {
-        self.wing(kind).map(|wing| &wing.wasm)
+        self.variant(kind).map(|variant| &variant.wasm)
     }
 
     /// The imports for a component that was compiled for this engine.
     pub(super) fn linker(&self, component: &Component) -> Result<&Linker<State>, LoadError> {
         let is_plain = wasmtime::Engine::same(component.engine(), &self.inner.plain.wasm);
-        self.wing(if is_plain { Kind::Plain } else { Kind::Concurrent }).map(|wing| &wing.linker)
+        self.variant(if is_plain { Kind::Plain } else { Kind::Concurrent }).map(|variant| &variant.linker)
     }
 
-    fn wing(&self, kind: Kind) -> Result<&Wing, LoadError> {
+    fn variant(&self, kind: Kind) -> Result<&EngineVariant, LoadError> {
         let Inner { plain, concurrent, settings, .. } = &*self.inner;
         match (kind, concurrent.get()) {
             (Kind::Plain, _) => Ok(plain),
-            (Kind::Concurrent, Some(wing)) => Ok(wing),
+            (Kind::Concurrent, Some(variant)) => Ok(variant),
             (Kind::Concurrent, None) => {
-                let made = Wing::new(Kind::Concurrent, *settings);
+                let made = EngineVariant::new(Kind::Concurrent, *settings);
                 let made = made.map_err(|error| LoadError::NoEngine { reason: format!("{error:#}") })?;
                 // Of two that were made at once one goes.
                 Ok(concurrent.get_or_init(|| made))
@@ -214,7 +214,7 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// An engine whose code runs in the wing of this kind: it only lacks the pool.
+/// An engine whose code runs in the variant of this kind: it only lacks the pool.
 pub(super) fn for_compiler(kind: Kind) -> anyhow::Result<wasmtime::Engine> {
     wasmtime::Engine::new(&config(kind)).map_err(anyhow::Error::from).context("starting the compiler")
 }

@@ -142,19 +142,19 @@ impl ConfigFault {
 
 /// A failure with what only the log gets to see.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct CallError {
     pub(super) kind: FailureKind,
     /// The guest's stack on one line, innermost function first; empty if there is none.
     pub(super) backtrace: String,
 }
 
-impl From<FailureKind> for Trouble {
+impl From<FailureKind> for CallError {
     fn from(kind: FailureKind) -> Self {
         Self { kind, backtrace: String::new() }
     }
 }
 
-impl From<Stop> for Trouble {
+impl From<Stop> for CallError {
     fn from(stop: Stop) -> Self {
         let error = match stop {
             Stop::Timeout => return FailureKind::Timeout.into(),

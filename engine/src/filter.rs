@@ -21,20 +21,20 @@ use crate::bindings::exports::adit::plugin::request_filter::RequestAction;
 use crate::bindings::exports::adit::plugin::response_filter::ResponseAction;
 use crate::chain::Facts;
 use crate::compiler;
-use crate::component::Blueprint;
+use crate::component::LinkedComponent;
 use crate::counters::Counters;
 use crate::edit::{self, Reply};
 use crate::engine::Engine;
-use crate::failure::{ConfigFault, Failure, FailureKind, LoadError, Trouble};
+use crate::failure::{CallError, ConfigFault, Failure, FailureKind, LoadError};
 use crate::head::{self, Declared};
-use crate::imports::handler::Onward;
+use crate::imports::handler::NextRequest;
 use crate::imports::metrics::Number;
-use crate::member::Member;
-use crate::meter::{Allowance, LOADING};
-use crate::rehearsal::Rehearsal;
+use crate::member::LoadedPlugin;
+use crate::meter::{CallBudget, LOADING};
 use crate::sandbox::{Sandbox, Secrets};
-use crate::service::{self, Mediation, ServiceBody};
+use crate::service::{self, MiddlewareOutcome, ServiceBody};
 use crate::store::Instance;
+use crate::test_host::TestHost;
 use crate::text::printable;
 
 /// Run time of one call of a filter, and of one exchange of a service, where none is configured.
@@ -55,7 +55,7 @@ pub(crate) const LONGEST_NAME: usize = 128;
 
 /// One component with its configuration, ready for calls from every shard.
 pub struct Plugin {
-    pub(crate) member: Arc<Member>,
+    pub(crate) member: Arc<LoadedPlugin>,
     name: String,
     version: String,
     schema: Option<String>,
@@ -102,39 +102,40 @@ impl Plugin {
         shards: usize,
     ) -> Result<Self, LoadError> {
         let component = compiler::component(engine, &plan.name, wasm).await?;
-        let blueprint = Blueprint::link(engine, &plan.name, component)?;
-        blueprint.check(plan)?;
-        in_time(Self::ready(engine, plan, blueprint, secrets, shards, None)).await
+        let linked_component = LinkedComponent::link(engine, &plan.name, component)?;
+        linked_component.check(plan)?;
+        in_time(Self::ready(engine, plan, linked_component, secrets, shards, None)).await
     }
 
     /// The same component with another configuration, other limits or grants: nothing is compiled.
     pub async fn load_again(&self, plan: &Arc<PluginPlan>, secrets: &Secrets) -> Result<Self, LoadError> {
-        let Member { engine, blueprint, pool, .. } = &*self.member;
-        blueprint.check(plan)?;
-        in_time(Self::ready(engine, plan, blueprint.clone(), secrets, pool.shards(), None)).await
+        let LoadedPlugin { engine, linked_component, pool, .. } = &*self.member;
+        linked_component.check(plan)?;
+        in_time(Self::ready(engine, plan, linked_component.clone(), secrets, pool.shards(), None)).await
     }
 
     pub(crate) async fn ready(
         engine: &Engine,
         plan: &Arc<PluginPlan>,
-        blueprint: Blueprint,
+        linked_component: LinkedComponent,
         secrets: &Secrets,
         shards: usize,
-        rehearsal: Option<&Rehearsal>,
+        test_host: Option<&TestHost>,
     ) -> Result<Self, LoadError> {
-        if blueprint.phases.is_none() && plan.config != NO_CONFIGURATION {
+        if linked_component.phases.is_none() && plan.config != NO_CONFIGURATION {
             return Err(LoadError::NoConfiguration);
         }
         let mut sandbox = Sandbox::new(plan, secrets, engine.persistent())?;
-        if let Some(rehearsal) = rehearsal {
-            rehearsal.take_over(&mut sandbox);
+        if let Some(test_host) = test_host {
+            test_host.take_over(&mut sandbox);
         }
         let sandbox = Arc::new(sandbox);
-        let default = if blueprint.handler.is_some() { SERVICE_RUN } else { FILTER_RUN };
+        let default = if linked_component.handler.is_some() { SERVICE_RUN } else { FILTER_RUN };
         let run = plan.limits.timeout.unwrap_or(default);
         let least = if sandbox.outbound.is_some() { LEAST_WALL_OUTBOUND } else { LEAST_WALL };
-        let allowance = Allowance { run, wall: run.saturating_mul(WALL_FACTOR).max(least), gives_way: true };
-        let member = Member::new(plan.clone(), engine.clone(), blueprint, sandbox, shards, allowance);
+        let budget = CallBudget { run, wall: run.saturating_mul(WALL_FACTOR).max(least), gives_way: true };
+        let member =
+            LoadedPlugin::new(plan.clone(), engine.clone(), linked_component, sandbox, shards, budget);
         let mut plugin = Self {
             member: Arc::new(member),
             name: String::new(),
@@ -145,17 +146,17 @@ impl Plugin {
             waiting: Arc::new(Waiting::new(shards)),
             _background: None,
         };
-        if plugin.member.blueprint.phases.is_some() {
+        if plugin.member.linked_component.phases.is_some() {
             let first = plugin.first_instance().await?;
             if plugin.filters() {
                 plugin.fill(first).await;
             }
         }
-        if plugin.member.blueprint.handler.is_some() && plan.reuse == Some(true) {
+        if plugin.member.linked_component.handler.is_some() && plan.reuse == Some(true) {
             service::probe(&plugin.member).await?;
         }
         // A test calls it when it likes.
-        if rehearsal.is_none() {
+        if test_host.is_none() {
             plugin._background = background::start(&plugin.member, &plugin.waiting);
         }
         Ok(plugin)
@@ -163,7 +164,7 @@ impl Plugin {
 
     /// Keeps an instance ready in each shard.
     async fn fill(&self, first: Instance) {
-        let Member { plan, pool, .. } = &*self.member;
+        let LoadedPlugin { plan, pool, .. } = &*self.member;
         pool.settle(0, first);
         for shard in 1..pool.shards() {
             match self.member.instance(shard, LOADING).await {
@@ -210,12 +211,12 @@ impl Plugin {
 
     /// Whether it can stand behind a rule.
     pub fn serves(&self) -> bool {
-        self.member.blueprint.serves()
+        self.member.linked_component.serves()
     }
 
     /// Whether it is middleware, which stands in a chain and takes over all that comes after it.
     pub fn mediates(&self) -> bool {
-        self.member.blueprint.mediates()
+        self.member.linked_component.mediates()
     }
 
     /// Gives a plugin that [mediates](Self::mediates) a request as [`Self::serve`] does. Its calls for what
@@ -226,7 +227,7 @@ impl Plugin {
         id: &'a str,
         secure: bool,
         request: Request<B>,
-    ) -> (impl Future<Output = Result<Mediation, Failure>> + use<'a, B>, mpsc::Receiver<Onward>)
+    ) -> (impl Future<Output = Result<MiddlewareOutcome, Failure>> + use<'a, B>, mpsc::Receiver<NextRequest>)
     where
         B: Body<Data = Bytes> + Send + 'static,
     {
@@ -250,11 +251,11 @@ impl Plugin {
     }
 
     pub(crate) fn filters_requests(&self) -> bool {
-        self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.request.is_some())
+        self.member.linked_component.phases.as_ref().is_some_and(|phases| phases.request.is_some())
     }
 
     pub(crate) fn filters_responses(&self) -> bool {
-        self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.response.is_some())
+        self.member.linked_component.phases.as_ref().is_some_and(|phases| phases.response.is_some())
     }
 
     pub(crate) fn observes(&self) -> bool {
@@ -263,12 +264,12 @@ impl Plugin {
 
     /// Whether it has regular work.
     pub fn ticks(&self) -> bool {
-        self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.tick.is_some())
+        self.member.linked_component.phases.as_ref().is_some_and(|phases| phases.tick.is_some())
     }
 
     /// Whether it is told what was served.
     pub fn logs(&self) -> bool {
-        self.member.blueprint.phases.as_ref().is_some_and(|phases| phases.log.is_some())
+        self.member.linked_component.phases.as_ref().is_some_and(|phases| phases.log.is_some())
     }
 
     pub(crate) fn on_error(&self) -> OnError {
@@ -305,7 +306,7 @@ impl Plugin {
         shard: usize,
         facts: &Facts<'_>,
         head: &mut request::Parts,
-    ) -> Result<RequestStep, Trouble> {
+    ) -> Result<RequestStep, CallError> {
         let (place, mut instance) = self.member.enter(shard).await?;
         let answer = {
             let mut repaired = Vec::new();
@@ -319,7 +320,7 @@ impl Plugin {
                 headers: &self.request_headers.pairs(&head.headers, &mut repaired),
             };
             let _running = self.member.engine.clock().running(shard);
-            instance.on_request(self.member.allowance, shown).await?
+            instance.on_request(self.member.budget, shown).await?
         };
         self.member.returned();
         self.member.rest(shard, &place, instance);
@@ -340,7 +341,7 @@ impl Plugin {
         facts: &Facts<'_>,
         head: &mut response::Parts,
         carry: &[u8],
-    ) -> Result<ResponseStep, Trouble> {
+    ) -> Result<ResponseStep, CallError> {
         let (place, mut instance) = self.member.enter(shard).await?;
         let answer = {
             let mut repaired = Vec::new();
@@ -351,7 +352,7 @@ impl Plugin {
                 carry,
             };
             let _running = self.member.engine.clock().running(shard);
-            instance.on_response(self.member.allowance, shown).await?
+            instance.on_response(self.member.budget, shown).await?
         };
         self.member.returned();
         self.member.rest(shard, &place, instance);
@@ -369,7 +370,7 @@ impl Plugin {
     /// The instance that says whether this component can be a plugin.
     async fn first_instance(&mut self) -> Result<Instance, LoadError> {
         let broken = |during| {
-            move |trouble: Trouble| LoadError::Broken {
+            move |trouble: CallError| LoadError::Broken {
                 during,
                 kind: trouble.kind,
                 backtrace: trouble.backtrace,

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use adit_rules::grants::Grants;
 use adit_rules::plan::PluginPlan;
 
-use super::component::Blueprint;
+use super::component::LinkedComponent;
 use super::engine::Engine;
-use super::failure::{LoadError, Trouble};
+use super::failure::{CallError, LoadError};
 use super::meter::LOADING;
 use super::sandbox::{Sandbox, Secrets};
 use super::store::Instance;
@@ -54,24 +54,24 @@ pub async fn inspect(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<
     let begun = Instant::now();
     let compiled = compiler::component(engine, &plan.name, wasm).await?;
     let compile_time = begun.elapsed();
-    let blueprint = Blueprint::link(engine, &plan.name, compiled)?;
-    let component = &blueprint.component;
+    let linked_component = LinkedComponent::link(engine, &plan.name, compiled)?;
+    let component = &linked_component.component;
     let ty = component.component_type();
     let needs = imports::Needs::of(component);
-    let description = match &blueprint.phases {
+    let description = match &linked_component.phases {
         None => None,
         Some(phases) => {
             let nothing = PluginPlan { grants: Grants::default(), ..plan.clone() };
             let sandbox = Arc::new(Sandbox::new(&nothing, &Secrets::default(), engine.persistent())?);
             let broken = |during| {
-                move |trouble: Trouble| LoadError::Broken {
+                move |trouble: CallError| LoadError::Broken {
                     during,
                     kind: trouble.kind,
                     backtrace: trouble.backtrace,
                 }
             };
             let _running = engine.clock().running(0);
-            let instance = Instance::new(&blueprint, phases, &sandbox, LOADING).await;
+            let instance = Instance::new(&linked_component, phases, &sandbox, LOADING).await;
             let mut instance = instance.map_err(broken("instantiation"))?;
             let manifest = instance.describe(LOADING).await.map_err(broken("describe"))?;
             let text = |text: &str| printable(text, LONGEST_NAME).into_owned();
@@ -85,10 +85,10 @@ pub async fn inspect(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<
         }
     };
     Ok(Inspection {
-        is_filter: blueprint.phases.is_some(),
-        is_service: blueprint.serves(),
-        is_middleware: blueprint.mediates(),
-        is_experimental: blueprint.is_experimental(),
+        is_filter: linked_component.phases.is_some(),
+        is_service: linked_component.serves(),
+        is_middleware: linked_component.mediates(),
+        is_experimental: linked_component.is_experimental(),
         imports: ty.imports(component.engine()).map(|(name, _)| name.to_owned()).collect(),
         exports: ty.exports(component.engine()).map(|(name, _)| name.to_owned()).collect(),
         unserved: needs.unserved,

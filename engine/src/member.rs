@@ -4,53 +4,53 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adit_net::ration::Ration;
+use adit_net::log_limiter::LogLimiter;
 use adit_rules::plan::PluginPlan;
 use tracing::{debug, warn};
 
 use super::circuit_breaker::CircuitBreaker;
-use super::component::{Blueprint, Phases};
+use super::component::{LinkedComponent, Phases};
 use super::engine::Engine;
-use super::failure::{Failure, FailureKind, Trouble};
-use super::meter::{Allowance, SETUP};
-use super::pool::{Place, Pool};
+use super::failure::{CallError, Failure, FailureKind};
+use super::meter::{CallBudget, SETUP};
+use super::pool::{Permit, Pool};
 use super::sandbox::Sandbox;
 use super::store::Instance;
 
 /// Failures that are logged of one plugin in a second; all are counted.
 const FAILURES_PER_SECOND: u64 = 20;
 
-pub(super) struct Member {
+pub(super) struct LoadedPlugin {
     pub(super) plan: Arc<PluginPlan>,
     pub(super) engine: Engine,
-    pub(super) blueprint: Blueprint,
+    pub(super) linked_component: LinkedComponent,
     pub(super) sandbox: Arc<Sandbox>,
     pub(super) pool: Arc<Pool>,
-    pub(super) allowance: Allowance,
+    pub(super) budget: CallBudget,
     /// Whether an instance of a service answers more than one request.
     pub(super) guests_stay: AtomicBool,
     circuit_breaker: CircuitBreaker,
-    failures: Ration,
+    failures: LogLimiter,
 }
 
-impl Member {
+impl LoadedPlugin {
     pub(super) fn new(
         plan: Arc<PluginPlan>,
         engine: Engine,
-        blueprint: Blueprint,
+        linked_component: LinkedComponent,
         sandbox: Arc<Sandbox>,
         shards: usize,
-        allowance: Allowance,
+        budget: CallBudget,
     ) -> Self {
         let pool = Arc::new(Pool::new(shards, plan.limits.concurrency));
-        let failures = Ration::new(FAILURES_PER_SECOND);
+        let failures = LogLimiter::new(FAILURES_PER_SECOND);
         Self {
             plan,
             engine,
-            blueprint,
+            linked_component,
             sandbox,
             pool,
-            allowance,
+            budget,
             guests_stay: AtomicBool::new(false),
             circuit_breaker: CircuitBreaker::new(),
             failures,
@@ -59,7 +59,7 @@ impl Member {
 
     /// The interfaces of a component that has some.
     pub(super) fn phases(&self) -> &Phases {
-        self.blueprint.phases.as_ref().expect("only a component with a lifecycle is called by phase")
+        self.linked_component.phases.as_ref().expect("only a component with a lifecycle is called by phase")
     }
 
     /// Whether a call may begin at all; counts it.
@@ -69,7 +69,7 @@ impl Member {
     }
 
     /// A place in the shard and an instance for one call.
-    pub(super) async fn enter(&self, shard: usize) -> Result<(Place<'_>, Instance), Trouble> {
+    pub(super) async fn enter(&self, shard: usize) -> Result<(Permit<'_>, Instance), CallError> {
         self.admit(shard)?;
         let (place, at_rest) = self.pool.enter(shard).ok_or(FailureKind::Busy)?;
         let instance = match at_rest {
@@ -81,7 +81,7 @@ impl Member {
 
     /// Keeps an instance whose call has returned, unless it has served its time: another is then made for
     /// the shard beside its requests.
-    pub(super) fn rest(self: &Arc<Self>, shard: usize, place: &Place<'_>, mut instance: Instance) {
+    pub(super) fn rest(self: &Arc<Self>, shard: usize, place: &Permit<'_>, mut instance: Instance) {
         if self.plan.reuse == Some(false) {
             return;
         }
@@ -108,10 +108,10 @@ impl Member {
     }
 
     /// A configured instance.
-    pub(super) async fn instance(&self, shard: usize, allowance: Allowance) -> Result<Instance, Trouble> {
-        let mut instance = self.raw_instance(shard, allowance).await?;
+    pub(super) async fn instance(&self, shard: usize, budget: CallBudget) -> Result<Instance, CallError> {
+        let mut instance = self.raw_instance(shard, budget).await?;
         let _running = self.engine.clock().running(shard);
-        match instance.configure(allowance, &self.plan.config).await? {
+        match instance.configure(budget, &self.plan.config).await? {
             Ok(()) => Ok(instance),
             Err(faults) => {
                 // The first instance took the same configuration.
@@ -123,16 +123,16 @@ impl Member {
     }
 
     /// An instance that is not configured yet.
-    pub(super) async fn raw_instance(&self, shard: usize, allowance: Allowance) -> Result<Instance, Trouble> {
+    pub(super) async fn raw_instance(&self, shard: usize, budget: CallBudget) -> Result<Instance, CallError> {
         let _running = self.engine.clock().running(shard);
-        let instance = Instance::new(&self.blueprint, self.phases(), &self.sandbox, allowance).await?;
+        let instance = Instance::new(&self.linked_component, self.phases(), &self.sandbox, budget).await?;
         self.pool.tally(shard).instantiations.fetch_add(1, Ordering::Relaxed);
         Ok(instance)
     }
 
     /// Counts a failed call and logs it, once.
-    pub(super) fn report(&self, shard: usize, id: &str, trouble: Trouble) -> Failure {
-        let Trouble { kind, backtrace } = trouble;
+    pub(super) fn report(&self, shard: usize, id: &str, trouble: CallError) -> Failure {
+        let CallError { kind, backtrace } = trouble;
         self.pool.tally(shard).count(&kind);
         let plugin = &self.plan.name;
         if matches!(kind, FailureKind::Trap { .. } | FailureKind::Timeout)

@@ -19,7 +19,7 @@ use super::yield_policy::{Turn, YieldPolicy};
 
 /// How long a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Allowance {
+pub(super) struct CallBudget {
     /// Time that the guest runs.
     pub(super) run: Duration,
     /// Time from start to end, with the turns of everybody else and the guest's own sleep.
@@ -31,11 +31,11 @@ pub(super) struct Allowance {
 
 /// For each step of a load, which whoever asked for a change waits for. One that waits for others, as its probe may,
 /// has the time on the wall.
-pub(super) const LOADING: Allowance =
-    Allowance { run: Duration::from_secs(2), wall: Duration::from_secs(30), gives_way: false };
+pub(super) const LOADING: CallBudget =
+    CallBudget { run: Duration::from_secs(2), wall: Duration::from_secs(30), gives_way: false };
 /// For an instance's start and the reading of its configuration on a thread that serves.
-pub(super) const SETUP: Allowance =
-    Allowance { run: Duration::from_secs(5), wall: Duration::from_secs(30), gives_way: true };
+pub(super) const SETUP: CallBudget =
+    CallBudget { run: Duration::from_secs(5), wall: Duration::from_secs(30), gives_way: true };
 
 /// Why a call did not return.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl Meter {
         self.sharing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self, Allowance { run, gives_way, wall: _ }: Allowance) {
+    fn begin(&self, CallBudget { run, gives_way, wall: _ }: CallBudget) {
         self.gives_way.store(gives_way, Ordering::Relaxed);
         self.resumed.store(0, Ordering::Relaxed);
         self.used.store(0, Ordering::Relaxed);
@@ -150,15 +150,15 @@ impl Meter {
     }
 }
 
-/// Runs `call` within `allowance`. Dropping this midway ends the guest where it stands; its
+/// Runs `call` within `budget`. Dropping this midway ends the guest where it stands; its
 /// instance must then be dropped too. A call is some kilobytes, and stays where it was made.
 pub(super) async fn drive<T>(
     meter: &Meter,
-    allowance: Allowance,
+    budget: CallBudget,
     mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
 ) -> Result<T, Stop> {
     let mut wall: Option<Pin<Box<Sleep>>> = None;
-    meter.begin(allowance);
+    meter.begin(budget);
     poll_fn(|context| {
         if wall.is_some() {
             meter.resume(meter.now());
@@ -170,7 +170,7 @@ pub(super) async fn drive<T>(
             Err(panic) => return Poll::Ready(Err(Stop::Panicked(message(&*panic)))),
         }
         meter.suspend(meter.now());
-        let wall = wall.get_or_insert_with(|| Box::pin(tokio::time::sleep(allowance.wall)));
+        let wall = wall.get_or_insert_with(|| Box::pin(tokio::time::sleep(budget.wall)));
         wall.as_mut().poll(context).map(|()| Err(Stop::Timeout))
     })
     .await
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
-    const PLENTY: Allowance = Allowance { run: HOUR, wall: HOUR, gives_way: true };
+    const PLENTY: CallBudget = CallBudget { run: HOUR, wall: HOUR, gives_way: true };
 
     #[tokio::test]
     async fn a_panic_of_the_host_ends_the_call_and_nothing_else() {
@@ -214,9 +214,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_guest_that_sleeps_is_ended_by_the_clock_on_the_wall() {
-        let allowance = Allowance { wall: Duration::from_millis(1), ..PLENTY };
-        let stop =
-            drive(&Meter::new(), allowance, pin!(std::future::pending::<wasmtime::Result<()>>())).await;
+        let budget = CallBudget { wall: Duration::from_millis(1), ..PLENTY };
+        let stop = drive(&Meter::new(), budget, pin!(std::future::pending::<wasmtime::Result<()>>())).await;
         assert!(matches!(stop, Err(Stop::Timeout)));
     }
 
@@ -224,8 +223,8 @@ mod tests {
     fn only_the_turns_of_the_guest_count() {
         const MS: u64 = 1_000_000;
         let meter = Meter::new();
-        let allowance = Allowance { run: Duration::from_millis(10), ..PLENTY };
-        meter.begin(allowance);
+        let budget = CallBudget { run: Duration::from_millis(10), ..PLENTY };
+        meter.begin(budget);
         assert!(!meter.is_used_up(5 * MS), "the first slice counts as a tick");
         meter.suspend(5 * MS);
         meter.resume(1000 * MS);
@@ -233,13 +232,13 @@ mod tests {
         meter.suspend(1008 * MS);
         meter.resume(2000 * MS);
         assert!(meter.is_used_up(2001 * MS), "1 + 8 + 1");
-        meter.begin(allowance);
+        meter.begin(budget);
         assert!(!meter.is_used_up(3000 * MS), "the next call begins at nothing");
     }
 
     #[tokio::test]
     async fn a_guest_that_does_not_give_way_never_stays_away_and_only_its_own_time_counts() {
-        let allowance = Allowance { run: 20 * TICK, wall: HOUR, gives_way: false };
+        let budget = CallBudget { run: 20 * TICK, wall: HOUR, gives_way: false };
         let meter = Meter::new();
         let mut turns = 0;
         let guest = async {
@@ -256,7 +255,7 @@ mod tests {
             }
             wasmtime::Result::Ok(())
         };
-        let stop = drive::<()>(&meter, allowance, pin!(guest)).await;
+        let stop = drive::<()>(&meter, budget, pin!(guest)).await;
         assert!(matches!(stop, Err(Stop::Timeout)));
         assert!(turns >= 8, "the sleep counted: {turns}");
     }
@@ -265,7 +264,7 @@ mod tests {
     async fn a_guest_that_has_used_its_time_is_ended_at_the_next_tick() {
         let meter = Meter::new();
         let guest = async { meter.interrupt().map(|_| ()) };
-        let allowance = Allowance { run: TICK, ..PLENTY };
-        assert!(matches!(drive(&meter, allowance, pin!(guest)).await, Err(Stop::Timeout)));
+        let budget = CallBudget { run: TICK, ..PLENTY };
+        assert!(matches!(drive(&meter, budget, pin!(guest)).await, Err(Stop::Timeout)));
     }
 }

@@ -23,22 +23,22 @@ pub(super) struct Pool {
 #[repr(align(128))]
 struct Shard {
     // One thread uses it, so that nobody ever waits for it.
-    rooms: Mutex<Rooms>,
+    rooms: Mutex<ShardPool>,
     tally: Tally,
 }
 
 #[derive(Default)]
-struct Rooms {
+struct ShardPool {
     at_rest: Vec<Instance>,
     guests: Vec<Guest>,
     running: usize,
 }
 
 /// The right to run one call in a shard. Gives the place back when dropped.
-pub(super) struct Place<'a>(&'a Shard);
+pub(super) struct Permit<'a>(&'a Shard);
 
 /// The same for a call that outlives whoever began it.
-pub(super) struct Seat {
+pub(super) struct OwnedPermit {
     pool: Arc<Pool>,
     shard: usize,
 }
@@ -50,7 +50,7 @@ impl Pool {
     }
 
     /// A place, and an instance if one is at rest; `None` if all places are taken.
-    pub(super) fn enter(&self, shard: usize) -> Option<(Place<'_>, Option<Instance>)> {
+    pub(super) fn enter(&self, shard: usize) -> Option<(Permit<'_>, Option<Instance>)> {
         let shard = self.shard(shard);
         let mut rooms = shard.rooms();
         if rooms.running >= self.concurrency {
@@ -59,18 +59,18 @@ impl Pool {
         rooms.running += 1;
         let instance = rooms.at_rest.pop();
         drop(rooms);
-        Some((Place(shard), instance))
+        Some((Permit(shard), instance))
     }
 
     /// A place for a call with an instance of its own; `None` if all are taken.
-    pub(super) fn sit(self: &Arc<Self>, shard: usize) -> Option<Seat> {
+    pub(super) fn sit(self: &Arc<Self>, shard: usize) -> Option<OwnedPermit> {
         let mut rooms = self.shard(shard).rooms();
         if rooms.running >= self.concurrency {
             return None;
         }
         rooms.running += 1;
         drop(rooms);
-        Some(Seat { pool: self.clone(), shard })
+        Some(OwnedPermit { pool: self.clone(), shard })
     }
 
     /// An instance of a service that is at rest.
@@ -127,20 +127,20 @@ impl Pool {
     }
 }
 
-impl Place<'_> {
+impl Permit<'_> {
     /// Keeps an instance whose call has returned.
     pub(super) fn rest(&self, instance: Instance) {
         self.0.rest(instance);
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.0.rooms().running -= 1;
     }
 }
 
-impl Drop for Seat {
+impl Drop for OwnedPermit {
     fn drop(&mut self) {
         self.pool.shard(self.shard).rooms().running -= 1;
     }
@@ -158,7 +158,7 @@ impl Shard {
         }
     }
 
-    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+    fn rooms(&self) -> MutexGuard<'_, ShardPool> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

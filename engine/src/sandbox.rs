@@ -12,7 +12,7 @@ use super::imports::key_value::Bucket;
 use super::imports::log::GuestLog;
 use super::imports::metrics::Metrics;
 use super::persistent::PersistentState;
-use super::rehearsal::Time;
+use super::test_host::Time;
 use crate::outbound::Outbound;
 
 /// Secrets by name, as they were read for a plugin.

@@ -24,13 +24,13 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyIndices};
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
-use super::component::{Blueprint, Handler};
+use super::component::{Handler, LinkedComponent};
 use super::concurrent;
-use super::failure::{Failure, FailureKind, LoadError, Trouble};
-use super::imports::handler::{Next, Onward};
-use super::member::Member;
-use super::meter::{Allowance, LOADING, Meter, Stop, drive};
-use super::store::{Retirement, State, begin, store, trouble};
+use super::failure::{CallError, Failure, FailureKind, LoadError};
+use super::imports::handler::{Next, NextRequest};
+use super::member::LoadedPlugin;
+use super::meter::{CallBudget, LOADING, Meter, Stop, drive};
+use super::store::{CallLimit, State, begin, store, trouble};
 
 /// How long a service may take to begin its answer.
 const HEAD: Duration = Duration::from_secs(30);
@@ -70,11 +70,11 @@ pub(super) struct Exchange<'a> {
     pub(super) id: &'a str,
     /// Whether the visitor came by HTTPS.
     pub(super) secure: bool,
-    pub(super) allowance: Allowance,
+    pub(super) budget: CallBudget,
 }
 
 /// What became of a request that was given to middleware.
-pub enum Mediation {
+pub enum MiddlewareOutcome {
     Response(Response<ServiceBody>),
     /// It gave up since nobody behind it answered.
     Unreachable,
@@ -83,7 +83,7 @@ pub enum Mediation {
 /// Has an instance answer a request whose URI is absolute. Returns with the head of the answer.
 /// May be dropped midway, which ends the guest.
 pub(super) async fn serve<B>(
-    member: &Arc<Member>,
+    member: &Arc<LoadedPlugin>,
     shard: usize,
     id: &str,
     secure: bool,
@@ -101,29 +101,29 @@ where
 /// The same of middleware, whose calls for what stands behind it come to the receiver that is handed back
 /// with the future. One that is dropped means that nobody answered.
 pub(super) fn mediate<'a, B>(
-    member: &'a Arc<Member>,
+    member: &'a Arc<LoadedPlugin>,
     shard: usize,
     id: &'a str,
     secure: bool,
     request: Request<B>,
-) -> (impl Future<Output = Result<Mediation, Failure>> + use<'a, B>, mpsc::Receiver<Onward>)
+) -> (impl Future<Output = Result<MiddlewareOutcome, Failure>> + use<'a, B>, mpsc::Receiver<NextRequest>)
 where
     B: Body<Data = Bytes> + Send + 'static,
 {
-    let (next, onwards) = Next::new();
+    let (next, next_requests) = Next::new();
     let mediation = async move {
         match ask(member, shard, id, secure, request, Some(next.clone())).await? {
-            Ok(response) => Ok(Mediation::Response(response)),
-            Err(_) if next.went_unanswered() => Ok(Mediation::Unreachable),
+            Ok(response) => Ok(MiddlewareOutcome::Response(response)),
+            Err(_) if next.went_unanswered() => Ok(MiddlewareOutcome::Unreachable),
             Err(code) => Err(member.report(shard, id, FailureKind::fault("wasi:http", &code).into())),
         }
     };
-    (mediation, onwards)
+    (mediation, next_requests)
 }
 
 /// Has an instance answer, or say which error it has for an answer.
 async fn ask<B>(
-    member: &Arc<Member>,
+    member: &Arc<LoadedPlugin>,
     shard: usize,
     id: &str,
     secure: bool,
@@ -143,8 +143,8 @@ where
         let (member, id, broken, next) = (member.clone(), id.to_owned(), broken.clone(), next.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let _seat = seat;
-            let allowance = Allowance { wall: WALL, ..member.allowance };
-            let exchange = Exchange { shard, id: &id, secure, allowance };
+            let budget = CallBudget { wall: WALL, ..member.budget };
+            let exchange = Exchange { shard, id: &id, secure, budget };
             match run(&member, &exchange, request, next, answer, &broken).await {
                 Ok(()) => {
                     member.returned();
@@ -183,18 +183,19 @@ where
 
 /// Has an instance answer a request, to the end of its answer.
 async fn run<B>(
-    member: &Member,
+    member: &LoadedPlugin,
     exchange: &Exchange<'_>,
     request: Request<B>,
     next: Option<Next>,
     answer: oneshot::Sender<Answer>,
     broken: &AtomicBool,
-) -> Result<(), Trouble>
+) -> Result<(), CallError>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Error>,
 {
-    let indices = match member.blueprint.handler.as_ref().expect("only what takes exchanges is asked") {
+    let indices = match member.linked_component.handler.as_ref().expect("only what takes exchanges is asked")
+    {
         Handler::Wasi2(indices) => indices,
         Handler::Wasi3(indices) | Handler::Middleware(indices) => {
             return concurrent::run(member, indices, exchange, request, next, answer, broken).await;
@@ -219,15 +220,15 @@ where
 ///
 /// # Errors
 /// It runs in its start without an end.
-pub(super) async fn probe(member: &Member) -> Result<(), LoadError> {
+pub(super) async fn probe(member: &LoadedPlugin) -> Result<(), LoadError> {
     let plugin = &member.plan.name;
-    let Some(Handler::Wasi2(indices)) = &member.blueprint.handler else {
+    let Some(Handler::Wasi2(indices)) = &member.linked_component.handler else {
         warn!(plugin, "instances of wasi:http 0.3 are not used again: each request gets a fresh one");
         return Ok(());
     };
     let mut guest = Guest::new(member);
     if let Err(stop @ Stop::Timeout) = guest.start(member, indices).await {
-        let Trouble { kind, backtrace } = trouble(&guest.store, stop);
+        let CallError { kind, backtrace } = trouble(&guest.store, stop);
         return Err(LoadError::Broken { during: "instantiation", kind, backtrace });
     }
     for count in 1..=2 {
@@ -241,9 +242,9 @@ pub(super) async fn probe(member: &Member) -> Result<(), LoadError> {
             response.into_body().collect().await.ok()
         };
         // Whoever asked for a change waits for it.
-        let run = member.allowance.run.min(LOADING.run);
-        let allowance = Allowance { run, wall: HEAD, ..LOADING };
-        let exchange = Exchange { shard: 0, id: "probe", secure: false, allowance };
+        let run = member.budget.run.min(LOADING.run);
+        let budget = CallBudget { run, wall: HEAD, ..LOADING };
+        let exchange = Exchange { shard: 0, id: "probe", secure: false, budget };
         let serving = guest.serve(member, indices, &exchange, request, answer);
         let both = async { tokio::join!(serving, drain) };
         if !matches!(timeout(HEAD, both).await, Ok((Ok(()), Some(_)))) {
@@ -262,19 +263,19 @@ pub(super) struct Guest {
     meter: Arc<Meter>,
     /// `None` before its first request.
     proxy: Option<Proxy>,
-    requests: Retirement,
+    requests: CallLimit,
 }
 
 impl Guest {
-    fn new(member: &Member) -> Self {
+    fn new(member: &LoadedPlugin) -> Self {
         let meter = Arc::new(Meter::new());
-        let store = store(&member.blueprint, &member.sandbox, &meter);
-        Self { store, meter, proxy: None, requests: Retirement::after(REQUESTS) }
+        let store = store(&member.linked_component, &member.sandbox, &meter);
+        Self { store, meter, proxy: None, requests: CallLimit::after(REQUESTS) }
     }
 
     /// Has it start before its first request. A guest that does not is to be asked for one all the same, which says
     /// what is wrong, unless it is its time that is over.
-    async fn start(&mut self, member: &Member, indices: &ProxyIndices) -> Result<(), Stop> {
+    async fn start(&mut self, member: &LoadedPlugin, indices: &ProxyIndices) -> Result<(), Stop> {
         let Self { store, meter, proxy, .. } = self;
         begin(store, "probe");
         let call = pin!(async {
@@ -293,7 +294,7 @@ impl Guest {
     /// Answers one request. A guest whose request did not end well must be dropped.
     async fn serve<B>(
         &mut self,
-        member: &Member,
+        member: &LoadedPlugin,
         indices: &ProxyIndices,
         exchange: &Exchange<'_>,
         request: Request<B>,
@@ -304,7 +305,7 @@ impl Guest {
         B::Error: Into<Error>,
     {
         let Self { store, meter, proxy, .. } = self;
-        let Exchange { shard, id, secure, allowance } = *exchange;
+        let Exchange { shard, id, secure, budget } = *exchange;
         begin(store, id);
         let call = pin!(async {
             let proxy = match proxy {
@@ -322,7 +323,7 @@ impl Guest {
             })?;
             proxy.wasi_http_incoming_handler().call_handle(store, request, answer).await
         });
-        let mut call = pin!(drive(meter, allowance, call));
+        let mut call = pin!(drive(meter, budget, call));
         // A guest may wait for hours: the clock ticks for it only while it runs.
         poll_fn(|context| {
             let _running = member.engine.clock().running(shard);
@@ -334,11 +335,11 @@ impl Guest {
 
 /// A new instance, configured if it takes a configuration.
 pub(super) async fn setting_up(
-    member: &Member,
+    member: &LoadedPlugin,
     shard: usize,
     store: &mut Store<State>,
 ) -> wasmtime::Result<Instance> {
-    let Blueprint { pre, phases, .. } = &member.blueprint;
+    let LinkedComponent { pre, phases, .. } = &member.linked_component;
     let instance = pre.instantiate_async(&mut *store).await?;
     member.pool.tally(shard).instantiations.fetch_add(1, Ordering::Relaxed);
     if let Some(phases) = phases {

@@ -14,11 +14,11 @@ use super::bindings::exports::adit::plugin::lifecycle::{self, Manifest};
 use super::bindings::exports::adit::plugin::request_filter::{self, RequestAction};
 use super::bindings::exports::adit::plugin::response_filter::{self, ResponseAction};
 use super::bindings::exports::adit::plugin::{probe, schema, ticker};
-use super::component::{Blueprint, Phases};
-use super::failure::{FailureKind, Trouble};
+use super::component::{LinkedComponent, Phases};
+use super::failure::{CallError, FailureKind};
 use super::imports::handler::Next;
 use super::imports::http::Http;
-use super::meter::{Allowance, Meter, Stop, drive};
+use super::meter::{CallBudget, Meter, Stop, drive};
 use super::sandbox::Sandbox;
 
 /// Most bytes that one call of a guest into the host, or one answer of it, may copy into the host.
@@ -59,7 +59,7 @@ struct Parts {
     store: Store<State>,
     meter: Arc<Meter>,
     exports: Exports,
-    calls: Retirement,
+    calls: CallLimit,
 }
 
 /// The functions of an instance by interface; what the component does not export is `None`.
@@ -75,18 +75,18 @@ struct Exports {
 
 impl Instance {
     pub(super) async fn new(
-        blueprint: &Blueprint,
+        linked_component: &LinkedComponent,
         phases: &Phases,
         sandbox: &Arc<Sandbox>,
-        allowance: Allowance,
-    ) -> Result<Self, Trouble> {
+        budget: CallBudget,
+    ) -> Result<Self, CallError> {
         let meter = Arc::new(Meter::new());
-        let mut store = store(blueprint, sandbox, &meter);
-        let made = drive(&meter, allowance, pin!(blueprint.pre.instantiate_async(&mut store))).await;
+        let mut store = store(linked_component, sandbox, &meter);
+        let made = drive(&meter, budget, pin!(linked_component.pre.instantiate_async(&mut store))).await;
         let instance = made.map_err(|stop| trouble(&store, stop))?;
         let bound = bind(&mut store, phases, &instance);
-        let exports = bound.map_err(|error| Trouble::from(Stop::Trapped(error)))?;
-        Ok(Self(Box::new(Parts { store, meter, exports, calls: Retirement::after(FILTER_CALLS) })))
+        let exports = bound.map_err(|error| CallError::from(Stop::Trapped(error)))?;
+        Ok(Self(Box::new(Parts { store, meter, exports, calls: CallLimit::after(FILTER_CALLS) })))
     }
 
     /// Counts a call that has returned; whether there may be another.
@@ -94,89 +94,88 @@ impl Instance {
         self.0.calls.stays()
     }
 
-    pub(super) async fn describe(&mut self, allowance: Allowance) -> Result<Manifest, Trouble> {
+    pub(super) async fn describe(&mut self, budget: CallBudget) -> Result<Manifest, CallError> {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         begin(store, "");
-        let answer = drive(meter, allowance, pin!(exports.lifecycle.call_describe(&mut *store))).await;
+        let answer = drive(meter, budget, pin!(exports.lifecycle.call_describe(&mut *store))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
     pub(super) async fn configure(
         &mut self,
-        allowance: Allowance,
+        budget: CallBudget,
         config: &str,
-    ) -> Result<Result<(), Vec<Fault>>, Trouble> {
+    ) -> Result<Result<(), Vec<Fault>>, CallError> {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         begin(store, "");
-        let answer =
-            drive(meter, allowance, pin!(exports.lifecycle.call_configure(&mut *store, config))).await;
+        let answer = drive(meter, budget, pin!(exports.lifecycle.call_configure(&mut *store, config))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
     /// The configuration's JSON Schema, if the component tells.
-    pub(super) async fn schema(&mut self, allowance: Allowance) -> Result<Option<String>, Trouble> {
+    pub(super) async fn schema(&mut self, budget: CallBudget) -> Result<Option<String>, CallError> {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let Some(schema) = &exports.schema else { return Ok(None) };
         begin(store, "");
-        let answer = drive(meter, allowance, pin!(schema.call_config_schema(&mut *store))).await;
+        let answer = drive(meter, budget, pin!(schema.call_config_schema(&mut *store))).await;
         answer.map(Some).map_err(|stop| trouble(store, stop))
     }
 
     /// The component's own last test; fine if it has none.
-    pub(super) async fn probe(&mut self, allowance: Allowance) -> Result<Result<(), Fault>, Trouble> {
+    pub(super) async fn probe(&mut self, budget: CallBudget) -> Result<Result<(), Fault>, CallError> {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let Some(probe) = &exports.probe else { return Ok(Ok(())) };
         begin(store, "");
-        let answer = drive(meter, allowance, pin!(probe.call_probe(&mut *store))).await;
+        let answer = drive(meter, budget, pin!(probe.call_probe(&mut *store))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
     /// Only for a component with this phase.
     pub(super) async fn on_request(
         &mut self,
-        allowance: Allowance,
+        budget: CallBudget,
         head: RequestHead<'_>,
-    ) -> Result<Result<RequestAction, Fault>, Trouble> {
+    ) -> Result<Result<RequestAction, Fault>, CallError> {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.request.as_ref().expect("called only if the component has the request phase");
         begin(store, head.id);
-        let answer = drive(meter, allowance, pin!(phase.call_on_request(&mut *store, head))).await;
+        let answer = drive(meter, budget, pin!(phase.call_on_request(&mut *store, head))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
     /// Only for a component with this phase.
     pub(super) async fn on_response(
         &mut self,
-        allowance: Allowance,
+        budget: CallBudget,
         head: ResponseHead<'_>,
-    ) -> Result<Result<ResponseAction, Fault>, Trouble> {
+    ) -> Result<Result<ResponseAction, Fault>, CallError> {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.response.as_ref().expect("called only if the component has the response phase");
         begin(store, head.id);
-        let answer = drive(meter, allowance, pin!(phase.call_on_response(&mut *store, head))).await;
+        let answer = drive(meter, budget, pin!(phase.call_on_response(&mut *store, head))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
     /// Only for a component with this phase.
     pub(super) async fn on_log(
         &mut self,
-        allowance: Allowance,
+        budget: CallBudget,
         entries: &[Entry<'_>],
         dropped: u64,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), CallError> {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.log.as_ref().expect("called only if the component has the log phase");
         begin(store, "");
-        let answer = drive(meter, allowance, pin!(phase.call_on_log(&mut *store, entries, dropped))).await;
+        let answer = drive(meter, budget, pin!(phase.call_on_log(&mut *store, entries, dropped))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 
     /// Only for a component with this phase.
-    pub(super) async fn on_tick(&mut self, allowance: Allowance) -> Result<(), Trouble> {
+    pub(super) async fn on_tick(&mut self, budget: CallBudget) -> Result<(), CallError> {
         let Parts { store, meter, exports, .. } = &mut *self.0;
         let phase = exports.tick.as_ref().expect("called only if the component has regular work");
         begin(store, "");
-        let answer = drive(meter, allowance, pin!(phase.call_on_tick(&mut *store))).await;
+        let answer = drive(meter, budget, pin!(phase.call_on_tick(&mut *store))).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 }
@@ -199,7 +198,11 @@ fn bind(
 }
 
 /// A store with every limit, for one instance.
-pub(super) fn store(blueprint: &Blueprint, sandbox: &Arc<Sandbox>, meter: &Arc<Meter>) -> Store<State> {
+pub(super) fn store(
+    linked_component: &LinkedComponent,
+    sandbox: &Arc<Sandbox>,
+    meter: &Arc<Meter>,
+) -> Store<State> {
     let mut resources = ResourceTable::new();
     resources.set_max_capacity(RESOURCES);
     let state = State {
@@ -212,7 +215,7 @@ pub(super) fn store(blueprint: &Blueprint, sandbox: &Arc<Sandbox>, meter: &Arc<M
         resources,
         limiter: Limiter { memory: sandbox.memory, used: 0, added: 0, refused: false },
     };
-    let mut store = Store::new(blueprint.pre.engine(), state);
+    let mut store = Store::new(linked_component.pre.engine(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
     store.set_max_component_handles(RESOURCES);
@@ -230,8 +233,8 @@ pub(super) fn begin(store: &mut Store<State>, request: &str) {
 }
 
 /// Adds to a trap what the guest itself cannot say: that it was out of memory.
-pub(super) fn trouble(store: &Store<State>, stop: Stop) -> Trouble {
-    let mut trouble = Trouble::from(stop);
+pub(super) fn trouble(store: &Store<State>, stop: Stop) -> CallError {
+    let mut trouble = CallError::from(stop);
     let limiter = &store.data().limiter;
     if let (FailureKind::Trap { reason }, true) = (&mut trouble.kind, limiter.refused) {
         reason.push_str(&format!(" (its memory limit of {} bytes was reached)", limiter.memory));
@@ -241,9 +244,9 @@ pub(super) fn trouble(store: &Store<State>, stop: Stop) -> Trouble {
 
 /// How many calls an instance may still serve. Drawn at random, so that those of one plugin do not all
 /// go at once, and nobody comes to rely on the moment.
-pub(super) struct Retirement(u32);
+pub(super) struct CallLimit(u32);
 
-impl Retirement {
+impl CallLimit {
     /// After between half and one and a half times so many calls.
     pub(super) fn after(calls: u32) -> Self {
         Self(calls / 2 + fastrand::u32(..=calls))

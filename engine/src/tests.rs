@@ -20,7 +20,7 @@ use adit_rules::plan::{Limits, OnError, PluginPlan};
 use http::{HeaderMap, Request, Response, request, response};
 
 use crate::{
-    Chain, Engine, EngineSettings, Facts, Failure, FailureKind, LoadError, Number, Passage, Plugin,
+    Chain, ChainProgress, Engine, EngineSettings, Facts, Failure, FailureKind, LoadError, Number, Plugin,
     RequestOutcome, ResponseOutcome, Secrets, Served, ServiceBody,
 };
 
@@ -104,9 +104,9 @@ async fn ask(chain: &Chain, headers: &[(&str, &str)]) -> RequestOutcome {
     chain.on_request(0, &FACTS, &mut request(headers)).await
 }
 
-async fn passage(chain: &Chain, headers: &[(&str, &str)]) -> Passage {
+async fn progress(chain: &Chain, headers: &[(&str, &str)]) -> ChainProgress {
     match ask(chain, headers).await {
-        RequestOutcome::Continue(passage) => passage,
+        RequestOutcome::Continue(progress) => progress,
         RequestOutcome::Respond(reply, _) => panic!("a reply: {reply:?}"),
         RequestOutcome::Failed(failure) => panic!("{failure}"),
     }
@@ -114,9 +114,9 @@ async fn passage(chain: &Chain, headers: &[(&str, &str)]) -> Passage {
 
 /// The headers of the response after both phases have run.
 async fn exchange(chain: &Chain, headers: &[(&str, &str)]) -> HeaderMap {
-    let passage = passage(chain, headers).await;
+    let progress = progress(chain, headers).await;
     let mut head = response();
-    match chain.on_response(passage, 0, &FACTS, &mut head).await {
+    match chain.on_response(progress, 0, &FACTS, &mut head).await {
         ResponseOutcome::Continue => head.headers,
         ResponseOutcome::Respond(reply) => panic!("a reply: {reply:?}"),
         ResponseOutcome::Failed(failure) => panic!("{failure}"),
@@ -134,8 +134,8 @@ async fn request_failure(chain: &Chain, act: &str) -> FailureKind {
 }
 
 async fn response_failure(chain: &Chain, act: &str) -> FailureKind {
-    let passage = passage(chain, &[("x-misbehave-response", act)]).await;
-    match chain.on_response(passage, 0, &FACTS, &mut response()).await {
+    let progress = progress(chain, &[("x-misbehave-response", act)]).await;
+    match chain.on_response(progress, 0, &FACTS, &mut response()).await {
         ResponseOutcome::Failed(failure) => failure.kind,
         ResponseOutcome::Continue | ResponseOutcome::Respond(_) => panic!("{act} did no harm"),
     }

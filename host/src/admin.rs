@@ -175,10 +175,10 @@ impl Admin {
                 })
             })
             .collect();
-        let (tenures, _) = self.reload.tenures().known();
-        let retired: Vec<Value> = tenures
+        let (retired_generations, _) = self.reload.retired_generations().known();
+        let retired: Vec<Value> = retired_generations
             .iter()
-            .map(|tenure| (tenure.number, tenure.requests().1))
+            .map(|lifetime| (lifetime.number, lifetime.requests().1))
             .filter(|(_, open)| *open > 0)
             .map(|(generation, open)| json!({ "generation": generation, "open": open }))
             .collect();

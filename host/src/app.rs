@@ -26,7 +26,7 @@ use crate::admin::{self, Admin, Rooms};
 use crate::config::document::ConfigSource;
 use crate::config::reader::Reader;
 use crate::config::settings::Flags;
-use crate::health::{Health, Heart, Heartbeats};
+use crate::health::{Health, Heartbeat, Heartbeats};
 use crate::origin::Pool;
 use crate::proxy::probe::{Inspector, Prober};
 use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Streams, Tags};
@@ -58,7 +58,7 @@ pub struct Host {
     prober: Prober,
     inspector: Inspector,
     heartbeats: Heartbeats,
-    hearts: Vec<Heart>,
+    hearts: Vec<Heartbeat>,
     ready_connections: usize,
     /// As `/diag/configuration` shows it.
     configuration: Value,
@@ -290,7 +290,7 @@ impl Host {
 /// One thread with its runtime, slots and origin pool.
 struct Shard {
     index: usize,
-    heart: Heart,
+    heart: Heartbeat,
     slots: Vec<usize>,
     current: Arc<Current>,
     pushes: Pushes,

@@ -17,7 +17,7 @@ use adit_document::Mistakes;
 /// What is written and what it means, which the edge must know too.
 pub use adit_rules::{document, files, grants, plan, remote};
 
-use adit_rules::value::Reading;
+use adit_rules::value::Reader;
 
 use crate::config::settings::{FlagMistakes, Flags, Settings};
 use document::Document;
@@ -71,8 +71,8 @@ pub fn load_with(path: &Path, flags: &Flags) -> Result<(Settings, Plan), ConfigE
 pub fn admin_address(path: &Path) -> Result<SocketAddr, ConfigError> {
     let source = source::read(path)?;
     let (document, mistakes) = adit_document::read::<Document>(&source.file, &source.text)?;
-    let mut reading = Reading::new(&source.folder, mistakes);
-    let address = settings::draw_admin(&document, &mut reading);
+    let mut reading = Reader::new(&source.folder, mistakes);
+    let address = settings::lower_admin(&document, &mut reading);
     Ok(reading.mistakes.into_result(address)?)
 }
 
@@ -85,7 +85,7 @@ pub fn parse(file: &str, text: &str, folder: &Path) -> Result<(Settings, Plan), 
 }
 
 fn parse_with(file: &str, text: &str, folder: &Path, flags: &Flags) -> Result<(Settings, Plan), ConfigError> {
-    let Configuration { settings, plan, .. } = draw(file, text, folder, Files::default(), flags)?;
+    let Configuration { settings, plan, .. } = lower(file, text, folder, Files::default(), flags)?;
     Ok((settings, plan))
 }
 
@@ -94,7 +94,7 @@ fn parse_with(file: &str, text: &str, folder: &Path, flags: &Flags) -> Result<(S
 ///
 /// # Errors
 /// As [`load_with`].
-pub fn draw(
+pub fn lower(
     file: &str,
     text: &str,
     folder: &Path,
@@ -103,11 +103,11 @@ pub fn draw(
 ) -> Result<Configuration, ConfigError> {
     let (mut document, mistakes) = adit_document::read::<Document>(file, text)?;
     flags.put_into(&mut document);
-    let mut reading = Reading { files, ..Reading::new(folder, mistakes) };
-    let plan = plan::draw(&document, &mut reading);
+    let mut reading = Reader { files, ..Reader::new(folder, mistakes) };
+    let plan = plan::lower(&document, &mut reading);
     // Without settings there is a mistake that says why.
-    let settings = settings::draw(&document, flags, &mut reading);
-    let Reading { mistakes, flag_mistakes, files, .. } = reading;
+    let settings = settings::lower(&document, flags, &mut reading);
+    let Reader { mistakes, flag_mistakes, files, .. } = reading;
     let settings = mistakes.into_result(settings)?;
     match settings {
         Some(settings) if flag_mistakes.is_empty() => Ok(Configuration { settings, plan, files }),

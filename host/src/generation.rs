@@ -15,7 +15,7 @@ use anyhow::{Context, bail, ensure};
 use crate::config::grants::{LARGEST_SECRET, SecretSource};
 use crate::config::plan::{OnError, OriginPlan, PathHeaders, Plan, PluginPlan, Rule as RulePlan, Service};
 use crate::contents::Contents;
-use crate::generation::lifetime::{Tally, Tenure};
+use crate::generation::lifetime::{GenerationLifetime, RuleMetrics};
 use crate::generation::routes::{Routes, Unclear};
 use crate::origin::Origin;
 
@@ -25,7 +25,7 @@ pub struct Generation {
     /// Counts up with every generation that was built; never goes back.
     pub number: u64,
     /// Outlives the generation where an answer of it is still under way.
-    pub tenure: Arc<Tenure>,
+    pub lifetime: Arc<GenerationLifetime>,
     /// One line is logged for each request.
     pub access_log: bool,
     /// There is nothing to serve yet: the rules come from the edge.
@@ -55,7 +55,7 @@ pub struct Rule {
     /// Whether headers in which a visitor names another path go on.
     pub passes_path_headers: bool,
     /// Counts on from the rule of the same name in the last generation.
-    pub tally: Arc<Tally>,
+    pub metrics: Arc<RuleMetrics>,
 }
 
 /// Who answers the requests of a rule.
@@ -124,16 +124,17 @@ impl Generation {
         let mut rules: Vec<Rule> = Vec::with_capacity(plan.rules.len());
         for (rule, (chain, backend)) in plan.rules.iter().zip(made_of.into_iter().flatten()) {
             let known = previous.into_iter().flat_map(|previous| &previous.rules).chain(&rules);
-            let tally = known.map(|known| &known.tally).find(|tally| tally.name == rule.name).cloned();
-            let tally = tally.unwrap_or_else(|| Arc::new(Tally::new(&rule.name, shards)));
+            let metrics =
+                known.map(|known| &known.metrics).find(|metrics| metrics.name == rule.name).cloned();
+            let metrics = metrics.unwrap_or_else(|| Arc::new(RuleMetrics::new(&rule.name, shards)));
             let passes_path_headers = rule.path_headers == PathHeaders::AsSent;
-            rules.push(Rule { name: rule.name.clone(), chain, backend, passes_path_headers, tally });
+            rules.push(Rule { name: rule.name.clone(), chain, backend, passes_path_headers, metrics });
         }
         Ok(Self {
             number,
-            tenure: Arc::new(match previous {
-                Some(previous) => previous.tenure.next(number),
-                None => Tenure::new(number, shards),
+            lifetime: Arc::new(match previous {
+                Some(previous) => previous.lifetime.next(number),
+                None => GenerationLifetime::new(number, shards),
             }),
             access_log: plan.access_log,
             is_unconfigured: plan.is_unconfigured,

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-pub use heartbeat::{Heart, Heartbeats, Life};
+pub use heartbeat::{Heartbeat, Heartbeats, Liveness};
 
 use crate::proxy::Current;
 use crate::proxy::probe::Prober;
@@ -31,7 +31,7 @@ pub struct Health {
 
 impl Health {
     /// Asks every thread that serves requests for a sign of life.
-    pub async fn life(&self) -> Life {
+    pub async fn life(&self) -> Liveness {
         self.heartbeats.ask(heartbeat::SILENCE, self.stop.is_cancelled()).await
     }
 

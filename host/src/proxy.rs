@@ -20,14 +20,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_engine::{Chain, Facts, RequestOutcome, ResponseOutcome};
-use adit_protocol::own;
+use adit_protocol::extensions;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
 
 pub use explain::explain;
 pub use push::{Push, PushVerdict, Pushes};
 pub use request::{Kind, Request};
-pub use respond::{Answer, Asked, Trouble};
+pub use respond::{Answer, ProxyError, RequestContext};
 pub use streams::Streams;
 pub use tags::Tags;
 
@@ -36,7 +36,7 @@ use crate::origin::Pool;
 use observe::Observation;
 use probe::{Probe, Prober};
 use request::remove_hop_by_hop;
-use request_log::{Note, Plugins};
+use request_log::{Plugins, RequestLog};
 
 /// Where the edge puts the visitor's address.
 const CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
@@ -71,8 +71,8 @@ impl Proxy {
     pub async fn handle(self: Rc<Self>, mut request: Request) -> Answer {
         let generation = self.current.load_full();
         request::settle(&mut request.head);
-        let asked = Asked::of(&request.head);
-        let mut note = Note::begin(&generation, self.shard, &asked.id, &request.head);
+        let asked = RequestContext::of(&request.head);
+        let mut note = RequestLog::begin(&generation, self.shard, &asked.id, &request.head);
         let answer = self.answer(&generation, &asked, request, &mut note).await;
         note.follow(answer, &self.streams)
     }
@@ -80,9 +80,9 @@ impl Proxy {
     async fn answer(
         &self,
         generation: &Generation,
-        asked: &Asked,
+        asked: &RequestContext,
         request: Request,
-        note: &mut Note,
+        note: &mut RequestLog,
     ) -> Answer {
         let Request { kind, mut head, body, takes_trailers } = request;
         let rule = match request::route(generation, &head) {
@@ -107,7 +107,7 @@ impl Proxy {
         let status = answer.status();
         let is_asked_for = kind == Kind::WebSocket && status == StatusCode::SWITCHING_PROTOCOLS;
         if status.is_informational() && !is_asked_for {
-            answer = asked.refuse(Trouble::NoAnswer(status));
+            answer = asked.refuse(ProxyError::NoAnswer(status));
         }
         match observation {
             Some(observation) => observation.watch(answer),
@@ -121,9 +121,9 @@ impl Proxy {
         rule: &Rule,
         chain: &Chain,
         facts: &Facts<'_>,
-        asked: &Asked,
+        asked: &RequestContext,
         request: Request,
-        note: &mut Note,
+        note: &mut RequestLog,
     ) -> Answer {
         let Request { kind, mut head, body, takes_trailers } = request;
         let begun = note.clock();
@@ -157,15 +157,15 @@ impl Proxy {
                 let begun = note.clock();
                 let sent = match (&rule.backend, kind) {
                     (Backend::Origin(origin, _), Kind::Http) => {
-                        origin.send(&self.pool, head, body).await.map_err(Trouble::from)
+                        origin.send(&self.pool, head, body).await.map_err(ProxyError::from)
                     }
                     (Backend::Origin(origin, _), Kind::WebSocket) => {
-                        Box::pin(origin.upgrade(head, body)).await.map_err(Trouble::from)
+                        Box::pin(origin.upgrade(head, body)).await.map_err(ProxyError::from)
                     }
                     (Backend::Component(plugin), kind) => {
                         Box::pin(service::send(plugin, self.shard, facts, kind, head, body))
                             .await
-                            .map_err(Trouble::Service)
+                            .map_err(ProxyError::Service)
                     }
                 };
                 note.origin_time = since(begun);
@@ -180,12 +180,12 @@ impl Proxy {
         };
         let (mut head, body) = response.into_parts();
         if has_other_coding(&head.headers) {
-            return asked.refuse(Trouble::Coding);
+            return asked.refuse(ProxyError::Coding);
         }
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             remove_hop_by_hop(&mut head.headers);
         }
-        own::strip(&mut head.headers);
+        extensions::strip(&mut head.headers);
         let begun = note.clock();
         let outcome = chain.on_response(passage, self.shard, facts, &mut head).await;
         note.plugin_time += since(begun);

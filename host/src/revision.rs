@@ -21,7 +21,7 @@ pub use writer::{Observer, Writer};
 
 use crate::config::reader::Reader;
 use crate::config::settings::Settings;
-use crate::generation::lifetime::Tenures;
+use crate::generation::lifetime::RetiredGenerations;
 use crate::proxy::Current;
 use crate::revision::history::{History, Source};
 
@@ -89,7 +89,7 @@ pub struct Reload {
     asks: mpsc::Sender<Ask>,
     current: Arc<Current>,
     history: Arc<History>,
-    tenures: Arc<Tenures>,
+    retired_generations: Arc<RetiredGenerations>,
     files: tokio::sync::watch::Receiver<Vec<PathBuf>>,
 }
 
@@ -105,12 +105,12 @@ impl Reload {
     ) -> (Self, Writer) {
         let (asks, inbox) = mpsc::channel(MOST_ASKS);
         let (named, seen) = tokio::sync::watch::channel(files);
-        let tenures = Arc::new(Tenures::default());
+        let retired_generations = Arc::new(RetiredGenerations::default());
         let reload = Self {
             asks,
             current: current.clone(),
             history: history.clone(),
-            tenures: tenures.clone(),
+            retired_generations: retired_generations.clone(),
             files: seen,
         };
         let writer = Writer {
@@ -120,7 +120,7 @@ impl Reload {
             engine,
             current,
             history,
-            tenures,
+            retired_generations,
             files: named,
             observer: None,
         };
@@ -155,8 +155,8 @@ impl Reload {
     }
 
     /// The generations before the one that serves.
-    pub fn tenures(&self) -> &Tenures {
-        &self.tenures
+    pub fn retired_generations(&self) -> &RetiredGenerations {
+        &self.retired_generations
     }
 
     /// The files whose change may be a revision.

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::admission::Admission;
-use crate::ration::Ration;
+use crate::log_limiter::LogLimiter;
 
 /// The next connection of `whose`, however long it takes. Where the system has no room for one more,
 /// somebody in `admission` has to go. May be dropped midway: no connection is lost.
@@ -53,4 +53,4 @@ fn is_about_one_peer(error: &io::Error) -> bool {
 
 /// Mostly there is no file descriptor left, and a while later there is.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
-static FAILURES: Ration = Ration::new(1);
+static FAILURES: LogLimiter = LogLimiter::new(1);

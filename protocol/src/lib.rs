@@ -8,9 +8,9 @@
 //! (who a tunnel is). [`own`] is what only our two ends say. [`schema`] is generated.
 
 pub mod credentials;
+pub mod extensions;
 pub mod framing;
 pub mod headers;
-pub mod own;
 pub mod rpc;
 pub mod stream;
 

@@ -1,7 +1,7 @@
 //! Components that lie in OCI registries: pulled before anything serves, pinned by digest, kept.
 //!
 //! Knows registries, the lock beside a document and a folder of what was pulled; does not know what a
-//! component is or who runs it. Read [`mod@reference`] and [`digest`] (names), [`supply`] (how a reference
+//! component is or who runs it. Read [`mod@reference`] and [`digest`] (names), [`mod@resolve`] (how a reference
 //! becomes a file), then what that uses: [`lock`], [`store`], [`signature`], [`client`] with
 //! [`manifest`], [`auth`] and [`transport`].
 //!
@@ -13,8 +13,8 @@ pub mod auth;
 pub mod client;
 pub mod lock;
 pub mod manifest;
+pub mod resolve;
 pub mod signature;
 pub mod signing;
 pub mod store;
-pub mod supply;
 pub mod transport;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use adit_document::Spanned;
 
 use crate::document::{Document, Protocol, Quantity};
-use crate::value::Wrong;
+use crate::value::Invalid;
 
 /// What was given; what was not is left to the document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Flags {
 
 /// What is wrong with flags, in the order in which it was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FlagMistakes(Vec<(&'static str, Wrong)>);
+pub struct FlagMistakes(Vec<(&'static str, Invalid)>);
 
 /// Where values of flags stand: behind the end of any document.
 const BEHIND: usize = usize::MAX / 2;
@@ -85,7 +85,7 @@ impl Flags {
 
 impl FlagMistakes {
     /// Takes a mistake if it is about a flag, else gives it back.
-    pub(crate) fn take<T>(&mut self, at: &Spanned<T>, wrong: Wrong) -> Option<Wrong> {
+    pub(crate) fn take<T>(&mut self, at: &Spanned<T>, wrong: Invalid) -> Option<Invalid> {
         let name = at.span().start.checked_sub(BEHIND).and_then(|index| NAMES.get(index));
         match name {
             Some(name) => {

@@ -10,7 +10,7 @@ use adit_document::Spanned;
 use http::uri::Authority;
 
 use crate::document;
-use crate::value::{Reading, Wrong};
+use crate::value::{Invalid, Reader};
 
 /// What a plugin may reach besides its own memory. Empty by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,9 +69,9 @@ impl Destination {
         fits && self.tls == tls && self.port == port
     }
 
-    fn parse(text: &str) -> Result<Self, Wrong> {
+    fn parse(text: &str) -> Result<Self, Invalid> {
         let wrong = |message: &str| {
-            Wrong::with_help(message, "write \"https://api.example.com\" or \"http://10.0.0.5:8080\"")
+            Invalid::with_help(message, "write \"https://api.example.com\" or \"http://10.0.0.5:8080\"")
         };
         let (tls, rest) = match text.split_once("://") {
             Some(("https", rest)) => (true, rest),
@@ -122,9 +122,9 @@ impl Network {
         network.checked_shr(shift).unwrap_or(0) == address.checked_shr(shift).unwrap_or(0)
     }
 
-    fn parse(text: &str) -> Result<Self, Wrong> {
+    fn parse(text: &str) -> Result<Self, Invalid> {
         let wrong = || {
-            Wrong::with_help("this is not a network", "write \"10.1.0.0/16\", \"fd00::/8\" or one address")
+            Invalid::with_help("this is not a network", "write \"10.1.0.0/16\", \"fd00::/8\" or one address")
         };
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
@@ -137,7 +137,7 @@ impl Network {
     }
 }
 
-pub(super) fn draw(written: Option<&Spanned<document::Grants>>, reading: &mut Reading<'_>) -> Grants {
+pub(super) fn lower(written: Option<&Spanned<document::Grants>>, reading: &mut Reader<'_>) -> Grants {
     let Some(written) = written.map(Spanned::get_ref) else { return Grants::default() };
     let mut grants = Grants::default();
     for destination in written.http.iter().flat_map(Spanned::get_ref) {
@@ -173,31 +173,31 @@ pub(super) fn draw(written: Option<&Spanned<document::Grants>>, reading: &mut Re
     grants
 }
 
-fn secret(written: &document::Secret, reading: &Reading<'_>) -> Result<SecretSource, Wrong> {
+fn secret(written: &document::Secret, reading: &Reader<'_>) -> Result<SecretSource, Invalid> {
     match (&written.file, &written.env) {
         (Some(file), None) => Ok(SecretSource::File(reading.folder.join(file))),
         (None, Some(name)) if !name.is_empty() && !name.contains(['=', '\0']) => {
             Ok(SecretSource::Environment(name.clone()))
         }
-        (None, Some(_)) => Err(Wrong::new("this is not the name of an environment variable")),
-        _ => Err(Wrong::with_help(
+        (None, Some(_)) => Err(Invalid::new("this is not the name of an environment variable")),
+        _ => Err(Invalid::with_help(
             "a secret is kept either in a file or in an environment variable",
             "write { file = \"PATH\" } or { env = \"NAME\" }",
         )),
     }
 }
 
-fn check_name(name: &str) -> Result<(), Wrong> {
+fn check_name(name: &str) -> Result<(), Invalid> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_plain) {
         let help = format!("use 1 to {LONGEST_NAME} letters, digits, `-`, `_` and `.`");
-        return Err(Wrong::with_help(format!("{name:?} cannot be the name of a secret or bucket"), help));
+        return Err(Invalid::with_help(format!("{name:?} cannot be the name of a secret or bucket"), help));
     }
     Ok(())
 }
 
-fn too_many(what: &str) -> Wrong {
-    Wrong::new(format!("a plugin has at most {MOST_GRANTS} {what}"))
+fn too_many(what: &str) -> Invalid {
+    Invalid::new(format!("a plugin has at most {MOST_GRANTS} {what}"))
 }
 
 /// Largest secret, bytes.

@@ -1,30 +1,30 @@
 //! Host names as rules write them. Knows names; does not know what a rule is.
 
 use crate::plan::HostPattern;
-use crate::value::Wrong;
+use crate::value::Invalid;
 
 impl HostPattern {
     /// Reads `*`, `app.example.com` or `*.example.com`.
-    pub fn parse(text: &str) -> Result<Self, Wrong> {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
         if text == "*" {
             return Ok(Self::Any);
         }
         if text.is_empty() {
-            return Err(Wrong::with_help(
+            return Err(Invalid::with_help(
                 "this host name is empty",
                 "leave `hostname` out to match every host",
             ));
         }
         if let Some((_, rest)) = text.split_once("://") {
             let name = rest.split(['/', '?', '#', ':']).next().unwrap_or_default();
-            return Err(Wrong::with_help("this is a URL, not a host name", format!("write \"{name}\"")));
+            return Err(Invalid::with_help("this is a URL, not a host name", format!("write \"{name}\"")));
         }
         if let Some((name, _)) = text.split_once('/') {
             let help = format!("write \"{name}\", and the rest as a regular expression in `path`");
-            return Err(Wrong::with_help("a host name has no path", help));
+            return Err(Invalid::with_help("a host name has no path", help));
         }
         if let Some((name, _)) = text.split_once(':') {
-            return Err(Wrong::with_help("a host name has no port", format!("write \"{name}\"")));
+            return Err(Invalid::with_help("a host name has no port", format!("write \"{name}\"")));
         }
         let (is_wildcard, name) = match text.strip_prefix("*.") {
             Some(name) => (true, name),
@@ -32,7 +32,10 @@ impl HostPattern {
         };
         if name.contains('*') {
             let message = "`*` can only be the whole first label of a host name";
-            return Err(Wrong::with_help(message, "write \"*.example.com\", or use `path` for finer rules"));
+            return Err(Invalid::with_help(
+                message,
+                "write \"*.example.com\", or use `path` for finer rules",
+            ));
         }
         let name = self::name(name)?;
         Ok(if is_wildcard { Self::Wildcard(format!(".{name}")) } else { Self::Exact(name) })
@@ -40,34 +43,36 @@ impl HostPattern {
 }
 
 /// Reads one whole name, without wildcard: lower case, without a trailing dot, in punycode.
-pub fn name(text: &str) -> Result<String, Wrong> {
+pub fn name(text: &str) -> Result<String, Invalid> {
     let name = ascii(text)?;
     check_labels(&name)?;
     Ok(name)
 }
 
 /// Lower case, without a trailing dot, in punycode: the form in which visitors ask for it.
-fn ascii(name: &str) -> Result<String, Wrong> {
+fn ascii(name: &str) -> Result<String, Invalid> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.is_ascii() {
         return Ok(name.to_ascii_lowercase());
     }
-    idna::domain_to_ascii(name).map_err(|_| Wrong::new("this is not an international host name"))
+    idna::domain_to_ascii(name).map_err(|_| Invalid::new("this is not an international host name"))
 }
 
-fn check_labels(name: &str) -> Result<(), Wrong> {
+fn check_labels(name: &str) -> Result<(), Invalid> {
     if name.len() > LONGEST_NAME {
-        return Err(Wrong::new(format!("a host name has at most {LONGEST_NAME} characters")));
+        return Err(Invalid::new(format!("a host name has at most {LONGEST_NAME} characters")));
     }
     for label in name.split('.') {
         if label.is_empty() {
-            return Err(Wrong::new("this host name has an empty label"));
+            return Err(Invalid::new("this host name has an empty label"));
         }
         if label.len() > LONGEST_LABEL {
-            return Err(Wrong::new(format!("a label of a host name has at most {LONGEST_LABEL} characters")));
+            return Err(Invalid::new(format!(
+                "a label of a host name has at most {LONGEST_LABEL} characters"
+            )));
         }
         if let Some(odd) = label.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))) {
-            return Err(Wrong::new(format!("{odd:?} cannot be in a host name")));
+            return Err(Invalid::new(format!("{odd:?} cannot be in a host name")));
         }
     }
     Ok(())

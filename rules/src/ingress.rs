@@ -10,15 +10,15 @@ use crate::document;
 use crate::origin;
 use crate::pattern::Patterns;
 use crate::plan::{HostPattern, PluginPlan, Rule, Service};
-use crate::value::{Reading, Wrong};
+use crate::value::{Invalid, Reader};
 
 /// The rules in order. One that is wrong is left out, and there is a mistake that says why. What a rule does not say
 /// of paths is said by `defaults`.
-pub(super) fn draw(
+pub(super) fn lower(
     written: &[Spanned<document::Rule>],
     defaults: &document::Rule,
     known: &[PluginPlan],
-    reading: &mut Reading<'_>,
+    reading: &mut Reader<'_>,
     warnings: &mut Vec<String>,
 ) -> Vec<Rule> {
     if written.is_empty() {
@@ -26,17 +26,17 @@ pub(super) fn draw(
         reading.mistakes.add_missing(0..0, "ingress", help);
     }
     let mut rules = Vec::with_capacity(written.len());
-    let (mut shadows, mut patterns) = (Shadows::default(), Patterns::default());
+    let (mut shadows, mut patterns) = (ShadowedRules::default(), Patterns::default());
     for (index, at) in written.iter().enumerate() {
         let hostname = hostname(at, reading);
         let path = at.get_ref().path.as_ref().map(|path| reading.take(path, patterns.read(path.get_ref())));
         check_position(at, hostname.as_ref(), index + 1 == written.len(), reading);
         let plugins = chain(at.get_ref(), known, reading);
         let service = service(at, known, reading);
-        let origin = origin::draw(at.get_ref().origin.as_ref(), reading);
+        let origin = origin::lower(at.get_ref().origin.as_ref(), reading);
         if let (Some(origin), Some(service)) = (&at.get_ref().origin, &service) {
             warnings.extend(
-                origin::doubts(origin.get_ref(), service)
+                origin::warnings(origin.get_ref(), service)
                     .iter()
                     .map(|doubt| format!("ingress[{index}].{doubt}")),
             );
@@ -44,7 +44,7 @@ pub(super) fn draw(
         // A wrong path must not become a rule without a path.
         if let (Some(hostname), Some(service), None | Some(Some(_))) = (hostname, service, &path) {
             let path = path.flatten();
-            if let Some(earlier) = shadows.cast(index, &hostname, path.as_ref()) {
+            if let Some(earlier) = shadows.add(index, &hostname, path.as_ref()) {
                 warnings.push(format!(
                     "ingress[{index}] is never reached: ingress[{earlier}] takes all that it matches"
                 ));
@@ -61,7 +61,7 @@ pub(super) fn draw(
 }
 
 /// `None` if it is wrong.
-fn hostname(at: &Spanned<document::Rule>, reading: &mut Reading<'_>) -> Option<HostPattern> {
+fn hostname(at: &Spanned<document::Rule>, reading: &mut Reader<'_>) -> Option<HostPattern> {
     match &at.get_ref().hostname {
         Some(hostname) => reading.take(hostname, HostPattern::parse(hostname.get_ref())),
         None => (!reading.mistakes.speaks_for(&at.span(), "hostname")).then_some(HostPattern::Any),
@@ -73,7 +73,7 @@ fn check_position(
     at: &Spanned<document::Rule>,
     hostname: Option<&HostPattern>,
     is_last: bool,
-    reading: &mut Reading<'_>,
+    reading: &mut Reader<'_>,
 ) {
     let Some(hostname) = hostname else { return };
     let has_path = at.get_ref().path.is_some() || reading.mistakes.speaks_for(&at.span(), "path");
@@ -97,7 +97,7 @@ fn check_position(
 fn service(
     at: &Spanned<document::Rule>,
     plugins: &[PluginPlan],
-    reading: &mut Reading<'_>,
+    reading: &mut Reader<'_>,
 ) -> Option<Service> {
     let Some(service) = &at.get_ref().service else {
         let help = "say where requests go: service = \"http://127.0.0.1:8080\"";
@@ -111,10 +111,10 @@ fn service(
     reading.take(service, outcome)
 }
 
-fn chain(rule: &document::Rule, plugins: &[PluginPlan], reading: &mut Reading<'_>) -> Vec<usize> {
+fn chain(rule: &document::Rule, plugins: &[PluginPlan], reading: &mut Reader<'_>) -> Vec<usize> {
     let Some(names) = &rule.plugins else { return Vec::new() };
     if names.get_ref().len() > LONGEST_CHAIN {
-        let wrong = Wrong::new(format!("a chain has at most {LONGEST_CHAIN} plugins"));
+        let wrong = Invalid::new(format!("a chain has at most {LONGEST_CHAIN} plugins"));
         reading.refuse(names, wrong);
     }
     let mut chain = Vec::new();
@@ -130,15 +130,15 @@ fn chain(rule: &document::Rule, plugins: &[PluginPlan], reading: &mut Reading<'_
     chain
 }
 
-fn link(name: &str, chain: &[usize], plugins: &[PluginPlan]) -> Result<usize, Wrong> {
+fn link(name: &str, chain: &[usize], plugins: &[PluginPlan]) -> Result<usize, Invalid> {
     let index = find(name, plugins)?;
     if chain.contains(&index) {
-        return Err(Wrong::new(format!("`{name}` is in this chain twice")));
+        return Err(Invalid::new(format!("`{name}` is in this chain twice")));
     }
     Ok(index)
 }
 
-fn find(name: &str, plugins: &[PluginPlan]) -> Result<usize, Wrong> {
+fn find(name: &str, plugins: &[PluginPlan]) -> Result<usize, Invalid> {
     position(name, plugins).ok_or_else(|| {
         let known: Vec<_> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
         let help = match closest(name, known.iter().copied()) {
@@ -146,7 +146,7 @@ fn find(name: &str, plugins: &[PluginPlan]) -> Result<usize, Wrong> {
             None if known.is_empty() => format!("declare it: [[plugin]] with name = {name:?}"),
             None => format!("known plugins: {}", known.join(", ")),
         };
-        Wrong::with_help(format!("there is no plugin `{name}`"), help)
+        Invalid::with_help(format!("there is no plugin `{name}`"), help)
     })
 }
 
@@ -164,11 +164,11 @@ fn name(rule: &document::Rule, hostname: &HostPattern, path: Option<&Regex>) -> 
 
 /// What the rules so far take away from the ones that follow.
 #[derive(Default)]
-struct Shadows(HashMap<(HostPattern, Option<String>), usize>);
+struct ShadowedRules(HashMap<(HostPattern, Option<String>), usize>);
 
-impl Shadows {
+impl ShadowedRules {
     /// Adds a rule; the earlier one that takes everything it matches, if there is one.
-    fn cast(&mut self, index: usize, hostname: &HostPattern, path: Option<&Regex>) -> Option<usize> {
+    fn add(&mut self, index: usize, hostname: &HostPattern, path: Option<&Regex>) -> Option<usize> {
         let path = path.map(|path| path.as_str().to_owned());
         let mut around = vec![hostname.clone()];
         if let HostPattern::Exact(name) | HostPattern::Wildcard(name) = hostname {

@@ -36,7 +36,7 @@ use adit_document::Mistakes;
 
 use document::Document;
 use plan::Plan;
-use value::Reading;
+use value::Reader;
 
 /// What a document serves; says nothing of who it is and where it connects to. `file` is the name that mistakes
 /// carry, and `folder` where its paths begin.
@@ -45,7 +45,7 @@ use value::Reading;
 /// Every mistake in what it serves.
 pub fn read(file: &str, text: &str, folder: &Path) -> Result<Plan, Mistakes> {
     let (document, mistakes) = adit_document::read::<Document>(file, text)?;
-    let mut reading = Reading::new(folder, mistakes);
-    let plan = plan::draw(&document, &mut reading);
+    let mut reading = Reader::new(folder, mistakes);
+    let plan = plan::lower(&document, &mut reading);
     reading.mistakes.into_result(plan)
 }

@@ -8,10 +8,10 @@ use rustls_pki_types::ServerName;
 
 use crate::document::{HeaderCase, Http2, Origin};
 use crate::plan::{OriginPlan, Service};
-use crate::value::{Reading, Wrong};
+use crate::value::{Invalid, Reader};
 
 /// What is written, with the defaults for what is not.
-pub(super) fn draw(written: Option<&Spanned<Origin>>, reading: &mut Reading<'_>) -> OriginPlan {
+pub(super) fn lower(written: Option<&Spanned<Origin>>, reading: &mut Reader<'_>) -> OriginPlan {
     let nothing = Origin::default();
     let origin = written.map_or(&nothing, Spanned::get_ref);
     let response_timeout = origin.response_timeout.as_ref();
@@ -79,7 +79,7 @@ impl Default for OriginPlan {
 }
 
 /// What is written but does nothing for this service, or is dangerous; each with its key.
-pub(super) fn doubts(written: &Origin, service: &Service) -> Vec<String> {
+pub(super) fn warnings(written: &Origin, service: &Service) -> Vec<String> {
     let Origin { tls_timeout, tls_verify, ca_file, server_name, server_name_from_host, .. } = written;
     let tls = [
         ("tls-timeout", tls_timeout.is_some()),
@@ -122,17 +122,20 @@ fn keep_alive(time: Duration) -> Option<Duration> {
     (!time.is_zero()).then(|| time.max(SECOND))
 }
 
-pub(super) fn server_name(name: &str) -> Result<String, Wrong> {
+pub(super) fn server_name(name: &str) -> Result<String, Invalid> {
     let is_name = ServerName::try_from(name).is_ok();
     is_name.then(|| name.to_owned()).ok_or_else(|| {
-        Wrong::with_help("this is not a server name", "write a host name or an IP address, without a port")
+        Invalid::with_help("this is not a server name", "write a host name or an IP address, without a port")
     })
 }
 
-pub(super) fn host_header(host: &str) -> Result<String, Wrong> {
+pub(super) fn host_header(host: &str) -> Result<String, Invalid> {
     let is_host = host.parse::<Authority>().is_ok_and(|authority| !authority.host().is_empty());
     (is_host && !host.contains('@')).then(|| host.to_owned()).ok_or_else(|| {
-        Wrong::with_help("this is not a Host header", "write \"app.example.com\" or \"app.example.com:8080\"")
+        Invalid::with_help(
+            "this is not a Host header",
+            "write \"app.example.com\" or \"app.example.com:8080\"",
+        )
     })
 }
 

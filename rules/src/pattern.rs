@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use regex::{Regex, RegexBuilder};
 
-use crate::value::Wrong;
+use crate::value::Invalid;
 
 /// Those of one document.
 #[derive(Default)]
@@ -17,13 +17,13 @@ pub(crate) struct Patterns {
 impl Patterns {
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn read(&mut self, pattern: &str) -> Result<Regex, Wrong> {
+    pub(crate) fn read(&mut self, pattern: &str) -> Result<Regex, Invalid> {
         if let Some(known) = self.known.get(pattern) {
             return Ok(known.clone());
         }
         // What is too large costs time as well, whether it is refused or not.
         if self.size >= LARGEST_OF_ALL {
-            return Err(Wrong::with_help(
+            return Err(Invalid::with_help(
                 "the regular expressions before this one are too large together",
                 "count less far in `{…}`, or write them shorter",
             ));
@@ -52,9 +52,9 @@ fn compile(pattern: &str) -> (usize, Result<Regex, regex::Error>) {
     (LARGEST, build(LARGEST))
 }
 
-fn wrong(error: &regex::Error) -> Wrong {
+fn wrong(error: &regex::Error) -> Invalid {
     if let regex::Error::CompiledTooBig(_) = error {
-        return Wrong::with_help(
+        return Invalid::with_help(
             "this regular expression is too large",
             "count less far in `{…}`, or write it shorter",
         );
@@ -62,7 +62,7 @@ fn wrong(error: &regex::Error) -> Wrong {
     // Earlier lines of the message draw the pattern with a marker below it.
     let message = error.to_string();
     let reason = message.lines().rev().find_map(|line| line.strip_prefix("error: "));
-    Wrong::with_help(
+    Invalid::with_help(
         format!("not a regular expression: {}", reason.unwrap_or("the syntax is wrong")),
         "the syntax is described at https://docs.rs/regex/#syntax",
     )

@@ -14,7 +14,7 @@ use regex::Regex;
 use crate::document::{self, ConfigSource, Document};
 pub use crate::document::{HeaderCase, Http2, PathHeaders, Paths};
 use crate::grants::Grants;
-use crate::value::Reading;
+use crate::value::Reader;
 use crate::{ingress, plugin};
 
 /// What a host serves.
@@ -163,9 +163,9 @@ pub struct OriginPlan {
 }
 
 /// Draws the plan of a document. What is wrong is added to the mistakes and left out of the plan.
-pub fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
+pub fn lower(document: &Document, reading: &mut Reader<'_>) -> Plan {
     let mut warnings = Vec::new();
-    let (plugins, references) = plugin::draw(&document.plugin, reading);
+    let (plugins, references) = plugin::lower(&document.plugin, reading);
     let is_remote = document
         .config_source
         .as_ref()
@@ -179,7 +179,7 @@ pub fn draw(document: &Document, reading: &mut Reading<'_>) -> Plan {
             path_headers: document.path_headers.clone(),
             ..document::Rule::default()
         };
-        ingress::draw(&document.ingress, &defaults, &plugins, reading, &mut warnings)
+        ingress::lower(&document.ingress, &defaults, &plugins, reading, &mut warnings)
     };
     let used = |index| {
         rules.iter().any(|rule| rule.plugins.contains(&index) || rule.service == Service::Component(index))

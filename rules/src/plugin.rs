@@ -14,13 +14,13 @@ use toml::Value;
 use crate::document::{self, Plugin};
 use crate::grants;
 use crate::plan::{Limits, OnError, PluginPlan, ReferencePlan};
-use crate::value::{Reading, Wrong};
+use crate::value::{Invalid, Reader};
 
 /// One plan for each plugin written, so that an index means the same in both lists; and what of their
 /// components is still in registries.
-pub(super) fn draw(
+pub(super) fn lower(
     written: &[Spanned<Plugin>],
-    reading: &mut Reading<'_>,
+    reading: &mut Reader<'_>,
 ) -> (Vec<PluginPlan>, Vec<ReferencePlan>) {
     let mut taken = HashMap::new();
     let mut references = Vec::new();
@@ -41,7 +41,7 @@ fn plan(
     name: String,
     written: &Spanned<Plugin>,
     references: &mut Vec<ReferencePlan>,
-    reading: &mut Reading<'_>,
+    reading: &mut Reader<'_>,
 ) -> PluginPlan {
     let plugin = written.get_ref();
     if plugin.name.is_none() {
@@ -69,7 +69,7 @@ fn plan(
                 .map(|timeout| reading.duration(Some(timeout), *TIMEOUT.end(), TIMEOUT)),
             concurrency: reading.count(plugin.concurrency.as_ref(), DEFAULT_CONCURRENCY, CONCURRENCY),
         },
-        grants: grants::draw(plugin.grants.as_ref(), reading),
+        grants: grants::lower(plugin.grants.as_ref(), reading),
         reuse: plugin.instances.as_ref().map(|written| match written.get_ref() {
             document::Instances::Reused => true,
             document::Instances::Fresh => false,
@@ -85,7 +85,7 @@ fn component(
     name: &str,
     plugin: &Plugin,
     references: &mut Vec<ReferencePlan>,
-    reading: &mut Reading<'_>,
+    reading: &mut Reader<'_>,
 ) -> Option<PathBuf> {
     let keys = plugin.verify.as_ref().map(|verify| (verify, keys(verify, reading)));
     let written = plugin.component.as_ref()?;
@@ -94,7 +94,7 @@ fn component(
         if let Some((verify, _)) = keys {
             let help =
                 "write component = \"oci://registry.example.com/name:1.0\", or leave [plugin.verify] out";
-            reading.refuse(verify, Wrong::with_help("only components of registries are signed", help));
+            reading.refuse(verify, Invalid::with_help("only components of registries are signed", help));
         }
         let Some(name) = shelf::name(written.get_ref()) else { return reading.path(Some(written)) };
         let outcome = if shelf::NAMES.contains(&name) { Ok(()) } else { Err(unknown(name)) };
@@ -104,7 +104,7 @@ fn component(
     };
     let outcome = text.parse::<Reference>().map_err(|error| {
         let help = "write oci://REGISTRY/NAME:TAG, oci://REGISTRY/NAME@sha256:DIGEST or both";
-        Wrong::with_help(format!("this is not a reference to a component: {error:#}"), help)
+        Invalid::with_help(format!("this is not a reference to a component: {error:#}"), help)
     });
     let reference = reading.take(written, outcome)?;
     let named = PathBuf::from(reference.to_string());
@@ -116,47 +116,47 @@ fn component(
     Some(place)
 }
 
-fn unknown(name: &str) -> Wrong {
+fn unknown(name: &str) -> Invalid {
     let help = match adit_document::closest(name, shelf::NAMES) {
         Some(meant) => format!("did you mean shelf:{meant}?"),
         None => format!("there are {}", shelf::NAMES.join(", ")),
     };
-    Wrong::with_help(format!("no plugin `{name}` comes with Adit"), help)
+    Invalid::with_help(format!("no plugin `{name}` comes with Adit"), help)
 }
 
-fn keys(verify: &Spanned<document::Verify>, reading: &mut Reading<'_>) -> Vec<PathBuf> {
+fn keys(verify: &Spanned<document::Verify>, reading: &mut Reader<'_>) -> Vec<PathBuf> {
     let written = verify.get_ref().keys.as_ref();
     let keys: Vec<PathBuf> =
         written.iter().flat_map(|keys| keys.get_ref()).filter_map(|key| reading.path(Some(key))).collect();
     if keys.is_empty() {
         let help = "write keys = [\"cosign.pub\"]";
-        reading.refuse(verify, Wrong::with_help("without a key nothing could be verified", help));
+        reading.refuse(verify, Invalid::with_help("without a key nothing could be verified", help));
     }
     keys
 }
 
-fn check_name(name: &str, index: usize, first: usize) -> Result<String, Wrong> {
+fn check_name(name: &str, index: usize, first: usize) -> Result<String, Invalid> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_plain) {
         let help = format!("use 1 to {LONGEST_NAME} letters, digits, `-`, `_` and `.`");
-        return Err(Wrong::with_help("this cannot be the name of a plugin", help));
+        return Err(Invalid::with_help("this cannot be the name of a plugin", help));
     }
     if first < index {
         let help = "give each plugin a name of its own; several may share a component";
-        return Err(Wrong::with_help(format!("the name `{name}` is taken by plugin[{first}]"), help));
+        return Err(Invalid::with_help(format!("the name `{name}` is taken by plugin[{first}]"), help));
     }
     Ok(name.to_owned())
 }
 
 /// The same configuration always gives the same text: sorted keys, no white space. Dates and times
 /// become strings as they were written.
-fn canonical_json(table: &toml::Table) -> Result<String, Wrong> {
+fn canonical_json(table: &toml::Table) -> Result<String, Invalid> {
     let mut json = String::new();
     write_table(&mut json, table, "config")?;
     Ok(json)
 }
 
-fn write_table(json: &mut String, table: &toml::Table, path: &str) -> Result<(), Wrong> {
+fn write_table(json: &mut String, table: &toml::Table, path: &str) -> Result<(), Invalid> {
     json.push('{');
     let sorted: BTreeMap<_, _> = table.iter().collect();
     for (at, (key, value)) in sorted.into_iter().enumerate() {
@@ -171,14 +171,14 @@ fn write_table(json: &mut String, table: &toml::Table, path: &str) -> Result<(),
     Ok(())
 }
 
-fn write_value(json: &mut String, value: &Value, path: &str) -> Result<(), Wrong> {
+fn write_value(json: &mut String, value: &Value, path: &str) -> Result<(), Invalid> {
     match value {
         Value::String(text) => json.push_str(&string(text)),
         Value::Integer(number) => json.push_str(&number.to_string()),
         // Debug keeps the point of a whole number, so that a float stays one.
         Value::Float(number) if number.is_finite() => json.push_str(&format!("{number:?}")),
         Value::Float(_) => {
-            return Err(Wrong::new(format!("`{path}` is not finite, and JSON has no such number")));
+            return Err(Invalid::new(format!("`{path}` is not finite, and JSON has no such number")));
         }
         Value::Boolean(value) => json.push_str(if *value { "true" } else { "false" }),
         Value::Datetime(date) => json.push_str(&string(&date.to_string())),
@@ -215,7 +215,7 @@ const CONCURRENCY: RangeInclusive<usize> = 1..=4096;
 mod tests {
     use super::*;
 
-    fn json(text: &str) -> Result<String, Wrong> {
+    fn json(text: &str) -> Result<String, Invalid> {
         canonical_json(&toml::from_str(text).unwrap())
     }
 

@@ -35,7 +35,7 @@ pub const PUSHED: &str = "the pushed configuration: ";
 /// Everything that is wrong, each with its place, such as `ingress[2].service`.
 pub fn overlay(plan: &mut Plan, policy: ConfigSource, json: &[u8], folder: &Path) -> Result<(), Vec<String>> {
     let mut reader =
-        Reader { of: Of::Host(plan), folder, patterns: Patterns::default(), said: Reasons::default() };
+        RemoteReader { of: Of::Host(plan), folder, patterns: Patterns::default(), said: Reasons::default() };
     let rules = reader.rules(json);
     let warnings = reader.said.into_result()?;
     match policy {
@@ -62,7 +62,7 @@ pub fn overlay(plan: &mut Plan, policy: ConfigSource, json: &[u8], folder: &Path
 /// # Errors
 /// Everything that every host would refuse, each with its place.
 pub fn check(json: &[u8]) -> Result<(), Vec<String>> {
-    let mut reader = Reader {
+    let mut reader = RemoteReader {
         of: Of::Edge,
         folder: Path::new("/"),
         patterns: Patterns::default(),
@@ -82,7 +82,7 @@ enum Of<'a> {
 
 /// Unknown keys are ignored, as the reference does: the format belongs to somebody else. But those that may
 /// protect something, and keys that stand twice, refuse it all.
-struct Reader<'a> {
+struct RemoteReader<'a> {
     of: Of<'a>,
     folder: &'a Path,
     patterns: Patterns,
@@ -96,7 +96,7 @@ struct All<'a> {
     path_headers: PathHeaders,
 }
 
-impl Reader<'_> {
+impl RemoteReader<'_> {
     fn rules(&mut self, json: &[u8]) -> Vec<Rule> {
         let pushed = match serde_json::from_slice(json) {
             Ok(Value::Object(pushed)) => pushed,

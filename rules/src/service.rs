@@ -6,27 +6,27 @@ use http::StatusCode;
 use http::uri::Authority;
 
 use crate::plan::Service;
-use crate::value::Wrong;
+use crate::value::Invalid;
 
 impl Service {
     /// Reads one of the forms; a relative path of a socket begins at `folder`. No message repeats the
     /// text, since people write passwords into URLs.
-    pub fn parse(text: &str, folder: &Path) -> Result<Self, Wrong> {
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, Invalid> {
         if let Some((scheme, rest)) = text.split_once("://") {
             return match scheme.to_ascii_lowercase().as_str() {
                 "http" => Ok(Self::Http { authority: authority(rest)? }),
                 "https" => Ok(Self::Https { authority: authority(rest)? }),
                 "unix" => {
-                    Err(Wrong::with_help("a Unix socket is written without `//`", "write \"unix:/path\""))
+                    Err(Invalid::with_help("a Unix socket is written without `//`", "write \"unix:/path\""))
                 }
-                "ws" => Err(Wrong::with_help(WEB_SOCKET, "write \"http://…\"")),
-                "wss" => Err(Wrong::with_help(WEB_SOCKET, "write \"https://…\"")),
+                "ws" => Err(Invalid::with_help(WEB_SOCKET, "write \"http://…\"")),
+                "wss" => Err(Invalid::with_help(WEB_SOCKET, "write \"https://…\"")),
                 scheme => Err(unknown_scheme(scheme)),
             };
         }
         match text.split_once(':') {
             Some(("unix", "")) => {
-                Err(Wrong::with_help("the path of the socket is missing", "write \"unix:/path\""))
+                Err(Invalid::with_help("the path of the socket is missing", "write \"unix:/path\""))
             }
             Some(("unix", path)) => Ok(Self::Unix { path: folder.join(path) }),
             Some(("http_status", code)) => status(code),
@@ -36,53 +36,53 @@ impl Service {
     }
 }
 
-fn authority(rest: &str) -> Result<Authority, Wrong> {
+fn authority(rest: &str) -> Result<Authority, Invalid> {
     let (text, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if !matches!(path, "" | "/") {
         let help = "end it after the host and port; the path of a request reaches the service unchanged";
-        return Err(Wrong::with_help("a service has no path", help));
+        return Err(Invalid::with_help("a service has no path", help));
     }
     if text.contains('@') {
         let help = "leave user and password out; set an Authorization header with a plugin instead";
-        return Err(Wrong::with_help("a service has no user name", help));
+        return Err(Invalid::with_help("a service has no user name", help));
     }
     let authority = text.parse::<Authority>().ok().filter(|authority| !authority.host().is_empty());
     let authority = authority.ok_or_else(|| {
-        Wrong::with_help(
+        Invalid::with_help(
             "the host of this service is missing or not a host",
             "write \"http://127.0.0.1:8080\"",
         )
     })?;
     if authority.host().len() < text.len() && authority.port_u16().is_none_or(|port| port == 0) {
-        return Err(Wrong::new("the port of this service is not a number from 1 to 65535"));
+        return Err(Invalid::new("the port of this service is not a number from 1 to 65535"));
     }
     Ok(authority)
 }
 
-fn status(code: &str) -> Result<Service, Wrong> {
+fn status(code: &str) -> Result<Service, Invalid> {
     let status = code.parse::<u16>().ok().filter(|code| LOWEST_STATUS <= *code);
     let status = status.and_then(|code| StatusCode::from_u16(code).ok());
     // 1xx would announce another answer, and there is none.
-    status.map(Service::Status).ok_or_else(|| Wrong::new("a status is a number from 200 to 999"))
+    status.map(Service::Status).ok_or_else(|| Invalid::new("a status is a number from 200 to 999"))
 }
 
-fn unknown_scheme(scheme: &str) -> Wrong {
+fn unknown_scheme(scheme: &str) -> Invalid {
     match adit_document::closest(scheme, ["http", "https", "unix"]) {
         Some(near) if !UNSUPPORTED.contains(&scheme) => {
             let form = if near == "unix" { "unix:/path" } else { &format!("{near}://…") };
-            Wrong::with_help(format!("unknown scheme `{scheme}`"), format!("did you mean \"{form}\"?"))
+            Invalid::with_help(format!("unknown scheme `{scheme}`"), format!("did you mean \"{form}\"?"))
         }
-        _ => Wrong::with_help(format!("services of the scheme `{scheme}` are not supported"), FORMS),
+        _ => Invalid::with_help(format!("services of the scheme `{scheme}` are not supported"), FORMS),
     }
 }
 
-fn unknown(text: &str) -> Wrong {
+fn unknown(text: &str) -> Invalid {
     let word = text.split(':').next().unwrap_or_default();
     let meant = adit_document::closest(word, ["http_status", "hello_world", "unix"]);
     let is_address = text.parse::<Authority>().is_ok_and(|authority| authority.port_u16().is_some());
     if is_address && meant != Some("http_status") && !text.contains('@') {
         let help = format!("did you mean \"http://{text}\"?");
-        return Wrong::with_help("the scheme of this service is missing", help);
+        return Invalid::with_help("the scheme of this service is missing", help);
     }
     let help = match meant {
         Some("http_status") => "did you mean \"http_status:404\"?",
@@ -90,7 +90,7 @@ fn unknown(text: &str) -> Wrong {
         Some("unix") => "did you mean \"unix:/path\"?",
         _ => FORMS,
     };
-    Wrong::with_help("this is not a service", help)
+    Invalid::with_help("this is not a service", help)
 }
 
 const FORMS: &str = "a service is http://host:port, https://host:port, unix:/path, http_status:404, hello_world or wasm:PLUGIN";
@@ -106,7 +106,7 @@ const LOWEST_STATUS: u16 = 200;
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Service, Wrong> {
+    fn parse(text: &str) -> Result<Service, Invalid> {
         Service::parse(text, Path::new("/etc/adit"))
     }
 

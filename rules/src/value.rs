@@ -11,7 +11,7 @@ use crate::files::Files;
 use crate::flags::FlagMistakes;
 
 /// A document being read: where it lies and what was found wrong so far.
-pub struct Reading<'a> {
+pub struct Reader<'a> {
     /// Paths of the document are relative to it.
     pub folder: &'a Path,
     pub mistakes: Mistakes,
@@ -22,12 +22,12 @@ pub struct Reading<'a> {
 
 /// What is wrong with one value, before it is known where the value stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong {
+pub struct Invalid {
     pub message: String,
     pub help: Option<String>,
 }
 
-impl Wrong {
+impl Invalid {
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), help: None }
     }
@@ -37,25 +37,25 @@ impl Wrong {
     }
 }
 
-impl<'a> Reading<'a> {
+impl<'a> Reader<'a> {
     /// One of a document in `folder`, with what is wrong with it so far.
     pub fn new(folder: &'a Path, mistakes: Mistakes) -> Self {
         Self { folder, mistakes, files: Files::default(), flag_mistakes: FlagMistakes::default() }
     }
 }
 
-impl Reading<'_> {
+impl Reader<'_> {
     /// Where to read a file that the document names.
     pub fn file(&mut self, path: &Path) -> PathBuf {
         self.files.name(self.folder.join(path))
     }
 
     /// The value, or `None` and a mistake at its place.
-    pub fn take<T, U>(&mut self, at: &Spanned<T>, outcome: Result<U, Wrong>) -> Option<U> {
+    pub fn take<T, U>(&mut self, at: &Spanned<T>, outcome: Result<U, Invalid>) -> Option<U> {
         outcome.map_err(|wrong| self.refuse(at, wrong)).ok()
     }
 
-    pub fn refuse<T>(&mut self, at: &Spanned<T>, wrong: Wrong) {
+    pub fn refuse<T>(&mut self, at: &Spanned<T>, wrong: Invalid) {
         let Some(wrong) = self.flag_mistakes.take(at, wrong) else { return };
         match wrong.help {
             Some(help) => self.mistakes.add_with_help(at.span(), wrong.message, help),
@@ -104,7 +104,7 @@ impl Reading<'_> {
             let outcome = usize::try_from(number).ok().filter(|number| bounds.contains(number));
             let (lowest, highest) = (bounds.start(), bounds.end());
             let outcome = outcome.ok_or_else(|| {
-                Wrong::new(format!(
+                Invalid::new(format!(
                     "{number} is out of range, expected a whole number from {lowest} to {highest}"
                 ))
             });
@@ -119,32 +119,32 @@ impl Reading<'_> {
             let path = written.get_ref();
             let is_written = !path.as_os_str().is_empty();
             let outcome =
-                if is_written { Ok(self.file(path)) } else { Err(Wrong::new("this path is empty")) };
+                if is_written { Ok(self.file(path)) } else { Err(Invalid::new("this path is empty")) };
             self.take(written, outcome)
         })
     }
 }
 
-fn within<T: PartialOrd>(value: T, bounds: &RangeInclusive<T>, show: fn(&T) -> String) -> Result<T, Wrong> {
+fn within<T: PartialOrd>(value: T, bounds: &RangeInclusive<T>, show: fn(&T) -> String) -> Result<T, Invalid> {
     if bounds.contains(&value) {
         return Ok(value);
     }
     let (value, lowest, highest) = (show(&value), show(bounds.start()), show(bounds.end()));
-    Err(Wrong::new(format!("{value} is out of range, expected {lowest} to {highest}")))
+    Err(Invalid::new(format!("{value} is out of range, expected {lowest} to {highest}")))
 }
 
-fn duration(text: &str) -> Result<Duration, Wrong> {
+fn duration(text: &str) -> Result<Duration, Invalid> {
     humantime::parse_duration(text).map_err(|_| {
-        Wrong::with_help(
+        Invalid::with_help(
             "this is not a duration",
             "write a number with its unit, such as \"50ms\", \"30s\" or \"3m\"",
         )
     })
 }
 
-fn size(text: &str) -> Result<usize, Wrong> {
+fn size(text: &str) -> Result<usize, Invalid> {
     adit_document::size::parse(text)
-        .ok_or_else(|| Wrong::with_help("this is not a size", adit_document::size::HELP))
+        .ok_or_else(|| Invalid::with_help("this is not a size", adit_document::size::HELP))
 }
 
 fn show_duration(duration: &Duration) -> String {

@@ -1,7 +1,7 @@
 //! What only our own two ends say to each other, said to a host by a stand-in: trailers, notices of the edge,
 //! and what a host that leaves turns away.
 
-use adit_protocol::own;
+use adit_protocol::extensions;
 use adit_protocol::stream::Connect;
 use bytes::Bytes;
 use e2e::document::HostDocument;
@@ -46,12 +46,12 @@ const APP: &str = "http://app.example.com/";
 
 /// The parts of a framed body.
 fn unframed(body: Vec<u8>) -> (Vec<u8>, Option<HeaderMap>) {
-    let (mut reader, mut rest) = (own::FrameReader::default(), Bytes::from(body));
+    let (mut reader, mut rest) = (extensions::FrameReader::default(), Bytes::from(body));
     let (mut data, mut trailers) = (Vec::new(), None);
     while let Some(piece) = reader.next(&mut rest).unwrap() {
         match piece {
-            own::Piece::Data(bytes) => data.extend_from_slice(&bytes),
-            own::Piece::Trailers(found) => trailers = Some(found),
+            extensions::Piece::Data(bytes) => data.extend_from_slice(&bytes),
+            extensions::Piece::Trailers(found) => trailers = Some(found),
         }
     }
     assert!(reader.is_whole());
@@ -63,7 +63,7 @@ async fn trailers_cross_for_an_edge_that_takes_them_and_for_no_other() {
     let origin = RawOrigin::start(WITH_TRAILERS);
     let mut lab = lab(1, &origin.service());
     let registered = lab.edges[0].registered().await;
-    for feature in [own::FEATURE_TRAILERS, own::FEATURE_NOTICES] {
+    for feature in [extensions::FEATURE_TRAILERS, extensions::FEATURE_NOTICES] {
         assert!(registered.call.features.iter().any(|offered| offered == feature), "{feature}");
     }
     let welcome = head("GET", APP, &[("host", "app.example.com"), ("adit-trailers", "1")]);
@@ -94,15 +94,15 @@ async fn a_framed_request_reaches_the_origin_as_a_plain_one() {
     );
     let mut body = Vec::new();
     for part in [&b"first "[..], b"", b"second"] {
-        body.extend_from_slice(&own::data_head(part.len()));
+        body.extend_from_slice(&extensions::data_head(part.len()));
         body.extend_from_slice(part);
     }
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", HeaderValue::from_static("12"));
-    body.extend_from_slice(&own::encode_trailers(&trailers).unwrap());
+    body.extend_from_slice(&extensions::encode_trailers(&trailers).unwrap());
     let directed = async {
         let arrived = watched.arrived().await;
-        assert!(!arrived.headers.keys().any(own::is_internal), "{:?}", arrived.headers);
+        assert!(!arrived.headers.keys().any(extensions::is_internal), "{:?}", arrived.headers);
         assert_eq!(watched.uploaded().await, Upload::Complete { bytes: 12 });
         watched.answer(Response::new(()));
         watched.say("thanks");
@@ -126,7 +126,7 @@ async fn a_notice_is_for_the_host_alone_and_only_at_its_own_address() {
     let origin = Origin::start();
     let mut lab = lab(1, &origin.service());
     let registered = lab.edges[0].registered().await;
-    let probe = head("GET", own::NOTICE_URI, &[("host", "adit.internal"), ("adit-notice", "probe")]);
+    let probe = head("GET", extensions::NOTICE_URI, &[("host", "adit.internal"), ("adit-notice", "probe")]);
     let reply = registered.ask(&probe, b"").await.unwrap();
     assert_eq!(reply.values("HttpStatus"), ["200"]);
     let page: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
@@ -158,7 +158,7 @@ async fn an_edge_server_that_goes_away_is_left_before_it_does() {
     let (_send, mut answer) = old.open(&lasting).await;
     watched.arrived().await;
 
-    let drain = head("GET", own::NOTICE_URI, &[("host", "adit.internal"), ("adit-notice", "drain")]);
+    let drain = head("GET", extensions::NOTICE_URI, &[("host", "adit.internal"), ("adit-notice", "drain")]);
     assert_eq!(old.ask(&drain, b"").await.unwrap().values("HttpStatus"), ["204"]);
     let new = second.registered().await;
     // The edge may know this slot from before.
@@ -193,7 +193,7 @@ async fn a_host_that_leaves_turns_late_requests_away_unread() {
             break error;
         }
     };
-    assert_eq!(code, own::REFUSED);
+    assert_eq!(code, extensions::REFUSED);
     watched.answer(Response::new(()));
     watched.say("to the end");
     watched.end();

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use adit_protocol::own;
+use adit_protocol::extensions;
 use adit_protocol::stream::Connect;
 use e2e::certificate::Certificate;
 use e2e::document::{EdgeDocument, HostDocument};
@@ -288,7 +288,9 @@ async fn once_the_edge_probes_an_origin_that_is_gone_makes_the_host_not_ready() 
     let listens = host.event("listening", |event| event["kind"] == "admin").await;
     let admin: SocketAddr = listens["address"].as_str().unwrap().parse().unwrap();
     let registered = edge.registered().await;
-    let probe = Request::get(own::NOTICE_URI).header("host", "adit.internal").header(own::NOTICE, own::PROBE);
+    let probe = Request::get(extensions::NOTICE_URI)
+        .header("host", "adit.internal")
+        .header(extensions::NOTICE, extensions::PROBE);
     let probe = Connect::Http(probe.body(()).unwrap()).encode().unwrap();
 
     let page = until(admin, "/readyz", |answer| answer.status == 200).await.json();

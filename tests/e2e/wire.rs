@@ -74,8 +74,8 @@ async fn the_registration_is_what_the_description_says_byte_for_byte() {
         "support_datagram_v3_2",
         "postquantum",
         // Words of our own, which no other edge knows.
-        adit_protocol::own::FEATURE_NOTICES,
-        adit_protocol::own::FEATURE_TRAILERS,
+        adit_protocol::extensions::FEATURE_NOTICES,
+        adit_protocol::extensions::FEATURE_TRAILERS,
     ];
     for feature in &call.features {
         assert!(known.contains(&feature.as_str()), "{feature} is not a word of this wire");

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use adit_net::crumbs::Gathered;
 use adit_pace::{Flow, Release};
-use adit_protocol::own::Piece;
+use adit_protocol::extensions::Piece;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;

@@ -1,7 +1,7 @@
 //! The head of a request, which is the same at every attempt but for what the host of the connection
 //! understands. Encoded once for all hosts that understand the same.
 
-use adit_protocol::own;
+use adit_protocol::extensions;
 use adit_protocol::stream::Connect;
 use bytes::Bytes;
 use http::header::{HeaderValue, TE, TRAILER};
@@ -122,17 +122,17 @@ impl Head {
 }
 
 fn say(headers: &mut HeaderMap, trailers: &Trailers, speech: Speech) {
-    for name in [TE, TRAILER, own::TRAILERS] {
+    for name in [TE, TRAILER, extensions::TRAILERS] {
         headers.remove(name);
     }
     let word = match speech {
         Speech::Nothing => return,
         Speech::Plain => None,
-        Speech::Welcome => Some(own::WELCOME),
-        Speech::Framed => Some(own::FRAMED),
+        Speech::Welcome => Some(extensions::WELCOME),
+        Speech::Framed => Some(extensions::FRAMED),
     };
     if let Some(word) = word {
-        headers.insert(own::TRAILERS, word);
+        headers.insert(extensions::TRAILERS, word);
     }
     if trailers.are_taken {
         headers.insert(TE, HeaderValue::from_static("trailers"));

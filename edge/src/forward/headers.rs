@@ -220,7 +220,7 @@ fn is_forgery(name: &str) -> bool {
     };
     let says_address = || SAYS_ADDRESS.contains(&name);
     match name.as_bytes().first() {
-        // What edge and host say to each other (own.rs), now and in future.
+        // What edge and host say to each other (extensions.rs), now and in future.
         Some(b'a') => name.starts_with("adit-"),
         Some(b'c') => (name.starts_with("cf-") && !SAID_BY_VISITORS.contains(&name)) || says_address(),
         Some(b'x') => name.starts_with("x-forwarded-") || says_address(),
@@ -332,7 +332,7 @@ const SAYS_ADDRESS: [&str; 16] = [
     "x-true-client-ip",
 ];
 
-/// What a host says to the edge and not to a visitor (wire.md section 6, "left out of it", and own.rs).
+/// What a host says to the edge and not to a visitor (wire.md section 6, "left out of it", and extensions.rs).
 const INTERNAL_TO_TUNNEL: [&str; 4] = ["cf-int-", "cf-cloudflared-", "cf-proxy-", "adit-"];
 
 #[cfg(test)]

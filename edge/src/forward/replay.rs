@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adit_net::crumbs::Gathered;
 use adit_pace::Flow;
-use adit_protocol::own::Piece;
+use adit_protocol::extensions::Piece;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use adit_protocol::own::Piece;
+use adit_protocol::extensions::Piece;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;

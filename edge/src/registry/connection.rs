@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use adit_protocol::own;
+use adit_protocol::extensions;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -260,7 +260,7 @@ impl Live {
 impl Features {
     fn of(mut words: Vec<String>) -> Self {
         let has = |word: &str| words.iter().any(|known| known == word);
-        let (trailers, notices) = (has(own::FEATURE_TRAILERS), has(own::FEATURE_NOTICES));
+        let (trailers, notices) = (has(extensions::FEATURE_TRAILERS), has(extensions::FEATURE_NOTICES));
         words.truncate(MOST_FEATURES);
         for word in &mut words {
             *word = word.chars().take(LONGEST_FEATURE).collect();

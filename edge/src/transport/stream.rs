@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use adit_protocol::own::{self, FrameReader, Piece};
+use adit_protocol::extensions::{self, FrameReader, Piece};
 use adit_protocol::stream::{Answer, DecodeError};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -93,7 +93,7 @@ impl Upstream {
         match self {
             Self::Quic(up) => {
                 if let Some(trailers) = trailers.filter(|_| up.is_framed) {
-                    up.pending[1] = own::encode_trailers(&trailers).map_err(|_| NoEnd)?;
+                    up.pending[1] = extensions::encode_trailers(&trailers).map_err(|_| NoEnd)?;
                     // An error means that the host wants no more, which is no error here.
                     let _ = up.flush().await;
                 }
@@ -116,7 +116,7 @@ pub(crate) struct QuicUp {
 impl QuicUp {
     fn load(&mut self, bytes: Bytes) {
         let head = if self.is_framed && !bytes.is_empty() {
-            Bytes::copy_from_slice(&own::data_head(bytes.len()))
+            Bytes::copy_from_slice(&extensions::data_head(bytes.len()))
         } else {
             Bytes::new()
         };
@@ -371,7 +371,7 @@ pub(crate) fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>)
 
 /// wire.md 4.3: any code, the reference uses 0.
 const CANCELLED: VarInt = VarInt::from_u32(0);
-/// What a host that is leaving says (own.rs).
-const REFUSED: VarInt = VarInt::from_u32(own::REFUSED);
+/// What a host that is leaving says (extensions.rs).
+const REFUSED: VarInt = VarInt::from_u32(extensions::REFUSED);
 /// Packets' worth of body taken at once: about 20 KiB.
 const CHUNKS: usize = 16;

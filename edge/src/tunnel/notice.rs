@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use adit_protocol::own;
+use adit_protocol::extensions;
 use adit_protocol::stream::Connect;
 use http::Request;
 use http::header::{HOST, HeaderValue};
@@ -43,7 +43,9 @@ async fn probe(live: &Live) {
 /// Whether a host that understands notices reaches its origins.
 pub(crate) async fn look(live: &Live) -> Probe {
     let began = Instant::now();
-    let (is_ready, origins, error) = match timeout(PROBE, ask(&live.link, own::PROBE, LONGEST_PROBE)).await {
+    let (is_ready, origins, error) = match timeout(PROBE, ask(&live.link, extensions::PROBE, LONGEST_PROBE))
+        .await
+    {
         Ok(Ok(Reply { head, body, .. })) => match serde_json::from_slice::<Report>(&body) {
             Ok(report) => (head.status().is_success() && report.ready, origins(report), None),
             Err(_) => (false, Vec::new(), Some(format!("it answered {} without a report", head.status()))),
@@ -58,7 +60,7 @@ pub(crate) async fn look(live: &Live) -> Probe {
 }
 
 async fn drain(live: &Live) {
-    let moves = match timeout(DRAIN, ask(&live.link, own::DRAIN, LONGEST_WORD)).await {
+    let moves = match timeout(DRAIN, ask(&live.link, extensions::DRAIN, LONGEST_WORD)).await {
         Ok(Ok(reply)) if reply.head.status().is_success() => Move::Moving,
         Ok(Ok(reply)) => {
             info!(connector = %live.connector, index = live.index, status = %reply.head.status(), "the host stays");
@@ -85,10 +87,10 @@ enum NoticeError {
 /// Asks once; the answer may have `most` bytes of body. Dropped midway it cancels.
 async fn ask(link: &Link, word: HeaderValue, most: usize) -> Result<Reply, NoticeError> {
     let mut request = Request::new(());
-    *request.uri_mut() = http::Uri::from_static(own::NOTICE_URI);
+    *request.uri_mut() = http::Uri::from_static(extensions::NOTICE_URI);
     let host = request.uri().host().and_then(|host| HeaderValue::from_str(host).ok());
     request.headers_mut().extend(host.map(|host| (HOST, host)));
-    request.headers_mut().insert(own::NOTICE, word);
+    request.headers_mut().insert(extensions::NOTICE, word);
     let reply = exchange(link, &Connect::Http(request), most).await?;
     if reply.is_cut { Err(NoticeError::TooLong(most)) } else { Ok(reply) }
 }

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_net::ration::Ration;
+use adit_net::log_limiter::LogLimiter;
 use adit_protocol::rpc::{
     ConnectionDetails, ConnectionError, DUPLICATE_CONNECTION, Registration, RegistrationAnswer,
 };
@@ -170,7 +170,7 @@ impl Registrar {
 }
 
 /// Lines of the log in a second.
-static REFUSALS: Ration = Ration::new(5);
+static REFUSALS: LogLimiter = LogLimiter::new(5);
 /// Often enough to take the place of a replica that has left.
 const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
 const RETRY_ELSEWHERE: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use adit_protocol::credentials::Credentials;
-use adit_protocol::own;
+use adit_protocol::extensions;
 use adit_protocol::rpc::{
     ClientInfo, ConnectionDetails, ConnectionError, ConnectionOptions, Registration, RegistrationAnswer,
     TunnelAuth,
@@ -37,7 +37,7 @@ pub(crate) struct Habits {
 impl Habits {
     /// A connector of ours.
     pub(crate) fn own() -> Self {
-        Self { features: vec!["serialized_headers", own::FEATURE_TRAILERS], ..Self::default() }
+        Self { features: vec!["serialized_headers", extensions::FEATURE_TRAILERS], ..Self::default() }
     }
 }
 
@@ -243,10 +243,10 @@ impl Opened {
         self.answer(Response::builder(), body).await;
     }
 
-    /// What a host does that is leaving (own.rs): nothing of the request was processed.
+    /// What a host does that is leaving (extensions.rs): nothing of the request was processed.
     pub(crate) fn turn_away(mut self) {
-        self.send.reset(own::REFUSED.into()).unwrap();
-        let _ = self.recv.stop(own::REFUSED.into());
+        self.send.reset(extensions::REFUSED.into()).unwrap();
+        let _ = self.recv.stop(extensions::REFUSED.into());
     }
 
     /// Breaks off without a word.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use adit_protocol::credentials::Credentials;
-use adit_protocol::own;
+use adit_protocol::extensions;
 use http::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -266,7 +266,7 @@ async fn a_host_is_asked_for_connections_to_a_port() {
             let mut office = Office::open().await;
             let (one, token) = office.tunnel_named("one").await;
             office.edge.credentials = Credentials::from_token(&token).unwrap();
-            let habits = Habits { features: vec![own::FEATURE_NOTICES], ..Habits::default() };
+            let habits = Habits { features: vec![extensions::FEATURE_NOTICES], ..Habits::default() };
             let server = office.edge.servers[0];
             let connector = Connector::registered_as(&office.edge, server, habits, Uuid::new_v4(), 0).await;
             let is_there = Rc::new(Cell::new(false));
@@ -274,7 +274,7 @@ async fn a_host_is_asked_for_connections_to_a_port() {
             let _serving = tokio::task::spawn_local(async move {
                 loop {
                     let opened = connector.accept().await;
-                    assert_eq!(opened.request().headers()[own::NOTICE], "probe");
+                    assert_eq!(opened.request().headers()[extensions::NOTICE], "probe");
                     let report = json!({ "ready": says.get(), "origins": [
                         { "rule": "a", "origin": "ssh://10.0.0.7:22", "ok": says.get(), "error": "refused" },
                         { "rule": "b", "origin": "http://10.0.0.7:80", "ok": true, "error": null },

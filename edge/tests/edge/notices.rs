@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_protocol::own;
+use adit_protocol::extensions;
 use http::{Request, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -19,7 +19,7 @@ const REPORT: &str = r#"{"ready":false,"origins":[
 
 /// A host with the feature, over QUIC.
 async fn told(edge: &Fixture) -> Connector {
-    let habits = Habits { features: vec![own::FEATURE_NOTICES], ..Habits::default() };
+    let habits = Habits { features: vec![extensions::FEATURE_NOTICES], ..Habits::default() };
     Connector::registered_as(edge, edge.servers[0], habits, Uuid::new_v4(), 0).await
 }
 
@@ -28,8 +28,11 @@ async fn notice(connector: &Connector, word: &str) -> Opened {
     loop {
         let opened = connector.accept().await;
         let request = opened.request();
-        assert_eq!((request.method().as_str(), request.uri().to_string().as_str()), ("GET", own::NOTICE_URI));
-        if request.headers()[own::NOTICE] == word {
+        assert_eq!(
+            (request.method().as_str(), request.uri().to_string().as_str()),
+            ("GET", extensions::NOTICE_URI)
+        );
+        if request.headers()[extensions::NOTICE] == word {
             return opened;
         }
         opened.answer(Response::builder(), b"{\"ready\":true}").await;
@@ -76,12 +79,12 @@ async fn it_is_asked_over_http2_as_well() {
     LocalSet::new()
         .run_until(async {
             let edge = start();
-            let features = [own::FEATURE_NOTICES];
+            let features = [extensions::FEATURE_NOTICES];
             let mut connector = http2::Connector::registered_as(&edge, edge.servers[0], 100, &features).await;
             let (request, mut respond) = connector.accept().await;
             assert_eq!(
-                (request.uri().to_string().as_str(), &request.headers()[own::NOTICE]),
-                (own::NOTICE_URI, &own::PROBE)
+                (request.uri().to_string().as_str(), &request.headers()[extensions::NOTICE]),
+                (extensions::NOTICE_URI, &extensions::PROBE)
             );
             http2::answer(&mut respond, 503, "", REPORT);
             check(&probe(&edge).await);
@@ -117,7 +120,7 @@ async fn no_visitor_makes_a_notice() {
             let request = Request::get("/").header("host", HOST).header("adit-notice", "drain");
             let (page, ()) = tokio::join!(edge.page(request.body(empty()).unwrap()), async {
                 let opened = connector.accept().await;
-                assert!(!opened.request().headers().contains_key(own::NOTICE));
+                assert!(!opened.request().headers().contains_key(extensions::NOTICE));
                 opened.ok(b"").await;
             });
             assert_eq!(page.status.as_u16(), 200);

@@ -1,6 +1,6 @@
 //! docs/retries.md over QUIC and HTTP/2: what is asked again, where, and what never is.
 
-use adit_protocol::own;
+use adit_protocol::extensions;
 use adit_protocol::stream::Connect;
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -220,7 +220,7 @@ async fn what_cannot_reach_its_origin_here_goes_to_another_replica_only() {
             for (index, client) in [one, one, one].into_iter().enumerate() {
                 hosts.push(Connector::registered(&edge, 0, client, index as u8).await);
             }
-            let not_here = format!("{}connection refused", own::NOT_HERE_REASON);
+            let not_here = format!("{}connection refused", extensions::NOT_HERE_REASON);
             let asked = || as_json(post(&noise(1000)));
             let (page, ()) = tokio::join!(edge.page(asked()), async {
                 next(&hosts).await.1.refuse(&not_here).await;
@@ -406,7 +406,7 @@ async fn the_same_words_over_http2() {
                                 let head = Response::builder()
                                     .status(502)
                                     .header("cf-cloudflared-response-meta", r#"{"src":"cloudflared"}"#)
-                                    .header(own::NOT_HERE, "1");
+                                    .header(extensions::NOT_HERE, "1");
                                 respond.send_response(head.body(()).unwrap(), true).unwrap();
                             }
                         }

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
+use adit_protocol::extensions::{self, FrameReader, Piece};
 use adit_protocol::headers::serialized::serialize;
-use adit_protocol::own::{self, FrameReader, Piece};
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::server::SendResponse;
@@ -28,7 +28,7 @@ async fn able() -> (Fixture, Connector) {
 
 async fn able_http2() -> (Fixture, http2::Connector) {
     let edge = start();
-    let features = [own::FEATURE_TRAILERS];
+    let features = [extensions::FEATURE_TRAILERS];
     let connector = http2::Connector::registered_as(&edge, edge.servers[0], 100, &features).await;
     (edge, connector)
 }
@@ -80,12 +80,12 @@ impl Framed {
     }
 
     async fn send(&mut self, part: &[u8]) {
-        self.opened.send.write_all(&own::data_head(part.len())).await.unwrap();
+        self.opened.send.write_all(&extensions::data_head(part.len())).await.unwrap();
         self.opened.send.write_all(part).await.unwrap();
     }
 
     async fn end(mut self, trailers: &HeaderMap) {
-        self.opened.send.write_all(&own::encode_trailers(trailers).unwrap()).await.unwrap();
+        self.opened.send.write_all(&extensions::encode_trailers(trailers).unwrap()).await.unwrap();
         self.opened.send.finish().unwrap();
         let _ = self.opened.send.stopped().await;
     }
@@ -431,7 +431,7 @@ async fn a_framed_answer_is_whole_only_between_its_frames() {
             let (edge, connector) = able().await;
             let long = HeaderMap::from_iter([(
                 "x-long".parse().unwrap(),
-                HeaderValue::from_str(&"x".repeat(own::MAX_TRAILERS)).unwrap(),
+                HeaderValue::from_str(&"x".repeat(extensions::MAX_TRAILERS)).unwrap(),
             )]);
             let too_long = {
                 let block = serialize(&long);

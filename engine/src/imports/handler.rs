@@ -1,5 +1,5 @@
 //! `wasi:http/handler` as an import: what stands behind middleware. A call of it leaves the instance as
-//! an [`Onward`], and whoever serves the request answers that.
+//! an [`NextRequest`], and whoever serves the request answers that.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,28 +26,28 @@ const WAITING: usize = 1;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What middleware hands on, and where the answer goes. Dropped, it answers that nobody is there.
-pub struct Onward {
+pub struct NextRequest {
     /// Its URI is absolute.
     pub request: http::Request<UnsyncBoxBody<Bytes, BoxError>>,
     answer: oneshot::Sender<http::Response<WasiBody>>,
     asked: Asked,
 }
 
-impl Onward {
+impl NextRequest {
     /// Takes it apart into the request and what answers it.
-    pub fn split(self) -> (http::Request<UnsyncBoxBody<Bytes, BoxError>>, Answering) {
+    pub fn split(self) -> (http::Request<UnsyncBoxBody<Bytes, BoxError>>, NextResponder) {
         let Self { request, answer, asked } = self;
-        (request, Answering { answer, _asked: asked })
+        (request, NextResponder { answer, _asked: asked })
     }
 }
 
-/// Where the answer to an [`Onward`] goes.
-pub struct Answering {
+/// Where the answer to an [`NextRequest`] goes.
+pub struct NextResponder {
     answer: oneshot::Sender<http::Response<WasiBody>>,
     _asked: Asked,
 }
 
-impl Answering {
+impl NextResponder {
     /// Hands the answer to the middleware, whose body it will read as it likes.
     pub fn answer<B>(self, response: http::Response<B>)
     where
@@ -62,7 +62,7 @@ impl Answering {
 /// What an instance of middleware hands requests on to.
 #[derive(Clone)]
 pub(crate) struct Next {
-    onwards: mpsc::Sender<Onward>,
+    next_requests: mpsc::Sender<NextRequest>,
     /// How many calls have no answer yet.
     under_way: Arc<AtomicUsize>,
     went_unanswered: Arc<AtomicBool>,
@@ -72,9 +72,9 @@ pub(crate) struct Next {
 struct Asked(Arc<AtomicUsize>);
 
 impl Next {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Onward>) {
-        let (onwards, receiver) = mpsc::channel(WAITING);
-        (Self { onwards, under_way: Arc::default(), went_unanswered: Arc::default() }, receiver)
+    pub(crate) fn new() -> (Self, mpsc::Receiver<NextRequest>) {
+        let (next_requests, receiver) = mpsc::channel(WAITING);
+        (Self { next_requests, under_way: Arc::default(), went_unanswered: Arc::default() }, receiver)
     }
 
     /// Whether the guest may be waiting for others.
@@ -92,7 +92,7 @@ impl Next {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         let asked = Asked(self.under_way.clone());
         let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
-        let sent = self.onwards.send(Onward { request, answer, asked }).await;
+        let sent = self.next_requests.send(NextRequest { request, answer, asked }).await;
         let answered = if sent.is_ok() { answered.await.ok() } else { None };
         if answered.is_none() {
             self.went_unanswered.store(true, Ordering::Relaxed);

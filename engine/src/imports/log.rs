@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use adit_net::ration::Ration;
+use adit_net::log_limiter::LogLimiter;
 use tracing::Level;
 
 use super::super::bindings::adit::plugin::log as bound;
@@ -18,20 +18,20 @@ const MESSAGES_PER_SECOND: u64 = 100;
 #[derive(Debug)]
 pub(crate) struct GuestLog {
     pub(crate) plugin: Arc<str>,
-    ration: Ration,
-    heard: Option<Heard>,
+    ration: LogLimiter,
+    heard: Option<CapturedLogs>,
 }
 
 /// What a plugin under test has said since somebody last listened: `warn: no keys`.
-pub type Heard = Arc<Mutex<Vec<String>>>;
+pub type CapturedLogs = Arc<Mutex<Vec<String>>>;
 
 impl GuestLog {
     pub(crate) fn new(plugin: &str) -> Self {
-        Self { plugin: plugin.into(), ration: Ration::new(MESSAGES_PER_SECOND), heard: None }
+        Self { plugin: plugin.into(), ration: LogLimiter::new(MESSAGES_PER_SECOND), heard: None }
     }
 
     /// One whose messages are kept as well.
-    pub(crate) fn heard(plugin: &str, heard: Heard) -> Self {
+    pub(crate) fn heard(plugin: &str, heard: CapturedLogs) -> Self {
         Self { heard: Some(heard), ..Self::new(plugin) }
     }
 

@@ -149,11 +149,11 @@ async fn a_forbidden_edit_is_named_and_leaves_the_head_as_it_was() {
 #[tokio::test]
 async fn what_the_request_phase_leaves_reaches_the_response_phase_of_the_same_request() {
     let chain = Chain::new(vec![load(MISBEHAVE, r#"{"do": "carry"}"#).await]);
-    let first = passage(&chain, &[("x-carry", "one")]).await;
-    let second = passage(&chain, &[("x-carry", "two")]).await;
-    for (passage, expected) in [(second, "two"), (first, "one")] {
+    let first = progress(&chain, &[("x-carry", "one")]).await;
+    let second = progress(&chain, &[("x-carry", "two")]).await;
+    for (progress, expected) in [(second, "two"), (first, "one")] {
         let mut head = response();
-        chain.on_response(passage, 0, &FACTS, &mut head).await;
+        chain.on_response(progress, 0, &FACTS, &mut head).await;
         assert_eq!(values(&head.headers, "x-carry"), [expected]);
     }
 }
@@ -164,12 +164,12 @@ async fn a_value_that_is_not_utf_8_is_shown_repaired_and_goes_on_as_it_was() {
     let mut head = request(&[]);
     let value = http::HeaderValue::from_bytes(b"caf\xe9").expect("obsolete text is allowed");
     head.headers.insert("x-carry", value.clone());
-    let RequestOutcome::Continue(passage) = chain.on_request(0, &FACTS, &mut head).await else {
+    let RequestOutcome::Continue(progress) = chain.on_request(0, &FACTS, &mut head).await else {
         panic!("it carries");
     };
     assert_eq!(head.headers["x-carry"], value);
     let mut head = response();
-    chain.on_response(passage, 0, &FACTS, &mut head).await;
+    chain.on_response(progress, 0, &FACTS, &mut head).await;
     assert_eq!(head.headers["x-carry"], "caf\u{fffd}".as_bytes());
 }
 

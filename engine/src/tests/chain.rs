@@ -12,12 +12,12 @@ async fn marking(mark: &str) -> Arc<Plugin> {
 async fn requests_pass_the_chain_in_order_and_responses_in_reverse() {
     let chain = Chain::new(vec![marking("a").await, marking("b").await, marking("c").await]);
     let mut head = request(&[]);
-    let RequestOutcome::Continue(passage) = chain.on_request(0, &FACTS, &mut head).await else {
+    let RequestOutcome::Continue(progress) = chain.on_request(0, &FACTS, &mut head).await else {
         panic!("all go on");
     };
     assert_eq!(values(&head.headers, "x-order"), ["a", "b", "c"]);
     let mut head = response();
-    let outcome = chain.on_response(passage, 0, &FACTS, &mut head).await;
+    let outcome = chain.on_response(progress, 0, &FACTS, &mut head).await;
     assert!(matches!(outcome, ResponseOutcome::Continue));
     assert_eq!(values(&head.headers, "x-order"), ["c", "b", "a"]);
 }
@@ -27,7 +27,7 @@ async fn a_reply_in_the_middle_passes_the_response_phases_before_it_only() {
     let middle = load(MISBEHAVE, r#"{"do": "respond"}"#).await;
     let chain = Chain::new(vec![marking("a").await, marking("b").await, middle, marking("c").await]);
     let mut head = request(&[]);
-    let RequestOutcome::Respond(reply, passage) = chain.on_request(0, &FACTS, &mut head).await else {
+    let RequestOutcome::Respond(reply, progress) = chain.on_request(0, &FACTS, &mut head).await else {
         panic!("the third answers");
     };
     assert_eq!(values(&head.headers, "x-order"), ["a", "b"], "the fourth never saw it");
@@ -35,7 +35,7 @@ async fn a_reply_in_the_middle_passes_the_response_phases_before_it_only() {
 
     let mut head = response();
     head.headers = reply.headers;
-    let outcome = chain.on_response(passage, 0, &FACTS, &mut head).await;
+    let outcome = chain.on_response(progress, 0, &FACTS, &mut head).await;
     assert!(matches!(outcome, ResponseOutcome::Continue));
     assert_eq!(values(&head.headers, "x-order"), ["b", "a"]);
     assert_eq!(values(&head.headers, "content-type"), ["text/plain"]);
@@ -45,10 +45,10 @@ async fn a_reply_in_the_middle_passes_the_response_phases_before_it_only() {
 async fn a_reply_to_a_response_takes_its_place_for_the_plugins_before() {
     let replying = load(MISBEHAVE, r#"{"on": "response", "do": "respond"}"#).await;
     let chain = Chain::new(vec![marking("a").await, replying, marking("c").await]);
-    let passage = passage(&chain, &[]).await;
+    let progress = progress(&chain, &[]).await;
     let mut head = response();
     head.headers.insert("x-from-origin", http::HeaderValue::from_static("1"));
-    let ResponseOutcome::Respond(reply) = chain.on_response(passage, 0, &FACTS, &mut head).await else {
+    let ResponseOutcome::Respond(reply) = chain.on_response(progress, 0, &FACTS, &mut head).await else {
         panic!("the second answers");
     };
     assert_eq!((reply.status, &*reply.body), (418, &b"short and stout\n"[..]));
@@ -88,11 +88,11 @@ async fn a_phase_that_a_component_does_not_export_is_never_called() {
     let plugin = load(REQUEST_ONLY, "{}").await;
     let chain = Chain::new(vec![plugin.clone()]);
     let mut head = request(&[]);
-    let RequestOutcome::Continue(passage) = chain.on_request(0, &FACTS, &mut head).await else {
+    let RequestOutcome::Continue(progress) = chain.on_request(0, &FACTS, &mut head).await else {
         panic!("it goes on");
     };
     assert_eq!(values(&head.headers, "x-request-only"), ["seen"]);
-    chain.on_response(passage, 0, &FACTS, &mut response()).await;
+    chain.on_response(progress, 0, &FACTS, &mut response()).await;
     assert_eq!(plugin.counters().calls, 1);
 }
 

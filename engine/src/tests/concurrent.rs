@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 
 use super::served::{ask_for, converse, loaded, room, text, written};
 use super::*;
-use crate::{Mediation, Onward};
+use crate::{MiddlewareOutcome, NextRequest};
 
 const SERVICE: &str = "test/service3.wasm";
 const MIDDLEWARE: &str = "test/middleware.wasm";
@@ -115,34 +115,34 @@ async fn through<B>(
     plugin: &Plugin,
     told: &str,
     body: B,
-    mut behind: impl AsyncFnMut(Onward),
-) -> Result<Mediation, Failure>
+    mut behind: impl AsyncFnMut(NextRequest),
+) -> Result<MiddlewareOutcome, Failure>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
 {
     let request = Request::post("http://a.example/one?two").header("host", "a.example").header("x-do", told);
     let request = request.body(body).expect("a good request");
-    let (mediation, mut onwards) = plugin.mediate(0, "id", false, request);
+    let (mediation, mut next_requests) = plugin.mediate(0, "id", false, request);
     let mut mediation = std::pin::pin!(mediation);
     loop {
         tokio::select! {
             outcome = &mut mediation => return outcome,
-            Some(onward) = onwards.recv() => behind(onward).await,
+            Some(next_request) = next_requests.recv() => behind(next_request).await,
         }
     }
 }
 
-fn answered(outcome: Result<Mediation, Failure>) -> Response<ServiceBody> {
+fn answered(outcome: Result<MiddlewareOutcome, Failure>) -> Response<ServiceBody> {
     match outcome {
-        Ok(Mediation::Response(response)) => response,
-        Ok(Mediation::Unreachable) => panic!("nobody answered"),
+        Ok(MiddlewareOutcome::Response(response)) => response,
+        Ok(MiddlewareOutcome::Unreachable) => panic!("nobody answered"),
         Err(failure) => panic!("{failure}"),
     }
 }
 
 /// Sends back what it got.
-async fn echo(onward: Onward) {
-    let (request, answering) = onward.split();
+async fn echo(next_request: NextRequest) {
+    let (request, answering) = next_request.split();
     let (head, body) = request.into_parts();
     let mut response = Response::new(body);
     response.headers_mut().insert("x-asked", format!("{} {}", head.method, head.uri).parse().unwrap());
@@ -179,9 +179,9 @@ async fn middleware_may_answer_itself_or_ask_again() {
     let nothing = || Full::new(Bytes::new());
     let response = answered(through(&plugin, "deny", nothing(), async |_| asked += 1).await);
     assert_eq!((response.status().as_u16(), asked), (403, 0));
-    let counting = async |onward| {
+    let counting = async |next_request| {
         asked += 1;
-        echo(onward).await;
+        echo(next_request).await;
     };
     let response = answered(through(&plugin, "twice", nothing(), counting).await);
     assert_eq!((response.status().as_u16(), asked), (200, 2));
@@ -194,8 +194,9 @@ async fn middleware_that_breaks_is_at_fault_and_an_origin_that_is_not_there_is_n
         let failure = through(&plugin, told, Full::new(Bytes::new()), echo).await.err().expect("it fails");
         assert_eq!(failure.kind.word(), word, "{told}: {failure}");
     }
-    let outcome = through(&plugin, "", Full::new(Bytes::new()), async |onward| drop(onward)).await;
-    assert!(matches!(outcome, Ok(Mediation::Unreachable)));
+    let outcome =
+        through(&plugin, "", Full::new(Bytes::new()), async |next_request| drop(next_request)).await;
+    assert!(matches!(outcome, Ok(MiddlewareOutcome::Unreachable)));
     let counters = plugin.counters();
     assert_eq!((counters.traps, counters.timeouts, counters.faults), (2, 1, 0), "{counters:?}");
 }

@@ -17,7 +17,7 @@ async fn a_component_of_the_oldest_published_version_loads_and_is_called() {
     let plugin = forged("", NEXT).await.expect("a good plugin");
     let chain = Chain::new(vec![plugin.clone()]);
     for _ in 0..100 {
-        passage(&chain, &[]).await;
+        progress(&chain, &[]).await;
     }
     assert_eq!(plugin.counters().calls, 100);
 }
@@ -27,11 +27,11 @@ async fn instances_of_a_filter_are_used_again_for_a_long_time_and_not_for_ever()
     let plugin = forged("", NEXT).await.expect("a good plugin");
     let chain = Chain::new(vec![plugin.clone()]);
     for _ in 0..9_000 {
-        passage(&chain, &[]).await;
+        progress(&chain, &[]).await;
     }
     assert_eq!(plugin.counters().instantiations, 1);
     for _ in 0..52_000 {
-        passage(&chain, &[]).await;
+        progress(&chain, &[]).await;
     }
     let made = plugin.counters().instantiations;
     assert!((3..=7).contains(&made), "{made} instances for 61,000 calls");
@@ -85,13 +85,13 @@ async fn a_table_and_a_memory_that_grow_for_ever_stop_at_their_limits() {
          (if (i32.gt_u (table.size $t) (i32.const 20000)) (then (unreachable))) {NEXT}"
     );
     let plugin = forged("(table $t 1 funcref)", &table).await.expect("it starts small");
-    passage(&Chain::new(vec![plugin]), &[]).await;
+    progress(&Chain::new(vec![plugin]), &[]).await;
     let memory = format!(
         "(loop $again (br_if $again (i32.ne (i32.const -1) (memory.grow (i32.const 1)))))
          (if (i32.gt_u (memory.size) (i32.const 64)) (then (unreachable))) {NEXT}"
     );
     let plugin = forged("", &memory).await.expect("it starts small");
-    passage(&Chain::new(vec![plugin]), &[]).await;
+    progress(&Chain::new(vec![plugin]), &[]).await;
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn a_plugin_that_breaks_again_and_again_rests_and_costs_nothing_meanwhile(
 #[tokio::test]
 async fn a_flood_of_log_lines_is_cut_and_the_call_goes_on() {
     let (chain, plugin) = counting(|plan| plan.limits.timeout = Some(Duration::from_secs(5))).await;
-    passage(&chain, &[("x-misbehave", "flood-log")]).await;
+    progress(&chain, &[("x-misbehave", "flood-log")]).await;
     assert_eq!(plugin.counters().traps, 0);
     assert_eq!(request_failure(&chain, "long-log").await.word(), "trap");
     exchange(&chain, &[]).await;

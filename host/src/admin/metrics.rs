@@ -21,7 +21,7 @@ const OTHERS: &str = "(others)";
 pub(super) fn page(admin: &Admin) -> String {
     let generation = admin.current.load();
     let history = admin.reload.history();
-    let (retired, forgotten) = admin.reload.tenures().known();
+    let (retired, forgotten) = admin.reload.retired_generations().known();
     let mut page = Page::with_capacity(USUAL);
 
     page.family("build_info", Kind::Gauge, "Version of this program");
@@ -51,12 +51,12 @@ pub(super) fn page(admin: &Admin) -> String {
     page.sample("adit_config_revisions_total", &[("verdict", "applied")], float(counts.applied));
     page.sample("adit_config_revisions_total", &[("verdict", "refused")], float(counts.refused));
 
-    let tenures = || retired.iter().chain([&generation.tenure]);
-    let all: u64 = tenures().map(|tenure| tenure.requests().0).sum();
-    let open: u64 = tenures().map(|tenure| tenure.requests().1).sum();
+    let retired_generations = || retired.iter().chain([&generation.lifetime]);
+    let all: u64 = retired_generations().map(|lifetime| lifetime.requests().0).sum();
+    let open: u64 = retired_generations().map(|lifetime| lifetime.requests().1).sum();
     page.single("cloudflared_tunnel_total_requests", Kind::Counter, "Requests", float(all + forgotten));
     page.family("cloudflared_tunnel_response_by_code", Kind::Counter, "Answers by status");
-    for (code, count) in generation.tenure.codes() {
+    for (code, count) in generation.lifetime.codes() {
         page.sample(
             "cloudflared_tunnel_response_by_code",
             &[("status_code", &code.to_string())],
@@ -70,14 +70,22 @@ pub(super) fn page(admin: &Admin) -> String {
         float(open),
     );
     page.family("adit_generation_requests_total", Kind::Counter, "Requests by generation, of the last ones");
-    for tenure in tenures() {
-        let number = tenure.number.to_string();
-        page.sample("adit_generation_requests_total", &[("generation", &number)], float(tenure.requests().0));
+    for lifetime in retired_generations() {
+        let number = lifetime.number.to_string();
+        page.sample(
+            "adit_generation_requests_total",
+            &[("generation", &number)],
+            float(lifetime.requests().0),
+        );
     }
     page.family("adit_generation_requests_open", Kind::Gauge, "Requests under way by generation");
-    for tenure in tenures() {
-        let number = tenure.number.to_string();
-        page.sample("adit_generation_requests_open", &[("generation", &number)], float(tenure.requests().1));
+    for lifetime in retired_generations() {
+        let number = lifetime.number.to_string();
+        page.sample(
+            "adit_generation_requests_open",
+            &[("generation", &number)],
+            float(lifetime.requests().1),
+        );
     }
     rules(&mut page, &generation);
     plugins(&mut page, &generation);
@@ -96,9 +104,9 @@ fn rules(page: &mut Page, generation: &Generation) {
         if totals.iter().any(|(name, _)| *name == rule.name) {
             // Rules of one name count together.
         } else if totals.len() < MOST_LABELS {
-            totals.push((&rule.name, rule.tally.totals()));
+            totals.push((&rule.name, rule.metrics.totals()));
         } else {
-            others.add(&rule.tally.totals());
+            others.add(&rule.metrics.totals());
         }
     }
     if generation.rules().len() > MOST_LABELS {

@@ -13,7 +13,7 @@ use adit_net::guard::{Guard, Token};
 use adit_pace::Limits;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 pub use adit_rules::flags::{FlagMistakes, Flags};
-use adit_rules::value::{Reading, Wrong};
+use adit_rules::value::{Invalid, Reader};
 
 use crate::config::document::{self, Admin, ConfigSource, Document, Tunnel};
 use crate::revision::history::History;
@@ -63,9 +63,9 @@ pub struct Settings {
 
 /// Draws the settings of a document, and reads the credentials that it names. `None` only if there is
 /// a mistake that says why; a stand-in takes the place of anything else that is wrong.
-pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>) -> Option<Settings> {
+pub(crate) fn lower(document: &Document, flags: &Flags, reading: &mut Reader<'_>) -> Option<Settings> {
     let mut warnings = Vec::new();
-    let admin = draw_admin(document, reading);
+    let admin = lower_admin(document, reading);
     let (admin_probes, admin_token) = guard(&document.admin, admin, reading, &mut warnings);
     let Some(section) = &document.tunnel else {
         let help =
@@ -76,7 +76,7 @@ pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>
     let tunnel = section.get_ref();
     let connections = reading.count(tunnel.connections.as_ref(), MOST_CONNECTIONS, 1..=MOST_CONNECTIONS);
     let credentials = credentials(section, reading);
-    let edges = edges::draw(section, credentials.as_ref(), reading, &mut warnings);
+    let edges = edges::lower(section, credentials.as_ref(), reading, &mut warnings);
     if let EdgeSource::Listed(list) = &edges.source
         && list.len() == 1
         && connections > 1
@@ -101,12 +101,12 @@ pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>
     let edge_ca = tunnel.edge_ca.as_ref().and_then(|written| {
         let path = reading.path(Some(written))?;
         let outcome = trust::roots_of(&path).map(|_| path);
-        reading.take(written, outcome.map_err(|error| Wrong::new(format!("{error:#}"))))
+        reading.take(written, outcome.map_err(|error| Invalid::new(format!("{error:#}"))))
     });
     let state_dir = document.state_dir.as_ref().and_then(|written| {
         let path = reading.folder.join(written.get_ref());
         let outcome = History::check(&path).map(|()| path);
-        reading.take(written, outcome.map_err(|error| Wrong::new(error.to_string())))
+        reading.take(written, outcome.map_err(|error| Invalid::new(error.to_string())))
     });
     let config_source =
         document.config_source.as_ref().map_or(ConfigSource::Local, |source| *source.get_ref());
@@ -134,7 +134,7 @@ pub(crate) fn draw(document: &Document, flags: &Flags, reading: &mut Reading<'_>
 }
 
 /// Where the admin API of a host with this document listens; says nothing of other mistakes in it.
-pub(crate) fn draw_admin(document: &Document, reading: &mut Reading<'_>) -> SocketAddr {
+pub(crate) fn lower_admin(document: &Document, reading: &mut Reader<'_>) -> SocketAddr {
     let listen = document.admin.listen.as_ref();
     listen.and_then(|listen| address(listen, reading)).unwrap_or(ADMIN)
 }
@@ -143,20 +143,20 @@ pub(crate) fn draw_admin(document: &Document, reading: &mut Reading<'_>) -> Sock
 fn guard(
     section: &Admin,
     admin: SocketAddr,
-    reading: &mut Reading<'_>,
+    reading: &mut Reader<'_>,
     warnings: &mut Vec<String>,
 ) -> (Option<SocketAddr>, Option<Token>) {
     let probes = section.probes.as_ref().and_then(|probes| {
         let address = address(probes, reading)?;
         if address == admin && address.port() != 0 {
-            reading.refuse(probes, Wrong::new("the admin API listens on this address already"));
+            reading.refuse(probes, Invalid::new("the admin API listens on this address already"));
         }
         Some(address)
     });
     let token = section.token_file.as_ref().and_then(|file| {
         let outcome = Token::read(&reading.file(file.get_ref()));
         let help = "make one with: openssl rand -hex 32 > admin-token";
-        reading.take(file, outcome.map_err(|error| Wrong::with_help(error.to_string(), help)))
+        reading.take(file, outcome.map_err(|error| Invalid::with_help(error.to_string(), help)))
     });
     if section.token_file.is_none() && Guard::new(admin.ip(), None).is_closed() {
         warnings.push(format!(
@@ -167,9 +167,9 @@ fn guard(
     (probes, token)
 }
 
-fn address(written: &Spanned<String>, reading: &mut Reading<'_>) -> Option<SocketAddr> {
+fn address(written: &Spanned<String>, reading: &mut Reader<'_>) -> Option<SocketAddr> {
     let address = written.get_ref().parse::<SocketAddr>().map_err(|_| {
-        Wrong::with_help(
+        Invalid::with_help(
             "this is not an address to listen on",
             "write an IP address and a port: \"127.0.0.1:20241\"",
         )
@@ -177,7 +177,7 @@ fn address(written: &Spanned<String>, reading: &mut Reading<'_>) -> Option<Socke
     reading.take(written, address)
 }
 
-fn bodies(section: &document::Bodies, reading: &mut Reading<'_>) -> Limits {
+fn bodies(section: &document::Bodies, reading: &mut Reader<'_>) -> Limits {
     let usual = Limits::default();
     let mut size = |written: &Option<Spanned<document::Quantity>>, default: u64, bounds| {
         let default = usize::try_from(default).unwrap_or(usize::MAX);
@@ -189,24 +189,24 @@ fn bodies(section: &document::Bodies, reading: &mut Reading<'_>) -> Limits {
     Limits { held, grace, rate }
 }
 
-fn credentials(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Option<Credentials> {
+fn credentials(section: &Spanned<Tunnel>, reading: &mut Reader<'_>) -> Option<Credentials> {
     let Tunnel { credentials_file, token_file, .. } = section.get_ref();
     match (credentials_file, token_file) {
         (Some(file), None) => {
             let outcome = read(&reading.file(file.get_ref())).and_then(|bytes| {
-                Credentials::from_json(&bytes).map_err(|error| Wrong::new(error.to_string()))
+                Credentials::from_json(&bytes).map_err(|error| Invalid::new(error.to_string()))
             });
             reading.take(file, outcome)
         }
         (None, Some(file)) => {
             let outcome = read(&reading.file(file.get_ref())).and_then(|bytes| {
                 Credentials::from_token(&String::from_utf8_lossy(&bytes))
-                    .map_err(|error| Wrong::new(error.to_string()))
+                    .map_err(|error| Invalid::new(error.to_string()))
             });
             reading.take(file, outcome)
         }
         (Some(_), Some(token)) => {
-            let wrong = Wrong::with_help(
+            let wrong = Invalid::with_help(
                 "`credentials-file` and `token-file` say who the tunnel is twice",
                 "keep one of them",
             );
@@ -223,9 +223,9 @@ fn credentials(section: &Spanned<Tunnel>, reading: &mut Reading<'_>) -> Option<C
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Wrong> {
+fn read(path: &Path) -> Result<Vec<u8>, Invalid> {
     adit_files::read(path, MAX_CREDENTIALS)
-        .map_err(|error| Wrong::new(format!("reading {}: {error}", path.display())))
+        .map_err(|error| Invalid::new(format!("reading {}: {error}", path.display())))
 }
 
 const MOST_CONNECTIONS: usize = 4;

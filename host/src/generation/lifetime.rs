@@ -12,13 +12,13 @@ use adit_metrics::{Durations, Histogram};
 /// The time of one generation. An answer that is under way holds this, not the generation: what a
 /// swap replaces is freed at once, however long somebody listens to a stream.
 #[derive(Debug)]
-pub struct Tenure {
+pub struct GenerationLifetime {
     /// The number of the generation.
     pub number: u64,
     /// When answers that are still under way are cut; unset while the generation serves.
     over: OnceLock<Instant>,
     shards: Box<[Shard]>,
-    /// Counts on from the tenure before.
+    /// Counts on from the lifetime before.
     codes: Arc<Codes>,
 }
 
@@ -43,7 +43,7 @@ struct Shard {
 
 /// What happened to the requests of one rule, in whichever generation. Counts only up.
 #[derive(Debug)]
-pub struct Tally {
+pub struct RuleMetrics {
     /// The name of the rule.
     pub name: String,
     shards: Box<[Counts]>,
@@ -74,23 +74,23 @@ pub struct Totals {
     pub durations: Durations,
 }
 
-/// The tenures that are over or will be: those with answers under way, and the last few.
+/// The retired_generations that are over or will be: those with answers under way, and the last few.
 #[derive(Debug, Default)]
-pub struct Tenures {
+pub struct RetiredGenerations {
     inner: Mutex<Retired>,
 }
 
 #[derive(Debug, Default)]
 struct Retired {
     /// The oldest first.
-    known: VecDeque<Arc<Tenure>>,
+    known: VecDeque<Arc<GenerationLifetime>>,
     /// Requests of those that are not known any more.
     forgotten: u64,
 }
 
 /// How one request ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Ending {
+pub struct RequestEnd {
     /// 0 if there was no answer.
     pub status: u16,
     /// Of the answer's body.
@@ -102,7 +102,7 @@ pub struct Ending {
     pub is_reached: bool,
 }
 
-impl Tenure {
+impl GenerationLifetime {
     pub fn new(number: u64, shards: usize) -> Self {
         let codes = (0..shards.max(1)).map(|_| CodesOfShard([const { AtomicU64::new(0) }; _]));
         Self::over(number, shards, Arc::new(Codes(codes.collect())))
@@ -167,40 +167,40 @@ impl Tenure {
     }
 }
 
-impl Tenures {
+impl RetiredGenerations {
     /// Remembers one that was retired.
-    pub fn add(&self, tenure: Arc<Tenure>) {
+    pub fn add(&self, lifetime: Arc<GenerationLifetime>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.known.push_back(tenure);
-        let idle = inner.known.iter().filter(|tenure| tenure.requests().1 == 0).count();
+        inner.known.push_back(lifetime);
+        let idle = inner.known.iter().filter(|lifetime| lifetime.requests().1 == 0).count();
         let surplus = idle.saturating_sub(RETIRED_KNOWN).max(inner.known.len().saturating_sub(MOST_RETIRED));
         for _ in 0..surplus {
-            let oldest = inner.known.iter().position(|tenure| tenure.requests().1 == 0).unwrap_or(0);
-            if let Some(tenure) = inner.known.remove(oldest) {
-                inner.forgotten += tenure.requests().0;
+            let oldest = inner.known.iter().position(|lifetime| lifetime.requests().1 == 0).unwrap_or(0);
+            if let Some(lifetime) = inner.known.remove(oldest) {
+                inner.forgotten += lifetime.requests().0;
             }
         }
     }
 
     /// Those that are known, the oldest first, and how many requests the others had.
-    pub fn known(&self) -> (Vec<Arc<Tenure>>, u64) {
+    pub fn known(&self) -> (Vec<Arc<GenerationLifetime>>, u64) {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         (inner.known.iter().cloned().collect(), inner.forgotten)
     }
 }
 
-/// Retired tenures that are known though nothing of them is under way.
+/// Retired retired_generations that are known though nothing of them is under way.
 const RETIRED_KNOWN: usize = 8;
-/// Retired tenures that are known at all.
+/// Retired retired_generations that are known at all.
 const MOST_RETIRED: usize = 256;
 
-impl Tally {
+impl RuleMetrics {
     pub fn new(name: &str, shards: usize) -> Self {
         let shards = (0..shards.max(1)).map(|_| Counts::default()).collect();
         Self { name: name.to_owned(), shards }
     }
 
-    pub fn count(&self, shard: usize, ending: Ending) {
+    pub fn count(&self, shard: usize, ending: RequestEnd) {
         let counts = &self.shards[shard % self.shards.len()];
         let class = usize::from(ending.status / 100).min(9);
         counts.statuses[class].fetch_add(1, Ordering::Relaxed);
@@ -246,32 +246,33 @@ mod tests {
 
     #[test]
     fn a_tenure_is_over_only_after_its_retirement() {
-        let tenure = Tenure::new(7, 2);
-        assert!(!tenure.is_retired() && !tenure.is_over());
-        tenure.retire(Instant::now() + Duration::from_secs(3600));
-        assert!(tenure.is_retired() && !tenure.is_over());
+        let lifetime = GenerationLifetime::new(7, 2);
+        assert!(!lifetime.is_retired() && !lifetime.is_over());
+        lifetime.retire(Instant::now() + Duration::from_secs(3600));
+        assert!(lifetime.is_retired() && !lifetime.is_over());
 
-        let tenure = Tenure::new(8, 2);
-        tenure.retire(Instant::now());
+        let lifetime = GenerationLifetime::new(8, 2);
+        lifetime.retire(Instant::now());
         // A later word does not give it more time.
-        tenure.retire(Instant::now() + Duration::from_secs(3600));
-        assert!(tenure.is_over());
+        lifetime.retire(Instant::now() + Duration::from_secs(3600));
+        assert!(lifetime.is_over());
     }
 
     #[test]
     fn what_shards_count_adds_up() {
-        let tally = Tally::new("rule", 2);
-        let whole = Ending {
+        let metrics = RuleMetrics::new("rule", 2);
+        let whole = RequestEnd {
             status: 200,
             bytes: 5,
             duration: Duration::from_millis(2),
             is_whole: true,
             is_reached: true,
         };
-        tally.count(0, whole);
-        tally.count(1, Ending { status: 503, ..whole });
-        tally.count(1, Ending { status: 0, is_whole: false, duration: Duration::from_secs(60), ..whole });
-        let totals = tally.totals();
+        metrics.count(0, whole);
+        metrics.count(1, RequestEnd { status: 503, ..whole });
+        metrics
+            .count(1, RequestEnd { status: 0, is_whole: false, duration: Duration::from_secs(60), ..whole });
+        let totals = metrics.totals();
         assert_eq!((totals.statuses[2], totals.statuses[5], totals.statuses[0]), (1, 1, 1));
         assert_eq!((totals.bytes, totals.broken), (15, 1));
         assert_eq!((totals.durations.buckets[1], totals.durations.buckets[BOUNDS.len()]), (2, 1));
@@ -280,16 +281,16 @@ mod tests {
 
     #[test]
     fn requests_under_way_are_those_that_have_begun_and_not_ended() {
-        let tenure = Tenure::new(1, 2);
-        tenure.begin(0);
-        tenure.begin(1);
-        tenure.end(0, 200);
-        assert_eq!(tenure.requests(), (2, 1));
+        let lifetime = GenerationLifetime::new(1, 2);
+        lifetime.begin(0);
+        lifetime.begin(1);
+        lifetime.end(0, 200);
+        assert_eq!(lifetime.requests(), (2, 1));
     }
 
     #[test]
     fn statuses_are_counted_on_over_generations() {
-        let first = Tenure::new(1, 2);
+        let first = GenerationLifetime::new(1, 2);
         first.end(0, 200);
         first.end(1, 0);
         let second = first.next(2);

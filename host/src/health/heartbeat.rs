@@ -18,11 +18,11 @@ const MOST_ASKS: usize = 8;
 pub struct Heartbeats(Vec<mpsc::Sender<oneshot::Sender<()>>>);
 
 /// The end of one shard.
-pub struct Heart(mpsc::Receiver<oneshot::Sender<()>>);
+pub struct Heartbeat(mpsc::Receiver<oneshot::Sender<()>>);
 
 /// Who gave a sign of life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Life {
+pub struct Liveness {
     pub alive: bool,
     /// By shard: `alive`, `silent`, or `ended`, which is fine once the host was asked to stop.
     pub shards: Vec<&'static str>,
@@ -30,25 +30,25 @@ pub struct Life {
 
 impl Heartbeats {
     /// With as many hearts as there are shards.
-    pub fn new(shards: usize) -> (Self, Vec<Heart>) {
+    pub fn new(shards: usize) -> (Self, Vec<Heartbeat>) {
         let (asks, hearts) = (0..shards)
             .map(|_| {
                 let (asks, inbox) = mpsc::channel(MOST_ASKS);
-                (asks, Heart(inbox))
+                (asks, Heartbeat(inbox))
             })
             .unzip();
         (Self(asks), hearts)
     }
 
     /// Gives each shard up to `limit`. With `may_end`, one that has ended is no bad sign.
-    pub(super) async fn ask(&self, limit: Duration, may_end: bool) -> Life {
+    pub(super) async fn ask(&self, limit: Duration, may_end: bool) -> Liveness {
         let shards = join_all(self.0.iter().map(|shard| ask(shard, limit))).await;
         let alive = shards.iter().all(|&shard| shard == ALIVE || (may_end && shard == ENDED));
-        Life { alive, shards }
+        Liveness { alive, shards }
     }
 }
 
-impl Heart {
+impl Heartbeat {
     /// Answers until dropped.
     pub async fn beat(mut self) {
         while let Some(asked) = self.0.recv().await {
@@ -80,11 +80,11 @@ mod tests {
         let hangs = hearts.pop().unwrap();
         let lives = tokio::spawn(hearts.pop().unwrap().beat());
         let life = heartbeats.ask(Duration::from_millis(50), false).await;
-        assert_eq!(life, Life { alive: false, shards: vec!["alive", "silent"] });
+        assert_eq!(life, Liveness { alive: false, shards: vec!["alive", "silent"] });
         let recovers = tokio::spawn(hangs.beat());
         assert_eq!(
             heartbeats.ask(SILENCE, false).await,
-            Life { alive: true, shards: vec!["alive", "alive"] }
+            Liveness { alive: true, shards: vec!["alive", "alive"] }
         );
         recovers.abort();
         lives.abort();
@@ -94,7 +94,7 @@ mod tests {
     async fn a_shard_may_end_only_when_the_host_was_asked_to() {
         let (heartbeats, hearts) = Heartbeats::new(1);
         drop(hearts);
-        assert_eq!(heartbeats.ask(SILENCE, false).await, Life { alive: false, shards: vec!["ended"] });
+        assert_eq!(heartbeats.ask(SILENCE, false).await, Liveness { alive: false, shards: vec!["ended"] });
         assert!(heartbeats.ask(SILENCE, true).await.alive);
     }
 }

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use adit_protocol::own;
+use adit_protocol::extensions;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -78,9 +78,9 @@ const NOT_IN_TRAILERS: [HeaderName; 14] = [
     header::TE,
     header::TRAILER,
     header::SET_COOKIE,
-    own::TRAILERS,
-    own::NOTICE,
-    own::NOT_HERE,
+    extensions::TRAILERS,
+    extensions::NOTICE,
+    extensions::NOT_HERE,
 ];
 
 fn clean(trailers: &mut HeaderMap) {

@@ -5,7 +5,7 @@ use http::request;
 use serde_json::{Value, json};
 
 use super::request::{cut_path_headers, remove_hop_by_hop, route};
-use super::{Asked, CONNECTING_IP, HeaderValue, Tags, client_ip, scheme};
+use super::{CONNECTING_IP, HeaderValue, RequestContext, Tags, client_ip, scheme};
 use crate::generation::{Backend, Generation};
 
 /// The rule, the plugins and what they do, the origin and what it would be sent, as a running generation
@@ -16,7 +16,7 @@ pub async fn explain(
     tags: &Tags,
     runs_plugins: bool,
 ) -> Value {
-    let asked = Asked::of(&head);
+    let asked = RequestContext::of(&head);
     let client = head.headers.get(&CONNECTING_IP).cloned();
     let (client_ip, scheme) = (client_ip(client.as_ref()), scheme(&head));
     let rule = match route(generation, &head) {

@@ -3,14 +3,14 @@
 
 use std::pin::pin;
 
-use adit_engine::{Facts, Link, Mediation};
+use adit_engine::{Facts, Link, MiddlewareOutcome};
 use http::{Method, Response};
 
-use super::respond::{Answer, Asked};
+use super::respond::{Answer, RequestContext};
 use super::{Kind, Proxy, Request, remove_hop_by_hop, since};
 use crate::generation::Rule;
 use crate::origin::Body;
-use crate::proxy::request_log::{Note, Plugins};
+use crate::proxy::request_log::{Plugins, RequestLog};
 use crate::proxy::service::{incoming, outgoing, sendable};
 
 /// The answer of the middleware, or how the exchange ends without one.
@@ -22,9 +22,9 @@ pub(super) async fn pass(
     rule: &Rule,
     link: &Link,
     facts: &Facts<'_>,
-    asked: &Asked,
+    asked: &RequestContext,
     request: Request,
-    note: &mut Note,
+    note: &mut RequestLog,
 ) -> Result<Response<Body>, Answer> {
     let Link { middleware, rest } = link;
     let Request { kind, head, body, takes_trailers } = request;
@@ -62,13 +62,13 @@ pub(super) async fn pass(
     let others = (note.origin_time + note.plugin_time).saturating_sub(before);
     note.plugin_time += since(begun).saturating_sub(others);
     match (outcome, unreachable) {
-        (Ok(Mediation::Response(response)), _) => {
+        (Ok(MiddlewareOutcome::Response(response)), _) => {
             if !is_passed {
                 note.plugins = Plugins::Answered;
             }
             Ok(outgoing(is_head, response))
         }
-        (Ok(Mediation::Unreachable), unreachable) => Err(unreachable.unwrap_or_else(|| {
+        (Ok(MiddlewareOutcome::Unreachable), unreachable) => Err(unreachable.unwrap_or_else(|| {
             let reason = "middleware was not answered".to_owned();
             Answer::Unreachable { reason, not_here: false }
         })),

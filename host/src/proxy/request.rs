@@ -6,7 +6,7 @@ use adit_address::OddHost;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request};
 
-use super::respond::Trouble;
+use super::respond::ProxyError;
 use crate::generation::{Generation, Rule};
 use crate::origin::Body;
 
@@ -43,18 +43,18 @@ const PATH_HEADERS: [&str; 2] = ["x-original-url", "x-rewrite-url"];
 ///
 /// # Errors
 /// Why there is none: nothing matches, or host or path may be taken for what another rule is for.
-pub(super) fn route<'g>(generation: &'g Generation, head: &request::Parts) -> Result<&'g Rule, Trouble> {
-    let host = host(head).map_err(|OddHost| Trouble::OddHost)?;
+pub(super) fn route<'g>(generation: &'g Generation, head: &request::Parts) -> Result<&'g Rule, ProxyError> {
+    let host = host(head).map_err(|OddHost| ProxyError::OddHost)?;
     match generation.route(&host, head.uri.path()) {
         Ok(Some(rule)) => Ok(rule),
-        Ok(None) => Err(Trouble::NoRule),
+        Ok(None) => Err(ProxyError::NoRule),
         Err(unclear) => {
             let name = |rule: Option<usize>| {
                 let rule = rule.and_then(|rule| generation.rules().get(rule));
                 rule.map_or("none", |rule| rule.name.as_str()).to_owned()
             };
             let other = unclear.other.map_or_else(|| "too many to look at".to_owned(), name);
-            Err(Trouble::Unclear { rule: name(unclear.rule), other })
+            Err(ProxyError::Unclear { rule: name(unclear.rule), other })
         }
     }
 }

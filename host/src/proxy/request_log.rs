@@ -14,14 +14,14 @@ use tracing::{Level, debug, enabled, info};
 
 use super::respond::Answer;
 use super::streams::{Place, Streams};
-use crate::generation::lifetime::{Ending, Tally, Tenure};
+use crate::generation::lifetime::{GenerationLifetime, RequestEnd, RuleMetrics};
 use crate::generation::{Generation, Rule};
 use crate::origin::{Body, BoxError};
 
 /// Counts and logs one request when it is dropped, which may be midway.
-pub(crate) struct Note {
-    tenure: Arc<Tenure>,
-    tally: Option<Arc<Tally>>,
+pub(crate) struct RequestLog {
+    lifetime: Arc<GenerationLifetime>,
+    metrics: Option<Arc<RuleMetrics>>,
     shard: usize,
     begun: Instant,
     status: u16,
@@ -64,10 +64,10 @@ struct Line {
     is_asked_for: bool,
 }
 
-impl Note {
+impl RequestLog {
     pub(crate) fn begin(generation: &Generation, shard: usize, id: &Arc<str>, head: &request::Parts) -> Self {
         let is_asked_for = generation.access_log;
-        generation.tenure.begin(shard);
+        generation.lifetime.begin(shard);
         let line = (is_asked_for || enabled!(Level::DEBUG)).then(|| {
             let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
             Box::new(Line {
@@ -79,8 +79,8 @@ impl Note {
             })
         });
         Self {
-            tenure: generation.tenure.clone(),
-            tally: None,
+            lifetime: generation.lifetime.clone(),
+            metrics: None,
             shard,
             begun: Instant::now(),
             status: 0,
@@ -102,7 +102,7 @@ impl Note {
     }
 
     pub(crate) fn routed(&mut self, rule: &Rule) {
-        self.tally = Some(rule.tally.clone());
+        self.metrics = Some(rule.metrics.clone());
         if !rule.chain.is_empty() {
             self.plugins = Plugins::Passed;
         }
@@ -118,8 +118,8 @@ impl Note {
                     self.is_whole = true;
                     return Answer::Response(Response::from_parts(head, body));
                 }
-                let place = streams.enter(self.tenure.clone());
-                let body: Body = Box::pin(Followed { body, note: self, place });
+                let place = streams.enter(self.lifetime.clone());
+                let body: Body = Box::pin(LoggedBody { body, note: self, place });
                 Answer::Response(Response::from_parts(head, body))
             }
             unreachable @ Answer::Unreachable { .. } => {
@@ -132,19 +132,19 @@ impl Note {
     }
 }
 
-impl Drop for Note {
+impl Drop for RequestLog {
     fn drop(&mut self) {
         let Self { status, bytes, is_whole, is_reached, .. } = *self;
         let duration = self.begun.elapsed();
-        self.tenure.end(self.shard, status);
-        if let Some(tally) = &self.tally {
-            tally.count(self.shard, Ending { status, bytes, duration, is_whole, is_reached });
+        self.lifetime.end(self.shard, status);
+        if let Some(metrics) = &self.metrics {
+            metrics.count(self.shard, RequestEnd { status, bytes, duration, is_whole, is_reached });
         }
         let Some(line) = &self.line else { return };
         let Line { id, method, place, host_length, is_asked_for } = &**line;
         let (id, method, (host, path)) = (&**id, method.as_str(), place.split_at(*host_length));
-        let rule = self.tally.as_ref().map_or("", |tally| &tally.name);
-        let generation = self.tenure.number;
+        let rule = self.metrics.as_ref().map_or("", |metrics| &metrics.name);
+        let generation = self.lifetime.number;
         let (milliseconds, plugin_ms, origin_ms) =
             (milliseconds(duration), milliseconds(self.plugin_time), milliseconds(self.origin_time));
         let outcome = match (is_whole && !self.is_cancelled, self.is_broken) {
@@ -169,9 +169,9 @@ impl Drop for Note {
 }
 
 /// The body of an answer, counted, and cut when the time of its generation is over.
-struct Followed {
+struct LoggedBody {
     body: Body,
-    note: Note,
+    note: RequestLog,
     place: Place,
 }
 
@@ -180,7 +180,7 @@ struct Followed {
 #[error("generation {0} was retired and its time is over")]
 struct Over(u64);
 
-impl HttpBody for Followed {
+impl HttpBody for LoggedBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -189,9 +189,9 @@ impl HttpBody for Followed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        if this.note.tenure.is_over() {
+        if this.note.lifetime.is_over() {
             this.note.is_broken = true;
-            return Poll::Ready(Some(Err(Over(this.note.tenure.number).into())));
+            return Poll::Ready(Some(Err(Over(this.note.lifetime.number).into())));
         }
         let frame = match this.body.as_mut().poll_frame(cx) {
             Poll::Pending => {

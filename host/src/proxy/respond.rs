@@ -39,7 +39,7 @@ impl Answer {
 
 /// Why a request has no answer of its own.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
+pub enum ProxyError {
     #[error("no ingress rule matches")]
     NoRule,
     #[error("the Host header is not a host name with a port or without")]
@@ -63,28 +63,28 @@ pub enum Trouble {
     Service(Failure),
 }
 
-impl Trouble {
+impl ProxyError {
     /// Whether it is nobody's but the visitor's, who has left.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Origin(error) if error.is_abandoned())
     }
 }
 
-impl From<Failure> for Trouble {
+impl From<Failure> for ProxyError {
     fn from(failure: Failure) -> Self {
         Self::Plugin(failure)
     }
 }
 
 /// What must be remembered of a request to answer it after its head has gone to the origin.
-pub struct Asked {
+pub struct RequestContext {
     /// The id that the edge gave it, or one made here.
     pub id: Arc<str>,
     head_only: bool,
     json: bool,
 }
 
-impl Asked {
+impl RequestContext {
     pub fn of(head: &request::Parts) -> Self {
         let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         Self {
@@ -95,18 +95,18 @@ impl Asked {
     }
 
     /// The answer for a request that failed. Logs why; the visitor learns only the id.
-    pub fn refuse(&self, trouble: Trouble) -> Answer {
+    pub fn refuse(&self, trouble: ProxyError) -> Answer {
         let status = match &trouble {
-            Trouble::NoRule => StatusCode::NOT_FOUND,
-            Trouble::OddHost | Trouble::Unclear { .. } => StatusCode::BAD_REQUEST,
-            Trouble::Origin(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
-            Trouble::Origin(error) if error.wants_length() => StatusCode::LENGTH_REQUIRED,
-            Trouble::NoAnswer(_) | Trouble::Coding => {
+            ProxyError::NoRule => StatusCode::NOT_FOUND,
+            ProxyError::OddHost | ProxyError::Unclear { .. } => StatusCode::BAD_REQUEST,
+            ProxyError::Origin(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
+            ProxyError::Origin(error) if error.wants_length() => StatusCode::LENGTH_REQUIRED,
+            ProxyError::NoAnswer(_) | ProxyError::Coding => {
                 let reason = trouble.to_string();
                 warn!(id = &*self.id, reason, "origin gave no answer");
                 return Answer::Unreachable { reason, not_here: false };
             }
-            Trouble::Origin(error) => {
+            ProxyError::Origin(error) => {
                 let (reason, not_here) = (trouble.to_string(), error.is_unsent());
                 if trouble.is_cancelled() {
                     debug!(id = &*self.id, reason, "visitor left");
@@ -115,22 +115,26 @@ impl Asked {
                 }
                 return Answer::Unreachable { reason, not_here };
             }
-            Trouble::Service(failure) if failure.kind == FailureKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Trouble::Plugin(failure) | Trouble::Service(failure)
+            ProxyError::Service(failure) if failure.kind == FailureKind::Timeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            ProxyError::Plugin(failure) | ProxyError::Service(failure)
                 if matches!(failure.kind, FailureKind::Busy | FailureKind::Resting) =>
             {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Trouble::Plugin(_) | Trouble::Service(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            ProxyError::Plugin(_) | ProxyError::Service(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         match &trouble {
             // The plugin module has logged it with the guest's backtrace.
-            Trouble::Plugin(_) | Trouble::Service(_) => debug!(id = &*self.id, %trouble, "request refused"),
+            ProxyError::Plugin(_) | ProxyError::Service(_) => {
+                debug!(id = &*self.id, %trouble, "request refused")
+            }
             // Any visitor can have these written.
-            Trouble::OddHost | Trouble::Unclear { .. } => {
+            ProxyError::OddHost | ProxyError::Unclear { .. } => {
                 debug!(id = &*self.id, %trouble, "request refused");
             }
-            Trouble::NoRule | Trouble::Origin(_) | Trouble::NoAnswer(_) | Trouble::Coding => {
+            ProxyError::NoRule | ProxyError::Origin(_) | ProxyError::NoAnswer(_) | ProxyError::Coding => {
                 warn!(id = &*self.id, %trouble, "request refused")
             }
         }
@@ -153,24 +157,26 @@ impl Asked {
         response
     }
 
-    fn page(&self, status: StatusCode, trouble: &Trouble) -> Response<Body> {
+    fn page(&self, status: StatusCode, trouble: &ProxyError) -> Response<Body> {
         let what = match trouble {
-            Trouble::NoRule => "nothing is served under this address",
-            Trouble::OddHost => "the Host header of this request is not a host name with a port or without",
-            Trouble::Unclear { .. } => {
+            ProxyError::NoRule => "nothing is served under this address",
+            ProxyError::OddHost => {
+                "the Host header of this request is not a host name with a port or without"
+            }
+            ProxyError::Unclear { .. } => {
                 "servers read the path of this request in different ways, and what is served here depends on which; \
                  ask for it in its plain form"
             }
-            Trouble::Origin(error) if error.wants_length() => {
+            ProxyError::Origin(error) if error.wants_length() => {
                 "a body as long as this needs its Content-Length here"
             }
-            Trouble::Service(failure) if failure.kind != FailureKind::Timeout => {
+            ProxyError::Service(failure) if failure.kind != FailureKind::Timeout => {
                 "a plugin could not handle this request"
             }
-            Trouble::Origin(_) | Trouble::Service(_) | Trouble::NoAnswer(_) | Trouble::Coding => {
+            ProxyError::Origin(_) | ProxyError::Service(_) | ProxyError::NoAnswer(_) | ProxyError::Coding => {
                 "the service behind this address took too long"
             }
-            Trouble::Plugin(_) => "a plugin could not handle this request",
+            ProxyError::Plugin(_) => "a plugin could not handle this request",
         };
         let (kind, text) = if self.json {
             let page = serde_json::json!({ "status": status.as_u16(), "error": what, "error_id": &*self.id });

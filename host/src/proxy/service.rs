@@ -65,7 +65,7 @@ pub(crate) fn sendable(body: Body) -> Sendable {
     }
     let (sender, channel) = Channel::<Bytes, BoxError>::new(WAITING);
     let pump = AbortOnDropHandle::new(tokio::task::spawn_local(feed(body, sender)));
-    Travelling { channel, _pump: pump }.boxed_unsync()
+    SendBody { channel, _pump: pump }.boxed_unsync()
 }
 
 fn nothing() -> Sendable {
@@ -91,12 +91,12 @@ async fn feed(mut body: Body, mut sender: Sender<Bytes, BoxError>) {
 }
 
 /// A body on its way to a guest, with the task that feeds it.
-struct Travelling {
+struct SendBody {
     channel: Channel<Bytes, BoxError>,
     _pump: AbortOnDropHandle<()>,
 }
 
-impl HttpBody for Travelling {
+impl HttpBody for SendBody {
     type Data = Bytes;
     type Error = BoxError;
 

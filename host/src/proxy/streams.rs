@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::generation::lifetime::Tenure;
+use crate::generation::lifetime::GenerationLifetime;
 
 /// How often answers are looked over; they end so much later than they might.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -21,7 +21,7 @@ pub struct Streams {
 }
 
 struct Open {
-    tenure: Arc<Tenure>,
+    lifetime: Arc<GenerationLifetime>,
     waker: Option<Waker>,
 }
 
@@ -32,8 +32,8 @@ pub(super) struct Place {
 }
 
 impl Streams {
-    pub(super) fn enter(&self, tenure: Arc<Tenure>) -> Place {
-        let key = self.open.borrow_mut().insert(Open { tenure, waker: None });
+    pub(super) fn enter(&self, lifetime: Arc<GenerationLifetime>) -> Place {
+        let key = self.open.borrow_mut().insert(Open { lifetime, waker: None });
         Place { streams: self.clone(), key }
     }
 
@@ -45,7 +45,7 @@ impl Streams {
                 .open
                 .borrow_mut()
                 .iter_mut()
-                .filter(|(_, open)| open.tenure.is_over())
+                .filter(|(_, open)| open.lifetime.is_over())
                 .filter_map(|(_, open)| open.waker.take())
                 .collect();
             over.into_iter().for_each(Waker::wake);

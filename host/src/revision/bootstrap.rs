@@ -96,7 +96,7 @@ async fn from_document(
         copies: BTreeMap::new(),
         remote: None,
     };
-    let drawn = config::draw(&revision.file, &revision.text, &revision.folder, Files::default(), flags);
+    let drawn = config::lower(&revision.file, &revision.text, &revision.folder, Files::default(), flags);
     let Configuration { mut settings, plan, .. } = drawn.map_err(|mistakes| vec![mistakes.to_string()])?;
     settings.state_dir.clone_from(state_dir);
     for warning in translation.iter().chain(&settings.warnings).chain(&plan.warnings) {
@@ -121,7 +121,7 @@ fn begin(settings: Settings, built: Built, revision: Revision, history: &Arc<His
 
 fn settings_of(revision: &Revision, state_dir: &Option<PathBuf>, flags: &Flags) -> Option<Settings> {
     let files = Files::with_copies(revision.copies.clone());
-    let drawn = config::draw(&revision.file, &revision.text, &revision.folder, files, flags).ok()?;
+    let drawn = config::lower(&revision.file, &revision.text, &revision.folder, files, flags).ok()?;
     let mut settings = drawn.settings;
     settings.state_dir.clone_from(state_dir);
     Some(settings)

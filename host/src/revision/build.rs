@@ -56,7 +56,7 @@ pub async fn build(
     let mut digest = Sha256::new();
     digest.update(text.as_bytes());
     let refused = |reasons, files, digest: &Sha256| Refusal { reasons, files, digest: hex(digest) };
-    let drawn = config::draw(file, text, folder, Files::with_copies(copies.clone()), &running.flags);
+    let drawn = config::lower(file, text, folder, Files::with_copies(copies.clone()), &running.flags);
     let mut drawn = drawn.map_err(|mistakes| refused(config::reasons(&mistakes), Vec::new(), &digest))?;
     let mut named: Vec<PathBuf> = drawn.files.named().map(Path::to_owned).collect();
     // Whoever updates the lock wants what it says.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use adit_engine::LARGEST_COMPONENT;
 use adit_registry::lock::Lock;
-pub use adit_registry::supply::Mode;
-use adit_registry::supply::Supply;
+pub use adit_registry::resolve::Mode;
+use adit_registry::resolve::Supply;
 use anyhow::{Context, anyhow};
 use tracing::info;
 
@@ -77,7 +77,7 @@ pub fn lock(plan: &Plan, folder: &Path) -> Option<PathBuf> {
 /// Every mistake of the document, or everything that cannot be had.
 pub async fn load(path: &Path, state_dir: Option<&Path>, mode: Mode) -> anyhow::Result<(Settings, Plan)> {
     let read = source::read(path)?;
-    let mut drawn = config::draw(&read.file, &read.text, &read.folder, Files::default(), &Flags::default())?;
+    let mut drawn = config::lower(&read.file, &read.text, &read.folder, Files::default(), &Flags::default())?;
     let state_dir = state_dir.map(Path::to_owned).or_else(|| drawn.settings.state_dir.clone());
     let provided = provide(&mut drawn, &read.folder, state_dir.as_deref(), mode).await;
     provided.map_err(|reasons| anyhow!(reasons.join("\n")))?;

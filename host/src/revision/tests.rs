@@ -81,9 +81,9 @@ async fn a_generation_is_gone_as_soon_as_no_request_of_it_waits() {
     let request = scene.current.load_full();
     let held = Arc::downgrade(&request);
     scene.put(&document("")).await;
-    assert!(held.upgrade().is_some() && request.tenure.is_retired());
+    assert!(held.upgrade().is_some() && request.lifetime.is_retired());
     // What an answer that is under way holds does not keep it.
-    let answer = request.tenure.clone();
+    let answer = request.lifetime.clone();
     drop(request);
     assert!(held.upgrade().is_none() && answer.is_retired());
 }
@@ -94,16 +94,16 @@ async fn what_has_not_changed_is_taken_over() {
     let of = |generation: &Generation| {
         let rule = &generation.rules()[0];
         let Backend::Origin(origin, _) = &rule.backend else { panic!("the rule has an origin") };
-        (origin.clone(), rule.tally.clone())
+        (origin.clone(), rule.metrics.clone())
     };
-    let (origin, tally) = of(&scene.current.load());
+    let (origin, metrics) = of(&scene.current.load());
     scene.put(&document(&format!("{RULE}[[ingress]]\nhostname = \"b\"\nservice = \"hello_world\"\n"))).await;
     let (same, counts) = of(&scene.current.load());
-    assert!(Arc::ptr_eq(&origin, &same) && Arc::ptr_eq(&tally, &counts));
+    assert!(Arc::ptr_eq(&origin, &same) && Arc::ptr_eq(&metrics, &counts));
     scene.put(&document(&RULE.replace(":1", ":2"))).await;
     let (other, counts) = of(&scene.current.load());
     assert!(!Arc::ptr_eq(&origin, &other), "its service has changed");
-    assert!(Arc::ptr_eq(&tally, &counts), "a rule of the same name counts on");
+    assert!(Arc::ptr_eq(&metrics, &counts), "a rule of the same name counts on");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::config::document::ConfigSource;
 use crate::config::reader::Reader;
 use crate::config::remote::PUSHED;
 use crate::config::settings::Settings;
-use crate::generation::lifetime::Tenures;
+use crate::generation::lifetime::RetiredGenerations;
 use crate::proxy::Current;
 use crate::revision::history::{Entry, History, Outcome, Remote, Revision, Serving, Source};
 
@@ -30,7 +30,7 @@ pub struct Writer {
     pub(super) engine: Engine,
     pub(super) current: Arc<Current>,
     pub(super) history: Arc<History>,
-    pub(super) tenures: Arc<Tenures>,
+    pub(super) retired_generations: Arc<RetiredGenerations>,
     /// Every file that a change of the configuration may come from.
     pub(super) files: watch::Sender<Vec<PathBuf>>,
     pub observer: Option<Observer>,
@@ -236,8 +236,8 @@ impl Writer {
         };
         entry.warnings.clone_from(&warnings);
 
-        running.tenure.retire(Instant::now() + plan.retire_after);
-        self.tenures.add(running.tenure.clone());
+        running.lifetime.retire(Instant::now() + plan.retire_after);
+        self.retired_generations.add(running.lifetime.clone());
         self.current.store(Arc::new(generation));
         let serving = Serving { generation: number, digest, revision };
         let tag = serving.tag();

@@ -12,9 +12,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::handler::Handler;
-use super::state::{Transport, Way};
+use super::state::{DialPlan, Transport};
 use super::status::QuicPath;
-use super::suspicion::{Ended, Vital};
+use super::suspicion::{Ended, Traffic};
 use super::{control, http2, quic};
 
 /// How long a dial may take, over whatever transports: so much a dead address costs.
@@ -38,7 +38,7 @@ pub struct Dialer {
 }
 
 /// The dialler of one slot. Keeps the slot's UDP port.
-pub struct Line {
+pub struct SlotDialer {
     dialer: Dialer,
     keep_alive: Duration,
     /// Whether it is for IPv4, and the socket.
@@ -82,16 +82,16 @@ impl Dialer {
     }
 
     /// For one slot.
-    pub fn line(&self, slot: usize) -> Line {
+    pub fn line(&self, slot: usize) -> SlotDialer {
         let slot = u32::try_from(slot).unwrap_or(0);
         let keep_alive = KEEP_ALIVE + KEEP_ALIVE_STEP * slot;
-        Line { dialer: self.clone(), keep_alive, endpoint: RefCell::new(None) }
+        SlotDialer { dialer: self.clone(), keep_alive, endpoint: RefCell::new(None) }
     }
 }
 
-impl Line {
+impl SlotDialer {
     /// Whichever transport of the way comes about. May be dropped midway.
-    pub async fn dial(&self, way: Way, edge: SocketAddr) -> Result<Connection, DialError> {
+    pub async fn dial(&self, way: DialPlan, edge: SocketAddr) -> Result<Connection, DialError> {
         let dialling =
             async { if way.both { self.race(way, edge).await } else { self.over(way.first, edge).await } };
         match timeout(DIAL_LIMIT, dialling).await {
@@ -101,7 +101,7 @@ impl Line {
     }
 
     /// The other transport is tried when the first has failed, or is slow.
-    async fn race(&self, way: Way, edge: SocketAddr) -> Result<Connection, DialError> {
+    async fn race(&self, way: DialPlan, edge: SocketAddr) -> Result<Connection, DialError> {
         let start = if way.is_urgent { SHORT_START } else { HEAD_START };
         let mut one = pin!(self.over(way.first, edge));
         let failed = tokio::select! {
@@ -231,10 +231,10 @@ impl Connection {
         }
     }
 
-    pub fn vital(&self) -> Vital {
+    pub fn traffic(&self) -> Traffic {
         match self {
-            Self::Quic(connection) => connection.vital(),
-            Self::Http2(connection) => connection.vital(),
+            Self::Quic(connection) => connection.traffic(),
+            Self::Http2(connection) => connection.traffic(),
         }
     }
 

@@ -116,10 +116,10 @@ impl Addresses {
     /// other slots when this one found an edge.
     pub fn follow(&self, slot: usize, event: Event, state: &State, action: &Action) {
         self.allocation().follow(slot, event, state, action, now());
-        if matches!(action, Action::Adopt { .. }) {
+        if matches!(action, Action::Promote { .. }) {
             self.found.send_modify(|count| *count += 1);
         }
-        if let Action::Wait { verdict, .. } | Action::Rest { verdict, .. } | Action::Mourn { verdict } =
+        if let Action::Wait { verdict, .. } | Action::Rest { verdict, .. } | Action::ReportLoss { verdict } =
             action
             && matches!(verdict, Verdict::Unreachable | Verdict::Unfit)
         {

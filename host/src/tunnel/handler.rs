@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_protocol::own;
+use adit_protocol::extensions;
 use http::header::HeaderMap;
 use http::request;
 
@@ -71,9 +71,9 @@ impl Handler {
 
     /// Reads what the head of a request says about trailers.
     pub fn trailers(&self, headers: &HeaderMap) -> Trailers {
-        match headers.get(own::TRAILERS) {
-            Some(value) if self.speaks_own && *value == own::WELCOME => Trailers::Welcome,
-            Some(value) if self.speaks_own && *value == own::FRAMED => Trailers::Framed,
+        match headers.get(extensions::TRAILERS) {
+            Some(value) if self.speaks_own && *value == extensions::WELCOME => Trailers::Welcome,
+            Some(value) if self.speaks_own && *value == extensions::FRAMED => Trailers::Framed,
             Some(_) | None => Trailers::Unwelcome,
         }
     }
@@ -96,7 +96,7 @@ impl Handler {
         {
             return Answer::Response(self.notices.answer(notice).await);
         }
-        own::strip(&mut head.headers);
+        extensions::strip(&mut head.headers);
         let takes_trailers = trailers != Trailers::Unwelcome;
         self.proxy.clone().handle(Request { kind, head, body, takes_trailers }).await
     }

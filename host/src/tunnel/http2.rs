@@ -31,9 +31,9 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::control;
 use super::handler::Handler;
 use super::pace::STREAM_WINDOW;
-use super::suspicion::{Ended, Vital};
+use super::suspicion::{Ended, Traffic};
 use malformed::Answering;
-use pulse::{Beat, Pulse};
+use pulse::{Activity, MeteredIo};
 
 /// The name in every edge server's certificate.
 const SERVER_NAME: &str = "h2.cftunnel.com";
@@ -89,7 +89,7 @@ impl Dialer {
         let _ = tcp.set_nodelay(true);
         let local = tcp.local_addr()?.ip();
         let name = ServerName::try_from(SERVER_NAME).expect("the name is a host name");
-        let io = Pulse::new(self.tls.connect(name, tcp).await.context("TLS handshake")?);
+        let io = MeteredIo::new(self.tls.connect(name, tcp).await.context("TLS handshake")?);
         let beat = io.beat();
         let bodies = Bodies::default();
         let io = Gathering::new(Answering::new(io), bodies.clone(), true);
@@ -103,7 +103,7 @@ pub struct Connection {
     local: IpAddr,
     control: Mutex<Option<oneshot::Receiver<Arrived>>>,
     arrived: Mutex<mpsc::Receiver<Arrived>>,
-    beat: Beat,
+    beat: Activity,
     leave: CancellationToken,
     close: CancellationToken,
     cut: CancellationToken,
@@ -121,7 +121,7 @@ impl Connection {
         local: IpAddr,
         connection: ServerConnection,
         bodies: Bodies,
-        beat: Beat,
+        beat: Activity,
         keep_alive: Duration,
     ) -> Self {
         let (control, controlled) = oneshot::channel();
@@ -172,8 +172,8 @@ impl Connection {
         Ended { reason: self.ended().await, is_reset: false }
     }
 
-    pub fn vital(&self) -> Vital {
-        self.beat.vital()
+    pub fn traffic(&self) -> Traffic {
+        self.beat.traffic()
     }
 
     /// Tells the edge that nothing new is served here (GOAWAY), and turns away what comes all the same. What
@@ -205,7 +205,7 @@ impl Connection {
     }
 }
 
-type ServerConnection = server::Connection<Gathering<Answering<Pulse<TlsStream<TcpStream>>>>, Bytes>;
+type ServerConnection = server::Connection<Gathering<Answering<MeteredIo<TlsStream<TcpStream>>>>, Bytes>;
 
 /// What moves the bytes of one connection and hands over what arrives.
 struct Drive {
@@ -219,7 +219,7 @@ struct Drive {
 
 impl Drive {
     /// Until the connection ends; says why it did.
-    async fn run(mut self, mut connection: ServerConnection, beat: Beat, keep_alive: Duration) -> String {
+    async fn run(mut self, mut connection: ServerConnection, beat: Activity, keep_alive: Duration) -> String {
         let mut silent = pin!(silence(connection.ping_pong(), beat, keep_alive));
         let (leave, close, cut) = (self.leave.clone(), self.close.clone(), self.cut.clone());
         let mut is_leaving = false;
@@ -268,7 +268,7 @@ impl Drive {
 
 /// Done when the edge is dead: it says nothing, not even when it is asked. Whatever it sends counts as a
 /// sign of life, because on a slow line an answer to a ping may have to wait for a long time.
-async fn silence(pings: Option<PingPong>, beat: Beat, keep_alive: Duration) {
+async fn silence(pings: Option<PingPong>, beat: Activity, keep_alive: Duration) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
         sleep(keep_alive).await;

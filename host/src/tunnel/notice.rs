@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use adit_protocol::own;
+use adit_protocol::extensions;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode, request};
@@ -42,13 +42,13 @@ impl Notice {
     /// The notice that this request is. The edge makes it of an address that no visitor can ask for, so the
     /// header alone says nothing.
     pub fn of(head: &request::Parts) -> Option<Self> {
-        let notice = head.headers.get(own::NOTICE)?;
+        let notice = head.headers.get(extensions::NOTICE)?;
         if head.method != Method::GET || !is_own(head) {
             return None;
         }
         match notice {
-            notice if *notice == own::DRAIN => Some(Self::Drain),
-            notice if *notice == own::PROBE => Some(Self::Probe),
+            notice if *notice == extensions::DRAIN => Some(Self::Drain),
+            notice if *notice == extensions::PROBE => Some(Self::Probe),
             _ => None,
         }
     }
@@ -56,7 +56,7 @@ impl Notice {
 
 /// Whether it is asked of [`own::NOTICE_URI`] and no other.
 fn is_own(head: &request::Parts) -> bool {
-    let wanted = http::Uri::from_static(own::NOTICE_URI);
+    let wanted = http::Uri::from_static(extensions::NOTICE_URI);
     let host = head.headers.get(http::header::HOST).map(HeaderValue::as_bytes);
     head.uri.host() == wanted.host()
         && head.uri.path() == wanted.path()
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_notice_is_asked_of_its_own_address_only() {
-        let (uri, drain) = (own::NOTICE_URI, ("adit-notice", "drain"));
+        let (uri, drain) = (extensions::NOTICE_URI, ("adit-notice", "drain"));
         let host = ("host", "adit.internal");
         assert_eq!(Notice::of(&head("GET", uri, &[drain])), Some(Notice::Drain));
         assert_eq!(Notice::of(&head("GET", uri, &[drain, host])), Some(Notice::Drain));

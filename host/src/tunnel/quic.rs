@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use adit_net::crumbs::Gathered;
-use adit_protocol::own::{self, FrameReader, Piece};
+use adit_protocol::extensions::{self, FrameReader, Piece};
 use adit_protocol::stream::{self, Connect, Opening};
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
@@ -33,7 +33,7 @@ use super::control;
 use super::handler::{Handler, SETTLING, Trailers};
 use super::pace::{Flows, STREAM_WINDOW};
 use super::status::QuicPath;
-use super::suspicion::{Ended, Vital};
+use super::suspicion::{Ended, Traffic};
 use crate::origin::{Body, BoxError, Unread, empty};
 use crate::proxy::{Answer, Kind};
 
@@ -59,8 +59,8 @@ const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 const CHUNK: usize = 64 * 1024;
 
 const NO_ERROR: VarInt = VarInt::from_u32(0);
-const REFUSED: VarInt = VarInt::from_u32(own::REFUSED);
-const BROKEN_OFF: VarInt = VarInt::from_u32(own::BROKEN_OFF);
+const REFUSED: VarInt = VarInt::from_u32(extensions::REFUSED);
+const BROKEN_OFF: VarInt = VarInt::from_u32(extensions::BROKEN_OFF);
 
 /// How this host speaks QUIC: one per process.
 #[derive(Clone)]
@@ -175,7 +175,7 @@ impl Connection {
         }
     }
 
-    pub fn vital(&self) -> Vital {
+    pub fn traffic(&self) -> Traffic {
         let stats = self.0.stats();
         let sent = &stats.frame_tx;
         // What the edge must acknowledge; it may be silent about acknowledgements.
@@ -185,7 +185,7 @@ impl Connection {
             + sent.max_stream_data
             + sent.reset_stream
             + sent.stop_sending;
-        Vital { asked, heard: stats.udp_rx.datagrams, round_trip: stats.path.rtt }
+        Traffic { asked, heard: stats.udp_rx.datagrams, round_trip: stats.path.rtt }
     }
 
     pub fn path(&self) -> QuicPath {
@@ -288,7 +288,7 @@ async fn answer_to(
             }
             Answer::Response(response) => answer.send_framed(response, &flows).await,
             Answer::Unreachable { reason, not_here: true } => {
-                answer.refuse(format!("{}{reason}", own::NOT_HERE_REASON)).await
+                answer.refuse(format!("{}{reason}", extensions::NOT_HERE_REASON)).await
             }
             Answer::Unreachable { reason, not_here: false } => answer.refuse(reason).await,
         }
@@ -440,19 +440,19 @@ impl AnswerStream {
         let (mut head, body) = response.into_parts();
         let mut body = Gathered::new(body);
         let unread = Unread::of(&head.extensions);
-        head.headers.insert(own::TRAILERS, own::FRAMED);
+        head.headers.insert(extensions::TRAILERS, extensions::FRAMED);
         self.head(head).await?;
         while let Some(frame) = self.frame(&mut body, BROKEN_OFF).await? {
             match frame.into_data() {
                 Ok(data) => {
-                    let head = Bytes::copy_from_slice(&own::data_head(data.len()));
+                    let head = Bytes::copy_from_slice(&extensions::data_head(data.len()));
                     flows.send(data.len(), &body.size_hint(), unread);
                     self.send.write_all_chunks(&mut [head, data]).await?;
                     flows.down.asked();
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        self.send.write_chunk(own::encode_trailers(&trailers)?).await?;
+                        self.send.write_chunk(extensions::encode_trailers(&trailers)?).await?;
                         // Nothing may follow.
                         break;
                     }

@@ -19,7 +19,7 @@ use super::handler::Handler;
 use super::notice::Notices;
 use super::slot::Shared;
 use super::status::QuicPath;
-use super::suspicion::{Ended, Hearing, Watch};
+use super::suspicion::{Ended, FailureDetector, PeerHealth};
 use crate::proxy::Proxy;
 
 /// How often a connection is looked at.
@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const UNREGISTER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A connection that serves.
-pub struct Serving {
+pub struct RegisteredConnection {
     pub edge: SocketAddr,
     connection: Rc<Connection>,
     session: Rc<Session>,
@@ -36,7 +36,7 @@ pub struct Serving {
     requests: TaskTracker,
     /// Moves requests from the connection to the handler.
     task: AbortOnDropHandle<Ended>,
-    watch: Watch,
+    watch: FailureDetector,
     is_suspect: bool,
     /// Done when the edge's machine says that nobody listens there any more.
     knock: Option<AbortOnDropHandle<()>>,
@@ -48,7 +48,7 @@ pub struct Serving {
 }
 
 /// What there is to say about a connection that serves.
-pub enum Sign {
+pub enum ConnectionEvent {
     Ended(Ended),
     Suspect,
     Recovered,
@@ -57,7 +57,7 @@ pub enum Sign {
     Well,
 }
 
-impl Serving {
+impl RegisteredConnection {
     /// Begins to serve, on the thread of the shard.
     pub fn begin(
         slot: usize,
@@ -92,7 +92,7 @@ impl Serving {
             handler,
             requests,
             task,
-            watch: Watch::default(),
+            watch: FailureDetector::default(),
             is_suspect: false,
             knock: None,
             dialer: shared.dialer.clone(),
@@ -111,40 +111,40 @@ impl Serving {
     }
 
     /// Waits for something to say. May be dropped midway.
-    pub async fn sign(&mut self) -> Sign {
+    pub async fn sign(&mut self) -> ConnectionEvent {
         tokio::select! {
             biased;
             ended = &mut self.task => {
-                return Sign::Ended(ended.unwrap_or_else(|_| Ended {
+                return ConnectionEvent::Ended(ended.unwrap_or_else(|_| Ended {
                     reason: "the connection's task failed".to_owned(),
                     is_reset: false,
                 }));
             }
             () = self.leave.cancelled(), if !self.has_left => {
                 self.has_left = true;
-                return Sign::ToldToLeave;
+                return ConnectionEvent::ToldToLeave;
             }
             () = knocked(&mut self.knock), if !self.is_suspect => {
                 self.is_suspect = true;
-                return Sign::Suspect;
+                return ConnectionEvent::Suspect;
             }
             () = sleep(LOOK_EVERY) => {}
         }
         let was_suspect = self.is_suspect;
-        match self.watch.look(self.connection.vital(), Instant::now().into_std()) {
-            Hearing::Well => (self.is_suspect, self.knock) = (false, None),
-            Hearing::Uneasy if self.knock.is_none() => {
+        match self.watch.look(self.connection.traffic(), Instant::now().into_std()) {
+            PeerHealth::Well => (self.is_suspect, self.knock) = (false, None),
+            PeerHealth::Uneasy if self.knock.is_none() => {
                 let (dialer, edge, transport) = (self.dialer.clone(), self.edge, self.connection.transport());
                 let knock = async move { dialer.refusal(transport, edge).await };
                 self.knock = Some(AbortOnDropHandle::new(tokio::task::spawn_local(knock)));
             }
-            Hearing::Uneasy => {}
-            Hearing::Suspect => self.is_suspect = true,
+            PeerHealth::Uneasy => {}
+            PeerHealth::Suspect => self.is_suspect = true,
         }
         match (was_suspect, self.is_suspect) {
-            (false, true) => Sign::Suspect,
-            (true, false) => Sign::Recovered,
-            _ => Sign::Well,
+            (false, true) => ConnectionEvent::Suspect,
+            (true, false) => ConnectionEvent::Recovered,
+            _ => ConnectionEvent::Well,
         }
     }
 

@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::Identity;
-use super::connection::{Connection, DialError, Dialer, Line};
+use super::connection::{Connection, DialError, Dialer, SlotDialer};
 use super::control::{Control, RegisterError, Session};
 use super::discovery::{Addresses, Unresolved};
 use super::reconnect::Reconnects;
-use super::state::{Action, Event, Goal, Jitter, Moment, Protocol, Refusal, State, Way};
+use super::state::{Action, DialPlan, Event, Goal, Jitter, Protocol, Refusal, State, Tick};
 use super::status::{SERVING, Status};
 use crate::proxy::Proxy;
-use crate::tunnel::registered::{Serving, Sign};
+use crate::tunnel::registered::{ConnectionEvent, RegisteredConnection};
 
 /// How a slot is shown that was asked to let go of its connection.
 const RECONNECTING: &str = "reconnecting";
@@ -66,8 +66,8 @@ pub struct Slot {
     index: usize,
     shared: Arc<Shared>,
     proxy: Rc<Proxy>,
-    line: Rc<Line>,
-    serving: Option<Serving>,
+    line: Rc<SlotDialer>,
+    serving: Option<RegisteredConnection>,
     attempt: Option<Attempt>,
     /// What was dialled or registered, until the table says what for.
     tried: Option<Tried>,
@@ -87,7 +87,7 @@ type Attempt = Pin<Box<dyn Future<Output = Outcome>>>;
 enum Outcome {
     Dialled(Connection, SocketAddr),
     NotDialled { edge: SocketAddr, error: DialError },
-    NoPlace,
+    NoAddress,
     Unresolved(Unresolved),
     Registered(Connection, SocketAddr, Session),
     NotRegistered { edge: SocketAddr, protocol: &'static str, error: RegisterError },
@@ -136,7 +136,7 @@ impl Slot {
                     self.timer = None;
                 }
                 Action::Register => self.attempt = self.register(),
-                Action::Adopt { rest } => {
+                Action::Promote { rest } => {
                     self.adopt();
                     self.timer = rest.map(|rest| Instant::now() + rest);
                 }
@@ -148,7 +148,7 @@ impl Slot {
                     self.give_up();
                     self.timer = time.map(|time| Instant::now() + time);
                 }
-                Action::Mourn { .. } | Action::Continue => {}
+                Action::ReportLoss { .. } | Action::Continue => {}
                 Action::Drain => {
                     self.give_up();
                     self.drain().await;
@@ -170,8 +170,8 @@ impl Slot {
         }
     }
 
-    fn moment(&self) -> Moment {
-        Moment {
+    fn moment(&self) -> Tick {
+        Tick {
             now: Instant::now().into_std(),
             jitter: Jitter(fastrand::f64()),
             served: self.shared.served.load(Ordering::Relaxed),
@@ -201,7 +201,7 @@ impl Slot {
                     return Event::Waited;
                 }
                 Ok(()) = found.changed() => {
-                    return Event::Encouraged;
+                    return Event::EdgeFound;
                 }
             }
         }
@@ -230,13 +230,13 @@ impl Slot {
         self.tried = None;
     }
 
-    fn dial(&self, goal: Goal, way: Way) -> Attempt {
+    fn dial(&self, goal: Goal, way: DialPlan) -> Attempt {
         let (slot, shared, line) = (self.index, self.shared.clone(), self.line.clone());
         let serves = self.serving.is_some();
         let dial = async move {
             let edge = match shared.addresses.seek(slot, goal).await {
                 Ok(Some(edge)) => edge,
-                Ok(None) => return Outcome::NoPlace,
+                Ok(None) => return Outcome::NoAddress,
                 Err(error) => return Outcome::Unresolved(error),
             };
             if !serves {
@@ -314,7 +314,7 @@ impl Slot {
                 self.dial_failed(None, &error);
                 Event::DialFailed { refused: false }
             }
-            Outcome::NoPlace => Event::NoPlace,
+            Outcome::NoAddress => Event::NoAddress,
             Outcome::Registered(connection, edge, session) => {
                 self.tried = Some(Tried::Registered(connection, edge, session));
                 Event::Registered
@@ -364,30 +364,30 @@ impl Slot {
         self.shared.status.update(self.index, |status| status.last_error = Some(error));
     }
 
-    fn read(&mut self, sign: Sign) -> Option<Event> {
+    fn read(&mut self, sign: ConnectionEvent) -> Option<Event> {
         let Some(serving) = &self.serving else { return None };
         let edge = serving.edge;
         match sign {
-            Sign::Ended(ended) => {
+            ConnectionEvent::Ended(ended) => {
                 let protocol = serving.protocol();
                 warn!(%edge, error = ended.reason, protocol, "connection lost");
                 self.serving = None;
                 self.fault(ended.reason);
                 Some(Event::Lost { reset: ended.is_reset })
             }
-            Sign::Suspect => {
+            ConnectionEvent::Suspect => {
                 info!(%edge, "the edge is not heard of");
                 Some(Event::Suspect)
             }
-            Sign::Recovered => {
+            ConnectionEvent::Recovered => {
                 info!(%edge, "the edge is heard again");
                 Some(Event::Recovered)
             }
-            Sign::ToldToLeave => {
+            ConnectionEvent::ToldToLeave => {
                 info!(%edge, "the edge server goes away");
                 Some(Event::ToldToLeave)
             }
-            Sign::Well => {
+            ConnectionEvent::Well => {
                 let path = serving.path();
                 self.shared.status.update(self.index, |status| status.path = path);
                 let looks = fastrand::f64() < PLACE_LOOKED_AT;
@@ -420,7 +420,8 @@ impl Slot {
             counts.quic.fetch_add(1, Ordering::Relaxed);
         }
         info!(slot = self.index, %edge, location, connection = %session.details.uuid, protocol, "registered");
-        let serving = Serving::begin(self.index, &self.shared, &self.proxy, (connection, session), edge);
+        let serving =
+            RegisteredConnection::begin(self.index, &self.shared, &self.proxy, (connection, session), edge);
         if let Some(replaced) = self.serving.replace(serving) {
             while self.retiring.try_join_next().is_some() {}
             let grace = self.shared.identity.grace;
@@ -466,7 +467,7 @@ async fn attempt(attempt: &mut Option<Attempt>) -> Outcome {
     }
 }
 
-async fn sign(serving: &mut Option<Serving>) -> Sign {
+async fn sign(serving: &mut Option<RegisteredConnection>) -> ConnectionEvent {
     match serving {
         Some(serving) => serving.sign().await,
         None => pending().await,

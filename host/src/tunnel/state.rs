@@ -39,8 +39,8 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use action::{Action, Goal, Verdict, Way};
-pub use event::{Event, Moment, Refusal};
+pub use action::{Action, DialPlan, Goal, Verdict};
+pub use event::{Event, Refusal, Tick};
 pub use pace::Jitter;
 use pace::{Budget, doubled};
 
@@ -146,7 +146,7 @@ enum Reach {
 }
 
 impl State {
-    pub fn start(protocol: Protocol, at: Moment) -> (Self, Action) {
+    pub fn start(protocol: Protocol, at: Tick) -> (Self, Action) {
         let preferred = match protocol {
             Protocol::Auto | Protocol::Quic => Transport::Quic,
             Protocol::Http2 => Transport::Http2,
@@ -175,7 +175,7 @@ impl State {
         self
     }
 
-    pub fn on(self, event: Event, at: Moment) -> (Self, Action) {
+    pub fn on(self, event: Event, at: Tick) -> (Self, Action) {
         match (self, event) {
             (Self::Live(live), Event::Stop) if live.serving.is_some() => (Self::Draining, Action::Drain),
             (Self::Live(_), Event::Stop) => (Self::Ended, Action::End { fatal: false }),
@@ -207,7 +207,7 @@ impl State {
 }
 
 impl Live {
-    fn on(mut self, event: Event, at: Moment) -> (State, Action) {
+    fn on(mut self, event: Event, at: Tick) -> (State, Action) {
         use Event as E;
         use Reach as R;
         match (self.reach, event) {
@@ -219,7 +219,9 @@ impl Live {
             (R::Dialing { goal }, E::DialFailed { refused }) => {
                 self.failed(goal, Verdict::Unreachable, refused, Duration::ZERO, at)
             }
-            (R::Dialing { goal }, E::NoPlace) => self.failed(goal, Verdict::Free, false, Duration::ZERO, at),
+            (R::Dialing { goal }, E::NoAddress) => {
+                self.failed(goal, Verdict::Free, false, Duration::ZERO, at)
+            }
             (R::Registering { transport, .. }, E::Registered) => self.adopt(transport, at),
             (R::Registering { .. }, E::Refused(refusal)) if refusal.permanent && !at.served => {
                 (State::Ended, Action::End { fatal: true })
@@ -236,7 +238,7 @@ impl Live {
                 self.failed(goal, Verdict::Unfit, false, Duration::ZERO, at)
             }
             (R::Waiting { .. } | R::Resting, E::Waited) => self.proceed(at),
-            (R::Waiting { until, not_before, is_encouraged: false }, E::Encouraged) => {
+            (R::Waiting { until, not_before, is_encouraged: false }, E::EdgeFound) => {
                 let sooner = (at.now + at.jitter.spread(SOON)).max(not_before);
                 if sooner >= until {
                     return (State::Live(self), Action::Continue);
@@ -283,12 +285,12 @@ impl Live {
                 R::Resting | R::Waiting { .. } | R::Dialing { .. } | R::Registering { .. },
                 E::Dialled { .. }
                 | E::DialFailed { .. }
-                | E::NoPlace
+                | E::NoAddress
                 | E::Registered
                 | E::Refused(_)
                 | E::Cut
                 | E::Waited
-                | E::Encouraged
+                | E::EdgeFound
                 | E::Misplaced
                 | E::Stop
                 | E::Drained,
@@ -296,7 +298,7 @@ impl Live {
         }
     }
 
-    fn adopt(mut self, transport: Transport, at: Moment) -> (State, Action) {
+    fn adopt(mut self, transport: Transport, at: Tick) -> (State, Action) {
         let has_fallen_back = self.protocol == Protocol::Auto && transport == Transport::Http2;
         let rest = has_fallen_back.then(|| at.jitter.spread(FIRST_PROBE));
         if self.serving.is_some_and(|replaced| at.now.saturating_duration_since(replaced.since) >= STEADY) {
@@ -313,7 +315,7 @@ impl Live {
         });
         self.failures = 0;
         self.reach = Reach::Resting;
-        (State::Live(self), Action::Adopt { rest })
+        (State::Live(self), Action::Promote { rest })
     }
 
     /// What was tried for this goal came to nothing; it is not tried again before `least`.
@@ -323,7 +325,7 @@ impl Live {
         verdict: Verdict,
         refused: bool,
         least: Duration,
-        at: Moment,
+        at: Tick,
     ) -> (State, Action) {
         if let Some(serving) = &mut self.serving {
             match goal {
@@ -349,7 +351,7 @@ impl Live {
     }
 
     /// How long to wait after what just failed.
-    fn pause(&self, may_be_quick: bool, at: Moment) -> Duration {
+    fn pause(&self, may_be_quick: bool, at: Tick) -> Duration {
         let failures = self.failures.saturating_sub(RESTART);
         let failures = failures.saturating_add(self.lapses.saturating_sub(RESTART));
         if may_be_quick && self.failures == 0 && failures == 0 {
@@ -358,14 +360,14 @@ impl Live {
         at.jitter.spread(doubled(FIRST_WAIT, failures, self.longest_wait))
     }
 
-    fn wait(mut self, time: Duration, least: Duration, verdict: Verdict, at: Moment) -> (State, Action) {
+    fn wait(mut self, time: Duration, least: Duration, verdict: Verdict, at: Tick) -> (State, Action) {
         let time = time.max(least);
         self.reach =
             Reach::Waiting { until: at.now + time, not_before: at.now + least, is_encouraged: false };
         (State::Live(self), Action::Wait { time, verdict })
     }
 
-    fn rest(mut self, verdict: Verdict, at: Moment) -> (State, Action) {
+    fn rest(mut self, verdict: Verdict, at: Tick) -> (State, Action) {
         self.reach = Reach::Resting;
         let next = self.serving.and_then(|serving| serving.next_probe);
         let time = next.map(|next| next.saturating_duration_since(at.now));
@@ -373,7 +375,7 @@ impl Live {
     }
 
     /// Does what is needed most.
-    fn proceed(self, at: Moment) -> (State, Action) {
+    fn proceed(self, at: Tick) -> (State, Action) {
         match self.serving {
             None => self.dial(Goal::Connect, at),
             Some(Serving { is_suspect: true, .. }) => self.dial(Goal::Rescue, at),
@@ -384,7 +386,7 @@ impl Live {
     }
 
     /// Dials, or waits until that is allowed.
-    fn dial(mut self, goal: Goal, at: Moment) -> (State, Action) {
+    fn dial(mut self, goal: Goal, at: Tick) -> (State, Action) {
         if let Err(until) = self.budget.spend(at.now) {
             let time = until.saturating_duration_since(at.now);
             match (&mut self.serving, goal) {
@@ -396,8 +398,8 @@ impl Live {
         }
         self.reach = Reach::Dialing { goal };
         let way = match goal {
-            Goal::Upgrade => Way { first: Transport::Quic, both: false, is_urgent: false },
-            Goal::Connect | Goal::Rescue | Goal::Leave | Goal::Return => Way {
+            Goal::Upgrade => DialPlan { first: Transport::Quic, both: false, is_urgent: false },
+            Goal::Connect | Goal::Rescue | Goal::Leave | Goal::Return => DialPlan {
                 first: self.preferred,
                 both: self.protocol == Protocol::Auto,
                 is_urgent: goal == Goal::Rescue,
@@ -406,7 +408,7 @@ impl Live {
         (State::Live(self), Action::Dial { goal, way })
     }
 
-    fn lost(mut self, reset: bool, at: Moment) -> (State, Action) {
+    fn lost(mut self, reset: bool, at: Tick) -> (State, Action) {
         let Some(serving) = self.serving.take() else { return (State::Live(self), Action::Continue) };
         let has_lasted = at.now.saturating_duration_since(serving.since) >= STEADY;
         self.lapses = if has_lasted { 0 } else { self.lapses.saturating_add(1) };
@@ -425,14 +427,14 @@ impl Live {
                 let time = self.pause(true, at);
                 self.wait(time, least, verdict, at)
             }
-            Reach::Waiting { .. } => (State::Live(self), Action::Mourn { verdict }),
+            Reach::Waiting { .. } => (State::Live(self), Action::ReportLoss { verdict }),
             Reach::Dialing { .. } => {
                 self.reach = Reach::Dialing { goal: Goal::Connect };
-                (State::Live(self), Action::Mourn { verdict })
+                (State::Live(self), Action::ReportLoss { verdict })
             }
             Reach::Registering { transport, .. } => {
                 self.reach = Reach::Registering { goal: Goal::Connect, transport };
-                (State::Live(self), Action::Mourn { verdict })
+                (State::Live(self), Action::ReportLoss { verdict })
             }
         }
     }

@@ -14,7 +14,7 @@ const ENOUGH_ASKED: u64 = 2;
 
 /// What a connection tells of itself. The numbers only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Vital {
+pub struct Traffic {
     /// What was sent that wants an answer.
     pub asked: u64,
     /// What was received.
@@ -25,7 +25,7 @@ pub struct Vital {
 
 /// What a look found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hearing {
+pub enum PeerHealth {
     Well,
     /// It asked at least twice since it heard anything, and waits for an answer to the first of these.
     Uneasy,
@@ -43,7 +43,7 @@ pub struct Ended {
 
 /// Remembers one connection between two looks.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct FailureDetector {
     heard: u64,
     /// What had been asked when something was heard last.
     asked: u64,
@@ -51,41 +51,41 @@ pub struct Watch {
     unanswered: Option<Instant>,
 }
 
-impl Watch {
-    pub fn look(&mut self, vital: Vital, now: Instant) -> Hearing {
-        if vital.heard != self.heard {
-            *self = Self { heard: vital.heard, asked: vital.asked, unanswered: None };
-            return Hearing::Well;
+impl FailureDetector {
+    pub fn look(&mut self, traffic: Traffic, now: Instant) -> PeerHealth {
+        if traffic.heard != self.heard {
+            *self = Self { heard: traffic.heard, asked: traffic.asked, unanswered: None };
+            return PeerHealth::Well;
         }
-        if vital.asked == self.asked {
-            return Hearing::Well;
+        if traffic.asked == self.asked {
+            return PeerHealth::Well;
         }
         let since = *self.unanswered.get_or_insert(now);
-        let patience = PATIENCE.max(vital.round_trip * ROUND_TRIPS);
+        let patience = PATIENCE.max(traffic.round_trip * ROUND_TRIPS);
         let waited = now.saturating_duration_since(since);
-        if vital.asked - self.asked < ENOUGH_ASKED || waited < UNEASE.max(vital.round_trip) {
-            Hearing::Well
+        if traffic.asked - self.asked < ENOUGH_ASKED || waited < UNEASE.max(traffic.round_trip) {
+            PeerHealth::Well
         } else if waited < patience {
-            Hearing::Uneasy
+            PeerHealth::Uneasy
         } else {
-            Hearing::Suspect
+            PeerHealth::Suspect
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Hearing::{Suspect, Uneasy, Well};
+    use super::PeerHealth::{Suspect, Uneasy, Well};
     use super::*;
 
     /// What is thought after each look: milliseconds, asked, heard.
-    fn looks(round_trip: u64, looks: &[(u64, u64, u64)]) -> Vec<Hearing> {
-        let (start, mut watch) = (Instant::now(), Watch::default());
+    fn looks(round_trip: u64, looks: &[(u64, u64, u64)]) -> Vec<PeerHealth> {
+        let (start, mut watch) = (Instant::now(), FailureDetector::default());
         let round_trip = Duration::from_millis(round_trip);
         looks
             .iter()
             .map(|&(at, asked, heard)| {
-                watch.look(Vital { asked, heard, round_trip }, start + Duration::from_millis(at))
+                watch.look(Traffic { asked, heard, round_trip }, start + Duration::from_millis(at))
             })
             .collect()
     }

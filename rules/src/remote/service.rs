@@ -5,7 +5,7 @@ use std::path::Path;
 use http::StatusCode;
 
 use crate::plan::Service;
-use crate::value::Wrong;
+use crate::value::Invalid;
 
 /// What a text is.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(super) enum Read {
 ///
 /// # Errors
 /// It is of no kind, or wrong for its own.
-pub(super) fn read(text: &str, folder: &Path) -> Result<Read, Wrong> {
+pub(super) fn read(text: &str, folder: &Path) -> Result<Read, Invalid> {
     let of_the_reference = |is| Ok(Read::Unknown { is_of_the_reference: is });
     match text.split_once("://") {
         Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {

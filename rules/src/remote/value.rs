@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::value::Wrong;
+use crate::value::Invalid;
 
 /// What was found wrong, and what is only doubtful, each with its place.
 #[derive(Default)]
@@ -48,7 +48,7 @@ impl Reasons {
         }
     }
 
-    pub(super) fn take<T>(&mut self, at: &str, outcome: Result<T, Wrong>) -> Option<T> {
+    pub(super) fn take<T>(&mut self, at: &str, outcome: Result<T, Invalid>) -> Option<T> {
         outcome
             .map_err(|wrong| {
                 let help = wrong.help.map(|help| format!("; {help}")).unwrap_or_default();
@@ -138,7 +138,11 @@ impl<'a> Layers<'a> {
         None
     }
 
-    pub(super) fn checked(&mut self, key: &str, check: fn(&str) -> Result<String, Wrong>) -> Option<String> {
+    pub(super) fn checked(
+        &mut self,
+        key: &str,
+        check: fn(&str) -> Result<String, Invalid>,
+    ) -> Option<String> {
         let text = self.text(key)?;
         self.said.take(&place(self.at, key), check(text))
     }

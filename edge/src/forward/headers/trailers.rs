@@ -1,5 +1,5 @@
 //! Trailers: who wants them, and what may stand in them. They cross only to and from hosts that say they
-//! understand them (own.rs).
+//! understand them (extensions.rs).
 
 use http::header;
 

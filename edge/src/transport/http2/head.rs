@@ -1,11 +1,11 @@
 //! Heads as they stand in HTTP/2 (wire.md section 6): a request in plain headers, an answer wrapped into
 //! one header. Knows names and values; does not know streams.
 
+use adit_protocol::extensions;
 use adit_protocol::headers::serialized::{
     RESPONSE_HEADERS, RESPONSE_META, ResponseMeta, ResponseMetaError, SerializedHeadersError, Source,
     TCP_SOURCE, UPGRADE, deserialize,
 };
-use adit_protocol::own;
 use adit_protocol::stream::{Answer, Connect};
 use http::header::{self, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, StatusCode, response};
@@ -52,8 +52,8 @@ pub(crate) fn answer(head: &response::Parts, is_websocket: bool) -> Result<Answe
     let meta = ResponseMeta::from_header(value(RESPONSE_META)?)?;
     if meta.source == Source::Connector {
         // Said as it is said over QUIC.
-        let is_not_here = head.headers.contains_key(own::NOT_HERE);
-        let here = if is_not_here { own::NOT_HERE_REASON } else { "" };
+        let is_not_here = head.headers.contains_key(extensions::NOT_HERE);
+        let here = if is_not_here { extensions::NOT_HERE_REASON } else { "" };
         let reason = format!("{here}the host answered {} itself", head.status);
         return Ok(Answer::Refused { reason, flow_rate_limited: meta.flow_rate_limited });
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use adit_document::Spanned;
 use adit_protocol::credentials::Credentials;
 use adit_rules::hostname;
-use adit_rules::value::{Reading, Wrong};
+use adit_rules::value::{Invalid, Reader};
 use http::uri::Authority;
 
 use crate::config::document::Tunnel;
@@ -72,10 +72,10 @@ impl EdgeSource {
 }
 
 /// Draws how edge servers are found. What is wrong is a mistake, and a stand-in takes its place.
-pub(super) fn draw(
+pub(super) fn lower(
     section: &Spanned<Tunnel>,
     credentials: Option<&Credentials>,
-    reading: &mut Reading<'_>,
+    reading: &mut Reader<'_>,
     warnings: &mut Vec<String>,
 ) -> Edges {
     let tunnel = section.get_ref();
@@ -85,7 +85,7 @@ pub(super) fn draw(
             for (key, written) in [("edge-domain", &tunnel.edge_domain), ("edge-region", &tunnel.edge_region)]
             {
                 if let Some(written) = written {
-                    let wrong = Wrong::with_help(
+                    let wrong = Invalid::with_help(
                         format!("`edges` and `{key}` say where the edge is in two ways"),
                         "keep `edges`, or let the domain name the servers",
                     );
@@ -107,26 +107,26 @@ pub(super) fn draw(
 }
 
 /// The source address decides the family (wire.md, 1).
-fn family(tunnel: &Tunnel, reading: &mut Reading<'_>) -> (IpVersion, Option<IpAddr>) {
+fn family(tunnel: &Tunnel, reading: &mut Reader<'_>) -> (IpVersion, Option<IpAddr>) {
     let version = tunnel.edge_ip_version.as_ref().and_then(|written| {
         let version = match written.get_ref().as_str() {
             "auto" => Ok(IpVersion::Auto),
             "4" => Ok(IpVersion::V4),
             "6" => Ok(IpVersion::V6),
-            _ => Err(Wrong::with_help("this is not an IP version", "write \"auto\", \"4\" or \"6\"")),
+            _ => Err(Invalid::with_help("this is not an IP version", "write \"auto\", \"4\" or \"6\"")),
         };
         reading.take(written, version)
     });
     let version = version.unwrap_or(IpVersion::Auto);
     let Some(written) = &tunnel.edge_bind_address else { return (version, None) };
     let address = written.get_ref().parse::<IpAddr>().map_err(|_| {
-        Wrong::with_help("this is not an IP address", "write an address of this machine, without a port")
+        Invalid::with_help("this is not an IP address", "write an address of this machine, without a port")
     });
     let address = address.and_then(|address| {
         if version.admits(address) {
             return Ok(address);
         }
-        Err(Wrong::with_help(
+        Err(Invalid::with_help(
             format!("{address} is not of the family that `edge-ip-version` asks for"),
             "change one of them, or leave `edge-ip-version` out",
         ))
@@ -137,15 +137,15 @@ fn family(tunnel: &Tunnel, reading: &mut Reading<'_>) -> (IpVersion, Option<IpAd
     }
 }
 
-fn edges(list: &Spanned<Vec<Spanned<String>>>, version: IpVersion, reading: &mut Reading<'_>) -> Vec<String> {
+fn edges(list: &Spanned<Vec<Spanned<String>>>, version: IpVersion, reading: &mut Reader<'_>) -> Vec<String> {
     let count = list.get_ref().len();
     if count == 0 {
-        reading.refuse(list, Wrong::with_help("there is no edge server to connect to", EDGES_HELP));
+        reading.refuse(list, Invalid::with_help("there is no edge server to connect to", EDGES_HELP));
     }
     if count > MOST_EDGES {
         reading.refuse(
             list,
-            Wrong::new(format!("{count} edge servers are more than the {MOST_EDGES} that can be used")),
+            Invalid::new(format!("{count} edge servers are more than the {MOST_EDGES} that can be used")),
         );
     }
     let mut seen = HashSet::new();
@@ -153,48 +153,50 @@ fn edges(list: &Spanned<Vec<Spanned<String>>>, version: IpVersion, reading: &mut
     for written in list.get_ref() {
         let edge = edge(written.get_ref(), version);
         let is_new = edge.as_ref().map_or(true, |edge| seen.insert(edge.to_ascii_lowercase()));
-        let edge = if is_new { edge } else { Err(Wrong::new("this edge server is listed twice")) };
+        let edge = if is_new { edge } else { Err(Invalid::new("this edge server is listed twice")) };
         edges.extend(reading.take(written, edge));
     }
     edges
 }
 
 /// `host:port`; an IPv6 address stands in brackets.
-fn edge(text: &str, version: IpVersion) -> Result<String, Wrong> {
+fn edge(text: &str, version: IpVersion) -> Result<String, Invalid> {
     if let Some((_, rest)) = text.split_once("://") {
         // What a URL holds besides may be a password.
         let rest = rest.rsplit('@').next().unwrap_or(rest);
         let help = format!("write \"{}\"", rest.trim_end_matches('/'));
-        return Err(Wrong::with_help("an edge server is a host and a port, not a URL", help));
+        return Err(Invalid::with_help("an edge server is a host and a port, not a URL", help));
     }
     let authority = text.parse::<Authority>().ok().filter(|it| !it.host().is_empty() && !text.contains('@'));
-    let authority = authority.ok_or_else(|| Wrong::with_help("this is not a host and a port", EDGES_HELP))?;
+    let authority =
+        authority.ok_or_else(|| Invalid::with_help("this is not a host and a port", EDGES_HELP))?;
     if let Ok(address) = text.parse::<SocketAddr>()
         && !version.admits(address.ip())
     {
-        return Err(Wrong::with_help(
+        return Err(Invalid::with_help(
             "this edge server is not of the family that connections are made over",
             "change it, `edge-ip-version` or `edge-bind-address`",
         ));
     }
     match authority.port_u16() {
         Some(port) if port > 0 => Ok(text.to_owned()),
-        None if authority.host() == text => {
-            Err(Wrong::with_help("the port of this edge server is missing", format!("write \"{text}:7844\"")))
-        }
-        _ => Err(Wrong::new("the port of this edge server is not a number from 1 to 65535")),
+        None if authority.host() == text => Err(Invalid::with_help(
+            "the port of this edge server is missing",
+            format!("write \"{text}:7844\""),
+        )),
+        _ => Err(Invalid::new("the port of this edge server is not a number from 1 to 65535")),
     }
 }
 
 fn domain(
     section: &Spanned<Tunnel>,
     credentials: Option<&Credentials>,
-    reading: &mut Reading<'_>,
+    reading: &mut Reader<'_>,
 ) -> EdgeSource {
     let tunnel = section.get_ref();
     let name = tunnel.edge_domain.as_ref().and_then(|written| {
         let help = "write the domain whose SRV records name the edge servers: edge-domain = \"example.com\"";
-        let name = hostname::name(written.get_ref()).map_err(|wrong| Wrong::with_help(wrong.message, help));
+        let name = hostname::name(written.get_ref()).map_err(|wrong| Invalid::with_help(wrong.message, help));
         reading.take(written, name)
     });
     let written = tunnel.edge_region.as_ref().and_then(|written| {
@@ -203,7 +205,7 @@ fn domain(
     });
     let bound = credentials.and_then(|credentials| credentials.endpoint.as_deref());
     if let (Some(written), Some(bound)) = (&tunnel.edge_region, bound) {
-        let wrong = Wrong::with_help(
+        let wrong = Invalid::with_help(
             format!("the credentials say already that this tunnel is served in `{bound}`"),
             "leave `edge-region` out",
         );
@@ -220,15 +222,15 @@ fn domain(
 }
 
 /// What stands before `-v2-origintunneld` in the SRV name.
-fn region(text: &str) -> Result<String, Wrong> {
+fn region(text: &str) -> Result<String, Invalid> {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
     if (1..=LONGEST_REGION).contains(&text.len()) && text.chars().all(fits) {
         return Ok(text.to_ascii_lowercase());
     }
-    Err(Wrong::with_help("this is not the name of a region", "write a short word: edge-region = \"us\""))
+    Err(Invalid::with_help("this is not the name of a region", "write a short word: edge-region = \"us\""))
 }
 
-fn dns_servers(tunnel: &Tunnel, source: &EdgeSource, reading: &mut Reading<'_>) -> Vec<DnsServer> {
+fn dns_servers(tunnel: &Tunnel, source: &EdgeSource, reading: &mut Reader<'_>) -> Vec<DnsServer> {
     let Some(list) = &tunnel.dns_servers else {
         let mut servers = vec![DnsServer::System];
         if source.is_public() {
@@ -240,7 +242,7 @@ fn dns_servers(tunnel: &Tunnel, source: &EdgeSource, reading: &mut Reading<'_>) 
     let count = list.get_ref().len();
     if !(1..=MOST_DNS_SERVERS).contains(&count) {
         let message = format!("expected 1 to {MOST_DNS_SERVERS} DNS servers");
-        reading.refuse(list, Wrong::with_help(message, DNS_HELP));
+        reading.refuse(list, Invalid::with_help(message, DNS_HELP));
     }
     let mut servers = Vec::new();
     for written in list.get_ref() {
@@ -251,8 +253,8 @@ fn dns_servers(tunnel: &Tunnel, source: &EdgeSource, reading: &mut Reading<'_>) 
 }
 
 /// `system`, `ip:port` or `tls://ip:port#name`.
-fn dns_server(text: &str) -> Result<DnsServer, Wrong> {
-    let wrong = || Wrong::with_help("this is not a DNS server", DNS_HELP);
+fn dns_server(text: &str) -> Result<DnsServer, Invalid> {
+    let wrong = || Invalid::with_help("this is not a DNS server", DNS_HELP);
     if text == "system" {
         return Ok(DnsServer::System);
     }

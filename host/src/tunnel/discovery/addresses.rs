@@ -128,8 +128,8 @@ impl Allocation {
     /// A slot went on: on this event into this state with this action.
     pub fn follow(&mut self, slot: usize, event: Event, state: &State, action: &Action, now: Instant) {
         match (event, *action) {
-            (_, Action::Adopt { .. }) => self.settle(slot, now),
-            (Event::Lost { .. }, Action::Mourn { verdict }) => self.lose(slot, verdict, now),
+            (_, Action::Promote { .. }) => self.settle(slot, now),
+            (Event::Lost { .. }, Action::ReportLoss { verdict }) => self.lose(slot, verdict, now),
             (Event::Lost { .. }, Action::Wait { verdict, .. } | Action::Rest { verdict, .. }) => {
                 self.slots[slot].tried = None;
                 self.lose(slot, verdict, now);
@@ -139,7 +139,7 @@ impl Allocation {
             }
             (_, Action::End { .. }) => self.slots[slot] = Place::default(),
             (_, Action::Drain) => self.slots[slot].tried = None,
-            (_, Action::Dial { .. } | Action::Register | Action::Continue | Action::Mourn { .. }) => {}
+            (_, Action::Dial { .. } | Action::Register | Action::Continue | Action::ReportLoss { .. }) => {}
         }
         let doubted = &mut self.slots[slot].doubted;
         *doubted = state.is_in_trouble().then(|| doubted.unwrap_or(now));

@@ -11,16 +11,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::tunnel::suspicion::Vital;
+use crate::tunnel::suspicion::Traffic;
 
-pub(super) struct Pulse<T> {
+pub(super) struct MeteredIo<T> {
     io: T,
-    beat: Beat,
+    beat: Activity,
 }
 
 /// When the other side was last heard, and what it was asked.
 #[derive(Clone)]
-pub(super) struct Beat {
+pub(super) struct Activity {
     began: Instant,
     counts: Arc<Counts>,
 }
@@ -35,17 +35,17 @@ struct Counts {
     round_trip: AtomicU64,
 }
 
-impl<T> Pulse<T> {
+impl<T> MeteredIo<T> {
     pub(super) fn new(io: T) -> Self {
-        Self { io, beat: Beat { began: Instant::now(), counts: Arc::default() } }
+        Self { io, beat: Activity { began: Instant::now(), counts: Arc::default() } }
     }
 
-    pub(super) fn beat(&self) -> Beat {
+    pub(super) fn beat(&self) -> Activity {
         self.beat.clone()
     }
 }
 
-impl Beat {
+impl Activity {
     /// How long nothing was heard.
     pub(super) fn quiet(&self) -> Duration {
         let last = Duration::from_millis(self.counts.last.load(Ordering::Relaxed));
@@ -63,8 +63,8 @@ impl Beat {
         self.counts.round_trip.store(micros, Ordering::Relaxed);
     }
 
-    pub(super) fn vital(&self) -> Vital {
-        Vital {
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic {
             asked: self.counts.asked.load(Ordering::Relaxed),
             heard: self.counts.heard.load(Ordering::Relaxed),
             round_trip: Duration::from_micros(self.counts.round_trip.load(Ordering::Relaxed)),
@@ -78,7 +78,7 @@ impl Beat {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Pulse<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -93,7 +93,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Pulse<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Pulse<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for MeteredIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
@@ -128,7 +128,7 @@ mod tests {
     #[tokio::test]
     async fn only_what_arrives_is_a_sign_of_life() {
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let mut pulse = Pulse::new(ours);
+        let mut pulse = MeteredIo::new(ours);
         let long = Duration::from_secs(3600);
         pulse.beat.began = Instant::now() - long;
         let beat = pulse.beat();

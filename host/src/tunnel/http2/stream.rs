@@ -9,7 +9,7 @@ use std::time::Duration;
 use adit_net::crumbs::Gathered;
 use adit_net::unread;
 use adit_net::unsent::OfStream;
-use adit_protocol::own;
+use adit_protocol::extensions;
 use adit_protocol::rpc::MAX_CONFIGURATION;
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
@@ -41,7 +41,8 @@ const PUSH_LIMIT: Duration = Duration::from_secs(30);
 /// One stream: handle the request, write the answer. Stops as soon as the edge cancels.
 pub(super) async fn exchange((request, respond): Arrived, handler: Rc<Handler>) {
     let _under_way = handler.begin();
-    let broken_off = if handler.speaks_own { Reason::from(own::BROKEN_OFF) } else { Reason::INTERNAL_ERROR };
+    let broken_off =
+        if handler.speaks_own { Reason::from(extensions::BROKEN_OFF) } else { Reason::INTERNAL_ERROR };
     let mut answer = AnswerStream {
         unsent: request.body().unsent().of(respond.stream_id().as_u32()),
         way: Way::Head(respond),
@@ -175,7 +176,7 @@ impl HttpBody for RequestBody {
         let trailers = ready!(self.stream.poll_trailers(cx));
         Poll::Ready(trailers.transpose().map(|trailers| {
             let mut trailers = trailers?;
-            own::strip(&mut trailers);
+            extensions::strip(&mut trailers);
             Ok(Frame::trailers(trailers))
         }))
     }
@@ -273,7 +274,7 @@ impl AnswerStream {
     fn refuse(&mut self, not_here: bool) -> Result<(), Broken> {
         let mut head = head::refusal();
         if not_here {
-            head.headers_mut().insert(own::NOT_HERE, HeaderValue::from_static("1"));
+            head.headers_mut().insert(extensions::NOT_HERE, HeaderValue::from_static("1"));
         }
         self.head(head, true)
     }

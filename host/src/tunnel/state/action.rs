@@ -8,7 +8,7 @@ use super::Transport;
 
 /// Over what an address is dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub struct DialPlan {
     pub first: Transport,
     /// Whether the other transport is tried too where the first brings nothing.
     pub both: bool,
@@ -45,19 +45,19 @@ pub enum Verdict {
 }
 
 /// What to do, until the next event. Whatever is tried and not mentioned is given up, except by
-/// [`Continue`](Self::Continue) and [`Mourn`](Self::Mourn).
+/// [`Continue`](Self::Continue) and [`ReportLoss`](Self::ReportLoss).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Choose an address for this goal and dial it.
     Dial {
         goal: Goal,
-        way: Way,
+        way: DialPlan,
     },
     /// Register on the connection that was dialled.
     Register,
     /// What was registered serves from now on; what served before finishes. Report [`Event::Waited`] after
     /// `rest`.
-    Adopt {
+    Promote {
         rest: Option<Duration>,
     },
     /// Report [`Event::Waited`] after this time.
@@ -71,7 +71,7 @@ pub enum Action {
         verdict: Verdict,
     },
     /// What served is gone; what is tried, or the timer, goes on. The verdict is on what served.
-    Mourn {
+    ReportLoss {
         verdict: Verdict,
     },
     /// Go on.

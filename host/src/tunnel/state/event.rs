@@ -17,7 +17,7 @@ pub enum Event {
         refused: bool,
     },
     /// There is no address for this goal.
-    NoPlace,
+    NoAddress,
     Registered,
     Refused(Refusal),
     /// The connection went, or the edge said nothing, before it was registered.
@@ -25,7 +25,7 @@ pub enum Event {
     /// The time of [`Action::Wait`] or [`Action::Rest`] is over.
     Waited,
     /// Another slot has just been registered somewhere.
-    Encouraged,
+    EdgeFound,
 
     /// Nothing is heard of what serves although it was asked.
     Suspect,
@@ -55,7 +55,7 @@ pub struct Refusal {
 
 /// When an event happened, and what else the table must know that is not in the state.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub struct Tick {
     pub now: Instant,
     pub jitter: Jitter,
     /// Whether any slot of this process ever served.

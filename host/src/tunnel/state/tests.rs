@@ -23,7 +23,7 @@ struct Scene {
 impl Scene {
     fn start(protocol: Protocol) -> Self {
         let (now, jitter) = (Instant::now(), HALF);
-        let (state, action) = State::start(protocol, Moment { now, jitter, served: true });
+        let (state, action) = State::start(protocol, Tick { now, jitter, served: true });
         Self { state, action, now, jitter, served: true, timer: None }
     }
 
@@ -37,15 +37,15 @@ impl Scene {
     }
 
     fn on(&mut self, event: Event) -> Action {
-        let moment = Moment { now: self.now, jitter: self.jitter, served: self.served };
+        let moment = Tick { now: self.now, jitter: self.jitter, served: self.served };
         (self.state, self.action) = self.state.on(event, moment);
         match self.action {
-            Action::Continue | Action::Mourn { .. } => {}
+            Action::Continue | Action::ReportLoss { .. } => {}
             Action::Wait { time, .. } => self.timer = Some(time),
             Action::Rest { time, .. } => self.timer = time,
             Action::Dial { .. }
             | Action::Register
-            | Action::Adopt { .. }
+            | Action::Promote { .. }
             | Action::Drain
             | Action::End { .. } => self.timer = None,
         }
@@ -65,7 +65,7 @@ impl Scene {
 }
 
 fn dial(goal: Goal, first: Transport) -> Action {
-    Action::Dial { goal, way: Way { first, both: true, is_urgent: goal == Goal::Rescue } }
+    Action::Dial { goal, way: DialPlan { first, both: true, is_urgent: goal == Goal::Rescue } }
 }
 
 fn rest(verdict: Verdict) -> Action {
@@ -86,10 +86,10 @@ fn a_slot_that_meets_no_trouble_dials_registers_serves_and_drains() {
         let mut slot = Scene::start(protocol);
         assert_eq!(
             slot.action,
-            Action::Dial { goal: Goal::Connect, way: Way { first, both, is_urgent: false } }
+            Action::Dial { goal: Goal::Connect, way: DialPlan { first, both, is_urgent: false } }
         );
         assert_eq!(slot.on(Event::Dialled { transport: first }), Action::Register);
-        assert_eq!(slot.on(Event::Registered), Action::Adopt { rest: None });
+        assert_eq!(slot.on(Event::Registered), Action::Promote { rest: None });
         assert_eq!(slot.on(Event::Stop), Action::Drain);
         assert_eq!(slot.on(Event::Drained), Action::End { fatal: false });
         assert_eq!(slot.state, State::Ended);
@@ -101,7 +101,7 @@ fn a_silent_edge_is_replaced_by_another_one_before_it_is_given_up() {
     let mut slot = Scene::serving(Protocol::Auto, Transport::Quic);
     assert_eq!(slot.on(Event::Suspect), dial(Goal::Rescue, Transport::Quic));
     assert_eq!(slot.on(Event::Dialled { transport: Transport::Quic }), Action::Register);
-    assert_eq!(slot.on(Event::Registered), Action::Adopt { rest: None });
+    assert_eq!(slot.on(Event::Registered), Action::Promote { rest: None });
     assert!(!slot.state.is_in_trouble());
 }
 
@@ -113,7 +113,7 @@ fn an_edge_that_is_heard_again_keeps_its_slot_unless_the_other_is_being_register
     slot.on(Event::Suspect);
     slot.on(Event::Dialled { transport: Transport::Quic });
     assert_eq!(slot.on(Event::Recovered), Action::Continue);
-    assert_eq!(slot.on(Event::Registered), Action::Adopt { rest: None });
+    assert_eq!(slot.on(Event::Registered), Action::Promote { rest: None });
 }
 
 #[test]
@@ -124,11 +124,11 @@ fn what_is_tried_when_the_old_one_goes_takes_its_place() {
         if registering {
             slot.on(Event::Dialled { transport: Transport::Quic });
         }
-        assert_eq!(slot.on(LOST), Action::Mourn { verdict: Verdict::Unreachable });
+        assert_eq!(slot.on(LOST), Action::ReportLoss { verdict: Verdict::Unreachable });
         if !registering {
             assert_eq!(slot.on(Event::Dialled { transport: Transport::Quic }), Action::Register);
         }
-        assert_eq!(slot.on(Event::Registered), Action::Adopt { rest: None });
+        assert_eq!(slot.on(Event::Registered), Action::Promote { rest: None });
     }
 }
 
@@ -168,10 +168,10 @@ fn a_reset_is_good_news_for_a_slot_that_found_nothing_else() {
 fn a_slot_that_is_told_to_leave_moves_and_its_old_place_is_dialled_no_more_than_others() {
     let mut slot = Scene::serving(Protocol::Auto, Transport::Quic);
     assert_eq!(slot.on(Event::ToldToLeave), dial(Goal::Leave, Transport::Quic));
-    assert!(matches!(slot.on(Event::NoPlace), Action::Wait { verdict: Verdict::Free, .. }));
+    assert!(matches!(slot.on(Event::NoAddress), Action::Wait { verdict: Verdict::Free, .. }));
     assert_eq!(slot.wait(), dial(Goal::Leave, Transport::Quic));
     slot.on(Event::Dialled { transport: Transport::Quic });
-    assert_eq!(slot.on(Event::Registered), Action::Adopt { rest: None });
+    assert_eq!(slot.on(Event::Registered), Action::Promote { rest: None });
 }
 
 #[test]
@@ -216,12 +216,12 @@ fn a_slot_that_came_over_http2_looks_for_quic_and_finds_it_within_a_minute() {
     let mut slot = Scene::start(Protocol::Auto);
     slot.jitter = LATE;
     slot.on(Event::Dialled { transport: Transport::Http2 });
-    let Action::Adopt { rest: Some(mut time) } = slot.on(Event::Registered) else {
+    let Action::Promote { rest: Some(mut time) } = slot.on(Event::Registered) else {
         panic!("{:?}", slot.action)
     };
     let upgrade = Action::Dial {
         goal: Goal::Upgrade,
-        way: Way { first: Transport::Quic, both: false, is_urgent: false },
+        way: DialPlan { first: Transport::Quic, both: false, is_urgent: false },
     };
     let mut last = Duration::ZERO;
     for _ in 0..100 {
@@ -236,14 +236,14 @@ fn a_slot_that_came_over_http2_looks_for_quic_and_finds_it_within_a_minute() {
     slot.pass(time);
     slot.on(Event::Waited);
     slot.on(Event::Dialled { transport: Transport::Quic });
-    assert_eq!(slot.on(Event::Registered), Action::Adopt { rest: None });
+    assert_eq!(slot.on(Event::Registered), Action::Promote { rest: None });
 }
 
 #[test]
 fn a_look_for_quic_does_not_hold_up_a_redial() {
     let mut slot = Scene::start(Protocol::Auto);
     slot.on(Event::Dialled { transport: Transport::Http2 });
-    let Action::Adopt { rest: Some(time) } = slot.on(Event::Registered) else { panic!() };
+    let Action::Promote { rest: Some(time) } = slot.on(Event::Registered) else { panic!() };
     slot.pass(time);
     slot.on(Event::Waited);
     let mut other = Scene { ..slot };
@@ -277,7 +277,7 @@ fn a_protocol_that_was_asked_for_is_never_left() {
                 slot.action,
                 Action::Dial {
                     goal: Goal::Connect,
-                    way: Way { first: transport, both: false, is_urgent: false }
+                    way: DialPlan { first: transport, both: false, is_urgent: false }
                 }
             );
             slot.on(Event::Dialled { transport });
@@ -352,15 +352,18 @@ fn the_luck_of_another_slot_ends_a_long_wait_once() {
     }
     slot.on(FAILED);
     assert!(
-        matches!(slot.on(Event::Encouraged), Action::Wait { time, verdict: Verdict::Keep } if time <= SOON)
+        matches!(slot.on(Event::EdgeFound), Action::Wait { time, verdict: Verdict::Keep } if time <= SOON)
     );
-    assert_eq!(slot.on(Event::Encouraged), Action::Continue);
+    assert_eq!(slot.on(Event::EdgeFound), Action::Continue);
     slot.pass(SOON);
     assert_eq!(slot.on(Event::Waited), dial_quic());
 }
 
 fn dial_quic() -> Action {
-    Action::Dial { goal: Goal::Connect, way: Way { first: Transport::Quic, both: false, is_urgent: false } }
+    Action::Dial {
+        goal: Goal::Connect,
+        way: DialPlan { first: Transport::Quic, both: false, is_urgent: false },
+    }
 }
 
 #[test]
@@ -370,7 +373,7 @@ fn the_edge_may_ask_for_a_longer_wait_and_nothing_shortens_it() {
     let asked = Duration::from_secs(40);
     let refusal = Refusal { permanent: false, retry_after: asked };
     assert_eq!(slot.on(Event::Refused(refusal)), Action::Wait { time: asked, verdict: Verdict::Unfit });
-    assert_eq!(slot.on(Event::Encouraged), Action::Continue);
+    assert_eq!(slot.on(Event::EdgeFound), Action::Continue);
     assert_eq!(slot.wait(), dial_quic());
     slot.on(Event::Dialled { transport: Transport::Quic });
     let refusal = Refusal { permanent: false, retry_after: Duration::from_secs(100_000) };

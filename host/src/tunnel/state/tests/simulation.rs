@@ -46,12 +46,12 @@ impl Performer {
                 (self.tries, self.timer) = (Some(action), None);
             }
             Action::Register => self.tries = Some(action),
-            Action::Adopt { rest } => {
+            Action::Promote { rest } => {
                 (self.serves, self.tries, self.timer) = (true, None, rest.map(|rest| now + rest));
             }
             Action::Wait { time, .. } => (self.tries, self.timer) = (None, Some(now + time)),
             Action::Rest { time, .. } => (self.tries, self.timer) = (None, time.map(|time| now + time)),
-            Action::Mourn { .. } | Action::Continue => {}
+            Action::ReportLoss { .. } | Action::Continue => {}
             Action::Drain => (self.tries, self.timer) = (None, None),
             Action::End { .. } => (self.tries, self.timer, self.serves) = (None, None, false),
         }
@@ -75,14 +75,14 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => Just(Event::Dialled { transport: Transport::Quic }),
         2 => Just(Event::Dialled { transport: Transport::Http2 }),
         3 => any::<bool>().prop_map(|refused| Event::DialFailed { refused }),
-        1 => Just(Event::NoPlace),
+        1 => Just(Event::NoAddress),
         5 => Just(Event::Registered),
         1 => (any::<bool>(), 0_u64..400).prop_map(|(permanent, seconds)| {
             Event::Refused(Refusal { permanent, retry_after: Duration::from_secs(seconds) })
         }),
         1 => Just(Event::Cut),
         4 => Just(Event::Waited),
-        1 => Just(Event::Encouraged),
+        1 => Just(Event::EdgeFound),
         2 => Just(Event::Suspect),
         2 => Just(Event::Recovered),
         1 => Just(Event::ToldToLeave),
@@ -101,7 +101,7 @@ proptest! {
         events in vec((any_event(), prop_oneof![3 => Just(0_u64), 2 => 0_u64..50, 1 => 0_u64..20_000], 0.0..1.0_f64), 1..400),
     ) {
         let mut now = Instant::now();
-        let at = |now, jitter| Moment { now, jitter: Jitter(jitter), served: true };
+        let at = |now, jitter| Tick { now, jitter: Jitter(jitter), served: true };
         let (state, action) = State::start(protocol, at(now, 0.5));
         let mut slot = Performer { state, tries: None, timer: None, serves: false, dials: Vec::new() };
         slot.perform(Event::Waited, action, now)?;
@@ -113,7 +113,7 @@ proptest! {
                 Event::Lost { .. } | Event::Suspect | Event::Recovered | Event::ToldToLeave | Event::Misplaced => slot.serves,
                 Event::Waited => slot.timer.is_some_and(|timer| timer <= now),
                 Event::Registered | Event::Refused(_) | Event::Cut => slot.tries == Some(Action::Register),
-                Event::Dialled { .. } | Event::DialFailed { .. } | Event::NoPlace => matches!(slot.tries, Some(Action::Dial { .. })),
+                Event::Dialled { .. } | Event::DialFailed { .. } | Event::NoAddress => matches!(slot.tries, Some(Action::Dial { .. })),
                 _ => true,
             };
             let (state, action) = slot.state.on(event, at(now, jitter));
@@ -202,7 +202,7 @@ impl World {
         let (now, mut random) = (Instant::now(), fastrand::Rng::with_seed(seed));
         let slots = (0..SLOTS).map(|_| {
             let (state, action) =
-                State::start(Protocol::Auto, Moment { now, jitter: Jitter(random.f64()), served: true });
+                State::start(Protocol::Auto, Tick { now, jitter: Jitter(random.f64()), served: true });
             let performer = Performer { state, tries: None, timer: None, serves: false, dials: Vec::new() };
             Member {
                 performer,
@@ -230,7 +230,7 @@ impl World {
     }
 
     fn on(&mut self, slot: usize, event: Event) -> Result<(), TestCaseError> {
-        let moment = Moment { now: self.now, jitter: Jitter(self.random.f64()), served: true };
+        let moment = Tick { now: self.now, jitter: Jitter(self.random.f64()), served: true };
         let (state, action) = self.slots[slot].performer.state.on(event, moment);
         self.allocation.follow(slot, event, &state, &action, self.now);
         self.slots[slot].performer.state = state;
@@ -260,16 +260,16 @@ impl World {
                 (member.tries, member.due) = (sought, now + slow);
             }
             Action::Register => self.slots[slot].due = now + took,
-            Action::Adopt { .. } => {
+            Action::Promote { .. } => {
                 let member = &mut self.slots[slot];
                 member.holds = member.tries.take();
                 (member.silent, member.is_suspect, member.told) = (None, false, false);
                 for other in (0..SLOTS).filter(|other| *other != slot) {
-                    self.on(other, Event::Encouraged)?;
+                    self.on(other, Event::EdgeFound)?;
                 }
             }
             Action::Wait { .. } | Action::Rest { .. } => self.slots[slot].tries = None,
-            Action::Mourn { .. } | Action::Continue | Action::Drain | Action::End { .. } => {}
+            Action::ReportLoss { .. } | Action::Continue | Action::Drain | Action::End { .. } => {}
         }
         Ok(())
     }
@@ -301,7 +301,7 @@ impl World {
                 Event::Refused(Refusal { permanent: false, retry_after: Duration::from_secs(1) })
             }
             (Some(Action::Register), Some(Edge::Down | Edge::Silent)) => Event::Cut,
-            (_, None) => Event::NoPlace,
+            (_, None) => Event::NoAddress,
             (_, Some(Edge::Down)) => Event::DialFailed { refused: true },
             (_, Some(Edge::Silent)) => Event::DialFailed { refused: false },
             (_, Some(_)) => Event::Dialled { transport: Transport::Quic },

@@ -11,35 +11,35 @@ use super::background::{Served, Work};
 use super::compiler;
 use super::engine::Engine;
 use super::failure::{Failure, LoadError};
-use super::imports::log::{GuestLog, Heard};
+use super::imports::log::{CapturedLogs, GuestLog};
 use super::sandbox::{Sandbox, Secrets};
-use crate::component::Blueprint;
+use crate::component::LinkedComponent;
 use crate::filter::Plugin;
 use crate::outbound::{Outbound, Script};
 
 /// What stands in for the world.
 #[derive(Clone)]
-pub struct Rehearsal {
-    pub clock: StageClock,
+pub struct TestHost {
+    pub clock: ManualClock,
     /// Answers what passes the plugin's grants.
     pub script: Script,
     /// Where its messages go besides the log.
-    pub heard: Heard,
+    pub heard: CapturedLogs,
 }
 
 /// A plugin's life beside requests, which happens when a test says so. Like in a host it has an instance of
 /// its own, kept from call to call.
-pub struct Backstage<'a> {
+pub struct BackgroundDriver<'a> {
     plugin: &'a Plugin,
     work: Work,
 }
 
 /// A clock that stands still until it is moved. Clones are the same clock.
 #[derive(Debug, Clone)]
-pub struct StageClock(Arc<Mutex<Moment>>);
+pub struct ManualClock(Arc<Mutex<ManualTime>>);
 
 #[derive(Debug, Clone, Copy)]
-struct Moment {
+struct ManualTime {
     since_1970: Duration,
     instant: Instant,
 }
@@ -49,13 +49,13 @@ struct Moment {
 pub(super) enum Time {
     #[default]
     Real,
-    Staged(StageClock),
+    Staged(ManualClock),
 }
 
-impl StageClock {
+impl ManualClock {
     /// `since_1970` is UTC.
     pub fn at(since_1970: Duration) -> Self {
-        Self(Arc::new(Mutex::new(Moment { since_1970, instant: Instant::now() })))
+        Self(Arc::new(Mutex::new(ManualTime { since_1970, instant: Instant::now() })))
     }
 
     pub fn time(&self) -> SystemTime {
@@ -68,7 +68,7 @@ impl StageClock {
         moment.instant = moment.instant.checked_add(by).unwrap_or(moment.instant);
     }
 
-    fn moment(&self) -> MutexGuard<'_, Moment> {
+    fn moment(&self) -> MutexGuard<'_, ManualTime> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -91,7 +91,7 @@ impl Time {
     }
 }
 
-impl Rehearsal {
+impl TestHost {
     pub(super) fn take_over(&self, sandbox: &mut Sandbox) {
         sandbox.time = Time::Staged(self.clock.clone());
         sandbox.log = Arc::new(GuestLog::heard(&sandbox.log.plugin, self.heard.clone()));
@@ -102,23 +102,23 @@ impl Rehearsal {
 }
 
 impl Plugin {
-    /// [`load`](Self::load) for one shard, with a rehearsal in place of the world.
-    pub async fn rehearse(
+    /// [`load`](Self::load) for one shard, with a test_host in place of the world.
+    pub async fn load_for_test(
         engine: &Engine,
         plan: &Arc<PluginPlan>,
         wasm: &[u8],
         secrets: &Secrets,
-        rehearsal: &Rehearsal,
+        test_host: &TestHost,
     ) -> Result<Self, LoadError> {
         let component = compiler::component(engine, &plan.name, wasm).await?;
-        let blueprint = Blueprint::link(engine, &plan.name, component)?;
-        blueprint.check(plan)?;
-        Self::ready(engine, plan, blueprint, secrets, 1, Some(rehearsal)).await
+        let linked_component = LinkedComponent::link(engine, &plan.name, component)?;
+        linked_component.check(plan)?;
+        Self::ready(engine, plan, linked_component, secrets, 1, Some(test_host)).await
     }
 
-    /// Of one that was loaded by [`rehearse`](Self::rehearse): nothing else calls its work.
-    pub fn backstage(&self) -> Backstage<'_> {
-        Backstage { plugin: self, work: Work::new(&self.member, &self.waiting) }
+    /// Of one that was loaded by [`load_for_test`](Self::load_for_test): nothing else calls its work.
+    pub fn background_driver(&self) -> BackgroundDriver<'_> {
+        BackgroundDriver { plugin: self, work: Work::new(&self.member, &self.waiting) }
     }
 
     /// Puts a value into a granted bucket; whether there was such a bucket, and room in it.
@@ -137,7 +137,7 @@ impl Plugin {
     }
 }
 
-impl Backstage<'_> {
+impl BackgroundDriver<'_> {
     /// Calls the regular work, only of a plugin that [ticks](Plugin::ticks).
     pub async fn tick(&mut self) -> Result<(), Failure> {
         self.work.tick().await
@@ -152,7 +152,7 @@ impl Backstage<'_> {
     }
 }
 
-impl fmt::Debug for Rehearsal {
+impl fmt::Debug for TestHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rehearsal").field("clock", &self.clock).finish_non_exhaustive()
     }

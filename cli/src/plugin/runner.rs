@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use adit_engine::outbound::{OutboundError, Script};
 use adit_engine::{
-    Backstage, Chain, Engine, EngineSettings, Facts, Failure as Failed, LoadError, Number, Plugin, Rehearsal,
-    RequestOutcome, ResponseOutcome, Secrets, Served, StageClock,
+    BackgroundDriver, Chain, Engine, EngineSettings, Facts, Failure as Failed, LoadError, ManualClock,
+    Number, Plugin, RequestOutcome, ResponseOutcome, Secrets, Served, TestHost,
 };
 use adit_rules::grants::{Destination, DestinationHost, Grants, SecretSource};
 use anyhow::{Context, Result, anyhow, ensure};
@@ -93,10 +93,10 @@ impl Room<'_> {
     async fn play(&self) -> Result<String> {
         let case = self.case;
         let sent = Arc::new(Mutex::new(Vec::new()));
-        let clock = StageClock::at(beginning(case)?);
+        let clock = ManualClock::at(beginning(case)?);
         let heard = Arc::new(Mutex::new(Vec::new()));
         let script = script(&case.http, &sent)?;
-        let rehearsal = Rehearsal { clock: clock.clone(), script, heard: heard.clone() };
+        let test_host = TestHost { clock: clock.clone(), script, heard: heard.clone() };
         let config = serde_json::to_string(case.config.as_ref().unwrap_or(&self.cases.config))?;
         let mut plan = plan(self.file, &config);
         // Buckets belong to a plugin by its name, and each case has its own.
@@ -105,7 +105,7 @@ impl Room<'_> {
         let secrets = self.cases.secrets.iter();
         let secrets = Secrets(secrets.map(|(name, value)| (name.clone(), value.clone().into())).collect());
         let plan = Arc::new(plan);
-        let loading = Plugin::rehearse(self.engine, &plan, self.wasm, &secrets, &rehearsal);
+        let loading = Plugin::load_for_test(self.engine, &plan, self.wasm, &secrets, &test_host);
         let loaded = if self.number == 0 { first(loading).await } else { loading.await };
         let plugin = match loaded {
             Ok(plugin) => Arc::new(plugin),
@@ -125,7 +125,7 @@ impl Room<'_> {
         }
         let mut complaints = String::new();
         let several = case.steps.len() > 1;
-        let mut backstage = plugin.backstage();
+        let mut background_driver = plugin.background_driver();
         for (number, step) in case.steps.iter().enumerate() {
             clock.advance(step.after);
             for list in [&sent, &heard] {
@@ -136,11 +136,11 @@ impl Room<'_> {
                 Call::Request(asked) => ask(&plugin, step, &asked, &expected).await?,
                 Call::Tick => {
                     ensure!(plugin.ticks(), "`tick`: the component exports no ticker");
-                    returned("tick", &expected, backstage.tick().await)
+                    returned("tick", &expected, background_driver.tick().await)
                 }
                 Call::Log(entries) => {
                     ensure!(plugin.logs(), "`log`: the component exports no access-log");
-                    tell(&mut backstage, &entries, &expected, clock.time()).await
+                    tell(&mut background_driver, &entries, &expected, clock.time()).await
                 }
             };
             for (what, expected, found) in
@@ -218,7 +218,7 @@ fn look(wrong: &mut String, plugin: &Plugin, step: &Step) {
 
 /// Tells the access log what was served at this time.
 async fn tell(
-    backstage: &mut Backstage<'_>,
+    background_driver: &mut BackgroundDriver<'_>,
     entries: &[Logged],
     expected: &Expected,
     now: std::time::SystemTime,
@@ -237,7 +237,7 @@ async fn tell(
         sent: entry.sent,
         complete: entry.complete,
     });
-    returned("log", expected, backstage.log(served).await)
+    returned("log", expected, background_driver.log(served).await)
 }
 
 /// What was not as expected of work beside requests.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 /// Lets so many events through in each second and counts the others.
 #[derive(Debug)]
-pub struct Ration {
+pub struct LogLimiter {
     per_second: u64,
     origin: OnceLock<Instant>,
     /// The second since `origin` that `taken` belongs to.
@@ -15,7 +15,7 @@ pub struct Ration {
     dropped: AtomicU64,
 }
 
-impl Ration {
+impl LogLimiter {
     #[must_use]
     pub const fn new(per_second: u64) -> Self {
         Self {
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_ration_drops_what_is_over_it_and_says_how_much_that_was() {
-        let ration = Ration::new(2);
+        let ration = LogLimiter::new(2);
         let taken: Vec<_> = [5, 5, 5, 5, 6, 6].map(|second| ration.take_in(second)).into();
         assert_eq!(taken, [Some(0), Some(0), None, None, Some(2), Some(0)]);
     }

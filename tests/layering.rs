@@ -494,7 +494,7 @@ const EDGE: &[Module] = &[
     (
         "steering",
         &["balancer", "monitors", "registry::Tunnel", "settings::host_name", "state::snapshot", "store"],
-        &["tokio", "quinn", "h2", "hyper", "capnp", "tracing"],
+        &["tokio", "quinn", "h2", "hyper", "capnp"],
     ),
     ("store", &[], &["quinn", "h2", "http", "hyper"]),
     ("tls", &[], &["tokio", "hyper", "quinn", "http"]),
@@ -556,11 +556,15 @@ const EDGE: &[Module] = &[
             "metrics",
             "registry::Tunnel",
             "shutdown",
-            "steering::Balancer",
+            "steering",
         ],
         &["quinn", "h2", "capnp", "std::fs"],
     ),
-    ("visitor::error_page", &["forward::headers", "forward::ray::Ray"], &["tokio", "quinn", "tracing"]),
+    (
+        "visitor::error_page",
+        &["forward::headers", "forward::ray::Ray", "steering::FixedResponse"],
+        &["tokio", "quinn", "tracing"],
+    ),
     (
         "visitor::host_table",
         &["registry::Tunnel", "settings::host_name", "steering::Balancer"],

@@ -85,12 +85,25 @@ impl Condition {
         parse::parse(text).map(Self)
     }
 
+    /// How many regular expressions it has, which take more memory than their text.
+    pub fn patterns(&self) -> usize {
+        self.0.patterns()
+    }
+
     pub fn matches(&self, view: &View<'_>) -> bool {
         self.0.holds(view)
     }
 }
 
 impl Node {
+    fn patterns(&self) -> usize {
+        match self {
+            Self::Test(test) => usize::from(matches!(test.check, test::Check::Matches(_))),
+            Self::Not(node) => node.patterns(),
+            Self::All(nodes) | Self::Any(nodes) | Self::Odd(nodes) => nodes.iter().map(Self::patterns).sum(),
+        }
+    }
+
     fn holds(&self, view: &View<'_>) -> bool {
         match self {
             Self::Test(test) => test.holds(view),

@@ -228,6 +228,14 @@ impl Ejector {
         })
     }
 
+    /// What became of the trial says nothing of the endpoint: the next request may be one.
+    pub fn leave_trial(&mut self, at: usize, now: Duration) {
+        if let Some(member) = self.0.get_mut(at).filter(|member| matches!(member.state, State::Trial { .. }))
+        {
+            member.state = State::Out { until: now };
+        }
+    }
+
     /// When the next endpoint may be tried, if one is out: until then a look for trials is in vain.
     pub fn next_trial(&self) -> Option<Duration> {
         let due = self.0.iter().filter_map(|member| match member.state {

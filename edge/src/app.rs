@@ -259,7 +259,7 @@ impl Edge {
                 }
                 let socket = bound(listen, listen::tcp_listeners(listen, 1))?.remove(0);
                 addresses.api = Some(socket.local_addr()?);
-                let balancers: Arc<Balancers> = Arc::default();
+                let balancers = Arc::new(Balancers::new(registry.turns.clone(), None));
                 let serving = Serving {
                     registry: registry.clone(),
                     directory: names.clone(),

@@ -19,7 +19,7 @@ use adit_balance::Key;
 use adit_net::crumbs::Gathered;
 use adit_protocol::extensions;
 use adit_protocol::stream::{Answer, Connect, DecodeError, EncodeError};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, SET_COOKIE};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -27,13 +27,14 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::balancer::retry_budget::Reason;
 use crate::forward::ray::Ray;
 use crate::limits::in_flight::{Activity, Busy};
 use crate::limits::pace::Share;
 use crate::registry::{Live, Slot, Tunnel};
-use crate::steering::Balancer;
+use crate::steering::{Balancer, Visit};
 use crate::transport::connection::WriteError;
 use crate::transport::http2;
 use crate::transport::stream::{Downstream, Unanswered, Upstream};
@@ -63,8 +64,7 @@ pub(crate) struct Order {
 #[derive(Clone, Copy)]
 pub(crate) enum Target<'a> {
     Tunnel(&'a Arc<Tunnel>),
-    /// With what keeps the visitor to an endpoint, where the load balancer does that.
-    Balancer(&'a Balancer, Key),
+    Balancer(&'a Balancer, &'a Visit),
 }
 
 /// Where a request is served.
@@ -161,6 +161,31 @@ impl Failure {
         false
     }
 
+    /// Whether it says that the endpoint is not well. What the visitor does, and a host that only leaves, says
+    /// nothing; nor does any answer, whoever has given it.
+    fn is_of_endpoint(&self) -> bool {
+        match self {
+            Self::NotSent(_)
+            | Self::Lost
+            | Self::Read(_)
+            | Self::NoAnswer(http2::NoAnswer::Broken(_) | http2::NoAnswer::Malformed(_))
+            | Self::Ended
+            | Self::Silent
+            | Self::Decode(_)
+            | Self::Refused(_)
+            | Self::Late => true,
+            Self::TurnedAway
+            | Self::NoAnswer(http2::NoAnswer::Refused)
+            | Self::NoConnection
+            | Self::Head(_)
+            | Self::Busy
+            | Self::Write(_)
+            | Self::Stalled
+            | Self::Visitor
+            | Self::NotReplayable(_) => false,
+        }
+    }
+
     /// Why another attempt may follow; `None` if this one was the last.
     fn reason(&self) -> Option<Reason> {
         if self.is_of_origin() {
@@ -232,7 +257,8 @@ pub(crate) async fn forward(
     }
     let tries = course.tries();
     let failed = |failure| Failed { failure, tries };
-    let Answered { answer, up, upload, mut down, slot } = answered.map_err(failed)?;
+    let Answered { answer, up, upload, mut down, slot, connector } = answered.map_err(failed)?;
+    let cookie = course.cookie(connector);
     let response = match (upgrade, switched(&answer), up) {
         (Some(upgrade), Some(mut response), Some(up)) => {
             headers::for_visitor(response.headers_mut(), place.ray, false);
@@ -254,6 +280,9 @@ pub(crate) async fn forward(
     };
     let mut response = response.map_err(failed)?;
     headers::add_tries(response.headers_mut(), tries);
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
     Ok(response)
 }
 
@@ -267,6 +296,8 @@ struct Answered {
     /// A body that is not all sent yet.
     upload: Option<Upload>,
     slot: Slot,
+    /// Whose answer it is.
+    connector: Uuid,
 }
 
 /// Asks one connection after the other until there is an answer or no reason to go on. The `source` is
@@ -280,7 +311,10 @@ async fn ask(
         let chosen = course.next().await?;
         let live = chosen.live.clone();
         match attempt(course, chosen, head, source).await {
-            Ok(answered) => return Ok(answered),
+            Ok(answered) => {
+                course.answered();
+                return Ok(answered);
+            }
             Err(failure) => {
                 course.miss(failure, &live, source.as_ref().is_none_or(Source::is_replayable))?;
             }
@@ -298,19 +332,20 @@ async fn attempt(
     source: &mut Option<Source>,
 ) -> Result<Answered, Failure> {
     let Chosen { live, slot, channel, host } = chosen;
+    let connector = live.connector;
     head.ask_as(host);
     let sent = timeout(STREAM_CREDIT, head.send(channel, live.features.trailers));
     let (up, mut down) = sent.await.unwrap_or(Err(Failure::Stalled))?;
     let Some(body) = source.take() else {
         let (answer, _) = answer(course, &live, &mut down, None).await?;
-        return Ok(Answered { answer, down, up: Some(up), upload: None, slot });
+        return Ok(Answered { answer, down, up: Some(up), upload: None, slot, connector });
     };
     let mut upload = Upload { up, source: body, patience: course.patience().upload };
     match answer(course, &live, &mut down, Some(&mut upload)).await {
-        Ok((answer, false)) => Ok(Answered { answer, down, up: None, upload: Some(upload), slot }),
+        Ok((answer, false)) => Ok(Answered { answer, down, up: None, upload: Some(upload), slot, connector }),
         Ok((answer, true)) => {
             *source = Some(upload.source);
-            Ok(Answered { answer, down, up: None, upload: None, slot })
+            Ok(Answered { answer, down, up: None, upload: None, slot, connector })
         }
         Err(failure) => {
             *source = Some(upload.source);

@@ -74,6 +74,13 @@ pub(crate) fn active(watches: &[Watch]) -> Active {
     Active::new(!watches.is_empty(), health::group(members), false)
 }
 
+/// Seconds until they are answered, as a mean that fades: of those that know, the mean.
+pub(crate) fn latency(watches: &[Watch]) -> Option<f64> {
+    let known = watches.iter().filter_map(|watch| watch.watched.latency());
+    let (sum, count) = known.fold((0.0, 0_u32), |(sum, count), one| (sum + one, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}
+
 /// A new list of what is watched. What stays keeps all that is known of it.
 pub(crate) struct Change<'a> {
     monitors: &'a Monitors,

@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::balancer::affinity::Stickiness;
 use crate::balancer::queue::Holds;
 use crate::balancer::retry_budget::Retries;
+use crate::balancer::turns::Turns;
 use crate::balancer::weights::{Share, Shares};
 use crate::metrics::Place;
 use crate::remote_config::Fleet;
@@ -40,6 +41,8 @@ pub(crate) struct Registry {
     decoy: Arc<Keys>,
     /// What the replicas of each tunnel are given.
     pub(crate) fleet: Arc<Fleet>,
+    /// Turned when a tunnel has its first connection, or no longer has one.
+    pub(crate) turns: Turns,
 }
 
 /// One tunnel: who may serve it, and who does.
@@ -59,6 +62,8 @@ pub(crate) struct Tunnel {
     roster: ArcSwap<Roster>,
     book: Mutex<Book>,
     arrivals: watch::Sender<()>,
+    /// Those of the registry.
+    pub(crate) turns: Turns,
 }
 
 #[derive(Default)]
@@ -98,14 +103,16 @@ pub(crate) struct UnknownReplica;
 
 impl Registry {
     pub(crate) fn new(tunnels: impl IntoIterator<Item = settings::Tunnel>) -> Self {
+        let turns = Turns::default();
         let tunnels: HashMap<_, _> = tunnels
             .into_iter()
             .map(|settings::Tunnel { name, credentials, stickiness, hold, hostnames: _ }| {
                 let id = credentials.tunnel_id;
-                (id, Arc::new(Tunnel::new(id, name, credentials.into(), stickiness, hold)))
+                let keys = credentials.into();
+                (id, Arc::new(Tunnel::new(id, name, keys, stickiness, hold, turns.clone())))
             })
             .collect();
-        Self { tunnels: ArcSwap::from_pointee(tunnels), decoy: decoy(), fleet: Arc::default() }
+        Self { tunnels: ArcSwap::from_pointee(tunnels), decoy: decoy(), fleet: Arc::default(), turns }
     }
 
     pub(crate) fn tunnel(&self, id: &Uuid) -> Option<Arc<Tunnel>> {
@@ -137,7 +144,10 @@ impl Registry {
                     }
                     (id, known.clone())
                 }
-                None => (id, Arc::new(Tunnel::new(id, name, keys, Stickiness::None, hold))),
+                None => {
+                    let tunnel = Tunnel::new(id, name, keys, Stickiness::None, hold, self.turns.clone());
+                    (id, Arc::new(tunnel))
+                }
             })
             .collect();
         let after = Arc::new(after);
@@ -177,7 +187,7 @@ impl From<Credentials> for Keys {
 }
 
 impl Tunnel {
-    fn new(id: Uuid, name: String, keys: Keys, stickiness: Stickiness, hold: Duration) -> Self {
+    fn new(id: Uuid, name: String, keys: Keys, stickiness: Stickiness, hold: Duration, turns: Turns) -> Self {
         Self {
             id,
             name: ArcSwap::from_pointee(name),
@@ -190,6 +200,7 @@ impl Tunnel {
             roster: ArcSwap::default(),
             book: Mutex::default(),
             arrivals: watch::Sender::new(()),
+            turns,
         }
     }
 
@@ -340,6 +351,9 @@ impl Tunnel {
         let before = self.roster.swap(Arc::new(roster));
         if is_empty && !before.is_empty() {
             *lost = Some(now);
+        }
+        if is_empty != before.is_empty() {
+            self.turns.turn();
         }
     }
 

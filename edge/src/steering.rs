@@ -1,20 +1,35 @@
 //! Load balancers as they are served: pools of endpoints, each endpoint a tunnel. Made anew when an object or a
 //! tunnel changes; a request only reads them ([`Way`] is its way through one). Knows what was said of pools and who
-//! is connected; does not know requests. The choices themselves are in the crate `adit-balance`.
+//! is connected; does not know how requests are sent. The choices themselves are in the crate `adit-balance`.
+//!
+//! Along a request: `rules` and `session` say which [`Plan`] counts for it and where it belongs, `way` goes from
+//! endpoint to endpoint, `tour` chooses pools and `pool` endpoints, by the boards of `keeper`. What was said is read
+//! by `said`.
 
+mod keeper;
+mod plan;
 mod pool;
+mod rules;
 mod said;
+mod session;
+mod tour;
 mod way;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
 
-use adit_balance::{Key, Lots};
+use adit_balance::condition::View;
+use adit_balance::steer::{Place, Point};
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::uri::Authority;
-use serde_json::Value;
+use http::{Request, Version};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::balancer::retry_budget::Retries;
+use crate::balancer::turns::Turns;
 use crate::monitors::{Change, Monitors, Voice, Watch};
 use crate::registry::Tunnel;
 use crate::settings::host_name::HostName;
@@ -22,23 +37,77 @@ use crate::state::snapshot::{Kept, Snapshot};
 use crate::store::Revision;
 use crate::store::records::objects::{Kind, Object};
 
-pub(crate) use pool::{Endpoint, Pool};
+pub(crate) use plan::Plan;
+use pool::Around;
+pub(crate) use pool::{End, Endpoint, Pool};
+pub(crate) use rules::FixedResponse;
+use rules::{Fields, Found, Rules};
 pub(crate) use way::{Stopover, Way};
 
 /// One load balancer.
 pub(crate) struct Balancer {
-    /// In the order in which they are tried.
-    pub(crate) pools: Vec<Arc<Pool>>,
-    /// Used where none of them may serve, whatever its health.
-    pub(crate) fallback: Option<Arc<Pool>>,
-    pub(crate) policy: Policy,
-    /// The weights of the pools, laid out for drawing.
-    lots: Lots,
-    weights: Vec<u8>,
-    /// Whether what an origin may have seen is tried again in another pool.
-    pub(crate) fails_over: bool,
+    id: String,
+    /// Its host name, as it is written.
+    name: String,
+    plan: Arc<Plan>,
+    rules: Rules,
+    /// Those that rules have made so far, by which rules they were.
+    others: ArcSwap<HashMap<u64, Arc<Plan>>>,
     pub(crate) retries: Arc<Retries>,
+    /// What it says, and the pools that it names.
+    said: Map<String, Value>,
+    pools: HashMap<String, Arc<Pool>>,
+    around: Around,
     revision: Revision,
+}
+
+/// What of a request counts for the way through a load balancer.
+pub(crate) struct Visit {
+    pub(crate) plan: Arc<Plan>,
+    /// Which of its pools, by where the request is from.
+    tour: usize,
+    who: session::Who,
+}
+
+/// A request as steering sees it.
+pub(crate) struct Asked<'r> {
+    pub(crate) visitor: IpAddr,
+    pub(crate) is_secure: bool,
+    /// By which it came.
+    pub(crate) version: Version,
+    pub(crate) request: &'r Request<()>,
+    /// Where it is from.
+    pub(crate) place: Place<'r>,
+}
+
+impl Asked<'_> {
+    fn view<'v>(&'v self, balancer: &'v Balancer, host: &'v str, headers: &'v Fields<'v>) -> View<'v> {
+        let (uri, now) = (self.request.uri(), SystemTime::now());
+        View {
+            host,
+            method: self.request.method().as_str(),
+            path: uri.path(),
+            query: uri.query().unwrap_or_default(),
+            version: match self.version {
+                Version::HTTP_09 => "HTTP/0.9",
+                Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2",
+                Version::HTTP_3 => "HTTP/3",
+                _ => "HTTP/1.1",
+            },
+            headers,
+            client: self.visitor,
+            seconds: now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
+            balancer: &balancer.name,
+            region: self.place.region.unwrap_or_default(),
+        }
+    }
+}
+
+/// What becomes of a request.
+pub(crate) enum Entry<'b> {
+    Goes(Visit),
+    IsAnswered(&'b FixedResponse),
 }
 
 /// How one of several is chosen.
@@ -52,12 +121,16 @@ pub(crate) enum Policy {
     Hash,
     /// Two by weight, and of these the one with less to do for its weight.
     Least,
+    /// The one that monitors see answer first.
+    Quickest,
+    /// The one that is least far away.
+    Nearest,
 }
 
 /// What every load balancer of the edge is made of, and was made of before.
-#[derive(Default)]
 pub(crate) struct Balancers {
     pub(crate) monitors: Monitors,
+    around: Around,
     built: Mutex<Built>,
 }
 
@@ -68,6 +141,13 @@ struct Built {
 }
 
 impl Balancers {
+    /// Of tunnels that turn these, on an edge at this place.
+    pub(crate) fn new(turns: Turns, here: Option<Point>) -> Self {
+        let keys = Arc::new(ArcSwapOption::empty());
+        let around = Around { turns, began: Instant::now(), here, keys };
+        Self { monitors: Monitors::default(), around, built: Mutex::default() }
+    }
+
     /// Makes what is served of a snapshot. What has not changed stays, with all that is known of it.
     pub(crate) fn follow(
         &self,
@@ -77,6 +157,7 @@ impl Balancers {
     ) {
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         let mut change = self.monitors.change();
+        self.around.keys.store(snapshot.session_keys.as_ref().map(|kept| Arc::new(kept.record.keys())));
         let pools = snapshot.objects.of(Kind::Pool).iter().map(|(id, kept)| {
             let tunnel_of = |id: &Uuid| {
                 // A tunnel of another account is none.
@@ -87,7 +168,7 @@ impl Balancers {
             let watches = |tunnel: &Arc<Tunnel>, host: Option<&Authority>, address: &str| {
                 watches(snapshot, &kept.record, &mut change, tunnel, host, address)
             };
-            (id.clone(), Pool::follow(id, kept, before, tunnel_of, watches, own_domain))
+            (id.clone(), Pool::follow(id, kept, before, tunnel_of, watches, own_domain, &self.around))
         });
         built.pools = pools.collect();
         change.done();
@@ -96,7 +177,7 @@ impl Balancers {
                 let own = snapshot.objects.get(&kept.record.account, Kind::Pool, id);
                 own.and_then(|_| built.pools.get(id)).cloned()
             };
-            (id.clone(), Balancer::follow(kept, built.balancers.get(id), pool_of))
+            (id.clone(), Balancer::follow(id, kept, built.balancers.get(id), pool_of, &self.around))
         });
         built.balancers = balancers.collect();
     }
@@ -120,43 +201,78 @@ impl Balancers {
 
 impl Balancer {
     fn follow(
+        id: &str,
         kept: &Kept<Object>,
         before: Option<&Arc<Self>>,
         pool_of: impl Fn(&str) -> Option<Arc<Pool>>,
+        around: &Around,
     ) -> Arc<Self> {
-        let said = said::Balancer::of(&kept.record);
-        let pools: Vec<_> = said.pools.iter().filter_map(|id| pool_of(id)).collect();
-        let fallback = said.fallback.and_then(&pool_of);
+        let said = &kept.record.said;
+        let pools = said::mentioned(said).into_iter().filter_map(|id| Some((id.to_owned(), pool_of(id)?)));
+        let pools: HashMap<_, _> = pools.collect();
         if let Some(before) = before
             && before.revision == kept.revision
             && are_same(&before.pools, &pools)
-            && are_same(before.fallback.as_slice(), fallback.as_slice())
         {
             return before.clone();
         }
-        let weights: Vec<u8> = pools.iter().map(|pool| said.weight_of(&pool.id)).collect();
         Arc::new(Self {
-            lots: Lots::new(weights.iter().copied()),
-            weights,
-            pools,
-            fallback,
-            policy: said.policy,
-            fails_over: said.fails_over,
+            id: id.to_owned(),
+            name: kept.record.text("name").unwrap_or_default().to_owned(),
+            plan: Arc::new(Plan::of(&said::Plan(said), &pools, around)),
+            rules: Rules::of(said),
+            others: ArcSwap::default(),
             retries: before.map_or_else(|| Arc::new(Retries::new()), |before| before.retries.clone()),
+            said: said.clone(),
+            pools,
+            around: around.clone(),
             revision: kept.revision,
         })
     }
 
-    /// The way of a request of this visitor through the pools.
-    pub(crate) fn way(&self, visitor: Key) -> Way<'_> {
-        Way::new(self, visitor)
+    /// What becomes of a request.
+    pub(crate) fn enter(&self, asked: &Asked<'_>) -> Entry<'_> {
+        let found = if self.rules.is_empty() {
+            Found::Overrides(0)
+        } else {
+            let host =
+                asked.request.uri().authority().map(|authority| adit_address::host(authority.as_str()));
+            let host = host.and_then(Result::ok).unwrap_or_default();
+            self.rules.look(&asked.view(self, &host, &Fields(asked.request.headers())))
+        };
+        let plan = match found {
+            Found::Fixed(fixed) => return Entry::IsAnswered(fixed),
+            Found::Overrides(found) => self.plan(found),
+        };
+        let keys = self.around.keys.load();
+        let who = session::Who::of(plan.affinity.as_ref(), (&self.id, keys.as_deref()), asked);
+        let tour = if plan.is_geographic() { plan.tour_for(&asked.place) } else { 0 };
+        Entry::Goes(Visit { plan, tour, who })
     }
 
-    /// The tunnels that a request may wait for, if none is there.
-    pub(crate) fn awaited(&self) -> impl Iterator<Item = &Arc<Tunnel>> {
-        let pools = self.pools.iter().chain(&self.fallback).filter(|pool| pool.is_enabled);
-        let endpoints = pools.flat_map(|pool| &pool.endpoints).filter(|endpoint| endpoint.is_enabled);
-        endpoints.filter_map(|endpoint| endpoint.tunnel.as_ref())
+    /// The way of a request through the pools.
+    pub(crate) fn way<'a>(&'a self, visit: &'a Visit, is_repeatable: bool) -> Way<'a> {
+        Way::new(self, visit, is_repeatable)
+    }
+
+    /// What counts for a request that some rules have something to say about.
+    fn plan(&self, found: u64) -> Arc<Plan> {
+        if found == 0 {
+            return self.plan.clone();
+        }
+        if let Some(plan) = self.others.load().get(&found) {
+            return plan.clone();
+        }
+        let said = self.rules.merged(&self.said, found);
+        let plan = Arc::new(Plan::of(&said::Plan(&said), &self.pools, &self.around));
+        self.others.rcu(|others| {
+            let mut others = HashMap::clone(others);
+            if others.len() < MOST_PLANS {
+                others.insert(found, plan.clone());
+            }
+            others
+        });
+        plan
     }
 }
 
@@ -189,6 +305,11 @@ fn watches(
     members.collect()
 }
 
-fn are_same(before: &[Arc<Pool>], after: &[Arc<Pool>]) -> bool {
-    before.len() == after.len() && before.iter().zip(after).all(|(one, other)| Arc::ptr_eq(one, other))
+fn are_same(before: &HashMap<String, Arc<Pool>>, after: &HashMap<String, Arc<Pool>>) -> bool {
+    let known =
+        |(id, pool): (&String, &Arc<Pool>)| before.get(id).is_some_and(|known| Arc::ptr_eq(known, pool));
+    before.len() == after.len() && after.iter().all(known)
 }
+
+/// Combinations of rules of one load balancer that are kept ready; a further one is made ready for each request.
+const MOST_PLANS: usize = 64;

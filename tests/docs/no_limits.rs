@@ -227,13 +227,8 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "of functions of load balancers that no process calls yet",
+        "by which load balancers choose, leave out and take back; nobody is cut off by it",
         &[
-            "condition.rs LONGEST",
-            "parse.rs DEEPEST",
-            "parse.rs DEEPEST_PATTERN",
-            "parse.rs LARGEST_PATTERN",
-            "parse.rs MOST_PATTERNS",
             "eject.rs ENOUGH",
             "eject.rs FEW",
             "eject.rs FIRST",
@@ -247,6 +242,13 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "latency.rs FAILED",
             "slow_start.rs FIRST_STEP",
             "slow_start.rs LEAST",
+            "keeper.rs SLOW_START",
+            "keeper.rs STEP",
+            "keeper.rs WARM",
+            "tour.rs LATENCY_COUNTS",
+            "watched.rs REMEMBERED",
+            "said.rs USUAL_TTL",
+            "sessions.rs EXCHANGED",
         ],
     ),
     (

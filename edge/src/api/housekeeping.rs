@@ -14,6 +14,8 @@ use super::quick::QUICK;
 use crate::registry::Registry;
 use crate::state::State;
 use crate::state::snapshot::Snapshot;
+use crate::store::records::objects::Kind;
+use crate::store::records::sessions::SessionKeys;
 use crate::store::records::{Seen, key, to_json};
 use crate::store::timestamp::Moment;
 use crate::store::{Note, Transaction};
@@ -34,7 +36,8 @@ pub(crate) async fn run(state: State, registry: Arc<Registry>, stop: Cancellatio
         let settled = now.since(started) > SETTLING;
         let notes = state.read(|snapshot| notes(snapshot, &connected, now, settled));
         let unused = state.read(|snapshot| unused(snapshot, &connected, now));
-        for transaction in notes.into_iter().chain(unused) {
+        let keys = state.read(|snapshot| session_keys(snapshot, now));
+        for transaction in notes.into_iter().chain(unused).chain(keys) {
             let noted = state.change(transaction).await;
             // Said once, however long it lasts.
             if let Err(error) = &noted
@@ -76,6 +79,25 @@ fn notes(snapshot: &Snapshot, connected: &HashSet<Uuid>, now: Moment, settled: b
             Transaction::new(note).put(key::seen(id), to_json(&seen))
         })
         .collect()
+}
+
+/// New keys for the cookies of load balancers, if it is time; the first ones when one has sessions.
+fn session_keys(snapshot: &Snapshot, now: Moment) -> Option<Transaction> {
+    let (kept, at) = (snapshot.session_keys.as_ref(), key::SESSION_KEYS);
+    let keys = match kept {
+        Some(kept) => kept.record.next(now)?,
+        None => {
+            let mut balancers = snapshot.objects.of(Kind::Balancer).values();
+            balancers.find(|kept| kept.record.has_sessions())?;
+            SessionKeys::new(now)?
+        }
+    };
+    let note = Note { actor: EDGE.to_owned(), action: "session-keys.exchange", subject: at.to_owned() };
+    let transaction = Transaction::new(note).put(at, to_json(&keys));
+    Some(match kept {
+        Some(kept) => transaction.if_at(at, kept.revision),
+        None => transaction.if_absent(at),
+    })
 }
 
 /// Quick tunnels that nobody has used for a while go for good.

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::{select_all, select_ok};
+use http::HeaderValue;
 use http::uri::Authority;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout, timeout_at};
@@ -21,7 +22,7 @@ use crate::balancer::queue::{self, Held};
 use crate::balancer::retry_budget::{LAST_TRY, MOST_TRIES, Reason, Retries};
 use crate::metrics::NoHold;
 use crate::registry::{Live, Slot, Tunnel};
-use crate::steering::Way;
+use crate::steering::{End, Way};
 use crate::transport::connection::{Channel, Lost};
 use crate::transport::signs::POLL;
 use stop::Stop;
@@ -111,9 +112,9 @@ impl<'a> Course<'a> {
                 tunnel.retries.request(began);
                 (None, Some(Stop::plain(tunnel, place)))
             }
-            Target::Balancer(balancer, visitor) => {
+            Target::Balancer(balancer, visit) => {
                 balancer.retries.request(began);
-                (Some(balancer.way(visitor)), None)
+                (Some(balancer.way(visit, is_idempotent)), None)
             }
         };
         let behind = VecDeque::new();
@@ -128,7 +129,7 @@ impl<'a> Course<'a> {
     /// Of what is asked now: only once something is.
     pub(crate) fn budget(&self) -> Option<Budget<'a>> {
         let tunnel = self.stop.as_ref()?.tunnel();
-        let retries = self.way.as_ref().map_or(&tunnel.retries, |way| &*way.balancer.retries);
+        let retries = self.way.as_ref().map_or(&tunnel.retries, Way::retries);
         Some(Budget { retries, tunnel, shard: self.place.shard })
     }
 
@@ -139,7 +140,7 @@ impl<'a> Course<'a> {
         if self.missed.is_some() {
             // Somebody may have come meanwhile.
             self.refresh_stops();
-            if self.way.is_some() {
+            if self.way.is_some() && !self.stays() {
                 // Another endpoint comes before another connection of this one.
                 self.behind.extend(self.stop.take());
             }
@@ -174,6 +175,22 @@ impl<'a> Course<'a> {
         }
     }
 
+    /// Takes note of an attempt that was answered.
+    pub(crate) fn answered(&self) {
+        self.end(End::Good);
+    }
+
+    /// The header that makes or moves the session of a request that was answered by this replica.
+    pub(crate) fn cookie(&self, replica: Uuid) -> Option<HeaderValue> {
+        self.way.as_ref()?.cookie(self.stop.as_ref()?.stopover.as_ref()?, replica)
+    }
+
+    fn end(&self, end: End) {
+        if let Some(stopover) = self.stop.as_ref().and_then(|stop| stop.stopover.as_ref()) {
+            stopover.end(end);
+        }
+    }
+
     /// Takes note of an attempt on `live` that failed. The failure comes back if it is final.
     pub(crate) fn miss(
         &mut self,
@@ -181,6 +198,7 @@ impl<'a> Course<'a> {
         live: &Arc<Live>,
         is_replayable: bool,
     ) -> Result<(), Failure> {
+        self.end(if failure.is_of_endpoint() { End::Bad } else { End::Nothing });
         let Some(reason) = failure.reason() else { return Err(failure) };
         if reason.is_unknown() && !self.is_idempotent {
             return Err(failure);
@@ -224,13 +242,28 @@ impl<'a> Course<'a> {
 
     fn is_another_well(&self) -> bool {
         let now = Instant::now();
+        if let Some(stop) = self.stop.as_ref().filter(|_| self.is_kept()) {
+            return stop.has_healthy(now);
+        }
         if self.stop.iter().chain(&self.behind).any(|stop| stop.has_healthy(now)) {
             return true;
         }
         let is_well = |tunnel: &Tunnel| {
             !self.has_visited(tunnel) && tunnel.choices(self.place.shard, None).has_healthy()
         };
-        self.way.as_ref().is_some_and(|way| way.has_other(way.balancer.fails_over, is_well))
+        self.way.as_ref().is_some_and(|way| way.has_other(way.fails_over(), is_well))
+    }
+
+    /// Whether what its endpoint may have seen is tried nowhere else, because the session of the request is there.
+    fn is_kept(&self) -> bool {
+        self.stop.as_ref().is_some_and(Stop::is_home) && self.way.as_ref().is_some_and(Way::stays_home)
+    }
+
+    /// Whether the next attempt goes to the same endpoint, if it has another connection: where the request is kept,
+    /// and once in any case where its session is there.
+    fn stays(&self) -> bool {
+        let is_unknown = self.missed.as_ref().is_some_and(|missed| missed.reason.is_unknown());
+        self.stop.as_ref().is_some_and(Stop::is_home) && (self.tries < 2 || (is_unknown && self.is_kept()))
     }
 
     fn may_try_again(&self) -> bool {
@@ -376,6 +409,9 @@ impl<'a> Course<'a> {
     /// Goes on to another tunnel, if this is a load balancer's request: to another endpoint of the pool, back to one
     /// that was asked before, to another pool. What an origin may have seen goes to another pool only if it may.
     fn go_on(&mut self) -> bool {
+        if self.is_kept() && self.missed.as_ref().is_some_and(|missed| missed.reason.is_unknown()) {
+            return false;
+        }
         let Some(way) = &mut self.way else { return false };
         let (stop, behind) = (&self.stop, &self.behind);
         let is_visited =
@@ -431,7 +467,7 @@ impl<'a> Course<'a> {
     /// Whether nobody can come any more.
     fn is_in_vain(&self) -> bool {
         match (&self.way, &self.stop) {
-            (Some(way), _) => way.balancer.awaited().all(|tunnel| tunnel.is_gone()),
+            (Some(way), _) => way.awaited().all(|tunnel| tunnel.is_gone()),
             (None, Some(stop)) => stop.tunnel().is_gone(),
             (None, None) => true,
         }
@@ -439,7 +475,7 @@ impl<'a> Course<'a> {
 
     fn arrivals(&self) -> Arrivals {
         Arrivals(match (&self.way, &self.stop) {
-            (Some(way), _) => way.balancer.awaited().map(|tunnel| tunnel.arrivals()).collect(),
+            (Some(way), _) => way.awaited().map(|tunnel| tunnel.arrivals()).collect(),
             (None, stop) => stop.iter().map(|stop| stop.tunnel().arrivals()).collect(),
         })
     }
@@ -457,7 +493,7 @@ impl<'a> Course<'a> {
             queue::is_of_use(tunnel.began, tunnel.lost(), now) && !tunnel.holds.patience.is_zero()
         };
         let tunnel: &'a Tunnel = match (&self.way, &self.stop) {
-            (Some(way), _) => way.balancer.awaited().find(|tunnel| is_of_use(tunnel))?,
+            (Some(way), _) => way.awaited().find(|tunnel| is_of_use(tunnel))?,
             (None, stop) => stop.as_ref().map(Stop::tunnel).filter(|tunnel| is_of_use(tunnel))?,
         };
         let (held, shard) = (tunnel.holds.begin(), self.place.shard);
@@ -480,7 +516,7 @@ impl<'a> Course<'a> {
 
 /// What no origin has seen goes anywhere; what one may have seen goes to another pool only where that is allowed.
 fn may_change_pool(way: &Way<'_>, missed: Option<&Missed>) -> bool {
-    way.balancer.fails_over || missed.is_none_or(|missed| !missed.reason.is_unknown())
+    way.fails_over() || missed.is_none_or(|missed| !missed.reason.is_unknown())
 }
 
 /// A request that waits for a connection to come.

@@ -2,11 +2,12 @@
 //! does not know pools.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use adit_balance::health::Verdict;
+use adit_balance::steer::Ewma;
 use futures_util::future::join_all;
 use http::uri::Authority;
 use tokio::sync::Semaphore;
@@ -33,6 +34,8 @@ pub(crate) struct Watched {
     host: Authority,
     /// What requests see of it.
     state: AtomicU8,
+    /// The same: how soon it answers, as the bits of seconds; 0 as long as it has not.
+    latency: AtomicU64,
     known: Mutex<Known>,
 }
 
@@ -42,6 +45,8 @@ struct Known {
     connected: usize,
     /// Those of them that have answered, or have not in time.
     replicas: HashMap<Uuid, Replica>,
+    /// How soon they answer, since `began`.
+    latency: Option<(Instant, Ewma)>,
 }
 
 #[derive(Default)]
@@ -83,6 +88,7 @@ impl Watched {
             terms,
             host,
             state: AtomicU8::new(known.state()),
+            latency: AtomicU64::new(known.latency().map_or(0, f64::to_bits)),
             known: Mutex::new(known),
         }
     }
@@ -94,6 +100,12 @@ impl Watched {
             DOWN => Some(false),
             _ => None,
         }
+    }
+
+    /// Seconds until it answers; `None` as long as nothing is known.
+    pub(crate) fn latency(&self) -> Option<f64> {
+        let bits = self.latency.load(Ordering::Relaxed);
+        (bits != 0).then(|| f64::from_bits(bits))
     }
 
     /// What became of the last question to the replica that decides: one that is well, if there is one.
@@ -163,7 +175,7 @@ impl Watched {
         for (connector, replica) in &mut known.replicas {
             replica.doubt(&connections[connector]);
         }
-        self.state.store(known.state(), Ordering::Relaxed);
+        self.set(known.state());
     }
 
     fn see(&self, connections: &[Arc<Live>], outcome: Outcome) {
@@ -183,8 +195,22 @@ impl Watched {
                 "a monitor has changed its mind about a replica"
             );
         }
-        replica.last = outcome;
-        self.state.store(known.state(), Ordering::Relaxed);
+        if outcome.fault.is_none() {
+            let fades = self.terms.interval * REMEMBERED;
+            let (began, latency) = known.latency.get_or_insert_with(|| (Instant::now(), Ewma::new(fades)));
+            latency.add(began.elapsed(), outcome.took);
+            self.latency.store(known.latency().map_or(0, f64::to_bits), Ordering::Relaxed);
+        }
+        if let Some(replica) = known.replicas.get_mut(&connector) {
+            replica.last = outcome;
+        }
+        self.set(known.state());
+    }
+
+    fn set(&self, state: u8) {
+        if self.state.swap(state, Ordering::Relaxed) != state {
+            self.tunnel.turns.turn();
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -193,6 +219,10 @@ impl Watched {
 }
 
 impl Known {
+    fn latency(&self) -> Option<f64> {
+        self.latency.as_ref().and_then(|(_, latency)| latency.value())
+    }
+
     /// One that is well is enough: requests go to it. Those who have come since may be.
     fn state(&self) -> u8 {
         let is = |wanted| self.replicas.values().any(|replica| replica.verdict.is_up() == Some(wanted));
@@ -219,5 +249,7 @@ impl Replica {
 const UNKNOWN: u8 = 0;
 const UP: u8 = 1;
 const DOWN: u8 = 2;
+/// Of a latency an e-th is left after so many intervals.
+const REMEMBERED: u32 = 3;
 /// Within this time one that is new is asked first.
 const FIRST: Duration = Duration::from_secs(1);

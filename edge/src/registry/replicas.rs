@@ -69,6 +69,8 @@ pub(crate) struct Choices<'a> {
     excluded: Vec<Uuid>,
     shard: usize,
     key: Option<Key>,
+    /// The replica that the visitor belongs to, as long as it is well.
+    home: Option<Uuid>,
     /// When it was last looked who is there.
     now: Instant,
 }
@@ -82,8 +84,14 @@ impl<'a> Choices<'a> {
             excluded: Vec::new(),
             shard,
             key,
+            home: None,
             now: Instant::now(),
         }
+    }
+
+    /// Connections of this replica come first.
+    pub(crate) fn at_home(self, home: Option<Uuid>) -> Self {
+        Self { home, ..self }
     }
 
     /// Hands out no connection of this replica any more.
@@ -132,6 +140,12 @@ impl<'a> Choices<'a> {
         let replicas = &self.roster.replicas;
         if replicas.len() < 2 {
             return (!replicas.is_empty()).then_some(0);
+        }
+        let at_home =
+            self.home.and_then(|home| replicas.iter().position(|replica| replica.connector == home));
+        let is_well = |score: Score| matches!(score.rank, Rank::Serving | Rank::Drained);
+        if let Some(at) = at_home.filter(|at| self.score(*at).is_some_and(is_well)) {
+            return Some(at);
         }
         let chance = fastrand::u64(..);
         let scores = (0..replicas.len()).map(|at| self.score(at));

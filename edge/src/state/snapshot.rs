@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::state::holdings::Holdings;
 use crate::store::records::objects::{Kind, Object, TURN};
+use crate::store::records::sessions::SessionKeys;
 use crate::store::records::{self, Account, Configuration, Route, Seen, Token, Tunnel, Zone, key};
 use crate::store::timestamp::Moment;
 use crate::store::{Batch, Listing, Revision};
@@ -40,6 +41,7 @@ pub(crate) struct Snapshot {
     pub(crate) configurations: HashMap<Uuid, Kept<Configuration>>,
     pub(crate) seen: HashMap<Uuid, Kept<Seen>>,
     pub(crate) objects: Objects,
+    pub(crate) session_keys: Option<Kept<SessionKeys>>,
     /// What each account has of these.
     pub(crate) holdings: Holdings,
 }
@@ -208,6 +210,17 @@ impl Snapshot {
                 }
             }
             key::SEEN => set(&mut self.seen, whole, name.parse().ok(), value, revision),
+            key::SESSIONS => {
+                touched.objects = true;
+                match value.map(records::from_json) {
+                    Some(Ok(record)) => {
+                        let bytes = value.map_or(0, <[u8]>::len);
+                        self.session_keys = Some(Kept { record, revision, bytes });
+                    }
+                    Some(Err(error)) => unreadable(whole, &error),
+                    None => self.session_keys = None,
+                }
+            }
             TURN => match value {
                 Some(_) => drop(self.objects.turns.insert(name.to_owned(), revision)),
                 None => drop(self.objects.turns.remove(name)),

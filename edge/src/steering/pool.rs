@@ -1,24 +1,30 @@
 //! A pool and its endpoints, and what is known of them beside what was said.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
+use adit_balance::affinity::Keys;
+use adit_balance::eject::{Change, Tally};
 use adit_balance::health::{PoolHealth, Signs, State};
-use adit_balance::selection::{self, Rank, Score};
-use adit_balance::steer::Standing;
-use adit_balance::{Key, Lots, Minute};
+use adit_balance::steer::{Point, Standing};
+use adit_balance::{Key, Minute};
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::uri::Authority;
 use serde_json::Value;
+use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{Policy, said};
+use super::keeper::{Board, Keeper, Member};
+use super::{Policy, said, session};
+use crate::balancer::turns::Turns;
 use crate::balancer::under_way::UnderWay;
 use crate::monitors::{self, Watch};
 use crate::registry::Tunnel;
 use crate::state::snapshot::Kept;
 use crate::store::Revision;
 use crate::store::records::objects::{Object, tunnel_of};
+use crate::store::timestamp::Moment;
 
 /// One pool.
 pub(crate) struct Pool {
@@ -28,11 +34,35 @@ pub(crate) struct Pool {
     pub(crate) minimum: usize,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) policy: Policy,
-    /// The weights of its endpoints, laid out for drawing.
-    lots: Lots,
+    /// Where it is.
+    pub(super) place: Option<Point>,
+    /// Since when it is switched off, if it is.
+    pub(super) disabled_at: Option<Moment>,
     pub(super) hash: u64,
     requests: Arc<AtomicUsize>,
+    /// What requests read. Made anew by the first that finds it out of date; nobody waits for that.
+    board: ArcSwap<Board>,
+    keeper: Mutex<Keeper>,
+    around: Around,
     revision: Revision,
+}
+
+/// What everything that is steered has in common.
+#[derive(Clone)]
+pub(super) struct Around {
+    pub(super) turns: Turns,
+    /// From where time is counted.
+    pub(super) began: Instant,
+    /// Where this edge is.
+    pub(super) here: Option<Point>,
+    /// What cookies are signed with.
+    pub(super) keys: Arc<ArcSwapOption<Keys>>,
+}
+
+impl Around {
+    pub(super) fn at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
 }
 
 /// One endpoint of a pool.
@@ -45,6 +75,10 @@ pub(crate) struct Endpoint {
     /// `None` where the address is not the name of a tunnel that is there.
     pub(crate) tunnel: Option<Arc<Tunnel>>,
     named: Option<Uuid>,
+    /// By which cookies know it.
+    pub(super) session_id: Option<u128>,
+    /// Since when it is switched off, if it is.
+    pub(super) disabled_at: Option<Moment>,
     /// The same for the same endpoint of the same pool, whatever else changes.
     hash: u64,
     /// Who asks how it is.
@@ -58,11 +92,20 @@ pub(crate) struct Condition {
     /// Attempts that began, by seconds since `since`.
     lately: Minute,
     since: Instant,
+    /// What became of them.
+    tally: Tally,
+    is_ejected: AtomicBool,
 }
 
 impl Default for Condition {
     fn default() -> Self {
-        Self { requests: Arc::default(), lately: Minute::default(), since: Instant::now() }
+        Self {
+            requests: Arc::default(),
+            lately: Minute::default(),
+            since: Instant::now(),
+            tally: Tally::default(),
+            is_ejected: AtomicBool::default(),
+        }
     }
 }
 
@@ -82,6 +125,15 @@ impl Condition {
     }
 }
 
+/// What an attempt says of its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Good,
+    Bad,
+    /// Whatever it was, the endpoint has nothing to do with it.
+    Nothing,
+}
+
 impl Pool {
     pub(super) fn follow(
         id: &str,
@@ -90,6 +142,7 @@ impl Pool {
         tunnel: impl Fn(&Uuid) -> Option<Arc<Tunnel>>,
         mut watches: impl FnMut(&Arc<Tunnel>, Option<&Authority>, &str) -> Vec<Watch>,
         own_domain: Option<&str>,
+        around: &Around,
     ) -> Arc<Self> {
         let mut is_same = |endpoint: &Endpoint| {
             let now = endpoint.named.as_ref().and_then(&tunnel);
@@ -106,18 +159,18 @@ impl Pool {
             return before.clone();
         }
         let object = &kept.record;
+        let known = before.map_or(&[][..], |pool| &pool.endpoints);
         let said = object.endpoints().take(MOST_ENDPOINTS);
-        let endpoints: Vec<_> = said
+        let (endpoints, places): (Vec<_>, Vec<_>) = said
             .filter_map(|said| {
                 let address = said.get("address")?.as_str()?;
-                let known =
-                    before.and_then(|pool| pool.endpoints.iter().find(|known| known.address == address));
+                let place = known.iter().position(|known| known.address == address);
                 let named = tunnel_of(address, own_domain).map(|(id, _)| id);
                 let host = said.get("header").and_then(|header| header.get("Host")?.get(0)?.as_str());
                 let host: Option<Authority> = host.and_then(|host| host.parse().ok());
                 let tunnel = named.as_ref().and_then(&tunnel);
                 let watched = tunnel.iter().map(|tunnel| watches(tunnel, host.as_ref(), address));
-                Some(Endpoint {
+                let endpoint = Endpoint {
                     watches: watched.flatten().collect(),
                     address: address.to_owned(),
                     weight: said::hundredths(said.get("weight")),
@@ -125,33 +178,72 @@ impl Pool {
                     host,
                     tunnel,
                     named,
+                    session_id: named.map(|tunnel| session::endpoint_id(id, tunnel)),
+                    disabled_at: object.disabled_at.get(address).copied(),
                     hash: Key::of(format!("{id} {address}").as_bytes()).0,
-                    condition: known.map(|known| known.condition.clone()).unwrap_or_default(),
-                })
+                    condition: place.map(|place| known[place].condition.clone()).unwrap_or_default(),
+                };
+                Some((endpoint, place))
             })
-            .collect();
+            .unzip();
         let minimum = object.said.get("minimum_origins").and_then(Value::as_u64).unwrap_or(1);
+        let minimum = usize::try_from(minimum).unwrap_or(usize::MAX).max(1);
+        let mut keeper = match before {
+            Some(before) => before.keep().rearranged(&places),
+            None => Keeper::new(endpoints.len()),
+        };
+        let is_enabled = object.is_enabled();
+        let board = look(&mut keeper, id, &endpoints, (is_enabled, minimum), around, Instant::now());
         Arc::new(Self {
             id: id.to_owned(),
-            is_enabled: object.is_enabled(),
-            minimum: usize::try_from(minimum).unwrap_or(usize::MAX).max(1),
-            lots: Lots::new(endpoints.iter().map(|endpoint| endpoint.weight)),
+            is_enabled,
+            minimum,
             endpoints,
             policy: said::policy_of(object),
+            place: said::place_of(object),
+            disabled_at: object.disabled_at.get("").copied(),
             hash: Key::of(id.as_bytes()).0,
             requests: before.map(|before| before.requests.clone()).unwrap_or_default(),
+            board: ArcSwap::from_pointee(board),
+            keeper: Mutex::new(keeper),
+            around: around.clone(),
             revision: kept.revision,
         })
     }
 
     /// What its endpoints are together.
     pub(crate) fn health(&self) -> PoolHealth {
-        PoolHealth::new(self.is_enabled, self.minimum, self.endpoints.iter().map(Endpoint::state))
+        self.board(Instant::now()).health
     }
 
     /// Requests under way.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Its endpoints as they stand.
+    pub(super) fn board(&self, now: Instant) -> Arc<Board> {
+        let board = self.board.load_full();
+        if board.turn == self.around.turns.now() && self.around.at(now) < board.until {
+            return board;
+        }
+        // Whoever comes meanwhile goes by the one before.
+        match self.keeper.try_lock() {
+            Ok(mut keeper) => self.look(&mut keeper, now),
+            Err(TryLockError::Poisoned(poisoned)) => self.look(&mut poisoned.into_inner(), now),
+            Err(TryLockError::WouldBlock) => return board,
+        }
+        self.board.load_full()
+    }
+
+    fn look(&self, keeper: &mut Keeper, now: Instant) {
+        let pool = (self.is_enabled, self.minimum);
+        self.board.store(Arc::new(look(keeper, &self.id, &self.endpoints, pool, &self.around, now)));
+    }
+
+    /// Held for one look, and on the path of a request only by one whose attempt failed.
+    fn keep(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note of a request that begins at one of its endpoints.
@@ -161,32 +253,94 @@ impl Pool {
         UnderWay::new([&condition.requests, &self.requests])
     }
 
-    /// The endpoint for a request of this visitor, among those that may serve and were not tried; for a `last`
-    /// resort also those that a monitor holds for down.
-    pub(super) fn choose(&self, tried: u128, is_last: bool, visitor: Key, chance: u64) -> Option<usize> {
-        let score = |at: usize| self.endpoints[at].score(is_last).filter(|_| tried & (1 << at) == 0);
-        choose(
-            self.policy,
-            &self.lots,
-            self.endpoints.len(),
-            score,
-            |at| visitor.with(self.endpoints[at].hash),
-            chance,
-        )
+    /// Takes note of what became of it, for whom `source` is of.
+    pub(super) fn end(&self, at: usize, end: End, is_trial: bool, source: Key) {
+        let now = Instant::now();
+        let (tally, elapsed) = (&self.endpoints[at].condition.tally, self.around.at(now));
+        if is_trial {
+            let mut keeper = self.keep();
+            let change = match end {
+                End::Good | End::Bad => {
+                    keeper.ejector.end_trial(at, end == End::Good, elapsed, tally, fastrand::u64(..))
+                }
+                End::Nothing => {
+                    keeper.ejector.leave_trial(at, elapsed);
+                    None
+                }
+            };
+            if let Some(change) = change {
+                tell(&self.id, &self.endpoints, change);
+            }
+            return self.look(&mut keeper, now);
+        }
+        match end {
+            End::Good => tally.good(elapsed),
+            End::Bad if tally.bad(elapsed, source.0) => self.look(&mut self.keep(), now),
+            End::Bad | End::Nothing => {}
+        }
+    }
+
+    /// An ejected endpoint that this request may try, if there is one that is `open`.
+    pub(super) fn trial(
+        &self,
+        open: impl Fn(usize) -> bool,
+        is_repeatable: bool,
+        now: Instant,
+    ) -> Option<usize> {
+        let (board, elapsed) = (self.board(now), self.around.at(now));
+        board.next_trial.filter(|due| elapsed >= *due)?;
+        // Another request is about to.
+        let mut keeper = self.keeper.try_lock().ok()?;
+        let is_open = |at: &usize| board.states[*at] == State::Ejected && open(*at);
+        let mut ejected = (0..self.endpoints.len()).filter(is_open);
+        let found = ejected.find(|at| keeper.ejector.begin_trial(*at, elapsed, is_repeatable))?;
+        self.look(&mut keeper, now);
+        Some(found)
+    }
+
+    /// The endpoint for a request, among those that may serve and were not tried, for a `last` resort also those
+    /// that a monitor holds for down; a `key` chooses in the place of chance.
+    pub(super) fn choose(
+        &self,
+        tried: u128,
+        is_last: bool,
+        visitor: Key,
+        key: Option<Key>,
+        now: Instant,
+    ) -> Option<usize> {
+        let board = self.board(now);
+        let may_serve =
+            |at: usize| is_last || board.states[at].standing().is_some_and(|is| is != Standing::Down);
+        let open = |at: usize| tried & (1 << at) == 0 && may_serve(at);
+        let ballot = &board.ballot;
+        match (self.policy, key) {
+            (_, Some(key)) => ballot.hashed(key, open),
+            (Policy::Hash, None) => ballot.hashed(visitor, open),
+            (Policy::Least, None) => {
+                let load = |at: usize| open(at).then(|| self.endpoints[at].condition.requests());
+                ballot.least(load, fastrand::u64(..))
+            }
+            (Policy::Random | Policy::Off | Policy::Quickest | Policy::Nearest, None) => {
+                ballot.random(open, fastrand::u64(..))
+            }
+        }
+    }
+
+    /// What monitors see of it: the mean of its endpoints that serve.
+    pub(super) fn latency(&self, now: Instant) -> Option<f64> {
+        let board = self.board(now);
+        let serving = self.endpoints.iter().zip(&board.states);
+        let serving = serving.filter(|(_, state)| matches!(state, State::Up | State::Unknown));
+        let latencies = serving.filter_map(|(endpoint, _)| monitors::latency(&endpoint.watches));
+        let (sum, count) = latencies.fold((0.0, 0_u32), |(sum, count), one| (sum + one, count + 1));
+        (count > 0).then(|| sum / f64::from(count))
     }
 }
 
 impl Endpoint {
     /// What is known of it.
     pub(crate) fn state(&self) -> State {
-        let signs = Signs {
-            is_enabled: self.is_enabled,
-            is_connected: Some(self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_connected())),
-            active: monitors::active(&self.watches),
-            is_ejected: false,
-            is_draining: false,
-        };
-        signs.state()
+        Signs { is_ejected: self.condition.is_ejected.load(Ordering::Relaxed), ..self.signs() }.state()
     }
 
     /// Whether nobody says that it is down.
@@ -194,50 +348,60 @@ impl Endpoint {
         matches!(self.state().standing(), Some(Standing::Up | Standing::Unknown))
     }
 
-    fn score(&self, is_last: bool) -> Option<Score> {
-        let standing = self.state().standing().filter(|standing| is_last || *standing != Standing::Down)?;
-        let rank = rank(self.weight == 0, standing);
-        Some(Score { rank, weight: self.weight, requests: self.condition.requests() })
+    /// Whether it could serve, if it were not switched off.
+    pub(super) fn is_well(&self) -> bool {
+        matches!(Signs { is_enabled: true, ..self.signs() }.state(), State::Up | State::Unknown)
+    }
+
+    /// Without a word about ejection.
+    fn signs(&self) -> Signs {
+        Signs {
+            is_enabled: self.is_enabled,
+            is_connected: Some(self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_connected())),
+            active: monitors::active(&self.watches),
+            is_ejected: false,
+            is_draining: false,
+        }
     }
 }
 
-/// One of which nothing is known comes after those that are well, and before those that are not.
-pub(super) fn rank(is_drained: bool, standing: Standing) -> Rank {
-    match standing {
-        Standing::Up => Rank::new(is_drained, false),
-        Standing::Unknown => Rank::Doubted,
-        Standing::Down => Rank::new(is_drained, true),
+/// Makes a board.
+fn look(
+    keeper: &mut Keeper,
+    pool: &str,
+    endpoints: &[Endpoint],
+    (is_enabled, minimum): (bool, usize),
+    around: &Around,
+    now: Instant,
+) -> Board {
+    let turn = around.turns.now();
+    let members = endpoints.iter().map(|endpoint| {
+        let Endpoint { weight, hash, condition, .. } = endpoint;
+        Member { signs: endpoint.signs(), weight: *weight, hash: *hash, tally: &condition.tally }
+    });
+    let members: Vec<Member<'_>> = members.collect();
+    let health = |states: &[State]| PoolHealth::new(is_enabled, minimum, states.iter().copied());
+    let (board, changes) = keeper.look((turn, around.at(now)), &members, health, fastrand::u64(..));
+    for (at, endpoint) in endpoints.iter().enumerate() {
+        endpoint.condition.is_ejected.store(keeper.ejector.is_out(at), Ordering::Relaxed);
     }
+    for change in changes {
+        tell(pool, endpoints, change);
+    }
+    board
 }
 
-/// One of `count` by a policy. Those without a score cannot be chosen.
-pub(super) fn choose(
-    policy: Policy,
-    lots: &Lots,
-    count: usize,
-    score: impl Fn(usize) -> Option<Score>,
-    hash: impl Fn(usize) -> u64,
-    chance: u64,
-) -> Option<usize> {
-    let all = (0..count).map(&score);
-    match policy {
-        Policy::Off => (0..count).find(|at| score(*at).is_some()),
-        Policy::Hash => selection::sticky(all, hash),
-        Policy::Random | Policy::Least => {
-            let is_random = policy == Policy::Random;
-            // Nearly always one of those that were drawn beforehand will do.
-            if let Some((one, other)) = lots.two(chance)
-                && let Some(first) = score(one).filter(|first| first.rank == Rank::Serving)
-            {
-                if is_random {
-                    return Some(one);
-                }
-                if let Some(second) = score(other).filter(|second| second.rank == Rank::Serving) {
-                    return Some(if second.is_better_than(&first) { other } else { one });
-                }
-            }
-            let alike = |score: Score| if is_random { Score { requests: 0, ..score } } else { score };
-            selection::endpoint(all.map(|score| score.map(alike)), chance)
+fn tell(pool: &str, endpoints: &[Endpoint], change: Change) {
+    match change {
+        Change::Ejected { at, why, lasts } => {
+            let address = &endpoints[at].address;
+            warn!(pool, address, ?why, ?lasts, "an endpoint is left out, because its requests fail");
+        }
+        Change::Returned { at } => {
+            info!(pool, address = endpoints[at].address, "an endpoint is back: a request was answered");
+        }
+        Change::Released { at } => {
+            info!(pool, address = endpoints[at].address, "an endpoint is back, because others have gone");
         }
     }
 }

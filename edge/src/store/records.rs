@@ -1,7 +1,8 @@
 //! The records of an edge: their keys and their JSON. Knows what is kept; does not know who may see it. Those of load
-//! balancing are in `objects`.
+//! balancing are in `objects` and `sessions`.
 
 pub(crate) mod objects;
+pub(crate) mod sessions;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +30,9 @@ pub(crate) mod key {
     pub(crate) const TOKEN: &str = "token/";
     pub(crate) const CONFIGURATION: &str = "configuration/";
     pub(crate) const SEEN: &str = "seen/";
+    pub(crate) const SESSIONS: &str = "sessions/";
+    /// There is one for all load balancers.
+    pub(crate) const SESSION_KEYS: &str = "sessions/keys";
 
     pub(crate) fn account(id: &str) -> String {
         format!("{ACCOUNT}{id}")

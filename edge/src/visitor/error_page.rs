@@ -4,13 +4,15 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION,
+    RETRY_AFTER, VARY,
 };
 use http::{Method, Response, StatusCode};
 use serde::Serialize;
 
 use crate::forward::headers::{CF_RAY, Unacceptable};
 use crate::forward::ray::Ray;
+use crate::steering::FixedResponse;
 
 /// What a visitor is told. Statuses are those that the visitors of Cloudflare Tunnel see, where it
 /// has one for the case.
@@ -101,6 +103,25 @@ pub(crate) fn capabilities(ray: &Ray) -> Response<Bytes> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, METHODS);
     response.headers_mut().insert(CF_RAY, ray.header());
+    response
+}
+
+/// What a rule of a load balancer answers.
+pub(crate) fn fixed(fixed: &FixedResponse, is_head: bool, ray: &Ray) -> Response<Bytes> {
+    let FixedResponse { status, content_type, location, body } = fixed;
+    let is_bodiless = matches!(*status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let mut response = Response::new(if is_head || is_bodiless { Bytes::new() } else { body.clone() });
+    *response.status_mut() = *status;
+    let headers = response.headers_mut();
+    if !is_bodiless {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    for (name, value) in [(CONTENT_TYPE, content_type), (LOCATION, location)] {
+        if let Some(value) = value {
+            headers.insert(name, value.clone());
+        }
+    }
+    headers.insert(CF_RAY, ray.header());
     response
 }
 

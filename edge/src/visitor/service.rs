@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_balance::steer::Place as Origin;
 use adit_pace::Account;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -15,7 +16,6 @@ use tracing::debug;
 
 use super::connection::{HTTP1_BUFFER, HTTP2_WINDOW};
 use super::proxies::{Caller, Proxies};
-use crate::balancer::affinity;
 use crate::balancer::retry_budget::Reason;
 use crate::forward::headers::{self, Facts, Trailers, Upload};
 use crate::forward::ray::{Ray, Rays};
@@ -25,6 +25,7 @@ use crate::limits::pace::Share;
 use crate::metrics::{Counters, Speaks, Traffic};
 use crate::registry::Tunnel;
 use crate::shutdown::Stop;
+use crate::steering::{Asked, Entry};
 use crate::visitor::error_page::{self, Problem, Wanted};
 use crate::visitor::host_table::{Destination, Directory};
 
@@ -146,14 +147,25 @@ impl Handler {
         let trailers = Trailers::of(&parts, upload);
         let Caller { address: visitor, is_secure, chain } =
             self.service.proxies.caller(&parts.headers, self.visitor, self.is_secure);
+        let version = parts.version;
         let facts = Facts { visitor, chain: chain.as_ref(), is_secure, ray };
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
+        let visit;
         let (target, key) = match &found {
             Destination::Tunnel(tunnel) => {
                 (Target::Tunnel(tunnel), tunnel.stickiness.key(visitor, request.headers()))
             }
             Destination::Balancer(balancer) => {
-                (Target::Balancer(balancer, affinity::of_address(visitor)), None)
+                let request = &request;
+                let asked = Asked { visitor, is_secure, version, request, place: Origin::default() };
+                visit = match balancer.enter(&asked) {
+                    Entry::Goes(visit) => visit,
+                    Entry::IsAnswered(fixed) => {
+                        let is_head = request.method() == Method::HEAD;
+                        return Ok(error_page::fixed(fixed, is_head, ray).map(Body::text));
+                    }
+                };
+                (Target::Balancer(balancer, &visit), None)
             }
         };
         let Service { shard, patience, tasks, .. } = &*self.service;

@@ -79,6 +79,11 @@ pub(crate) fn start_in(folder: Arc<TempDir>, more: &str) -> Fixture {
     start_as(folder, NO_HOLD, more)
 }
 
+/// The same with such keys about visitors.
+pub(crate) fn start_told(folder: Arc<TempDir>, keys: &str, more: &str) -> Fixture {
+    start_as(folder, &format!("{NO_HOLD}\n{keys}"), more)
+}
+
 /// An edge in the folder of another one, with such keys about visitors.
 pub(crate) fn start_again(folder: Arc<TempDir>, keys: &str) -> Fixture {
     start_as(folder, &format!("{NO_HOLD}\n{keys}"), "")

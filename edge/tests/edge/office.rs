@@ -7,10 +7,12 @@ use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{AnyBody, Fixture, empty, full, http1, read, start_in};
+use crate::harness::{AnyBody, Fixture, empty, full, http1, read, start_told};
 
 pub(crate) const API: &str =
     "[api]\nlisten = \"127.0.0.1:0\"\ntunnel-domain = \"tunnels.test\"\nquick-domain = \"try.test\"\n";
+
+const BEHIND_PROXY: &str = "trusted-proxies = [\"127.0.0.1\"]";
 
 /// An edge with the control API, an account with two zones, and a token for all of it.
 pub(crate) struct Office {
@@ -42,13 +44,22 @@ impl Office {
         Self::open_told(folder, "").await
     }
 
-    async fn open_told(folder: Arc<TempDir>, keys: &str) -> Self {
+    /// The same behind a proxy that says who asks, with more in its document.
+    pub(crate) async fn open_behind_proxy(more: &str) -> Self {
+        Self::open_as(Arc::new(tempfile::tempdir().unwrap()), BEHIND_PROXY, more).await
+    }
+
+    async fn open_told(folder: Arc<TempDir>, more: &str) -> Self {
+        Self::open_as(folder, "", more).await
+    }
+
+    async fn open_as(folder: Arc<TempDir>, visitors: &str, more: &str) -> Self {
         let zones = ["example.com".to_owned(), "deep.example.com".to_owned()];
         let (ledger, founding) =
             Ledger::found(&folder.path().join("edge-data"), "main", &zones).await.unwrap();
         let (_, token) = ledger.create_token(TokenWish::default()).await.unwrap();
         Self {
-            edge: start_in(folder, &format!("{API}{keys}")),
+            edge: start_told(folder, visitors, &format!("{API}{more}")),
             ledger,
             account: founding.account,
             zone: founding.zones[0].1.clone(),
@@ -63,7 +74,7 @@ impl Office {
 
     /// Starts a new edge over the same state, after the one before has ended.
     pub(crate) fn reopen(&mut self) {
-        self.edge = start_in(self.edge.folder.clone(), API);
+        self.edge = start_told(self.edge.folder.clone(), "", API);
     }
 
     pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Reply {

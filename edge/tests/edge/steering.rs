@@ -1,5 +1,6 @@
 //! Requests through load balancers: which tunnel gets them, and what becomes of those that a tunnel does not answer.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -16,69 +17,90 @@ use crate::office::Office;
 
 /// What a host does with requests.
 #[derive(Clone, Copy)]
-enum Does {
+pub(crate) enum Does {
     /// Answers with its name and the host that was asked for.
     Serve,
     TurnAway,
     BreakOff,
+    /// Says that it cannot reach its service.
+    BeNotHere,
+    /// Says that its service has failed.
+    Refuse,
 }
 
 /// A tunnel with one host, which has one connection.
-struct Host {
-    tunnel: String,
-    token: String,
-    connector: Rc<Connector>,
+pub(crate) struct Host {
+    pub(crate) tunnel: String,
+    pub(crate) token: String,
+    pub(crate) connector: Rc<Connector>,
+    /// Requests that it got.
+    pub(crate) asked: Rc<Cell<usize>>,
+    pub(crate) does: Rc<Cell<Does>>,
     serving: JoinHandle<()>,
 }
 
 impl Host {
-    async fn start(office: &mut Office, name: &'static str, does: Does) -> Self {
+    pub(crate) async fn start(office: &mut Office, name: &'static str, does: Does) -> Self {
         let (tunnel, token) = office.tunnel_named(name).await;
-        let (connector, serving) = connect(office, &token, name, does).await;
-        Self { tunnel, token, connector, serving }
+        Self::join(office, (&tunnel, &token), name, does).await
     }
 
-    /// Ends as a process does that is killed, and waits until the edge has seen it.
-    async fn end(&self, office: &Office) {
+    /// A host of a tunnel that is there.
+    pub(crate) async fn join(
+        office: &mut Office,
+        (tunnel, token): (&str, &str),
+        name: &'static str,
+        does: Does,
+    ) -> Self {
+        office.edge.credentials = Credentials::from_token(token).unwrap();
+        let connector = Rc::new(Connector::registered(&office.edge, 0, Uuid::new_v4(), 0).await);
+        let (asked, does) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(does)));
+        let (one, count, habit) = (connector.clone(), asked.clone(), does.clone());
+        let serving = tokio::task::spawn_local(async move {
+            loop {
+                let opened: Opened = one.accept().await;
+                count.set(count.get() + 1);
+                match habit.get() {
+                    Does::Serve => {
+                        let host = opened.request().uri().host().unwrap_or_default().to_owned();
+                        opened.ok(format!("{name} {host}").as_bytes()).await;
+                    }
+                    Does::TurnAway => opened.turn_away(),
+                    Does::BreakOff => opened.break_off(),
+                    Does::BeNotHere => opened.refuse("not here: no connection").await,
+                    Does::Refuse => opened.refuse("no answer").await,
+                }
+            }
+        });
+        let (tunnel, token) = (tunnel.to_owned(), token.to_owned());
+        Self { tunnel, token, connector, asked, does, serving }
+    }
+
+    /// Ends as a process does that is killed.
+    pub(crate) fn kill(&self) {
         self.serving.abort();
         self.connector.connection.close(0u32.into(), b"");
+    }
+
+    /// The same, and waits until the edge has seen it.
+    pub(crate) async fn end(&self, office: &Office) {
+        self.kill();
         while office.get(&office.tunnel(&self.tunnel)).await["status"] == "degraded" {}
     }
 }
 
-async fn connect(
-    office: &mut Office,
-    token: &str,
-    name: &'static str,
-    does: Does,
-) -> (Rc<Connector>, JoinHandle<()>) {
-    office.edge.credentials = Credentials::from_token(token).unwrap();
-    let connector = Rc::new(Connector::registered(&office.edge, 0, Uuid::new_v4(), 0).await);
-    let one = connector.clone();
-    let serving = tokio::task::spawn_local(async move {
-        loop {
-            let opened: Opened = one.accept().await;
-            match does {
-                Does::Serve => {
-                    let host = opened.request().uri().host().unwrap_or_default().to_owned();
-                    opened.ok(format!("{name} {host}").as_bytes()).await;
-                }
-                Does::TurnAway => opened.turn_away(),
-                Does::BreakOff => opened.break_off(),
-            }
-        }
-    });
-    (connector, serving)
+async fn connect(office: &mut Office, token: &str, name: &'static str, does: Does) -> Host {
+    Host::join(office, ("", token), name, does).await
 }
 
 impl Office {
-    async fn ask_host(&self, method: Method, host: &str) -> Page {
+    pub(crate) async fn ask_host(&self, method: Method, host: &str) -> Page {
         let request = Request::builder().method(method).uri("/").header("host", host);
         self.edge.page(request.header("accept", "application/json").body(empty()).unwrap()).await
     }
 
     /// How many of `count` requests each host answers.
-    async fn shares(&self, host: &str, count: usize) -> HashMap<String, usize> {
+    pub(crate) async fn shares(&self, host: &str, count: usize) -> HashMap<String, usize> {
         let mut shares = HashMap::new();
         for _ in 0..count {
             let page = self.ask_host(Method::GET, host).await;
@@ -88,24 +110,24 @@ impl Office {
         shares
     }
 
-    async fn only(&self, host: &str, name: &str) {
+    pub(crate) async fn only(&self, host: &str, name: &str) {
         assert_eq!(self.shares(host, 20).await, HashMap::from([(name.to_owned(), 20)]));
     }
 
     /// No endpoint may serve.
-    async fn nobody(&self, host: &str) {
+    pub(crate) async fn nobody(&self, host: &str) {
         let page = self.ask_host(Method::GET, host).await;
         let json: Value = serde_json::from_str(&page.text).unwrap();
         let seen = (page.status.as_u16(), &json["error"], &json["code"]);
         assert_eq!(seen, (530, &json!("no-endpoint"), &json!(1016)), "{page:?}");
     }
 
-    fn pool_path(&self, id: &str) -> String {
+    pub(crate) fn pool_path(&self, id: &str) -> String {
         self.objects(&format!("pools/{id}"))
     }
 }
 
-fn tries(page: &Page) -> &str {
+pub(crate) fn tries(page: &Page) -> &str {
     page.headers.get("adit-tries").map_or("1", |value| value.to_str().unwrap())
 }
 

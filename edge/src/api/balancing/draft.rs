@@ -16,6 +16,7 @@ use crate::settings::host_name::HostName;
 use crate::state::publish::Fixed;
 use crate::state::snapshot::Snapshot;
 use crate::store::records::objects::{Kind, Object, tunnel_of, turn_key};
+use crate::store::records::sessions::SessionKeys;
 use crate::store::records::{key, to_json};
 use crate::store::timestamp::Moment;
 use crate::store::{Revision, Transaction};
@@ -168,6 +169,14 @@ impl<'s> Draft<'s> {
         };
         for (tunnel, revision) in tunnels {
             transaction = transaction.if_at(key::tunnel(tunnel), revision);
+        }
+        let has_sessions = changed.values().flatten().any(Object::has_sessions);
+        if snapshot.session_keys.is_none()
+            && has_sessions
+            && let Some(keys) = SessionKeys::new(Moment::now())
+        {
+            let at = key::SESSION_KEYS;
+            transaction = transaction.if_absent(at).put(at, to_json(&keys));
         }
         let mut names = BTreeMap::new();
         for ((kind, id), after) in &changed {

@@ -53,7 +53,8 @@ impl Api {
             State::Disabled => "disabled".to_owned(),
             State::NotConnected => self.why_not_connected(&endpoint.address).to_owned(),
             State::Down => last.fault.clone().unwrap_or_else(|| "its monitor failed before".to_owned()),
-            State::Overdue | State::Ejected | State::Draining => state.word().to_owned(),
+            State::Ejected => "its requests failed lately".to_owned(),
+            State::Overdue | State::Draining => state.word().to_owned(),
         }
     }
 

@@ -27,7 +27,13 @@ impl<'a> Stop<'a> {
 
     /// An endpoint of a load balancer.
     pub(super) fn of(stopover: Stopover<'a>, place: &Place<'_>) -> Self {
-        Self { stopover: Some(stopover), ..Self::plain(stopover.tunnel, place) }
+        let stop = Self::plain(stopover.tunnel, place);
+        Self { choices: stop.choices.at_home(stopover.replica()), stopover: Some(stopover), ..stop }
+    }
+
+    /// Whether the session of the request is here.
+    pub(super) fn is_home(&self) -> bool {
+        self.stopover.as_ref().is_some_and(|stopover| stopover.is_home)
     }
 
     pub(super) fn tunnel(&self) -> &'a Arc<Tunnel> {

@@ -88,6 +88,16 @@ impl Object {
         self.said.get("enabled") != Some(&Value::Bool(false))
     }
 
+    /// Whether a load balancer keeps sessions, or a rule of it does.
+    pub(crate) fn has_sessions(&self) -> bool {
+        let keeps = |said: &Map<String, Value>| {
+            said.get("session_affinity").and_then(Value::as_str).is_some_and(|by| by != "none")
+        };
+        let rules = self.said.get("rules").and_then(Value::as_array).into_iter().flatten();
+        let mut overrides = rules.filter_map(|rule| rule.get("overrides")?.as_object());
+        keeps(&self.said) || overrides.any(keeps)
+    }
+
     /// The endpoints of a pool, as they are said.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Map<String, Value>> {
         let said = self.said.get("origins").and_then(Value::as_array);

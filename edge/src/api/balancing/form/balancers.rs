@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use adit_balance::condition::Condition;
+use http::header::HeaderName;
 use serde_json::{Map, Value};
 
 use super::{Known, LONGEST_ID, LONGEST_NAME, LONGEST_TEXT};
@@ -119,16 +121,27 @@ fn steering(fields: &mut Fields<'_>, known: &mut dyn Known, affinity: &str) {
         if failover == Some("sticky") && affinity == "header" {
             attributes.wrong("zero_downtime_failover", "cannot be `sticky` with affinity by headers");
         }
-        attributes.texts("headers", 5, 128);
+        for header in attributes.texts("headers", 5, 128) {
+            if !header.starts_with("cookie") && header.parse::<HeaderName>().is_err() {
+                attributes.wrong("headers", "has names of headers, and of cookies as `cookie:one,other`");
+            }
+        }
+        // A session stays with a replica of its tunnel too; the reference knows nothing like it.
+        attributes.flag("replica");
         attributes.flag("require_all_headers");
     });
 }
 
 fn rules(fields: &mut Fields<'_>, known: &mut dyn Known) {
+    let mut patterns = 0;
     fields.objects("rules", MOST_RULES, |rule| {
         rule.wanted("name");
         rule.text("name", 200);
-        rule.text("condition", LONGEST_CONDITION);
+        match rule.text("condition", LONGEST_CONDITION).map(Condition::parse) {
+            Some(Ok(condition)) => patterns += condition.patterns(),
+            Some(Err(mistake)) => rule.wrong("condition", &format!("cannot be read {mistake}")),
+            None => {}
+        }
         rule.number("priority", 0..=1_000_000);
         rule.flag("disabled");
         rule.flag("terminates");
@@ -150,6 +163,9 @@ fn rules(fields: &mut Fields<'_>, known: &mut dyn Known) {
             }
         });
     });
+    if patterns > MOST_PATTERNS {
+        fields.wrong("rules", &format!("have at most {MOST_PATTERNS} regular expressions together"));
+    }
 }
 
 /// What a load balancer says that is kept and not done.
@@ -161,16 +177,18 @@ pub(super) fn without_effect(balancer: &Object) -> Vec<String> {
         Some(Value::Array(list)) => !list.is_empty(),
         Some(_) => true,
     };
-    for name in ["pool_sets", "rules", "location_strategy"].into_iter().chain(MAPS) {
+    for name in ["pool_sets", "location_strategy"].into_iter().chain(MAPS) {
         if is_said(name) {
             lines.push(format!("`{name}` is kept and has no effect yet"));
         }
     }
-    if let Some(policy @ ("geo" | "dynamic_latency" | "proximity")) = balancer.text("steering_policy") {
+    if let Some(policy @ ("geo" | "proximity")) = balancer.text("steering_policy") {
         lines.push(format!("`steering_policy` `{policy}` is kept; requests are steered as with `off` yet"));
     }
-    if balancer.text("session_affinity").is_some_and(|affinity| affinity != "none") {
-        lines.push("`session_affinity` is kept and has no effect yet".to_owned());
+    let attributes = said.get("session_affinity_attributes");
+    let headers = attributes.and_then(|attributes| attributes.get("headers")?.as_array());
+    if balancer.text("session_affinity") == Some("header") && headers.is_none_or(Vec::is_empty) {
+        lines.push("`session_affinity` `header` has no effect without `headers`".to_owned());
     }
     lines
 }
@@ -227,3 +245,5 @@ const MOST_POOLS: usize = 100;
 const MOST_POOL_SETS: usize = 1_000;
 const MOST_RULES: usize = 50;
 const LONGEST_CONDITION: usize = 4_096;
+/// Regular expressions of all rules.
+const MOST_PATTERNS: usize = 16;

@@ -18,6 +18,19 @@ use crate::limits::in_flight::Activity;
 use crate::metrics::{Counters, Speaks};
 use crate::visitor::error_page::{self, Problem, Wanted};
 
+/// What a timer of a line is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// The rest of a head.
+    Head,
+    /// The beginning of a request whose head may be there.
+    Request,
+    /// More of a body than there will be, unless somebody is about to see what there is.
+    Body,
+    /// Something of an answer that can be sent.
+    Answer,
+}
+
 /// A visitor's connection over HTTP/1.1.
 pub(super) struct Line<T> {
     stream: T,
@@ -32,14 +45,13 @@ pub(super) struct Line<T> {
     head: Option<(usize, Instant)>,
     /// The visitor sends nothing more.
     has_ended: bool,
-    /// What was decided about an end that is kept back, or about a head that is late.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// What was decided about an end that is kept back, or about a head that is late, and what it is that is
+    /// waited for.
+    timer: Option<(Awaited, Pin<Box<Sleep>>)>,
     /// Something was sent since the timer began.
     has_moved: bool,
     /// The first of two last looks is over.
     has_looked: bool,
-    /// The timer is for a request that may be about to begin.
-    awaits_beginning: bool,
     /// To be told once an end needs to be kept back no longer.
     reader: Option<Waker>,
     /// A page in the place of an answer of the library.
@@ -67,7 +79,6 @@ impl<T> Line<T> {
             timer: None,
             has_moved: false,
             has_looked: false,
-            awaits_beginning: false,
             reader: None,
             page: Bytes::new(),
         }
@@ -79,12 +90,20 @@ impl<T> Line<T> {
         (total == self.activity.total()).then_some(began)
     }
 
-    /// Whether the timer is over, which begins with this call if there is none. Boxed, because few connections
-    /// ever need it.
-    fn poll_timer(&mut self, until: impl FnOnce() -> Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| {
+    /// Whether the timer for this is over, which begins with this call if there is none; one for something else
+    /// says nothing any more. Boxed, because few connections ever need it.
+    fn poll_timer(
+        &mut self,
+        awaited: Awaited,
+        until: impl FnOnce() -> Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        if self.timer.as_ref().is_some_and(|(other, _)| *other != awaited) {
+            (self.timer, self.has_looked) = (None, false);
+        }
+        let (_, timer) = self.timer.get_or_insert_with(|| {
             self.has_moved = false;
-            Box::pin(sleep_until(until()))
+            (awaited, Box::pin(sleep_until(until())))
         });
         ready!(timer.as_mut().poll(cx));
         self.timer = None;
@@ -92,9 +111,9 @@ impl<T> Line<T> {
     }
 
     /// Twice the timer: where the process stood still, the first is over before anybody else had a turn.
-    fn poll_last_look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_last_look(&mut self, awaited: Awaited, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            ready!(self.poll_timer(|| Instant::now() + LAST_LOOK, cx));
+            ready!(self.poll_timer(awaited, || Instant::now() + LAST_LOOK, cx));
             if std::mem::replace(&mut self.has_looked, true) {
                 self.has_looked = false;
                 return Poll::Ready(());
@@ -113,22 +132,18 @@ impl<T> Line<T> {
         if !self.activity.is_busy() {
             // What came right before may be a whole request that is only about to begin.
             if self.head_began().is_some() {
-                self.awaits_beginning = true;
-                ready!(self.poll_last_look(cx));
+                ready!(self.poll_last_look(Awaited::Request, cx));
             }
             return Poll::Ready(Ok(()));
-        }
-        if std::mem::take(&mut self.awaits_beginning) {
-            (self.timer, self.has_looked) = (None, false);
         }
         loop {
             // Somebody waits for more of a body than there will be, unless that is only about to be seen.
             let is_short = self.activity.wants_body();
             if is_short {
-                ready!(self.poll_last_look(cx));
+                ready!(self.poll_last_look(Awaited::Body, cx));
             } else {
                 let patience = self.half_closed;
-                ready!(self.poll_timer(|| Instant::now() + patience, cx));
+                ready!(self.poll_timer(Awaited::Answer, || Instant::now() + patience, cx));
             }
             if !self.has_moved && is_short == self.activity.wants_body() {
                 return Poll::Ready(Ok(()));
@@ -202,7 +217,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Line<T> {
             Poll::Pending => {
                 let Some(began) = this.head_began() else { return Poll::Pending };
                 let late = began + this.patience;
-                ready!(this.poll_timer(|| late, cx));
+                ready!(this.poll_timer(Awaited::Head, || late, cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             failed @ Poll::Ready(Err(_)) => failed,
@@ -340,6 +355,23 @@ mod tests {
         let _busy = activity.begin();
         let _wanted = activity.want_body();
         assert_eq!(line.read(&mut [0; 64]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_look_at_a_body_says_nothing_about_the_answer_that_is_awaited_behind_it() {
+        let (mut line, mut visitor, activity) = line();
+        line.half_closed = 1000 * HEAD;
+        visitor.shutdown().await.unwrap();
+        let _busy = activity.begin();
+        let mut end = [0; 64];
+        {
+            let _wanted = activity.want_body();
+            let mut end = std::pin::pin!(line.read(&mut end));
+            let is_kept_back = std::future::poll_fn(|cx| Poll::Ready(end.as_mut().poll(cx).is_pending()));
+            assert!(is_kept_back.await);
+        }
+        // Whoever waited has seen the end of the body before the look was over.
+        assert!(timeout(6 * LAST_LOOK, line.read(&mut end)).await.is_err());
     }
 
     #[tokio::test]

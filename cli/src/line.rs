@@ -4,6 +4,8 @@
 
 use std::ffi::OsString;
 
+use clap::error::{ContextKind, ContextValue};
+
 use crate::tunnel::reference::{WORDS, find};
 
 /// `words` without the name of the program. `is_set` says which names the environment has.
@@ -29,19 +31,14 @@ pub(crate) fn arranged(
             line.extend(rest);
         }
         // It asks nothing of anybody.
-        "version" => {
-            let is_short = rest.iter().skip(1).all(|word| word == "--short" || word == "-s");
-            if is_short {
-                line.push("--version".into());
-            } else {
-                line.extend(rest);
-            }
-        }
+        "version" => line.extend(rest),
         // What runs is what is installed.
         "service" => {
             line.extend(rest);
             line.extend(theirs.into_iter().filter(|word| !is_idle(word)));
         }
+        // Whatever they say, it is none.
+        word if ABSENT.iter().any(|(absent, _)| *absent == word) => line.extend(rest),
         _ => {
             line.extend(theirs);
             line.extend(rest);
@@ -101,6 +98,25 @@ fn value_of_theirs(word: &str) -> Option<bool> {
     Some(find(name)?.takes_value && value.is_none())
 }
 
+/// Why a command of the reference is none here, if that is what is wrong with a line.
+pub(crate) fn absent(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let (_, why) = ABSENT.iter().find(|(command, _)| command == word)?;
+    Some(format!("there is no `{word}`: {why}"))
+}
+
+const ABSENT: &[(&str, &str)] = &[
+    ("access", "it is not here yet"),
+    ("tail", "it is not here yet; a host logs to standard error, more of it with --loglevel debug"),
+    ("management", "a host is managed at its own admin address"),
+    ("diag", "it is not here yet; `cloudflared tunnel diag` collects from hosts of Adit"),
+    ("ip", "private networks are not carried yet"),
+    ("vnet", "private networks are not carried yet"),
+    ("update", "this program is updated by whoever has installed it"),
+    ("proxy-dns", "the DNS proxy was removed from cloudflared too"),
+    ("db-connect", "it was removed from cloudflared too"),
+];
+
 fn is_idle(word: &OsString) -> bool {
     let name = word.to_str().and_then(|word| word.strip_prefix("--"));
     name.is_some_and(|name| matches!(name.split('=').next(), Some("no-autoupdate" | "is-autoupdated")))
@@ -157,8 +173,8 @@ mod tests {
             ),
             ("--url http://a", format!("tunnel --url http://a {proto}")),
             ("login", format!("tunnel {proto} login")),
-            ("--no-autoupdate version", "--version".to_owned()),
-            ("version --short", "--version".to_owned()),
+            ("--no-autoupdate version", "version".to_owned()),
+            ("version --short", "version --short".to_owned()),
             ("--no-autoupdate version --verbose -o json", "version --verbose -o json".to_owned()),
             ("-v", "--version".to_owned()),
             ("--no-autoupdate --config c.toml service install", "service install --config c.toml".to_owned()),

@@ -228,7 +228,14 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let program = words.next().unwrap_or_default();
     let words = line::arranged(words.collect(), |name| std::env::var_os(name));
-    let mut arguments = Arguments::parse_from(std::iter::once(program).chain(words));
+    let words = std::iter::once(program).chain(words);
+    let mut arguments = match Arguments::try_parse_from(words) {
+        Ok(arguments) => arguments,
+        Err(error) => match line::absent(&error) {
+            Some(why) => return failed(&anyhow::anyhow!(why), 2),
+            None => error.exit(),
+        },
+    };
     let mut logging = Logging { format: arguments.log_format, directives: arguments.log.take(), file: None };
     if let Command::Tunnel(tunnel) = &mut arguments.command {
         // Its config.yml may say how it is logged.

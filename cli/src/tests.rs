@@ -147,6 +147,30 @@ fn every_flag_of_the_reference_is_taken_wherever_it_stands() {
 }
 
 #[test]
+fn a_command_of_the_reference_that_is_none_here_is_said_to_be_none_in_one_line() {
+    for line in [
+        "access login",
+        "tail",
+        "management token",
+        "tunnel diag",
+        "tunnel route ip show",
+        "tunnel vnet list",
+        "update",
+        "proxy-dns",
+        "db-connect",
+        "--no-autoupdate update",
+    ] {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let words = std::iter::once("adit".into()).chain(line::arranged(words, |_| None));
+        let error = Arguments::try_parse_from(words).err().unwrap_or_else(|| panic!("{line} is taken"));
+        let why = line::absent(&error).unwrap_or_else(|| panic!("{line}: {error}"));
+        assert!(why.starts_with("there is no `") && why.lines().count() == 1, "{why}");
+    }
+    let error = Arguments::try_parse_from(["adit", "tunnel", "bogus"]).err().expect("no command");
+    assert_eq!(line::absent(&error), None);
+}
+
+#[test]
 fn every_name_in_the_environment_is_known() {
     for (flag, _, names) in FLAGS {
         let name = flag.trim_start_matches('-');

@@ -17,6 +17,9 @@ pub(crate) struct Version {
     /// Libraries, plugins, target and commit too
     #[arg(long)]
     verbose: bool,
+    /// The number alone
+    #[arg(long, short, conflicts_with = "verbose")]
+    short: bool,
     /// In which form
     #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
     form: Form,
@@ -25,7 +28,8 @@ pub(crate) struct Version {
 pub(crate) fn run(asked: &Version) {
     let short = json!({ "version": NUMBER });
     if !asked.verbose {
-        return show(asked.form, &short, || format!("adit {NUMBER}"));
+        let text = if asked.short { NUMBER.to_owned() } else { format!("adit {NUMBER}") };
+        return show(asked.form, &short, || text);
     }
     show(asked.form, &facts(), text);
 }

@@ -21,6 +21,10 @@ struct Office {
 
 impl Office {
     async fn open() -> Self {
+        Self::open_with(&["example.test".to_owned()]).await
+    }
+
+    async fn open_with(zones: &[String]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut document = "[visitors]\nhttp = \"127.0.0.1:0\"\n[api]\nlisten = \"127.0.0.1:0\"\n\
                             tunnel-domain = \"tunnels.test\"\nquick-domain = \"try.test\"\n"
@@ -29,7 +33,9 @@ impl Office {
             document.push_str(&format!("[[server]]\nregion = \"{region}\"\nlisten = \"127.0.0.1:0\"\n"));
         }
         std::fs::write(folder.path().join("edge.toml"), document).expect("a document");
-        let made = Process::run(&["edge", "init", "--zone", "example.test"], folder.path(), "").await;
+        let zones = zones.iter().flat_map(|zone| ["--zone", zone]);
+        let init: Vec<&str> = ["edge", "init"].into_iter().chain(zones).collect();
+        let made = Process::run(&init, folder.path(), "").await;
         assert_eq!(made.code, Some(0), "{made:?}");
         let edge = Process::adit("edge", &["edge", "run", "--config", "edge.toml"], folder.path());
         let address = async |kind: &str| {
@@ -348,4 +354,16 @@ async fn a_token_becomes_a_certificate_that_works() {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let list = Process::run(&arguments, office.folder.path(), "").await;
     assert_eq!(list.code, Some(0), "{list:?}");
+}
+
+#[tokio::test]
+async fn a_name_in_a_zone_of_the_second_page_is_led_to_its_tunnel_too() {
+    // A page has a thousand, and where there are several the file does not say one.
+    let zones: Vec<String> = (0..=1000).map(|number| format!("z{number:04}.test")).collect();
+    let office = Office::open_with(&zones).await;
+    office.done(&["create", "demo"]).await;
+    for zone in ["z0000", "z1000"] {
+        let said = office.done(&["route", "dns", "demo", &format!("a.{zone}.test")]).await;
+        assert!(said.contains("now leads to"), "{said}");
+    }
 }

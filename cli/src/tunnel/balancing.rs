@@ -267,8 +267,7 @@ impl Caller {
     }
 
     async fn list(&self, kind: &'static str, zone: Option<&str>) -> anyhow::Result<Vec<Value>> {
-        let listed = self.call("listing", Method::GET, zone, &format!("{kind}?per_page=1000"), None).await?;
-        Ok(listed.as_array().cloned().unwrap_or_default())
+        self.0.objects(zone, kind).await
     }
 
     async fn pools(&self) -> anyhow::Result<Vec<Value>> {

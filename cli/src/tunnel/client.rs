@@ -80,26 +80,33 @@ impl Client {
         self.api.call("creating the tunnel", Method::POST, &self.tunnels(), Some(body)).await
     }
 
-    /// All that fit the filters, page by page.
+    /// The tunnels that fit the filters.
     pub(super) async fn list(&self, filters: &[(&str, String)]) -> anyhow::Result<Vec<Value>> {
+        self.pages("listing tunnels", &self.tunnels(), filters).await
+    }
+
+    /// A whole list, page by page.
+    async fn pages(
+        &self,
+        what: &'static str,
+        list: &str,
+        filters: &[(&str, String)],
+    ) -> anyhow::Result<Vec<Value>> {
         let mut all = Vec::new();
         for page in 1..=MOST_PAGES {
             let filters = filters.iter().map(|(name, value)| format!("{name}={}", encode(value)));
             let query: Vec<String> = filters.chain([format!("page={page}")]).collect();
-            let path = format!("{}?{}", self.tunnels(), query.join("&"));
-            let Reply { result, info, .. } =
-                self.api.reply("listing tunnels", Method::GET, &path, None).await?;
-            let Value::Array(mut tunnels) = result else {
-                bail!("listing tunnels: the API did not answer with a list")
-            };
+            let path = format!("{list}?{}", query.join("&"));
+            let Reply { result, info, .. } = self.api.reply(what, Method::GET, &path, None).await?;
+            let Value::Array(mut shown) = result else { bail!("{what}: the API did not answer with a list") };
             let (count, per_page, total) =
                 (number(&info, "count"), number(&info, "per_page"), number(&info, "total_count"));
-            all.append(&mut tunnels);
+            all.append(&mut shown);
             if count < per_page || all.len() as u64 >= total {
                 return Ok(all);
             }
         }
-        bail!("listing tunnels: the list does not end")
+        bail!("{what}: the list does not end")
     }
 
     /// The id of a tunnel, by its id or by the name of a living one.
@@ -129,6 +136,17 @@ impl Client {
         self.api.call(what, method, &format!("{}/{id}{rest}", self.tunnels()), None).await
     }
 
+    /// Where what belongs to load balancing is, of the account or of a zone.
+    fn load_balancers(&self, zone: Option<&str>) -> String {
+        let of = zone.map_or_else(|| format!("/accounts/{}", self.account), |zone| format!("/zones/{zone}"));
+        format!("{of}/load_balancers")
+    }
+
+    /// All that there is of a kind, such as `/pools`.
+    pub(super) async fn objects(&self, zone: Option<&str>, kind: &str) -> anyhow::Result<Vec<Value>> {
+        self.pages("listing", &format!("{}{kind}", self.load_balancers(zone)), &[]).await
+    }
+
     /// A call about load balancing, of the account or of a zone: what it has done, and what the API says about it.
     pub(super) async fn balancing(
         &self,
@@ -138,16 +156,14 @@ impl Client {
         rest: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<(Value, Vec<String>)> {
-        let of = zone.map_or_else(|| format!("/accounts/{}", self.account), |zone| format!("/zones/{zone}"));
-        let path = format!("{of}/load_balancers{rest}");
+        let path = format!("{}{rest}", self.load_balancers(zone));
         let Reply { result, messages, .. } = self.api.reply(what, method, &path, body).await?;
         Ok((result, messages))
     }
 
     /// The zones of the account.
     pub(super) async fn zones(&self) -> anyhow::Result<Vec<Value>> {
-        let zones = self.api.call("listing zones", Method::GET, "/zones?per_page=1000", None).await?;
-        Ok(zones.as_array().cloned().unwrap_or_default())
+        self.pages("listing zones", "/zones", &[]).await
     }
 
     pub(super) async fn route(&self, id: Uuid, body: &Value) -> anyhow::Result<Value> {

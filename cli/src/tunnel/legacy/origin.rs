@@ -124,7 +124,7 @@ fn guarded(access: &Map) -> String {
          protects, and\n\n    \
          [[plugin]]\n    \
          name = \"access\"\n    \
-         component = \"plugins/jwt.wasm\"\n    \
+         component = \"shelf:jwt\"\n    \
          timeout = \"500ms\"\n\n    \
          [plugin.config]\n    \
          team = {}\n    \

@@ -169,6 +169,7 @@ fn what_would_be_served_without_its_protection_is_refused() {
     let lines: Vec<_> = error.lines().filter_map(|line| line.strip_prefix("    ")).collect();
     let document: toml::Table = toml::from_str(&lines.join("\n")).unwrap();
     let plugin = &document["plugin"][0];
+    assert_eq!(plugin["component"].as_str(), Some("shelf:jwt"));
     assert_eq!(plugin["config"]["team"].as_str(), Some("acme"));
     assert_eq!(plugin["config"]["audience"], toml::Value::from(vec!["f1d2", "a9b8"]));
     assert_eq!(plugin["grants"]["http"][0].as_str(), Some("https://acme.cloudflareaccess.com"));

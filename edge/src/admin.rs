@@ -304,7 +304,8 @@ struct Written {
 enum Refusal {
     #[error(
         "there is nothing here; there are /healthcheck, /ready, /metrics, /status, /tunnels, /tunnels/ID, \
-         /tunnels/ID/replicas, /tunnels/ID/replicas/CONNECTOR, POST …/drain and …/undrain below it, and POST /state"
+         /tunnels/ID/config, /tunnels/ID/replicas, /tunnels/ID/replicas/CONNECTOR, POST …/drain and …/undrain below it, \
+         and POST /state"
     )]
     NoPath,
     #[error("there is no tunnel `{wanted}`; there are {known}")]

@@ -64,6 +64,8 @@ pub struct Host {
     configuration: Value,
     quick_tunnel: Option<String>,
     tags: Tags,
+    /// What people call this host.
+    label: Option<String>,
     /// How long nothing may serve; `None` for ever.
     patience: Option<Duration>,
 }
@@ -106,6 +108,7 @@ impl Host {
             settings.config_source != ConfigSource::Local,
         );
         let tags = Tags::new(identity.connector, &settings.flags.tags)?;
+        let label = settings.flags.label;
         let shared = Shared {
             identity,
             addresses: Addresses::start(settings.edges, settings.connections),
@@ -138,6 +141,7 @@ impl Host {
             configuration,
             quick_tunnel: None,
             tags,
+            label,
             patience: settings.exit_after_unconnected,
         })
     }
@@ -193,7 +197,8 @@ impl Host {
         if let Some(address) = self.probes_address() {
             info!(kind = "probes", %address, "listening");
         }
-        info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, shards = self.shards, "host starts");
+        let label = self.label.as_deref();
+        info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, label, shards = self.shards, "host starts");
         let watching = self.reload.clone();
         let admin = Arc::new(Admin {
             health: self.health(stop.clone()),

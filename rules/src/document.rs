@@ -246,7 +246,7 @@ impl Visitor<'_> for Http2Visitor {
     fn visit_str<E: Error>(self, text: &str) -> Result<Http2, E> {
         match text {
             "if-offered" => Ok(Http2::IfOffered),
-            _ => Err(E::unknown_variant(text, &["if-offered"])),
+            _ => Err(E::unknown_variant(text, &["true", "false", "if-offered"])),
         }
     }
 }

@@ -326,6 +326,7 @@ async fn logs_tags_and_commands_are_those_of_the_reference() {
         "--loglevel debug --logfile a.log --output json tunnel --config {config} --tag a=b,c=d --post-quantum run"
     );
     let host = home.start(&line, &[]);
+    host.said("its label", |line| line.contains("host starts") && line.contains("\"label\":\"one\"")).await;
     registered(&host).await;
     let seen = home.edge.visitor(Speaks::Http1).send(get("/echo/x")).await.json();
     let headers = seen["headers"].as_array().expect("headers").clone();
@@ -335,6 +336,11 @@ async fn logs_tags_and_commands_are_those_of_the_reference() {
     host.said("the request", |line| line.contains("/echo/x") && line.contains("\"level\":\"debug\"")).await;
     host.terminate();
     assert!(host.exit().await.success());
+    // Scripts compare it.
+    for (words, wanted) in [(&["version", "--short"][..], ""), (&["version", "-s"], ""), (&["-v"], "adit ")] {
+        let said = Process::run(words, home.site.folder(), "").await;
+        assert_eq!(said.output.trim(), format!("{wanted}{}", env!("CARGO_PKG_VERSION")), "{said:?}");
+    }
     let log = std::fs::read_to_string(home.site.path("a.log")).expect("a log file");
     for line in log.lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));

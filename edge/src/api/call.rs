@@ -327,8 +327,8 @@ fn id(text: &str) -> Result<Uuid, NoCall> {
 
 /// The base path of the public API; ours answers with and without it.
 const VERSION: &str = "/client/v4";
-const FILES: &str = "files of zones, of which it could keep a part alone";
-const SCANS: &str = "scans for the records that a zone has elsewhere";
+const FILES: &str = "files of zones";
+const SCANS: &str = "scans for records of a zone elsewhere";
 const MOST_SEGMENTS: usize = 8;
 const LONGEST_BODY: usize = 64 << 10;
 const LONGEST_BATCH: usize = 1 << 20;

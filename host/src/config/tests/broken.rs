@@ -4,7 +4,7 @@
 /// of the mistake (empty: the whole document); its path; parts of the message and of the help.
 // One row a line reads better than what rustfmt makes of it.
 #[rustfmt::skip]
-pub(super) const BROKEN: [[&str; 7]; 88] = [
+pub(super) const BROKEN: [[&str; 7]; 89] = [
     // Keys and types.
     ["unknown key", "path = \"^/p", "pth = \"^/p", "pth", "ingress[0].pth", "unknown key `pth`", "`path`?"],
     ["unknown section", "[admin]", "[adm]", "adm]", "adm", "unknown key `adm`", "`admin`?"],
@@ -14,6 +14,7 @@ pub(super) const BROKEN: [[&str; 7]; 88] = [
     ["string for a number", "= 3", "= \"3\"", "\"3\"", "tunnel.connections", "expected a whole number, found a string", ""],
     ["string for a list", "[\"headers\", \"auth\"]", "\"auth\"", "\"auth\"\n[ingress", "ingress[0].plugins", "expected an array, found a string", ""],
     ["string for a truth", "tls-verify = true", "tls-verify = \"yes\"", "\"yes\"", "ingress[0].origin.tls-verify", "expected true or false", ""],
+    ["word for a truth that has more", "http2 = true", "http2 = \"maybe\"", "\"maybe\"", "ingress[0].origin.http2", "unknown value `maybe`", "known values: true, false, if-offered"],
     ["list of one section", "[tunnel]", "[[tunnel]]", "[[tunnel]]", "tunnel", "expected a table, found an array", ""],
     ["duration without a unit", "\"20ms\"", "20", "20\n", "plugin[0].timeout", "a number with a unit in quotes", ""],
     ["key written twice", "listen =", "listen = \"127.0.0.1:1\"\nlisten =", "listen = \"127.0.0.1:0", "", "duplicate key", ""],

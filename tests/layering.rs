@@ -59,11 +59,11 @@ const CRATES: &[Crate] = &[
     krate("trust", &["adit-files"]),
     Crate { is_pure: true, ..krate("rules", &["adit-document"]) },
     krate("registry", &["adit-files", "adit-rules", "adit-trust"]),
-    krate("net", &[]),
+    krate("net", &["adit-trust"]),
     Crate {
         modules: Some(ENGINE),
         table: "ENGINE",
-        ..krate("engine", &["adit-code", "adit-net", "adit-rules", "adit-trust"])
+        ..krate("engine", &["adit-code", "adit-net", "adit-rules"])
     },
     Crate {
         modules: Some(HOST),
@@ -389,8 +389,16 @@ const EDGE: &[Module] = &[
         &["quinn", "h2", "capnp"],
     ),
     (
+        "alerts",
+        &["api::connectors", "registry::Registry", "state", "steering", "store"],
+        &["quinn", "h2", "hyper", "capnp", "std::fs", "tokio::net"],
+    ),
+    ("alerts::damping", &[], &["tokio", "http", "hyper", "tracing"]),
+    ("alerts::signature", &["store"], &["tokio", "http", "hyper", "tracing"]),
+    (
         "api",
         &[
+            "alerts",
             "metrics",
             "monitors::Outcome",
             "registry::Registry",
@@ -452,6 +460,7 @@ const EDGE: &[Module] = &[
     (
         "settings",
         &[
+            "alerts",
             "api::share",
             "balancer::affinity",
             "forward::Patience",

@@ -6,10 +6,11 @@
 //! body, `identity` (who asks, and may they), `limits` (not too often), and only then is the body read.
 //! `envelope` makes every answer.
 
+mod alerting;
 mod balancing;
 mod call;
 mod configurations;
-mod connectors;
+pub(crate) mod connectors;
 mod envelope;
 pub(crate) mod housekeeping;
 pub(crate) mod identity;
@@ -43,6 +44,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::alerts::sender::Sender;
 use crate::metrics::{Counters, Handshake, Listener};
 use crate::registry::Registry;
 use crate::state::publish::Fixed;
@@ -65,10 +67,20 @@ pub(crate) struct Api {
     balancers: Arc<Balancers>,
     quick_domain: Option<String>,
     share: Share,
+    sender: Arc<Sender>,
     by_token: Buckets<String>,
     by_stranger: Buckets<IpAddr>,
     quick_by_visitor: Buckets<IpAddr>,
+    /// Of webhooks, by account.
+    trials: Buckets<String>,
     counters: Arc<Counters>,
+}
+
+/// What an API is told about its accounts and their names.
+pub(crate) struct Rules {
+    pub(crate) quick_domain: Option<String>,
+    pub(crate) share: Share,
+    pub(crate) sender: Arc<Sender>,
 }
 
 impl Api {
@@ -77,10 +89,10 @@ impl Api {
         registry: Arc<Registry>,
         fixed: Arc<Fixed>,
         balancers: Arc<Balancers>,
-        quick_domain: Option<String>,
-        share: Share,
+        rules: Rules,
         counters: Arc<Counters>,
     ) -> Self {
+        let Rules { quick_domain, share, sender } = rules;
         let by_token = Buckets::new(CALLS, CALLS_PER_SECOND);
         let by_stranger = Buckets::new(STRANGERS_CALLS, STRANGERS_CALLS_PER_SECOND);
         let quick_by_visitor = Buckets::new(QUICK_TUNNELS, QUICK_TUNNELS_PER_SECOND);
@@ -91,9 +103,11 @@ impl Api {
             balancers,
             quick_domain,
             share,
+            sender,
             by_token,
             by_stranger,
             quick_by_visitor,
+            trials: Buckets::new(TRIALS, TRIALS_PER_SECOND),
             counters,
         }
     }
@@ -233,6 +247,7 @@ impl Api {
             Call::LookAtZone { zone } => self.look_at_zone(&who, &zone),
             Call::Records { zone, ask } => self.records(&who, &zone, ask, query, body).await,
             Call::Balancing { ask, .. } => self.balancing(&who, None, ask, query, body).await,
+            Call::Alerting { ask, .. } => self.alerting(&who, ask, query, body).await,
             Call::Balancers { zone, ask } => self.balancing(&who, Some(&zone), ask, query, body).await,
             Call::ListRoutes { zone } => self.list_routes(&who, &zone, query),
             Call::PutRoute { zone, tunnel } => self.put_route(&who, &zone, tunnel, parse(body)?).await,
@@ -311,3 +326,6 @@ const STRANGERS_CALLS: u32 = 60;
 const STRANGERS_CALLS_PER_SECOND: f64 = 1.0;
 const QUICK_TUNNELS: u32 = 20;
 const QUICK_TUNNELS_PER_SECOND: f64 = 0.1;
+/// Test messages to webhooks that an account makes or changes.
+const TRIALS: u32 = 20;
+const TRIALS_PER_SECOND: f64 = 0.1;

@@ -24,7 +24,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Figures, Probed};
-use crate::api::{Api, housekeeping};
+use crate::alerts::sender::Sender;
+use crate::alerts::{Terms, outbox, watch};
+use crate::api::{self, Api, housekeeping};
 use crate::app::threads::{Progress, Threads};
 use crate::app::watchdog::Watchdog;
 use crate::forward::ray::Rays;
@@ -70,6 +72,8 @@ struct Office {
     follower: Follower,
     serving: Serving,
     rays: Arc<Rays>,
+    sender: Arc<Sender>,
+    alerts: Terms,
 }
 
 /// Where one server of the edge listens.
@@ -112,6 +116,7 @@ impl Edge {
             proxies,
             bodies,
             api,
+            alerts,
         } = settings;
         let count = shard::count();
         let names = tunnels.iter().flat_map(|tunnel| {
@@ -259,6 +264,7 @@ impl Edge {
                 }
                 let socket = bound(listen, listen::tcp_listeners(listen, 1))?.remove(0);
                 addresses.api = Some(socket.local_addr()?);
+                let sender = Arc::new(Sender::new(alerts.networks.clone())?);
                 let balancers = Arc::new(Balancers::new(registry.turns.clone(), None));
                 let serving = Serving {
                     registry: registry.clone(),
@@ -275,8 +281,7 @@ impl Edge {
                     registry.clone(),
                     fixed,
                     balancers,
-                    quick_domain,
-                    share,
+                    api::Rules { quick_domain, share, sender: sender.clone() },
                     counters.clone(),
                 );
                 Some(Office {
@@ -288,6 +293,8 @@ impl Edge {
                     follower,
                     serving,
                     rays: rays.clone(),
+                    sender,
+                    alerts,
                 })
             }
             _ => None,
@@ -455,7 +462,7 @@ impl Edge {
 
 impl Office {
     async fn run(self, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { api, socket, room, tls, state, follower, serving, rays } = self;
+        let Self { api, socket, room, tls, state, follower, serving, rays, sender, alerts } = self;
         let balancers = serving.balancers.clone();
         let publish = |snapshot: &_, touched: &_| serving.publish(snapshot, touched);
         // The API last: whoever still waits for its change needs the follower.
@@ -472,8 +479,11 @@ impl Office {
                 () = stop.cancelled() => {}
             }
         };
+        let watch = watch::run(state.clone(), registry.clone(), balancers.clone(), alerts, stop.clone());
+        let outbox = outbox::run(state.clone(), sender, stop.clone());
         let housekeeping = housekeeping::run(state, registry, stop.clone());
-        let (served, (), (), ()) = tokio::join!(work, follower, housekeeping, monitors);
+        let (served, (), (), (), (), ()) =
+            tokio::join!(work, follower, housekeeping, monitors, watch, outbox);
         served
     }
 }

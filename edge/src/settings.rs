@@ -1,6 +1,7 @@
 //! What cannot change without a restart: addresses, certificates, tunnels and their host names.
 //! Knows every rule of the edge's document; does not bind, listen or make certificates.
 
+mod alerts;
 mod bodies;
 mod document;
 pub(crate) mod host_name;
@@ -19,6 +20,7 @@ use adit_net::guard::Token;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 use thiserror::Error;
 
+use crate::alerts::Terms;
 use crate::api::share::Share;
 use crate::balancer::affinity::{Stickiness, StickinessError};
 use crate::forward::Patience;
@@ -54,6 +56,7 @@ pub struct Settings {
     /// What peers have to take of what is sent to them.
     pub(crate) bodies: adit_pace::Limits,
     pub(crate) api: Option<Api>,
+    pub(crate) alerts: Terms,
 }
 
 /// Where administrators ask, and who may.
@@ -201,6 +204,7 @@ impl Rules<'_> {
             sources,
             proxies,
             bodies: self.bodies(document.bodies),
+            alerts: self.alerts(document.alerts, has_api),
             api: document.api.and_then(|section| self.api(section)),
         }
     }

@@ -85,6 +85,11 @@ impl State {
         *self.published.borrow()
     }
 
+    /// Sees a change whenever the snapshot has changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<Revision> {
+        self.published.clone()
+    }
+
     /// See [`Store::probe`].
     pub(crate) async fn probe(&self) -> Result<Revision, StoreError> {
         self.store.probe().await

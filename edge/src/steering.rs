@@ -194,6 +194,11 @@ impl Balancers {
         named.collect()
     }
 
+    /// All pools by their ids.
+    pub(crate) fn pools(&self) -> HashMap<String, Arc<Pool>> {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner).pools.clone()
+    }
+
     pub(crate) fn pool(&self, id: &str) -> Option<Arc<Pool>> {
         self.built.lock().unwrap_or_else(PoisonError::into_inner).pools.get(id).cloned()
     }

@@ -6,28 +6,17 @@
 
 mod policy;
 
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsConnector;
-use tokio_util::task::AbortOnDropHandle;
 
+use adit_net::outbound::{Client, Target};
 use adit_rules::grants::Grants;
-use policy::Target;
+
+pub use adit_net::outbound::{Exchange, OutboundError};
 
 /// Longest that one request may take with its redirects, and most redirects.
 pub const LONGEST: Duration = Duration::from_secs(10);
@@ -36,17 +25,11 @@ pub const MOST_REDIRECTS: u8 = 5;
 pub const LARGEST_ANSWER: usize = 1024 * 1024;
 /// Requests of one plugin at once.
 const MOST_AT_ONCE: usize = 64;
-/// Addresses of a name that are tried.
-const MOST_ADDRESSES: usize = 8;
-/// Most header lines of an answer, and most bytes of its head.
-const MOST_HEADERS: usize = 128;
-const LARGEST_HEAD: usize = 64 * 1024;
 
 /// What one plugin may reach.
 pub struct Outbound {
     grants: Grants,
-    tls: Arc<ClientConfig>,
-    room: Arc<Semaphore>,
+    client: Client,
     /// Answers in place of the network.
     script: Option<Script>,
 }
@@ -54,55 +37,17 @@ pub struct Outbound {
 /// Answers requests of a plugin that is tested.
 pub type Script = Arc<dyn Fn(&Request<Bytes>) -> Result<Response<Bytes>, OutboundError> + Send + Sync>;
 
-/// Why a request has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OutboundError {
-    /// Not granted. Nothing was sent.
-    #[error("{0}")]
-    Denied(String),
-    #[error("{0}")]
-    Invalid(String),
-    #[error("time limit")]
-    Timeout,
-    #[error("the answer is too large")]
-    TooLarge,
-    #[error("{0}")]
-    Failed(String),
-}
-
-/// The answer to [`Outbound::exchange`]: drop it to close the connection.
-pub struct Exchange {
-    pub response: Response<Incoming>,
-    pub connection: Connection,
-}
-
-/// Drives the connection of an exchange for as long as its body is read.
-pub struct Connection {
-    _driver: AbortOnDropHandle<()>,
-    _room: OwnedSemaphorePermit,
-}
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
 impl Outbound {
     /// Reads the system's roots; does no other I/O.
     pub fn new(grants: &Grants) -> anyhow::Result<Self> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = adit_trust::by_roots(adit_trust::of_system(), &provider);
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        let room = Arc::new(Semaphore::new(MOST_AT_ONCE));
-        Ok(Self { grants: grants.clone(), tls: Arc::new(tls), room, script: None })
+        let client = Client::new(MOST_AT_ONCE)?;
+        Ok(Self { grants: grants.clone(), client, script: None })
     }
 
     /// One with the same grants that asks `script` and never the network.
     pub fn scripted(other: &Self, script: Script) -> Self {
-        let Self { grants, tls, room, script: _ } = other;
-        Self { grants: grants.clone(), tls: tls.clone(), room: room.clone(), script: Some(script) }
+        let Self { grants, client, script: _ } = other;
+        Self { grants: grants.clone(), client: client.clone(), script: Some(script) }
     }
 
     /// Sends a request and gathers the whole answer. Follows up to `redirects` redirects, each
@@ -130,7 +75,7 @@ impl Outbound {
             *request.headers_mut() = head.headers.clone();
             let (response, connection) = match &self.script {
                 Some(script) => {
-                    Target::of(request.uri())?.check(&self.grants)?;
+                    policy::check(&Target::of(request.uri())?, &self.grants)?;
                     let mut asked = Request::new(body.clone());
                     (*asked.method_mut(), *asked.uri_mut()) = (head.method.clone(), head.uri.clone());
                     *asked.headers_mut() = head.headers.clone();
@@ -168,7 +113,7 @@ impl Outbound {
     /// streams. Follows nothing. `patience` bounds the connection and the wait for the head, each.
     pub async fn exchange<B>(
         &self,
-        mut request: Request<B>,
+        request: Request<B>,
         patience: Duration,
     ) -> Result<Exchange, OutboundError>
     where
@@ -176,92 +121,12 @@ impl Outbound {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let target = Target::of(request.uri())?;
-        target.check(&self.grants)?;
+        policy::check(&target, &self.grants)?;
         if self.script.is_some() {
             return Err(OutboundError::Failed("a test answers http-client only".to_owned()));
         }
-        let room = self.room.clone().try_acquire_owned();
-        let room =
-            room.map_err(|_| OutboundError::Failed(format!("more than {MOST_AT_ONCE} requests at once")))?;
-        let within = |connecting| tokio::time::timeout(patience, connecting);
-        let stream = within(self.connect(&target)).await.unwrap_or(Err(OutboundError::Timeout))?;
-
-        let host = HeaderValue::from_str(request.uri().authority().map_or("", |host| host.as_str()));
-        let host = host.map_err(|_| OutboundError::Invalid("its host is not a header value".to_owned()))?;
-        request.headers_mut().insert(HOST, host);
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-
-        let broken = |error: hyper::Error| {
-            if error.is_parse_too_large() {
-                OutboundError::TooLarge
-            } else {
-                OutboundError::Failed(error.to_string())
-            }
-        };
-        let (mut sender, connection) = http1::Builder::new()
-            .max_headers(MOST_HEADERS)
-            .max_buf_size(LARGEST_HEAD)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(broken)?;
-        let driver = AbortOnDropHandle::new(tokio::spawn(async move {
-            // What goes wrong is also seen by whoever waits for the head or reads the body.
-            let _ = connection.await;
-        }));
-        let answer = tokio::time::timeout(patience, sender.send_request(request)).await;
-        let response = answer.map_err(|_| OutboundError::Timeout)?.map_err(broken)?;
-        Ok(Exchange { response, connection: Connection { _driver: driver, _room: room } })
-    }
-
-    async fn connect(&self, target: &Target) -> Result<Pin<Box<dyn Stream>>, OutboundError> {
-        let addresses = self.addresses(target).await?;
-        let mut last = OutboundError::Failed(format!("{} has no address", target.host));
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return self.secure(target, stream).await,
-                Err(error) => last = OutboundError::Failed(format!("connecting to {}: {error}", target.host)),
-            }
-        }
-        Err(last)
-    }
-
-    /// The addresses of a target that may be connected to.
-    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, OutboundError> {
-        if let Ok(address) = target.host.parse::<IpAddr>() {
-            // The grant names it, so that it may be private.
-            return Ok(vec![SocketAddr::new(address, target.port)]);
-        }
-        let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
-        let found =
-            found.map_err(|error| OutboundError::Failed(format!("looking up {}: {error}", target.host)))?;
-        let mut addresses: Vec<SocketAddr> = found.take(MOST_ADDRESSES).collect();
-        addresses.retain(|address| policy::may_connect(address.ip(), &self.grants));
-        if addresses.is_empty() {
-            return Err(OutboundError::Denied(format!(
-                "{} has only addresses in private networks that are not granted",
-                target.host
-            )));
-        }
-        Ok(addresses)
-    }
-
-    async fn secure(
-        &self,
-        target: &Target,
-        stream: TcpStream,
-    ) -> Result<Pin<Box<dyn Stream>>, OutboundError> {
-        // One small request and its answer: nothing to gain from waiting for more to send.
-        let _ = stream.set_nodelay(true);
-        if !target.tls {
-            return Ok(Box::pin(stream));
-        }
-        let name = ServerName::try_from(target.host.clone())
-            .map_err(|_| OutboundError::Invalid(format!("{} cannot be a TLS server name", target.host)))?;
-        let secured = TlsConnector::from(self.tls.clone()).connect(name, stream).await;
-        let secured =
-            secured.map_err(|error| OutboundError::Failed(format!("TLS with {}: {error}", target.host)))?;
-        Ok(Box::pin(secured))
+        let may = |address| policy::may_connect(&target, address, &self.grants);
+        self.client.exchange(&target, request, may, patience).await
     }
 }
 

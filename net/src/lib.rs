@@ -4,7 +4,7 @@
 //!
 //! Read in this order: [`network`] (addresses and sources), [`admission`] (who stays), [`accept`] and
 //! [`clients`] (the loops), [`guard`] (who may ask), [`proxy_protocol`] (who really comes), [`ration`],
-//! [`unread`] and [`unsent`] (what waits on a connection over HTTP/2 on its way in and out), [`crumbs`] (bodies
+//! [`judge`] and [`outbound`] (requests that others have us make), [`unread`] and [`unsent`] (what waits on a connection over HTTP/2 on its way in and out), [`crumbs`] (bodies
 //! in small pieces).
 
 pub mod accept;
@@ -13,8 +13,10 @@ pub mod clients;
 pub mod crumbs;
 mod frames;
 pub mod guard;
+pub mod judge;
 pub mod log_limiter;
 pub mod network;
+pub mod outbound;
 pub mod proxy_protocol;
 pub mod unread;
 pub mod unsent;

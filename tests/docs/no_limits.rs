@@ -7,6 +7,8 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
         &[
             "accept.rs AFTER_ERROR",
             "account.rs EVERY",
+            "alerts/outbox.rs EVERY",
+            "alerts/watch.rs EVERY",
             "addresses.rs FORGET_FAILURE",
             "addresses.rs FORGET_FAMILY",
             "app.rs LOOK",
@@ -71,6 +73,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "addresses.rs SHORT",
             "addresses.rs TRUSTED",
             "connectors.rs USUAL_CONNECTIONS",
+            "tokens.rs TENTH",
             "selection.rs FAR",
             "slot.rs PLACE_LOOKED_AT",
             "suspicion.rs UNEASE",
@@ -141,6 +144,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
         "the form of what stands on the wire, in a file or in a text",
         &[
             "affinity.rs LENGTH",
+            "alerting.rs SECRET",
             "affinity.rs LONG",
             "affinity.rs TAG",
             "token.rs SHOWN",

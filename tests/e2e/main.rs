@@ -10,6 +10,7 @@
 const PROTOCOL: &str = "quic";
 
 mod admin;
+mod alerts;
 mod balancing;
 mod bodies;
 mod broken;

@@ -38,6 +38,7 @@ const OF_OTHERS: &[(&str, &[&str])] = &[
 /// Names in the environment that are no flag's.
 const ENVIRONMENT: &[(&str, &[&str])] = &[
     ("tests", &["ADIT_WRITE", "ADIT_SKIP_NOTHING"]),
+    ("a value of the control API, and no name", &["TUNNEL_STATUS_TYPE_HEALTHY"]),
     ("the build of a release", &["ADIT_COMMIT", "ADIT_SHELF"]),
 ];
 

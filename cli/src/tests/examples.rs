@@ -60,7 +60,7 @@ fn every_example_of_a_page_is_taken() {
             "yaml" => bench.yaml(&fence),
             "ini" => unit(&fence),
             "json" => serde_json::from_str(&fence.text)
-                .map(|_: serde_json::Value| ())
+                .map(|_: Value| ())
                 .map_err(|error| error.to_string()),
             kind => Err(format!("nothing reads an example of the kind {kind:?}")),
         };
@@ -156,8 +156,8 @@ impl Bench {
     }
 
     fn toml(&self, fence: &Fence) -> Result<(), String> {
-        const OF_AN_EDGE: [&str; 7] =
-            ["data-dir", "visitors", "server", "api", "drain", "connectors", "bodies"];
+        const OF_AN_EDGE: [&str; 8] =
+            ["data-dir", "visitors", "server", "api", "drain", "connectors", "bodies", "alerts"];
         let table: toml::Table = fence.text.parse().map_err(|error| format!("{error}"))?;
         if table.contains_key("case") {
             let path = self.write("tests.toml", &fence.text);

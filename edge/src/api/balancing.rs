@@ -2,7 +2,7 @@
 //! reference. Knows the calls; what an object may say is in `form`, what changes make of an account's objects in
 //! `draft`, which every change goes through, and how objects are shown in `view`.
 
-mod draft;
+pub(super) mod draft;
 mod fields;
 mod form;
 mod health;
@@ -236,7 +236,7 @@ impl Api {
     }
 
     /// Plans anew if another object of the account was changed meanwhile, which takes its turn first.
-    async fn perform_draft<T>(
+    pub(super) async fn perform_draft<T>(
         &self,
         who: &Identity,
         action: &'static str,
@@ -258,7 +258,7 @@ impl Api {
         Err(Problem::ChangedMeanwhile)
     }
 
-    fn drafted<'s>(&'s self, who: &'s Identity, snapshot: &'s Snapshot) -> Draft<'s> {
+    pub(super) fn drafted<'s>(&'s self, who: &'s Identity, snapshot: &'s Snapshot) -> Draft<'s> {
         Draft::of(who, snapshot, &self.fixed)
     }
 }
@@ -275,15 +275,19 @@ fn resource(kind: Kind) -> &'static str {
         Kind::MonitorGroup => "monitor_group",
         Kind::Pool => "pool",
         Kind::Balancer => "load_balancer",
+        Kind::Webhook => "webhook",
+        Kind::Policy => "policy",
     }
 }
 
-fn created(kind: Kind) -> &'static str {
+pub(super) fn created(kind: Kind) -> &'static str {
     match kind {
         Kind::Monitor => "monitor.create",
         Kind::MonitorGroup => "monitor-group.create",
         Kind::Pool => "pool.create",
         Kind::Balancer => "balancer.create",
+        Kind::Webhook => "webhook.create",
+        Kind::Policy => "alert-policy.create",
     }
 }
 
@@ -293,24 +297,30 @@ fn replaced(kind: Kind) -> &'static str {
         Kind::MonitorGroup => "monitor-group.replace",
         Kind::Pool => "pool.replace",
         Kind::Balancer => "balancer.replace",
+        Kind::Webhook => "webhook.replace",
+        Kind::Policy => "alert-policy.replace",
     }
 }
 
-fn edited(kind: Kind) -> &'static str {
+pub(super) fn edited(kind: Kind) -> &'static str {
     match kind {
         Kind::Monitor => "monitor.edit",
         Kind::MonitorGroup => "monitor-group.edit",
         Kind::Pool => "pool.edit",
         Kind::Balancer => "balancer.edit",
+        Kind::Webhook => "webhook.edit",
+        Kind::Policy => "alert-policy.edit",
     }
 }
 
-fn deleted(kind: Kind) -> &'static str {
+pub(super) fn deleted(kind: Kind) -> &'static str {
     match kind {
         Kind::Monitor => "monitor.delete",
         Kind::MonitorGroup => "monitor-group.delete",
         Kind::Pool => "pool.delete",
         Kind::Balancer => "balancer.delete",
+        Kind::Webhook => "webhook.delete",
+        Kind::Policy => "alert-policy.delete",
     }
 }
 

@@ -4,7 +4,7 @@
 use http::Method;
 use uuid::Uuid;
 
-use super::{balancing, records};
+use super::{alerting, balancing, records};
 use crate::settings::host_name::HostName;
 use crate::store::records::objects::Kind;
 
@@ -44,6 +44,11 @@ pub(super) enum Call {
     Balancing {
         account: String,
         ask: balancing::Ask,
+    },
+    /// About the alerts of an account.
+    Alerting {
+        account: String,
+        ask: alerting::Ask,
     },
     /// About the load balancers of a zone.
     Balancers {
@@ -140,6 +145,10 @@ impl Call {
             ["accounts", account, "load_balancers", ref rest @ ..] => {
                 let ask = balancing(method, rest)?;
                 Ok(Self::Balancing { account: account.to_owned(), ask })
+            }
+            ["accounts", account, "alerting", "v3", ref rest @ ..] => {
+                let ask = alerting(method, rest)?;
+                Ok(Self::Alerting { account: account.to_owned(), ask })
             }
             ["zones", zone, "load_balancers", ref rest @ ..] => {
                 let ask = match rest {
@@ -285,6 +294,41 @@ fn balancing(method: &Method, rest: &[&str]) -> Result<balancing::Ask, NoCall> {
         }
         (Kind::Pool | Kind::Monitor, [id, "preview"]) => {
             by_method(method, "POST", [(Method::POST, Ask::StartPreview(kind, (*id).to_owned()))])
+        }
+        _ => Err(NoCall::Path),
+    }
+}
+
+fn alerting(method: &Method, rest: &[&str]) -> Result<alerting::Ask, NoCall> {
+    use alerting::Ask;
+    let later = |what| Ok(Ask::Later(what));
+    let (kind, rest) = match rest {
+        ["available_alerts"] => return by_method(method, "GET", [(Method::GET, Ask::Types)]),
+        ["destinations", "eligible"] => return by_method(method, "GET", [(Method::GET, Ask::Mechanisms)]),
+        ["destinations", "pagerduty", ..] => return later("PagerDuty; a webhook can be told instead"),
+        ["silences", ..] => return later("silences"),
+        ["history"] => return by_method(method, "GET", [(Method::GET, Ask::History)]),
+        ["destinations", "webhooks", rest @ ..] => (Kind::Webhook, rest),
+        ["policies", rest @ ..] => (Kind::Policy, rest),
+        _ => return Err(NoCall::Path),
+    };
+    match rest {
+        [] => by_method(
+            method,
+            "GET, POST",
+            [(Method::GET, Ask::List(kind)), (Method::POST, Ask::Create(kind))],
+        ),
+        [id] => {
+            let id = || (*id).to_owned();
+            by_method(
+                method,
+                "GET, PUT, DELETE",
+                [
+                    (Method::GET, Ask::Look(kind, id())),
+                    (Method::PUT, Ask::Edit(kind, id())),
+                    (Method::DELETE, Ask::Delete(kind, id())),
+                ],
+            )
         }
         _ => Err(NoCall::Path),
     }

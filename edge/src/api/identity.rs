@@ -108,6 +108,7 @@ impl Identity {
             (Call::Balancing { .. }, Scope::Account) => true,
             (Call::Balancing { ask, .. }, Scope::Zones(_)) => ask.is_read(),
             (Call::Balancing { .. }, Scope::Tunnels(_)) => false,
+            (Call::Alerting { .. }, scope) => *scope == Scope::Account,
             (Call::ListZones, scope) => !matches!(scope, Scope::Tunnels(_)),
             (
                 Call::LookAtZone { zone }
@@ -142,6 +143,7 @@ fn account_of(call: &Call) -> Option<(&str, &'static str)> {
         | Call::LookAtAccount { account }
         | Call::VerifyToken { account: Some(account) }
         | Call::Balancing { account, .. }
+        | Call::Alerting { account, .. }
         | Call::Later { account, .. } => Some((account, "account")),
         Call::Tunnel { account, .. } => Some((account, "tunnel")),
         Call::OpenApi
@@ -172,6 +174,7 @@ fn is_read(call: &Call) -> bool {
         | Call::ListRoutes { .. } => true,
         Call::Records { ask, .. } => ask.is_read(),
         Call::Balancing { ask, .. } | Call::Balancers { ask, .. } => ask.is_read(),
+        Call::Alerting { ask, .. } => ask.is_read(),
         Call::Tunnel { ask, .. } => {
             matches!(ask, Ask::Look | Ask::Connectors | Ask::Connector(_) | Ask::Configuration)
         }

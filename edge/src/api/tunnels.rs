@@ -12,6 +12,7 @@ use super::identity::Identity;
 use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
 use super::{Api, note, parse, share};
+use crate::alerts::event::{self, AlertType, Event};
 use crate::api::connectors::{self, Connection, Connector, Status};
 use crate::state::name;
 use crate::state::snapshot::{Kept, Snapshot};
@@ -87,6 +88,7 @@ impl Api {
             .if_absent(&name_key)
             .put(name_key, id.to_string())
             .put(key::tunnel(id), json);
+        let transaction = self.told(id, &tunnel, "created", transaction);
         self.change(transaction, |_| Problem::NameTaken).await?;
         let token = tunnel.credentials(id).map(|credentials| credentials.to_token());
         Ok(envelope::success(View { token, ..View::of(id, &tunnel, Vec::new(), None) }))
@@ -253,8 +255,18 @@ impl Api {
         tunnel.deleted_at = Some(Moment::now());
         (tunnel.secret, tunnel.previous) = (None, None);
         let transaction = transaction.put(key::tunnel(id), to_json(&tunnel));
+        let transaction = self.told(id, &tunnel, "deleted", transaction);
         self.change(transaction, |_| Problem::ChangedMeanwhile).await?;
         Ok(self.look(id, &tunnel))
+    }
+
+    /// With the alerts about it.
+    fn told(&self, id: Uuid, tunnel: &Tunnel, what: &str, transaction: Transaction) -> Transaction {
+        let name = event::brief(&tunnel.name);
+        let text = format!("The tunnel {name} was {what}.");
+        let labels = vec![("tunnel_id", id.to_string()), ("tunnel_name", name), ("event", what.to_owned())];
+        let event = Event::once(&tunnel.account, AlertType::TunnelUpdate, text, labels);
+        self.state.read(|snapshot| event.tell(snapshot, transaction, Moment::now()))
     }
 
     pub(super) fn view(&self, id: Uuid, tunnel: &Tunnel, snapshot: &Snapshot) -> View {

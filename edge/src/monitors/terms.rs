@@ -147,6 +147,7 @@ mod tests {
             modified_at: Moment::now(),
             modified_by: String::new(),
             disabled_at: std::collections::BTreeMap::new(),
+            secrets: Vec::new(),
         })
     }
 

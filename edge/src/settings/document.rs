@@ -16,6 +16,7 @@ pub(super) struct Document {
     pub(super) tunnel: Option<Vec<Spanned<Tunnel>>>,
     pub(super) admin: Option<Spanned<Admin>>,
     pub(super) api: Option<Spanned<Api>>,
+    pub(super) alerts: Option<Spanned<Alerts>>,
     pub(super) drain: Option<Spanned<Drain>>,
     pub(super) bodies: Option<Spanned<Bodies>>,
 }
@@ -87,6 +88,16 @@ pub(super) struct Api {
     pub(super) tunnels_per_account: Option<Spanned<i64>>,
     pub(super) records_per_account: Option<Spanned<i64>>,
     pub(super) state_per_account: Option<Spanned<String>>,
+}
+
+/// What accounts are told, and where. Durations are texts like "30s".
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Alerts {
+    /// Addresses and networks like "10.0.0.0/8".
+    pub(super) private_networks: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) down_for: Option<Spanned<String>>,
+    pub(super) up_for: Option<Spanned<String>>,
 }
 
 /// How the edge stops. Durations are texts like "3s".

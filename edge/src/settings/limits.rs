@@ -56,7 +56,7 @@ impl Rules<'_> {
         }
     }
 
-    fn networks(&mut self, written: &Spanned<Vec<Spanned<String>>>) -> Vec<Network> {
+    pub(super) fn networks(&mut self, written: &Spanned<Vec<Spanned<String>>>) -> Vec<Network> {
         written.get_ref().iter().filter_map(|text| self.network(text)).collect()
     }
 

@@ -9,6 +9,7 @@ use tracing::error;
 use uuid::Uuid;
 
 use crate::state::holdings::Holdings;
+use crate::store::records::alerts::{self, Fares, Message, Said, Sent};
 use crate::store::records::objects::{Kind, Object, TURN};
 use crate::store::records::sessions::SessionKeys;
 use crate::store::records::{self, Account, Configuration, Route, Seen, Token, Tunnel, Zone, key};
@@ -42,6 +43,7 @@ pub(crate) struct Snapshot {
     pub(crate) seen: HashMap<Uuid, Kept<Seen>>,
     pub(crate) objects: Objects,
     pub(crate) session_keys: Option<Kept<SessionKeys>>,
+    pub(crate) alerts: Alerts,
     /// What each account has of these.
     pub(crate) holdings: Holdings,
 }
@@ -54,6 +56,57 @@ pub(crate) struct Objects {
     by_name: HashMap<String, String>,
     /// By account, see [`turn_key`](records::objects::turn_key).
     pub(crate) turns: HashMap<String, Revision>,
+}
+
+/// What is noted about alerts.
+#[derive(Default)]
+pub(crate) struct Alerts {
+    pub(crate) messages: HashMap<String, Kept<Message>>,
+    /// By the subject.
+    pub(crate) said: HashMap<String, Kept<Said>>,
+    /// By account, moment and id.
+    pub(crate) sent: BTreeMap<String, Kept<Sent>>,
+    /// By webhook.
+    pub(crate) fares: HashMap<String, Kept<Fares>>,
+    /// How many messages each account has.
+    waiting: HashMap<String, usize>,
+}
+
+impl Alerts {
+    /// Messages of an account that are to be sent.
+    pub(crate) fn waiting(&self, account: &str) -> usize {
+        self.waiting.get(account).copied().unwrap_or_default()
+    }
+
+    /// What became of an account's messages, the oldest first.
+    pub(crate) fn sent_of(&self, account: &str) -> impl DoubleEndedIterator<Item = (&String, &Kept<Sent>)> {
+        // No account's id has a character beyond `/` in its place.
+        let (from, to) = (format!("{account}/"), format!("{account}0"));
+        self.sent.range(from..to)
+    }
+
+    fn set_message(&mut self, whole: &str, id: &str, value: Option<&[u8]>, revision: Revision) {
+        if let Some(old) = self.messages.get(id)
+            && let Some(count) = self.waiting.get_mut(&old.record.account)
+        {
+            *count -= 1;
+        }
+        set(&mut self.messages, whole, Some(id.to_owned()), value, revision);
+        if let Some(new) = self.messages.get(id) {
+            *self.waiting.entry(new.record.account.clone()).or_default() += 1;
+        }
+    }
+
+    fn set_sent(&mut self, whole: &str, name: &str, value: Option<&[u8]>, revision: Revision) {
+        match value.map(records::from_json::<Sent>) {
+            Some(Ok(record)) => {
+                let bytes = value.map_or(0, <[u8]>::len);
+                self.sent.insert(name.to_owned(), Kept { record, revision, bytes });
+            }
+            Some(Err(error)) => unreadable(whole, &error),
+            None => drop(self.sent.remove(name)),
+        }
+    }
 }
 
 impl Objects {
@@ -221,6 +274,10 @@ impl Snapshot {
                     None => self.session_keys = None,
                 }
             }
+            alerts::MESSAGE => self.alerts.set_message(whole, name, value, revision),
+            alerts::SAID => set(&mut self.alerts.said, whole, Some(name.to_owned()), value, revision),
+            alerts::SENT => self.alerts.set_sent(whole, name, value, revision),
+            alerts::FARES => set(&mut self.alerts.fares, whole, Some(name.to_owned()), value, revision),
             TURN => match value {
                 Some(_) => drop(self.objects.turns.insert(name.to_owned(), revision)),
                 None => drop(self.objects.turns.remove(name)),
@@ -228,7 +285,7 @@ impl Snapshot {
             _ => {
                 // A newer version of this program may keep more.
                 let Some(kind) = Kind::ALL.into_iter().find(|known| known.prefix() == kind) else { return };
-                touched.objects = true;
+                touched.objects |= kind.is_served();
                 self.objects.set(whole, kind, name, value, revision);
             }
         }

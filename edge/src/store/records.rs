@@ -1,6 +1,7 @@
 //! The records of an edge: their keys and their JSON. Knows what is kept; does not know who may see it. Those of load
-//! balancing are in `objects` and `sessions`.
+//! balancing are in `objects` and `sessions`, what is noted about alerts is in `alerts`.
 
+pub(crate) mod alerts;
 pub(crate) mod objects;
 pub(crate) mod sessions;
 

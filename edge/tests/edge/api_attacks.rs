@@ -31,6 +31,8 @@ async fn operations(office: &Office, tunnel: &str) -> Vec<(Method, String, Value
             .replace("{monitor}", &monitor)
             .replace("{pool}", &pool)
             .replace("{balancer}", &balancer)
+            .replace("{webhook}", &first(office.alerting("destinations/webhooks")).await)
+            .replace("{policy}", &first(office.alerting("policies")).await)
             .replace("{region}", "WEU")
             .replace("{group}", "none")
             .replace("{preview}", "none")

@@ -68,7 +68,7 @@ impl Reply {
     }
 
     /// The places of everything that is wrong.
-    fn faults(&self) -> Vec<&str> {
+    pub(crate) fn faults(&self) -> Vec<&str> {
         assert_eq!(self.status.as_u16(), 400, "{}", self.json);
         let errors = self.json["errors"].as_array().unwrap();
         let place = |error: &Value| {

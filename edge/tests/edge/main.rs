@@ -9,6 +9,7 @@ mod office;
 mod relay;
 
 mod admin;
+mod alerts;
 mod api;
 mod api_attacks;
 mod api_scale;

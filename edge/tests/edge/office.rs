@@ -77,6 +77,11 @@ impl Office {
         self.edge = start_told(self.edge.folder.clone(), "", API);
     }
 
+    /// The same with more keys of `[api]`.
+    pub(crate) fn reopen_with(&mut self, keys: &str) {
+        self.edge = start_told(self.edge.folder.clone(), "", &format!("{API}{keys}"));
+    }
+
     pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
         self.ask_as(&self.token, method, path, body).await
     }

@@ -1,96 +1,28 @@
 //! Which requests may go where. Decides from what is granted and known; does no I/O.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
+use adit_net::judge;
+use adit_net::outbound::{OutboundError, Target};
 use adit_rules::grants::Grants;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, LOCATION, PROXY_AUTHORIZATION};
 use http::{Method, Response, StatusCode, Uri, request};
 
-use super::OutboundError;
-
-/// Who is to be asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) tls: bool,
-    /// Lower case; an IPv6 address has no brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+/// Whether plugins may ask this one.
+pub(super) fn check(target: &Target, grants: &Grants) -> Result<(), OutboundError> {
+    if grants.http.iter().any(|granted| granted.matches(target.tls, &target.host, target.port)) {
+        return Ok(());
+    }
+    let scheme = if target.tls { "https" } else { "http" };
+    Err(OutboundError::Denied(format!("{scheme}://{}:{} is not granted", target.host, target.port)))
 }
 
-impl Target {
-    pub(super) fn of(uri: &Uri) -> Result<Self, OutboundError> {
-        let wrong = |what: &str| OutboundError::Invalid(what.to_owned());
-        let tls = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(wrong("its URL begins with neither https:// nor http://")),
-        };
-        let authority = uri.authority().ok_or_else(|| wrong("its URL has no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(wrong("its URL has a user name"));
-        }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let host = host.strip_suffix('.').unwrap_or(&host).to_owned();
-        if host.is_empty() {
-            return Err(wrong("its URL has no host"));
-        }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok(Self { tls, host, port })
-    }
-
-    pub(super) fn check(&self, grants: &Grants) -> Result<(), OutboundError> {
-        if grants.http.iter().any(|granted| granted.matches(self.tls, &self.host, self.port)) {
-            return Ok(());
-        }
-        let scheme = if self.tls { "https" } else { "http" };
-        Err(OutboundError::Denied(format!("{scheme}://{}:{} is not granted", self.host, self.port)))
-    }
-}
-
-/// Whether a granted name may be reached at this address.
-pub(super) fn may_connect(address: IpAddr, grants: &Grants) -> bool {
+/// Whether a granted target may be reached at this address. A grant that names an address means it, private or not.
+pub(super) fn may_connect(target: &Target, address: IpAddr, grants: &Grants) -> bool {
     let address = address.to_canonical();
-    !is_private(address) || grants.networks.iter().any(|network| network.contains(address))
-}
-
-/// Whether an address belongs to this machine, to a network of its own, or to nobody.
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_private_v4(address),
-        IpAddr::V6(address) => is_private_v6(address),
-    }
-}
-
-fn is_private_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_multicast()
-        || address.is_documentation()
-        // This network, shared address space, protocol assignments, benchmarks, reserved.
-        || a == 0
-        || (a == 100 && b & 0xc0 == 64)
-        || (a, b, c) == (192, 0, 0)
-        || (a == 198 && b & 0xfe == 18)
-        || a >= 240
-}
-
-fn is_private_v6(address: Ipv6Addr) -> bool {
-    let parts = address.segments();
-    let embedded = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
-    address.is_loopback()
-        || address.is_unspecified()
-        || address.is_unique_local()
-        || address.is_unicast_link_local()
-        || address.is_multicast()
-        || parts[..2] == [0x2001, 0x0db8]
-        // Teredo, and addresses with an IPv4 address inside: mapped, compatible, NAT64, 6to4.
-        || parts[..2] == [0x2001, 0]
-        || (parts[..5] == [0; 5] && is_private_v4(embedded(parts[6], parts[7])))
-        || (parts[..6] == [0x64, 0xff9b, 0, 0, 0, 0] && is_private_v4(embedded(parts[6], parts[7])))
-        || (parts[..2] == [0x64, 0xff9b] && parts[2] == 1)
-        || (parts[0] == 0x2002 && is_private_v4(embedded(parts[1], parts[2])))
+    !judge::is_private(address)
+        || target.host.parse::<IpAddr>().is_ok()
+        || grants.networks.iter().any(|network| network.contains(address))
 }
 
 /// The request that a redirect asks for.
@@ -149,54 +81,6 @@ mod tests {
     use http::{HeaderValue, Request};
 
     use super::*;
-
-    #[test]
-    fn private_addresses_are_known_in_every_disguise() {
-        for private in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "0.0.0.0",
-            "224.0.0.1",
-            "255.255.255.255",
-            "198.18.0.1",
-            "192.0.0.8",
-            "::1",
-            "::",
-            "fd00::1",
-            "fe80::1",
-            "ff02::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "::127.0.0.1",
-            "64:ff9b::a00:1",
-            "2002:7f00:1::",
-            "2001:db8::1",
-            "2001::1",
-            "64:ff9b:1::1",
-        ] {
-            assert!(!may_connect(private.parse().unwrap(), &Grants::default()), "{private}");
-        }
-        for public in
-            ["1.1.1.1", "100.128.0.1", "172.32.0.1", "2606:4700::1", "::ffff:1.1.1.1", "64:ff9b::101:101"]
-        {
-            assert!(may_connect(public.parse().unwrap(), &Grants::default()), "{public}");
-        }
-    }
-
-    #[test]
-    fn a_url_is_a_scheme_a_host_and_no_user() {
-        let target = |url: &str| Target::of(&url.parse().unwrap());
-        let expected = Target { tls: true, host: "api.example.com".to_owned(), port: 443 };
-        assert_eq!(target("https://API.example.com./x"), Ok(expected));
-        assert_eq!(target("http://[FD00::1]:81").unwrap().host, "fd00::1");
-        for wrong in ["ftp://a/", "/path", "https://a@b/"] {
-            assert!(target(wrong).is_err(), "{wrong}");
-        }
-    }
 
     fn follow(method: Method, status: u16, location: &'static str) -> Option<(Method, String, bool, bool)> {
         let request = Request::builder()

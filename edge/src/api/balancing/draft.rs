@@ -9,12 +9,15 @@ use uuid::Uuid;
 
 use super::form::{self, Known};
 use super::view;
+use crate::alerts::event::{self, AlertType, Event};
+use crate::api::alerting;
 use crate::api::envelope::Problem;
 use crate::api::identity::Identity;
 use crate::api::note;
 use crate::settings::host_name::HostName;
 use crate::state::publish::Fixed;
 use crate::state::snapshot::Snapshot;
+use crate::store::records::alerts::{Fares, fares_key};
 use crate::store::records::objects::{Kind, Object, tunnel_of, turn_key};
 use crate::store::records::sessions::SessionKeys;
 use crate::store::records::{key, to_json};
@@ -22,7 +25,7 @@ use crate::store::timestamp::Moment;
 use crate::store::{Revision, Transaction};
 
 /// The objects of an account as they will be.
-pub(super) struct Draft<'s> {
+pub(in crate::api) struct Draft<'s> {
     who: &'s Identity,
     snapshot: &'s Snapshot,
     fixed: &'s Fixed,
@@ -34,7 +37,7 @@ pub(super) struct Draft<'s> {
 }
 
 /// Where an object is looked for: those of the account, or those of one of its zones.
-pub(super) type Zone<'z> = Option<&'z str>;
+pub(in crate::api) type Zone<'z> = Option<&'z str>;
 
 impl<'s> Draft<'s> {
     pub(super) fn of(who: &'s Identity, snapshot: &'s Snapshot, fixed: &'s Fixed) -> Self {
@@ -47,7 +50,7 @@ impl<'s> Draft<'s> {
     }
 
     /// Makes an object; its id.
-    pub(super) fn create(
+    pub(in crate::api) fn create(
         &mut self,
         kind: Kind,
         zone: Zone<'_>,
@@ -56,6 +59,7 @@ impl<'s> Draft<'s> {
         let most = match kind {
             Kind::Monitor => MOST_MONITORS,
             Kind::MonitorGroup | Kind::Pool | Kind::Balancer => MOST_OBJECTS,
+            Kind::Webhook | Kind::Policy => MOST_OF_ALERTS,
         };
         if self.all(kind).count() >= most {
             let what = format!("an account has at most {most} of these; delete a {} first", kind.word());
@@ -72,6 +76,7 @@ impl<'s> Draft<'s> {
             modified_at: self.now,
             modified_by: self.who.actor(),
             disabled_at: BTreeMap::new(),
+            secrets: Vec::new(),
         };
         self.put(kind, &id, object)?;
         Ok(id)
@@ -91,7 +96,7 @@ impl<'s> Draft<'s> {
     }
 
     /// Only what the caller says; `null` takes a field back to what it usually is.
-    pub(super) fn edit(
+    pub(in crate::api) fn edit(
         &mut self,
         kind: Kind,
         zone: Zone<'_>,
@@ -106,7 +111,7 @@ impl<'s> Draft<'s> {
     }
 
     /// Only what no other object names.
-    pub(super) fn delete(&mut self, kind: Kind, zone: Zone<'_>, id: &str) -> Result<(), Problem> {
+    pub(in crate::api) fn delete(&mut self, kind: Kind, zone: Zone<'_>, id: &str) -> Result<(), Problem> {
         self.find(kind, zone, id)?;
         if let Some((by, referrer, object)) = self.referrers(kind, id).next() {
             let name = view::name_of(by, object);
@@ -118,7 +123,7 @@ impl<'s> Draft<'s> {
     }
 
     /// An object that the caller may see.
-    pub(super) fn find(&self, kind: Kind, zone: Zone<'_>, id: &str) -> Result<&Object, Problem> {
+    pub(in crate::api) fn find(&self, kind: Kind, zone: Zone<'_>, id: &str) -> Result<&Object, Problem> {
         let found =
             self.get(kind, id).filter(|object| zone.is_none_or(|zone| object.zone.as_deref() == Some(zone)));
         found.ok_or(Problem::NotFound(kind.word()))
@@ -131,6 +136,7 @@ impl<'s> Draft<'s> {
             (Kind::Monitor, Kind::MonitorGroup) => view::members(object).any(|member| member == id),
             (Kind::MonitorGroup, Kind::Pool) => object.text("monitor_group") == Some(id),
             (Kind::Pool, Kind::Balancer) => form::mentions(object).contains(id),
+            (Kind::Webhook, Kind::Policy) => event::webhooks(object).any(|webhook| webhook == id),
             _ => false,
         };
         let all = Kind::ALL.into_iter().flat_map(|by| self.all(by).map(move |(id, object)| (by, id, object)));
@@ -203,6 +209,9 @@ impl<'s> Draft<'s> {
                 None => transaction.remove(name),
             };
         }
+        for ((kind, id), after) in &changed {
+            transaction = noted(snapshot, *kind, id, after.as_ref(), transaction);
+        }
         for ((kind, id), after) in changed {
             transaction = match after {
                 Some(object) => transaction.put(kind.key(&id), to_json(&object)),
@@ -243,7 +252,7 @@ impl<'s> Draft<'s> {
         let name = match kind {
             Kind::Balancer => context.name,
             Kind::Pool => said.get("name").and_then(Value::as_str).map(str::to_owned),
-            Kind::Monitor | Kind::MonitorGroup => None,
+            Kind::Monitor | Kind::MonitorGroup | Kind::Webhook | Kind::Policy => None,
         };
         Ok((said, name))
     }
@@ -265,13 +274,47 @@ impl<'s> Draft<'s> {
             (address, since.unwrap_or(self.now))
         });
         object.disabled_at = disabled.collect();
+        let new = object.said.remove("secret").and_then(|secret| secret.as_str().map(str::to_owned));
+        object.secrets = alerting::secrets(&object.secrets, new, self.now);
         // What is said again was not changed.
-        if known.is_some_and(|known| known.said == object.said) {
+        if known.is_some_and(|known| known.said == object.said && known.secrets == object.secrets) {
             return Ok(());
         }
         (object.modified_at, object.modified_by) = (self.now, self.who.actor());
         self.changed.insert((kind, id.to_owned()), Some(object));
         Ok(())
+    }
+}
+
+/// What of a change is worth an alert, and what it means for the webhooks that are told.
+fn noted(
+    snapshot: &Snapshot,
+    kind: Kind,
+    id: &str,
+    after: Option<&Object>,
+    transaction: Transaction,
+) -> Transaction {
+    let before = snapshot.objects.of(kind).get(id).map(|kept| &kept.record);
+    match (kind, before, after) {
+        (Kind::Pool, Some(before), Some(after)) if before.is_enabled() != after.is_enabled() => {
+            let (name, is_enabled) = (event::brief(view::name_of(kind, after)), after.is_enabled());
+            let word = if is_enabled { "enabled" } else { "disabled" };
+            let text = format!("The pool {name} is {word}.");
+            let labels =
+                vec![("pool_id", id.to_owned()), ("pool_name", name), ("enabled", is_enabled.to_string())];
+            let event = Event::once(&after.account, AlertType::PoolEnablement, text, labels);
+            event.tell(snapshot, transaction, Moment::now())
+        }
+        (Kind::Webhook, _, None) => transaction.remove(fares_key(id)),
+        // One that has changed is told again.
+        (Kind::Webhook, Some(_), Some(_)) => match snapshot.alerts.fares.get(id) {
+            Some(kept) => {
+                let fares = Fares { not_before: None, gone_at: None, ..kept.record.clone() };
+                transaction.put(fares_key(id), to_json(&fares))
+            }
+            None => transaction,
+        },
+        _ => transaction,
     }
 }
 
@@ -343,3 +386,5 @@ impl Known for Context<'_, '_> {
 /// Objects of one kind that an account may have.
 const MOST_OBJECTS: usize = 250;
 const MOST_MONITORS: usize = 375;
+/// The same for webhooks, and for policies.
+const MOST_OF_ALERTS: usize = 50;

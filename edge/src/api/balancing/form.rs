@@ -1,6 +1,7 @@
-//! What an object of load balancing may say: fields, bounds and what goes without saying. Everything that is wrong
+//! What an object of load balancing, or of alerts, may say: fields, bounds and what goes without saying. Everything that is wrong
 //! is said at once. Knows fields; where one names another object it asks [`Known`] whether there is such a one.
 
+mod alerts;
 mod balancers;
 mod monitors;
 mod pools;
@@ -43,6 +44,8 @@ pub(super) fn read(
         Kind::MonitorGroup => monitors::group(&mut fields, known),
         Kind::Pool => pools::pool(&mut fields, known),
         Kind::Balancer => balancers::balancer(&mut fields, known),
+        Kind::Webhook => alerts::webhook(&mut fields),
+        Kind::Policy => alerts::policy(&mut fields, known),
     }
     let kept = fields.kept();
     if faults.is_empty() { Ok(kept) } else { Err(faults) }
@@ -52,7 +55,7 @@ pub(super) fn read(
 pub(super) fn without_effect(kind: Kind, object: &Object, own_domain: Option<&str>) -> Vec<String> {
     match kind {
         Kind::Monitor => monitors::without_effect(object),
-        Kind::MonitorGroup => Vec::new(),
+        Kind::MonitorGroup | Kind::Webhook | Kind::Policy => Vec::new(),
         Kind::Pool => pools::without_effect(object, own_domain),
         Kind::Balancer => balancers::without_effect(object),
     }

@@ -12,7 +12,8 @@ pub(super) fn of(kind: Kind, id: &str, object: &Object, zone_name: Option<&str>)
     add("created_on", json!(object.created_at));
     add("modified_on", json!(object.modified_at));
     match kind {
-        Kind::Monitor => {}
+        // Those of alerts are shown by `alerting`.
+        Kind::Monitor | Kind::Webhook | Kind::Policy => {}
         Kind::MonitorGroup => {
             // The SDKs read these, the provider the others.
             add("created_at", json!(object.created_at));
@@ -42,7 +43,7 @@ pub(super) fn of(kind: Kind, id: &str, object: &Object, zone_name: Option<&str>)
 /// What lists of references call an object.
 pub(super) fn name_of(kind: Kind, object: &Object) -> &str {
     match kind {
-        Kind::Pool | Kind::Balancer => object.text("name").unwrap_or_default(),
+        Kind::Pool | Kind::Balancer | Kind::Webhook | Kind::Policy => object.text("name").unwrap_or_default(),
         Kind::Monitor | Kind::MonitorGroup => object.text("description").unwrap_or_default(),
     }
 }

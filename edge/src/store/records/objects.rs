@@ -1,7 +1,8 @@
-//! The objects of load balancing as they are kept: what was said of each, word for word, and what the edge notes
+//! The objects of load balancing and of alerts as they are kept: what was said of each, word for word, and what the edge notes
 //! beside it. Knows kinds and keys; does not know which fields an object has.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -16,6 +17,10 @@ pub(crate) enum Kind {
     MonitorGroup,
     Pool,
     Balancer,
+    /// Where alerts are sent.
+    Webhook,
+    /// Which alerts are sent where.
+    Policy,
 }
 
 /// One object. Its id is in its key, and is not used again.
@@ -37,10 +42,34 @@ pub(crate) struct Object {
     /// Since when the endpoints of a pool are disabled, by address, and, as an empty one, the pool itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) disabled_at: BTreeMap<String, Moment>,
+    /// Of a webhook: what its messages are signed with, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) secrets: Vec<Secret>,
+}
+
+/// A secret that is shown to nobody.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Secret {
+    pub(crate) text: String,
+    /// For one that was replaced: messages are signed with it as well until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<Moment>,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Monitor, Self::MonitorGroup, Self::Pool, Self::Balancer];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Monitor, Self::MonitorGroup, Self::Pool, Self::Balancer, Self::Webhook, Self::Policy];
+
+    /// Whether what visitors get depends on it.
+    pub(crate) fn is_served(self) -> bool {
+        !matches!(self, Self::Webhook | Self::Policy)
+    }
 
     /// Where objects of this kind are kept.
     pub(crate) fn prefix(self) -> &'static str {
@@ -49,6 +78,8 @@ impl Kind {
             Self::MonitorGroup => "monitor-group/",
             Self::Pool => "pool/",
             Self::Balancer => "balancer/",
+            Self::Webhook => "webhook/",
+            Self::Policy => "alert-policy/",
         }
     }
 
@@ -63,6 +94,8 @@ impl Kind {
             Self::MonitorGroup => "monitor group",
             Self::Pool => "pool",
             Self::Balancer => "load balancer",
+            Self::Webhook => "webhook",
+            Self::Policy => "notification policy",
         }
     }
 }
@@ -74,7 +107,7 @@ impl Object {
         match kind {
             Kind::Pool => Some(format!("pool-name/{}/{name}", self.account)),
             Kind::Balancer => Some(format!("balancer-name/{name}")),
-            Kind::Monitor | Kind::MonitorGroup => None,
+            Kind::Monitor | Kind::MonitorGroup | Kind::Webhook | Kind::Policy => None,
         }
     }
 

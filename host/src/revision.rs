@@ -24,6 +24,7 @@ use crate::config::settings::Settings;
 use crate::generation::lifetime::RetiredGenerations;
 use crate::proxy::Current;
 use crate::revision::history::{History, Source};
+use crate::revision::watch::OwnWriting;
 
 /// Revisions that may wait while a generation is built; more are told to come back.
 const MOST_ASKS: usize = 64;
@@ -91,6 +92,7 @@ pub struct Reload {
     history: Arc<History>,
     retired_generations: Arc<RetiredGenerations>,
     files: tokio::sync::watch::Receiver<Vec<PathBuf>>,
+    own_writing: Arc<OwnWriting>,
 }
 
 impl Reload {
@@ -106,12 +108,14 @@ impl Reload {
         let (asks, inbox) = mpsc::channel(MOST_ASKS);
         let (named, seen) = tokio::sync::watch::channel(files);
         let retired_generations = Arc::new(RetiredGenerations::default());
+        let own_writing = Arc::new(OwnWriting::default());
         let reload = Self {
             asks,
             current: current.clone(),
             history: history.clone(),
             retired_generations: retired_generations.clone(),
             files: seen,
+            own_writing: own_writing.clone(),
         };
         let writer = Writer {
             asks: inbox,
@@ -122,6 +126,7 @@ impl Reload {
             history,
             retired_generations,
             files: named,
+            own_writing,
             observer: None,
         };
         (reload, writer)
@@ -162,6 +167,11 @@ impl Reload {
     /// The files whose change may be a revision.
     pub fn files(&self) -> tokio::sync::watch::Receiver<Vec<PathBuf>> {
         self.files.clone()
+    }
+
+    /// The document as this host has written it itself.
+    pub(crate) fn own_writing(&self) -> &OwnWriting {
+        &self.own_writing
     }
 
     async fn ask(&self, ask: Ask, given: oneshot::Receiver<Verdict>) -> Verdict {

@@ -16,7 +16,7 @@ use e2e::origin::Origin;
 use e2e::process::{Outcome, Process, adit};
 use e2e::product::{Product, Site};
 use e2e::stand_in::StandIn;
-use e2e::visitor::{Answer, Speaks, Visitor, get};
+use e2e::visitor::{Answer, Speaks, Visitor, get, to, with_text};
 use e2e::within;
 use http::Request;
 use serde_json::Value;
@@ -240,6 +240,17 @@ async fn systemd_hears_of_each_change_once_in_whatever_order_files_are_named() {
     let history = product.host.admin("/config/history").await.json();
     let applied = history.to_string().matches("\"applied\"").count();
     assert_eq!(applied, 4, "the start and three changes: {history}");
+    // What the host writes itself is no change of the file, and what is served without being saved stays.
+    let put = async |path: &str, status: u16| {
+        let document = HostDocument::new().otherwise(&format!("http_status:{status}"));
+        let request = to("PUT", path).header("host", "localhost").header("if-match", "*");
+        let request = with_text(request, &document.to_toml(edges));
+        assert_eq!(Visitor::new(product.host.admin, Speaks::Http1, None).send(request).await.status, 200);
+    };
+    put("/config", 418).await;
+    put("/config?save=false", 451).await;
+    assert_eq!(systemd.count("RELOADING", 30), 2);
+    assert_eq!(product.get("/").await.status, 451);
 }
 
 #[tokio::test]

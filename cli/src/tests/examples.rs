@@ -59,9 +59,7 @@ fn every_example_of_a_page_is_taken() {
             "toml" => bench.toml(&fence),
             "yaml" => bench.yaml(&fence),
             "ini" => unit(&fence),
-            "json" => serde_json::from_str(&fence.text)
-                .map(|_: Value| ())
-                .map_err(|error| error.to_string()),
+            "json" => serde_json::from_str(&fence.text).map(|_: Value| ()).map_err(|error| error.to_string()),
             kind => Err(format!("nothing reads an example of the kind {kind:?}")),
         };
         if let Err(why) = outcome {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -28,6 +29,30 @@ type Facts = Option<[i128; 5]>;
 /// By path, so that it does not matter in which order files are named.
 type Marks = BTreeMap<PathBuf, Facts>;
 
+/// The document as this host has written it last: that is no change to read again, least of all where something
+/// that is not saved serves by now.
+#[derive(Default)]
+pub struct OwnWriting(Mutex<Option<(PathBuf, Facts)>>);
+
+impl OwnWriting {
+    /// Remembers the document, unless somebody else has written it since. Waits for the file system.
+    pub(super) fn wrote(&self, document: PathBuf, text: &[u8]) {
+        let facts = facts(&document);
+        let is_ours = std::fs::read(&document).is_ok_and(|read| read == text);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = is_ours.then_some((document, facts));
+    }
+
+    /// Takes the document for seen if it is as it was written.
+    fn take_over(&self, seen: &mut Marks, now: &Marks) {
+        let own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((document, facts)) = &*own
+            && now.get(document) == Some(facts)
+        {
+            seen.insert(document.clone(), *facts);
+        }
+    }
+}
+
 /// Asks for a reload whenever something has changed, until dropped.
 pub async fn watch(reload: Reload) {
     let files = reload.files();
@@ -38,6 +63,7 @@ pub async fn watch(reload: Reload) {
         let watched = files.borrow().clone();
         let mut now = look(watched.clone()).await;
         take_over(&mut seen, &now);
+        reload.own_writing().take_over(&mut seen, &now);
         if now == seen {
             continue;
         }
@@ -48,6 +74,10 @@ pub async fn watch(reload: Reload) {
                 break;
             }
             now = later;
+        }
+        reload.own_writing().take_over(&mut seen, &now);
+        if now == seen {
+            continue;
         }
         seen = now;
         // The verdict is in the log, in the history and in the status.

@@ -20,6 +20,7 @@ use crate::config::settings::Settings;
 use crate::generation::lifetime::RetiredGenerations;
 use crate::proxy::Current;
 use crate::revision::history::{Entry, History, Outcome, Remote, Revision, Serving, Source};
+use crate::revision::watch::OwnWriting;
 
 /// Builds and swaps generations, one at a time.
 pub struct Writer {
@@ -33,6 +34,7 @@ pub struct Writer {
     pub(super) retired_generations: Arc<RetiredGenerations>,
     /// Every file that a change of the configuration may come from.
     pub(super) files: watch::Sender<Vec<PathBuf>>,
+    pub(super) own_writing: Arc<OwnWriting>,
     pub observer: Option<Observer>,
 }
 
@@ -206,7 +208,7 @@ impl Writer {
         let mut entry = Entry::new(number, Outcome::Applied, source, digest.clone());
         entry.remote_version = remote_version;
         entry.warnings.clone_from(&warnings);
-        let (history, saved) = (self.history.clone(), save);
+        let (history, own_writing, saved) = (self.history.clone(), self.own_writing.clone(), save);
         // Files are written beside what serves. The revision and the entry come back with the outcome.
         let written = tokio::task::spawn_blocking(move || {
             if let Some(path) = saved {
@@ -217,6 +219,7 @@ impl Writer {
                         path.display()
                     )
                 })?;
+                own_writing.wrote(path, text);
             }
             let kept = history.keep(&mut entry, &revision, &parts).map_err(|error| error.to_string());
             Ok::<_, String>((entry, revision, kept))

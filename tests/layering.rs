@@ -466,10 +466,11 @@ const EDGE: &[Module] = &[
             "forward::Patience",
             "limits::per_address",
             "tls",
-            "visitor::Proxies",
+            "visitor",
         ],
         &["tokio", "quinn", "hyper", "http", "tracing"],
     ),
+    ("settings::geography", &["settings", "visitor"], &["tokio", "quinn", "hyper", "tracing"]),
     ("settings::host_name", &[], &["tokio", "hyper", "http", "tracing"]),
     ("shutdown", &[], &["hyper", "quinn", "http", "tracing"]),
     ("state", &["store"], &["quinn", "h2", "http", "hyper"]),
@@ -584,6 +585,7 @@ const EDGE: &[Module] = &[
         &["forward::ray::Rays", "limits", "metrics", "visitor::error_page"],
         &["hyper", "tracing", "tokio::net"],
     ),
+    ("visitor::geography", &[], &["tokio", "hyper", "tracing"]),
     ("visitor::proxies", &[], &["tokio", "hyper", "tracing"]),
 ];
 

@@ -117,6 +117,7 @@ impl Edge {
             bodies,
             api,
             alerts,
+            geography,
         } = settings;
         let count = shard::count();
         let names = tunnels.iter().flat_map(|tunnel| {
@@ -265,7 +266,7 @@ impl Edge {
                 let socket = bound(listen, listen::tcp_listeners(listen, 1))?.remove(0);
                 addresses.api = Some(socket.local_addr()?);
                 let sender = Arc::new(Sender::new(alerts.networks.clone())?);
-                let balancers = Arc::new(Balancers::new(registry.turns.clone(), None));
+                let balancers = Arc::new(Balancers::new(registry.turns.clone(), geography.point));
                 let serving = Serving {
                     registry: registry.clone(),
                     directory: names.clone(),
@@ -308,6 +309,7 @@ impl Edge {
             strangers,
             sources,
             proxies,
+            geography: Arc::new(geography),
             patience,
             half_closed,
             quic,

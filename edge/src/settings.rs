@@ -4,6 +4,7 @@
 mod alerts;
 mod bodies;
 mod document;
+mod geography;
 pub(crate) mod host_name;
 mod limits;
 
@@ -27,7 +28,7 @@ use crate::forward::Patience;
 use crate::limits::per_address::Limits;
 use crate::settings::host_name::HostName;
 use crate::tls::{CONNECTOR_NAMES, Identity};
-use crate::visitor::Proxies;
+use crate::visitor::{Geography, Proxies};
 use document::{CertificateFiles, Document};
 
 /// What an edge is told to be. Only [`Settings::load`] makes one, so it keeps every rule.
@@ -57,6 +58,8 @@ pub struct Settings {
     pub(crate) bodies: adit_pace::Limits,
     pub(crate) api: Option<Api>,
     pub(crate) alerts: Terms,
+    /// Where the edge and its visitors are.
+    pub(crate) geography: Geography,
 }
 
 /// Where administrators ask, and who may.
@@ -205,6 +208,7 @@ impl Rules<'_> {
             proxies,
             bodies: self.bodies(document.bodies),
             alerts: self.alerts(document.alerts, has_api),
+            geography: self.geography(document.geography),
             api: document.api.and_then(|section| self.api(section)),
         }
     }

@@ -76,8 +76,8 @@ pub(crate) struct Asked<'r> {
     /// By which it came.
     pub(crate) version: Version,
     pub(crate) request: &'r Request<()>,
-    /// Where it is from.
-    pub(crate) place: Place<'r>,
+    /// Where it is from; looked at where that matters.
+    pub(crate) place: &'r dyn Fn() -> Place<'r>,
 }
 
 impl Asked<'_> {
@@ -99,7 +99,7 @@ impl Asked<'_> {
             client: self.visitor,
             seconds: now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
             balancer: &balancer.name,
-            region: self.place.region.unwrap_or_default(),
+            region: (self.place)().region.unwrap_or_default(),
         }
     }
 }
@@ -251,7 +251,7 @@ impl Balancer {
         };
         let keys = self.around.keys.load();
         let who = session::Who::of(plan.affinity.as_ref(), (&self.id, keys.as_deref()), asked);
-        let tour = if plan.is_geographic() { plan.tour_for(&asked.place) } else { 0 };
+        let tour = if plan.is_geographic() { plan.tour_for(&(asked.place)()) } else { 0 };
         Entry::Goes(Visit { plan, tour, who })
     }
 

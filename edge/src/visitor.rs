@@ -1,10 +1,11 @@
 //! The public side: `listener` accepts visitors, `connection` speaks HTTP with one of them, `service`
 //! answers one request, `line` says what silence and the end of a visitor mean, `socket` notices what a
-//! visitor does not take, `proxies` says whom a request comes from, `host_table` which tunnel a host name leads
-//! to, and `error_page` makes every answer that the edge makes itself.
+//! visitor does not take, `proxies` says whom a request comes from, `geography` from where, `host_table` which
+//! tunnel a host name leads to, and `error_page` makes every answer that the edge makes itself.
 
 mod connection;
 pub(crate) mod error_page;
+mod geography;
 mod host_table;
 mod line;
 mod listener;
@@ -13,6 +14,7 @@ mod proxies;
 mod service;
 mod socket;
 
+pub(crate) use geography::{Codes, Geography, Headers, LONGEST_CODE, Networks};
 pub(crate) use host_table::{Destination, Directory, Table};
 pub(crate) use listener::Listener;
 pub(crate) use proxies::Proxies;

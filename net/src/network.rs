@@ -6,7 +6,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 /// Addresses that begin with the same bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
     address: u128,
     mask: u128,
@@ -20,6 +20,19 @@ impl Network {
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         bits(address) & self.mask == self.address
+    }
+
+    /// How many bits its addresses have in common, of 128: those of IPv4 are written as IPv6 for it.
+    #[must_use]
+    pub fn prefix(self) -> u32 {
+        self.mask.leading_ones()
+    }
+
+    /// The network with this prefix that an address is in.
+    #[must_use]
+    pub fn around(address: IpAddr, prefix: u32) -> Self {
+        let mask = u128::MAX.checked_shl(128 - prefix.min(128)).unwrap_or(0);
+        Self { address: bits(address) & mask, mask }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::tls::Seed;
 use crate::tunnel::control::Control;
 use crate::tunnel::session::{Reception, Strangers};
 use crate::tunnel::{accept_http2, accept_quic};
-use crate::visitor::{Directory, Listener, Proxies, Service};
+use crate::visitor::{Directory, Geography, Listener, Proxies, Service};
 
 /// How many shards this process has: a core each, where several sockets can share an address.
 pub(crate) fn count() -> usize {
@@ -66,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) strangers: Strangers,
     pub(crate) sources: Arc<Sources>,
     pub(crate) proxies: Arc<Proxies>,
+    pub(crate) geography: Arc<Geography>,
     pub(crate) patience: Patience,
     pub(crate) half_closed: Duration,
     pub(crate) quic: quinn::ServerConfig,
@@ -102,6 +103,7 @@ impl Shard {
         let service = Arc::new(Service {
             names: shared.names.clone(),
             proxies: shared.proxies.clone(),
+            geography: shared.geography.clone(),
             rays: shared.rays.clone(),
             shard: self.index,
             patience: shared.patience,

@@ -19,6 +19,7 @@ pub(super) struct Document {
     pub(super) alerts: Option<Spanned<Alerts>>,
     pub(super) drain: Option<Spanned<Drain>>,
     pub(super) bodies: Option<Spanned<Bodies>>,
+    pub(super) geography: Option<Spanned<Geography>>,
 }
 
 #[derive(Deserialize)]
@@ -116,4 +117,27 @@ pub(super) struct Bodies {
     pub(super) held: Option<Spanned<String>>,
     pub(super) grace: Option<Spanned<String>>,
     pub(super) minimum_rate: Option<Spanned<String>>,
+}
+
+/// Where this edge is, and where visitors are.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Geography {
+    pub(super) pop: Option<Spanned<String>>,
+    pub(super) region: Option<Spanned<String>>,
+    pub(super) latitude: Option<Spanned<f64>>,
+    pub(super) longitude: Option<Spanned<f64>>,
+    pub(super) country_header: Option<Spanned<String>>,
+    pub(super) region_header: Option<Spanned<String>>,
+    pub(super) network: Option<Vec<Spanned<NetworkPlace>>>,
+}
+
+/// A place and its networks.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct NetworkPlace {
+    pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) pop: Option<Spanned<String>>,
+    pub(super) country: Option<Spanned<String>>,
+    pub(super) region: Option<Spanned<String>>,
 }

@@ -60,7 +60,7 @@ impl Rules<'_> {
         written.get_ref().iter().filter_map(|text| self.network(text)).collect()
     }
 
-    fn network(&mut self, text: &Spanned<String>) -> Option<Network> {
+    pub(super) fn network(&mut self, text: &Spanned<String>) -> Option<Network> {
         let network = text.get_ref().parse::<Network>();
         let help = "write an address like \"192.0.2.1\" or a network like \"10.0.0.0/8\"";
         network.map_err(|error| self.mistakes.add_with_help(text.span(), error.to_string(), help)).ok()

@@ -148,6 +148,23 @@ fn every_mistake_has_its_place_and_its_words() {
             format!("{VISITORS}{SERVER}[[tunnel]]\n"),
             vec!["`name` is missing", "`credentials-file` is missing", "`hostnames` is missing"],
         ),
+        (
+            whole("[geography]\npop = \"\"\nlatitude = 91\nlongitude = 8.5\ncountry-header = \"a b\"\n"),
+            vec![
+                "edge.toml:11:7:",
+                "`` is no code of a place",
+                "edge.toml:13:",
+                "no place on Earth",
+                "edge.toml:14:18:",
+                "no name of a header",
+            ],
+        ),
+        (
+            whole(
+                "[[geography.network]]\naddresses = [\"10.0.0.0/8\", \"10.1.0.0/8\"]\n[[geography.network]]\n",
+            ),
+            vec!["edge.toml:11:28:", "has a place already", "`addresses` is missing"],
+        ),
         (format!("data-dir = 7\n{}", whole("")), vec!["edge.toml:1:12:", "data-dir"]),
     ];
     for (text, wanted) in cases {

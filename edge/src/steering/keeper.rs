@@ -223,4 +223,41 @@ mod tests {
         pool.connected.push(true);
         assert_eq!(pool.look().states, [State::Ejected, State::Up, State::Up]);
     }
+
+    #[test]
+    fn an_endpoint_that_fails_every_other_second_gets_no_more_than_its_part_and_changes_no_pool() {
+        let mut pool = Pool::new(3);
+        let (mut asked, mut failed, mut changes, mut chance) = ([0_u32; 3], 0, 0, 1_u64);
+        let (began, mut health) = (pool.now, None);
+        // A request each hundredth of a second, for five minutes.
+        for turn in 0..30_000_u64 {
+            pool.now = began + Duration::from_millis(10 * turn);
+            let board = pool.look();
+            changes += u32::from(health.replace(board.health).is_some_and(|before| before != board.health));
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let due = board.next_trial.is_some_and(|due| pool.now >= due);
+            let trial = (0..3).find(|at| due && pool.keeper.ejector.begin_trial(*at, pool.now, true));
+            let at =
+                trial.or_else(|| board.ballot.random(|at| board.states[at] != State::Ejected, chance >> 3));
+            let at = at.unwrap();
+            let is_good = at != 0 || pool.now.as_secs().is_multiple_of(2);
+            asked[at] += 1;
+            failed += u32::from(!is_good);
+            let (now, tally) = (pool.now, &pool.tallies[at]);
+            if trial.is_some() {
+                pool.keeper.ejector.end_trial(at, is_good, now, tally, chance);
+            } else if is_good {
+                tally.good(now);
+            } else {
+                tally.bad(now, turn);
+            }
+        }
+        let share = f64::from(asked[0]) / 30_000.0;
+        println!(
+            "share of the one that flips {share:.4}, failed {failed} of 30000, the pool changed {changes} times"
+        );
+        assert_eq!(changes, 0);
+        assert!(share <= 1.0 / 3.0 && failed < 500, "{share} {failed}");
+        assert!(asked[1] > 10_000 && asked[2] > 10_000, "{asked:?}");
+    }
 }

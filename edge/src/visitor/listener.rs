@@ -206,6 +206,7 @@ mod tests {
 
     fn service(tasks: &TaskTracker, stop: &Stop) -> Arc<Service> {
         Arc::new(Service {
+            geography: Arc::default(),
             names: Arc::new(Directory::new(Table {
                 names: HostNames::new([]),
                 domain: None,

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_balance::steer::Place as Origin;
 use adit_pace::Account;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -15,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::connection::{HTTP1_BUFFER, HTTP2_WINDOW};
+use super::geography::{Geography, Said};
 use super::proxies::{Caller, Proxies};
 use crate::balancer::retry_budget::Reason;
 use crate::forward::headers::{self, Facts, Trailers, Upload};
@@ -33,6 +33,7 @@ use crate::visitor::host_table::{Destination, Directory};
 pub(crate) struct Service {
     pub(crate) names: Arc<Directory>,
     pub(crate) proxies: Arc<Proxies>,
+    pub(crate) geography: Arc<Geography>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) shard: usize,
     pub(crate) patience: Patience,
@@ -148,6 +149,13 @@ impl Handler {
         let Caller { address: visitor, is_secure, chain } =
             self.service.proxies.caller(&parts.headers, self.visitor, self.is_secure);
         let version = parts.version;
+        let geography = &*self.service.geography;
+        let said = match &found {
+            Destination::Tunnel(_) => Said::default(),
+            Destination::Balancer(_) => {
+                geography.said(&parts.headers, self.service.proxies.trusts(self.visitor))
+            }
+        };
         let facts = Facts { visitor, chain: chain.as_ref(), is_secure, ray };
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
         let visit;
@@ -157,7 +165,8 @@ impl Handler {
             }
             Destination::Balancer(balancer) => {
                 let request = &request;
-                let asked = Asked { visitor, is_secure, version, request, place: Origin::default() };
+                let place = || geography.place(&said, visitor);
+                let asked = Asked { visitor, is_secure, version, request, place: &place };
                 visit = match balancer.enter(&asked) {
                     Entry::Goes(visit) => visit,
                     Entry::IsAnswered(fixed) => {

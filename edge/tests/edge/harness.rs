@@ -13,6 +13,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -81,7 +82,8 @@ pub(crate) fn start_in(folder: Arc<TempDir>, more: &str) -> Fixture {
 
 /// The same with such keys about visitors.
 pub(crate) fn start_told(folder: Arc<TempDir>, keys: &str, more: &str) -> Fixture {
-    start_as(folder, &format!("{NO_HOLD}\n{keys}"), more)
+    let hold = if keys.contains("hold") { "" } else { NO_HOLD };
+    start_as(folder, &format!("{hold}\n{keys}"), more)
 }
 
 /// An edge in the folder of another one, with such keys about visitors.
@@ -255,8 +257,7 @@ impl Fixture {
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             http2(TokioIo::new(stream), request).await
         } else {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
             tokio::spawn(connection);
             sender.send_request(request).await.unwrap()
         }
@@ -270,9 +271,31 @@ impl Fixture {
 
 pub(crate) async fn http1(address: SocketAddr, request: Request<AnyBody>) -> Response<Incoming> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+    let (mut sender, connection) = http1::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     sender.send_request(request).await.unwrap()
+}
+
+/// A visitor that asks one request after the other on a connection of its own.
+pub(crate) struct Visitor {
+    edge: SocketAddr,
+    sender: http1::SendRequest<AnyBody>,
+}
+
+impl Visitor {
+    pub(crate) async fn connect(edge: SocketAddr) -> Self {
+        let stream = TokioIo::new(TcpStream::connect(edge).await.unwrap());
+        let (sender, connection) = http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        Self { edge, sender }
+    }
+
+    pub(crate) async fn ask(&mut self, request: Request<AnyBody>) -> Page {
+        if self.sender.ready().await.is_err() {
+            *self = Self::connect(self.edge).await;
+        }
+        read(self.sender.send_request(request).await.unwrap()).await
+    }
 }
 
 async fn http2(

@@ -38,6 +38,7 @@ mod schemathesis;
 mod sdk;
 mod sessions;
 mod shares;
+mod shown;
 mod silence;
 mod steering;
 mod steering_rules;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::balancing::id;
 use crate::connector::{Connector, Habits, Opened};
-use crate::harness::{LocalSet, empty};
+use crate::harness::{LocalSet, empty, http1, read};
 use crate::http2;
 use crate::office::Office;
 
@@ -196,6 +196,42 @@ async fn an_edge_that_knows_nothing_yet_serves_and_one_that_is_known_to_be_well_
             office.until(&pool, &["unknown", "up"]).await;
             assert_eq!(office.answers(20).await, HashSet::from(["back".to_owned()]));
             assert!(silent.asked.borrow().len() <= 1, "asked once an hour");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_restarted_edge_answers_everybody_before_its_monitors_know_anything() {
+    LocalSet::new()
+        .run_until(async {
+            let mut office = Office::open().await;
+            let (one, token) = office.tunnel_named("one").await;
+            let (other, other_token) = office.tunnel_named("other").await;
+            let _one = Host::start(&mut office, &token, "one", Says::Fine).await;
+            let _other = Host::start(&mut office, &other_token, "other", Says::Fine).await;
+            let pool = office.pool("p", &[&one, &other]).await;
+            let rare = json!({ "interval": 3600, "timeout": 60 });
+            office.watch(&pool, &office.monitor(rare).await).await;
+            office.balancer(NAME, &[&pool], json!({})).await;
+            office.until(&pool, &["up", "up"]).await;
+
+            office.restart_holding().await;
+            let http = office.edge.http;
+            let visitors: Vec<_> = (0..200)
+                .map(|_| {
+                    tokio::task::spawn_local(async move {
+                        let request = Request::get("/").header("host", NAME).body(empty()).unwrap();
+                        read(http1(http, request).await).await.status.as_u16()
+                    })
+                })
+                .collect();
+            let _one = Host::start(&mut office, &token, "one", Says::Nothing).await;
+            let _other = Host::start(&mut office, &other_token, "other", Says::Nothing).await;
+            for visitor in visitors {
+                assert_eq!(visitor.await.unwrap(), 200);
+            }
+            office.until(&pool, &["unknown", "unknown"]).await;
+            assert_eq!(office.answers(60).await, HashSet::from(["one".to_owned(), "other".to_owned()]));
         })
         .await;
 }

@@ -82,6 +82,13 @@ impl Office {
         self.edge = start_told(self.edge.folder.clone(), "", &format!("{API}{keys}"));
     }
 
+    /// Ends the edge and starts a new one over the same state, whose requests wait for hosts to come back.
+    pub(crate) async fn restart_holding(&mut self) {
+        self.edge.stop.cancel();
+        let _ = (&mut self.edge.running).await;
+        self.edge = start_told(self.edge.folder.clone(), "hold = \"30s\"", API);
+    }
+
     pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
         self.ask_as(&self.token, method, path, body).await
     }

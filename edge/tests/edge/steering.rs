@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use adit_protocol::credentials::Credentials;
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::balancing::endpoint;
@@ -20,6 +22,8 @@ use crate::office::Office;
 pub(crate) enum Does {
     /// Answers with its name and the host that was asked for.
     Serve,
+    /// The same after a while.
+    ServeSlowly,
     TurnAway,
     BreakOff,
     /// Says that it cannot reach its service.
@@ -57,19 +61,10 @@ impl Host {
         let (asked, does) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(does)));
         let (one, count, habit) = (connector.clone(), asked.clone(), does.clone());
         let serving = tokio::task::spawn_local(async move {
-            loop {
-                let opened: Opened = one.accept().await;
+            while let Ok((send, recv)) = one.connection.accept_bi().await {
+                let opened = Opened::read_head(send, recv).await;
                 count.set(count.get() + 1);
-                match habit.get() {
-                    Does::Serve => {
-                        let host = opened.request().uri().host().unwrap_or_default().to_owned();
-                        opened.ok(format!("{name} {host}").as_bytes()).await;
-                    }
-                    Does::TurnAway => opened.turn_away(),
-                    Does::BreakOff => opened.break_off(),
-                    Does::BeNotHere => opened.refuse("not here: no connection").await,
-                    Does::Refuse => opened.refuse("no answer").await,
-                }
+                tokio::task::spawn_local(serve(opened, name, habit.get()));
             }
         });
         let (tunnel, token) = (tunnel.to_owned(), token.to_owned());
@@ -86,6 +81,22 @@ impl Host {
     pub(crate) async fn end(&self, office: &Office) {
         self.kill();
         while office.get(&office.tunnel(&self.tunnel)).await["status"] == "degraded" {}
+    }
+}
+
+async fn serve(opened: Opened, name: &str, does: Does) {
+    match does {
+        Does::Serve | Does::ServeSlowly => {
+            if matches!(does, Does::ServeSlowly) {
+                sleep(Duration::from_millis(100)).await;
+            }
+            let host = opened.request().uri().host().unwrap_or_default().to_owned();
+            opened.ok(format!("{name} {host}").as_bytes()).await;
+        }
+        Does::TurnAway => opened.turn_away(),
+        Does::BreakOff => opened.break_off(),
+        Does::BeNotHere => opened.refuse("not here: no connection").await,
+        Does::Refuse => opened.refuse("no answer").await,
     }
 }
 

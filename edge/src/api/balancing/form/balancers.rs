@@ -177,13 +177,14 @@ pub(super) fn without_effect(balancer: &Object) -> Vec<String> {
         Some(Value::Array(list)) => !list.is_empty(),
         Some(_) => true,
     };
-    for name in ["pool_sets", "location_strategy"].into_iter().chain(MAPS) {
+    for name in ["pool_sets", "location_strategy"] {
         if is_said(name) {
             lines.push(format!("`{name}` is kept and has no effect yet"));
         }
     }
-    if let Some(policy @ ("geo" | "proximity")) = balancer.text("steering_policy") {
-        lines.push(format!("`steering_policy` `{policy}` is kept; requests are steered as with `off` yet"));
+    let policy = balancer.text("steering_policy").unwrap_or_default();
+    for name in MAPS.into_iter().filter(|name| is_said(name) && !["", "geo"].contains(&policy)) {
+        lines.push(format!("`{name}` has no effect with `steering_policy` `{policy}`"));
     }
     let attributes = said.get("session_affinity_attributes");
     let headers = attributes.and_then(|attributes| attributes.get("headers")?.as_array());

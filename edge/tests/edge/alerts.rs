@@ -28,12 +28,12 @@ use crate::harness::LocalSet;
 use crate::office::{Office, Reply};
 
 /// This machine may be told, and soon.
-const TELLING: &str =
+pub(crate) const TELLING: &str =
     "[alerts]\nprivate-networks = [\"127.0.0.0/8\"]\ndown-for = \"500ms\"\nup-for = \"500ms\"\n";
 
 /// What a webhook was sent.
 #[derive(Debug, Clone)]
-struct Told {
+pub(crate) struct Told {
     path: String,
     headers: HeaderMap,
     text: String,
@@ -41,7 +41,7 @@ struct Told {
 
 /// A webhook. It takes everything unless it is told what to answer.
 #[derive(Clone)]
-struct Hook {
+pub(crate) struct Hook {
     address: SocketAddr,
     told: Arc<watch::Sender<Vec<Told>>>,
     answers: Arc<Mutex<VecDeque<Response<Full<Bytes>>>>>,
@@ -68,7 +68,7 @@ impl Told {
 }
 
 impl Hook {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let hook = Self { address, told: Arc::default(), answers: Arc::default() };
@@ -96,7 +96,7 @@ impl Hook {
         Ok(answer)
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/alerts", self.address)
     }
 
@@ -117,7 +117,7 @@ impl Hook {
         found(&self.told.borrow())
     }
 
-    async fn alerts(&self, count: usize, kind: &str) -> Vec<Told> {
+    pub(crate) async fn alerts(&self, count: usize, kind: &str) -> Vec<Told> {
         self.until(count, |told| told.json()["alert_type"] == kind).await
     }
 }
@@ -127,7 +127,7 @@ impl Office {
         format!("/accounts/{}/alerting/v3/{rest}", self.account)
     }
 
-    async fn hook(&self, url: &str, secret: Option<&str>) -> Value {
+    pub(crate) async fn hook(&self, url: &str, secret: Option<&str>) -> Value {
         let mut body = json!({ "name": "hook", "url": url });
         if let Some(secret) = secret {
             body["secret"] = json!(secret);
@@ -135,7 +135,7 @@ impl Office {
         self.post(&self.alerting("destinations/webhooks"), body).await.done()
     }
 
-    async fn policy(&self, hook: &str, kind: &str, filters: Value) -> String {
+    pub(crate) async fn policy(&self, hook: &str, kind: &str, filters: Value) -> String {
         let body = json!({
             "name": "policy", "enabled": true, "alert_type": kind, "filters": filters,
             "mechanisms": { "webhooks": [{ "id": hook }] },

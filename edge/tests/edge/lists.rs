@@ -2,12 +2,14 @@
 //! what there is.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use adit_protocol::credentials::Credentials;
 use http::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::alerts::{Hook, TELLING};
 use crate::balancing::id;
 use crate::connector::Connector;
 use crate::harness::LocalSet;
@@ -18,7 +20,7 @@ const DESCRIBED: &str = include_str!("../../src/api/openapi.json");
 
 /// An account with some of everything, and for each list as it is described, where it is and what it has.
 async fn filled() -> (Office, Vec<(&'static str, String, usize)>, Vec<Connector>) {
-    let mut office = Office::open().await;
+    let mut office = Office::open_with(TELLING).await;
     let made = office.create("one").await;
     let tunnel = id(&made);
     for name in ["two", "three"] {
@@ -54,6 +56,7 @@ async fn filled() -> (Office, Vec<(&'static str, String, usize)>, Vec<Connector>
     for name in ["x.example.com", "y.example.com"] {
         office.balancer(name, &[&pools[0]], Value::Null).await;
     }
+    told(&office, &pools[2]).await;
     let zone = |rest: &str| format!("/zones/{}/{rest}", office.zone);
     let lists = vec![
         ("/accounts", "/accounts".to_owned(), 1),
@@ -82,12 +85,41 @@ async fn filled() -> (Office, Vec<(&'static str, String, usize)>, Vec<Connector>
             office.objects(&format!("pools/{}/references", pools[0])),
             3,
         ),
+        (
+            "/accounts/{account}/alerting/v3/destinations/webhooks",
+            office.alerting("destinations/webhooks"),
+            2,
+        ),
+        ("/accounts/{account}/alerting/v3/policies", office.alerting("policies"), 3),
+        ("/accounts/{account}/alerting/v3/history", office.alerting("history"), 4),
         ("/zones", "/zones".to_owned(), 2),
         ("/zones/{zone}/dns_records", zone("dns_records"), 2),
         ("/zones/{zone}/load_balancers", office.balancers(""), 2),
         ("/zones/{zone}/tunnels/routes", zone("tunnels/routes"), 2),
     ];
     (office, lists, connectors)
+}
+
+/// Two webhooks, three policies, and four lines of their history.
+async fn told(office: &Office, pool: &str) {
+    const ALERT: &str = "load_balancing_pool_enablement_alert";
+    let hook = Hook::open().await;
+    let hooks = [office.hook(&hook.url(), None).await, office.hook(&hook.url(), None).await];
+    for hook in &hooks {
+        office.policy(&id(hook), ALERT, json!({})).await;
+    }
+    office.policy(&id(&hooks[0]), "tunnel_health_event", json!({})).await;
+    for is_enabled in [false, true] {
+        office.edit(&office.objects(&format!("pools/{pool}")), json!({ "enabled": is_enabled })).await;
+    }
+    hook.alerts(4, ALERT).await;
+    // What was told is written down a moment later.
+    let history = office.alerting("history");
+    // No more often than a token may ask.
+    let mut turns = tokio::time::interval(Duration::from_millis(50));
+    while office.get(&history).await.as_array().unwrap().len() < 4 {
+        turns.tick().await;
+    }
 }
 
 /// The lists that are described, but for those that are not here yet.

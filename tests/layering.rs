@@ -380,7 +380,8 @@ const EDGE: &[Module] = &[
             "registry",
             "settings",
             "shutdown",
-            "state::State",
+            "state",
+            "steering",
             "store",
             "tunnel::control::Control",
             "tunnel::push",
@@ -478,6 +479,8 @@ const EDGE: &[Module] = &[
     (
         "state::publish",
         &[
+            "balancer::weights",
+            "store::records",
             "registry",
             "settings::host_name",
             "state::snapshot",

@@ -32,11 +32,12 @@ use uuid::Uuid;
 
 use crate::balancer::weights::Share;
 use crate::registry::warm_up::WarmUp;
-use crate::registry::{Registry, UnknownReplica};
+use crate::registry::{Registry, Tunnel, UnknownReplica};
 use crate::settings;
 use crate::shutdown::Moment;
-use crate::state::State;
-use crate::store::{Restored, StoreError};
+use crate::state::{ChangeError, State};
+use crate::store::records::{ReplicaShare, key, to_json};
+use crate::store::{Note, Restored, StoreError, Transaction};
 use crate::tunnel::control::Control;
 pub(crate) use metrics::{Figures, Probed};
 use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
@@ -214,10 +215,46 @@ impl Admin {
             (None, _) => return Err(Refusal::Method("GET, HEAD, PUT, PATCH")),
             (Some(_), _) => return Err(Refusal::Method("POST")),
         };
+        let before = tunnel.share(&connector);
         let share = tunnel.set_share(connector, change).map_err(|UnknownReplica| unknown())?;
+        if let Err(error) = self.keep(*id, tunnel, connector).await {
+            // What cannot be kept is not done, or it would be undone by the next start.
+            let _ = tunnel.set_share(connector, |share| *share = before);
+            return Err(Refusal::State(error));
+        }
         let Share { weight, is_draining } = share;
         info!(tunnel = %tunnel.name(), %connector, weight, is_draining, "replica changed");
         Ok(shown(&ReplicaView::of(tunnel, connector)))
+    }
+
+    /// Writes down what a replica is to get, so that it outlives this process. An edge without a state has nowhere to.
+    async fn keep(&self, id: Uuid, tunnel: &Tunnel, connector: Uuid) -> Result<(), StoreError> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let key = key::replica(id, connector);
+        for _ in 0..MOST_TURNS {
+            let known =
+                state.read(|snapshot| snapshot.replicas.get(&(id, connector)).map(|kept| kept.revision));
+            // As it is by now: another call may have changed it too.
+            let share = tunnel.share(&connector);
+            let subject = format!("{connector} of tunnel {id}");
+            let note = Note { actor: "an administrator".to_owned(), action: "replica.change", subject };
+            let transaction = match known {
+                Some(revision) => Transaction::new(note).if_at(&key, revision),
+                None => Transaction::new(note).if_absent(&key),
+            };
+            let transaction = if share == Share::default() {
+                transaction.remove(&key)
+            } else {
+                let kept = ReplicaShare { weight: share.weight, draining: share.is_draining };
+                transaction.put(&key, to_json(&kept))
+            };
+            match state.change(transaction).await {
+                Ok(()) | Err(ChangeError::Behind) => return Ok(()),
+                Err(ChangeError::Store(error)) => return Err(error),
+                Err(ChangeError::Conflict { .. }) => state.catch_up().await,
+            }
+        }
+        Err(StoreError::Stopped)
     }
 
     /// Writes the state anew to where it is kept, after its file was lost.
@@ -398,5 +435,7 @@ const BODY: Duration = Duration::from_secs(10);
 /// In an answer that says what there is.
 const MOST_NAMED: usize = 25;
 const LONGEST_NAME: usize = 64;
+/// How often a share is written while other calls change the same one.
+const MOST_TURNS: usize = 8;
 const ADMINISTRATORS: Clients =
     Clients { whose: "administrators", most: 64, farewell: Duration::from_secs(1) };

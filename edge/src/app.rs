@@ -237,6 +237,7 @@ impl Edge {
             addresses.probes = Some(socket.local_addr()?);
             administrators.push(("probes", admin::Listener::new(socket, Guard::probes())));
         }
+        let balancers = Arc::new(Balancers::new(registry.turns.clone(), geography.point));
         let admin = (!administrators.is_empty()).then(|| {
             let warm_up = WarmUp::new(registry.clone(), &data_dir, warm_up);
             let draining = stop.draining.clone();
@@ -249,6 +250,7 @@ impl Edge {
                 probed: Probed::default(),
                 rooms: rooms.chain([("api", api_room.clone())]).collect(),
                 certificates: expiries.into_iter().filter_map(|(name, until)| Some((name, until?))).collect(),
+                balancers: api.as_ref().map(|_| balancers.clone()),
             };
             let control = control.clone();
             let admin =
@@ -266,7 +268,6 @@ impl Edge {
                 let socket = bound(listen, listen::tcp_listeners(listen, 1))?.remove(0);
                 addresses.api = Some(socket.local_addr()?);
                 let sender = Arc::new(Sender::new(alerts.networks.clone())?);
-                let balancers = Arc::new(Balancers::new(registry.turns.clone(), geography.point));
                 let serving = Serving {
                     registry: registry.clone(),
                     directory: names.clone(),
@@ -276,7 +277,10 @@ impl Edge {
                     control: control.clone(),
                     pushing: Pushing::default(),
                 };
-                state.read(|snapshot| serving.publish(snapshot, &Touched::all()));
+                state.read(|snapshot| {
+                    serving.publish(snapshot, &Touched::all());
+                    serving.recall(snapshot);
+                });
                 let api = Api::new(
                     state.clone(),
                     registry.clone(),

@@ -340,6 +340,13 @@ impl Tunnel {
         Ok(share)
     }
 
+    /// Takes over what an operator has said of replicas to a process before this one.
+    pub(crate) fn recall(&self, shares: impl Iterator<Item = (Uuid, Share)>) {
+        let mut book = lock(&self.book);
+        shares.for_each(|(connector, share)| book.shares.set(connector, share));
+        self.apply(&mut book);
+    }
+
     /// Makes what requests see of what the book says.
     fn apply(&self, book: &mut Book) {
         let Book { connections, shares, lost, is_gone: _ } = book;

@@ -1,6 +1,8 @@
 //! `/metrics`: what was counted, and what can be seen at this moment. Reads; changes nothing. docs/metrics.md lists
 //! every name, and a test holds the two against each other.
 
+mod pools;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use crate::metrics::{
 };
 use crate::registry::Tunnel;
 use crate::state::State;
+use crate::steering::Balancers;
 use crate::store::Revision;
 use crate::tunnel::session::Strangers;
 
@@ -32,6 +35,8 @@ pub(crate) struct Figures {
     /// What each certificate is for, and until when it holds, in seconds since 1970.
     pub(crate) certificates: Vec<(&'static str, i64)>,
     pub(crate) probed: Probed,
+    /// Of an edge with a control API.
+    pub(crate) balancers: Option<Arc<Balancers>>,
 }
 
 /// What the store said last, and when: it is asked again after a while, however many ask for the page.
@@ -74,6 +79,9 @@ pub(super) async fn page(admin: &Admin) -> String {
     tunnels(&mut page, admin);
     connections(&mut page, admin);
     let figures = &admin.figures;
+    if let (Some(state), Some(balancers)) = (&admin.state, &figures.balancers) {
+        pools::write(&mut page, state, balancers);
+    }
     listeners(&mut page, figures);
     held(&mut page, &figures.account);
     certificates(&mut page, figures);

@@ -37,7 +37,8 @@ pub(crate) async fn run(state: State, registry: Arc<Registry>, stop: Cancellatio
         let notes = state.read(|snapshot| notes(snapshot, &connected, now, settled));
         let unused = state.read(|snapshot| unused(snapshot, &connected, now));
         let keys = state.read(|snapshot| session_keys(snapshot, now));
-        for transaction in notes.into_iter().chain(unused).chain(keys) {
+        let strangers = state.read(|snapshot| strangers(snapshot, &registry));
+        for transaction in notes.into_iter().chain(unused).chain(keys).chain(strangers) {
             let noted = state.change(transaction).await;
             // Said once, however long it lasts.
             if let Err(error) = &noted
@@ -98,6 +99,22 @@ fn session_keys(snapshot: &Snapshot, now: Moment) -> Option<Transaction> {
         Some(kept) => transaction.if_at(at, kept.revision),
         None => transaction.if_absent(at),
     })
+}
+
+/// What was said of replicas that nobody knows any more is forgotten.
+fn strangers(snapshot: &Snapshot, registry: &Registry) -> Vec<Transaction> {
+    let is_known = |tunnel: &Uuid, connector: &Uuid| {
+        registry.tunnel(tunnel).is_some_and(|tunnel| tunnel.knows(connector))
+    };
+    let gone = snapshot.replicas.iter().filter(|((tunnel, connector), _)| !is_known(tunnel, connector));
+    gone.take(MOST_AT_ONCE)
+        .map(|((tunnel, connector), kept)| {
+            let (key, subject) =
+                (key::replica(*tunnel, *connector), format!("{connector} of tunnel {tunnel}"));
+            let note = Note { actor: EDGE.to_owned(), action: "replica.forget", subject };
+            Transaction::new(note).if_at(&key, kept.revision).remove(&key)
+        })
+        .collect()
 }
 
 /// Quick tunnels that nobody has used for a while go for good.

@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use adit_balance::MOST_WEIGHT;
 use adit_protocol::credentials::Credentials;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+use crate::balancer::weights::Share;
 use crate::registry::{Keys, Registry};
 use crate::settings::host_name::{HostName, HostNames};
 use crate::state::snapshot::{Snapshot, Touched};
 use crate::steering::{Balancer, Balancers};
+use crate::store::records::ReplicaShare;
 use crate::tunnel::control::Control;
 use crate::tunnel::push;
 use crate::visitor::{Destination, Directory, Table};
@@ -101,6 +104,22 @@ impl Serving {
             let kept = kept.map(|(id, kept)| (*id, kept.record.version, &kept.record.config));
             for id in self.registry.fleet.follow(kept) {
                 self.give(id);
+            }
+        }
+    }
+
+    /// What an operator has said of replicas outlives the process that was told. Once, before the hosts are back: from
+    /// then on it is the registry that knows, and the store that follows.
+    pub(crate) fn recall(&self, snapshot: &Snapshot) {
+        let mut by_tunnel: HashMap<Uuid, Vec<(Uuid, Share)>> = HashMap::new();
+        for ((tunnel, connector), kept) in &snapshot.replicas {
+            let ReplicaShare { weight, draining } = kept.record;
+            let share = Share { weight: weight.min(MOST_WEIGHT), is_draining: draining };
+            by_tunnel.entry(*tunnel).or_default().push((*connector, share));
+        }
+        for (tunnel, shares) in by_tunnel {
+            if let Some(tunnel) = self.registry.tunnel(&tunnel) {
+                tunnel.recall(shares.into_iter());
             }
         }
     }

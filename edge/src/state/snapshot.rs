@@ -12,7 +12,9 @@ use crate::state::holdings::Holdings;
 use crate::store::records::alerts::{self, Fares, Message, Said, Sent};
 use crate::store::records::objects::{Kind, Object, TURN};
 use crate::store::records::sessions::SessionKeys;
-use crate::store::records::{self, Account, Configuration, Route, Seen, Token, Tunnel, Zone, key};
+use crate::store::records::{
+    self, Account, Configuration, ReplicaShare, Route, Seen, Token, Tunnel, Zone, key,
+};
 use crate::store::timestamp::Moment;
 use crate::store::{Batch, Listing, Revision};
 
@@ -41,6 +43,8 @@ pub(crate) struct Snapshot {
     pub(crate) tokens: HashMap<String, Kept<Token>>,
     pub(crate) configurations: HashMap<Uuid, Kept<Configuration>>,
     pub(crate) seen: HashMap<Uuid, Kept<Seen>>,
+    /// By tunnel and connector.
+    pub(crate) replicas: HashMap<(Uuid, Uuid), Kept<ReplicaShare>>,
     pub(crate) objects: Objects,
     pub(crate) session_keys: Option<Kept<SessionKeys>>,
     pub(crate) alerts: Alerts,
@@ -261,6 +265,12 @@ impl Snapshot {
                     self.holdings.tunnel_went(id, record, bytes + before);
                     self.holdings.tunnel_came(id, record, bytes + after);
                 }
+            }
+            key::REPLICA => {
+                let id = name.split_once('/');
+                let id =
+                    id.and_then(|(tunnel, connector)| Some((tunnel.parse().ok()?, connector.parse().ok()?)));
+                set(&mut self.replicas, whole, id, value, revision);
             }
             key::SEEN => set(&mut self.seen, whole, name.parse().ok(), value, revision),
             key::SESSIONS => {

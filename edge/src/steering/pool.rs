@@ -1,6 +1,6 @@
 //! A pool and its endpoints, and what is known of them beside what was said.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,7 @@ pub(crate) struct Condition {
     requests: Arc<AtomicUsize>,
     /// Attempts that began, by seconds since `since`.
     lately: Minute,
+    total: AtomicU64,
     since: Instant,
     /// What became of them.
     tally: Tally,
@@ -102,6 +103,7 @@ impl Default for Condition {
         Self {
             requests: Arc::default(),
             lately: Minute::default(),
+            total: AtomicU64::default(),
             since: Instant::now(),
             tally: Tally::default(),
             is_ejected: AtomicBool::default(),
@@ -118,6 +120,11 @@ impl Condition {
     /// Attempts that began in the last minute.
     pub(crate) fn last_minute(&self, now: Instant) -> u64 {
         self.lately.sum(self.second(now))
+    }
+
+    /// Attempts that began since it is known.
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
     }
 
     fn second(&self, now: Instant) -> u32 {
@@ -250,6 +257,7 @@ impl Pool {
     pub(super) fn begin(&self, at: usize, now: Instant) -> UnderWay {
         let condition = &self.endpoints[at].condition;
         condition.lately.add(condition.second(now));
+        condition.total.fetch_add(1, Ordering::Relaxed);
         UnderWay::new([&condition.requests, &self.requests])
     }
 

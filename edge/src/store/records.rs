@@ -31,6 +31,7 @@ pub(crate) mod key {
     pub(crate) const TOKEN: &str = "token/";
     pub(crate) const CONFIGURATION: &str = "configuration/";
     pub(crate) const SEEN: &str = "seen/";
+    pub(crate) const REPLICA: &str = "replica/";
     pub(crate) const SESSIONS: &str = "sessions/";
     /// There is one for all load balancers.
     pub(crate) const SESSION_KEYS: &str = "sessions/keys";
@@ -66,6 +67,10 @@ pub(crate) mod key {
 
     pub(crate) fn configuration(tunnel: Uuid) -> String {
         format!("{CONFIGURATION}{tunnel}")
+    }
+
+    pub(crate) fn replica(tunnel: Uuid, connector: Uuid) -> String {
+        format!("{REPLICA}{tunnel}/{connector}")
     }
 
     pub(crate) fn seen(tunnel: Uuid) -> String {
@@ -258,6 +263,14 @@ pub(crate) struct Seen {
     pub(crate) active_at: Moment,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) inactive_at: Option<Moment>,
+}
+
+/// How much of a tunnel's requests a replica is to get, where an operator has said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReplicaShare {
+    pub(crate) weight: u8,
+    #[serde(default)]
+    pub(crate) draining: bool,
 }
 
 pub(crate) fn to_json(record: &impl Serialize) -> Bytes {

@@ -36,6 +36,7 @@ mod requests;
 mod retries;
 mod schemathesis;
 mod sdk;
+mod seen;
 mod sessions;
 mod shares;
 mod shown;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::connector::{Connector, Habits, registration};
 use crate::harness::{AnyBody, Fixture, HOST, LocalSet, empty, full, get, start, start_with};
+use crate::office::Office;
 
 /// A replica of one connection that answers every request with its name.
 struct Replica {
@@ -295,4 +296,49 @@ async fn whoever_asks_the_admin_api_wrongly_hears_what_would_be_right() {
             assert_eq!((&now["weight"], &now["draining"]), (&100.into(), &false.into()));
         })
         .await;
+}
+
+#[tokio::test]
+async fn weights_and_draining_outlive_an_edge_that_keeps_a_state() {
+    LocalSet::new()
+        .run_until(async {
+            let mut office = Office::open().await;
+            let (light, drained, usual) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+            let mut hosts = Vec::new();
+            for id in [light, drained, usual] {
+                hosts.push(Connector::registered(&office.edge, 0, id, 0).await);
+            }
+            office.edge.weigh(light, 10).await;
+            office.edge.drain(drained, "drain").await;
+            office.edge.weigh(usual, 1).await;
+            office.edge.weigh(usual, 100).await;
+            drop(hosts);
+            restart(&mut office).await;
+            let (_, known) = office.edge.admin("/tunnels/demo/replicas").await;
+            let mut absent: Vec<_> = known["absent"].as_array().unwrap().iter().collect();
+            absent.sort_by_key(|one| one["weight"].as_u64());
+            let wanted = [
+                json!({ "connector": light, "weight": 10, "draining": false }),
+                json!({ "connector": drained, "weight": 100, "draining": true }),
+            ];
+            assert_eq!(absent, wanted.iter().collect::<Vec<_>>(), "{known}");
+            let back = Connector::registered(&office.edge, 0, drained, 0).await;
+            let (_, replica) = office.edge.admin(&format!("/tunnels/demo/replicas/{drained}")).await;
+            assert_eq!((&replica["draining"], &replica["weight"]), (&json!(true), &json!(100)));
+            // What is usual again needs no memory.
+            office.edge.drain(drained, "undrain").await;
+            office.edge.weigh(light, 100).await;
+            drop(back);
+            restart(&mut office).await;
+            let (_, known) = office.edge.admin("/tunnels/demo/replicas").await;
+            assert_eq!(known["absent"], json!([]), "{known}");
+        })
+        .await;
+}
+
+/// Another process over the same state.
+async fn restart(office: &mut Office) {
+    office.edge.stop.cancel();
+    (&mut office.edge.running).await.unwrap().unwrap();
+    office.reopen();
 }

@@ -1,5 +1,7 @@
 //! Everything that must hold before a change lands, what fails fastest first.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::progress::{Progress, beside, note};
@@ -57,11 +59,12 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("testing each crate by itself", || {
         // They wait more than they work: with four threads in half the time on two cores.
         let arguments = ["test", "--locked", "--workspace", "--lib", "--bins"];
-        child::stream(tree.cargo().args(arguments).env("RUST_TEST_THREADS", "4"), "")
+        let mut cargo = short(tree.cargo());
+        child::stream(cargo.args(arguments).env("RUST_TEST_THREADS", "4"), "")
     })?;
     // Builds the binary as well, which the tests of the whole product start: `cli` has a test of its own for it.
     progress.step("testing the whole", || {
-        let mut cargo = tree.cargo();
+        let mut cargo = short(tree.cargo());
         cargo.args(["test", "--locked", "--workspace", "--test", "*"]);
         // What a test needs was found or fetched above: a test that does without is no test. On a machine
         // that is known to lack something, `ADIT_SKIP_NOTHING=0` allows it.
@@ -105,6 +108,12 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     note("not run: what needs the reference's own program; `cargo xtask reference PROGRAM` does");
     progress.finish("cargo xtask test: everything passed");
     Ok(())
+}
+
+/// Where a test fails, what it says itself stands in the output, not thirty lines of those who called it.
+fn short(mut cargo: Command) -> Command {
+    cargo.env("RUST_BACKTRACE", "0");
+    cargo
 }
 
 const STEPS: usize = 14;

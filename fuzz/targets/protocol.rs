@@ -5,7 +5,7 @@
 use adit_protocol::credentials::{Credentials, OriginCert};
 use adit_protocol::framing::rpc_reader_options;
 use adit_protocol::headers::serialized;
-use adit_protocol::own::FrameReader;
+use adit_protocol::extensions::FrameReader;
 use adit_protocol::rpc::{Configuration, ConfigurationAnswer, Registration, RegistrationAnswer};
 use adit_protocol::stream::{Answer, DATA_SIGNATURE, Opening};
 use bytes::{Bytes, BytesMut};
@@ -50,8 +50,8 @@ fn frames(bytes: &[u8]) {
         for mut piece in pieces {
             loop {
                 match reader.next(&mut piece) {
-                    Ok(Some(adit_protocol::own::Piece::Data(bytes))) => data += bytes.len(),
-                    Ok(Some(adit_protocol::own::Piece::Trailers(map))) => trailers += 1 + map.len(),
+                    Ok(Some(adit_protocol::extensions::Piece::Data(bytes))) => data += bytes.len(),
+                    Ok(Some(adit_protocol::extensions::Piece::Trailers(map))) => trailers += 1 + map.len(),
                     Ok(None) => break,
                     Err(_) => return None,
                 }

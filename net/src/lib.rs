@@ -12,6 +12,7 @@ pub mod admission;
 pub mod clients;
 pub mod crumbs;
 mod frames;
+pub mod give_way;
 pub mod guard;
 pub mod judge;
 pub mod log_limiter;

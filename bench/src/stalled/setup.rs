@@ -1,4 +1,5 @@
-//! An edge and a host of any build of adit, with an origin that answers and one that never reads.
+//! An edge and a host of any build of adit, with an origin that answers, one that never reads, and one whose
+//! answers have no end.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,13 +18,17 @@ use super::delay;
 /// The host name of the rule whose origin never reads.
 pub(crate) const DEAF: &str = "deaf.app.localhost";
 
+/// What the origin without an end is asked for. It is another one, so that what others wait for is no queue of
+/// their origin.
+pub(crate) const ENDLESS: &str = "/bytes/1099511627776";
+
 /// Edge and host, connected.
 pub(crate) struct Setup {
     // In the order in which they go.
     pub(crate) host: Process,
     pub(crate) edge: Process,
     pub(crate) http: SocketAddr,
-    _origins: (Origin, DeafOrigin),
+    _origins: (Origin, DeafOrigin, Origin),
     _site: Site,
 }
 
@@ -36,7 +41,7 @@ impl Setup {
         bodies: &str,
         round_trip: Duration,
     ) -> Result<Self> {
-        let origins = (Origin::start(), DeafOrigin::start());
+        let origins = (Origin::start(), DeafOrigin::start(), Origin::start());
         let site = Site::new();
         let section = if bodies.is_empty() { String::new() } else { format!("[bodies]\n{bodies}\n") };
         let document = EdgeDocument { more: section.clone(), ..EdgeDocument::new(&["west"], 1) };
@@ -51,6 +56,7 @@ impl Setup {
         let mut document = HostDocument::new()
             .over(protocol)
             .rule(&format!("hostname = {DEAF:?}\nservice = {:?}", origins.1.service()))
+            .rule(&format!("path = \"^{ENDLESS}$\"\nservice = {:?}", origins.2.service()))
             .otherwise(&origins.0.service());
         document.plugins = section;
         site.write("host.toml", document.to_toml(&[server]));

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Options;
-use super::setup::{DEAF, Setup};
+use super::setup::{DEAF, ENDLESS, Setup};
 
 pub(crate) async fn measure(options: &Options, text: &mut String) -> Result<()> {
     let _ = writeln!(
@@ -191,7 +191,6 @@ async fn up(edge: SocketAddr, visitors: usize, is_over: &AtomicBool) -> Result<(
     Ok(())
 }
 
-const ENDLESS: &str = "/bytes/1099511627776";
 const LONG: u64 = 1 << 30;
 /// Of one visitor over HTTP/2.
 const STREAMS: usize = 200;

@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use adit_net::give_way::give_way;
 use adit_protocol::extensions::{self, FrameReader, Piece};
 use adit_protocol::stream::{Answer, DecodeError};
 use bytes::{Buf, Bytes, BytesMut};
@@ -45,7 +46,13 @@ pub(crate) struct NoEnd;
 
 impl Upstream {
     pub(crate) fn quic(stream: SendStream) -> Self {
-        Self::Quic(QuicUp { stream, pending: Default::default(), is_framed: false, is_finished: false })
+        Self::Quic(QuicUp {
+            stream,
+            pending: Default::default(),
+            sent: 0,
+            is_framed: false,
+            is_finished: false,
+        })
     }
 
     /// From here on, over QUIC, the body is framed.
@@ -109,6 +116,8 @@ pub(crate) struct QuicUp {
     stream: SendStream,
     /// What is to be sent next: the head of a frame, if there are frames, and bytes.
     pending: [Bytes; 2],
+    /// Bytes so far.
+    sent: u64,
     is_framed: bool,
     is_finished: bool,
 }
@@ -125,13 +134,15 @@ impl QuicUp {
 
     async fn flush(&mut self) -> Result<(), WriteError> {
         while self.pending.iter().any(Buf::has_remaining) {
-            self.stream.write_chunks(&mut self.pending).await.map_err(|error| match error {
+            let sent = give_way(self.sent, self.stream.write_chunks(&mut self.pending)).await;
+            let sent = sent.map_err(|error| match error {
                 quinn::WriteError::Stopped(code) if code == REFUSED => WriteError::Refused,
                 quinn::WriteError::Stopped(_) => WriteError::Unwanted,
                 quinn::WriteError::ConnectionLost(_)
                 | quinn::WriteError::ClosedStream
                 | quinn::WriteError::ZeroRttRejected => Lost { reason: error.to_string() }.into(),
             })?;
+            self.sent += sent.bytes as u64;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What the edge itself asks a host that understands it (`adit_protocol::own`): whether its origins are
+//! What the edge itself asks a host that understands it (`adit_protocol::extensions`): whether its origins are
 //! there, again and again, and to move its slot when the edge is about to go away. Knows one connection;
 //! does not know visitors, and nothing that a visitor sends comes by here.
 

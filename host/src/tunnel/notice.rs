@@ -1,4 +1,4 @@
-//! What the edge itself asks of this host over a connection (`adit_protocol::own`): whether the origins are
+//! What the edge itself asks of this host over a connection (`adit_protocol::extensions`): whether the origins are
 //! there, and to leave because the edge server goes away. No visitor can ask it, and neither rules nor
 //! plugins nor origins see any of it.
 

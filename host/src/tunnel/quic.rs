@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use adit_net::crumbs::Gathered;
+use adit_net::give_way::give_way;
 use adit_protocol::extensions::{self, FrameReader, Piece};
 use adit_protocol::stream::{self, Connect, Opening};
 use anyhow::Context as _;
@@ -347,7 +348,7 @@ impl HttpBody for StreamBody {
     }
 }
 
-/// The same where it is framed (`adit_protocol::own`): data, and trailers behind it.
+/// The same where it is framed (`adit_protocol::extensions`): data, and trailers behind it.
 struct FramedBody {
     body: StreamBody,
     /// What has arrived and is not read yet.
@@ -392,6 +393,8 @@ impl HttpBody for FramedBody {
 /// is broken: a plain drop would look like a complete body.
 struct AnswerStream {
     send: SendStream,
+    /// Bytes of the body so far.
+    sent: u64,
     complete: bool,
     /// Why, if it is not complete.
     code: VarInt,
@@ -399,7 +402,7 @@ struct AnswerStream {
 
 impl AnswerStream {
     fn new(send: SendStream) -> Self {
-        Self { send, complete: false, code: NO_ERROR }
+        Self { send, sent: 0, complete: false, code: NO_ERROR }
     }
 
     /// The next frame of an answer whose head was written. `code` says that the origin broke off.
@@ -427,7 +430,9 @@ impl AnswerStream {
         while let Some(frame) = self.frame(&mut body, NO_ERROR).await? {
             if let Ok(data) = frame.into_data() {
                 flows.send(data.len(), &body.size_hint(), unread);
-                self.send.write_chunk(data).await?;
+                let length = data.len() as u64;
+                give_way(self.sent, self.send.write_chunk(data)).await?;
+                self.sent += length;
                 flows.down.asked();
             }
         }
@@ -435,7 +440,7 @@ impl AnswerStream {
         Ok(())
     }
 
-    /// The answer with its trailers, if there are any (`adit_protocol::own`).
+    /// The answer with its trailers, if there are any (`adit_protocol::extensions`).
     async fn send_framed(&mut self, response: http::Response<Body>, flows: &Flows) -> anyhow::Result<()> {
         let (mut head, body) = response.into_parts();
         let mut body = Gathered::new(body);
@@ -447,7 +452,9 @@ impl AnswerStream {
                 Ok(data) => {
                     let head = Bytes::copy_from_slice(&extensions::data_head(data.len()));
                     flows.send(data.len(), &body.size_hint(), unread);
-                    self.send.write_all_chunks(&mut [head, data]).await?;
+                    let length = data.len() as u64;
+                    give_way(self.sent, self.send.write_all_chunks(&mut [head, data])).await?;
+                    self.sent += length;
                     flows.down.asked();
                 }
                 Err(frame) => {

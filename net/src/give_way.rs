@@ -1,0 +1,71 @@
+//! Who goes first where many wait for room on one connection. QUIC wakes all of them at once, whoever waited last
+//! first (quinn keeps them on a stack), so the few that are woken first take all the room, wait again, and are woken
+//! first again: a short answer would wait until they have sent all that their streams allow.
+//!
+//! Knows writes by how much was sent before; does not know streams.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+/// What becomes of `write` on a stream on which so many bytes were sent before. Where that is much, and the write has
+/// to wait, all others that are woken with it have a turn before it goes on. May be dropped midway as `write` may.
+pub async fn give_way<T>(sent: u64, write: impl Future<Output = T>) -> T {
+    let mut write = pin!(write);
+    if sent < MUCH {
+        return write.await;
+    }
+    let mut has_waited = false;
+    poll_fn(|cx| {
+        if std::mem::take(&mut has_waited) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = write.as_mut().poll(cx);
+        has_waited = polled.is_pending();
+        polled
+    })
+    .await
+}
+
+/// Bytes up to which an answer is a short one.
+const MUCH: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
+
+    use tokio::sync::Notify;
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_short_goes_before_what_has_sent_much_whoever_is_woken_first() {
+        let (room, order, is_open) =
+            (Rc::new(Notify::new()), Rc::new(RefCell::new(Vec::new())), Rc::new(Cell::new(false)));
+        let all = LocalSet::new();
+        all.run_until(async {
+            // In the order in which they will be woken.
+            for sent in [MUCH, 1 << 30, 0, MUCH - 1] {
+                let (room, order, is_open) = (room.clone(), order.clone(), is_open.clone());
+                spawn_local(async move {
+                    let write = async {
+                        while !is_open.get() {
+                            room.notified().await;
+                        }
+                        order.borrow_mut().push(sent);
+                    };
+                    give_way(sent, write).await;
+                });
+            }
+            yield_now().await;
+            is_open.set(true);
+            room.notify_waiters();
+        })
+        .await;
+        all.await;
+        assert_eq!(*order.borrow(), [0, MUCH - 1, MUCH, 1 << 30]);
+    }
+}

@@ -5,7 +5,7 @@ mod listing;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_edge::{Ledger, Settings, TokenWish};
+use adit_edge::{Provisioning, Settings, TokenRequest};
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -107,9 +107,9 @@ pub(crate) struct At {
 }
 
 impl At {
-    fn ledger(&self) -> Result<Ledger, Failure> {
+    fn ledger(&self) -> Result<Provisioning, Failure> {
         let settings = Settings::load(&self.config).map_err(|error| Failure::Configuration(error.into()))?;
-        Ok(Ledger::open(settings.data_dir())?)
+        Ok(Provisioning::open(settings.data_dir())?)
     }
 }
 
@@ -144,12 +144,12 @@ pub(crate) async fn init(init: Init) -> Result<(), Failure> {
             .with_context(|| format!("writing {}", init.config.display()))?;
     }
     let settings = Settings::load(&init.config).map_err(|error| Failure::Configuration(error.into()))?;
-    let (ledger, founding) = Ledger::found(settings.data_dir(), &init.account, &init.zones).await?;
+    let (ledger, founding) = Provisioning::found(settings.data_dir(), &init.account, &init.zones).await?;
     let (_, zone_id) = founding.zones.first().context("a zone")?;
-    let wish = TokenWish {
+    let wish = TokenRequest {
         name: "made by adit edge init".to_owned(),
         account: Some(founding.account.clone()),
-        ..TokenWish::default()
+        ..TokenRequest::default()
     };
     let cert = ledger.create_certificate(wish, zone_id).await?;
     places::write_secret(&init.cert, &cert.to_pem(), 0o600)
@@ -198,7 +198,7 @@ pub(crate) async fn token(token: Token) -> Result<(), Failure> {
     match token {
         Token::Create(create) => {
             let ledger = create.at.ledger()?;
-            let wish = TokenWish {
+            let wish = TokenRequest {
                 name: create.name,
                 account: create.account,
                 zones: create.zones,

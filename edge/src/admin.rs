@@ -30,14 +30,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use crate::balancer::weights::Share;
+use crate::balancer::weights::Weight;
 use crate::registry::warm_up::WarmUp;
 use crate::registry::{Registry, Tunnel, UnknownReplica};
 use crate::settings;
-use crate::shutdown::Moment;
+use crate::shutdown::Phase;
 use crate::state::{ChangeError, State};
 use crate::store::records::{ReplicaShare, key, to_json};
-use crate::store::{Note, Restored, StoreError, Transaction};
+use crate::store::{AuditEntry, Restored, StoreError, Transaction};
 use crate::tunnel::control::Control;
 pub(crate) use metrics::{Figures, Probed};
 use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
@@ -51,7 +51,7 @@ pub(crate) struct Admin {
     servers: Arc<[Arc<settings::Server>]>,
     warm_up: Arc<WarmUp>,
     /// The edge has begun to drain.
-    draining: Moment,
+    draining: Phase,
     figures: Arc<Figures>,
 }
 
@@ -75,7 +75,7 @@ impl Admin {
         state: Option<State>,
         servers: Vec<Arc<settings::Server>>,
         warm_up: WarmUp,
-        draining: Moment,
+        draining: Phase,
         figures: Figures,
     ) -> Self {
         let (warm_up, figures) = (Arc::new(warm_up), Arc::new(figures));
@@ -146,7 +146,7 @@ impl Admin {
                 return answer(StatusCode::OK, adit_metrics::CONTENT_TYPE, metrics::page(self).await.into());
             }
             ["status"] if is_read => {
-                Ok(shown(&Status::of(&self.registry, &self.servers, self.draining.has_come())))
+                Ok(shown(&Status::of(&self.registry, &self.servers, self.draining.is_fired())))
             }
             ["state"] if parts.method == Method::POST => self.restore(body).await,
             ["state"] => Err(Refusal::Method("POST")),
@@ -194,7 +194,7 @@ impl Admin {
             Refusal::NoReplica { wanted, tunnel, known: listed(known) }
         };
         let connector = Uuid::parse_str(connector).map_err(|_| unknown())?;
-        let change: Box<dyn FnOnce(&mut Share) + Send> = match (action, &parts.method) {
+        let change: Box<dyn FnOnce(&mut Weight) + Send> = match (action, &parts.method) {
             (None, _) if is_read => {
                 if !tunnel.knows(&connector) {
                     return Err(unknown());
@@ -222,7 +222,7 @@ impl Admin {
             let _ = tunnel.set_share(connector, |share| *share = before);
             return Err(Refusal::State(error));
         }
-        let Share { weight, is_draining } = share;
+        let Weight { weight, is_draining } = share;
         info!(tunnel = %tunnel.name(), %connector, weight, is_draining, "replica changed");
         Ok(shown(&ReplicaView::of(tunnel, connector)))
     }
@@ -237,12 +237,12 @@ impl Admin {
             // As it is by now: another call may have changed it too.
             let share = tunnel.share(&connector);
             let subject = format!("{connector} of tunnel {id}");
-            let note = Note { actor: "an administrator".to_owned(), action: "replica.change", subject };
+            let note = AuditEntry { actor: "an administrator".to_owned(), action: "replica.change", subject };
             let transaction = match known {
                 Some(revision) => Transaction::new(note).if_at(&key, revision),
                 None => Transaction::new(note).if_absent(&key),
             };
-            let transaction = if share == Share::default() {
+            let transaction = if share == Weight::default() {
                 transaction.remove(&key)
             } else {
                 let kept = ReplicaShare { weight: share.weight, draining: share.is_draining };
@@ -280,7 +280,7 @@ impl Admin {
         let connections = tunnels.values().map(|tunnel| tunnel.connections());
         let connections = connections.map(|all| all.iter().filter(|live| live.is_serving()).count()).sum();
         let waits_for = self.warm_up.waits_for();
-        let is_ready = waits_for == 0 && !self.draining.has_come();
+        let is_ready = waits_for == 0 && !self.draining.is_fired();
         Ready { status: if is_ready { 200 } else { 503 }, connections, waits_for }
     }
 }
@@ -323,7 +323,7 @@ impl Wanted {
         }
     }
 
-    fn apply(self, share: &mut Share) {
+    fn apply(self, share: &mut Weight) {
         share.weight = self.weight.unwrap_or(share.weight);
         share.is_draining = self.draining.unwrap_or(share.is_draining);
     }

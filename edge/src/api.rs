@@ -47,11 +47,11 @@ use tracing::{debug, info, warn};
 use crate::alerts::sender::Sender;
 use crate::metrics::{Counters, Handshake, Listener};
 use crate::registry::Registry;
-use crate::state::publish::Fixed;
+use crate::state::publish::StaticTunnels;
 use crate::state::{ChangeError, State};
 use crate::steering::Balancers;
-use crate::store::timestamp::Moment;
-use crate::store::{Note, Transaction};
+use crate::store::timestamp::Timestamp;
+use crate::store::{AuditEntry, Transaction};
 use call::{Call, NoCall};
 use envelope::{Answer, Problem};
 use identity::{Identity, Permit};
@@ -63,7 +63,7 @@ use share::Share;
 pub(crate) struct Api {
     state: State,
     registry: Arc<Registry>,
-    fixed: Arc<Fixed>,
+    fixed: Arc<StaticTunnels>,
     balancers: Arc<Balancers>,
     quick_domain: Option<String>,
     share: Share,
@@ -87,7 +87,7 @@ impl Api {
     pub(crate) fn new(
         state: State,
         registry: Arc<Registry>,
-        fixed: Arc<Fixed>,
+        fixed: Arc<StaticTunnels>,
         balancers: Arc<Balancers>,
         rules: Rules,
         counters: Arc<Counters>,
@@ -213,7 +213,7 @@ impl Api {
         }
         // A token that a command on this machine has just made is good, and one that it has ended is not.
         self.state.catch_up().await;
-        let identity = self.state.read(|snapshot| Identity::of(&head.headers, snapshot, Moment::now()));
+        let identity = self.state.read(|snapshot| Identity::of(&head.headers, snapshot, Timestamp::now()));
         let identity = match identity {
             Ok(identity) => identity,
             Err(problem) => {
@@ -278,8 +278,8 @@ fn verify(who: &Identity) -> Answer {
     envelope::success(serde_json::json!({ "id": who.id(), "status": "active", "expires_on": expires_on }))
 }
 
-fn note(who: &Identity, action: &'static str, subject: impl ToString) -> Note {
-    let note = Note { actor: who.actor(), action, subject: subject.to_string() };
+fn note(who: &Identity, action: &'static str, subject: impl ToString) -> AuditEntry {
+    let note = AuditEntry { actor: who.actor(), action, subject: subject.to_string() };
     info!(actor = note.actor, action, subject = note.subject, "state changes");
     note
 }

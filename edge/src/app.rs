@@ -31,25 +31,25 @@ use crate::app::threads::{Progress, Threads};
 use crate::app::watchdog::Watchdog;
 use crate::forward::ray::Rays;
 use crate::limits::pace;
-use crate::limits::per_address::Sources;
+use crate::limits::per_address::AddressLimits;
 use crate::listen;
 use crate::metrics::Counters;
 use crate::registry::warm_up::WarmUp;
-use crate::registry::{Live, Registry};
+use crate::registry::{Connection, Registry};
 use crate::settings::{self, Drain, Https, Server, Settings};
-use crate::shutdown::Stop;
-use crate::state::provision::Ledger;
-use crate::state::publish::{Fixed, Pushing, Serving};
-use crate::state::snapshot::Touched;
+use crate::shutdown::Shutdown;
+use crate::state::provision::Provisioning;
+use crate::state::publish::{Publisher, Pushing, StaticTunnels};
+use crate::state::snapshot::Changes;
 use crate::state::{Follower, State};
 use crate::steering::Balancers;
 use crate::store::sqlite::Sqlite;
 use crate::tls::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
 use crate::tunnel::accept_quic;
 use crate::tunnel::control::{self, Inbox};
-use crate::tunnel::session::Strangers;
-use crate::visitor::Directory;
-use shard::{Milestone, Shard, Shared};
+use crate::tunnel::session::Unregistered;
+use crate::visitor::HostTable;
+use shard::{Shard, ShardPhase, Shared};
 
 /// An edge whose sockets are bound and whose certificates exist. It serves when it [runs](Edge::run).
 pub struct Edge {
@@ -57,20 +57,20 @@ pub struct Edge {
     shared: Arc<Shared>,
     inbox: Inbox,
     admin: Option<(Admin, Vec<admin::Listener>)>,
-    office: Option<Office>,
+    office: Option<ControlPlane>,
     addresses: Addresses,
     drain: Drain,
 }
 
 /// The control API with what keeps the snapshot up to date.
-struct Office {
+struct ControlPlane {
     api: Api,
     socket: net::TcpListener,
     room: Arc<Admission>,
     tls: Option<TlsAcceptor>,
     state: State,
     follower: Follower,
-    serving: Serving,
+    serving: Publisher,
     rays: Arc<Rays>,
     sender: Arc<Sender>,
     alerts: Terms,
@@ -159,7 +159,7 @@ impl Edge {
         let authority = ca.made.as_ref().and_then(DevelopmentCa::not_after);
         let ca = ca.made.map(|ca| ca.path().to_owned());
 
-        let fixed = Arc::new(Fixed {
+        let fixed = Arc::new(StaticTunnels {
             tunnels: tunnels.iter().map(|tunnel| (tunnel.name.clone(), tunnel.credentials.clone())).collect(),
             names,
             domain: api.as_ref().and_then(|api| api.tunnel_domain.clone()),
@@ -167,7 +167,7 @@ impl Edge {
         let registry = Arc::new(Registry::new(tunnels));
         registry.fleet.open(&data_dir).context("the configurations of tunnels")?;
         let (control, inbox) = control::channel();
-        let names = Arc::new(Directory::new(fixed.table(&registry)));
+        let names = Arc::new(HostTable::new(fixed.table(&registry)));
         let rays = Arc::new(Rays::new(servers.first().map_or("", |server| server.name.as_str())));
 
         let shard = |index| Shard {
@@ -217,8 +217,8 @@ impl Edge {
             bound_servers.push(server);
         }
 
-        let (stop, counters) = (Stop::default(), Counters::new(count));
-        let (strangers, api_room) = (Strangers::default(), Api::room());
+        let (stop, counters) = (Shutdown::default(), Counters::new(count));
+        let (strangers, api_room) = (Unregistered::default(), Api::room());
         let identity = api.as_ref().and_then(|api| api.identity.as_ref());
         expiries.extend([("api", identity.and_then(Identity::not_after)), ("authority", authority)]);
         let mut administrators = Vec::new();
@@ -268,7 +268,7 @@ impl Edge {
                 let socket = bound(listen, listen::tcp_listeners(listen, 1))?.remove(0);
                 addresses.api = Some(socket.local_addr()?);
                 let sender = Arc::new(Sender::new(alerts.networks.clone())?);
-                let serving = Serving {
+                let serving = Publisher {
                     registry: registry.clone(),
                     directory: names.clone(),
                     fixed: fixed.clone(),
@@ -278,7 +278,7 @@ impl Edge {
                     pushing: Pushing::default(),
                 };
                 state.read(|snapshot| {
-                    serving.publish(snapshot, &Touched::all());
+                    serving.publish(snapshot, &Changes::all());
                     serving.recall(snapshot);
                 });
                 let api = Api::new(
@@ -289,7 +289,7 @@ impl Edge {
                     api::Rules { quick_domain, share, sender: sender.clone() },
                     counters.clone(),
                 );
-                Some(Office {
+                Some(ControlPlane {
                     api,
                     socket,
                     room: api_room,
@@ -304,7 +304,7 @@ impl Edge {
             }
             _ => None,
         };
-        let (sources, proxies) = (Sources::new(sources), Arc::new(proxies));
+        let (sources, proxies) = (AddressLimits::new(sources), Arc::new(proxies));
         let shared = Arc::new(Shared {
             registry,
             names,
@@ -417,7 +417,7 @@ impl Edge {
         drop(milestones);
 
         // Whatever ends before its time ends the edge, and says its name.
-        progress.pass(Milestone::Started).await?;
+        progress.pass(ShardPhase::Started).await?;
         addresses.log();
         watchdog.start();
         tokio::select! {
@@ -431,31 +431,31 @@ impl Edge {
         // 1. Not ready any more, and no new connections of hosts. Visitors hear it with their answers and may
         //    still come for a while, because whoever sends them here takes time to notice. Nobody is waited
         //    for where nobody is.
-        order.draining.come();
+        order.draining.fire();
         let nobody = until(|| no_visitors() && !registry.any(|_| true));
         let _ = timeout(drain.linger.min(drain.grace_period), nobody).await;
         // 2. No more visitors: who waits is let in, who is idle is let go, requests under way go on. Before
         //    they are closed in on, whoever has come last gets to ask.
-        order.visitors.come();
-        progress.pass(Milestone::Closed).await?;
+        order.visitors.fire();
+        progress.pass(ShardPhase::Closed).await?;
         let _ = timeout(LAST_VISITORS, until(no_visitors)).await;
         // 3. Only now do hosts hear of it, because one that has moved takes nothing new here.
-        order.hosts.come();
+        order.hosts.fire();
         let moving = Instant::now() + drain.hosts;
         tokio::select! {
-            gone = progress.pass(Milestone::VisitorsGone) => gone?,
+            gone = progress.pass(ShardPhase::VisitorsGone) => gone?,
             () = sleep_until(grace) => {
-                order.cut.come();
-                progress.pass(Milestone::VisitorsGone).await?;
+                order.cut.fire();
+                progress.pass(ShardPhase::VisitorsGone).await?;
             }
         }
         // 4. No shard has a visitor left, who might use any connection: those of hosts that have moved are
         //    gone or about to go, the others are closed.
-        let moved = until(|| !registry.any(Live::is_awaited));
+        let moved = until(|| !registry.any(Connection::is_awaited));
         if timeout_at(moving, moved).await.is_err() {
             info!("closing connections whose hosts have not moved");
         }
-        order.connections.come();
+        order.connections.fire();
         progress.finish(shard_count).await?;
         // 5. Control streams end with their connections; the admin listener tells about all of it.
         back_office.cancel();
@@ -466,7 +466,7 @@ impl Edge {
     }
 }
 
-impl Office {
+impl ControlPlane {
     async fn run(self, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { api, socket, room, tls, state, follower, serving, rays, sender, alerts } = self;
         let balancers = serving.balancers.clone();
@@ -497,7 +497,7 @@ impl Office {
 /// Opens the state and reads it once. Blocks, wherever it is called.
 fn load(data_dir: &Path) -> anyhow::Result<(State, Follower)> {
     std::fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
-    let store = Arc::new(Sqlite::open_to_serve(&Ledger::file(data_dir))?);
+    let store = Arc::new(Sqlite::open_to_serve(&Provisioning::file(data_dir))?);
     let read = || {
         let runtime = Builder::new_current_thread().enable_all().build().context("reading the state")?;
         Ok(runtime.block_on(State::load(store))?)
@@ -507,7 +507,7 @@ fn load(data_dir: &Path) -> anyhow::Result<(State, Follower)> {
 }
 
 /// Lets everything stop when it is dropped, however that comes.
-struct AllAtOnce(Stop);
+struct AllAtOnce(Shutdown);
 
 impl Drop for AllAtOnce {
     fn drop(&mut self) {

@@ -31,24 +31,24 @@ use uuid::Uuid;
 
 use crate::balancer::retry_budget::Reason;
 use crate::forward::ray::Ray;
-use crate::limits::in_flight::{Activity, Busy};
+use crate::limits::in_flight::{Activity, InFlight};
 use crate::limits::pace::Share;
-use crate::registry::{Live, Slot, Tunnel};
+use crate::registry::{Connection, RequestGuard, Tunnel};
 use crate::steering::{Balancer, Visit};
 use crate::transport::connection::WriteError;
 use crate::transport::http2;
 use crate::transport::stream::{Downstream, Unanswered, Upstream};
 use headers::Trailers;
 
-use attempts::{Chosen, Course};
+use attempts::{Attempts, Selected};
 pub(crate) use body::Body;
 use body::{OriginBody, Rest};
 use head::Head;
-use replay::Source;
+use replay::ReplayBody;
 use upload::{Upload, UploadEnd};
 
 /// A request that is ready to leave.
-pub(crate) struct Order {
+pub(crate) struct ForwardRequest {
     pub(crate) request: http::Request<()>,
     pub(crate) body: Incoming,
     /// Bytes of the body that may wait in this edge unread.
@@ -57,7 +57,7 @@ pub(crate) struct Order {
     pub(crate) trailers: Option<Trailers>,
     /// The visitor's connection, if it asks for a WebSocket.
     pub(crate) upgrade: Option<OnUpgrade>,
-    pub(crate) busy: Busy,
+    pub(crate) busy: InFlight,
 }
 
 /// What a request is for.
@@ -68,7 +68,7 @@ pub(crate) enum Target<'a> {
 }
 
 /// Where a request is served.
-pub(crate) struct Place<'a> {
+pub(crate) struct ForwardContext<'a> {
     pub(crate) shard: usize,
     /// What keeps the visitor to its replica.
     pub(crate) key: Option<Key>,
@@ -217,30 +217,30 @@ impl Failure {
 /// Reads on beside an answer that does not need this body, so that the visitor gets to see it.
 pub(crate) fn dismiss(body: Incoming, activity: Arc<Activity>, share: &Share, tasks: &TaskTracker) {
     // Nothing waits: what comes is thrown away at once.
-    upload::linger(Source::new(body, activity, |_| share.idle(0, None), 0), tasks);
+    upload::linger(ReplayBody::new(body, activity, |_| share.idle(0, None), 0), tasks);
 }
 
 /// Carries one request to its target; `led` is told which tunnel of a load balancer it was asked of last. Dropped
 /// midway it cancels the request at the origin.
 pub(crate) async fn forward(
     target: Target<'_>,
-    order: Order,
-    place: &Place<'_>,
+    order: ForwardRequest,
+    place: &ForwardContext<'_>,
     led: &mut Option<Arc<Tunnel>>,
 ) -> Result<Response<Body>, Failed> {
-    let Order { request, body, window, trailers, upgrade, busy } = order;
+    let ForwardRequest { request, body, window, trailers, upgrade, busy } = order;
     let is_head = request.method() == Method::HEAD;
     let is_websocket = upgrade.is_some();
     let is_idempotent = IDEMPOTENT.contains(request.method()) && !is_websocket;
-    let mut course = Course::new(target, place, is_idempotent, led);
+    let mut attempts = Attempts::new(target, place, is_idempotent, led);
     let connect = if is_websocket { Connect::WebSocket(request) } else { Connect::Http(request) };
     let is_whole = !is_websocket && body.is_end_stream();
     let mut head = Head::new(connect, is_whole, trailers.filter(|_| !is_websocket));
     let waiting = |held| place.share.begin(held, None);
     let mut source =
-        (!is_whole && !is_websocket).then(|| Source::new(body, busy.activity().clone(), waiting, window));
+        (!is_whole && !is_websocket).then(|| ReplayBody::new(body, busy.activity().clone(), waiting, window));
 
-    let upload = source.as_ref().map(Source::flow);
+    let upload = source.as_ref().map(ReplayBody::flow);
     let stalled = async {
         match upload {
             Some(flow) => flow.cut().await,
@@ -249,16 +249,16 @@ pub(crate) async fn forward(
     };
     let answered = tokio::select! {
         biased;
-        answered = ask(&mut course, &mut head, &mut source) => answered,
+        answered = ask(&mut attempts, &mut head, &mut source) => answered,
         _ = stalled => Err(Failure::Stalled),
     };
     if let Some(source) = source {
         upload::linger(source, place.tasks);
     }
-    let tries = course.tries();
+    let tries = attempts.tries();
     let failed = |failure| Failed { failure, tries };
     let Answered { answer, up, upload, mut down, slot, connector } = answered.map_err(failed)?;
-    let cookie = course.cookie(connector);
+    let cookie = attempts.cookie(connector);
     let response = match (upgrade, switched(&answer), up) {
         (Some(upgrade), Some(mut response), Some(up)) => {
             headers::for_visitor(response.headers_mut(), place.ray, false);
@@ -295,7 +295,7 @@ struct Answered {
     up: Option<Upstream>,
     /// A body that is not all sent yet.
     upload: Option<Upload>,
-    slot: Slot,
+    slot: RequestGuard,
     /// Whose answer it is.
     connector: Uuid,
 }
@@ -303,20 +303,20 @@ struct Answered {
 /// Asks one connection after the other until there is an answer or no reason to go on. The `source` is
 /// left behind if it is not needed any more.
 async fn ask(
-    course: &mut Course<'_>,
+    attempts: &mut Attempts<'_>,
     head: &mut Head,
-    source: &mut Option<Source>,
+    source: &mut Option<ReplayBody>,
 ) -> Result<Answered, Failure> {
     loop {
-        let chosen = course.next().await?;
+        let chosen = attempts.next().await?;
         let live = chosen.live.clone();
-        match attempt(course, chosen, head, source).await {
+        match attempt(attempts, chosen, head, source).await {
             Ok(answered) => {
-                course.answered();
+                attempts.answered();
                 return Ok(answered);
             }
             Err(failure) => {
-                course.miss(failure, &live, source.as_ref().is_none_or(Source::is_replayable))?;
+                attempts.miss(failure, &live, source.as_ref().is_none_or(ReplayBody::is_replayable))?;
             }
         }
         if let Some(source) = source {
@@ -326,22 +326,22 @@ async fn ask(
 }
 
 async fn attempt(
-    course: &mut Course<'_>,
-    chosen: Chosen,
+    attempts: &mut Attempts<'_>,
+    chosen: Selected,
     head: &mut Head,
-    source: &mut Option<Source>,
+    source: &mut Option<ReplayBody>,
 ) -> Result<Answered, Failure> {
-    let Chosen { live, slot, channel, host } = chosen;
+    let Selected { live, slot, channel, host } = chosen;
     let connector = live.connector;
     head.ask_as(host);
     let sent = timeout(STREAM_CREDIT, head.send(channel, live.features.trailers));
     let (up, mut down) = sent.await.unwrap_or(Err(Failure::Stalled))?;
     let Some(body) = source.take() else {
-        let (answer, _) = answer(course, &live, &mut down, None).await?;
+        let (answer, _) = answer(attempts, &live, &mut down, None).await?;
         return Ok(Answered { answer, down, up: Some(up), upload: None, slot, connector });
     };
-    let mut upload = Upload { up, source: body, patience: course.patience().upload };
-    match answer(course, &live, &mut down, Some(&mut upload)).await {
+    let mut upload = Upload { up, source: body, patience: attempts.patience().upload };
+    match answer(attempts, &live, &mut down, Some(&mut upload)).await {
         Ok((answer, false)) => Ok(Answered { answer, down, up: None, upload: Some(upload), slot, connector }),
         Ok((answer, true)) => {
             *source = Some(upload.source);
@@ -357,14 +357,14 @@ async fn attempt(
 /// Sends the visitor's body and waits for the answer at the same time: an origin may answer before it
 /// has read everything. Says too whether the upload is over.
 async fn answer(
-    course: &mut Course<'_>,
-    live: &Live,
+    attempts: &mut Attempts<'_>,
+    live: &Connection,
     down: &mut Downstream,
     mut upload: Option<&mut Upload>,
 ) -> Result<(Answer, bool), Failure> {
-    let (budget, patience) = (course.budget(), course.patience().answer);
+    let (budget, patience) = (attempts.budget(), attempts.patience().answer);
     let mut answered = pin!(down.answer());
-    let mut doubt = pin!(course.doubt(live));
+    let mut doubt = pin!(attempts.failover_due(live));
     let (mut is_sent, mut may_doubt) = (upload.is_none(), true);
     loop {
         let pump = async {
@@ -410,10 +410,10 @@ fn rest(mut upload: Upload, tasks: &TaskTracker) -> Rest {
 struct Exchange {
     down: Downstream,
     has_trailers: bool,
-    slot: Slot,
+    slot: RequestGuard,
     upload: Option<Rest>,
     is_head: bool,
-    busy: Busy,
+    busy: InFlight,
 }
 
 impl Exchange {
@@ -428,7 +428,7 @@ impl Exchange {
 async fn respond(
     answer: Answer,
     mut exchange: Exchange,
-    place: &Place<'_>,
+    place: &ForwardContext<'_>,
 ) -> Result<Response<Body>, Failure> {
     let (response, left) = match accepted(answer) {
         Ok(accepted) => accepted,

@@ -39,4 +39,6 @@ mod visitor;
 pub use app::watchdog::Watchdog;
 pub use app::{Edge, ServerAddress};
 pub use settings::{Settings, SettingsError};
-pub use state::provision::{AccountLine, AuditLine, Founding, Ledger, RecordLine, TokenLine, TokenWish};
+pub use state::provision::{
+    AccountLine, AuditLine, Provisioned, Provisioning, RecordLine, TokenRequest, TokenSummary,
+};

@@ -79,7 +79,7 @@ pub(crate) enum Registration {
     Late,
 }
 
-/// As [`crate::transport::connection::Link::protocol`] says them.
+/// As [`crate::transport::connection::Transport::protocol`] says them.
 pub(crate) const TRANSPORTS: [&str; 2] = ["quic", "http2"];
 
 /// A visitor's connection, as long as it lives.

@@ -22,17 +22,17 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::balancer::affinity::Stickiness;
-use crate::balancer::queue::Holds;
-use crate::balancer::retry_budget::Retries;
+use crate::balancer::queue::PendingQueue;
+use crate::balancer::retry_budget::RetryBudget;
 use crate::balancer::turns::Turns;
-use crate::balancer::weights::{Share, Shares};
+use crate::balancer::weights::{Shares, Weight};
 use crate::metrics::Place;
-use crate::remote_config::Fleet;
+use crate::remote_config::RemoteConfigs;
 use crate::settings;
-use replicas::Roster;
+use replicas::Replicas;
 
-pub(crate) use connection::{Doubt, Introduction, Live, Move, Origin, Probe, Report, Slot};
-pub(crate) use replicas::Choices;
+pub(crate) use connection::{Connection, ConnectionInfo, Doubt, Move, Origin, Probe, Report, RequestGuard};
+pub(crate) use replicas::Candidates;
 
 /// All tunnels of this edge.
 pub(crate) struct Registry {
@@ -40,7 +40,7 @@ pub(crate) struct Registry {
     /// Compared with when a tunnel is unknown, so that the answer takes the same path.
     decoy: Arc<Keys>,
     /// What the replicas of each tunnel are given.
-    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) fleet: Arc<RemoteConfigs>,
     /// Turned when a tunnel has its first connection, or no longer has one.
     pub(crate) turns: Turns,
 }
@@ -53,23 +53,23 @@ pub(crate) struct Tunnel {
     pub(crate) stickiness: Stickiness,
     /// When this edge began to know the tunnel.
     pub(crate) began: Instant,
-    pub(crate) retries: Retries,
-    pub(crate) holds: Holds,
+    pub(crate) retries: RetryBudget,
+    pub(crate) holds: PendingQueue,
     /// Where its requests are counted.
     pub(crate) place: Arc<Place>,
     keys: ArcSwap<Keys>,
     /// Made from the book whenever that changes.
-    roster: ArcSwap<Roster>,
-    book: Mutex<Book>,
+    roster: ArcSwap<Replicas>,
+    book: Mutex<Members>,
     arrivals: watch::Sender<()>,
     /// Those of the registry.
     pub(crate) turns: Turns,
 }
 
 #[derive(Default)]
-struct Book {
+struct Members {
     /// All registered connections, those that are leaving included.
-    connections: Vec<Arc<Live>>,
+    connections: Vec<Arc<Connection>>,
     shares: Shares,
     /// When nobody was left the last time.
     lost: Option<Instant>,
@@ -77,7 +77,7 @@ struct Book {
     is_gone: bool,
 }
 
-impl Book {
+impl Members {
     fn knows(&self, connector: &Uuid) -> bool {
         self.connections.iter().any(|known| known.connector == *connector) || self.shares.knows(connector)
     }
@@ -125,7 +125,7 @@ impl Registry {
     }
 
     /// Whether any connection of any tunnel is one that `is_wanted`, those that are leaving included.
-    pub(crate) fn any(&self, is_wanted: impl Fn(&Live) -> bool) -> bool {
+    pub(crate) fn any(&self, is_wanted: impl Fn(&Connection) -> bool) -> bool {
         self.tunnels.load().values().any(|tunnel| tunnel.connections().iter().any(|live| is_wanted(live)))
     }
 
@@ -193,8 +193,8 @@ impl Tunnel {
             name: ArcSwap::from_pointee(name),
             stickiness,
             began: Instant::now(),
-            retries: Retries::new(),
-            holds: Holds::new(hold),
+            retries: RetryBudget::new(),
+            holds: PendingQueue::new(hold),
             place: Arc::default(),
             keys: ArcSwap::from_pointee(keys),
             roster: ArcSwap::default(),
@@ -237,18 +237,18 @@ impl Tunnel {
     }
 
     /// All registered connections, those that are leaving included.
-    pub(crate) fn connections(&self) -> Vec<Arc<Live>> {
+    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
         lock(&self.book).connections.clone()
     }
 
     /// Makes `live` serve requests. `replace` pushes a living connection with the same connector and
     /// index out; a dead or leaving one always makes room.
-    pub(crate) fn add(&self, live: Arc<Live>, replace: bool) -> Result<(), AddError> {
+    pub(crate) fn add(&self, live: Arc<Connection>, replace: bool) -> Result<(), AddError> {
         let mut book = lock(&self.book);
         if book.is_gone {
             return Err(AddError::Gone);
         }
-        let same = |known: &Arc<Live>| known.connector == live.connector && known.index == live.index;
+        let same = |known: &Arc<Connection>| known.connector == live.connector && known.index == live.index;
         let at = book.connections.iter().position(same);
         if at.is_some_and(|at| book.connections[at].is_serving()) && !replace {
             return Err(AddError::Duplicate);
@@ -268,7 +268,7 @@ impl Tunnel {
     }
 
     /// From now on no request begins on `live`; those under way go on.
-    pub(crate) fn leave(&self, live: &Live) {
+    pub(crate) fn leave(&self, live: &Connection) {
         let mut book = lock(&self.book);
         if !live.is_leaving() {
             live.leave();
@@ -277,7 +277,7 @@ impl Tunnel {
     }
 
     /// The end of `live`.
-    pub(crate) fn remove(&self, live: &Live) {
+    pub(crate) fn remove(&self, live: &Connection) {
         let mut book = lock(&self.book);
         live.leave();
         book.connections.retain(|known| known.id != live.id);
@@ -287,8 +287,8 @@ impl Tunnel {
     /// The connections in the order in which a request that came in on `shard` should try them. Those who
     /// were not heard lately come last, those who are leaving not at all; a visitor's `key` keeps it to its
     /// replica. Lazy, since nearly always the first one takes it.
-    pub(crate) fn choices(&self, shard: usize, key: Option<Key>) -> Choices<'_> {
-        Choices::new(self, shard, key)
+    pub(crate) fn choices(&self, shard: usize, key: Option<Key>) -> Candidates<'_> {
+        Candidates::new(self, shard, key)
     }
 
     /// A connection that was silent is heard again.
@@ -314,12 +314,12 @@ impl Tunnel {
         lock(&self.book).knows(connector)
     }
 
-    pub(crate) fn share(&self, connector: &Uuid) -> Share {
+    pub(crate) fn share(&self, connector: &Uuid) -> Weight {
         lock(&self.book).shares.of(connector)
     }
 
     /// Shares that are remembered of replicas that are not there.
-    pub(crate) fn absent(&self) -> Vec<(Uuid, Share)> {
+    pub(crate) fn absent(&self) -> Vec<(Uuid, Weight)> {
         lock(&self.book).shares.absent().collect()
     }
 
@@ -327,8 +327,8 @@ impl Tunnel {
     pub(crate) fn set_share(
         &self,
         connector: Uuid,
-        change: impl FnOnce(&mut Share),
-    ) -> Result<Share, UnknownReplica> {
+        change: impl FnOnce(&mut Weight),
+    ) -> Result<Weight, UnknownReplica> {
         let mut book = lock(&self.book);
         if !book.knows(&connector) {
             return Err(UnknownReplica);
@@ -341,19 +341,19 @@ impl Tunnel {
     }
 
     /// Takes over what an operator has said of replicas to a process before this one.
-    pub(crate) fn recall(&self, shares: impl Iterator<Item = (Uuid, Share)>) {
+    pub(crate) fn recall(&self, shares: impl Iterator<Item = (Uuid, Weight)>) {
         let mut book = lock(&self.book);
         shares.for_each(|(connector, share)| book.shares.set(connector, share));
         self.apply(&mut book);
     }
 
     /// Makes what requests see of what the book says.
-    fn apply(&self, book: &mut Book) {
-        let Book { connections, shares, lost, is_gone: _ } = book;
+    fn apply(&self, book: &mut Members) {
+        let Members { connections, shares, lost, is_gone: _ } = book;
         let now = Instant::now();
         shares.see(now, |connector| connections.iter().any(|known| known.connector == *connector));
         let staying = connections.iter().filter(|known| !known.is_leaving());
-        let roster = Roster::new(staying, |connector| shares.of(connector));
+        let roster = Replicas::new(staying, |connector| shares.of(connector));
         let is_empty = roster.is_empty();
         let before = self.roster.swap(Arc::new(roster));
         if is_empty && !before.is_empty() {
@@ -364,7 +364,7 @@ impl Tunnel {
         }
     }
 
-    fn roster(&self) -> Arc<Roster> {
+    fn roster(&self) -> Arc<Replicas> {
         self.roster.load_full()
     }
 }

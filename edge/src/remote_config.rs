@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 /// A configuration for every replica of a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct DesiredConfig {
     /// Only goes up.
     pub(crate) version: i32,
     /// JSON in the reference's form (wire.md, 9.2).
@@ -43,13 +43,13 @@ pub(crate) struct Replica {
 
 /// All tunnels that have a configuration of this edge.
 #[derive(Default)]
-pub(crate) struct Fleet {
+pub(crate) struct RemoteConfigs {
     tunnels: Mutex<HashMap<Uuid, Managed>>,
     folder: OnceLock<PathBuf>,
 }
 
 struct Managed {
-    wanted: Wanted,
+    wanted: DesiredConfig,
     /// It comes from the control API, which keeps it.
     is_followed: bool,
     replicas: BTreeMap<Uuid, Replica>,
@@ -63,12 +63,12 @@ struct Kept {
 }
 
 impl Managed {
-    fn new(wanted: Wanted, is_followed: bool) -> Self {
+    fn new(wanted: DesiredConfig, is_followed: bool) -> Self {
         Self { wanted, is_followed, replicas: BTreeMap::new() }
     }
 }
 
-impl Fleet {
+impl RemoteConfigs {
     /// Reads what an earlier process has kept, and keeps what comes there too.
     pub(crate) fn open(&self, data_dir: &Path) -> io::Result<()> {
         let folder = data_dir.join("configurations");
@@ -84,7 +84,7 @@ impl Fleet {
                 .and_then(|bytes| Ok(serde_json::from_slice::<Kept>(&bytes)?));
             match kept {
                 Ok(Kept { version, config }) => {
-                    let wanted = Wanted { version, config: config.to_string().into() };
+                    let wanted = DesiredConfig { version, config: config.to_string().into() };
                     self.lock().insert(id, Managed::new(wanted, false));
                 }
                 Err(error) => {
@@ -97,13 +97,13 @@ impl Fleet {
     }
 
     /// What replicas of this tunnel are given.
-    pub(crate) fn wanted(&self, tunnel: &Uuid) -> Option<Wanted> {
+    pub(crate) fn wanted(&self, tunnel: &Uuid) -> Option<DesiredConfig> {
         self.lock().get(tunnel).map(|managed| managed.wanted.clone())
     }
 
     /// The next version of a tunnel's configuration, higher than `above` too. It is kept before it counts.
     /// Writes a file.
-    pub(crate) fn put(&self, tunnel: Uuid, config: &Value, above: i32) -> io::Result<Wanted> {
+    pub(crate) fn put(&self, tunnel: Uuid, config: &Value, above: i32) -> io::Result<DesiredConfig> {
         let mut tunnels = self.lock();
         let last = tunnels.get(&tunnel).map_or(0, |managed| managed.wanted.version);
         let version = last.max(above).checked_add(1);
@@ -114,7 +114,7 @@ impl Fleet {
             fs::create_dir_all(folder)?;
             adit_files::replace(&folder.join(format!("{tunnel}.json")), &text, 0o600)?;
         }
-        let wanted = Wanted { version, config: config.to_string().into() };
+        let wanted = DesiredConfig { version, config: config.to_string().into() };
         let managed = tunnels.entry(tunnel).or_insert_with(|| Managed::new(wanted.clone(), false));
         managed.wanted = wanted.clone();
         Ok(wanted)
@@ -129,7 +129,7 @@ impl Fleet {
             if known.is_some_and(|known| known.is_followed && known.wanted.version == version) {
                 continue;
             }
-            let wanted = Wanted { version, config: config.to_string().into() };
+            let wanted = DesiredConfig { version, config: config.to_string().into() };
             let managed = tunnels.entry(id).or_insert_with(|| Managed::new(wanted.clone(), true));
             (managed.wanted, managed.is_followed) = (wanted, true);
             changed.push(id);
@@ -205,13 +205,13 @@ mod tests {
     fn versions_only_go_up_and_outlive_the_process() {
         let folder = tempfile::tempdir().unwrap();
         let tunnel = Uuid::new_v4();
-        let fleet = Fleet::default();
+        let fleet = RemoteConfigs::default();
         fleet.open(folder.path()).unwrap();
         assert_eq!(fleet.wanted(&tunnel), None);
         assert_eq!(fleet.put(tunnel, &json!({"ingress": []}), -1).unwrap().version, 1);
         assert_eq!(fleet.put(tunnel, &json!({"ingress": [1]}), 41).unwrap().version, 42);
 
-        let fleet = Fleet::default();
+        let fleet = RemoteConfigs::default();
         fleet.open(folder.path()).unwrap();
         let wanted = fleet.wanted(&tunnel).unwrap();
         assert_eq!((wanted.version, &*wanted.config), (42, br#"{"ingress":[1]}"#.as_slice()));
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_the_control_api_keeps_is_followed_until_it_is_gone() {
-        let (one, two, fleet) = (Uuid::new_v4(), Uuid::new_v4(), Fleet::default());
+        let (one, two, fleet) = (Uuid::new_v4(), Uuid::new_v4(), RemoteConfigs::default());
         fleet.put(two, &json!({}), -1).unwrap();
         let config = json!({"ingress": [1]});
         assert_eq!(fleet.follow([(one, 3, &config)].into_iter()), [one]);
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn every_replica_has_its_own_verdict() {
-        let (tunnel, fleet) = (Uuid::new_v4(), Fleet::default());
+        let (tunnel, fleet) = (Uuid::new_v4(), RemoteConfigs::default());
         fleet.put(tunnel, &json!({}), -1).unwrap();
         let [good, warned, bad, ahead, silent, gone] = [(); 6].map(|()| Uuid::new_v4());
         let note = |connector, said| fleet.note(&tunnel, connector, 1, Duration::from_millis(5), said);

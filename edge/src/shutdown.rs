@@ -8,23 +8,23 @@ use tokio_util::sync::CancellationToken;
 
 /// All of them. Clones are about the same stop.
 #[derive(Clone, Default)]
-pub(crate) struct Stop {
+pub(crate) struct Shutdown {
     /// The edge is about to go away: it is not ready any more, takes no new connection of a host, and tells
     /// visitors with each answer. They are still served, and so are new ones.
-    pub(crate) draining: Moment,
+    pub(crate) draining: Phase,
     /// No more visitors: those who wait are let in, then nobody; whoever asks for nothing is let go.
-    pub(crate) visitors: Moment,
+    pub(crate) visitors: Phase,
     /// Hosts are told, so that they move their slots to other edges.
-    pub(crate) hosts: Moment,
+    pub(crate) hosts: Phase,
     /// The grace period is over: visitors are cut.
-    pub(crate) cut: Moment,
+    pub(crate) cut: Phase,
     /// No visitor of any shard is left: the connections to hosts are closed.
-    pub(crate) connections: Moment,
+    pub(crate) connections: Phase,
 }
 
 /// Something that happens once. Looking costs one atomic load; waiting is for tasks.
 #[derive(Clone, Default)]
-pub(crate) struct Moment(Arc<Inner>);
+pub(crate) struct Phase(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -32,13 +32,13 @@ struct Inner {
     token: CancellationToken,
 }
 
-impl Moment {
-    pub(crate) fn come(&self) {
+impl Phase {
+    pub(crate) fn fire(&self) {
         self.0.has_come.store(true, Ordering::SeqCst);
         self.0.token.cancel();
     }
 
-    pub(crate) fn has_come(&self) -> bool {
+    pub(crate) fn is_fired(&self) -> bool {
         self.0.has_come.load(Ordering::SeqCst)
     }
 
@@ -48,11 +48,11 @@ impl Moment {
     }
 }
 
-impl Stop {
+impl Shutdown {
     /// Lets every moment come that has not.
     pub(crate) fn all(&self) {
         for moment in [&self.draining, &self.visitors, &self.hosts, &self.cut, &self.connections] {
-            moment.come();
+            moment.fire();
         }
     }
 }

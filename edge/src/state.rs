@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::store::{Commit, Restored, Revision, Store, StoreError, Transaction, Watch};
-use snapshot::{Snapshot, Touched};
+use crate::store::{Commit, Restored, Store, StoreError, StoreRevision, Transaction, Watch};
+use snapshot::{Changes, Snapshot};
 
 /// Handle on the snapshot and on the store behind it.
 #[derive(Clone)]
@@ -26,14 +26,14 @@ pub(crate) struct State {
     store: Arc<dyn Store>,
     snapshot: Arc<RwLock<Snapshot>>,
     /// Up to here the snapshot, and what is made from it, follows the store.
-    published: watch::Receiver<Revision>,
+    published: watch::Receiver<StoreRevision>,
 }
 
 /// Whatever keeps the snapshot up to date; without it the snapshot never changes.
 pub(crate) struct Follower {
     store: Arc<dyn Store>,
     snapshot: Arc<RwLock<Snapshot>>,
-    published: watch::Sender<Revision>,
+    published: watch::Sender<StoreRevision>,
 }
 
 /// Why a change was not made, or is not known to be.
@@ -81,17 +81,17 @@ impl State {
     }
 
     /// Up to where this edge serves by its state.
-    pub(crate) fn served(&self) -> Revision {
+    pub(crate) fn served(&self) -> StoreRevision {
         *self.published.borrow()
     }
 
     /// Sees a change whenever the snapshot has changed.
-    pub(crate) fn changes(&self) -> watch::Receiver<Revision> {
+    pub(crate) fn changes(&self) -> watch::Receiver<StoreRevision> {
         self.published.clone()
     }
 
     /// See [`Store::probe`].
-    pub(crate) async fn probe(&self) -> Result<Revision, StoreError> {
+    pub(crate) async fn probe(&self) -> Result<StoreRevision, StoreError> {
         self.store.probe().await
     }
 
@@ -111,7 +111,7 @@ impl State {
 
 impl Follower {
     /// Follows the store until `stop`; calls `publish` after each change with what it touched.
-    pub(crate) async fn run(self, mut publish: impl FnMut(&Snapshot, &Touched), stop: CancellationToken) {
+    pub(crate) async fn run(self, mut publish: impl FnMut(&Snapshot, &Changes), stop: CancellationToken) {
         let follow = async {
             loop {
                 let from = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).revision;
@@ -132,9 +132,9 @@ impl Follower {
         }
     }
 
-    async fn follow(&self, mut watch: Watch, publish: &mut impl FnMut(&Snapshot, &Touched)) {
+    async fn follow(&self, mut watch: Watch, publish: &mut impl FnMut(&Snapshot, &Changes)) {
         while let Some(batch) = watch.next().await {
-            let mut touched = Touched::default();
+            let mut touched = Changes::default();
             let revision = {
                 let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
                 snapshot.apply(batch, &mut touched);
@@ -150,13 +150,13 @@ impl Follower {
         }
     }
 
-    async fn start_over(&self, publish: &mut impl FnMut(&Snapshot, &Touched)) {
+    async fn start_over(&self, publish: &mut impl FnMut(&Snapshot, &Changes)) {
         match self.store.list("").await {
             Ok(listing) => {
                 let fresh = Snapshot::from_listing(listing);
                 let revision = fresh.revision;
                 *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-                publish(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner), &Touched::all());
+                publish(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner), &Changes::all());
                 self.published.send_replace(revision);
             }
             Err(error) => error!(%error, "cannot read the state; serving what was known last"),
@@ -173,14 +173,14 @@ const MOST_AT_ONCE: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Note;
+    use crate::store::AuditEntry;
     use crate::store::records::{Account, key, to_json};
     use crate::store::sqlite::Sqlite;
-    use crate::store::timestamp::Moment;
+    use crate::store::timestamp::Timestamp;
 
     fn put(number: usize) -> Transaction {
-        let note = Note { actor: "test".to_owned(), action: "put", subject: String::new() };
-        let account = Account { name: number.to_string(), created_at: Moment::now() };
+        let note = AuditEntry { actor: "test".to_owned(), action: "put", subject: String::new() };
+        let account = Account { name: number.to_string(), created_at: Timestamp::now() };
         Transaction::new(note).put(key::account(&(number % 5).to_string()), to_json(&account))
     }
 

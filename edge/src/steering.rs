@@ -28,13 +28,13 @@ use http::{Request, Version};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::balancer::retry_budget::Retries;
+use crate::balancer::retry_budget::RetryBudget;
 use crate::balancer::turns::Turns;
 use crate::monitors::{Change, Monitors, Voice, Watch};
 use crate::registry::Tunnel;
 use crate::settings::host_name::HostName;
 use crate::state::snapshot::{Kept, Snapshot};
-use crate::store::Revision;
+use crate::store::StoreRevision;
 use crate::store::records::objects::{Kind, Object};
 
 pub(crate) use plan::Plan;
@@ -53,12 +53,12 @@ pub(crate) struct Balancer {
     rules: Rules,
     /// Those that rules have made so far, by which rules they were.
     others: ArcSwap<HashMap<u64, Arc<Plan>>>,
-    pub(crate) retries: Arc<Retries>,
+    pub(crate) retries: Arc<RetryBudget>,
     /// What it says, and the pools that it names.
     said: Map<String, Value>,
     pools: HashMap<String, Arc<Pool>>,
     around: Around,
-    revision: Revision,
+    revision: StoreRevision,
 }
 
 /// What of a request counts for the way through a load balancer.
@@ -227,7 +227,7 @@ impl Balancer {
             plan: Arc::new(Plan::of(&said::Plan(said), &pools, around)),
             rules: Rules::of(said),
             others: ArcSwap::default(),
-            retries: before.map_or_else(|| Arc::new(Retries::new()), |before| before.retries.clone()),
+            retries: before.map_or_else(|| Arc::new(RetryBudget::new()), |before| before.retries.clone()),
             said: said.clone(),
             pools,
             around: around.clone(),

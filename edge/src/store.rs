@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 /// Counts the transactions of a store; the first one makes revision 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Revision(pub(crate) u64);
+pub(crate) struct StoreRevision(pub(crate) u64);
 
 /// Where state is kept. An answer may be dropped midway; a commit that was begun may then be done or not.
 pub(crate) trait Store: Send + Sync {
@@ -26,17 +26,17 @@ pub(crate) trait Store: Send + Sync {
     fn list(&self, prefix: &str) -> BoxFuture<'static, Result<Listing, StoreError>>;
 
     /// Every change to keys that begin with `prefix` after revision `from`, in order and without a gap.
-    fn watch(&self, prefix: &str, from: Revision) -> BoxFuture<'static, Result<Watch, StoreError>>;
+    fn watch(&self, prefix: &str, from: StoreRevision) -> BoxFuture<'static, Result<Watch, StoreError>>;
 
     /// Does all of a transaction if every comparison holds, else nothing. Once it says
     /// [`Commit::Done`], no crash of this process takes it back.
     fn commit(&self, transaction: Transaction) -> BoxFuture<'static, Result<Commit, StoreError>>;
 
     /// Delivers to the watches what others have written up to now; the revision of the last change.
-    fn look(&self) -> BoxFuture<'static, Result<Revision, StoreError>>;
+    fn look(&self) -> BoxFuture<'static, Result<StoreRevision, StoreError>>;
 
     /// Whether a change would be taken now, as far as can be said without one; the revision of the last.
-    fn probe(&self) -> BoxFuture<'static, Result<Revision, StoreError>>;
+    fn probe(&self) -> BoxFuture<'static, Result<StoreRevision, StoreError>>;
 
     /// Writes everything anew to where it is kept, after it was lost from there; nothing if it was not.
     fn restore(&self) -> BoxFuture<'static, Result<Restored, StoreError>>;
@@ -52,7 +52,7 @@ pub(crate) enum Restored {
 /// What was under a prefix at one revision.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    pub(crate) revision: Revision,
+    pub(crate) revision: StoreRevision,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -61,13 +61,13 @@ pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) value: Bytes,
     /// Of the last change to this key.
-    pub(crate) revision: Revision,
+    pub(crate) revision: StoreRevision,
 }
 
 /// The changes of one transaction, as far as a watch asked for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
-    pub(crate) revision: Revision,
+    pub(crate) revision: StoreRevision,
     pub(crate) changes: Vec<Change>,
 }
 
@@ -101,13 +101,13 @@ impl Watch {
 pub(crate) struct Transaction {
     compares: Vec<Compare>,
     operations: Vec<Operation>,
-    note: Note,
+    note: AuditEntry,
 }
 
 #[derive(Debug, Clone)]
 enum Compare {
     Absent(String),
-    At(String, Revision),
+    At(String, StoreRevision),
 }
 
 #[derive(Debug, Clone)]
@@ -118,14 +118,14 @@ enum Operation {
 
 /// Who did what, for the audit log; written by the same transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Note {
+pub(crate) struct AuditEntry {
     pub(crate) actor: String,
     pub(crate) action: &'static str,
     pub(crate) subject: String,
 }
 
 impl Transaction {
-    pub(crate) fn new(note: Note) -> Self {
+    pub(crate) fn new(note: AuditEntry) -> Self {
         Self { compares: Vec::new(), operations: Vec::new(), note }
     }
 
@@ -136,7 +136,7 @@ impl Transaction {
     }
 
     /// Only if the record is still the one of this revision.
-    pub(crate) fn if_at(mut self, key: impl Into<String>, revision: Revision) -> Self {
+    pub(crate) fn if_at(mut self, key: impl Into<String>, revision: StoreRevision) -> Self {
         self.compares.push(Compare::At(key.into(), revision));
         self
     }
@@ -155,7 +155,7 @@ impl Transaction {
 /// How a transaction ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Commit {
-    Done(Revision),
+    Done(StoreRevision),
     /// This record was not as compared; nothing was changed.
     Conflict {
         key: String,
@@ -169,7 +169,7 @@ pub(crate) enum StoreError {
     #[error("the state in {place} was written by a newer version (format {found}, this one knows {known})")]
     TooNew { place: String, found: u32, known: u32 },
     #[error("changes since revision {0:?} are not kept any more")]
-    Compacted(Revision),
+    Compacted(StoreRevision),
     #[error("the store has stopped")]
     Stopped,
 }

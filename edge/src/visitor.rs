@@ -15,7 +15,7 @@ mod service;
 mod socket;
 
 pub(crate) use geography::{Codes, Geography, Headers, LONGEST_CODE, Networks};
-pub(crate) use host_table::{Destination, Directory, Table};
+pub(crate) use host_table::{Destination, HostTable, Table};
 pub(crate) use listener::Listener;
 pub(crate) use proxies::Proxies;
 pub(crate) use service::Service;

@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`stream`] (the head of every data stream), with [`headers`] (how HTTP headers cross) and
 //! [`framing`] (limits of one message) below it; then [`rpc`] (the control stream) and [`credentials`]
-//! (who a tunnel is). [`own`] is what only our two ends say. [`schema`] is generated.
+//! (who a tunnel is). [`extensions`] is what only our two ends say. [`schema`] is generated.
 
 pub mod credentials;
 pub mod extensions;

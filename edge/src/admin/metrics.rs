@@ -21,15 +21,15 @@ use crate::metrics::{
 use crate::registry::Tunnel;
 use crate::state::State;
 use crate::steering::Balancers;
-use crate::store::Revision;
-use crate::tunnel::session::Strangers;
+use crate::store::StoreRevision;
+use crate::tunnel::session::Unregistered;
 
 /// What the page shows besides the registry and the state.
 pub(crate) struct Figures {
     pub(crate) counters: Arc<Counters>,
     /// What slow peers make the edge hold.
     pub(crate) account: Arc<Account>,
-    pub(crate) strangers: Strangers,
+    pub(crate) strangers: Unregistered,
     /// Who is at the small listeners, by the listener's name.
     pub(crate) rooms: Vec<(&'static str, Arc<Admission>)>,
     /// What each certificate is for, and until when it holds, in seconds since 1970.
@@ -41,11 +41,11 @@ pub(crate) struct Figures {
 
 /// What the store said last, and when: it is asked again after a while, however many ask for the page.
 #[derive(Default)]
-pub(crate) struct Probed(Mutex<Option<(Instant, Option<Revision>)>>);
+pub(crate) struct Probed(Mutex<Option<(Instant, Option<StoreRevision>)>>);
 
 impl Probed {
     /// The revision of the last change, if one more would be taken.
-    async fn revision(&self, state: &State) -> Option<Revision> {
+    async fn revision(&self, state: &State) -> Option<StoreRevision> {
         let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, revision)) = last
             && at.elapsed() < FRESH
@@ -74,7 +74,7 @@ pub(super) async fn page(admin: &Admin) -> String {
     page.sample("adit_edge_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     let Ready { status, .. } = admin.ready();
     page.single("adit_edge_ready", Kind::Gauge, "1 while /ready says so", flag(status == 200));
-    let is_draining = admin.draining.has_come();
+    let is_draining = admin.draining.is_fired();
     page.single("adit_edge_draining", Kind::Gauge, "1 from the moment of a stop on", flag(is_draining));
     tunnels(&mut page, admin);
     connections(&mut page, admin);

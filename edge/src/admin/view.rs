@@ -8,8 +8,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::balancer::retry_budget::Counts;
-use crate::balancer::weights::Share;
-use crate::registry::{Live, Origin, Probe, Registry, Tunnel};
+use crate::balancer::weights::Weight;
+use crate::registry::{Connection, Origin, Probe, Registry, Tunnel};
 use crate::settings;
 
 /// `/ready`
@@ -177,7 +177,7 @@ impl Status {
 }
 
 impl StatusOfConnection {
-    fn of(live: &Live) -> Self {
+    fn of(live: &Connection) -> Self {
         Self {
             connector: live.connector,
             version: live.version.clone(),
@@ -215,7 +215,7 @@ impl Replicas {
     pub(super) fn of(id: &Uuid, tunnel: &Tunnel) -> Self {
         let replicas = replicas(tunnel);
         let absent = tunnel.absent();
-        let absent = absent.into_iter().map(|(connector, Share { weight, is_draining })| AbsentView {
+        let absent = absent.into_iter().map(|(connector, Weight { weight, is_draining })| AbsentView {
             connector,
             weight,
             draining: is_draining,
@@ -240,8 +240,8 @@ impl ReplicaView {
         Self::new(tunnel, connector, &connections)
     }
 
-    fn new(tunnel: &Tunnel, connector: Uuid, connections: &[Arc<Live>]) -> Self {
-        let Share { weight, is_draining } = tunnel.share(&connector);
+    fn new(tunnel: &Tunnel, connector: Uuid, connections: &[Arc<Connection>]) -> Self {
+        let Weight { weight, is_draining } = tunnel.share(&connector);
         // All connections of a replica come from the same process; the last one knows best.
         let last = connections.last();
         Self {
@@ -259,7 +259,7 @@ impl ReplicaView {
 }
 
 impl ConnectionView {
-    fn of(live: &Live) -> Self {
+    fn of(live: &Connection) -> Self {
         let configuration = live.report();
         Self {
             id: live.id,
@@ -305,7 +305,7 @@ fn is_zero(count: &usize) -> bool {
 }
 
 /// In an order that does not change from one look to the next.
-fn replicas(tunnel: &Tunnel) -> BTreeMap<Uuid, Vec<Arc<Live>>> {
+fn replicas(tunnel: &Tunnel) -> BTreeMap<Uuid, Vec<Arc<Connection>>> {
     let mut replicas: BTreeMap<Uuid, Vec<_>> = BTreeMap::new();
     for live in tunnel.connections() {
         replicas.entry(live.connector).or_default().push(live);

@@ -13,7 +13,7 @@ use crate::store::Transaction;
 use crate::store::records::alerts::{Message, Told, message_key};
 use crate::store::records::objects::{Kind, Object};
 use crate::store::records::to_json;
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// What policies can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +133,7 @@ impl Event {
     }
 
     /// Puts the messages of all policies that ask for it into a transaction.
-    pub(crate) fn tell(&self, snapshot: &Snapshot, transaction: Transaction, now: Moment) -> Transaction {
+    pub(crate) fn tell(&self, snapshot: &Snapshot, transaction: Transaction, now: Timestamp) -> Transaction {
         self.tell_once(snapshot, transaction, &mut BTreeMap::new(), now)
     }
 
@@ -143,7 +143,7 @@ impl Event {
         snapshot: &Snapshot,
         mut transaction: Transaction,
         told: &mut BTreeMap<String, Told>,
-        now: Moment,
+        now: Timestamp,
     ) -> Transaction {
         let mut room = MOST_MESSAGES.saturating_sub(snapshot.alerts.waiting(&self.account));
         for (id, kept) in policies(snapshot, &self.account) {
@@ -185,7 +185,7 @@ impl Event {
         })
     }
 
-    fn is_news(&self, id: &str, policy: &Object, told: &mut BTreeMap<String, Told>, now: Moment) -> bool {
+    fn is_news(&self, id: &str, policy: &Object, told: &mut BTreeMap<String, Told>, now: Timestamp) -> bool {
         match self.turn {
             Turn::Once => true,
             Turn::Start => {
@@ -200,7 +200,7 @@ impl Event {
         }
     }
 
-    fn message(&self, id: &str, policy: &Object, webhook: &str, to: &Object, now: Moment) -> Message {
+    fn message(&self, id: &str, policy: &Object, webhook: &str, to: &Object, now: Timestamp) -> Message {
         let policy_name = brief(policy.text("name").unwrap_or_default());
         let mut data: Map<String, Value> =
             self.labels.iter().map(|(name, value)| ((*name).to_owned(), json!(brief(value)))).collect();
@@ -241,7 +241,7 @@ pub(crate) fn is_asked_for(snapshot: &Snapshot, account: &str, kind: AlertType) 
 }
 
 /// What a webhook is sent when it is made, so that nobody learns too late that it is none.
-pub(crate) fn trial(account: &str, name: &str, now: Moment) -> String {
+pub(crate) fn trial(account: &str, name: &str, now: Timestamp) -> String {
     let since = SystemTime::from(now).duration_since(UNIX_EPOCH).unwrap_or_default();
     let body = json!({
         "name": brief(name),
@@ -280,7 +280,7 @@ fn interval(policy: &Object) -> Duration {
 }
 
 /// Grows with every message, also across restarts.
-fn next(now: Moment) -> u64 {
+fn next(now: Timestamp) -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::from(now).duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
@@ -298,12 +298,12 @@ const LONGEST_NAME: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::snapshot::Touched;
-    use crate::store::{Batch, Change, Note, Revision};
+    use crate::state::snapshot::Changes;
+    use crate::store::{AuditEntry, Batch, Change, StoreRevision};
 
     fn object(said: Value) -> Object {
         let Value::Object(said) = said else { panic!("an object") };
-        let now = Moment::now();
+        let now = Timestamp::now();
         Object {
             account: "a".to_owned(),
             zone: None,
@@ -330,7 +330,7 @@ mod tests {
             put(Kind::Policy.key("p"), object(policy)),
         ];
         let mut snapshot = Snapshot::default();
-        snapshot.apply(Batch { revision: Revision(1), changes }, &mut Touched::default());
+        snapshot.apply(Batch { revision: StoreRevision(1), changes }, &mut Changes::default());
         snapshot
     }
 
@@ -340,15 +340,15 @@ mod tests {
         Event { turn, ..Event::once("a", AlertType::PoolHealth, text, labels) }
     }
 
-    fn count(event: &Event, snapshot: &Snapshot, told: &mut BTreeMap<String, Told>, now: Moment) -> usize {
-        let note = Note { actor: String::new(), action: "test", subject: String::new() };
+    fn count(event: &Event, snapshot: &Snapshot, told: &mut BTreeMap<String, Told>, now: Timestamp) -> usize {
+        let note = AuditEntry { actor: String::new(), action: "test", subject: String::new() };
         let transaction = event.tell_once(snapshot, Transaction::new(note), told, now);
         format!("{transaction:?}").matches("alert-message/").count()
     }
 
     #[test]
     fn a_policy_is_told_what_its_filters_ask_for() {
-        let now = Moment::now();
+        let now = Timestamp::now();
         for (more, wanted) in [
             (json!({}), 1),
             (json!({ "enabled": false }), 0),
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn what_begins_again_within_the_interval_is_not_told_nor_is_its_end() {
         let (snapshot, mut told) = (snapshot(json!({ "alert_interval": "30m" })), BTreeMap::new());
-        let began = Moment::now();
+        let began = Timestamp::now();
         for (minutes, turn, wanted) in [
             (0, Turn::Start, 1),
             (1, Turn::End, 1),

@@ -17,8 +17,8 @@ use crate::state::snapshot::Snapshot;
 use crate::store::records::alerts::{Fares, Message, Sent, fares_key, message_key, sent_key};
 use crate::store::records::objects::{Kind, Secret};
 use crate::store::records::to_json;
-use crate::store::timestamp::Moment;
-use crate::store::{Note, Transaction};
+use crate::store::timestamp::Timestamp;
+use crate::store::{AuditEntry, Transaction};
 
 /// A message on its way.
 struct Flight {
@@ -53,7 +53,7 @@ pub(crate) async fn run(state: State, sender: Arc<Sender>, stop: CancellationTok
         }
         let now = Instant::now();
         busy.retain(|_, (_, until)| until.is_none_or(|until| until > now));
-        for flight in state.read(|snapshot| due(snapshot, &busy, Moment::now())) {
+        for flight in state.read(|snapshot| due(snapshot, &busy, Timestamp::now())) {
             let message = &flight.message;
             busy.insert(message.webhook.clone(), (message.account.clone(), None));
             let sender = sender.clone();
@@ -69,7 +69,11 @@ pub(crate) async fn run(state: State, sender: Arc<Sender>, stop: CancellationTok
 }
 
 /// What is to be sent now: the oldest message of each webhook that is not busy, and not too many of one account.
-fn due(snapshot: &Snapshot, busy: &HashMap<String, (String, Option<Instant>)>, now: Moment) -> Vec<Flight> {
+fn due(
+    snapshot: &Snapshot,
+    busy: &HashMap<String, (String, Option<Instant>)>,
+    now: Timestamp,
+) -> Vec<Flight> {
     let mut first: HashMap<&str, (&String, &Message)> = HashMap::new();
     for (id, kept) in &snapshot.alerts.messages {
         let message = &kept.record;
@@ -109,7 +113,7 @@ fn due(snapshot: &Snapshot, busy: &HashMap<String, (String, Option<Instant>)>, n
 
 /// Writes what became of an attempt; whether that could be done.
 async fn note(state: &State, flight: Flight, attempt: Attempt) -> bool {
-    let now = Moment::now();
+    let now = Timestamp::now();
     let transaction = state.read(|snapshot| outcome(snapshot, &flight, &attempt, now));
     let Flight { id, message, .. } = &flight;
     let attempts = message.attempts + 1;
@@ -133,7 +137,7 @@ async fn note(state: &State, flight: Flight, attempt: Attempt) -> bool {
     }
 }
 
-fn outcome(snapshot: &Snapshot, flight: &Flight, attempt: &Attempt, now: Moment) -> Transaction {
+fn outcome(snapshot: &Snapshot, flight: &Flight, attempt: &Attempt, now: Timestamp) -> Transaction {
     let Flight { id, message, to } = flight;
     let action = match attempt {
         Attempt::Taken => "alert.sent",
@@ -141,7 +145,7 @@ fn outcome(snapshot: &Snapshot, flight: &Flight, attempt: &Attempt, now: Moment)
         Attempt::Failed { .. } => "alert.failed",
     };
     let subject = format!("{id} to {}", message.webhook);
-    let mut transaction = Transaction::new(Note { actor: "edge".to_owned(), action, subject });
+    let mut transaction = Transaction::new(AuditEntry { actor: "edge".to_owned(), action, subject });
     let known = snapshot.alerts.fares.get(&message.webhook).map(|kept| kept.record.clone());
     let mut fares = Fares { not_before: None, ..known.unwrap_or_default() };
     let attempts = message.attempts + 1;

@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::signature;
 use crate::store::records::objects::{Object, Secret};
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// What messages are sent with.
 pub(crate) struct Sender {
@@ -83,7 +83,7 @@ fn request(
     body: &str,
 ) -> Result<Request<Full<Bytes>>, &'static str> {
     let uri: Uri = url.parse().map_err(|_| "its URL cannot be read")?;
-    let now = Moment::now();
+    let now = Timestamp::now();
     let since = std::time::SystemTime::from(now).duration_since(UNIX_EPOCH).unwrap_or_default();
     let timestamp = since.as_secs();
     let mut request =

@@ -6,10 +6,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::store::records::objects::Secret;
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// The value of `webhook-signature`: one signature for each secret that counts now.
-pub(super) fn of(secrets: &[Secret], id: &str, timestamp: u64, body: &str, now: Moment) -> String {
+pub(super) fn of(secrets: &[Secret], id: &str, timestamp: u64, body: &str, now: Timestamp) -> String {
     let counts = |secret: &&Secret| secret.until.is_none_or(|until| until > now);
     let signed = secrets.iter().filter(counts).map(|secret| {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key(&secret.text));
@@ -35,7 +35,7 @@ pub(crate) const PREFIX: &str = "whsec_";
 mod tests {
     use super::*;
 
-    fn secret(text: &str, until: Option<Moment>) -> Secret {
+    fn secret(text: &str, until: Option<Timestamp>) -> Secret {
         Secret { text: text.to_owned(), until }
     }
 
@@ -46,7 +46,7 @@ mod tests {
         let known = secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", None);
         let (id, at, body) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
         let wanted = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
-        let now = Moment::now();
+        let now = Timestamp::now();
         assert_eq!(of(std::slice::from_ref(&known), id, at, body, now), wanted);
         let later = now.after(std::time::Duration::from_secs(60));
         let both = of(&[secret("other", None), known.clone()], id, at, body, now);

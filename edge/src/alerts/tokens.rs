@@ -9,11 +9,11 @@ use crate::state::snapshot::Snapshot;
 use crate::store::records::Token;
 use crate::store::records::alerts::{Said, said_key};
 use crate::store::records::to_json;
-use crate::store::timestamp::Moment;
-use crate::store::{Note, Transaction};
+use crate::store::timestamp::Timestamp;
+use crate::store::{AuditEntry, Transaction};
 
 /// What is to be told of tokens, and what need not be remembered any more.
-pub(super) fn tell(snapshot: &Snapshot, now: Moment) -> Vec<Transaction> {
+pub(super) fn tell(snapshot: &Snapshot, now: Timestamp) -> Vec<Transaction> {
     let told = snapshot.tokens.iter().filter_map(|(id, kept)| {
         let (token, key) = (&kept.record, subject(id));
         let said = snapshot.alerts.said.get(&key).map(|kept| &kept.record);
@@ -48,7 +48,7 @@ pub(super) fn tell(snapshot: &Snapshot, now: Moment) -> Vec<Transaction> {
             text: format!("The API token {id} ({name}) {what}."),
             labels,
         };
-        let note = Note { actor: "edge".to_owned(), action: "alert", subject: event.text.clone() };
+        let note = AuditEntry { actor: "edge".to_owned(), action: "alert", subject: event.text.clone() };
         let transaction = event.tell_once(snapshot, Transaction::new(note), &mut said.told, now);
         Some(transaction.put(said_key(&key), to_json(&said)))
     });
@@ -59,20 +59,20 @@ pub(super) fn tell(snapshot: &Snapshot, now: Moment) -> Vec<Transaction> {
         if token.is_some_and(|token| kept.record.state != ENDED || !is_old(token)) {
             return None;
         }
-        let note = Note { actor: "edge".to_owned(), action: "alert.forget", subject: key.clone() };
+        let note = AuditEntry { actor: "edge".to_owned(), action: "alert.forget", subject: key.clone() };
         Some(Transaction::new(note).if_at(said_key(key), kept.revision).remove(said_key(key)))
     });
     told.chain(over).collect()
 }
 
 /// Of a token that has: when.
-fn ended(token: &Token, now: Moment) -> Option<Moment> {
+fn ended(token: &Token, now: Timestamp) -> Option<Timestamp> {
     let expired = token.expires_at.filter(|at| *at <= now);
     token.revoked_at.into_iter().chain(expired).min()
 }
 
 /// In the last tenth of its time, and the last week at most.
-fn ends_soon(token: &Token, now: Moment) -> bool {
+fn ends_soon(token: &Token, now: Timestamp) -> bool {
     token.expires_at.is_some_and(|end| end.since(now) <= SOON.min(end.since(token.created_at) / TENTH))
 }
 
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_token_ends_soon_in_the_last_tenth_of_its_time_and_the_last_week_at_most() {
-        let made = Moment::now();
+        let made = Timestamp::now();
         let day = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
         for (valid_for, after, wanted) in [
             (day(365), day(357), false),

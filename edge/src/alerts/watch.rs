@@ -24,8 +24,8 @@ use crate::steering::{Balancers, Pool};
 use crate::store::records::alerts::{Said, said_key};
 use crate::store::records::objects::{Kind, Object};
 use crate::store::records::to_json;
-use crate::store::timestamp::Moment;
-use crate::store::{Note, Transaction};
+use crate::store::timestamp::Timestamp;
+use crate::store::{AuditEntry, Transaction};
 
 /// What an object is, as far as alerts tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub(crate) async fn run(
             let hold = |health| if health == Health::Well { terms.up_for } else { terms.down_for };
             let words = state.read(|snapshot| watched.words(snapshot, now, hold));
             for (subject, word) in words {
-                let told = state.read(|snapshot| tell(snapshot, &subject, word, Moment::now()));
+                let told = state.read(|snapshot| tell(snapshot, &subject, word, Timestamp::now()));
                 if change(&state, told).await
                     && let Some(damper) = watched.of(&subject)
                 {
@@ -96,8 +96,8 @@ pub(crate) async fn run(
                 }
             }
         }
-        let told = state.read(|snapshot| tokens::tell(snapshot, Moment::now()));
-        let forgotten = state.read(|snapshot| forget(snapshot, Moment::now()));
+        let told = state.read(|snapshot| tokens::tell(snapshot, Timestamp::now()));
+        let forgotten = state.read(|snapshot| forget(snapshot, Timestamp::now()));
         for transaction in told.into_iter().chain(forgotten).take(MOST_AT_ONCE) {
             change(&state, Some(transaction)).await;
         }
@@ -370,7 +370,7 @@ impl Subject {
 }
 
 /// Notes that this was told, with the messages about it. `None` if it is of something that is not there any more.
-fn tell(snapshot: &Snapshot, subject: &Subject, word: Word<Health>, now: Moment) -> Option<Transaction> {
+fn tell(snapshot: &Snapshot, subject: &Subject, word: Word<Health>, now: Timestamp) -> Option<Transaction> {
     let (account, name, mut labels) = subject.described(snapshot)?;
     let before = snapshot.alerts.said.get(&subject.key()).map(|kept| kept.record.clone());
     let mut said = before.unwrap_or_else(|| Said {
@@ -401,13 +401,13 @@ fn tell(snapshot: &Snapshot, subject: &Subject, word: Word<Health>, now: Moment)
     info!(account, text, "an alert");
     let event = Event { account, kind: subject.kind(), turn, correlation, text, labels };
     let key = subject.key();
-    let note = Note { actor: "edge".to_owned(), action: "alert", subject: event.text.clone() };
+    let note = AuditEntry { actor: "edge".to_owned(), action: "alert", subject: event.text.clone() };
     let transaction = event.tell_once(snapshot, Transaction::new(note), &mut said.told, now);
     Some(transaction.put(said_key(&key), to_json(&said)))
 }
 
 /// What need not be remembered any more. The end of what has gone meanwhile is told.
-fn forget(snapshot: &Snapshot, now: Moment) -> Vec<Transaction> {
+fn forget(snapshot: &Snapshot, now: Timestamp) -> Vec<Transaction> {
     let over = snapshot.alerts.said.iter().filter_map(|(key, kept)| {
         let (said, subject) = (&kept.record, Subject::of(key)?);
         let is_well = said.state == Health::Well.word() && !said.is_flapping;
@@ -416,7 +416,7 @@ fn forget(snapshot: &Snapshot, now: Moment) -> Vec<Transaction> {
         if is_there && (!is_well || lately) {
             return None;
         }
-        let note = Note { actor: "edge".to_owned(), action: "alert.forget", subject: key.clone() };
+        let note = AuditEntry { actor: "edge".to_owned(), action: "alert.forget", subject: key.clone() };
         let mut transaction = Transaction::new(note).if_at(said_key(key), kept.revision);
         if !is_well {
             let label = match &subject {

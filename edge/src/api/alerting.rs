@@ -20,7 +20,7 @@ use crate::alerts::sender::Attempt;
 use crate::alerts::signature;
 use crate::state::snapshot::Snapshot;
 use crate::store::records::objects::{Kind, Object, Secret};
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// What is asked about the alerts of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Api {
     async fn try_out(&self, who: &Identity, webhook: &Object) -> Result<(), Problem> {
         self.trials.take(who.account().to_owned(), std::time::Instant::now()).map_err(too_many)?;
         let id = format!("msg_{}", Uuid::new_v4().simple());
-        let body = event::trial(who.account(), webhook.text("name").unwrap_or_default(), Moment::now());
+        let body = event::trial(who.account(), webhook.text("name").unwrap_or_default(), Timestamp::now());
         let url = webhook.text("url").unwrap_or_default();
         let why = match self.sender.send(url, &webhook.secrets, &id, &body).await {
             Attempt::Taken => return Ok(()),
@@ -168,10 +168,10 @@ impl Api {
 
     fn history(&self, who: &Identity, query: &Query) -> Result<Answer, Problem> {
         let paging = Paging::of(query, PAGE)?;
-        let since = query.read("since", Moment::parse)?;
-        let before = query.read("before", Moment::parse)?;
+        let since = query.read("since", Timestamp::parse)?;
+        let before = query.read("before", Timestamp::parse)?;
         let fits =
-            |at: Moment| since.is_none_or(|since| at >= since) && before.is_none_or(|before| at < before);
+            |at: Timestamp| since.is_none_or(|since| at >= since) && before.is_none_or(|before| at < before);
         let lines = self.state.read(|snapshot| {
             let sent = snapshot.alerts.sent_of(who.account()).rev();
             let lines = sent.filter(|(_, kept)| fits(kept.record.at)).map(|(key, kept)| {
@@ -253,7 +253,7 @@ fn secret() -> Result<String, Problem> {
 }
 
 /// The secrets of a webhook that is given a new one: the last one counts for a while yet.
-pub(super) fn secrets(before: &[Secret], new: Option<String>, now: Moment) -> Vec<Secret> {
+pub(super) fn secrets(before: &[Secret], new: Option<String>, now: Timestamp) -> Vec<Secret> {
     let Some(text) = new.filter(|new| before.first().is_none_or(|known| known.text != *new)) else {
         return before.to_vec();
     };

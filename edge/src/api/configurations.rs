@@ -11,7 +11,7 @@ use super::{Api, note};
 use crate::state::snapshot::Kept;
 use crate::store::Transaction;
 use crate::store::records::{Configuration, Tunnel, key, to_json};
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 use crate::tunnel::push;
 
 #[derive(Deserialize)]
@@ -47,7 +47,7 @@ impl Api {
         };
         let (last, bytes) = before.map_or((0, 0), |before| (before.record.version, before.bytes));
         let version = last.saturating_add(1);
-        let configuration = Configuration { version, config: wanted.config, created_at: Moment::now() };
+        let configuration = Configuration { version, config: wanted.config, created_at: Timestamp::now() };
         tunnel.remote = true;
         let json = to_json(&configuration);
         self.state.read(|snapshot| self.share.bytes(snapshot, &tunnel.account, bytes, json.len()))?;

@@ -8,19 +8,19 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::registry::{Live, Registry};
-use crate::store::timestamp::Moment;
+use crate::registry::{Connection, Registry};
+use crate::store::timestamp::Timestamp;
 
 /// One connection, as both lists of the API show it.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Connection {
+pub(crate) struct ConnectionView {
     pub(crate) id: Uuid,
     pub(crate) uuid: Uuid,
     /// The edge server; the reference calls it by the airport of its data centre.
     pub(crate) colo_name: String,
     pub(crate) is_pending_reconnect: bool,
     pub(crate) origin_ip: IpAddr,
-    pub(crate) opened_at: Moment,
+    pub(crate) opened_at: Timestamp,
     pub(crate) client_id: Uuid,
     pub(crate) client_version: String,
 }
@@ -33,8 +33,8 @@ pub(crate) struct Connector {
     pub(crate) version: String,
     pub(crate) arch: String,
     /// When the oldest of its connections was made.
-    pub(crate) run_at: Moment,
-    pub(crate) conns: Vec<Connection>,
+    pub(crate) run_at: Timestamp,
+    pub(crate) conns: Vec<ConnectionView>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -54,7 +54,7 @@ pub(crate) enum Status {
 pub(crate) fn connectors(registry: &Registry, tunnel: Uuid) -> Vec<Connector> {
     let mut connectors: BTreeMap<Uuid, Connector> = BTreeMap::new();
     for live in lives(registry, tunnel) {
-        let connection = Connection::of(&live);
+        let connection = ConnectionView::of(&live);
         connectors
             .entry(live.connector)
             .and_modify(|known| known.run_at = known.run_at.min(connection.opened_at))
@@ -91,12 +91,12 @@ pub(crate) fn disconnect(registry: &Registry, tunnel: Uuid, connector: Option<Uu
     chosen.map(|live| tunnel.leave(live)).count()
 }
 
-fn lives(registry: &Registry, tunnel: Uuid) -> Vec<Arc<Live>> {
+fn lives(registry: &Registry, tunnel: Uuid) -> Vec<Arc<Connection>> {
     registry.tunnel(&tunnel).map(|tunnel| tunnel.connections()).unwrap_or_default()
 }
 
-impl Connection {
-    fn of(live: &Live) -> Self {
+impl ConnectionView {
+    fn of(live: &Connection) -> Self {
         Self {
             id: live.id,
             uuid: live.id,
@@ -118,13 +118,13 @@ mod tests {
     use super::*;
 
     fn connector(serving: usize, leaving: usize) -> Connector {
-        let connection = |is_pending_reconnect| Connection {
+        let connection = |is_pending_reconnect| ConnectionView {
             id: Uuid::nil(),
             uuid: Uuid::nil(),
             colo_name: String::new(),
             is_pending_reconnect,
             origin_ip: IpAddr::from([127, 0, 0, 1]),
-            opened_at: Moment::now(),
+            opened_at: Timestamp::now(),
             client_id: Uuid::nil(),
             client_version: String::new(),
         };
@@ -134,7 +134,7 @@ mod tests {
             features: Vec::new(),
             version: String::new(),
             arch: String::new(),
-            run_at: Moment::now(),
+            run_at: Timestamp::now(),
             conns: conns.collect(),
         }
     }

@@ -17,12 +17,12 @@ use crate::state::snapshot::Snapshot;
 use crate::store::records::objects::Kind;
 use crate::store::records::sessions::SessionKeys;
 use crate::store::records::{Seen, key, to_json};
-use crate::store::timestamp::Moment;
-use crate::store::{Note, Transaction};
+use crate::store::timestamp::Timestamp;
+use crate::store::{AuditEntry, Transaction};
 
 /// Works until `stop`.
 pub(crate) async fn run(state: State, registry: Arc<Registry>, stop: CancellationToken) {
-    let (started, mut has_failed) = (Moment::now(), false);
+    let (started, mut has_failed) = (Timestamp::now(), false);
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -30,7 +30,7 @@ pub(crate) async fn run(state: State, registry: Arc<Registry>, stop: Cancellatio
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let now = Moment::now();
+        let now = Timestamp::now();
         let connected = connected(&registry);
         // Hosts of before need a moment to come back; until then nobody is said to have gone.
         let settled = now.since(started) > SETTLING;
@@ -62,7 +62,7 @@ fn connected(registry: &Registry) -> HashSet<Uuid> {
 }
 
 /// What is to be written about tunnels whose first host came or whose last host went.
-fn notes(snapshot: &Snapshot, connected: &HashSet<Uuid>, now: Moment, settled: bool) -> Vec<Transaction> {
+fn notes(snapshot: &Snapshot, connected: &HashSet<Uuid>, now: Timestamp, settled: bool) -> Vec<Transaction> {
     let known = |id: &Uuid| snapshot.tunnels.get(id).is_some_and(|tunnel| !tunnel.record.is_deleted());
     let came = connected
         .iter()
@@ -76,14 +76,14 @@ fn notes(snapshot: &Snapshot, connected: &HashSet<Uuid>, now: Moment, settled: b
     came.chain(went)
         .take(MOST_AT_ONCE)
         .map(|(id, action, seen)| {
-            let note = Note { actor: EDGE.to_owned(), action, subject: id.to_string() };
+            let note = AuditEntry { actor: EDGE.to_owned(), action, subject: id.to_string() };
             Transaction::new(note).put(key::seen(id), to_json(&seen))
         })
         .collect()
 }
 
 /// New keys for the cookies of load balancers, if it is time; the first ones when one has sessions.
-fn session_keys(snapshot: &Snapshot, now: Moment) -> Option<Transaction> {
+fn session_keys(snapshot: &Snapshot, now: Timestamp) -> Option<Transaction> {
     let (kept, at) = (snapshot.session_keys.as_ref(), key::SESSION_KEYS);
     let keys = match kept {
         Some(kept) => kept.record.next(now)?,
@@ -93,7 +93,7 @@ fn session_keys(snapshot: &Snapshot, now: Moment) -> Option<Transaction> {
             SessionKeys::new(now)?
         }
     };
-    let note = Note { actor: EDGE.to_owned(), action: "session-keys.exchange", subject: at.to_owned() };
+    let note = AuditEntry { actor: EDGE.to_owned(), action: "session-keys.exchange", subject: at.to_owned() };
     let transaction = Transaction::new(note).put(at, to_json(&keys));
     Some(match kept {
         Some(kept) => transaction.if_at(at, kept.revision),
@@ -111,14 +111,14 @@ fn strangers(snapshot: &Snapshot, registry: &Registry) -> Vec<Transaction> {
         .map(|((tunnel, connector), kept)| {
             let (key, subject) =
                 (key::replica(*tunnel, *connector), format!("{connector} of tunnel {tunnel}"));
-            let note = Note { actor: EDGE.to_owned(), action: "replica.forget", subject };
+            let note = AuditEntry { actor: EDGE.to_owned(), action: "replica.forget", subject };
             Transaction::new(note).if_at(&key, kept.revision).remove(&key)
         })
         .collect()
 }
 
 /// Quick tunnels that nobody has used for a while go for good.
-fn unused(snapshot: &Snapshot, connected: &HashSet<Uuid>, now: Moment) -> Vec<Transaction> {
+fn unused(snapshot: &Snapshot, connected: &HashSet<Uuid>, now: Timestamp) -> Vec<Transaction> {
     let quick = snapshot.tunnels.iter().filter(|(id, tunnel)| tunnel.record.quick && !connected.contains(id));
     let idle = quick.filter(|(id, tunnel)| {
         let seen = snapshot.seen.get(id).and_then(|seen| seen.record.inactive_at);
@@ -128,7 +128,7 @@ fn unused(snapshot: &Snapshot, connected: &HashSet<Uuid>, now: Moment) -> Vec<Tr
         .map(|(id, tunnel)| {
             info!(tunnel = %id, "quick tunnel removed: nobody used it");
             let note =
-                Note { actor: EDGE.to_owned(), action: "quick-tunnel.remove", subject: id.to_string() };
+                AuditEntry { actor: EDGE.to_owned(), action: "quick-tunnel.remove", subject: id.to_string() };
             let mut transaction = Transaction::new(note)
                 .if_at(key::tunnel(*id), tunnel.revision)
                 .remove(key::tunnel(*id))
@@ -151,12 +151,12 @@ const MOST_AT_ONCE: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::snapshot::Touched;
+    use crate::state::snapshot::Changes;
     use crate::store::records::{Route, Tunnel};
-    use crate::store::{Batch, Change, Revision};
+    use crate::store::{Batch, Change, StoreRevision};
 
     /// A snapshot with one tunnel and what was noted about it.
-    fn snapshot(quick: bool, created_at: Moment, seen: Option<Seen>) -> (Uuid, Snapshot) {
+    fn snapshot(quick: bool, created_at: Timestamp, seen: Option<Seen>) -> (Uuid, Snapshot) {
         let id = Uuid::from_u128(7);
         let tunnel = Tunnel {
             account: QUICK.to_owned(),
@@ -175,13 +175,13 @@ mod tests {
             vec![put(key::tunnel(id), to_json(&tunnel)), put(key::route("a.try.test"), to_json(&route))];
         changes.extend(seen.map(|seen| put(key::seen(id), to_json(&seen))));
         let mut snapshot = Snapshot::default();
-        snapshot.apply(Batch { revision: Revision(1), changes }, &mut Touched::default());
+        snapshot.apply(Batch { revision: StoreRevision(1), changes }, &mut Changes::default());
         (id, snapshot)
     }
 
     #[test]
     fn coming_and_going_is_noted_once() {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let here = Seen { active_at: now, inactive_at: None };
         let gone = Seen { active_at: now, inactive_at: Some(now) };
         for (seen, is_connected, settled, wanted) in [
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn only_quick_tunnels_that_nobody_uses_go() {
-        let start = Moment::now();
+        let start = Timestamp::now();
         let later = start.after(UNUSED + Duration::from_secs(1));
         let left = Seen { active_at: start, inactive_at: Some(later) };
         for (quick, seen, is_connected, at, wanted) in [

@@ -9,7 +9,7 @@ use super::envelope::Problem;
 use crate::state::snapshot::Snapshot;
 use crate::state::token::{digest, parse};
 use crate::store::records::{Scope, Token};
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// A token that was proved. Only [`Identity::of`] makes one.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub(super) struct Permit {
 
 impl Identity {
     /// Whose token the request carries.
-    pub(super) fn of(headers: &HeaderMap, snapshot: &Snapshot, now: Moment) -> Result<Self, Problem> {
+    pub(super) fn of(headers: &HeaderMap, snapshot: &Snapshot, now: Timestamp) -> Result<Self, Problem> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
             return Err(Problem::Unauthenticated);
@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
     use crate::state::snapshot::Kept;
-    use crate::store::Revision;
+    use crate::store::StoreRevision;
 
     fn token(scope: Scope) -> Token {
         Token {
@@ -205,7 +205,7 @@ mod tests {
             scope,
             read_only: false,
             sha256: digest("secret"),
-            created_at: Moment::now(),
+            created_at: Timestamp::now(),
             expires_at: None,
             revoked_at: None,
         }
@@ -214,13 +214,13 @@ mod tests {
     fn identify(token: Option<Token>, values: &[&str]) -> Result<Identity, Problem> {
         let mut snapshot = Snapshot::default();
         if let Some(record) = token {
-            snapshot.tokens.insert("one".to_owned(), Kept { record, revision: Revision(1), bytes: 0 });
+            snapshot.tokens.insert("one".to_owned(), Kept { record, revision: StoreRevision(1), bytes: 0 });
         }
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
-        Identity::of(&headers, &snapshot, Moment::now())
+        Identity::of(&headers, &snapshot, Timestamp::now())
     }
 
     #[test]
@@ -230,8 +230,8 @@ mod tests {
         assert_eq!(identify(good(), &[right]).unwrap().id(), "one");
         assert!(identify(good(), &["bearer adit_one_secret"]).is_ok());
         let over = |token: Token| identify(Some(token), &[right]).is_err();
-        assert!(over(Token { expires_at: Some(Moment::now()), ..token(Scope::Account) }));
-        assert!(over(Token { revoked_at: Some(Moment::now()), ..token(Scope::Account) }));
+        assert!(over(Token { expires_at: Some(Timestamp::now()), ..token(Scope::Account) }));
+        assert!(over(Token { revoked_at: Some(Timestamp::now()), ..token(Scope::Account) }));
         for (known, values) in [
             (None, &[right][..]),
             (good(), &[]),

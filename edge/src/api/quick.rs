@@ -11,8 +11,8 @@ use super::Api;
 use super::envelope::{self, Answer, Problem};
 use super::tunnels::random_secret;
 use crate::store::records::{Route, Tunnel, key, to_json};
-use crate::store::timestamp::Moment;
-use crate::store::{Note, Transaction};
+use crate::store::timestamp::Timestamp;
+use crate::store::{AuditEntry, Transaction};
 
 /// The account of all quick tunnels. No token is of it.
 pub(super) const QUICK: &str = "quick";
@@ -35,7 +35,7 @@ impl Api {
             name: format!("qt-{}", id.simple()),
             secret: Some(random_secret()?),
             previous: None,
-            created_at: Moment::now(),
+            created_at: Timestamp::now(),
             deleted_at: None,
             remote: false,
             quick: true,
@@ -45,7 +45,7 @@ impl Api {
         let actor = format!("visitor {peer}");
         info!(%peer, tunnel = %id, hostname, "quick tunnel made");
         let transaction =
-            Transaction::new(Note { actor, action: "quick-tunnel.create", subject: id.to_string() })
+            Transaction::new(AuditEntry { actor, action: "quick-tunnel.create", subject: id.to_string() })
                 .if_absent(key::route(&hostname))
                 .put(key::route(&hostname), to_json(&route))
                 .put(key::tunnel(id), to_json(&tunnel));

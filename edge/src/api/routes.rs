@@ -14,7 +14,7 @@ use super::{Api, note};
 use crate::state::snapshot::{Kept, Snapshot};
 use crate::store::Transaction;
 use crate::store::records::{Route, Tunnel, key, to_json};
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 #[derive(Deserialize)]
 pub(super) struct PutRoute {
@@ -67,7 +67,7 @@ impl Api {
         let route = match plan.before.as_ref().map(|before| before.record.clone()) {
             // The same record with what is said in it, leading elsewhere.
             Some(before) => {
-                let mut route = before.changed(&plan.hostname, Moment::now());
+                let mut route = before.changed(&plan.hostname, Timestamp::now());
                 (route.zone, route.tunnel) = (plan.zone.clone(), tunnel);
                 route
             }

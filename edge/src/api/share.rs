@@ -92,14 +92,14 @@ const MOST_FORGOTTEN: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::snapshot::Touched;
+    use crate::state::snapshot::Changes;
     use crate::store::records::{Tunnel, key, to_json};
-    use crate::store::timestamp::Moment;
-    use crate::store::{Batch, Change, Revision};
+    use crate::store::timestamp::Timestamp;
+    use crate::store::{Batch, Change, StoreRevision};
 
     #[test]
     fn with_each_deletion_the_oldest_of_too_many_deleted_tunnels_are_forgotten() {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let deleted = |number: u128| {
             let at = now.after(std::time::Duration::from_secs(number as u64));
             let tunnel = Tunnel {
@@ -118,7 +118,7 @@ mod tests {
         let mut snapshot = Snapshot::default();
         let delete = |snapshot: &mut Snapshot, numbers: std::ops::Range<u128>| {
             let changes = numbers.map(deleted).collect();
-            snapshot.apply(Batch { revision: Revision(1), changes }, &mut Touched::default());
+            snapshot.apply(Batch { revision: StoreRevision(1), changes }, &mut Changes::default());
             forgotten(snapshot, "a")
         };
         let kept = KEPT_DELETED as u128;

@@ -13,12 +13,12 @@ use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
 use super::{Api, note, parse, share};
 use crate::alerts::event::{self, AlertType, Event};
-use crate::api::connectors::{self, Connection, Connector, Status};
+use crate::api::connectors::{self, ConnectionView, Connector, Status};
 use crate::state::name;
 use crate::state::snapshot::{Kept, Snapshot};
 use crate::store::Transaction;
 use crate::store::records::{PREVIOUS_SECRET, Previous, Seen, Tunnel, key, to_json};
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 #[derive(Deserialize)]
 pub(super) struct CreateTunnel {
@@ -45,11 +45,11 @@ pub(super) struct View {
     account_tag: String,
     name: String,
     status: Status,
-    created_at: Moment,
-    deleted_at: Option<Moment>,
-    connections: Vec<Connection>,
-    conns_active_at: Option<Moment>,
-    conns_inactive_at: Option<Moment>,
+    created_at: Timestamp,
+    deleted_at: Option<Timestamp>,
+    connections: Vec<ConnectionView>,
+    conns_active_at: Option<Timestamp>,
+    conns_inactive_at: Option<Timestamp>,
     tun_type: &'static str,
     remote_config: bool,
     config_src: &'static str,
@@ -76,7 +76,7 @@ impl Api {
             name,
             secret: Some(secret),
             previous: None,
-            created_at: Moment::now(),
+            created_at: Timestamp::now(),
             deleted_at: None,
             remote: remote(wanted.config_src.as_deref())?,
             quick: false,
@@ -211,7 +211,7 @@ impl Api {
         {
             let valid_for =
                 wanted.previous_secret_valid_for.map(u64::from).map(std::time::Duration::from_secs);
-            let until = Moment::now().after(valid_for.unwrap_or(PREVIOUS_SECRET));
+            let until = Timestamp::now().after(valid_for.unwrap_or(PREVIOUS_SECRET));
             tunnel.previous = tunnel.secret.replace(secret).map(|secret| Previous { secret, until });
         }
         if let Some(metadata) = wanted.metadata {
@@ -252,7 +252,7 @@ impl Api {
         for forgotten in self.state.read(|snapshot| share::forgotten(snapshot, &tunnel.account)) {
             transaction = transaction.remove(key::tunnel(forgotten)).remove(key::seen(forgotten));
         }
-        tunnel.deleted_at = Some(Moment::now());
+        tunnel.deleted_at = Some(Timestamp::now());
         (tunnel.secret, tunnel.previous) = (None, None);
         let transaction = transaction.put(key::tunnel(id), to_json(&tunnel));
         let transaction = self.told(id, &tunnel, "deleted", transaction);
@@ -266,7 +266,7 @@ impl Api {
         let text = format!("The tunnel {name} was {what}.");
         let labels = vec![("tunnel_id", id.to_string()), ("tunnel_name", name), ("event", what.to_owned())];
         let event = Event::once(&tunnel.account, AlertType::TunnelUpdate, text, labels);
-        self.state.read(|snapshot| event.tell(snapshot, transaction, Moment::now()))
+        self.state.read(|snapshot| event.tell(snapshot, transaction, Timestamp::now()))
     }
 
     pub(super) fn view(&self, id: Uuid, tunnel: &Tunnel, snapshot: &Snapshot) -> View {
@@ -310,9 +310,9 @@ struct Filter<'q> {
     prefixes: [Option<&'q str>; 2],
     exclude_prefix: Option<&'q str>,
     is_deleted: Option<bool>,
-    existed_at: Option<Moment>,
-    active_at: Option<Moment>,
-    inactive_at: Option<Moment>,
+    existed_at: Option<Timestamp>,
+    active_at: Option<Timestamp>,
+    inactive_at: Option<Timestamp>,
     uuid: Option<Uuid>,
     status: Option<Status>,
 }
@@ -331,17 +331,17 @@ impl<'q> Filter<'q> {
             prefixes: [query.text("name_prefix")?, query.text("include_prefix")?],
             exclude_prefix: query.text("exclude_prefix")?,
             is_deleted: query.value("is_deleted")?,
-            existed_at: query.read("existed_at", Moment::parse)?,
-            active_at: query.read("was_active_at", Moment::parse)?,
-            inactive_at: query.read("was_inactive_at", Moment::parse)?,
+            existed_at: query.read("existed_at", Timestamp::parse)?,
+            active_at: query.read("was_active_at", Timestamp::parse)?,
+            inactive_at: query.read("was_inactive_at", Timestamp::parse)?,
             uuid: query.value("uuid")?,
             status: query.read("status", status)?,
         })
     }
 
     fn fits(&self, id: Uuid, tunnel: &Tunnel, seen: Option<&Seen>) -> bool {
-        let existed = |at: Moment| tunnel.created_at <= at && tunnel.deleted_at.is_none_or(|end| end > at);
-        let was_active = |at: Moment| {
+        let existed = |at: Timestamp| tunnel.created_at <= at && tunnel.deleted_at.is_none_or(|end| end > at);
+        let was_active = |at: Timestamp| {
             seen.is_some_and(|seen| seen.active_at <= at && seen.inactive_at.is_none_or(|end| end > at))
         };
         self.uuid.is_none_or(|wanted| wanted == id)

@@ -21,16 +21,16 @@ use tracing::info;
 use crate::app::watchdog::Watchdog;
 use crate::forward::Patience;
 use crate::forward::ray::Rays;
-use crate::limits::per_address::Sources;
+use crate::limits::per_address::AddressLimits;
 use crate::metrics::Counters;
 use crate::registry::Registry;
 use crate::settings;
-use crate::shutdown::Stop;
+use crate::shutdown::Shutdown;
 use crate::tls::Seed;
 use crate::tunnel::control::Control;
-use crate::tunnel::session::{Reception, Strangers};
+use crate::tunnel::session::{Session, Unregistered};
 use crate::tunnel::{accept_http2, accept_quic};
-use crate::visitor::{Directory, Geography, Listener, Proxies, Service};
+use crate::visitor::{Geography, HostTable, Listener, Proxies, Service};
 
 /// How many shards this process has: a core each, where several sockets can share an address.
 pub(crate) fn count() -> usize {
@@ -60,11 +60,11 @@ pub(crate) struct Server {
 /// What all shards share.
 pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) names: Arc<Directory>,
+    pub(crate) names: Arc<HostTable>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) control: Control,
-    pub(crate) strangers: Strangers,
-    pub(crate) sources: Arc<Sources>,
+    pub(crate) strangers: Unregistered,
+    pub(crate) sources: Arc<AddressLimits>,
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) geography: Arc<Geography>,
     pub(crate) patience: Patience,
@@ -73,7 +73,7 @@ pub(crate) struct Shared {
     /// What the endpoints draw their keys from.
     pub(crate) seed: Seed,
     pub(crate) http2: Arc<rustls::ServerConfig>,
-    pub(crate) stop: Stop,
+    pub(crate) stop: Shutdown,
     pub(crate) watchdog: Watchdog,
     /// What peers do not take.
     pub(crate) account: Arc<Account>,
@@ -82,7 +82,7 @@ pub(crate) struct Shared {
 
 /// What a shard tells whoever started it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Milestone {
+pub(crate) enum ShardPhase {
     /// It serves.
     Started,
     /// It lets no more visitors in.
@@ -92,11 +92,11 @@ pub(crate) enum Milestone {
 }
 
 impl Shard {
-    /// Serves until [`Stop`] says otherwise. Ends early only with an error.
+    /// Serves until [`Shutdown`] says otherwise. Ends early only with an error.
     pub(crate) async fn run(
         self,
         shared: Arc<Shared>,
-        milestones: mpsc::Sender<Milestone>,
+        milestones: mpsc::Sender<ShardPhase>,
     ) -> anyhow::Result<()> {
         let (visitors, stop) = (self.visitors, &shared.stop);
         let mut services = JoinSet::new();
@@ -129,7 +129,7 @@ impl Shard {
                 .with_context(|| format!("opening the QUIC endpoint of {}", settings.name))?;
             let listener = TcpListener::from_std(tcp)
                 .with_context(|| format!("opening the TCP listener of {}", settings.name))?;
-            let reception = Arc::new(Reception {
+            let reception = Arc::new(Session {
                 server: settings,
                 shard: self.index,
                 registry: shared.registry.clone(),
@@ -144,13 +144,13 @@ impl Shard {
             acceptors.spawn(accept_http2::Acceptor(reception).run(listener, tls));
         }
         let _lives = AbortOnDropHandle::new(tokio::spawn(shared.watchdog.clone().answer_for(self.index)));
-        let _ = milestones.send(Milestone::Started).await;
+        let _ = milestones.send(ShardPhase::Started).await;
 
         tokio::select! {
             () = stop.visitors.wait() => {}
             Some(ended) = services.join_next() => {
                 ended.context("a visitor listener ended")?;
-                anyhow::ensure!(stop.visitors.has_come(), "a visitor listener ended");
+                anyhow::ensure!(stop.visitors.is_fired(), "a visitor listener ended");
             }
             Some(ended) = acceptors.join_next() => {
                 ended.context("a listener for connectors ended")?;
@@ -158,7 +158,7 @@ impl Shard {
             }
         }
         while services.join_next().await.is_some() {}
-        let _ = milestones.send(Milestone::Closed).await;
+        let _ = milestones.send(ShardPhase::Closed).await;
 
         visitors.close();
         tokio::select! {
@@ -169,7 +169,7 @@ impl Shard {
                 let _ = timeout(FAREWELL, visitors.wait()).await;
             }
         }
-        let _ = milestones.send(Milestone::VisitorsGone).await;
+        let _ = milestones.send(ShardPhase::VisitorsGone).await;
 
         stop.connections.wait().await;
         while acceptors.join_next().await.is_some() {}

@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
-use crate::app::shard::Milestone;
+use crate::app::shard::ShardPhase;
 
 /// Threads with a runtime each; every one says when it has ended.
 pub(crate) struct Threads {
@@ -64,16 +64,16 @@ impl Drop for Ending {
 
 /// How far the shards are.
 pub(crate) struct Progress {
-    reached: mpsc::Receiver<Milestone>,
+    reached: mpsc::Receiver<ShardPhase>,
     ended: mpsc::Receiver<Ended>,
     /// A milestone for each shard that has passed it: some are ahead of others.
-    passed: Vec<Milestone>,
+    passed: Vec<ShardPhase>,
     shards: usize,
 }
 
 impl Progress {
     pub(crate) fn new(
-        reached: mpsc::Receiver<Milestone>,
+        reached: mpsc::Receiver<ShardPhase>,
         ended: mpsc::Receiver<Ended>,
         shards: usize,
     ) -> Self {
@@ -81,7 +81,7 @@ impl Progress {
     }
 
     /// Waits until every shard has passed `wanted`. Whatever ends before its time is an error.
-    pub(crate) async fn pass(&mut self, wanted: Milestone) -> anyhow::Result<()> {
+    pub(crate) async fn pass(&mut self, wanted: ShardPhase) -> anyhow::Result<()> {
         while self.passed.iter().filter(|passed| **passed == wanted).count() < self.shards {
             tokio::select! {
                 milestone = self.reached.recv() => match milestone {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Counts the requests of one tunnel that wait.
-pub(crate) struct Holds {
+pub(crate) struct PendingQueue {
     /// How long they do, from their arrival; zero if not at all.
     pub(crate) patience: Duration,
     held: AtomicUsize,
@@ -14,17 +14,17 @@ pub(crate) struct Holds {
 }
 
 /// One request that waits.
-pub(crate) struct Held<'a>(&'a Holds);
+pub(crate) struct QueueGuard<'a>(&'a PendingQueue);
 
-impl Holds {
+impl PendingQueue {
     pub(crate) fn new(patience: Duration) -> Self {
         Self { patience, held: AtomicUsize::new(0), total: AtomicU64::new(0) }
     }
 
     /// A place among those that wait, unless there are too many.
-    pub(crate) fn begin(&self) -> Option<Held<'_>> {
+    pub(crate) fn begin(&self) -> Option<QueueGuard<'_>> {
         let before = self.held.fetch_add(1, Ordering::Relaxed);
-        let held = Held(self);
+        let held = QueueGuard(self);
         (before < MOST_HELD).then(|| {
             self.total.fetch_add(1, Ordering::Relaxed);
             held
@@ -42,7 +42,7 @@ impl Holds {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
         self.0.held.fetch_sub(1, Ordering::Relaxed);
     }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn only_so_many_wait() {
-        let holds = Holds::new(AFTER_LOSS);
+        let holds = PendingQueue::new(AFTER_LOSS);
         let mut held: Vec<_> = (0..MOST_HELD).map(|_| holds.begin().unwrap()).collect();
         assert!(holds.begin().is_none());
         held.pop();

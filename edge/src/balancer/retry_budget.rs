@@ -47,7 +47,7 @@ impl Reason {
 }
 
 /// Counts retries of one tunnel, and allows them.
-pub(crate) struct Retries {
+pub(crate) struct RetryBudget {
     began: Instant,
     requests: Window,
     charged: Window,
@@ -76,7 +76,7 @@ pub(crate) struct Counts {
     pub(crate) denied: u64,
 }
 
-impl Retries {
+impl RetryBudget {
     pub(crate) fn new() -> Self {
         Self {
             began: Instant::now(),
@@ -151,13 +151,13 @@ const FLOOR: u64 = 10;
 mod tests {
     use super::*;
 
-    fn after(retries: &Retries, seconds: u64) -> Instant {
+    fn after(retries: &RetryBudget, seconds: u64) -> Instant {
         retries.began + Duration::from_secs(seconds)
     }
 
     #[test]
     fn the_budget_is_a_fifth_of_the_requests_of_ten_seconds_and_a_floor() {
-        let retries = Retries::new();
+        let retries = RetryBudget::new();
         let now = after(&retries, 100);
         let allowed = |at| (0..10_000).take_while(|_| retries.allow(Reason::Broken, at)).count();
         assert_eq!(allowed(now), 100);
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_never_reached_the_origin_costs_nothing() {
-        let retries = Retries::new();
+        let retries = RetryBudget::new();
         let now = after(&retries, 0);
         for reason in [Reason::NotSent, Reason::Refused, Reason::NotHere] {
             assert!((0..1000).all(|_| retries.allow(reason, now)));

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 /// What one replica is to get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Share {
+pub(crate) struct Weight {
     /// 0 to [`MOST_WEIGHT`], compared with the weights of the other replicas.
     pub(crate) weight: u8,
     /// It gets nothing new as long as anybody else is there. Kept apart from the weight, so that the end of
@@ -17,13 +17,13 @@ pub(crate) struct Share {
     pub(crate) is_draining: bool,
 }
 
-impl Default for Share {
+impl Default for Weight {
     fn default() -> Self {
         Self { weight: MOST_WEIGHT, is_draining: false }
     }
 }
 
-impl Share {
+impl Weight {
     /// What counts in the end.
     pub(crate) fn effective(self) -> u8 {
         if self.is_draining { 0 } else { self.weight }
@@ -35,14 +35,14 @@ impl Share {
 pub(crate) struct Shares(HashMap<Uuid, Kept>);
 
 struct Kept {
-    share: Share,
+    share: Weight,
     /// Since when the replica is not there.
     absent: Option<Instant>,
 }
 
 impl Shares {
-    pub(crate) fn of(&self, connector: &Uuid) -> Share {
-        self.0.get(connector).map_or_else(Share::default, |kept| kept.share)
+    pub(crate) fn of(&self, connector: &Uuid) -> Weight {
+        self.0.get(connector).map_or_else(Weight::default, |kept| kept.share)
     }
 
     pub(crate) fn knows(&self, connector: &Uuid) -> bool {
@@ -50,16 +50,16 @@ impl Shares {
     }
 
     /// What is remembered of replicas that are not there.
-    pub(crate) fn absent(&self) -> impl Iterator<Item = (Uuid, Share)> {
+    pub(crate) fn absent(&self) -> impl Iterator<Item = (Uuid, Weight)> {
         self.0
             .iter()
             .filter(|(_, kept)| kept.absent.is_some())
             .map(|(connector, kept)| (*connector, kept.share))
     }
 
-    pub(crate) fn set(&mut self, connector: Uuid, share: Share) {
+    pub(crate) fn set(&mut self, connector: Uuid, share: Weight) {
         let before = self.0.remove(&connector);
-        if share != Share::default() {
+        if share != Weight::default() {
             self.0.insert(connector, Kept { share, absent: before.and_then(|kept| kept.absent) });
         }
     }
@@ -90,7 +90,7 @@ const MOST_REMEMBERED: usize = 256;
 mod tests {
     use super::*;
 
-    const LIGHT: Share = Share { weight: 10, is_draining: false };
+    const LIGHT: Weight = Weight { weight: 10, is_draining: false };
 
     #[test]
     fn a_share_outlives_its_replica_for_an_hour() {
@@ -107,7 +107,7 @@ mod tests {
         shares.see(later + REMEMBERED, |_| false);
         // Nobody looks until it comes again.
         shares.see(later + 2 * REMEMBERED, |_| true);
-        assert_eq!(shares.of(&one), Share::default());
+        assert_eq!(shares.of(&one), Weight::default());
     }
 
     #[test]

@@ -17,18 +17,18 @@ use tokio::time::{sleep, timeout, timeout_at};
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::{Failure, Patience, Place, STREAM_CREDIT, Target};
-use crate::balancer::queue::{self, Held};
-use crate::balancer::retry_budget::{LAST_TRY, MOST_TRIES, Reason, Retries};
+use super::{Failure, ForwardContext, Patience, STREAM_CREDIT, Target};
+use crate::balancer::queue::{self, QueueGuard};
+use crate::balancer::retry_budget::{LAST_TRY, MOST_TRIES, Reason, RetryBudget};
 use crate::metrics::NoHold;
-use crate::registry::{Live, Slot, Tunnel};
+use crate::registry::{Connection, RequestGuard, Tunnel};
 use crate::steering::{End, Way};
-use crate::transport::connection::{Channel, Lost};
+use crate::transport::connection::{Lost, StreamPermit};
 use crate::transport::signs::POLL;
 use stop::Stop;
 
-pub(crate) struct Course<'a> {
-    place: &'a Place<'a>,
+pub(crate) struct Attempts<'a> {
+    place: &'a ForwardContext<'a>,
     /// Through a load balancer.
     way: Option<Way<'a>>,
     /// The tunnel that is asked now; none before the first of a load balancer, or if it has none.
@@ -42,7 +42,7 @@ pub(crate) struct Course<'a> {
     began: Instant,
     tries: u32,
     /// The failure of the last attempt, if there was one.
-    missed: Option<Missed>,
+    missed: Option<FailedAttempt>,
     /// A request that the origin may see twice.
     is_idempotent: bool,
 }
@@ -50,7 +50,7 @@ pub(crate) struct Course<'a> {
 /// What the requests of a tunnel, or of a load balancer, may try again.
 #[derive(Clone, Copy)]
 pub(crate) struct Budget<'a> {
-    retries: &'a Retries,
+    retries: &'a RetryBudget,
     /// Where it is counted.
     tunnel: &'a Tunnel,
     shard: usize,
@@ -73,7 +73,7 @@ enum Silent {
 }
 
 /// An attempt without an answer.
-struct Missed {
+struct FailedAttempt {
     failure: Failure,
     reason: Reason,
     tunnel: Uuid,
@@ -87,22 +87,22 @@ struct Missed {
 }
 
 /// A connection with room for the request.
-pub(crate) struct Chosen {
-    pub(crate) live: Arc<Live>,
-    pub(crate) slot: Slot,
-    pub(crate) channel: Channel,
+pub(crate) struct Selected {
+    pub(crate) live: Arc<Connection>,
+    pub(crate) slot: RequestGuard,
+    pub(crate) channel: StreamPermit,
     /// As which host the request asks there, if not as which the visitor did.
     pub(crate) host: Option<Authority>,
 }
 
-impl<'a> Course<'a> {
+impl<'a> Attempts<'a> {
     pub(crate) fn patience(&self) -> Patience {
         self.place.patience
     }
 
     pub(crate) fn new(
         target: Target<'a>,
-        place: &'a Place<'a>,
+        place: &'a ForwardContext<'a>,
         is_idempotent: bool,
         led: &'a mut Option<Arc<Tunnel>>,
     ) -> Self {
@@ -135,7 +135,7 @@ impl<'a> Course<'a> {
 
     /// The connection for the next attempt. Waits for one that has room if all are at their limit, and
     /// for one to come if there is none and waiting is of use.
-    pub(crate) async fn next(&mut self) -> Result<Chosen, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Selected, Failure> {
         let mut waiting: Option<Waiting<'_>> = None;
         if self.missed.is_some() {
             // Somebody may have come meanwhile.
@@ -195,7 +195,7 @@ impl<'a> Course<'a> {
     pub(crate) fn miss(
         &mut self,
         failure: Failure,
-        live: &Arc<Live>,
+        live: &Arc<Connection>,
         is_replayable: bool,
     ) -> Result<(), Failure> {
         self.end(if failure.is_of_endpoint() { End::Bad } else { End::Nothing });
@@ -210,7 +210,7 @@ impl<'a> Course<'a> {
         if reason == Reason::NotHere {
             stop.exclude(live.connector);
         }
-        self.missed = Some(Missed {
+        self.missed = Some(FailedAttempt {
             failure,
             reason,
             tunnel: stop.tunnel().id,
@@ -226,7 +226,7 @@ impl<'a> Course<'a> {
 
     /// Done when it is better to ask somebody else than to wait for the answer on `live`: nothing is
     /// heard of that host any more, another connection is well, and the request may be tried again.
-    pub(crate) async fn doubt(&mut self, live: &Live) {
+    pub(crate) async fn failover_due(&mut self, live: &Connection) {
         if !self.is_idempotent {
             return std::future::pending().await;
         }
@@ -294,7 +294,7 @@ impl<'a> Course<'a> {
     }
 
     /// Counts an attempt, and says so if it is not the first.
-    fn begin(&mut self, chosen: Chosen) -> Chosen {
+    fn begin(&mut self, chosen: Selected) -> Selected {
         self.tries += 1;
         let Some(stop) = &self.stop else { return chosen };
         let tunnel = stop.tunnel();
@@ -306,7 +306,7 @@ impl<'a> Course<'a> {
                 *self.led = Some(tunnel.clone());
             }
         }
-        if let Some(Missed { failure, reason, tunnel: from_tunnel, connector, index, .. }) =
+        if let Some(FailedAttempt { failure, reason, tunnel: from_tunnel, connector, index, .. }) =
             self.missed.take()
         {
             info!(
@@ -327,7 +327,7 @@ impl<'a> Course<'a> {
 
     /// The best connection that has room, if there is one at all. Those that were passed over because they
     /// say nothing may be chosen the next time.
-    async fn choose(&mut self, silent: Silent) -> Result<Option<Chosen>, Failure> {
+    async fn choose(&mut self, silent: Silent) -> Result<Option<Selected>, Failure> {
         let mut passed_over = Vec::new();
         self.revisits = self.behind.len();
         let chosen = self.choose_among(silent, &mut passed_over).await;
@@ -342,8 +342,8 @@ impl<'a> Course<'a> {
     async fn choose_among(
         &mut self,
         silent: Silent,
-        passed_over: &mut Vec<Arc<Live>>,
-    ) -> Result<Option<Chosen>, Failure> {
+        passed_over: &mut Vec<Arc<Connection>>,
+    ) -> Result<Option<Selected>, Failure> {
         let mut busy = Vec::new();
         loop {
             while let Some(live) = self.candidate() {
@@ -388,18 +388,18 @@ impl<'a> Course<'a> {
         }
     }
 
-    fn chosen(&self, live: Arc<Live>, slot: Slot, channel: Channel) -> Chosen {
+    fn chosen(&self, live: Arc<Connection>, slot: RequestGuard, channel: StreamPermit) -> Selected {
         match self.stop.as_ref().and_then(|stop| stop.stopover.as_ref()) {
-            None => Chosen { live, slot, channel, host: None },
+            None => Selected { live, slot, channel, host: None },
             Some(stopover) => {
                 let (slot, host) = (slot.counted(stopover.begin()), stopover.endpoint().host.clone());
-                Chosen { live, slot, channel, host }
+                Selected { live, slot, channel, host }
             }
         }
     }
 
     /// The next connection to try, of the tunnel that is asked now.
-    fn candidate(&mut self) -> Option<Arc<Live>> {
+    fn candidate(&mut self) -> Option<Arc<Connection>> {
         let missed = self.missed.as_ref();
         let avoided = missed.filter(|missed| self.place.key.is_none() || missed.reason == Reason::Refused);
         let avoided = avoided.map(|missed| missed.connector);
@@ -435,7 +435,7 @@ impl<'a> Course<'a> {
     }
 
     /// Asks the tunnel of this connection now, which was asked before.
-    fn return_to(&mut self, live: &Live) {
+    fn return_to(&mut self, live: &Connection) {
         if self.way.is_none() || self.stop.as_ref().is_some_and(|stop| stop.has(live)) {
             return;
         }
@@ -482,7 +482,7 @@ impl<'a> Course<'a> {
 
     /// A place to wait for a connection, if that is of any use: also for one that says nothing to be heard
     /// again.
-    fn hold(&self) -> Option<(&'a Tunnel, Held<'a>)> {
+    fn hold(&self) -> Option<(&'a Tunnel, QueueGuard<'a>)> {
         if let Some(missed) = &self.missed
             && (missed.reason == Reason::NotHere || !missed.is_over)
         {
@@ -508,14 +508,16 @@ impl<'a> Course<'a> {
     fn give_up(&mut self) -> Failure {
         match self.missed.take() {
             // Nothing has happened to the request.
-            Some(Missed { reason: Reason::NotSent | Reason::Refused, .. }) | None => Failure::NoConnection,
+            Some(FailedAttempt { reason: Reason::NotSent | Reason::Refused, .. }) | None => {
+                Failure::NoConnection
+            }
             Some(missed) => missed.failure,
         }
     }
 }
 
 /// What no origin has seen goes anywhere; what one may have seen goes to another pool only where that is allowed.
-fn may_change_pool(way: &Way<'_>, missed: Option<&Missed>) -> bool {
+fn may_change_pool(way: &Way<'_>, missed: Option<&FailedAttempt>) -> bool {
     way.fails_over() || missed.is_none_or(|missed| !missed.reason.is_unknown())
 }
 
@@ -525,7 +527,7 @@ struct Waiting<'a> {
     until: Instant,
     /// Whose place to wait it has.
     tunnel: &'a Tunnel,
-    _held: Held<'a>,
+    _held: QueueGuard<'a>,
 }
 
 /// See [`Tunnel::arrivals`], of one tunnel or of several.

@@ -14,11 +14,11 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::Place;
+use super::ForwardContext;
 use super::upload::{Brake, UploadEnd};
 use crate::forward::headers;
-use crate::limits::in_flight::{Activity, Busy};
-use crate::registry::Slot;
+use crate::limits::in_flight::{Activity, InFlight};
+use crate::registry::RequestGuard;
 use crate::transport::connection::STREAM_WINDOW;
 use crate::transport::stream::{Downstream, broken};
 
@@ -26,7 +26,7 @@ use crate::transport::stream::{Downstream, broken};
 pub(crate) struct Body {
     content: Content,
     /// Keeps the visitor's connection from looking idle.
-    busy: Option<Busy>,
+    busy: Option<InFlight>,
 }
 
 enum Content {
@@ -45,12 +45,12 @@ impl Body {
     }
 
     /// The visitor's connection is the one of `busy`.
-    pub(super) fn origin(body: OriginBody, busy: Busy, place: &Place<'_>) -> Self {
+    pub(super) fn origin(body: OriginBody, busy: InFlight, place: &ForwardContext<'_>) -> Self {
         let content = Content::Origin(Passing::new(body, busy.activity().clone(), place));
         Self { content, busy: Some(busy) }
     }
 
-    pub(crate) fn keeping(mut self, busy: Busy) -> Self {
+    pub(crate) fn keeping(mut self, busy: InFlight) -> Self {
         self.busy = Some(busy);
         self
     }
@@ -125,7 +125,7 @@ enum Holding {
 }
 
 impl Passing {
-    fn new(body: OriginBody, activity: Arc<Activity>, place: &Place<'_>) -> Self {
+    fn new(body: OriginBody, activity: Arc<Activity>, place: &ForwardContext<'_>) -> Self {
         let bytes = holds(body.left);
         let held = Arc::new(Held { body: Mutex::new(Holding::Open(body)), activity });
         let release: Weak<Held> = Arc::downgrade(&held);
@@ -227,7 +227,7 @@ pub(super) struct OriginBody {
     pub(super) has_trailers: bool,
     pub(super) upload: Option<Rest>,
     /// The connection is not closed before this body is over.
-    pub(super) _slot: Slot,
+    pub(super) _slot: RequestGuard,
 }
 
 /// An upload that goes on beside the answer.

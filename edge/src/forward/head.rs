@@ -10,7 +10,7 @@ use http::{HeaderMap, Uri};
 
 use super::Failure;
 use crate::forward::headers::Trailers;
-use crate::transport::connection::{Channel, WriteError};
+use crate::transport::connection::{StreamPermit, WriteError};
 use crate::transport::stream::{Downstream, Upstream};
 
 pub(super) struct Head {
@@ -64,11 +64,11 @@ impl Head {
     /// understands our words about trailers; over HTTP/2 every host carries them.
     pub(super) async fn send(
         &mut self,
-        channel: Channel,
+        channel: StreamPermit,
         is_able: bool,
     ) -> Result<(Upstream, Downstream), Failure> {
         match channel {
-            Channel::Quic(send, recv) => {
+            StreamPermit::Quic(send, recv) => {
                 let head = self.encoded(is_able)?;
                 let mut up = Upstream::quic(send);
                 let down = Downstream::quic(recv);
@@ -80,7 +80,7 @@ impl Head {
                 }
                 Ok((up, down))
             }
-            Channel::Http2(channel) => {
+            StreamPermit::Http2(channel) => {
                 self.adapt(match self.trailers {
                     Some(_) if is_able => Speech::Welcome,
                     Some(_) => Speech::Plain,

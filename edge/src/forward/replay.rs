@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::limits::in_flight::{Activity, Upload};
 use crate::limits::per_address::Lingering;
 
-/// See [`Source::next`].
-pub(crate) struct Source {
+/// See [`ReplayBody::next`].
+pub(crate) struct ReplayBody {
     body: Gathered<Incoming>,
     activity: Arc<Activity>,
     upload: Upload,
@@ -41,7 +41,7 @@ struct Kept {
     is_lost: bool,
 }
 
-impl Source {
+impl ReplayBody {
     /// `flow` is to begin with waiting, and at most `window` bytes wait.
     pub(crate) fn new(
         body: Incoming,
@@ -111,12 +111,12 @@ impl Source {
         self.flow.clone()
     }
 
-    /// Whether [`Source::rewind`] would give the whole body again.
+    /// Whether [`ReplayBody::rewind`] would give the whole body again.
     pub(crate) fn is_replayable(&self) -> bool {
         !self.kept.is_lost
     }
 
-    /// Begins anew. Only while the source [is replayable](Source::is_replayable).
+    /// Begins anew. Only while the source [is replayable](ReplayBody::is_replayable).
     pub(crate) fn rewind(&mut self) {
         self.given = 0;
         self.is_end_given = false;

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::forward::headers;
-use crate::forward::replay::Source;
+use crate::forward::replay::ReplayBody;
 use crate::transport::connection::WriteError;
 use crate::transport::stream::Upstream;
 
@@ -38,7 +38,7 @@ pub(super) enum Brake {
 /// A body on its way. Dropped before its end it resets the stream.
 pub(super) struct Upload {
     pub(super) up: Upstream,
-    pub(super) source: Source,
+    pub(super) source: ReplayBody,
     /// How long the host may take no byte of it.
     pub(super) patience: Duration,
 }
@@ -97,7 +97,7 @@ impl Upload {
 /// Reads what a visitor still sends and throws it away. Most clients read an early answer only when
 /// they have sent everything, and closing with unread bytes would take the answer from them. A source that
 /// does it too often at once loses the answers beyond its share.
-pub(super) fn linger(source: Source, tasks: &TaskTracker) {
+pub(super) fn linger(source: ReplayBody, tasks: &TaskTracker) {
     if !source.is_over()
         && let Some(lingering) = source.linger()
     {

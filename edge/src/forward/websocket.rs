@@ -17,9 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::Place;
-use crate::limits::in_flight::Busy;
-use crate::registry::Slot;
+use super::ForwardContext;
+use crate::limits::in_flight::InFlight;
+use crate::registry::RequestGuard;
 use crate::transport::connection::{STREAM_WINDOW, WriteError};
 use crate::transport::stream::{Downstream, Upstream, broken};
 
@@ -38,7 +38,7 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    pub(super) fn new(place: &Place<'_>) -> Self {
+    pub(super) fn new(place: &ForwardContext<'_>) -> Self {
         let idle = |held| place.share.idle(held, None);
         Self { up: idle(READ_SIZE as u64), down: idle(STREAM_WINDOW.into()) }
     }
@@ -49,8 +49,8 @@ pub(super) async fn carry(
     upgrade: OnUpgrade,
     up: Upstream,
     down: Downstream,
-    slot: Slot,
-    busy: Busy,
+    slot: RequestGuard,
+    busy: InFlight,
     flows: Flows,
 ) {
     let visitor = match upgrade.await {

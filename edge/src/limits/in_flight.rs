@@ -51,7 +51,7 @@ pub(crate) struct Upload(Arc<Activity>);
 pub(crate) struct BodyWanted<'a>(&'a Activity);
 
 /// A request under way: as long as it lives, its connection is not idle.
-pub(crate) struct Busy {
+pub(crate) struct InFlight {
     activity: Arc<Activity>,
     /// Whoever asks may have one more request.
     is_welcome: bool,
@@ -90,7 +90,7 @@ impl Activity {
         self.flow.group()
     }
 
-    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
         if self.requests.fetch_add(1, Ordering::Relaxed) == 0 {
             self.place.begin();
         }
@@ -99,7 +99,7 @@ impl Activity {
             self.has_begun.store(true, Ordering::Relaxed);
             self.first.notify_one();
         }
-        Busy { activity: self.clone(), is_welcome: self.source.begin() }
+        InFlight { activity: self.clone(), is_welcome: self.source.begin() }
     }
 
     /// How many requests have ever begun.
@@ -243,7 +243,7 @@ impl Release for Activity {
     }
 }
 
-impl Busy {
+impl InFlight {
     pub(crate) fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
@@ -281,7 +281,7 @@ impl Drop for BodyWanted<'_> {
     }
 }
 
-impl Drop for Busy {
+impl Drop for InFlight {
     fn drop(&mut self) {
         let activity = &self.activity;
         let ended = u64::try_from(activity.began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -312,12 +312,12 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::limits::per_address::{Limits, Sources};
+    use crate::limits::per_address::{AddressLimits, Limits};
 
     fn activity() -> Arc<Activity> {
         let limits = Limits { connections: 0, requests: 0, unlimited: Vec::new() };
         let address = [127, 0, 0, 1].into();
-        let source = Sources::new(limits).admit(address).unwrap();
+        let source = AddressLimits::new(limits).admit(address).unwrap();
         let place = Admission::shared(2).admit(address);
         Activity::new(place, source, &Share::new(&Account::new(PaceLimits::default(), 1), 0, address))
     }

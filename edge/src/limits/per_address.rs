@@ -19,7 +19,7 @@ pub(crate) struct Limits {
 
 /// Every source that has a connection. Its lock is taken when a connection begins and when it ends.
 #[derive(Debug)]
-pub(crate) struct Sources {
+pub(crate) struct AddressLimits {
     limits: Limits,
     known: Mutex<HashMap<IpAddr, Known>>,
     /// Bodies of no use from where nothing is limited.
@@ -36,7 +36,7 @@ struct Known {
 /// One connection of a source, as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Source {
-    sources: Arc<Sources>,
+    sources: Arc<AddressLimits>,
     address: IpAddr,
     /// Of all connections of the source; absent where nothing is limited.
     requests: Option<Arc<AtomicUsize>>,
@@ -48,7 +48,7 @@ pub(crate) struct Source {
 #[derive(Debug)]
 pub(crate) struct Lingering(Arc<AtomicUsize>);
 
-impl Sources {
+impl AddressLimits {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self { limits, known: Mutex::default(), lingering: Arc::default() })
     }
@@ -138,9 +138,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn sources(connections: usize, requests: usize) -> Arc<Sources> {
+    fn sources(connections: usize, requests: usize) -> Arc<AddressLimits> {
         let unlimited = vec!["10.1.0.0/16".parse().unwrap(), "::1".parse().unwrap()];
-        Sources::new(Limits { connections, requests, unlimited })
+        AddressLimits::new(Limits { connections, requests, unlimited })
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::terms::{Http, Question, Terms};
 use crate::forward::headers::{self, Facts, Upload};
 use crate::forward::ray::{Ray, Rays};
-use crate::registry::{Live, Origin, Probe};
+use crate::registry::{Connection, Origin, Probe};
 use crate::transport::exchange::{Reply, exchange};
 use crate::tunnel::notice;
 
@@ -26,7 +26,7 @@ pub(crate) struct Outcome {
 }
 
 /// Asks, and again at once where there is no answer in time.
-pub(super) async fn ask(terms: &Terms, host: &Authority, live: &Live, rays: &Rays) -> Outcome {
+pub(super) async fn ask(terms: &Terms, host: &Authority, live: &Connection, rays: &Rays) -> Outcome {
     let mut outcome = Outcome::default();
     for _ in 0..=terms.retries {
         let began = Instant::now();
@@ -49,7 +49,12 @@ pub(super) async fn ask(terms: &Terms, host: &Authority, live: &Live, rays: &Ray
 }
 
 /// What is wrong, and the status.
-async fn ask_http(http: &Http, host: &Authority, live: &Live, ray: &Ray) -> (Option<String>, Option<u16>) {
+async fn ask_http(
+    http: &Http,
+    host: &Authority,
+    live: &Connection,
+    ray: &Ray,
+) -> (Option<String>, Option<u16>) {
     let mut path = http.path.clone();
     for _ in 0..=MOST_REDIRECTS {
         let request = match request(http, host, path, live, ray) {
@@ -78,7 +83,7 @@ fn request(
     http: &Http,
     host: &Authority,
     path: PathAndQuery,
-    live: &Live,
+    live: &Connection,
     ray: &Ray,
 ) -> Result<Request<()>, headers::Unacceptable> {
     let mut request = Request::new(());
@@ -104,7 +109,7 @@ fn redirected(headers: &HeaderMap, host: &Authority) -> Option<PathAndQuery> {
 }
 
 /// A host that understands it tries to connect to its origins and says what came of it.
-async fn ask_tcp(port: u16, live: &Live) -> Option<String> {
+async fn ask_tcp(port: u16, live: &Connection) -> Option<String> {
     if !live.features.notices {
         return Some(
             "the connector cannot be asked for connections; a monitor of the type http can ask it".to_owned(),

@@ -134,7 +134,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::store::timestamp::Moment;
+    use crate::store::timestamp::Timestamp;
 
     fn terms(said: Value) -> Option<Terms> {
         let Value::Object(said) = said else { panic!("an object") };
@@ -143,8 +143,8 @@ mod tests {
             zone: None,
             name: None,
             said,
-            created_at: Moment::now(),
-            modified_at: Moment::now(),
+            created_at: Timestamp::now(),
+            modified_at: Timestamp::now(),
             modified_by: String::new(),
             disabled_at: std::collections::BTreeMap::new(),
             secrets: Vec::new(),

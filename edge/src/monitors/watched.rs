@@ -18,9 +18,9 @@ use uuid::Uuid;
 use super::ask::{self, Outcome};
 use super::terms::Terms;
 use crate::forward::ray::Rays;
-use crate::registry::{Doubt, Live, Tunnel};
+use crate::registry::{Connection, Doubt, Tunnel};
 use crate::state::snapshot::Kept;
-use crate::store::Revision;
+use crate::store::StoreRevision;
 use crate::store::records::objects::Object;
 
 /// See the module.
@@ -28,7 +28,7 @@ pub(crate) struct Watched {
     pub(super) id: Uuid,
     pub(super) account: String,
     pub(super) tunnel: Arc<Tunnel>,
-    pub(super) revision: Revision,
+    pub(super) revision: StoreRevision,
     monitor: String,
     terms: Terms,
     host: Authority,
@@ -65,7 +65,7 @@ enum Round {
     New,
 }
 
-type Connections = BTreeMap<Uuid, Vec<Arc<Live>>>;
+type Connections = BTreeMap<Uuid, Vec<Arc<Connection>>>;
 
 impl Watched {
     /// Keeps what is known by an earlier form of the same monitor.
@@ -155,7 +155,7 @@ impl Watched {
         join_all(connections.values().map(|connections| self.ask_one(connections, room, rays))).await;
     }
 
-    async fn ask_one(&self, connections: &[Arc<Live>], room: &Semaphore, rays: &Rays) {
+    async fn ask_one(&self, connections: &[Arc<Connection>], room: &Semaphore, rays: &Rays) {
         let Ok(_place) = room.acquire().await else { return };
         let now = std::time::Instant::now();
         let heard = connections.iter().find(|live| !live.is_silent(now));
@@ -178,7 +178,7 @@ impl Watched {
         self.set(known.state());
     }
 
-    fn see(&self, connections: &[Arc<Live>], outcome: Outcome) {
+    fn see(&self, connections: &[Arc<Connection>], outcome: Outcome) {
         let Some(connector) = connections.first().map(|live| live.connector) else { return };
         let mut known = self.known();
         let replica = known.replicas.entry(connector).or_default();
@@ -238,7 +238,7 @@ impl Known {
 
 impl Replica {
     /// Its connections get requests only where no others are, as long as it is held for down.
-    fn doubt(&mut self, connections: &[Arc<Live>]) {
+    fn doubt(&mut self, connections: &[Arc<Connection>]) {
         self.doubts = match self.verdict.is_up() {
             Some(false) => connections.iter().cloned().map(Doubt::new).collect(),
             Some(true) | None => Vec::new(),

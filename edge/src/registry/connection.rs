@@ -15,12 +15,12 @@ use super::lock;
 use crate::balancer::under_way::UnderWay;
 use crate::registry::liveness::Liveness;
 use crate::settings;
-use crate::transport::connection::Link;
+use crate::transport::connection::Transport;
 
 /// One registered connection.
-pub(crate) struct Live {
+pub(crate) struct Connection {
     pub(crate) id: Uuid,
-    pub(crate) link: Link,
+    pub(crate) link: Transport,
     pub(crate) connector: Uuid,
     pub(crate) index: u8,
     pub(crate) version: String,
@@ -79,9 +79,9 @@ pub(crate) enum Move {
 pub(crate) struct Features {
     /// As the host wrote them, cut to what a person reads.
     pub(crate) words: Vec<String>,
-    /// [`own::FEATURE_TRAILERS`]
+    /// [`extensions::FEATURE_TRAILERS`]
     pub(crate) trailers: bool,
-    /// [`own::FEATURE_NOTICES`]
+    /// [`extensions::FEATURE_NOTICES`]
     pub(crate) notices: bool,
 }
 
@@ -94,13 +94,13 @@ pub(crate) struct Report {
 }
 
 /// Whoever holds it has a request on the connection; the connection is not closed under it.
-pub(crate) struct Slot {
+pub(crate) struct RequestGuard {
     _request: TaskTrackerToken,
     /// Where it is counted besides.
     _under_way: Option<UnderWay>,
 }
 
-impl Slot {
+impl RequestGuard {
     /// The same, counted in other places too.
     pub(crate) fn counted(self, under_way: UnderWay) -> Self {
         Self { _under_way: Some(under_way), ..self }
@@ -108,10 +108,10 @@ impl Slot {
 }
 
 /// Whoever holds it has reason to believe that a connection's host is not well.
-pub(crate) struct Doubt(Arc<Live>);
+pub(crate) struct Doubt(Arc<Connection>);
 
 impl Doubt {
-    pub(crate) fn new(live: Arc<Live>) -> Self {
+    pub(crate) fn new(live: Arc<Connection>) -> Self {
         live.doubts.fetch_add(1, Ordering::Relaxed);
         Self(live)
     }
@@ -130,8 +130,8 @@ struct Leaving {
 }
 
 /// What a connection says about itself when it registers.
-pub(crate) struct Introduction {
-    pub(crate) link: Link,
+pub(crate) struct ConnectionInfo {
+    pub(crate) link: Transport,
     pub(crate) connector: Uuid,
     pub(crate) index: u8,
     pub(crate) version: String,
@@ -141,9 +141,9 @@ pub(crate) struct Introduction {
     pub(crate) shard: usize,
 }
 
-impl Live {
-    pub(crate) fn new(introduction: Introduction) -> Self {
-        let Introduction { link, connector, index, version, arch, features, server, shard } = introduction;
+impl Connection {
+    pub(crate) fn new(introduction: ConnectionInfo) -> Self {
+        let ConnectionInfo { link, connector, index, version, arch, features, server, shard } = introduction;
         Self {
             id: Uuid::new_v4(),
             address: link.remote_address(),
@@ -203,7 +203,7 @@ impl Live {
         self.leaving.token.cancelled().await;
     }
 
-    /// Waits until no request is under way any more. Only meaningful after [`Live::left`]; may be
+    /// Waits until no request is under way any more. Only meaningful after [`Connection::left`]; may be
     /// dropped midway.
     pub(crate) async fn drained(&self) {
         self.requests.close();
@@ -211,9 +211,9 @@ impl Live {
     }
 
     /// Begins a request, unless the connection is leaving.
-    pub(crate) fn begin(&self) -> Option<Slot> {
+    pub(crate) fn begin(&self) -> Option<RequestGuard> {
         // Counted before the flag is read: `drained` sees either the request or an unwilling `begin`.
-        let slot = Slot { _request: self.requests.token(), _under_way: None };
+        let slot = RequestGuard { _request: self.requests.token(), _under_way: None };
         if self.is_leaving() {
             return None;
         }

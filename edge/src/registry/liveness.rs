@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::transport::signs::{POLL, STANDSTILL, Signs};
+use crate::transport::signs::{POLL, STANDSTILL, Traffic};
 
 /// How a connection was found at the last look, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,11 +91,11 @@ impl Liveness {
 /// `tell` hears of every change, what it was and what it is.
 pub(crate) async fn monitor(
     liveness: &Liveness,
-    signs: impl Fn() -> Signs,
+    signs: impl Fn() -> Traffic,
     begun: impl Fn() -> u64,
     tell: impl Fn(Health, Health),
 ) {
-    let mut watch = Watch::new(signs(), Instant::now());
+    let mut watch = FailureDetector::new(signs(), Instant::now());
     let mut before = begun();
     loop {
         // Who has nothing to do, and nothing to wait for, is looked at less often.
@@ -117,7 +117,7 @@ pub(crate) async fn monitor(
 }
 
 /// What was seen since something was last received.
-struct Watch {
+struct FailureDetector {
     received: u64,
     /// What had been sent then.
     heard_at: u64,
@@ -131,8 +131,8 @@ struct Watch {
     looked: Instant,
 }
 
-impl Watch {
-    fn new(signs: Signs, now: Instant) -> Self {
+impl FailureDetector {
+    fn new(signs: Traffic, now: Instant) -> Self {
         let heard_at = signs.sent_before.unwrap_or(signs.sent);
         Self { received: signs.received, heard_at, sent: None, asked: None, doubt: None, looked: now }
     }
@@ -143,7 +143,7 @@ impl Watch {
     }
 
     /// How the connection is at this look.
-    fn look(&mut self, signs: Signs, now: Instant) -> Health {
+    fn look(&mut self, signs: Traffic, now: Instant) -> Health {
         if signs.received != self.received {
             let doubt = self.doubt.filter(|until| self.looked < *until);
             *self = Self { doubt, ..Self::new(signs, now) };
@@ -184,14 +184,14 @@ const BACKLOG: Duration = Duration::from_millis(250);
 mod tests {
     use super::*;
 
-    fn signs(sent: u64, received: u64) -> Signs {
-        Signs { sent, received, sent_before: None, is_asked: false, round_trip: Duration::from_millis(1) }
+    fn signs(sent: u64, received: u64) -> Traffic {
+        Traffic { sent, received, sent_before: None, is_asked: false, round_trip: Duration::from_millis(1) }
     }
 
     /// What is thought of a connection after each look: milliseconds, sent, received.
     fn healths(looks: &[(u64, u64, u64)]) -> Vec<Health> {
         let start = Instant::now();
-        let mut watch = Watch::new(signs(5, 5), start);
+        let mut watch = FailureDetector::new(signs(5, 5), start);
         let at = |millis| start + Duration::from_millis(millis);
         looks.iter().map(|&(ms, sent, received)| watch.look(signs(sent, received), at(ms))).collect()
     }
@@ -220,15 +220,15 @@ mod tests {
     fn where_nothing_is_lost_only_a_question_asks() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let one = |is_asked| Signs { sent_before: Some(6), is_asked, ..signs(7, 6) };
+        let one = |is_asked| Traffic { sent_before: Some(6), is_asked, ..signs(7, 6) };
         // An origin may take its time over many requests.
-        let many = |is_asked| Signs { sent_before: Some(6), is_asked, ..signs(20, 6) };
+        let many = |is_asked| Traffic { sent_before: Some(6), is_asked, ..signs(20, 6) };
         for is_asked in [true, false] {
             let found = if is_asked { [Health::Silent, Health::Suspect] } else { [Health::Well; 2] };
-            let mut watch = Watch::new(signs(6, 6), start);
+            let mut watch = FailureDetector::new(signs(6, 6), start);
             assert_eq!(watch.look(one(is_asked), start), Health::Well);
             assert_eq!([300, 1000].map(|ms| watch.look(one(is_asked), at(ms))), found);
-            let mut watch = Watch::new(signs(6, 6), start);
+            let mut watch = FailureDetector::new(signs(6, 6), start);
             assert_eq!(watch.look(many(is_asked), start), Health::Well);
             assert_eq!(watch.look(many(is_asked), at(300)), found[0]);
         }
@@ -238,18 +238,18 @@ mod tests {
     fn what_was_sent_after_the_last_word_and_before_the_look_counts_where_it_is_known() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let asked = |sent| Signs { sent_before: Some(6), ..signs(sent, 6) };
-        let mut watch = Watch::new(signs(5, 5), start);
+        let asked = |sent| Traffic { sent_before: Some(6), ..signs(sent, 6) };
+        let mut watch = FailureDetector::new(signs(5, 5), start);
         let found = [(0, 7), (750, 8), (1000, 8)].map(|(ms, sent)| watch.look(asked(sent), at(ms)));
         assert_eq!(found, [Health::Well, Health::Well, Health::Suspect]);
     }
 
     #[test]
     fn a_long_line_gets_three_round_trips() {
-        let far = |sent| Signs { round_trip: Duration::from_millis(600), ..signs(sent, 0) };
+        let far = |sent| Traffic { round_trip: Duration::from_millis(600), ..signs(sent, 0) };
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut watch = Watch::new(far(0), start);
+        let mut watch = FailureDetector::new(far(0), start);
         let found = [(0, 2), (1750, 4), (1800, 4)].map(|(ms, sent)| watch.look(far(sent), at(ms)));
         assert_eq!(found, [Health::Well, Health::Well, Health::Suspect]);
     }
@@ -258,7 +258,7 @@ mod tests {
     fn what_waited_in_a_socket_while_the_edge_stood_still_is_no_sign_of_life() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut watch = Watch::new(signs(5, 5), start);
+        let mut watch = FailureDetector::new(signs(5, 5), start);
         watch.stand_still(at(10_000));
         // The backlog is read bit by bit, and the last of it is seen late.
         for (ms, received) in [(10_000, 6), (10_100, 7), (10_200, 7), (10_300, 8), (10_350, 8)] {

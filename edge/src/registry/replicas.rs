@@ -10,14 +10,14 @@ use adit_balance::{Key, Lots};
 use uuid::Uuid;
 
 use super::{MOST_CONNECTIONS, Tunnel};
-use crate::balancer::weights::Share;
-use crate::registry::connection::Live;
+use crate::balancer::weights::Weight;
+use crate::registry::connection::Connection;
 
 /// Nobody in it is leaving, except those who began to after it was made.
 #[derive(Default)]
-pub(crate) struct Roster {
+pub(crate) struct Replicas {
     /// Those of one replica stand together.
-    connections: Vec<Arc<Live>>,
+    connections: Vec<Arc<Connection>>,
     replicas: Vec<Replica>,
     /// Their weights, laid out for drawing.
     lots: Lots,
@@ -30,10 +30,10 @@ struct Replica {
     connections: Range<usize>,
 }
 
-impl Roster {
+impl Replicas {
     pub(crate) fn new<'a>(
-        connections: impl Iterator<Item = &'a Arc<Live>>,
-        share: impl Fn(&Uuid) -> Share,
+        connections: impl Iterator<Item = &'a Arc<Connection>>,
+        share: impl Fn(&Uuid) -> Weight,
     ) -> Self {
         let mut connections: Vec<_> = connections.cloned().collect();
         // More may be there for a moment, when the end of others has not been seen yet.
@@ -61,9 +61,9 @@ impl Roster {
 }
 
 /// The connections in the order in which one request should try them, see [`Tunnel::choices`].
-pub(crate) struct Choices<'a> {
+pub(crate) struct Candidates<'a> {
     tunnel: &'a Tunnel,
-    roster: Arc<Roster>,
+    roster: Arc<Replicas>,
     /// A bit for each connection of the roster that was handed out or is out of the question.
     tried: u128,
     excluded: Vec<Uuid>,
@@ -75,7 +75,7 @@ pub(crate) struct Choices<'a> {
     now: Instant,
 }
 
-impl<'a> Choices<'a> {
+impl<'a> Candidates<'a> {
     pub(crate) fn new(tunnel: &'a Tunnel, shard: usize, key: Option<Key>) -> Self {
         Self {
             tunnel,
@@ -103,14 +103,14 @@ impl<'a> Choices<'a> {
     }
 
     /// May hand out a connection again that was passed over.
-    pub(crate) fn put_back(&mut self, live: &Live) {
+    pub(crate) fn put_back(&mut self, live: &Connection) {
         if let Some(at) = self.roster.connections.iter().position(|known| known.id == live.id) {
             self.tried &= !(1 << at);
         }
     }
 
     /// Whether a connection is one of them.
-    pub(crate) fn has(&self, live: &Live) -> bool {
+    pub(crate) fn has(&self, live: &Connection) -> bool {
         self.roster.connections.iter().any(|known| known.id == live.id)
     }
 
@@ -121,7 +121,7 @@ impl<'a> Choices<'a> {
         if Arc::ptr_eq(&before, &self.roster) {
             return;
         }
-        let was_tried = |live: &Live| {
+        let was_tried = |live: &Connection| {
             let at = before.connections.iter().position(|known| known.id == live.id);
             at.is_some_and(|at| self.tried & (1 << at) != 0) || self.excluded.contains(&live.connector)
         };
@@ -192,10 +192,10 @@ impl<'a> Choices<'a> {
     }
 }
 
-impl Iterator for Choices<'_> {
-    type Item = Arc<Live>;
+impl Iterator for Candidates<'_> {
+    type Item = Arc<Connection>;
 
-    fn next(&mut self) -> Option<Arc<Live>> {
+    fn next(&mut self) -> Option<Arc<Connection>> {
         let at = loop {
             let replica = self.replica()?;
             let connections = self.roster.replicas[replica].connections.clone();

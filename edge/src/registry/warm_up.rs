@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::registry::{Registry, Tunnel};
-use crate::shutdown::Moment;
+use crate::shutdown::Phase;
 
 /// How many hosts each tunnel has. Not who they are: one that was restarted meanwhile comes as another.
 type Hosts = BTreeMap<Uuid, usize>;
@@ -61,7 +61,7 @@ impl WarmUp {
 
     /// Keeps how many hosts each tunnel has, for the next process, until the edge begins to stop: what leaves
     /// then leaves because of that.
-    pub(crate) async fn keep(&self, draining: &Moment) {
+    pub(crate) async fn keep(&self, draining: &Phase) {
         let mut kept = self.known.clone();
         let mut has_failed = false;
         loop {

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
 use crate::store::records::Tunnel;
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// What there is of all accounts.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(crate) struct Holdings {
 struct Tunnels {
     living: usize,
     /// The oldest first.
-    deleted: BTreeSet<(Moment, Uuid)>,
+    deleted: BTreeSet<(Timestamp, Uuid)>,
     /// With their configurations.
     bytes: usize,
 }

@@ -17,21 +17,21 @@ use crate::state::snapshot::Snapshot;
 use crate::state::{name, token};
 use crate::store::records::{Account, Scope, Token, Tunnel, Zone, key, to_json};
 use crate::store::sqlite::{self, Sqlite};
-use crate::store::timestamp::Moment;
-use crate::store::{Commit, Note, Store, Transaction};
+use crate::store::timestamp::Timestamp;
+use crate::store::{AuditEntry, Commit, Store, Transaction};
 use crate::tls::DevelopmentCa;
 
 pub use crate::store::sqlite::AuditLine;
 
 /// An edge's state, opened.
-pub struct Ledger {
+pub struct Provisioning {
     path: PathBuf,
     store: Arc<Sqlite>,
 }
 
 /// What a new token may do. Without zones and tunnels: everything in its account.
 #[derive(Debug, Clone, Default)]
-pub struct TokenWish {
+pub struct TokenRequest {
     pub name: String,
     /// Needed if there are several.
     pub account: Option<String>,
@@ -45,7 +45,7 @@ pub struct TokenWish {
 
 /// A token as it is shown: never its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenLine {
+pub struct TokenSummary {
     pub id: String,
     pub name: String,
     pub account: String,
@@ -86,14 +86,14 @@ pub struct RecordLine {
 
 /// What `adit edge init` has made, or found.
 #[derive(Debug)]
-pub struct Founding {
+pub struct Provisioned {
     pub account: String,
     /// Zone names with their ids.
     pub zones: Vec<(String, String)>,
     pub ca: PathBuf,
 }
 
-impl Ledger {
+impl Provisioning {
     /// Where an edge with this data folder keeps its state.
     pub fn file(data_dir: &Path) -> PathBuf {
         data_dir.join(FILE)
@@ -112,7 +112,7 @@ impl Ledger {
         data_dir: &Path,
         account_name: &str,
         zones: &[String],
-    ) -> anyhow::Result<(Self, Founding)> {
+    ) -> anyhow::Result<(Self, Provisioned)> {
         let ca = DevelopmentCa::open(data_dir).context("making the development CA")?;
         let path = Self::file(data_dir);
         let ledger = Self { store: Arc::new(Sqlite::open(&path)?), path };
@@ -126,7 +126,7 @@ impl Ledger {
         for zone in zones {
             made.push(ledger.add_zone(&account, zone).await?);
         }
-        Ok((ledger, Founding { account, zones: made, ca: ca.path().to_owned() }))
+        Ok((ledger, Provisioned { account, zones: made, ca: ca.path().to_owned() }))
     }
 
     /// Makes an account, whose name no other one has. Its id.
@@ -136,7 +136,7 @@ impl Ledger {
         let is_taken = snapshot.accounts.values().any(|account| account.record.name == name);
         ensure!(!is_taken, "there is an account `{name}` already");
         let id = Uuid::new_v4().simple().to_string();
-        let record = Account { name: name.to_owned(), created_at: Moment::now() };
+        let record = Account { name: name.to_owned(), created_at: Timestamp::now() };
         let key = key::account(&id);
         self.commit(note("account.create", &id).if_absent(&key).put(key, to_json(&record))).await?;
         Ok(id)
@@ -205,7 +205,7 @@ impl Ledger {
         }
         let id = Uuid::new_v4().simple().to_string();
         let (by_name, by_id) = (key::zone_name(&name), key::zone(&id));
-        let zone = Zone { account: account.to_owned(), name: name.clone(), created_at: Moment::now() };
+        let zone = Zone { account: account.to_owned(), name: name.clone(), created_at: Timestamp::now() };
         let transaction = note("zone.create", &name)
             .if_absent(&by_name)
             .put(by_name, id.clone())
@@ -215,7 +215,7 @@ impl Ledger {
     }
 
     /// Makes a token. Its text is given out here and nowhere else: only a digest is kept.
-    pub async fn create_token(&self, wish: TokenWish) -> anyhow::Result<(String, ApiToken)> {
+    pub async fn create_token(&self, wish: TokenRequest) -> anyhow::Result<(String, ApiToken)> {
         let snapshot = self.snapshot().await?;
         let account = account(&snapshot, wish.account.as_deref())?;
         let scope = match (wish.zones.is_empty(), wish.tunnels.is_empty()) {
@@ -239,7 +239,7 @@ impl Ledger {
                 ensure!(known, "{id} is no tunnel of this account");
             }
         }
-        let now = Moment::now();
+        let now = Timestamp::now();
         let (mut over, living): (Vec<_>, Vec<_>) = snapshot
             .tokens
             .iter()
@@ -279,15 +279,15 @@ impl Ledger {
 
     /// What the reference CLI and ours call cert.pem: a new token for an account, with the zone that
     /// `route dns` is said to be about.
-    pub async fn create_certificate(&self, wish: TokenWish, zone: &str) -> anyhow::Result<OriginCert> {
+    pub async fn create_certificate(&self, wish: TokenRequest, zone: &str) -> anyhow::Result<OriginCert> {
         let account_id = account(&self.snapshot().await?, wish.account.as_deref())?;
         let (_, api_token) = self.create_token(wish).await?;
         Ok(OriginCert { zone_id: zone.to_owned(), account_id, api_token, endpoint: None })
     }
 
     /// All tokens, oldest first.
-    pub async fn tokens(&self) -> anyhow::Result<Vec<TokenLine>> {
-        let (snapshot, now) = (self.snapshot().await?, Moment::now());
+    pub async fn tokens(&self) -> anyhow::Result<Vec<TokenSummary>> {
+        let (snapshot, now) = (self.snapshot().await?, Timestamp::now());
         let mut tokens: Vec<_> = snapshot.tokens.iter().map(|(id, kept)| (id, &kept.record)).collect();
         tokens.sort_by_key(|(id, token)| (token.created_at, *id));
         let zone_name =
@@ -312,7 +312,7 @@ impl Ledger {
                     (None, Some(end)) if end <= now => "expired",
                     (None, _) => "active",
                 };
-                TokenLine {
+                TokenSummary {
                     id: id.clone(),
                     name: token.name.clone(),
                     account: token.account.clone(),
@@ -330,7 +330,7 @@ impl Ledger {
         let snapshot = self.snapshot().await?;
         let kept = snapshot.tokens.get(id).with_context(|| format!("there is no token `{id}`"))?;
         ensure!(kept.record.revoked_at.is_none(), "token `{id}` is revoked already");
-        let token = Token { revoked_at: Some(Moment::now()), ..kept.record.clone() };
+        let token = Token { revoked_at: Some(Timestamp::now()), ..kept.record.clone() };
         let key = key::token(id);
         self.commit(note("token.revoke", id).if_at(&key, kept.revision).put(key, to_json(&token))).await
     }
@@ -387,7 +387,7 @@ fn account(snapshot: &Snapshot, wanted: Option<&str>) -> anyhow::Result<String> 
 
 fn note(action: &'static str, subject: &str) -> Transaction {
     let actor = std::env::var("USER").map_or("operator".to_owned(), |user| format!("operator {user}"));
-    Transaction::new(Note { actor, action, subject: subject.to_owned() })
+    Transaction::new(AuditEntry { actor, action, subject: subject.to_owned() })
 }
 
 /// The name of the state in the data folder.
@@ -406,8 +406,8 @@ mod tests {
     #[tokio::test]
     async fn an_account_has_its_share_of_tokens_and_those_that_are_over_are_forgotten_in_time() {
         let folder = tempfile::tempdir().unwrap();
-        let (ledger, founding) = Ledger::found(folder.path(), "main", &[]).await.unwrap();
-        let now = Moment::now();
+        let (ledger, founding) = Provisioning::found(folder.path(), "main", &[]).await.unwrap();
+        let now = Timestamp::now();
         let token = |revoked_at| Token {
             name: String::new(),
             account: founding.account.clone(),
@@ -428,7 +428,7 @@ mod tests {
         }
         ledger.commit(transaction).await.unwrap();
 
-        let create = async || ledger.create_token(TokenWish::default()).await;
+        let create = async || ledger.create_token(TokenRequest::default()).await;
         let (last, _) = create().await.unwrap();
         let known = ledger.tokens().await.unwrap();
         let revoked = known.iter().filter(|token| token.status == "revoked").count();

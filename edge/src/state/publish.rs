@@ -10,21 +10,21 @@ use adit_protocol::credentials::Credentials;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use crate::balancer::weights::Share;
+use crate::balancer::weights::Weight;
 use crate::registry::{Keys, Registry};
 use crate::settings::host_name::{HostName, HostNames};
-use crate::state::snapshot::{Snapshot, Touched};
+use crate::state::snapshot::{Changes, Snapshot};
 use crate::steering::{Balancer, Balancers};
 use crate::store::records::ReplicaShare;
 use crate::tunnel::control::Control;
 use crate::tunnel::push;
-use crate::visitor::{Destination, Directory, Table};
+use crate::visitor::{Destination, HostTable, Table};
 
 /// What the document says, and where what is served goes.
-pub(crate) struct Serving {
+pub(crate) struct Publisher {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) directory: Arc<Directory>,
-    pub(crate) fixed: Arc<Fixed>,
+    pub(crate) directory: Arc<HostTable>,
+    pub(crate) fixed: Arc<StaticTunnels>,
     pub(crate) balancers: Arc<Balancers>,
     /// How long a tunnel of the state that has lost its connections keeps requests waiting.
     pub(crate) hold: Duration,
@@ -37,14 +37,14 @@ pub(crate) struct Serving {
 pub(crate) struct Pushing(Mutex<HashMap<Uuid, AbortOnDropHandle<()>>>);
 
 /// The tunnels of the document. They win over the state.
-pub(crate) struct Fixed {
+pub(crate) struct StaticTunnels {
     pub(crate) tunnels: Vec<(String, Credentials)>,
     pub(crate) names: Vec<(HostName, Uuid)>,
     /// Every tunnel is reached under its id before this, if there is one.
     pub(crate) domain: Option<String>,
 }
 
-impl Fixed {
+impl StaticTunnels {
     /// Whether a route may not have this name.
     pub(crate) fn claims(&self, name: &HostName) -> bool {
         self.names.iter().any(|(known, _)| known == name)
@@ -72,9 +72,9 @@ impl Fixed {
     }
 }
 
-impl Serving {
+impl Publisher {
     /// Serves by this snapshot from now on.
-    pub(crate) fn publish(&self, snapshot: &Snapshot, touched: &Touched) {
+    pub(crate) fn publish(&self, snapshot: &Snapshot, touched: &Changes) {
         if touched.tunnels {
             let fixed = self.fixed.tunnels.iter().map(|(name, credentials)| {
                 (credentials.tunnel_id, name.clone(), Keys::from(credentials.clone()))
@@ -111,10 +111,10 @@ impl Serving {
     /// What an operator has said of replicas outlives the process that was told. Once, before the hosts are back: from
     /// then on it is the registry that knows, and the store that follows.
     pub(crate) fn recall(&self, snapshot: &Snapshot) {
-        let mut by_tunnel: HashMap<Uuid, Vec<(Uuid, Share)>> = HashMap::new();
+        let mut by_tunnel: HashMap<Uuid, Vec<(Uuid, Weight)>> = HashMap::new();
         for ((tunnel, connector), kept) in &snapshot.replicas {
             let ReplicaShare { weight, draining } = kept.record;
-            let share = Share { weight: weight.min(MOST_WEIGHT), is_draining: draining };
+            let share = Weight { weight: weight.min(MOST_WEIGHT), is_draining: draining };
             by_tunnel.entry(*tunnel).or_default().push((*connector, share));
         }
         for (tunnel, shares) in by_tunnel {

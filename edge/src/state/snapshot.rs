@@ -15,14 +15,14 @@ use crate::store::records::sessions::SessionKeys;
 use crate::store::records::{
     self, Account, Configuration, ReplicaShare, Route, Seen, Token, Tunnel, Zone, key,
 };
-use crate::store::timestamp::Moment;
-use crate::store::{Batch, Listing, Revision};
+use crate::store::timestamp::Timestamp;
+use crate::store::{Batch, Listing, StoreRevision};
 
 /// A record and the revision that a transaction compares with.
 #[derive(Debug, Clone)]
 pub(crate) struct Kept<T> {
     pub(crate) record: T,
-    pub(crate) revision: Revision,
+    pub(crate) revision: StoreRevision,
     /// As it is kept.
     pub(crate) bytes: usize,
 }
@@ -30,13 +30,13 @@ pub(crate) struct Kept<T> {
 /// One revision of the state.
 #[derive(Default)]
 pub(crate) struct Snapshot {
-    pub(crate) revision: Revision,
+    pub(crate) revision: StoreRevision,
     pub(crate) accounts: HashMap<String, Kept<Account>>,
     pub(crate) zones: HashMap<String, Kept<Zone>>,
     /// The deleted ones too.
     pub(crate) tunnels: HashMap<Uuid, Kept<Tunnel>>,
     /// The same, oldest first.
-    pub(crate) by_age: BTreeSet<(Moment, Uuid)>,
+    pub(crate) by_age: BTreeSet<(Timestamp, Uuid)>,
     pub(crate) routes: BTreeMap<String, Kept<Route>>,
     /// The host name of the route with this id.
     pub(crate) by_record: HashMap<String, String>,
@@ -59,7 +59,7 @@ pub(crate) struct Objects {
     /// The ids of those that have a name, by [`Object::name_key`].
     by_name: HashMap<String, String>,
     /// By account, see [`turn_key`](records::objects::turn_key).
-    pub(crate) turns: HashMap<String, Revision>,
+    pub(crate) turns: HashMap<String, StoreRevision>,
 }
 
 /// What is noted about alerts.
@@ -89,7 +89,7 @@ impl Alerts {
         self.sent.range(from..to)
     }
 
-    fn set_message(&mut self, whole: &str, id: &str, value: Option<&[u8]>, revision: Revision) {
+    fn set_message(&mut self, whole: &str, id: &str, value: Option<&[u8]>, revision: StoreRevision) {
         if let Some(old) = self.messages.get(id)
             && let Some(count) = self.waiting.get_mut(&old.record.account)
         {
@@ -101,7 +101,7 @@ impl Alerts {
         }
     }
 
-    fn set_sent(&mut self, whole: &str, name: &str, value: Option<&[u8]>, revision: Revision) {
+    fn set_sent(&mut self, whole: &str, name: &str, value: Option<&[u8]>, revision: StoreRevision) {
         match value.map(records::from_json::<Sent>) {
             Some(Ok(record)) => {
                 let bytes = value.map_or(0, <[u8]>::len);
@@ -136,7 +136,7 @@ impl Objects {
         own
     }
 
-    fn set(&mut self, whole: &str, kind: Kind, id: &str, value: Option<&[u8]>, revision: Revision) {
+    fn set(&mut self, whole: &str, kind: Kind, id: &str, value: Option<&[u8]>, revision: StoreRevision) {
         let new = match value.map(records::from_json::<Object>) {
             Some(Ok(record)) => {
                 let bytes = value.map_or(0, <[u8]>::len);
@@ -164,14 +164,14 @@ impl Objects {
 
 /// What a change was about, as far as what is served depends on it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Touched {
+pub(crate) struct Changes {
     pub(crate) tunnels: bool,
     pub(crate) routes: bool,
     pub(crate) configurations: bool,
     pub(crate) objects: bool,
 }
 
-impl Touched {
+impl Changes {
     pub(crate) fn all() -> Self {
         Self { tunnels: true, routes: true, configurations: true, objects: true }
     }
@@ -181,12 +181,12 @@ impl Snapshot {
     pub(crate) fn from_listing(listing: Listing) -> Self {
         let mut snapshot = Self { revision: listing.revision, ..Self::default() };
         for entry in listing.entries {
-            snapshot.set(&entry.key, Some(&entry.value), entry.revision, &mut Touched::default());
+            snapshot.set(&entry.key, Some(&entry.value), entry.revision, &mut Changes::default());
         }
         snapshot
     }
 
-    pub(crate) fn apply(&mut self, batch: Batch, touched: &mut Touched) {
+    pub(crate) fn apply(&mut self, batch: Batch, touched: &mut Changes) {
         for change in batch.changes {
             self.set(&change.key, change.value.as_deref(), batch.revision, touched);
         }
@@ -216,7 +216,7 @@ impl Snapshot {
         self.routes.iter().filter(move |(_, route)| route.record.tunnel == tunnel)
     }
 
-    fn set(&mut self, whole: &str, value: Option<&[u8]>, revision: Revision, touched: &mut Touched) {
+    fn set(&mut self, whole: &str, value: Option<&[u8]>, revision: StoreRevision, touched: &mut Changes) {
         let Some(at) = whole.find('/') else { return };
         let (kind, name) = whole.split_at(at + 1);
         match kind {
@@ -322,7 +322,7 @@ fn set<K: Eq + std::hash::Hash, T: DeserializeOwned>(
     whole: &str,
     name: Option<K>,
     value: Option<&[u8]>,
-    revision: Revision,
+    revision: StoreRevision,
 ) {
     let Some(name) = name else { return };
     match value.map(records::from_json) {
@@ -349,8 +349,10 @@ mod tests {
         let mut snapshot = Snapshot::default();
         for name in zones {
             let record =
-                Zone { account: "a".to_owned(), name: (*name).to_owned(), created_at: Moment::now() };
-            snapshot.zones.insert(format!("id of {name}"), Kept { record, revision: Revision(1), bytes: 0 });
+                Zone { account: "a".to_owned(), name: (*name).to_owned(), created_at: Timestamp::now() };
+            snapshot
+                .zones
+                .insert(format!("id of {name}"), Kept { record, revision: StoreRevision(1), bytes: 0 });
         }
         snapshot
     }
@@ -378,7 +380,7 @@ mod tests {
         let old: Route = records::from_json(json.as_bytes()).unwrap();
         let (id, other) = (old.id("a.test"), old.id("b.test"));
         assert_eq!((id.len(), id == other), (32, false));
-        let moved = old.clone().changed("a.test", Moment::now());
+        let moved = old.clone().changed("a.test", Timestamp::now());
         assert_eq!(moved.id("b.test"), id);
         let (from, to) = (key::route("a.test"), key::route("b.test"));
         let gone = Change { key: from.clone(), value: None };
@@ -387,8 +389,8 @@ mod tests {
         for changes in [vec![gone.clone(), put(&to, &moved)], vec![put(&to, &moved), gone.clone()]] {
             let mut snapshot = Snapshot::default();
             for (number, changes) in [vec![put(&from, &old)], changes].into_iter().enumerate() {
-                let revision = Revision(number as u64 + 1);
-                snapshot.apply(Batch { revision, changes }, &mut Touched::default());
+                let revision = StoreRevision(number as u64 + 1);
+                snapshot.apply(Batch { revision, changes }, &mut Changes::default());
             }
             assert_eq!(snapshot.by_record.get(&id).map(String::as_str), Some("b.test"));
             assert_eq!(snapshot.by_record.len(), 1);
@@ -403,20 +405,20 @@ mod tests {
             name: "one".to_owned(),
             secret: None,
             previous: None,
-            created_at: Moment::now(),
+            created_at: Timestamp::now(),
             deleted_at,
             remote: false,
             quick: false,
             metadata: metadata.into(),
         };
         let configuration =
-            |text: &str| Configuration { version: 1, config: text.into(), created_at: Moment::now() };
+            |text: &str| Configuration { version: 1, config: text.into(), created_at: Timestamp::now() };
         let json = |text: String, value: Option<bytes::Bytes>| Change { key: text, value };
         let (small, large) =
             (records::to_json(&tunnel("", None)), records::to_json(&tunnel("metadata", None)));
         let (one, other) =
             (records::to_json(&configuration("1")), records::to_json(&configuration("another")));
-        let deleted = records::to_json(&tunnel("", Some(Moment::now())));
+        let deleted = records::to_json(&tunnel("", Some(Timestamp::now())));
         let route = records::to_json(&Route::new("z", id));
         let put = |key: String, value: &bytes::Bytes| json(key, Some(value.clone()));
         let (by_tunnel, by_configuration) = (key::tunnel(id), key::configuration(id));
@@ -437,7 +439,8 @@ mod tests {
             (put(by_tunnel.clone(), &deleted), 0, deleted.len(), 0),
         ] {
             let said = format!("{change:?}");
-            snapshot.apply(Batch { revision: Revision(1), changes: vec![change] }, &mut Touched::default());
+            snapshot
+                .apply(Batch { revision: StoreRevision(1), changes: vec![change] }, &mut Changes::default());
             assert_eq!(snapshot.holdings.tunnels(&account), (tunnels, bytes), "{said}");
             let held = snapshot.holdings.records(zones.iter());
             assert_eq!((held.count, held.bytes), (records, records * route.len()), "{said}");
@@ -445,7 +448,7 @@ mod tests {
         assert_eq!(snapshot.holdings.deleted_before(&account, 0).collect::<Vec<_>>(), [id]);
         assert_eq!(snapshot.holdings.deleted_before(&account, 1).count(), 0);
         let gone = json(by_tunnel, None);
-        snapshot.apply(Batch { revision: Revision(2), changes: vec![gone] }, &mut Touched::default());
+        snapshot.apply(Batch { revision: StoreRevision(2), changes: vec![gone] }, &mut Changes::default());
         assert_eq!(snapshot.holdings.tunnels(&account), (0, 0));
         assert_eq!(snapshot.holdings.deleted_before(&account, 0).count(), 0);
     }

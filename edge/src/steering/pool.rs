@@ -22,9 +22,9 @@ use crate::balancer::under_way::UnderWay;
 use crate::monitors::{self, Watch};
 use crate::registry::Tunnel;
 use crate::state::snapshot::Kept;
-use crate::store::Revision;
+use crate::store::StoreRevision;
 use crate::store::records::objects::{Object, tunnel_of};
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// One pool.
 pub(crate) struct Pool {
@@ -37,14 +37,14 @@ pub(crate) struct Pool {
     /// Where it is.
     pub(super) place: Option<Point>,
     /// Since when it is switched off, if it is.
-    pub(super) disabled_at: Option<Moment>,
+    pub(super) disabled_at: Option<Timestamp>,
     pub(super) hash: u64,
     requests: Arc<AtomicUsize>,
     /// What requests read. Made anew by the first that finds it out of date; nobody waits for that.
     board: ArcSwap<Board>,
     keeper: Mutex<Keeper>,
     around: Around,
-    revision: Revision,
+    revision: StoreRevision,
 }
 
 /// What everything that is steered has in common.
@@ -78,7 +78,7 @@ pub(crate) struct Endpoint {
     /// By which cookies know it.
     pub(super) session_id: Option<u128>,
     /// Since when it is switched off, if it is.
-    pub(super) disabled_at: Option<Moment>,
+    pub(super) disabled_at: Option<Timestamp>,
     /// The same for the same endpoint of the same pool, whatever else changes.
     hash: u64,
     /// Who asks how it is.

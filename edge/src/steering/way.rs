@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::pool::{End, Pool};
 use super::session::{Failover, Served};
 use super::{Balancer, Endpoint, Visit};
-use crate::balancer::retry_budget::Retries;
+use crate::balancer::retry_budget::RetryBudget;
 use crate::balancer::under_way::UnderWay;
 use crate::registry::Tunnel;
 
@@ -86,7 +86,7 @@ impl<'a> Way<'a> {
         }
     }
 
-    pub(crate) fn retries(&self) -> &'a Retries {
+    pub(crate) fn retries(&self) -> &'a RetryBudget {
         &self.balancer.retries
     }
 

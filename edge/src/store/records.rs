@@ -16,7 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// Where each kind of record is kept.
 pub(crate) mod key {
@@ -81,7 +81,7 @@ pub(crate) mod key {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Account {
     pub(crate) name: String,
-    pub(crate) created_at: Moment,
+    pub(crate) created_at: Timestamp,
 }
 
 /// A domain whose names may lead to tunnels of one account.
@@ -90,7 +90,7 @@ pub(crate) struct Zone {
     pub(crate) account: String,
     /// In lower case, without a final dot.
     pub(crate) name: String,
-    pub(crate) created_at: Moment,
+    pub(crate) created_at: Timestamp,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,9 +103,9 @@ pub(crate) struct Tunnel {
     /// What a rotation replaced, for hosts that were not restarted yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) previous: Option<Previous>,
-    pub(crate) created_at: Moment,
+    pub(crate) created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) deleted_at: Option<Moment>,
+    pub(crate) deleted_at: Option<Timestamp>,
     /// Whether its rules come from the control API instead of a file beside the host.
     #[serde(default)]
     pub(crate) remote: bool,
@@ -120,7 +120,7 @@ pub(crate) struct Tunnel {
 pub(crate) struct Previous {
     pub(crate) secret: TunnelSecret,
     /// From here on it opens nothing.
-    pub(crate) until: Moment,
+    pub(crate) until: Timestamp,
 }
 
 impl Tunnel {
@@ -144,10 +144,10 @@ impl Tunnel {
 pub(crate) struct Route {
     pub(crate) zone: String,
     pub(crate) tunnel: Uuid,
-    pub(crate) created_at: Moment,
+    pub(crate) created_at: Timestamp,
     /// When it was last changed, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) modified_at: Option<Moment>,
+    pub(crate) modified_at: Option<Timestamp>,
     /// By which it is known as a DNS record; [`Route::id`] makes one for those that were kept without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
@@ -160,7 +160,7 @@ impl Route {
         Self {
             zone: zone.into(),
             tunnel,
-            created_at: Moment::now(),
+            created_at: Timestamp::now(),
             modified_at: None,
             id: Some(Uuid::new_v4().simple().to_string()),
             remarks: Remarks::default(),
@@ -176,7 +176,7 @@ impl Route {
     }
 
     /// The record of this host name, changed now; under whatever name it is kept, its id stays.
-    pub(crate) fn changed(self, hostname: &str, now: Moment) -> Self {
+    pub(crate) fn changed(self, hostname: &str, now: Timestamp) -> Self {
         Self { id: Some(self.id(hostname)), modified_at: Some(now), ..self }
     }
 }
@@ -187,11 +187,11 @@ pub(crate) struct Remarks {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) comment: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) comment_at: Option<Moment>,
+    pub(crate) comment_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) tags: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) tags_at: Option<Moment>,
+    pub(crate) tags_at: Option<Timestamp>,
     /// Seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ttl: Option<u32>,
@@ -223,16 +223,16 @@ pub(crate) struct Token {
     /// SHA-256 of the secret part, in hexadecimal digits. The secret is random and long, so that
     /// nothing slower is needed.
     pub(crate) sha256: String,
-    pub(crate) created_at: Moment,
+    pub(crate) created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) expires_at: Option<Moment>,
+    pub(crate) expires_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) revoked_at: Option<Moment>,
+    pub(crate) revoked_at: Option<Timestamp>,
 }
 
 impl Token {
     /// Whether it opens nothing any more.
-    pub(crate) fn is_over(&self, now: Moment) -> bool {
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
         self.revoked_at.is_some() || self.expires_at.is_some_and(|end| end <= now)
     }
 }
@@ -254,15 +254,15 @@ pub(crate) enum Scope {
 pub(crate) struct Configuration {
     pub(crate) version: i32,
     pub(crate) config: Value,
-    pub(crate) created_at: Moment,
+    pub(crate) created_at: Timestamp,
 }
 
 /// When hosts were there, as far as it was noted: not whether one is there now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Seen {
-    pub(crate) active_at: Moment,
+    pub(crate) active_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) inactive_at: Option<Moment>,
+    pub(crate) inactive_at: Option<Timestamp>,
 }
 
 /// How much of a tunnel's requests a replica is to get, where an operator has said so.

@@ -20,10 +20,10 @@ use tracing::{error, info, warn};
 
 use super::place::Place;
 use super::{
-    Batch, Change, Commit, Compare, Entry, Listing, Operation, Restored, Revision, Store, StoreError,
+    Batch, Change, Commit, Compare, Entry, Listing, Operation, Restored, Store, StoreError, StoreRevision,
     Transaction, Watch, behind, schema,
 };
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 pub use reading::AuditLine;
 pub(crate) use reading::{audit, backup};
@@ -36,10 +36,10 @@ pub(crate) struct Sqlite {
 
 enum Ask {
     List { prefix: String, answer: oneshot::Sender<Result<Listing, StoreError>> },
-    Watch { prefix: String, from: Revision, answer: oneshot::Sender<Result<Watch, StoreError>> },
+    Watch { prefix: String, from: StoreRevision, answer: oneshot::Sender<Result<Watch, StoreError>> },
     Commit { transaction: Transaction, answer: oneshot::Sender<Result<Commit, StoreError>> },
-    Look { answer: oneshot::Sender<Result<Revision, StoreError>> },
-    Probe { answer: oneshot::Sender<Result<Revision, StoreError>> },
+    Look { answer: oneshot::Sender<Result<StoreRevision, StoreError>> },
+    Probe { answer: oneshot::Sender<Result<StoreRevision, StoreError>> },
     Restore { answer: oneshot::Sender<Result<Restored, StoreError>> },
 }
 
@@ -86,7 +86,7 @@ impl Store for Sqlite {
         self.ask(|answer| Ask::List { prefix, answer })
     }
 
-    fn watch(&self, prefix: &str, from: Revision) -> BoxFuture<'static, Result<Watch, StoreError>> {
+    fn watch(&self, prefix: &str, from: StoreRevision) -> BoxFuture<'static, Result<Watch, StoreError>> {
         let prefix = prefix.to_owned();
         self.ask(|answer| Ask::Watch { prefix, from, answer })
     }
@@ -95,11 +95,11 @@ impl Store for Sqlite {
         self.ask(|answer| Ask::Commit { transaction, answer })
     }
 
-    fn look(&self) -> BoxFuture<'static, Result<Revision, StoreError>> {
+    fn look(&self) -> BoxFuture<'static, Result<StoreRevision, StoreError>> {
         self.ask(|answer| Ask::Look { answer })
     }
 
-    fn probe(&self) -> BoxFuture<'static, Result<Revision, StoreError>> {
+    fn probe(&self) -> BoxFuture<'static, Result<StoreRevision, StoreError>> {
         self.ask(|answer| Ask::Probe { answer })
     }
 
@@ -163,7 +163,7 @@ struct Engine {
 struct Watcher {
     prefix: String,
     /// Everything up to here was delivered.
-    at: Revision,
+    at: StoreRevision,
     batches: mpsc::Sender<Batch>,
 }
 
@@ -326,7 +326,7 @@ impl Engine {
                 None => {
                     revision += 1;
                     apply(&sql, transaction, revision)?;
-                    outcomes.push(Commit::Done(Revision(revision)));
+                    outcomes.push(Commit::Done(StoreRevision(revision)));
                 }
             }
         }
@@ -405,13 +405,13 @@ impl Engine {
 
     /// The file is there, the last change was taken or one could be since, and the place of a writer is to be had.
     /// A full disk shows only with a change.
-    fn probe(&mut self) -> Result<Revision, String> {
+    fn probe(&mut self) -> Result<StoreRevision, String> {
         self.find()?;
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
         let sql = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        sql.and_then(|sql| Ok(Revision(counter(&sql, "revision")?))).map_err(|error| error.to_string())
+        sql.and_then(|sql| Ok(StoreRevision(counter(&sql, "revision")?))).map_err(|error| error.to_string())
     }
 
     /// Reading goes on from a file that is removed as long as it is open.
@@ -441,7 +441,7 @@ impl Engine {
 
     fn list(&mut self, prefix: &str) -> rusqlite::Result<Listing> {
         let sql = self.connection.transaction()?;
-        let revision = Revision(counter(&sql, "revision")?);
+        let revision = StoreRevision(counter(&sql, "revision")?);
         let mut query = sql.prepare(
             "SELECT key, value, revision FROM record WHERE key >= ?1 AND (?2 IS NULL OR key < ?2) ORDER BY key",
         )?;
@@ -450,14 +450,14 @@ impl Engine {
                 Ok(Entry {
                     key: row.get(0)?,
                     value: row.get::<_, Vec<u8>>(1)?.into(),
-                    revision: Revision(row.get(2)?),
+                    revision: StoreRevision(row.get(2)?),
                 })
             })?
             .collect::<Result<_, _>>()?;
         Ok(Listing { revision, entries })
     }
 
-    fn watch(&mut self, prefix: String, from: Revision) -> Result<Watch, StoreError> {
+    fn watch(&mut self, prefix: String, from: StoreRevision) -> Result<Watch, StoreError> {
         let failed = |error| unavailable(&self.path, error);
         let compacted = counter(&self.connection, "compacted").map_err(failed)?;
         if from.0 < compacted {
@@ -493,7 +493,7 @@ impl Engine {
         let mut batches: Vec<Batch> = Vec::new();
         let mut rows = query.query([from.0])?;
         while let Some(row) = rows.next()? {
-            let revision = Revision(row.get(0)?);
+            let revision = StoreRevision(row.get(0)?);
             let change =
                 Change { key: row.get(1)?, value: row.get::<_, Option<Vec<u8>>>(2)?.map(Bytes::from) };
             match batches.last_mut() {
@@ -559,7 +559,7 @@ fn apply(sql: &Connection, transaction: &Transaction, revision: u64) -> rusqlite
     }
     let note = &transaction.note;
     sql.prepare("INSERT INTO audit (revision, at, actor, action, subject) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![revision, Moment::now().to_string(), note.actor, note.action, note.subject])?;
+        .execute(params![revision, Timestamp::now().to_string(), note.actor, note.action, note.subject])?;
     Ok(())
 }
 
@@ -572,9 +572,9 @@ fn set_counter(sql: &Connection, name: &str, value: u64) -> rusqlite::Result<()>
     Ok(())
 }
 
-fn last_change(sql: &Connection) -> rusqlite::Result<Revision> {
+fn last_change(sql: &Connection) -> rusqlite::Result<StoreRevision> {
     let mut query = sql.prepare("SELECT max(revision) FROM change")?;
-    Ok(Revision(query.query_row([], |row| row.get::<_, Option<u64>>(0))?.unwrap_or_default()))
+    Ok(StoreRevision(query.query_row([], |row| row.get::<_, Option<u64>>(0))?.unwrap_or_default()))
 }
 
 fn data_version(connection: &Connection) -> rusqlite::Result<i64> {

@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Microseconds since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Moment(u64);
+pub(crate) struct Timestamp(u64);
 
-impl Moment {
+impl Timestamp {
     pub(crate) fn now() -> Self {
         SystemTime::now().into()
     }
@@ -48,38 +48,38 @@ impl Moment {
     }
 }
 
-impl From<SystemTime> for Moment {
+impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_micros()).unwrap_or(u64::MAX)).min(LATEST)
     }
 }
 
-impl From<Moment> for SystemTime {
-    fn from(moment: Moment) -> Self {
+impl From<Timestamp> for SystemTime {
+    fn from(moment: Timestamp) -> Self {
         UNIX_EPOCH + Duration::from_micros(moment.min(LATEST).0)
     }
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_rfc3339_micros((*self).into()).fmt(f)
     }
 }
 
-impl fmt::Debug for Moment {
+impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl Serialize for Moment {
+impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Moment {
+impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| D::Error::custom("not an RFC 3339 time"))
@@ -87,7 +87,7 @@ impl<'de> Deserialize<'de> for Moment {
 }
 
 /// The end of the year 9999: RFC 3339 has four digits for years.
-const LATEST: Moment = Moment(253_402_300_799_999_999);
+const LATEST: Timestamp = Timestamp(253_402_300_799_999_999);
 
 #[cfg(test)]
 mod tests {
@@ -95,8 +95,8 @@ mod tests {
 
     #[test]
     fn a_moment_survives_its_text_and_offsets_count() {
-        let now = Moment::now();
-        assert_eq!(Moment::parse(&now.to_string()), Some(now));
+        let now = Timestamp::now();
+        assert_eq!(Timestamp::parse(&now.to_string()), Some(now));
         for (text, same) in [
             ("2026-11-22T12:00:00+02:00", Some("2026-11-22T10:00:00Z")),
             ("2026-11-22T08:30:00-01:30", Some("2026-11-22T10:00:00Z")),
@@ -107,7 +107,7 @@ mod tests {
             ("\u{e9}\u{e9}\u{e9}\u{e9}", None),
             ("", None),
         ] {
-            assert_eq!(Moment::parse(text), same.and_then(Moment::parse), "{text}");
+            assert_eq!(Timestamp::parse(text), same.and_then(Timestamp::parse), "{text}");
         }
         assert_eq!(LATEST.after(Duration::MAX).to_string(), LATEST.to_string());
     }

@@ -7,20 +7,20 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::http2;
-use super::signs::Signs;
+use super::signs::Traffic;
 
 /// What one slow visitor can make us hold of a download, in bytes. What all of them can is no matter of the
 /// connection, but of the account (`adit-pace`).
 pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
 
 #[derive(Clone)]
-pub(crate) enum Link {
+pub(crate) enum Transport {
     Quic(quinn::Connection),
     Http2(http2::Link),
 }
 
 /// Room for one request on a connection. Nothing was sent yet.
-pub(crate) enum Channel {
+pub(crate) enum StreamPermit {
     Quic(quinn::SendStream, quinn::RecvStream),
     Http2(http2::Channel),
 }
@@ -51,15 +51,15 @@ pub(crate) enum WriteError {
     Lost(#[from] Lost),
 }
 
-impl Link {
+impl Transport {
     /// Waits until the host's limit of streams leaves room. May be dropped midway.
-    pub(crate) async fn channel(&self) -> Result<Channel, Lost> {
+    pub(crate) async fn channel(&self) -> Result<StreamPermit, Lost> {
         match self {
             Self::Quic(connection) => match connection.open_bi().await {
-                Ok((send, recv)) => Ok(Channel::Quic(send, recv)),
+                Ok((send, recv)) => Ok(StreamPermit::Quic(send, recv)),
                 Err(error) => Err(Lost { reason: error.to_string() }),
             },
-            Self::Http2(link) => link.channel().await.map(Channel::Http2),
+            Self::Http2(link) => link.channel().await.map(StreamPermit::Http2),
         }
     }
 
@@ -86,12 +86,12 @@ impl Link {
     }
 
     /// What was sent and heard so far: datagrams over QUIC, reads and writes over HTTP/2.
-    pub(crate) fn signs(&self) -> Signs {
+    pub(crate) fn signs(&self) -> Traffic {
         match self {
             Self::Quic(connection) => {
                 let stats = connection.stats();
                 let (sent, received) = (stats.udp_tx.datagrams, stats.udp_rx.datagrams);
-                Signs { sent, received, sent_before: None, is_asked: false, round_trip: stats.path.rtt }
+                Traffic { sent, received, sent_before: None, is_asked: false, round_trip: stats.path.rtt }
             }
             Self::Http2(link) => link.signs(),
         }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::Response;
 use thiserror::Error;
 
-use super::connection::{Channel, Link, Lost};
+use super::connection::{Lost, StreamPermit, Transport};
 use super::http2;
 
 /// What came back.
@@ -41,9 +41,13 @@ pub(crate) enum ExchangeError {
 }
 
 /// Asks once, without a body, and reads at most so many bytes of the answer's. Dropped midway it cancels.
-pub(crate) async fn exchange(link: &Link, connect: &Connect, most: usize) -> Result<Reply, ExchangeError> {
+pub(crate) async fn exchange(
+    link: &Transport,
+    connect: &Connect,
+    most: usize,
+) -> Result<Reply, ExchangeError> {
     match link.channel().await? {
-        Channel::Quic(mut send, mut recv) => {
+        StreamPermit::Quic(mut send, mut recv) => {
             send.write_chunk(connect.encode()?).await?;
             let _ = send.finish();
             let mut buffered = BytesMut::new();
@@ -63,7 +67,7 @@ pub(crate) async fn exchange(link: &Link, connect: &Connect, most: usize) -> Res
             }
             Ok(Reply::new(head, buffered, most))
         }
-        Channel::Http2(channel) => {
+        StreamPermit::Http2(channel) => {
             let (_up, mut down) = channel.send(connect, true)?;
             let head = head(down.answer().await?)?;
             let mut body = BytesMut::new();

@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::transport::connection::{self, ControlStream, Lost};
-use crate::transport::signs::{POLL, STANDSTILL, Signs};
-use pulse::Pulse;
+use crate::transport::signs::{POLL, STANDSTILL, Traffic};
+use pulse::MeteredIo;
 
 pub(crate) use stream::{NoAnswer, Receiving, Sending};
 
@@ -43,7 +43,7 @@ pub(crate) async fn begin<T>(
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let io = Pulse::new(io);
+    let io = MeteredIo::new(io);
     let (beat, bodies) = (io.beat(), Bodies::default());
     let io = Gathering::new(io, bodies.clone(), false);
     let (requests, mut connection) = builder(window).handshake(io).await?;
@@ -57,7 +57,7 @@ where
 async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
     connection: h2::client::Connection<T, Bytes>,
     pings: Option<PingPong>,
-    beat: pulse::Beat,
+    beat: pulse::IoActivity,
     link: Link,
 ) {
     let reason = tokio::select! {
@@ -72,7 +72,7 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
 
 /// Done when the peer is dead: it says nothing, not even when it is asked. Whatever it sends counts as a
 /// sign of life, because on a slow line an answer to a ping may have to wait for a long time.
-async fn silence(pings: Option<PingPong>, beat: pulse::Beat) {
+async fn silence(pings: Option<PingPong>, beat: pulse::IoActivity) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     let mut said = beat.signs().sent;
     let mut is_doubted = false;
@@ -111,7 +111,7 @@ pub(crate) struct Link(Arc<Shared>);
 
 struct Shared {
     address: SocketAddr,
-    beat: pulse::Beat,
+    beat: pulse::IoActivity,
     /// Taken out to close the connection: when its last handle is gone, h2 says goodbye.
     requests: Mutex<Option<SendRequest<Bytes>>>,
     bodies: Bodies,
@@ -128,7 +128,12 @@ struct Shared {
 pub(crate) struct Channel(Link);
 
 impl Link {
-    fn new(address: SocketAddr, requests: SendRequest<Bytes>, beat: pulse::Beat, bodies: Bodies) -> Self {
+    fn new(
+        address: SocketAddr,
+        requests: SendRequest<Bytes>,
+        beat: pulse::IoActivity,
+        bodies: Bodies,
+    ) -> Self {
         Self(Arc::new(Shared {
             address,
             beat,
@@ -146,7 +151,7 @@ impl Link {
         self.0.address
     }
 
-    pub(crate) fn signs(&self) -> Signs {
+    pub(crate) fn signs(&self) -> Traffic {
         self.0.beat.signs()
     }
 
@@ -176,7 +181,7 @@ impl Link {
         self.0.ended.cancel();
     }
 
-    /// See [`connection::Link::channel`].
+    /// See [`connection::Transport::channel`].
     pub(crate) async fn channel(&self) -> Result<Channel, Lost> {
         loop {
             let mut freed = std::pin::pin!(self.0.freed.notified());

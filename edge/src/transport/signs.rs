@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// What a connection has sent and received so far, in whatever its transport counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Signs {
+pub(crate) struct Traffic {
     pub(crate) sent: u64,
     pub(crate) received: u64,
     /// What had been sent when something was last received, for transports that lose nothing. There only a

@@ -18,10 +18,10 @@ use crate::metrics::{Handshake, Listener};
 use crate::tls::PROBE_NAME;
 use crate::transport::connection;
 use crate::transport::http2::{self, Link};
-use crate::tunnel::session::{FAREWELL, HANDSHAKE, REGISTRATION, Reception};
+use crate::tunnel::session::{FAREWELL, HANDSHAKE, REGISTRATION, Session};
 
 /// One server's TCP listener on one shard.
-pub(crate) struct Acceptor(pub(crate) Arc<Reception>);
+pub(crate) struct Acceptor(pub(crate) Arc<Session>);
 
 impl Acceptor {
     /// Accepts connections until the edge drains, and closes all of them in the end.
@@ -84,7 +84,7 @@ impl Acceptor {
             Err(error) => return debug!(address = %link.remote_address(), %error, "no control stream"),
         };
         let closed = async { link.closed().await.to_owned() };
-        self.0.serve(connection::Link::Http2(link.clone()), control_stream, stranger, closed).await;
+        self.0.serve(connection::Transport::Http2(link.clone()), control_stream, stranger, closed).await;
     }
 }
 

@@ -16,11 +16,11 @@ use tracing::debug;
 
 use crate::metrics::{Handshake, Listener};
 use crate::tls::{CONNECTOR_ALPN, PROBE_NAME, Seed};
-use crate::transport::connection::{self, ControlStream, Link};
-use crate::tunnel::session::{FAREWELL, HANDSHAKE, MOST_STRANGERS, REGISTRATION, Reception};
+use crate::transport::connection::{self, ControlStream, Transport};
+use crate::tunnel::session::{FAREWELL, HANDSHAKE, MOST_STRANGERS, REGISTRATION, Session};
 
 /// One server's endpoint on one shard.
-pub(crate) struct Acceptor(pub(crate) Arc<Reception>);
+pub(crate) struct Acceptor(pub(crate) Arc<Session>);
 
 /// What QUIC does and offers: TLS and transport parameters (wire.md section 2). `window` is what a host may
 /// send on one connection before it is read ([`adit_pace::Limits::connection_window`]).
@@ -81,7 +81,7 @@ impl Acceptor {
                 incoming = endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };
-            if stop.draining.has_come() {
+            if stop.draining.is_fired() {
                 // It finds another edge sooner than by being let in and sent away.
                 incoming.refuse();
                 continue;
@@ -147,7 +147,7 @@ impl Acceptor {
         };
         stranger.step();
         let control_stream = ControlStream { read: Box::new(recv), write: Box::new(send) };
-        self.0.serve(Link::Quic(connection.clone()), control_stream, stranger, closed(connection)).await;
+        self.0.serve(Transport::Quic(connection.clone()), control_stream, stranger, closed(connection)).await;
     }
 }
 

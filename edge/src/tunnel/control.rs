@@ -140,7 +140,7 @@ async fn serve(stream: Served) {
     let mut limits = ReaderOptions::new();
     limits.traversal_limit_in_words(Some(LONGEST_MESSAGE_WORDS)).nesting_limit(DEEPEST_MESSAGE);
     let network = twoparty::VatNetwork::new(read, write.compat_write(), Side::Server, limits);
-    let client: Client = capnp_rpc::new_client(Desk { registrar, calls: Cell::new(0) });
+    let client: Client = capnp_rpc::new_client(RegistrationServer { registrar, calls: Cell::new(0) });
     let mut system = RpcSystem::new(Box::new(network), Some(client.client));
     let disconnector = system.get_disconnector();
     let result = tokio::select! {
@@ -157,12 +157,12 @@ async fn serve(stream: Served) {
 }
 
 /// The capability that a host gets: RegistrationServer (wire.md 3.2).
-struct Desk {
+struct RegistrationServer {
     registrar: Arc<Registrar>,
     calls: Cell<u32>,
 }
 
-impl Desk {
+impl RegistrationServer {
     /// Answers of calls stay in memory until the caller lets go of them, so calls are limited too.
     fn count(&self) -> Result<(), capnp::Error> {
         self.calls.set(self.calls.get().saturating_add(1));
@@ -173,7 +173,7 @@ impl Desk {
     }
 }
 
-impl Server for Desk {
+impl Server for RegistrationServer {
     async fn register_connection(
         self: Rc<Self>,
         params: RegisterConnectionParams,

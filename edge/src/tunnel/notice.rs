@@ -13,14 +13,14 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
-use crate::registry::{Live, Move, Origin, Probe};
-use crate::shutdown::Moment;
-use crate::transport::connection::Link;
+use crate::registry::{Connection, Move, Origin, Probe};
+use crate::shutdown::Phase;
+use crate::transport::connection::Transport;
 use crate::transport::exchange::{ExchangeError, Reply, exchange};
 
 /// Probes the host for as long as the connection serves, and tells it when the edge is about to go. Never
 /// done; may be dropped at any point.
-pub(super) async fn attend(live: &Live, going: &Moment) {
+pub(super) async fn attend(live: &Connection, going: &Phase) {
     if live.features.notices {
         tokio::select! {
             () = probe(live) => {}
@@ -30,7 +30,7 @@ pub(super) async fn attend(live: &Live, going: &Moment) {
     std::future::pending().await
 }
 
-async fn probe(live: &Live) {
+async fn probe(live: &Connection) {
     // Not all connections of a host at once, nor all hosts after a restart of the edge.
     sleep(FIRST_PROBE.mul_f64(fastrand::f64())).await;
     loop {
@@ -41,7 +41,7 @@ async fn probe(live: &Live) {
 }
 
 /// Whether a host that understands notices reaches its origins.
-pub(crate) async fn look(live: &Live) -> Probe {
+pub(crate) async fn look(live: &Connection) -> Probe {
     let began = Instant::now();
     let (is_ready, origins, error) = match timeout(PROBE, ask(&live.link, extensions::PROBE, LONGEST_PROBE))
         .await
@@ -59,7 +59,7 @@ pub(crate) async fn look(live: &Live) -> Probe {
     Probe { at: SystemTime::now(), took: began.elapsed(), is_ready, origins, error }
 }
 
-async fn drain(live: &Live) {
+async fn drain(live: &Connection) {
     let moves = match timeout(DRAIN, ask(&live.link, extensions::DRAIN, LONGEST_WORD)).await {
         Ok(Ok(reply)) if reply.head.status().is_success() => Move::Moving,
         Ok(Ok(reply)) => {
@@ -85,7 +85,7 @@ enum NoticeError {
 }
 
 /// Asks once; the answer may have `most` bytes of body. Dropped midway it cancels.
-async fn ask(link: &Link, word: HeaderValue, most: usize) -> Result<Reply, NoticeError> {
+async fn ask(link: &Transport, word: HeaderValue, most: usize) -> Result<Reply, NoticeError> {
     let mut request = Request::new(());
     *request.uri_mut() = http::Uri::from_static(extensions::NOTICE_URI);
     let host = request.uri().host().and_then(|host| HeaderValue::from_str(host).ok());

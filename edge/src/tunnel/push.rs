@@ -15,20 +15,20 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::control::Control;
-use crate::registry::{Live, Tunnel};
-use crate::remote_config::{Fleet, Wanted};
-use crate::transport::connection::{ControlStream, Link};
+use crate::registry::{Connection, Tunnel};
+use crate::remote_config::{DesiredConfig, RemoteConfigs};
+use crate::transport::connection::{ControlStream, Transport};
 
 /// How long a replica may take: it may have a component to compile.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Gives what the tunnel wants to every replica that is connected, and notes the verdicts.
-pub(crate) async fn to_all(fleet: &Arc<Fleet>, id: Uuid, tunnel: &Tunnel, control: &Control) {
+pub(crate) async fn to_all(fleet: &Arc<RemoteConfigs>, id: Uuid, tunnel: &Tunnel, control: &Control) {
     let Some(wanted) = fleet.wanted(&id) else { return };
     let connections = tunnel.connections();
     let mut pushes = tokio::task::JoinSet::new();
     for connector in connectors(&connections) {
-        let lives: Vec<Arc<Live>> =
+        let lives: Vec<Arc<Connection>> =
             connections.iter().filter(|live| live.connector == connector).cloned().collect();
         let (fleet, wanted, control) = (fleet.clone(), wanted.clone(), control.clone());
         pushes.spawn(async move { to_one(&fleet, &id, &lives, &wanted, &control).await });
@@ -37,7 +37,7 @@ pub(crate) async fn to_all(fleet: &Arc<Fleet>, id: Uuid, tunnel: &Tunnel, contro
 }
 
 /// Gives it to the replica of a connection that has just registered, unless it was told before.
-pub(crate) async fn to_newcomer(fleet: &Fleet, id: &Uuid, live: &Arc<Live>, control: &Control) {
+pub(crate) async fn to_newcomer(fleet: &RemoteConfigs, id: &Uuid, live: &Arc<Connection>, control: &Control) {
     let Some(wanted) = fleet.wanted(id) else { return };
     if !fleet.is_told(id, &live.connector, wanted.version) {
         to_one(fleet, id, std::slice::from_ref(live), &wanted, control).await;
@@ -45,7 +45,7 @@ pub(crate) async fn to_newcomer(fleet: &Fleet, id: &Uuid, live: &Arc<Live>, cont
 }
 
 /// The replicas that have a connection which serves.
-pub(crate) fn connectors(connections: &[Arc<Live>]) -> Vec<Uuid> {
+pub(crate) fn connectors(connections: &[Arc<Connection>]) -> Vec<Uuid> {
     let mut connectors: Vec<Uuid> =
         connections.iter().filter(|live| live.is_serving()).map(|live| live.connector).collect();
     connectors.sort_unstable();
@@ -54,7 +54,13 @@ pub(crate) fn connectors(connections: &[Arc<Live>]) -> Vec<Uuid> {
 }
 
 /// Tries the connections of one replica in turn.
-async fn to_one(fleet: &Fleet, id: &Uuid, lives: &[Arc<Live>], wanted: &Wanted, control: &Control) {
+async fn to_one(
+    fleet: &RemoteConfigs,
+    id: &Uuid,
+    lives: &[Arc<Connection>],
+    wanted: &DesiredConfig,
+    control: &Control,
+) {
     let mut failure = "it has no connection that serves".to_owned();
     let begun = Instant::now();
     for live in lives.iter().filter(|live| live.is_serving()) {
@@ -82,16 +88,20 @@ async fn to_one(fleet: &Fleet, id: &Uuid, lives: &[Arc<Live>], wanted: &Wanted, 
     }
 }
 
-async fn push(link: &Link, wanted: &Wanted, control: &Control) -> anyhow::Result<ConfigurationAnswer> {
+async fn push(
+    link: &Transport,
+    wanted: &DesiredConfig,
+    control: &Control,
+) -> anyhow::Result<ConfigurationAnswer> {
     match link {
-        Link::Quic(connection) => {
+        Transport::Quic(connection) => {
             let (mut send, recv) = connection.open_bi().await?;
             send.write_all(&RPC_SIGNATURE).await?;
             let stream = ControlStream { read: Box::new(recv), write: Box::new(send) };
             let configuration = Configuration { version: wanted.version, config: wanted.config.to_vec() };
             control.push(stream, configuration).await
         }
-        Link::Http2(link) => {
+        Transport::Http2(link) => {
             let config: Value = serde_json::from_slice(&wanted.config)?;
             let body = json!({ "version": wanted.version, "config": config }).to_string();
             let answer = link.update_configuration(body.into()).await?;

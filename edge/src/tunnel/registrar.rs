@@ -1,7 +1,7 @@
 //! One connection's way into the registry, decided on plain values:
 //!
 //! ```text
-//! Waiting --register, right secret--> Registered --unregister, or replaced--> leaving (see `Live`)
+//! Waiting --register, right secret--> Registered --unregister, or replaced--> leaving (see `Connection`)
 //!    \-----register, anything else--> Refused
 //! ```
 //!
@@ -19,25 +19,25 @@ use tokio::sync::watch;
 use tracing::{debug, info};
 
 use crate::metrics::{Counters, Registration as Outcome};
-use crate::registry::{AddError, Introduction, Live, Registry, Report, Tunnel};
+use crate::registry::{AddError, Connection, ConnectionInfo, Registry, Report, Tunnel};
 use crate::settings;
-use crate::shutdown::Stop;
-use crate::transport::connection::Link;
+use crate::shutdown::Shutdown;
+use crate::transport::connection::Transport;
 
 /// How far a connection has come.
 #[derive(Clone)]
 pub(crate) enum Stage {
     Waiting,
-    Registered(Arc<Tunnel>, Arc<Live>),
+    Registered(Arc<Tunnel>, Arc<Connection>),
     Refused,
 }
 
 pub(crate) struct Registrar {
     registry: Arc<Registry>,
-    link: Link,
+    link: Transport,
     server: Arc<settings::Server>,
     shard: usize,
-    stop: Stop,
+    stop: Shutdown,
     counters: Arc<Counters>,
     stage: watch::Sender<Stage>,
 }
@@ -45,10 +45,10 @@ pub(crate) struct Registrar {
 impl Registrar {
     pub(crate) fn new(
         registry: Arc<Registry>,
-        link: Link,
+        link: Transport,
         server: Arc<settings::Server>,
         shard: usize,
-        stop: Stop,
+        stop: Shutdown,
         counters: Arc<Counters>,
     ) -> Self {
         Self { registry, link, server, shard, stop, counters, stage: watch::Sender::new(Stage::Waiting) }
@@ -85,11 +85,11 @@ impl Registrar {
             let cause = "Unauthorized: this edge does not know the tunnel with this secret";
             return self.refuse(Outcome::Unauthorized, cause, None);
         };
-        if self.stop.draining.has_come() {
+        if self.stop.draining.is_fired() {
             let cause = "this edge server is about to stop: register with another one";
             return self.refuse(Outcome::Draining, cause, Some(RETRY_ELSEWHERE));
         }
-        let live = Arc::new(Live::new(Introduction {
+        let live = Arc::new(Connection::new(ConnectionInfo {
             link: self.link.clone(),
             connector: options.client.client_id,
             index: conn_index,

@@ -20,20 +20,20 @@ use super::push;
 use super::registrar::{Registrar, Stage};
 use crate::metrics::{Counters, Handshake, Listener, Registration};
 use crate::registry::liveness::{self, Health};
-use crate::registry::{Live, Registry, Tunnel};
+use crate::registry::{Connection, Registry, Tunnel};
 use crate::settings;
-use crate::shutdown::Stop;
-use crate::transport::connection::{ControlStream, Link};
+use crate::shutdown::Shutdown;
+use crate::transport::connection::{ControlStream, Transport};
 
 /// Where the connections of one server on one shard are received.
-pub(crate) struct Reception {
+pub(crate) struct Session {
     pub(crate) server: Arc<settings::Server>,
     pub(crate) shard: usize,
     pub(crate) registry: Arc<Registry>,
     pub(crate) control: Control,
-    pub(crate) strangers: Strangers,
+    pub(crate) strangers: Unregistered,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) stop: Stop,
+    pub(crate) stop: Shutdown,
     /// What a host may send on one connection before it is read.
     pub(crate) window: u32,
 }
@@ -41,25 +41,25 @@ pub(crate) struct Reception {
 /// The connections that have not registered yet, over all servers and shards. Each transport has a room of
 /// its own, so that none of them can take the other's.
 #[derive(Clone)]
-pub(crate) struct Strangers {
+pub(crate) struct Unregistered {
     pub(crate) quic: Arc<Admission>,
     pub(crate) tcp: Arc<Admission>,
 }
 
-impl Default for Strangers {
+impl Default for Unregistered {
     fn default() -> Self {
         Self { quic: Admission::new(MOST_STRANGERS), tcp: Admission::new(MOST_STRANGERS) }
     }
 }
 
-impl Strangers {
+impl Unregistered {
     /// How many had to go because others came, by transport.
     pub(crate) fn turned_away(&self) -> [(Listener, u64); 2] {
         [(Listener::Quic, self.quic.turned_away()), (Listener::Http2, self.tcp.turned_away())]
     }
 }
 
-impl Reception {
+impl Session {
     /// How the handshake of a connection ended, if it was not sent away meanwhile.
     pub(crate) fn shaken(&self, listener: Listener, outcome: Handshake) {
         self.counters.handshake(self.shard, listener, outcome);
@@ -69,7 +69,7 @@ impl Reception {
     /// with the reason when the connection is gone.
     pub(crate) async fn serve(
         &self,
-        link: Link,
+        link: Transport,
         control_stream: ControlStream,
         stranger: Guest,
         closed: impl Future<Output = String>,
@@ -146,7 +146,7 @@ impl Reception {
 /// wire.md section 0, finding 9: the host waits for its whole grace period unless the edge closes
 /// when its requests are done.
 async fn drain(
-    live: &Live,
+    live: &Connection,
     mut control: Pin<&mut impl FusedFuture<Output = ()>>,
     closed: Pin<&mut impl Future<Output = String>>,
 ) {
@@ -169,7 +169,7 @@ async fn drain(
 }
 
 /// Follows whether the host is still heard, to the end of the connection.
-async fn monitor(tunnel: Arc<Tunnel>, live: Arc<Live>) {
+async fn monitor(tunnel: Arc<Tunnel>, live: Arc<Connection>) {
     let tell = |was, is| {
         let is_suspect = is == Health::Suspect;
         if is == Health::Well {
@@ -195,7 +195,7 @@ async fn monitor(tunnel: Arc<Tunnel>, live: Arc<Live>) {
 /// Takes the connection out of the registry however its task ends.
 struct Registered {
     tunnel: Arc<Tunnel>,
-    live: Arc<Live>,
+    live: Arc<Connection>,
 }
 
 impl Drop for Registered {
@@ -204,7 +204,7 @@ impl Drop for Registered {
     }
 }
 
-fn log_loss(tunnel: &Tunnel, live: &Live, reason: &dyn fmt::Display) {
+fn log_loss(tunnel: &Tunnel, live: &Connection, reason: &dyn fmt::Display) {
     info!(
         tunnel = %tunnel.name(),
         connector = %live.connector,

@@ -17,7 +17,7 @@ use super::line::Line;
 use super::preface::Protocol;
 use super::service::{Handler, Service};
 use crate::limits::in_flight::{Activity, SEND_BUFFER};
-use crate::shutdown::Stop;
+use crate::shutdown::Shutdown;
 
 /// Serves requests on `stream` until either side ends it, or the edge stops.
 pub(super) async fn serve(
@@ -25,7 +25,7 @@ pub(super) async fn serve(
     protocol: Protocol,
     handler: Handler,
     activity: &Arc<Activity>,
-    stop: &Stop,
+    stop: &Shutdown,
 ) {
     let Service { rays, counters, half_closed, .. } = &*handler.service;
     let (rays, counters, half_closed) = (rays.clone(), counters.clone(), *half_closed);
@@ -53,7 +53,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     finish: impl FnOnce(Pin<&mut C>),
     over: impl Future<Output = ()>,
     activity: &Activity,
-    stop: &Stop,
+    stop: &Shutdown,
 ) {
     let ended = tokio::select! {
         // First, so that a request that is there counts.
@@ -84,14 +84,14 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
 }
 
 /// Done when a stopping edge should begin no more requests on a connection.
-async fn farewell(protocol: Protocol, activity: &Activity, stop: &Stop) {
+async fn farewell(protocol: Protocol, activity: &Activity, stop: &Shutdown) {
     match protocol {
         // Closing is the only goodbye that an idle connection knows, and would hit a request that is on its
         // way. Until then the answers say it (`service`), and whoever asks meanwhile has heard it in time.
         Protocol::Http1 => stop.visitors.wait().await,
         // GOAWAY says which requests count (RFC 9113 6.8), so it cannot come too early. Who comes after it all
         // the same may stay as long as others.
-        Protocol::Http2 if stop.draining.has_come() => stop.visitors.wait().await,
+        Protocol::Http2 if stop.draining.is_fired() => stop.visitors.wait().await,
         Protocol::Http2 => stop.draining.wait().await,
     }
     // Whoever has just come is not sent away before the first answer.

@@ -12,7 +12,7 @@ use crate::settings::host_name::HostNames;
 use crate::steering::Balancer;
 
 /// The current table. A request looks once.
-pub(crate) struct Directory(ArcSwap<Table>);
+pub(crate) struct HostTable(ArcSwap<Table>);
 
 /// What a host name leads to.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub(crate) struct Table {
     pub(crate) tunnels: Arc<HashMap<Uuid, Arc<Tunnel>>>,
 }
 
-impl Directory {
+impl HostTable {
     pub(crate) fn new(table: Table) -> Self {
         Self(ArcSwap::from_pointee(table))
     }

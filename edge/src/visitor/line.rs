@@ -299,12 +299,12 @@ mod tests {
 
     use super::*;
     use crate::limits::pace::Share;
-    use crate::limits::per_address::{Limits, Sources};
+    use crate::limits::per_address::{AddressLimits, Limits};
 
     fn line() -> (Line<DuplexStream>, DuplexStream, Arc<Activity>) {
         let limits = Limits { connections: 0, requests: 0, unlimited: Vec::new() };
         let address = [127, 0, 0, 1].into();
-        let source = Sources::new(limits).admit(address).unwrap();
+        let source = AddressLimits::new(limits).admit(address).unwrap();
         let account = Account::new(adit_pace::Limits::default(), 1);
         let place = Admission::shared(2).admit(address);
         let activity = Activity::new(place, source, &Share::new(&account, 0, address));

@@ -21,10 +21,10 @@ use super::service::{Handler, Service};
 use super::socket::Socket;
 use crate::limits::in_flight::Activity;
 use crate::limits::pace::Share;
-use crate::limits::per_address::{Source, Sources};
+use crate::limits::per_address::{AddressLimits, Source};
 use crate::listen;
 use crate::metrics::{self, Door, Handshake};
-use crate::shutdown::Stop;
+use crate::shutdown::Shutdown;
 
 /// One public address on one shard.
 pub(crate) struct Listener {
@@ -34,7 +34,7 @@ pub(crate) struct Listener {
     /// Shared by the listeners of a shard, see [`Listener::room`].
     pub(crate) room: Arc<Admission>,
     /// Shared by all listeners of the edge.
-    pub(crate) sources: Arc<Sources>,
+    pub(crate) sources: Arc<AddressLimits>,
 }
 
 impl Listener {
@@ -44,7 +44,7 @@ impl Listener {
     }
 
     /// Accepts visitors until `stop` says that there are enough; each becomes a task of `connections`.
-    pub(crate) async fn run(self, connections: TaskTracker, stop: Stop) {
+    pub(crate) async fn run(self, connections: TaskTracker, stop: Shutdown) {
         loop {
             tokio::select! {
                 () = stop.visitors.wait() => break,
@@ -62,7 +62,7 @@ impl Listener {
         let _ = timeout(EMPTYING, waiting).await;
     }
 
-    fn take(&self, (stream, address): (TcpStream, SocketAddr), connections: &TaskTracker, stop: &Stop) {
+    fn take(&self, (stream, address): (TcpStream, SocketAddr), connections: &TaskTracker, stop: &Shutdown) {
         let peer = address.ip().to_canonical();
         let newcomer = |place| Newcomer {
             stream,
@@ -94,11 +94,11 @@ struct Newcomer {
     place: Guest,
     tls: Option<TlsAcceptor>,
     service: Arc<Service>,
-    stop: Stop,
+    stop: Shutdown,
 }
 
 impl Newcomer {
-    fn admit(&self, sources: &Arc<Sources>, visitor: IpAddr) -> Option<Source> {
+    fn admit(&self, sources: &Arc<AddressLimits>, visitor: IpAddr) -> Option<Source> {
         admit(&self.service, self.door(), sources, visitor)
     }
 
@@ -107,7 +107,7 @@ impl Newcomer {
     }
 
     /// The connection of a proxy that says first whose it is.
-    async fn announced(mut self, proxy: IpAddr, sources: Arc<Sources>) {
+    async fn announced(mut self, proxy: IpAddr, sources: Arc<AddressLimits>) {
         let reading = begun(proxy_protocol::read(&mut self.stream), &self.stop);
         let Some(Ok(said)) = self.place.unless_dismissed(reading).await else {
             return debug!(%proxy, "a trusted proxy did not say whose its connection is");
@@ -160,7 +160,7 @@ fn door(tls: Option<&TlsAcceptor>) -> Door {
 }
 
 /// Without a word: whatever is said costs more than it is worth.
-fn admit(service: &Service, door: Door, sources: &Arc<Sources>, visitor: IpAddr) -> Option<Source> {
+fn admit(service: &Service, door: Door, sources: &Arc<AddressLimits>, visitor: IpAddr) -> Option<Source> {
     let source = sources.admit(visitor);
     if source.is_none() {
         debug!(%visitor, "has enough connections");
@@ -170,7 +170,7 @@ fn admit(service: &Service, door: Door, sources: &Arc<Sources>, visitor: IpAddr)
 }
 
 /// What a connection begins with, unless it fails, or takes longer than it may.
-async fn begun<T>(beginning: impl Future<Output = io::Result<T>>, stop: &Stop) -> Result<T, Handshake> {
+async fn begun<T>(beginning: impl Future<Output = io::Result<T>>, stop: &Shutdown) -> Result<T, Handshake> {
     tokio::select! {
         begun = timeout(HANDSHAKE, beginning) => {
             begun.map_err(|_| Handshake::Late)?.map_err(|_| Handshake::Failed)
@@ -202,12 +202,12 @@ mod tests {
     use crate::limits::per_address::Limits;
     use crate::settings::host_name::HostNames;
     use crate::tls::{DevelopmentCa, visitor_tls};
-    use crate::visitor::{Directory, Table};
+    use crate::visitor::{HostTable, Table};
 
-    fn service(tasks: &TaskTracker, stop: &Stop) -> Arc<Service> {
+    fn service(tasks: &TaskTracker, stop: &Shutdown) -> Arc<Service> {
         Arc::new(Service {
             geography: Arc::default(),
-            names: Arc::new(Directory::new(Table {
+            names: Arc::new(HostTable::new(Table {
                 names: HostNames::new([]),
                 domain: None,
                 tunnels: Arc::default(),
@@ -224,22 +224,22 @@ mod tests {
         })
     }
 
-    fn sources() -> Arc<Sources> {
-        Sources::new(Limits { connections: 0, requests: 0, unlimited: Vec::new() })
+    fn sources() -> Arc<AddressLimits> {
+        AddressLimits::new(Limits { connections: 0, requests: 0, unlimited: Vec::new() })
     }
 
     #[tokio::test]
     async fn whoever_waits_when_a_listener_closes_is_let_in_and_answered() {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let (tasks, stop) = (TaskTracker::new(), Stop::default());
+        let (tasks, stop) = (TaskTracker::new(), Shutdown::default());
         let service = service(&tasks, &stop);
         let mut visitors = Vec::new();
         for _ in 0..20 {
             visitors.push(TcpStream::connect(address).await.unwrap());
         }
-        stop.draining.come();
-        stop.visitors.come();
+        stop.draining.fire();
+        stop.visitors.fire();
         let listener = Listener { socket, tls: None, service, room: Listener::room(), sources: sources() };
         listener.run(tasks, stop).await;
         assert!(TcpStream::connect(address).await.is_err());
@@ -277,7 +277,7 @@ mod tests {
         const MANY: [u8; 4] = [127, 0, 0, 1];
         const FEW: [u8; 4] = [127, 0, 0, 2];
         let (tasks, stop, sources, room) =
-            (TaskTracker::new(), Stop::default(), sources(), Admission::shared(8));
+            (TaskTracker::new(), Shutdown::default(), sources(), Admission::shared(8));
         let folder = tempfile::tempdir().unwrap();
         let ca = DevelopmentCa::open(folder.path()).unwrap();
         let identity = ca.issue(vec!["nobody.example".to_owned()]).unwrap();
@@ -319,6 +319,6 @@ mod tests {
             }
         };
         timeout(HANDSHAKE / 2, leaving).await.expect("who has to go goes");
-        stop.visitors.come();
+        stop.visitors.fire();
     }
 }

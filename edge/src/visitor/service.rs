@@ -19,19 +19,19 @@ use super::proxies::{Caller, Proxies};
 use crate::balancer::retry_budget::Reason;
 use crate::forward::headers::{self, Facts, Trailers, Upload};
 use crate::forward::ray::{Ray, Rays};
-use crate::forward::{self, Body, Failed, Failure, Order, Patience, Place, Target};
-use crate::limits::in_flight::{Activity, Busy};
+use crate::forward::{self, Body, Failed, Failure, ForwardContext, ForwardRequest, Patience, Target};
+use crate::limits::in_flight::{Activity, InFlight};
 use crate::limits::pace::Share;
 use crate::metrics::{Counters, Speaks, Traffic};
 use crate::registry::Tunnel;
-use crate::shutdown::Stop;
+use crate::shutdown::Shutdown;
 use crate::steering::{Asked, Entry};
 use crate::visitor::error_page::{self, Problem, Wanted};
-use crate::visitor::host_table::{Destination, Directory};
+use crate::visitor::host_table::{Destination, HostTable};
 
 /// What all visitors of one shard share.
 pub(crate) struct Service {
-    pub(crate) names: Arc<Directory>,
+    pub(crate) names: Arc<HostTable>,
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) geography: Arc<Geography>,
     pub(crate) rays: Arc<Rays>,
@@ -39,7 +39,7 @@ pub(crate) struct Service {
     pub(crate) patience: Patience,
     /// How long a visitor that has ended its direction may wait without a byte.
     pub(crate) half_closed: Duration,
-    pub(crate) stop: Stop,
+    pub(crate) stop: Shutdown,
     /// Owns what outlives the head of an answer.
     pub(crate) tasks: TaskTracker,
     pub(crate) account: Arc<Account>,
@@ -70,7 +70,7 @@ impl Service {
     async fn answered(
         handler: Handler,
         request: Request<Incoming>,
-        busy: Busy,
+        busy: InFlight,
     ) -> Result<Response<Body>, Infallible> {
         let ray = handler.service.rays.next();
         let wanted = Wanted::of(request.method(), request.headers());
@@ -98,7 +98,7 @@ impl Service {
         };
         count.answered(response.status());
         // RFC 9112 9.6: so that the visitor sends its next request elsewhere.
-        if handler.service.stop.draining.has_come()
+        if handler.service.stop.draining.is_fired()
             && version < Version::HTTP_2
             && response.status() != StatusCode::SWITCHING_PROTOCOLS
         {
@@ -114,7 +114,7 @@ impl Handler {
         mut request: Request<Incoming>,
         dismissed: &mut Option<Incoming>,
         ray: &Ray,
-        busy: Busy,
+        busy: InFlight,
         count: &mut Count<'_>,
     ) -> Result<Response<Body>, Told> {
         let upgrade = hyper::upgrade::on(&mut request);
@@ -179,9 +179,9 @@ impl Handler {
         };
         let Service { shard, patience, tasks, .. } = &*self.service;
         let share = self.share.of(visitor);
-        let place = Place { shard: *shard, key, ray, patience: *patience, tasks, share: &share };
+        let place = ForwardContext { shard: *shard, key, ray, patience: *patience, tasks, share: &share };
         let Some(body) = dismissed.take() else { return Err(Problem::BrokenBody.into()) };
-        let order = Order { request, body, window, trailers, upgrade, busy };
+        let order = ForwardRequest { request, body, window, trailers, upgrade, busy };
         forward::forward(target, order, &place, &mut count.tunnel).await.map_err(
             |Failed { failure, tries }| {
                 debug!(ray = ray.as_str(), reason = %failure, tries, "request failed");

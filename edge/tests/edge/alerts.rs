@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use adit_edge::TokenWish;
+use adit_edge::TokenRequest;
 use adit_protocol::credentials::Credentials;
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -400,14 +400,14 @@ async fn policies_and_webhooks_are_kept_as_they_were_said_and_belong_to_their_ac
     let types = office.get(&office.alerting("available_alerts")).await;
     assert_eq!(types["Load Balancing"][0]["type"], "load_balancing_health_alert");
 
-    let (_, founding) = adit_edge::Ledger::found(
+    let (_, founding) = adit_edge::Provisioning::found(
         &office.edge.folder.path().join("edge-data"),
         "rival",
         &["rival.test".to_owned()],
     )
     .await
     .unwrap();
-    let rival = TokenWish { account: Some("rival".to_owned()), ..TokenWish::default() };
+    let rival = TokenRequest { account: Some("rival".to_owned()), ..TokenRequest::default() };
     let rival = office.token(rival).await;
     for path in [&path, &one] {
         let theirs = path.replace(&office.account, &founding.account);
@@ -421,10 +421,10 @@ async fn policies_and_webhooks_are_kept_as_they_were_said_and_belong_to_their_ac
     let theirs = format!("/accounts/{}/alerting/v3/policies", founding.account);
     let refused = office.ask_as(&rival, Method::POST, &theirs, Some(foreign)).await;
     assert_eq!(refused.faults(), ["mechanisms.webhooks[0].id"]);
-    let bound = TokenWish {
+    let bound = TokenRequest {
         account: Some("main".to_owned()),
         zones: vec!["example.com".to_owned()],
-        ..TokenWish::default()
+        ..TokenRequest::default()
     };
     let bound = office.token(bound).await;
     office.ask_as(&bound, Method::GET, &path, None).await.refused(403, "reach");
@@ -440,10 +440,10 @@ async fn a_token_that_ends_is_told_before_and_then() {
     let hook = Hook::open().await;
     let made = id(&office.hook(&hook.url(), None).await);
     office.policy(&made, "expiring_api_token_alert", json!({})).await;
-    let wish = TokenWish {
+    let wish = TokenRequest {
         name: "short".to_owned(),
         valid_for: Some(Duration::from_secs(20)),
-        ..TokenWish::default()
+        ..TokenRequest::default()
     };
     office.token(wish).await;
     let told = hook.alerts(2, "expiring_api_token_alert").await;

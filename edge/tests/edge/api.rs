@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_edge::{Ledger, TokenWish};
+use adit_edge::{Provisioning, TokenRequest};
 use adit_protocol::credentials::Credentials;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
@@ -228,8 +228,9 @@ async fn names_lead_to_one_tunnel_until_somebody_says_overwrite() {
 async fn the_edges_own_document_wins_over_routes() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let zones = ["demo.localhost".to_owned()];
-    let (ledger, founding) = Ledger::found(&folder.path().join("edge-data"), "main", &zones).await.unwrap();
-    let (_, token) = ledger.create_token(TokenWish::default()).await.unwrap();
+    let (ledger, founding) =
+        Provisioning::found(&folder.path().join("edge-data"), "main", &zones).await.unwrap();
+    let (_, token) = ledger.create_token(TokenRequest::default()).await.unwrap();
     let zone = founding.zones[0].1.clone();
     let token = token.as_str().to_owned();
     let office = Office { edge: start_in(folder, API), ledger, account: founding.account, zone, token };
@@ -303,7 +304,7 @@ async fn what_no_host_could_serve_is_refused_with_every_reason_at_once() {
 async fn a_token_counts_from_the_moment_at_which_it_is_made_to_that_at_which_it_is_ended() {
     let office = Office::open().await;
     for _ in 0..5 {
-        let (id, token) = office.ledger.create_token(TokenWish::default()).await.unwrap();
+        let (id, token) = office.ledger.create_token(TokenRequest::default()).await.unwrap();
         let verify = || office.ask_as(token.as_str(), Method::GET, "/user/tokens/verify", None);
         assert_eq!(verify().await.status, 200);
         office.ledger.revoke_token(&id).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_edge::TokenWish;
+use adit_edge::TokenRequest;
 use http::{Method, Request};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -106,9 +106,9 @@ async fn every_documented_call_answers_as_documented() {
 async fn without_a_good_token_nothing_is_done_on_any_path() {
     let office = Office::open().await;
     let tunnel = office.create("demo").await["id"].as_str().unwrap().to_owned();
-    let short = TokenWish { valid_for: Some(Duration::from_millis(400)), ..TokenWish::default() };
+    let short = TokenRequest { valid_for: Some(Duration::from_millis(400)), ..TokenRequest::default() };
     let expired = office.token(short).await;
-    let revoked = office.token(TokenWish::default()).await;
+    let revoked = office.token(TokenRequest::default()).await;
     let id = office.ledger.tokens().await.unwrap().pop().unwrap().id;
     office.ledger.revoke_token(&id).await.unwrap();
     let unknown = |token: &String| {
@@ -148,9 +148,9 @@ async fn a_token_does_nothing_beyond_its_scope() {
     let office = Office::open().await;
     let mine = office.create("mine").await["id"].as_str().unwrap().to_owned();
     let other = office.create("other").await["id"].as_str().unwrap().to_owned();
-    let tunnel = TokenWish { tunnels: vec![mine.parse().unwrap()], ..TokenWish::default() };
-    let zone = TokenWish { zones: vec!["deep.example.com".to_owned()], ..TokenWish::default() };
-    let reader = TokenWish { read_only: true, ..TokenWish::default() };
+    let tunnel = TokenRequest { tunnels: vec![mine.parse().unwrap()], ..TokenRequest::default() };
+    let zone = TokenRequest { zones: vec!["deep.example.com".to_owned()], ..TokenRequest::default() };
+    let reader = TokenRequest { read_only: true, ..TokenRequest::default() };
     let [tunnel, zone, reader] =
         [office.token(tunnel).await, office.token(zone).await, office.token(reader).await];
     let (list, mine, other) = (office.tunnels(), office.tunnel(&mine), office.tunnel(&other));
@@ -205,14 +205,14 @@ async fn a_token_does_nothing_beyond_its_scope() {
 #[tokio::test]
 async fn what_another_account_has_is_neither_shown_nor_changed() {
     let office = Office::open().await;
-    let (_, founding) = adit_edge::Ledger::found(
+    let (_, founding) = adit_edge::Provisioning::found(
         &office.edge.folder.path().join("edge-data"),
         "rival",
         &["rival.test".to_owned()],
     )
     .await
     .unwrap();
-    let rival = TokenWish { account: Some("rival".to_owned()), ..TokenWish::default() };
+    let rival = TokenRequest { account: Some("rival".to_owned()), ..TokenRequest::default() };
     let rival = office.token(rival).await;
     let tunnel = office.create("demo").await["id"].as_str().unwrap().to_owned();
     office.route(&tunnel, "app.example.com", false).await.result();
@@ -326,7 +326,7 @@ async fn the_edge_serves_on_when_its_state_cannot_be_written() {
     let tunnel = office.create("demo").await["id"].as_str().unwrap().to_owned();
     office.route(&tunnel, "app.example.com", false).await.result();
     // The tables are gone under its feet.
-    let file = adit_edge::Ledger::file(&office.edge.folder.path().join("edge-data"));
+    let file = adit_edge::Provisioning::file(&office.edge.folder.path().join("edge-data"));
     let broken = rusqlite::Connection::open(file).unwrap();
     broken.execute_batch("DROP TABLE record; DROP TABLE change;").unwrap();
     office

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use adit_edge::TokenWish;
+use adit_edge::TokenRequest;
 use futures_util::StreamExt;
 use http::Method;
 use serde_json::json;
@@ -17,7 +17,7 @@ async fn many_tunnels_are_listed_in_pages_and_are_there_after_a_restart() {
     // What one token may do is limited.
     let mut tokens = vec![office.token.clone()];
     while tokens.len() * 500 < count {
-        tokens.push(office.token(TokenWish::default()).await);
+        tokens.push(office.token(TokenRequest::default()).await);
     }
     let start = Instant::now();
     let (list, routes) = (office.tunnels(), format!("/zones/{}/tunnels", office.zone));

@@ -1,7 +1,7 @@
 //! Objects of load balancing by the control API of a running edge: what is kept and shown of them, what is refused,
 //! and whose they are.
 
-use adit_edge::{Ledger, TokenWish};
+use adit_edge::{Provisioning, TokenRequest};
 use futures_util::future::join_all;
 use http::{Method, Request};
 use serde_json::{Value, json};
@@ -327,8 +327,8 @@ async fn everything_that_is_wrong_is_said_at_once() {
 async fn what_another_account_has_is_as_if_it_were_not_there() {
     let office = Office::open().await;
     let folder = office.edge.folder.path().join("edge-data");
-    let (_, founding) = Ledger::found(&folder, "rival", &["rival.test".to_owned()]).await.unwrap();
-    let rival = TokenWish { account: Some("rival".to_owned()), ..TokenWish::default() };
+    let (_, founding) = Provisioning::found(&folder, "rival", &["rival.test".to_owned()]).await.unwrap();
+    let rival = TokenRequest { account: Some("rival".to_owned()), ..TokenRequest::default() };
     let rival = office.token(rival).await;
     let (tunnel, _) = office.tunnel_named("one").await;
     let monitor = id(&office.post(&office.objects("monitors"), json!({})).await.done());
@@ -387,11 +387,16 @@ async fn what_another_account_has_is_as_if_it_were_not_there() {
     office.ask_as(&rival, Method::PUT, &path, Some(route)).await.refused(404, "tunnel not found");
 
     // Nor does a token reach beyond its zones or its tunnels.
-    let zone = TokenWish { zones: vec!["example.com".to_owned()], account: main(), ..TokenWish::default() };
-    let deep =
-        TokenWish { zones: vec!["deep.example.com".to_owned()], account: main(), ..TokenWish::default() };
-    let reader = TokenWish { read_only: true, account: main(), ..TokenWish::default() };
-    let bound = TokenWish { tunnels: vec![tunnel.parse().unwrap()], account: main(), ..TokenWish::default() };
+    let zone =
+        TokenRequest { zones: vec!["example.com".to_owned()], account: main(), ..TokenRequest::default() };
+    let deep = TokenRequest {
+        zones: vec!["deep.example.com".to_owned()],
+        account: main(),
+        ..TokenRequest::default()
+    };
+    let reader = TokenRequest { read_only: true, account: main(), ..TokenRequest::default() };
+    let bound =
+        TokenRequest { tunnels: vec![tunnel.parse().unwrap()], account: main(), ..TokenRequest::default() };
     let mut tokens = Vec::new();
     for wish in [zone, deep, reader, bound] {
         tokens.push(office.token(wish).await);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use adit_edge::{Ledger, TokenWish};
+use adit_edge::{Provisioning, TokenRequest};
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -17,7 +17,7 @@ const BEHIND_PROXY: &str = "trusted-proxies = [\"127.0.0.1\"]";
 /// An edge with the control API, an account with two zones, and a token for all of it.
 pub(crate) struct Office {
     pub(crate) edge: Fixture,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Provisioning,
     pub(crate) account: String,
     pub(crate) zone: String,
     pub(crate) token: String,
@@ -56,8 +56,8 @@ impl Office {
     async fn open_as(folder: Arc<TempDir>, visitors: &str, more: &str) -> Self {
         let zones = ["example.com".to_owned(), "deep.example.com".to_owned()];
         let (ledger, founding) =
-            Ledger::found(&folder.path().join("edge-data"), "main", &zones).await.unwrap();
-        let (_, token) = ledger.create_token(TokenWish::default()).await.unwrap();
+            Provisioning::found(&folder.path().join("edge-data"), "main", &zones).await.unwrap();
+        let (_, token) = ledger.create_token(TokenRequest::default()).await.unwrap();
         Self {
             edge: start_told(folder, visitors, &format!("{API}{more}")),
             ledger,
@@ -68,7 +68,7 @@ impl Office {
     }
 
     /// A token beside the first one.
-    pub(crate) async fn token(&self, wish: TokenWish) -> String {
+    pub(crate) async fn token(&self, wish: TokenRequest) -> String {
         self.ledger.create_token(wish).await.unwrap().1.as_str().to_owned()
     }
 

@@ -1,6 +1,6 @@
 //! Routes as DNS records of a running edge: a record is a route, in both directions, and of its zone's account alone.
 
-use adit_edge::{Ledger, TokenWish};
+use adit_edge::{Provisioning, TokenRequest};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -148,8 +148,8 @@ async fn a_record_leads_within_its_account_and_none_is_seen_or_changed_from_anot
     let office = Office::open().await;
     let zones = ["rival.test".to_owned(), "rival.example.com".to_owned()];
     let folder = office.edge.folder.path().join("edge-data");
-    let (_, founding) = Ledger::found(&folder, "rival", &zones).await.unwrap();
-    let rival = TokenWish { account: Some("rival".to_owned()), ..TokenWish::default() };
+    let (_, founding) = Provisioning::found(&folder, "rival", &zones).await.unwrap();
+    let rival = TokenRequest { account: Some("rival".to_owned()), ..TokenRequest::default() };
     let rival = office.token(rival).await;
     let tunnel = office.made("demo").await;
     let content = format!("{tunnel}.tunnels.test");
@@ -203,10 +203,10 @@ async fn a_record_leads_within_its_account_and_none_is_seen_or_changed_from_anot
 async fn a_token_reaches_the_records_of_its_zones_alone() {
     let office = Office::open().await;
     let tunnel = office.made("demo").await;
-    let zone = TokenWish { zones: vec!["example.com".to_owned()], ..TokenWish::default() };
-    let deep = TokenWish { zones: vec!["deep.example.com".to_owned()], ..TokenWish::default() };
-    let reader = TokenWish { read_only: true, ..TokenWish::default() };
-    let bound = TokenWish { tunnels: vec![tunnel.parse().unwrap()], ..TokenWish::default() };
+    let zone = TokenRequest { zones: vec!["example.com".to_owned()], ..TokenRequest::default() };
+    let deep = TokenRequest { zones: vec!["deep.example.com".to_owned()], ..TokenRequest::default() };
+    let reader = TokenRequest { read_only: true, ..TokenRequest::default() };
+    let bound = TokenRequest { tunnels: vec![tunnel.parse().unwrap()], ..TokenRequest::default() };
     let tokens = [
         office.token(zone).await,
         office.token(deep).await,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use adit_edge::TokenWish;
+use adit_edge::TokenRequest;
 use adit_protocol::credentials::Credentials;
 use http::Request;
 use serde_json::Value;
@@ -108,9 +108,9 @@ async fn visit(office: &Office, host: &str) -> u16 {
 async fn the_reference_cli_and_connector_live_a_tunnels_whole_life_here() {
     let program = program();
     let office = Office::open().await;
-    let cert = office.ledger.create_certificate(TokenWish::default(), &office.zone).await.unwrap();
+    let cert = office.ledger.create_certificate(TokenRequest::default(), &office.zone).await.unwrap();
     std::fs::write(office.edge.folder.path().join("cert.pem"), cert.to_pem()).unwrap();
-    office.token(TokenWish::default()).await;
+    office.token(TokenRequest::default()).await;
     let reference = Reference { program, office: &office };
 
     assert!(reference.done(&["list"]).await.contains("No tunnels were found"));
@@ -203,7 +203,7 @@ async fn a_quick_tunnel_of_the_reference_is_served() {
 }
 
 fn quick_hostname(office: &Office) -> Option<String> {
-    let file = adit_edge::Ledger::file(&office.edge.folder.path().join("edge-data"));
+    let file = adit_edge::Provisioning::file(&office.edge.folder.path().join("edge-data"));
     let state = rusqlite::Connection::open(file).unwrap();
     let key =
         state.query_row("SELECT key FROM record WHERE key LIKE 'route/%'", [], |row| row.get::<_, String>(0));

@@ -1,6 +1,6 @@
 //! One account takes no more of an edge than its share, whatever its tokens ask for, and no other one notices.
 
-use adit_edge::TokenWish;
+use adit_edge::TokenRequest;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ impl Other {
     async fn of(office: &Office) -> Self {
         let account = office.ledger.create_account("other").await.unwrap();
         let (_, zone) = office.ledger.add_zone(&account, "other.test").await.unwrap();
-        let wish = TokenWish { account: Some(account.clone()), ..TokenWish::default() };
+        let wish = TokenRequest { account: Some(account.clone()), ..TokenRequest::default() };
         Self { zone, token: office.token(wish).await, account }
     }
 

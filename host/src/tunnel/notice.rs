@@ -54,7 +54,7 @@ impl Notice {
     }
 }
 
-/// Whether it is asked of [`own::NOTICE_URI`] and no other.
+/// Whether it is asked of [`extensions::NOTICE_URI`] and no other.
 fn is_own(head: &request::Parts) -> bool {
     let wanted = http::Uri::from_static(extensions::NOTICE_URI);
     let host = head.headers.get(http::header::HOST).map(HeaderValue::as_bytes);

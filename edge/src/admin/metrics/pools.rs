@@ -100,14 +100,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::state::snapshot::Touched;
+    use crate::state::snapshot::Changes;
     use crate::store::records::to_json;
-    use crate::store::timestamp::Moment;
-    use crate::store::{Batch, Change, Revision};
+    use crate::store::timestamp::Timestamp;
+    use crate::store::{Batch, Change, StoreRevision};
 
     #[test]
     fn an_account_with_many_pools_does_not_hide_that_of_another() {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let pool = |number: usize, account: &str| {
             let said = json!({ "name": format!("pool-{number}"), "origins": [] });
             let object = objects::Object {
@@ -126,7 +126,7 @@ mod tests {
         let mut changes: Vec<_> = (0..2 * MOST_POOLS).map(|number| pool(number, "many")).collect();
         changes.push(pool(2 * MOST_POOLS, "few"));
         let mut snapshot = Snapshot::default();
-        snapshot.apply(Batch { revision: Revision(1), changes }, &mut Touched::default());
+        snapshot.apply(Batch { revision: StoreRevision(1), changes }, &mut Changes::default());
         let balancers = Balancers::new(Default::default(), None);
         balancers.follow(&snapshot, &HashMap::new(), None);
         let shown = shown(&snapshot, &balancers.pools());

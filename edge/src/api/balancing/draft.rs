@@ -15,34 +15,34 @@ use crate::api::envelope::Problem;
 use crate::api::identity::Identity;
 use crate::api::note;
 use crate::settings::host_name::HostName;
-use crate::state::publish::Fixed;
+use crate::state::publish::StaticTunnels;
 use crate::state::snapshot::Snapshot;
 use crate::store::records::alerts::{Fares, fares_key};
 use crate::store::records::objects::{Kind, Object, tunnel_of, turn_key};
 use crate::store::records::sessions::SessionKeys;
 use crate::store::records::{key, to_json};
-use crate::store::timestamp::Moment;
-use crate::store::{Revision, Transaction};
+use crate::store::timestamp::Timestamp;
+use crate::store::{StoreRevision, Transaction};
 
 /// The objects of an account as they will be.
 pub(in crate::api) struct Draft<'s> {
     who: &'s Identity,
     snapshot: &'s Snapshot,
-    fixed: &'s Fixed,
-    now: Moment,
+    fixed: &'s StaticTunnels,
+    now: Timestamp,
     /// Objects that change, as each will be.
     changed: BTreeMap<(Kind, String), Option<Object>>,
     /// Those that must still be there when the objects are.
-    tunnels: BTreeMap<Uuid, Revision>,
+    tunnels: BTreeMap<Uuid, StoreRevision>,
 }
 
 /// Where an object is looked for: those of the account, or those of one of its zones.
 pub(in crate::api) type Zone<'z> = Option<&'z str>;
 
 impl<'s> Draft<'s> {
-    pub(super) fn of(who: &'s Identity, snapshot: &'s Snapshot, fixed: &'s Fixed) -> Self {
+    pub(super) fn of(who: &'s Identity, snapshot: &'s Snapshot, fixed: &'s StaticTunnels) -> Self {
         let (changed, tunnels) = (BTreeMap::new(), BTreeMap::new());
-        Self { who, snapshot, fixed, now: Moment::now(), changed, tunnels }
+        Self { who, snapshot, fixed, now: Timestamp::now(), changed, tunnels }
     }
 
     pub(super) fn snapshot(&self) -> &'s Snapshot {
@@ -179,7 +179,7 @@ impl<'s> Draft<'s> {
         let has_sessions = changed.values().flatten().any(Object::has_sessions);
         if snapshot.session_keys.is_none()
             && has_sessions
-            && let Some(keys) = SessionKeys::new(Moment::now())
+            && let Some(keys) = SessionKeys::new(Timestamp::now())
         {
             let at = key::SESSION_KEYS;
             transaction = transaction.if_absent(at).put(at, to_json(&keys));
@@ -303,7 +303,7 @@ fn noted(
             let labels =
                 vec![("pool_id", id.to_owned()), ("pool_name", name), ("enabled", is_enabled.to_string())];
             let event = Event::once(&after.account, AlertType::PoolEnablement, text, labels);
-            event.tell(snapshot, transaction, Moment::now())
+            event.tell(snapshot, transaction, Timestamp::now())
         }
         (Kind::Webhook, _, None) => transaction.remove(fares_key(id)),
         // One that has changed is told again.

@@ -14,26 +14,26 @@ use crate::api::note;
 use crate::api::share::Share;
 use crate::api::zones::own_zone;
 use crate::settings::host_name::HostName;
-use crate::state::publish::Fixed;
+use crate::state::publish::StaticTunnels;
 use crate::state::snapshot::Snapshot;
 use crate::store::records::{Remarks, Route, Zone, key, to_json};
-use crate::store::timestamp::Moment;
-use crate::store::{Revision, Transaction};
+use crate::store::timestamp::Timestamp;
+use crate::store::{StoreRevision, Transaction};
 
 /// The records of a zone as they will be.
 pub(super) struct Draft<'s> {
     who: &'s Identity,
     snapshot: &'s Snapshot,
-    fixed: &'s Fixed,
+    fixed: &'s StaticTunnels,
     zone: &'s str,
     zone_record: &'s Zone,
-    now: Moment,
+    now: Timestamp,
     /// Host names that change, with the route that each will have.
     changed: BTreeMap<String, Option<Route>>,
     /// The host names among them that have a record, by its id.
     by_record: HashMap<String, String>,
     /// Those that must still be there when the routes are.
-    tunnels: BTreeMap<Uuid, Revision>,
+    tunnels: BTreeMap<Uuid, StoreRevision>,
 }
 
 impl<'s> Draft<'s> {
@@ -41,7 +41,7 @@ impl<'s> Draft<'s> {
         who: &'s Identity,
         snapshot: &'s Snapshot,
         zone: &'s str,
-        fixed: &'s Fixed,
+        fixed: &'s StaticTunnels,
     ) -> Result<Self, Problem> {
         Ok(Self {
             who,
@@ -49,7 +49,7 @@ impl<'s> Draft<'s> {
             fixed,
             zone,
             zone_record: own_zone(who, snapshot, zone)?,
-            now: Moment::now(),
+            now: Timestamp::now(),
             changed: BTreeMap::new(),
             by_record: HashMap::new(),
             tunnels: BTreeMap::new(),

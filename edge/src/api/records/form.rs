@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::api::envelope::Problem;
 use crate::store::records::objects::{REFERENCE, tunnel_of};
 use crate::store::records::{Remarks, Route};
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// A record as a caller sends it: a whole one, or what is to be changed in one.
 #[derive(Deserialize)]
@@ -44,12 +44,12 @@ pub(super) struct View {
     meta: BTreeMap<String, bool>,
     pub(super) comment: Option<String>,
     pub(super) tags: Vec<String>,
-    created_on: Moment,
-    modified_on: Moment,
+    created_on: Timestamp,
+    modified_on: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
-    comment_modified_on: Option<Moment>,
+    comment_modified_on: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tags_modified_on: Option<Moment>,
+    tags_modified_on: Option<Timestamp>,
     #[serde(skip)]
     pub(super) tunnel: Uuid,
 }
@@ -124,7 +124,7 @@ impl Wish {
     }
 
     /// Puts what is said into the remarks of a record; what is not said stays.
-    pub(super) fn apply(self, remarks: &mut Remarks, now: Moment) -> Result<(), Problem> {
+    pub(super) fn apply(self, remarks: &mut Remarks, now: Timestamp) -> Result<(), Problem> {
         if let Some(ttl) = self.ttl {
             let wrong = || {
                 let (least, most) = (LEAST_TTL, MOST_TTL);
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_is_not_said_stays_and_null_takes_a_comment_away() {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let change = |remarks: &Remarks, json: &str| {
             let mut remarks = remarks.clone();
             let wish: Wish = serde_json::from_str(json).unwrap();

@@ -6,27 +6,27 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::Place;
-use crate::registry::{Choices, Live, Tunnel};
+use super::ForwardContext;
+use crate::registry::{Candidates, Connection, Tunnel};
 use crate::steering::Stopover;
 
 pub(super) struct Stop<'a> {
     tunnel: &'a Arc<Tunnel>,
-    choices: Choices<'a>,
+    choices: Candidates<'a>,
     /// Connections that were passed over in favour of another replica.
-    aside: Vec<Arc<Live>>,
+    aside: Vec<Arc<Connection>>,
     /// Which endpoint of a load balancer it is.
     pub(super) stopover: Option<Stopover<'a>>,
 }
 
 impl<'a> Stop<'a> {
     /// The only one.
-    pub(super) fn plain(tunnel: &'a Arc<Tunnel>, place: &Place<'_>) -> Self {
+    pub(super) fn plain(tunnel: &'a Arc<Tunnel>, place: &ForwardContext<'_>) -> Self {
         Self { tunnel, choices: tunnel.choices(place.shard, place.key), aside: Vec::new(), stopover: None }
     }
 
     /// An endpoint of a load balancer.
-    pub(super) fn of(stopover: Stopover<'a>, place: &Place<'_>) -> Self {
+    pub(super) fn of(stopover: Stopover<'a>, place: &ForwardContext<'_>) -> Self {
         let stop = Self::plain(stopover.tunnel, place);
         Self { choices: stop.choices.at_home(stopover.replica()), stopover: Some(stopover), ..stop }
     }
@@ -43,7 +43,7 @@ impl<'a> Stop<'a> {
     /// The next connection to try. After a failed attempt the other replicas come first, unless the
     /// visitor belongs to the one that failed: what killed one connection of a host may have killed
     /// all of them.
-    pub(super) fn candidate(&mut self, avoided: Option<Uuid>) -> Option<Arc<Live>> {
+    pub(super) fn candidate(&mut self, avoided: Option<Uuid>) -> Option<Arc<Connection>> {
         for live in self.choices.by_ref() {
             if !live.is_serving() {
                 continue;
@@ -60,7 +60,7 @@ impl<'a> Stop<'a> {
         }
         self.aside.retain(|aside| aside.is_serving());
         let now = Instant::now();
-        let rank = |live: &Arc<Live>| (live.is_silent(now), Some(live.connector) == avoided);
+        let rank = |live: &Arc<Connection>| (live.is_silent(now), Some(live.connector) == avoided);
         let (at, _) = self.aside.iter().enumerate().min_by_key(|(_, aside)| rank(aside))?;
         Some(self.aside.remove(at))
     }
@@ -71,7 +71,7 @@ impl<'a> Stop<'a> {
         self.aside.retain(|aside| aside.connector != connector);
     }
 
-    pub(super) fn put_back(&mut self, live: &Live) {
+    pub(super) fn put_back(&mut self, live: &Connection) {
         self.choices.put_back(live);
     }
 
@@ -86,7 +86,7 @@ impl<'a> Stop<'a> {
     }
 
     /// Whether this is the tunnel of a connection.
-    pub(super) fn has(&self, live: &Live) -> bool {
+    pub(super) fn has(&self, live: &Connection) -> bool {
         self.choices.has(live)
     }
 }

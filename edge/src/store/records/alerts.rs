@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// A message to one webhook. It is kept until it was taken, or given up; its id is in its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,11 +17,11 @@ pub(crate) struct Message {
     pub(crate) alert_type: String,
     /// Word for word, at every attempt the same.
     pub(crate) body: String,
-    pub(crate) created_at: Moment,
+    pub(crate) created_at: Timestamp,
     /// Attempts that have failed.
     pub(crate) attempts: u32,
     /// Not before.
-    pub(crate) due: Moment,
+    pub(crate) due: Timestamp,
 }
 
 /// What was said last of an object, while that is worth remembering.
@@ -44,7 +44,7 @@ pub(crate) struct Said {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Told {
     /// When something began the last time that was told.
-    pub(crate) began: Moment,
+    pub(crate) began: Timestamp,
     /// What began since then was too soon to be told, and so its end is not told either.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) is_muted: bool,
@@ -58,7 +58,7 @@ pub(crate) struct Sent {
     pub(crate) webhook: String,
     pub(crate) alert_type: String,
     pub(crate) body: String,
-    pub(crate) at: Moment,
+    pub(crate) at: Timestamp,
     /// Otherwise it was given up.
     pub(crate) is_delivered: bool,
 }
@@ -67,18 +67,18 @@ pub(crate) struct Sent {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fares {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) last_success: Option<Moment>,
+    pub(crate) last_success: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) last_failure: Option<Moment>,
+    pub(crate) last_failure: Option<Timestamp>,
     /// Why, as its account may know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) failure: Option<String>,
     /// It has asked for a pause until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) not_before: Option<Moment>,
+    pub(crate) not_before: Option<Timestamp>,
     /// It has said that it is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) gone_at: Option<Moment>,
+    pub(crate) gone_at: Option<Timestamp>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
@@ -101,7 +101,7 @@ pub(crate) fn said_key(subject: &str) -> String {
 }
 
 /// In the order in which they were sent.
-pub(crate) fn sent_key(account: &str, at: Moment, id: &str) -> String {
+pub(crate) fn sent_key(account: &str, at: Timestamp, id: &str) -> String {
     format!("{SENT}{account}/{at} {id}")
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// What kind of object it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,13 +35,13 @@ pub(crate) struct Object {
     pub(crate) name: Option<String>,
     /// With what goes without saying.
     pub(crate) said: Map<String, Value>,
-    pub(crate) created_at: Moment,
-    pub(crate) modified_at: Moment,
+    pub(crate) created_at: Timestamp,
+    pub(crate) modified_at: Timestamp,
     /// Who changed it last, as the audit log says it.
     pub(crate) modified_by: String,
     /// Since when the endpoints of a pool are disabled, by address, and, as an empty one, the pool itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) disabled_at: BTreeMap<String, Moment>,
+    pub(crate) disabled_at: BTreeMap<String, Timestamp>,
     /// Of a webhook: what its messages are signed with, the newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) secrets: Vec<Secret>,
@@ -53,7 +53,7 @@ pub(crate) struct Secret {
     pub(crate) text: String,
     /// For one that was replaced: messages are signed with it as well until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) until: Option<Moment>,
+    pub(crate) until: Option<Timestamp>,
 }
 
 impl fmt::Debug for Secret {

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::store::timestamp::Moment;
+use crate::store::timestamp::Timestamp;
 
 /// The keys of all load balancers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub(crate) struct SessionKeys {
     /// The one before, as long as a cookie may be signed with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     other: Option<SessionKey>,
-    made_at: Moment,
+    made_at: Timestamp,
 }
 
 #[derive(Clone)]
@@ -25,12 +25,12 @@ struct SessionKey([u8; Keys::LENGTH]);
 
 impl SessionKeys {
     /// The first ones. `None` where the system has no chance to give.
-    pub(crate) fn new(now: Moment) -> Option<Self> {
+    pub(crate) fn new(now: Timestamp) -> Option<Self> {
         Some(Self { current: SessionKey::new()?, other: None, made_at: now })
     }
 
     /// Those that come after these, if it is time.
-    pub(crate) fn next(&self, now: Moment) -> Option<Self> {
+    pub(crate) fn next(&self, now: Timestamp) -> Option<Self> {
         if now.since(self.made_at) < EXCHANGED {
             return None;
         }
@@ -80,11 +80,11 @@ mod tests {
 
     #[test]
     fn keys_are_exchanged_each_month_and_the_old_one_stays_for_its_cookies() {
-        let began = Moment::now();
+        let began = Timestamp::now();
         let first = SessionKeys::new(began).unwrap();
         let read: SessionKeys = from_json(&to_json(&first)).unwrap();
         assert_eq!(read.keys().current, first.keys().current);
-        let at = |after: Duration| Moment::from(std::time::SystemTime::from(began) + after);
+        let at = |after: Duration| Timestamp::from(std::time::SystemTime::from(began) + after);
         assert!(first.next(at(EXCHANGED - Duration::from_secs(1))).is_none());
         let second = first.next(at(EXCHANGED)).unwrap();
         assert_eq!(second.keys().other, Some(first.keys().current));

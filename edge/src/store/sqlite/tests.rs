@@ -3,18 +3,18 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use super::super::Note;
+use super::super::AuditEntry;
 use super::*;
 
-fn note(action: &'static str) -> Note {
-    Note { actor: "test".to_owned(), action, subject: String::new() }
+fn note(action: &'static str) -> AuditEntry {
+    AuditEntry { actor: "test".to_owned(), action, subject: String::new() }
 }
 
 fn put(key: &str, value: &str) -> Transaction {
     Transaction::new(note("put")).put(key, value.to_owned())
 }
 
-async fn done(store: &Sqlite, transaction: Transaction) -> Revision {
+async fn done(store: &Sqlite, transaction: Transaction) -> StoreRevision {
     match store.commit(transaction).await.unwrap() {
         Commit::Done(revision) => revision,
         Commit::Conflict { key } => panic!("conflict on {key}"),
@@ -34,7 +34,7 @@ async fn a_transaction_is_done_wholly_or_not_at_all() {
     assert_eq!(store.commit(twice()).await.unwrap(), Commit::Conflict { key: "a".into() });
     assert_eq!(keys(&store, "").await, ["a"]);
     let second = done(&store, put("b", "2").remove("a").if_at("a", first)).await;
-    assert_eq!((first, second), (Revision(1), Revision(2)), "a conflict takes no revision");
+    assert_eq!((first, second), (StoreRevision(1), StoreRevision(2)), "a conflict takes no revision");
     assert_eq!(
         store.commit(put("x", "").if_at("b", first)).await.unwrap(),
         Commit::Conflict { key: "b".into() }
@@ -97,11 +97,11 @@ async fn a_watch_sees_what_another_process_writes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
     let (one, other) = (Sqlite::open(&path).unwrap(), Sqlite::open(&path).unwrap());
-    let mut watch = one.watch("", Revision(0)).await.unwrap();
+    let mut watch = one.watch("", StoreRevision(0)).await.unwrap();
     let revision = done(&other, put("a", "1")).await;
     assert_eq!(watch.next().await.unwrap().revision, revision);
     // And they never give the same revision twice.
-    assert_eq!(done(&one, put("b", "1")).await, Revision(revision.0 + 1));
+    assert_eq!(done(&one, put("b", "1")).await, StoreRevision(revision.0 + 1));
 }
 
 #[tokio::test]
@@ -113,15 +113,15 @@ async fn a_watch_from_before_what_is_kept_is_refused() {
         commits.push(store.commit(put("a", &count.to_string())));
     }
     futures_util::future::join_all(commits).await;
-    assert!(matches!(store.watch("", Revision(1)).await, Err(StoreError::Compacted(Revision(1)))));
-    assert!(store.watch("", Revision(KEPT_REVISIONS)).await.is_ok());
+    assert!(matches!(store.watch("", StoreRevision(1)).await, Err(StoreError::Compacted(StoreRevision(1)))));
+    assert!(store.watch("", StoreRevision(KEPT_REVISIONS)).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_watcher_that_does_not_look_is_let_go() {
     let folder = tempfile::tempdir().unwrap();
     let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
-    let mut watch = store.watch("", Revision(0)).await.unwrap();
+    let mut watch = store.watch("", StoreRevision(0)).await.unwrap();
     let commits = (0..UNSEEN_BATCHES + 2).map(|count| store.commit(put("a", &count.to_string())));
     futures_util::future::join_all(commits).await;
     let mut seen = 0;
@@ -184,7 +184,7 @@ async fn a_store_whose_file_is_removed_or_replaced_refuses_changes_until_it_is_w
         let folder = tempfile::tempdir().unwrap();
         let (store, path) = opened(folder.path()).await;
         assert_eq!(store.restore().await.unwrap(), Restored::WasThere, "{what}");
-        let mut watch = store.watch("", Revision(1)).await.unwrap();
+        let mut watch = store.watch("", StoreRevision(1)).await.unwrap();
         lose(&path);
         let refused = store.commit(put("b", "lost")).await.unwrap_err().to_string();
         assert!(refused.contains("was removed"), "{what}: {refused}");
@@ -252,7 +252,7 @@ fn a_full_disk_refuses_a_change_and_keeps_what_was_acknowledged() {
     assert!(engine.probe().is_err(), "it is not writable yet");
     engine.connection.pragma_update(None, "query_only", false).unwrap();
     engine.try_again();
-    assert_eq!(engine.probe().unwrap(), Revision(2), "and that has left nothing behind");
+    assert_eq!(engine.probe().unwrap(), StoreRevision(2), "and that has left nothing behind");
     drop(engine);
     let kept = Engine::open(&path).unwrap().list("").unwrap().entries;
     assert_eq!(kept.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["a", "c"]);
@@ -300,7 +300,7 @@ async fn every_commit_leaves_its_line_in_the_audit_log() {
     let path = folder.path().join("state.db");
     let store = Sqlite::open(&path).unwrap();
     let subject = "tunnel 7".to_owned();
-    let note = Note { actor: "token 1".to_owned(), action: "tunnel.create", subject };
+    let note = AuditEntry { actor: "token 1".to_owned(), action: "tunnel.create", subject };
     done(&store, Transaction::new(note).put("a", "")).await;
     done(&store, put("b", "")).await;
     let lines = audit(&path, 10).unwrap();

@@ -11,16 +11,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::transport::signs::Signs;
+use crate::transport::signs::Traffic;
 
-pub(crate) struct Pulse<T> {
+pub(crate) struct MeteredIo<T> {
     io: T,
-    beat: Beat,
+    beat: IoActivity,
 }
 
 /// When the other side was last heard.
 #[derive(Clone)]
-pub(crate) struct Beat {
+pub(crate) struct IoActivity {
     began: Instant,
     seen: Arc<Seen>,
 }
@@ -36,17 +36,17 @@ struct Seen {
     is_asked: AtomicBool,
 }
 
-impl<T> Pulse<T> {
+impl<T> MeteredIo<T> {
     pub(crate) fn new(io: T) -> Self {
-        Self { io, beat: Beat { began: Instant::now(), seen: Arc::default() } }
+        Self { io, beat: IoActivity { began: Instant::now(), seen: Arc::default() } }
     }
 
-    pub(crate) fn beat(&self) -> Beat {
+    pub(crate) fn beat(&self) -> IoActivity {
         self.beat.clone()
     }
 }
 
-impl Beat {
+impl IoActivity {
     /// How long nothing was heard.
     pub(crate) fn quiet(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.seen.last.load(Ordering::Relaxed)))
@@ -76,9 +76,9 @@ impl Beat {
     }
 
     /// TCP says nothing of round trips.
-    pub(crate) fn signs(&self) -> Signs {
+    pub(crate) fn signs(&self) -> Traffic {
         let Seen { reads, writes, writes_before, is_asked, last: _ } = &*self.seen;
-        Signs {
+        Traffic {
             sent: writes.load(Ordering::Relaxed),
             received: reads.load(Ordering::Relaxed),
             sent_before: Some(writes_before.load(Ordering::Relaxed)),
@@ -88,7 +88,7 @@ impl Beat {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Pulse<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -103,7 +103,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Pulse<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Pulse<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for MeteredIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         if written.is_ready() {
@@ -146,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn only_what_arrives_is_a_sign_of_life() {
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let mut pulse = Pulse::new(ours);
+        let mut pulse = MeteredIo::new(ours);
         let long = Duration::from_secs(3600);
         pulse.beat.began = Instant::now() - long;
         let beat = pulse.beat();

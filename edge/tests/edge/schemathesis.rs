@@ -13,17 +13,22 @@ use crate::office::Office;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_answers_as_its_document_says_whatever_is_asked() {
-    run("--exclude-path-regex", "40").await;
+    run("--exclude-path-regex", "/load_balancers|/alerting", "40").await;
 }
 
 /// For itself: whoever leaves the token out on each of all the paths together is told to wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn load_balancing_answers_as_its_document_says_whatever_is_asked() {
-    run("--include-path-regex", "25").await;
+    run("--include-path-regex", "/load_balancers", "25").await;
 }
 
-/// The paths of load balancing, or all others.
-async fn run(which: &str, seconds: &str) {
+#[tokio::test(flavor = "multi_thread")]
+async fn alerting_answers_as_its_document_says_whatever_is_asked() {
+    run("--include-path-regex", "/alerting", "15").await;
+}
+
+/// The paths that match, or all others.
+async fn run(which: &str, pattern: &str, seconds: &str) {
     let Some(program) = std::env::var_os("ADIT_SCHEMATHESIS") else {
         let reason = "ADIT_SCHEMATHESIS does not say where schemathesis is";
         let must_not = std::env::var_os("ADIT_SKIP_NOTHING").is_some_and(|set| set == "1");
@@ -43,7 +48,7 @@ async fn run(which: &str, seconds: &str) {
     let mut command = Command::new(program);
     command.current_dir(folder).kill_on_drop(true).stdin(Stdio::null());
     command.arg("run").arg(format!("http://{}/openapi.json", office.edge.api.unwrap()));
-    command.args([which, "/load_balancers"]);
+    command.args([which, pattern]);
     command.args(["--header", &format!("Authorization: Bearer {}", office.token)]);
     // Whoever asks for a deleted tunnel by its id is told when it was deleted; a name of a foreign zone fits
     // the document; and a parameter without a value is none.

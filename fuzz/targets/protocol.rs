@@ -3,9 +3,9 @@
 #![no_main]
 
 use adit_protocol::credentials::{Credentials, OriginCert};
+use adit_protocol::extensions::FrameReader;
 use adit_protocol::framing::rpc_reader_options;
 use adit_protocol::headers::serialized;
-use adit_protocol::extensions::FrameReader;
 use adit_protocol::rpc::{Configuration, ConfigurationAnswer, Registration, RegistrationAnswer};
 use adit_protocol::stream::{Answer, DATA_SIGNATURE, Opening};
 use bytes::{Bytes, BytesMut};

@@ -146,15 +146,16 @@ async fn how_long_an_answer_and_an_upload_may_take_is_what_the_edge_is_told() {
 
 #[tokio::test]
 async fn a_visitor_that_waits_before_its_upload_gets_a_refusal_at_once_and_is_asked_for_nothing() {
-    let host = HostDocument::new()
-        .over(super::PROTOCOL)
-        .rule("hostname = \"app.localhost\"\nservice = \"hello_world\"")
-        .otherwise("http_status:404");
+    // One that answers before it has the body may be heard before anything is asked for.
+    let origin = Origin::start();
+    let rule = format!("hostname = \"app.localhost\"\nservice = {:?}", origin.service());
+    let host = HostDocument::new().over(super::PROTOCOL).rule(&rule).otherwise("http_status:404");
     let product = Product::start(EdgeDocument::new(&["west"], 1).without_hold(), host).await;
     let ask = async |host: &str| {
         let mut visitor = product.visitor(Speaks::Http1).dial().await;
-        let head =
-            format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
+        let head = format!(
+            "POST /sink HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+        );
         visitor.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         while !answer.windows(4).any(|end| end == b"\r\n\r\n") {

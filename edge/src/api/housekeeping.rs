@@ -34,7 +34,8 @@ pub(crate) async fn run(state: State, registry: Arc<Registry>, stop: Cancellatio
         let connected = connected(&registry);
         // Hosts of before need a moment to come back; until then nobody is said to have gone.
         let settled = now.since(started) > SETTLING;
-        let notes = state.read(|snapshot| notes(snapshot, &connected, now, settled));
+        let ever = ever_connected(&registry);
+        let notes = state.read(|snapshot| notes(snapshot, &connected, &ever, now, settled));
         let unused = state.read(|snapshot| unused(snapshot, &connected, now));
         let keys = state.read(|snapshot| session_keys(snapshot, now));
         let strangers = state.read(|snapshot| strangers(snapshot, &registry));
@@ -61,12 +62,26 @@ fn connected(registry: &Registry) -> HashSet<Uuid> {
     serving.map(|(id, _)| *id).collect()
 }
 
-/// What is to be written about tunnels whose first host came or whose last host went.
-fn notes(snapshot: &Snapshot, connected: &HashSet<Uuid>, now: Timestamp, settled: bool) -> Vec<Transaction> {
+/// The same with those whose last host has gone, however soon.
+fn ever_connected(registry: &Registry) -> HashSet<Uuid> {
+    registry.tunnels().iter().filter(|(_, tunnel)| tunnel.lost().is_some()).map(|(id, _)| *id).collect()
+}
+
+/// What is to be written about tunnels whose first host came or whose last host went. `ever` are those that had a host
+/// since this process began.
+fn notes(
+    snapshot: &Snapshot,
+    connected: &HashSet<Uuid>,
+    ever: &HashSet<Uuid>,
+    now: Timestamp,
+    settled: bool,
+) -> Vec<Transaction> {
     let known = |id: &Uuid| snapshot.tunnels.get(id).is_some_and(|tunnel| !tunnel.record.is_deleted());
-    let came = connected
-        .iter()
-        .filter(|id| known(id) && snapshot.seen.get(id).is_none_or(|seen| seen.record.inactive_at.is_some()));
+    let is_new = |id: &Uuid| match snapshot.seen.get(id) {
+        None => true,
+        Some(seen) => seen.record.inactive_at.is_some() && connected.contains(id),
+    };
+    let came = ever.union(connected).filter(|id| known(id) && is_new(id));
     let came = came.map(|id| (*id, "tunnel.active", Seen { active_at: now, inactive_at: None }));
     let went = snapshot.seen.iter().filter(|(id, seen)| {
         settled && seen.record.inactive_at.is_none() && known(id) && !connected.contains(id)
@@ -192,12 +207,17 @@ mod tests {
             // Soon after a start hosts are not back yet.
             (Some(here), false, false, 0),
             (Some(gone.clone()), true, true, 1),
-            (Some(gone), false, true, 0),
+            (Some(gone.clone()), false, true, 0),
         ] {
             let (id, snapshot) = snapshot(false, now, seen.clone());
             let connected = if is_connected { HashSet::from([id]) } else { HashSet::new() };
-            let noted = notes(&snapshot, &connected, now, settled).len();
+            let noted = notes(&snapshot, &connected, &connected, now, settled).len();
             assert_eq!(noted, wanted, "{seen:?}, connected: {is_connected}, settled: {settled}");
+        }
+        // It came and went between two looks.
+        for (seen, wanted) in [(None, 1), (Some(gone), 0)] {
+            let (id, snapshot) = snapshot(false, now, seen);
+            assert_eq!(notes(&snapshot, &HashSet::new(), &HashSet::from([id]), now, true).len(), wanted);
         }
     }
 

@@ -23,7 +23,21 @@ flag goes before it. Exit codes: [configuration.md](configuration.md#logs-and-ex
 
 /// Flags of other programs that pages name.
 const OF_OTHERS: &[(&str, &[&str])] = &[
-    ("cargo", &["--all", "--bin", "--locked", "--package", "--release", "--target", "--test", "--workspace"]),
+    (
+        "cargo",
+        &[
+            "--all",
+            "--bin",
+            "--ignored",
+            "--locked",
+            "--nocapture",
+            "--package",
+            "--release",
+            "--target",
+            "--test",
+            "--workspace",
+        ],
+    ),
     (
         "cargo xtask",
         &["--check", "--frp", "--only", "--rathole", "--reference", "--roots", "--rounds", "--write"],

@@ -154,8 +154,8 @@ impl Bench {
     }
 
     fn toml(&self, fence: &Fence) -> Result<(), String> {
-        const OF_AN_EDGE: [&str; 8] =
-            ["data-dir", "visitors", "server", "api", "drain", "connectors", "bodies", "alerts"];
+        const OF_AN_EDGE: [&str; 9] =
+            ["data-dir", "visitors", "server", "api", "drain", "connectors", "bodies", "alerts", "geography"];
         let table: toml::Table = fence.text.parse().map_err(|error| format!("{error}"))?;
         if table.contains_key("case") {
             let path = self.write("tests.toml", &fence.text);
@@ -172,6 +172,9 @@ impl Bench {
             }
             if !table.contains_key("server") {
                 text.push_str("\n[[server]]\nregion = \"west\"\nlisten = \"127.0.0.1:7844\"\n");
+            }
+            if !table.contains_key("api") && !table.contains_key("tunnel") {
+                text.push_str("\n[api]\nlisten = \"127.0.0.1:8787\"\n");
             }
             let path = self.write("edge.toml", &text);
             return adit_edge::Settings::load(&path).map(|_| ()).map_err(|error| error.to_string());

@@ -34,7 +34,8 @@ Measures what others notice of visitors who never read and of uploads that their
 transports, the memory of edge and host meanwhile and afterwards, and the speed of bulk at several times of a
 round trip.
 
-  --visitors N      who take nothing, a half over HTTP/1.1 and a half over HTTP/2 (default 1000)
+  --visitors N      who take nothing, a half over HTTP/1.1 and a half over HTTP/2 (default 1000;
+                    0 leaves this part out)
   --grace SECONDS   the grace that they have (default 15; 0 writes no [bodies], which older builds do not know)
   --rounds N        rounds of bulk (default 5; 0 leaves it out)
   --delays LIST     times of a round trip in bulk, milliseconds (default 0,50,100)
@@ -78,7 +79,7 @@ fn options() -> Result<Option<Options>> {
         let value = words.next().with_context(|| format!("{word} needs a value"))?;
         let number = |text: &str| text.parse::<u64>().with_context(|| format!("{word} {text}: not a number"));
         match word.as_str() {
-            "--visitors" => options.visitors = usize::try_from(number(&value)?)?.max(2),
+            "--visitors" => options.visitors = usize::try_from(number(&value)?)?,
             "--grace" => options.grace = Duration::from_secs(number(&value)?),
             "--rounds" => options.rounds = usize::try_from(number(&value)?)?,
             "--delays" => options.delays = value.split(',').map(number).collect::<Result<_>>()?,
@@ -98,7 +99,9 @@ fn run(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut text = String::new();
     runtime.block_on(async {
-        stalling::measure(options, &mut text).await.context("visitors who take nothing")?;
+        if options.visitors > 0 {
+            stalling::measure(options, &mut text).await.context("visitors who take nothing")?;
+        }
         if options.rounds > 0 {
             bulk::measure(options, &mut text).await.context("bulk")?;
         }

@@ -45,7 +45,16 @@ impl Setup {
         let site = Site::new();
         let section = if bodies.is_empty() { String::new() } else { format!("[bodies]\n{bodies}\n") };
         let document = EdgeDocument { more: section.clone(), ..EdgeDocument::new(&["west"], 1) };
-        site.write("edge.toml", document.to_toml());
+        let mut text = document.to_toml();
+        if bodies.is_empty() {
+            // Nor do they know this one.
+            text = text
+                .lines()
+                .filter(|line| !line.starts_with("half-closed-timeout"))
+                .collect::<Vec<_>>()
+                .join("\n");
+        }
+        site.write("edge.toml", text);
         let start = |name: &str, arguments: &[&str]| {
             Process::adit_by(Command::new(adit), name, arguments, site.folder())
         };

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use adit_engine::LARGEST_COMPONENT;
 use adit_host::revision::resolve::{self, Mode};
-use adit_registry::client::Client;
-use adit_registry::reference::Reference;
-use adit_registry::{manifest, signature};
+use adit_oci::client::Client;
+use adit_oci::reference::Reference;
+use adit_oci::{manifest, signature};
 use anyhow::{Context, anyhow, bail, ensure};
 
 use crate::Failure;

@@ -16,7 +16,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_document::{Mistakes, Spanned};
+use adit_config_reader::{Mistakes, Spanned};
 use adit_net::guard::Token;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 use thiserror::Error;
@@ -148,7 +148,7 @@ impl Settings {
 
     /// The same for a text at hand; `file` is the name that mistakes carry.
     fn parse(file: &str, text: &str, folder: &Path) -> Result<Self, Mistakes> {
-        let (document, mistakes) = adit_document::read::<Document>(file, text)?;
+        let (document, mistakes) = adit_config_reader::read::<Document>(file, text)?;
         let mut rules = Rules { folder, mistakes, listens: HashMap::new() };
         let settings = rules.settings(document);
         rules.mistakes.into_result(settings)

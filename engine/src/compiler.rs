@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_code::{CodeError, Origin};
+use adit_compile_cache::{CodeError, Origin};
 use tracing::{debug, warn};
 use wasmtime::component::Component;
 
@@ -18,11 +18,11 @@ pub const COMPILER: &str = "compile-plugin";
 /// Compiles standard input to standard output, with little rights and no urgency. Hands back the exit
 /// code.
 pub fn be_compiler() -> i32 {
-    match adit_code::confine() {
+    match adit_compile_cache::confine() {
         Ok(()) => {
             let engine =
                 |wasm: &[u8]| engine::for_compiler(Kind::of(wasm)).map_err(|error| format!("{error:#}"));
-            adit_code::compile(engine, LARGEST_COMPONENT as u64)
+            adit_compile_cache::compile(engine, LARGEST_COMPONENT as u64)
         }
         Err(error) => {
             use std::io::Write;

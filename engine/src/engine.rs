@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 
-use adit_code::{Code, Program};
+use adit_compile_cache::{Code, Program};
 use anyhow::Context;
 use tracing::warn;
 use wasmtime::component::{Component, Linker};
@@ -129,7 +129,7 @@ impl Engine {
     pub fn of_this_program() -> anyhow::Result<Self> {
         // Whatever lies at its path by now, this is what runs.
         let program = Program::new("/proc/self/exe".into(), vec![COMPILER.into()]);
-        let folder = adit_code::usual_folder();
+        let folder = adit_compile_cache::usual_folder();
         Self::with_code(EngineSettings::default(), Some(Code::new(program, folder.as_deref())))
     }
 

@@ -13,7 +13,7 @@ pub(crate) mod tests;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use adit_document::Mistakes;
+use adit_config_reader::Mistakes;
 /// What is written and what it means, which the edge must know too.
 pub use adit_rules::{document, files, grants, plan, remote};
 
@@ -70,7 +70,7 @@ pub fn load_with(path: &Path, flags: &Flags) -> Result<(Settings, Plan), ConfigE
 /// Mistakes of the kind that any document can have, and those of `[admin]`.
 pub fn admin_address(path: &Path) -> Result<SocketAddr, ConfigError> {
     let source = source::read(path)?;
-    let (document, mistakes) = adit_document::read::<Document>(&source.file, &source.text)?;
+    let (document, mistakes) = adit_config_reader::read::<Document>(&source.file, &source.text)?;
     let mut reading = Reader::new(&source.folder, mistakes);
     let address = settings::lower_admin(&document, &mut reading);
     Ok(reading.mistakes.into_result(address)?)
@@ -101,7 +101,7 @@ pub fn lower(
     files: Files,
     flags: &Flags,
 ) -> Result<Configuration, ConfigError> {
-    let (mut document, mistakes) = adit_document::read::<Document>(file, text)?;
+    let (mut document, mistakes) = adit_config_reader::read::<Document>(file, text)?;
     flags.put_into(&mut document);
     let mut reading = Reader { files, ..Reader::new(folder, mistakes) };
     let plan = plan::lower(&document, &mut reading);
@@ -119,7 +119,7 @@ pub fn lower(
 pub fn state_dir(path: &Path) -> Option<PathBuf> {
     let text = source::read_lossy(path).ok()?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    adit_document::glimpse(&text, "state-dir").map(|path| folder.join(path))
+    adit_config_reader::glimpse(&text, "state-dir").map(|path| folder.join(path))
 }
 
 /// Everything that is wrong, one reason for each mistake, with its place and its way out.

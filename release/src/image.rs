@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use adit_registry::digest::Digest;
-use adit_registry::manifest::MANIFEST;
-use adit_registry::signing::SigningKey;
+use adit_oci::digest::Digest;
+use adit_oci::manifest::MANIFEST;
+use adit_oci::signing::SigningKey;
 use anyhow::Result;
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ pub mod tar;
 
 use std::collections::BTreeMap;
 
-use adit_registry::digest::Digest;
+use adit_oci::digest::Digest;
 
 /// What packages are made of.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use adit_registry::signature::{Key, Signed, verify, verify_file};
-use adit_registry::signing::SigningKey;
+use adit_oci::signature::{Key, Signed, verify, verify_file};
+use adit_oci::signing::SigningKey;
 use adit_release::{Parts, checksums, deb, image, sbom};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use adit_registry::digest::Digest;
+use adit_oci::digest::Digest;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 

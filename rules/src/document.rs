@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use adit_document::Spanned;
+use adit_config_reader::Spanned;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 

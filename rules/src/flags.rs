@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use adit_document::Spanned;
+use adit_config_reader::Spanned;
 
 use crate::document::{Document, Protocol, Quantity};
 use crate::value::Invalid;

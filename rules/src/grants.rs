@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use adit_document::Spanned;
+use adit_config_reader::Spanned;
 use http::uri::Authority;
 
 use crate::document;

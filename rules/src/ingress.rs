@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use adit_document::{Spanned, closest};
+use adit_config_reader::{Spanned, closest};
 use regex::Regex;
 
 use crate::document;

@@ -32,7 +32,7 @@ mod testing;
 
 use std::path::Path;
 
-use adit_document::Mistakes;
+use adit_config_reader::Mistakes;
 
 use document::Document;
 use plan::Plan;
@@ -44,7 +44,7 @@ use value::Reader;
 /// # Errors
 /// Every mistake in what it serves.
 pub fn read(file: &str, text: &str, folder: &Path) -> Result<Plan, Mistakes> {
-    let (document, mistakes) = adit_document::read::<Document>(file, text)?;
+    let (document, mistakes) = adit_config_reader::read::<Document>(file, text)?;
     let mut reading = Reader::new(folder, mistakes);
     let plan = plan::lower(&document, &mut reading);
     reading.mistakes.into_result(plan)

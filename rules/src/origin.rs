@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_document::Spanned;
+use adit_config_reader::Spanned;
 use http::uri::Authority;
 use rustls_pki_types::ServerName;
 

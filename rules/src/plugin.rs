@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::reference::Reference;
 use crate::shelf;
-use adit_document::Spanned;
+use adit_config_reader::Spanned;
 use toml::Value;
 
 use crate::document::{self, Plugin};
@@ -117,7 +117,7 @@ fn component(
 }
 
 fn unknown(name: &str) -> Invalid {
-    let help = match adit_document::closest(name, shelf::NAMES) {
+    let help = match adit_config_reader::closest(name, shelf::NAMES) {
         Some(meant) => format!("did you mean shelf:{meant}?"),
         None => format!("there are {}", shelf::NAMES.join(", ")),
     };

@@ -67,7 +67,7 @@ fn status(code: &str) -> Result<Service, Invalid> {
 }
 
 fn unknown_scheme(scheme: &str) -> Invalid {
-    match adit_document::closest(scheme, ["http", "https", "unix"]) {
+    match adit_config_reader::closest(scheme, ["http", "https", "unix"]) {
         Some(near) if !UNSUPPORTED.contains(&scheme) => {
             let form = if near == "unix" { "unix:/path" } else { &format!("{near}://…") };
             Invalid::with_help(format!("unknown scheme `{scheme}`"), format!("did you mean \"{form}\"?"))
@@ -78,7 +78,7 @@ fn unknown_scheme(scheme: &str) -> Invalid {
 
 fn unknown(text: &str) -> Invalid {
     let word = text.split(':').next().unwrap_or_default();
-    let meant = adit_document::closest(word, ["http_status", "hello_world", "unix"]);
+    let meant = adit_config_reader::closest(word, ["http_status", "hello_world", "unix"]);
     let is_address = text.parse::<Authority>().is_ok_and(|authority| authority.port_u16().is_some());
     if is_address && meant != Some("http_status") && !text.contains('@') {
         let help = format!("did you mean \"http://{text}\"?");

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_document::{Mistakes, Spanned};
+use adit_config_reader::{Mistakes, Spanned};
 
 use crate::document::Quantity;
 use crate::files::Files;
@@ -143,8 +143,8 @@ fn duration(text: &str) -> Result<Duration, Invalid> {
 }
 
 fn size(text: &str) -> Result<usize, Invalid> {
-    adit_document::size::parse(text)
-        .ok_or_else(|| Invalid::with_help("this is not a size", adit_document::size::HELP))
+    adit_config_reader::size::parse(text)
+        .ok_or_else(|| Invalid::with_help("this is not a size", adit_config_reader::size::HELP))
 }
 
 fn show_duration(duration: &Duration) -> String {
@@ -152,5 +152,5 @@ fn show_duration(duration: &Duration) -> String {
 }
 
 fn show_size(bytes: &usize) -> String {
-    adit_document::size::show(*bytes)
+    adit_config_reader::size::show(*bytes)
 }

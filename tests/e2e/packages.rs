@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use adit_registry::digest::Digest;
-use adit_registry::signature::{Key, Signed, verify};
-use adit_registry::signing::SigningKey;
+use adit_oci::digest::Digest;
+use adit_oci::signature::{Key, Signed, verify};
+use adit_oci::signing::SigningKey;
 use adit_release::{Parts, deb, image};
 use e2e::process::adit;
 use flate2::read::GzDecoder;

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use adit_registry::client::Client;
-use adit_registry::digest::Digest;
-use adit_registry::manifest::MANIFEST;
-use adit_registry::reference::Reference;
+use adit_oci::client::Client;
+use adit_oci::digest::Digest;
+use adit_oci::manifest::MANIFEST;
+use adit_oci::reference::Reference;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;

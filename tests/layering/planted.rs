@@ -107,7 +107,7 @@ fn what_is_kept_to_a_place_is_seen_elsewhere() {
     let mut tree = tree();
     for (folder, text, rule) in [
         ("edge", "use wasmtime::Engine;", "wasmtime::Engine, which KEPT_TO"),
-        ("edge", "use adit_registry::Reference;", "CRATES does not allow adit-registry"),
+        ("edge", "use adit_oci::Reference;", "CRATES does not allow adit-oci"),
         (
             "host",
             "fn planted() { rusqlite::Connection::open() }",
@@ -130,7 +130,7 @@ fn every_table_of_a_manifest_and_every_other_name_is_seen() {
     let mut tree = tree();
     let file = "edge/Cargo.toml";
     for (text, rule) in [
-        ("[dependencies.adit-registry]\npath = \"../registry\"", "CRATES does not allow"),
+        ("[dependencies.adit-oci]\npath = \"../registry\"", "CRATES does not allow"),
         ("[build-dependencies]\nwasmtime = \"1\"", "[build-dependencies] has wasmtime, which KEPT_TO"),
         (
             "[target.'cfg(unix)'.dependencies]\nengine = { package = \"wasmtime\", version = \"1\" }",

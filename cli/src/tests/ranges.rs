@@ -97,7 +97,7 @@ fn amount(text: &str) -> Option<Amount> {
         .ok()
         .map(Amount::Count)
         .or_else(|| humantime::parse_duration(text).ok().map(Amount::Time))
-        .or_else(|| adit_document::size::parse(text).map(Amount::Size))
+        .or_else(|| adit_config_reader::size::parse(text).map(Amount::Size))
 }
 
 fn is_nothing(amount: &Amount) -> bool {

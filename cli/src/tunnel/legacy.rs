@@ -14,7 +14,7 @@ mod yaml;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use adit_document::Place;
+use adit_config_reader::Place;
 use anyhow::{Context, anyhow, bail};
 
 pub(super) use duration::duration;

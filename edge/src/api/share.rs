@@ -1,7 +1,7 @@
 //! What one account may have of an edge that others use too, whatever its tokens are worth. Knows numbers; what there
 //! is already is counted by the state.
 
-use adit_document::size;
+use adit_config_reader::size;
 use uuid::Uuid;
 
 use super::envelope::Problem;

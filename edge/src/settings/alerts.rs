@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use adit_document::Spanned;
+use adit_config_reader::Spanned;
 
 use super::Rules;
 use super::document::Alerts;

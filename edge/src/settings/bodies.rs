@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use adit_document::{Spanned, size};
+use adit_config_reader::{Spanned, size};
 use adit_pace::Limits;
 
 use super::Rules;

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use adit_document::Spanned;
+use adit_config_reader::Spanned;
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -1,7 +1,7 @@
 //! Where this edge is, and where networks are, as an operator says it.
 
 use adit_balance::steer::Point;
-use adit_document::Spanned;
+use adit_config_reader::Spanned;
 use http::HeaderName;
 
 use super::{Rules, document};

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use adit_document::Spanned;
+use adit_config_reader::Spanned;
 use adit_net::network::Network;
 
 use super::Rules;

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_document::Spanned;
+use adit_config_reader::Spanned;
 use adit_net::guard::{Guard, Token};
 use adit_pace::Limits;
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};

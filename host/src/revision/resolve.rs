@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adit_engine::LARGEST_COMPONENT;
-use adit_registry::lock::Lock;
-pub use adit_registry::resolve::Mode;
-use adit_registry::resolve::Supply;
+use adit_oci::lock::Lock;
+pub use adit_oci::resolve::Mode;
+use adit_oci::resolve::Supply;
 use anyhow::{Context, anyhow};
 use tracing::info;
 
@@ -86,7 +86,7 @@ pub async fn load(path: &Path, state_dir: Option<&Path>, mode: Mode) -> anyhow::
 
 /// Where pulled components are kept.
 fn store(state_dir: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let usual = || Some(adit_code::usual_folder()?.parent()?.to_owned());
+    let usual = || Some(adit_compile_cache::usual_folder()?.parent()?.to_owned());
     let folder = state_dir.map(Path::to_owned).or_else(usual);
     let folder =
         folder.context("there is no place for components: set `state-dir`, HOME or CACHE_DIRECTORY")?;

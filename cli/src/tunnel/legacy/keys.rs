@@ -1,7 +1,7 @@
 //! Which keys a config.yml may have, and what becomes of the others. One that could carry protection and is not
 //! understood refuses the file: without it something would be served that was meant to be closed.
 
-use adit_document::closest;
+use adit_config_reader::closest;
 
 use super::yaml::{Node, Value};
 use crate::tunnel::reference;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use adit_document::{Place, TRANSLATED, remark};
+use adit_config_reader::{Place, TRANSLATED, remark};
 
 use super::duration::duration;
 use super::keys::{self, Fate};

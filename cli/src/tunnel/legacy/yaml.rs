@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use adit_document::Place;
+use adit_config_reader::Place;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
 /// A value and where it begins.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use adit_document::Spanned;
+use adit_config_reader::Spanned;
 use adit_protocol::credentials::Credentials;
 use adit_rules::hostname;
 use adit_rules::value::{Invalid, Reader};

@@ -1,6 +1,6 @@
 //! What somebody sees who hands in a document with mistakes.
 
-use adit_document::{Mistakes, Place, Spanned, closest, glimpse, read};
+use adit_config_reader::{Mistakes, Place, Spanned, closest, glimpse, read};
 use serde::Deserialize;
 
 #[derive(Debug, Default, Deserialize)]
@@ -256,7 +256,7 @@ fn a_suggestion_is_the_nearest_known_word_or_none() {
     assert_eq!(closest(&"h".repeat(100_000)), None);
 }
 
-fn line(mistake: &adit_document::Mistake) -> usize {
+fn line(mistake: &adit_config_reader::Mistake) -> usize {
     mistake.place.map_or(0, |place| place.line)
 }
 

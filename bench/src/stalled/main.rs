@@ -18,6 +18,8 @@ pub(crate) struct Options {
     pub(crate) visitors: usize,
     pub(crate) grace: Duration,
     pub(crate) rounds: usize,
+    /// The one row of those who take nothing that is wanted, as DIRECTION,TRANSPORT.
+    pub(crate) only: Option<String>,
     /// Of whom bulk is compared with.
     pub(crate) before: Option<PathBuf>,
     /// What is measured; by default this build.
@@ -36,6 +38,7 @@ round trip.
 
   --visitors N      who take nothing, a half over HTTP/1.1 and a half over HTTP/2 (default 1000;
                     0 leaves this part out)
+  --only ROW        one row of that table: down,quic or up,quic or down,http2 or up,http2
   --grace SECONDS   the grace that they have (default 15; 0 writes no [bodies], which older builds do not know)
   --rounds N        rounds of bulk (default 5; 0 leaves it out)
   --delays LIST     times of a round trip in bulk, milliseconds (default 0,50,100)
@@ -60,6 +63,7 @@ fn options() -> Result<Option<Options>> {
         visitors: 1000,
         grace: Duration::from_secs(15),
         rounds: 5,
+        only: None,
         before: None,
         after: PathBuf::new(),
         delays: vec![0, 50, 100],
@@ -81,6 +85,7 @@ fn options() -> Result<Option<Options>> {
         match word.as_str() {
             "--visitors" => options.visitors = usize::try_from(number(&value)?)?,
             "--grace" => options.grace = Duration::from_secs(number(&value)?),
+            "--only" => options.only = Some(value),
             "--rounds" => options.rounds = usize::try_from(number(&value)?)?,
             "--delays" => options.delays = value.split(',').map(number).collect::<Result<_>>()?,
             "--before" => options.before = Some(value.into()),

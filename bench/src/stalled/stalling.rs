@@ -31,6 +31,10 @@ pub(crate) async fn measure(options: &Options, text: &mut String) -> Result<()> 
     );
     for protocol in ["quic", "http2"] {
         for direction in ["down", "up"] {
+            let name = format!("{direction},{protocol}");
+            if options.only.as_ref().is_some_and(|only| *only != name) {
+                continue;
+            }
             eprintln!("{direction} over {protocol}");
             let row = one(options, protocol, direction).await?;
             let _ = writeln!(text, "| {direction}, {protocol} | {row} |");

@@ -1,5 +1,6 @@
 //! Who does not take what is sent to it takes nothing from others, and does not stay for ever.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use e2e::bulk::{Bulk, Digest};
@@ -90,7 +91,7 @@ async fn visitors_who_never_read_stop_no_others_and_end_when_their_grace_is_over
 
 #[tokio::test]
 async fn an_origin_that_never_reads_stops_no_other_upload_and_is_given_up() {
-    let (stage, _deaf) = start(Keys { edge: "", host: "grace = \"4s\"" }).await;
+    let (stage, deaf_origin) = start(Keys { edge: "", host: "grace = \"4s\"" }).await;
     let product = &stage.product;
     let mut uploads = Vec::new();
     for _ in 0..12 {
@@ -118,6 +119,23 @@ async fn an_origin_that_never_reads_stops_no_other_upload_and_is_given_up() {
     for upload in &uploads {
         within("the end of an upload that is not read", upload.ended()).await;
     }
+    within("the system to keep nothing of what the origin did not take", async {
+        while left_behind(deaf_origin.address()) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// Whether the system still has something for that address, of a socket that its process has closed.
+fn left_behind(address: SocketAddr) -> bool {
+    const FIN_WAIT: [&str; 3] = ["04", "05", "0B"];
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let wanted = format!(":{:04X}", address.port());
+    table.lines().skip(1).any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[2].ends_with(&wanted) && FIN_WAIT.contains(&fields[3]) && !fields[4].starts_with("00000000")
+    })
 }
 
 #[tokio::test]

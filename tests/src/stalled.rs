@@ -160,6 +160,10 @@ impl DeafOrigin {
         Self { address, is_over }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// As a rule's service.
     pub fn service(&self) -> String {
         format!("http://{}", self.address)

@@ -14,14 +14,17 @@ use crate::limits::in_flight::Activity;
 pub(super) struct Socket {
     stream: TcpStream,
     activity: Arc<Activity>,
+    /// The visitor has not taken what was to be written last.
+    is_blocked: bool,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+        Self { stream, activity, is_blocked: false }
     }
 
-    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.is_blocked = written.is_pending();
         match &written {
             Poll::Pending => self.activity.blocked(),
             Poll::Ready(Ok(bytes)) => self.activity.wrote(*bytes),
@@ -71,7 +74,7 @@ impl AsyncWrite for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.activity.is_cut() {
+        if self.is_blocked || self.activity.is_cut() {
             // Otherwise the system would keep for minutes what the visitor does not take.
             let _ = self.stream.set_zero_linger();
         }

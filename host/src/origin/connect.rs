@@ -126,6 +126,19 @@ impl Address {
     }
 }
 
+impl Stream {
+    /// Nothing of what the origin has not taken is kept when this is closed: the system would go on trying for
+    /// minutes, and what it keeps for those who take nothing it has not for others.
+    pub(super) fn forget(&self) {
+        let _ = match self {
+            Self::Tcp(stream) => stream.set_zero_linger(),
+            Self::Tls(stream) => stream.get_ref().0.set_zero_linger(),
+            // What waits there is the reader's, and goes with it.
+            Self::Unix(_) => Ok(()),
+        };
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -1,4 +1,5 @@
-//! A stream that counts what passes, so that it is known afterwards whether an origin can have seen a request.
+//! A stream that counts what passes, so that it is known afterwards whether an origin can have seen a request, and
+//! that leaves nothing behind which the origin did not take.
 
 use std::cell::Cell;
 use std::io;
@@ -21,17 +22,22 @@ pub(super) struct Traffic {
 pub(super) struct Metered {
     stream: Stream,
     traffic: Rc<Cell<Traffic>>,
+    /// The origin has not taken what was to be written last.
+    is_blocked: bool,
 }
 
 impl Metered {
     pub(super) fn new(stream: Stream) -> (Self, Rc<Cell<Traffic>>) {
         let traffic = Rc::new(Cell::default());
-        (Self { stream, traffic: traffic.clone() }, traffic)
+        (Self { stream, traffic: traffic.clone(), is_blocked: false }, traffic)
     }
 
-    fn note_written(&self, bytes: usize) {
+    fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.is_blocked = written.is_pending();
+        let written = ready!(written)?;
         let traffic = self.traffic.get();
-        self.traffic.set(Traffic { written: traffic.written + bytes as u64, ..traffic });
+        self.traffic.set(Traffic { written: traffic.written + written as u64, ..traffic });
+        Poll::Ready(Ok(written))
     }
 }
 
@@ -52,9 +58,8 @@ impl AsyncRead for Metered {
 
 impl AsyncWrite for Metered {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.note_written(written);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(written)
     }
 
     fn poll_write_vectored(
@@ -62,9 +67,8 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        self.note_written(written);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -77,5 +81,13 @@ impl AsyncWrite for Metered {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        if self.is_blocked {
+            self.stream.forget();
+        }
     }
 }

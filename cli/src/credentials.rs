@@ -18,12 +18,6 @@ pub(crate) fn create(output: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The same without a word.
-pub(crate) fn create_quietly(output: &Path) -> Result<(), Failure> {
-    write(output)?;
-    Ok(())
-}
-
 fn write(output: &Path) -> anyhow::Result<Uuid> {
     let credentials = make()?;
     OpenOptions::new()

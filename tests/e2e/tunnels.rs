@@ -1,5 +1,6 @@
 //! A tunnel's whole life by our own commands: made, named, run twice, looked at, cleaned up, deleted.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -65,7 +66,11 @@ impl Office {
 
     /// A host in a window of its own.
     fn window(&self, name: &str, arguments: &[&str]) -> Process {
-        let mut command = Command::new(adit());
+        self.window_by(Command::new(adit()), name, arguments)
+    }
+
+    /// The same by a command with an environment of its own.
+    fn window_by(&self, mut command: Command, name: &str, arguments: &[&str]) -> Process {
         let api = format!("http://{}", self.api);
         command.current_dir(self.folder.path()).args(["--log-format", "json", "--stop-with-stdin"]);
         command.args([
@@ -184,6 +189,49 @@ async fn one_tunnel_in_two_windows_has_one_id_two_connectors_and_eight_connectio
     assert_eq!(office.visit("app.example.test").await, 404);
     one.terminate();
     assert!(one.exit().await.success());
+}
+
+/// All below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn a_host_that_is_killed_leaves_its_secret_in_no_file() {
+    let office = Office::open().await;
+    office.done(&["create", "demo"]).await;
+    office.done(&["route", "dns", "demo", "app.example.test"]).await;
+    let token = office.done(&["token", "demo"]).await;
+    let credentials = office.done(&["token", "demo", "--cred-file", "given.json"]).await;
+    assert!(!credentials.contains("TunnelSecret"), "{credentials}");
+    let credentials = std::fs::read_to_string(office.folder.path().join("given.json")).unwrap();
+    let quick = format!("http://{}", office.api);
+    // Wherever a program may put something by itself, even while it runs.
+    let (temporary, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (arguments, variables) in [
+        (&["run", "--token", token.trim()][..], &[][..]),
+        (&["run"], &[("TUNNEL_TOKEN", token.trim())]),
+        (&["run", "--credentials-contents", &credentials, "demo"], &[]),
+        (&["run", "--credentials-file", "given.json", "demo"], &[]),
+        (&["--quick-service", &quick], &[]),
+    ] {
+        let mut command = Command::new(adit());
+        for name in ["HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"] {
+            command.env(name, own.path());
+        }
+        command.env("TMPDIR", temporary.path()).envs(variables.iter().copied());
+        let host = office.window_by(command, "killed", &[&["--url", "hello_world"], arguments].concat());
+        host.event("registered", |_| true).await;
+        // It is read again with each configuration.
+        let before = host.mark();
+        host.hang_up();
+        host.event_after(before, "configuration applied", |_| true).await;
+        host.kill();
+        host.exit().await;
+        let left: Vec<_> = files(temporary.path()).into_iter().chain(files(own.path())).collect();
+        assert!(left.is_empty(), "{arguments:?} left {left:?}");
+    }
 }
 
 #[tokio::test]

@@ -79,18 +79,16 @@ fn plan(options: &Options, file: Option<Legacy>) -> Result<(String, Plan, Vec<St
         return Ok((path.display().to_string(), plan, warnings));
     };
     // The rules stand for themselves: whose they are does not matter here.
-    let folder = run::private_folder()?;
-    let credentials = folder.path().join("credentials.json");
-    crate::credentials::create_quietly(&credentials)?;
+    let kept = run::keep(&crate::credentials::make()?.to_json())?;
     let given = Given {
-        proof: Proof::CredentialsFile(credentials),
+        proof: Proof::CredentialsFile(kept.path()),
         single: options.single.clone(),
         admin: settings::ADMIN.to_string(),
     };
     let translation =
         legacy::translate(Some(&file), &given).map_err(|error| Failure::Configuration(anyhow!(error)))?;
     let name = file.path.display().to_string();
-    let (_, plan) = config::parse(&name, &translation.toml, folder.path())
+    let (_, plan) = config::parse(&name, &translation.toml, Path::new(""))
         .map_err(|error| Failure::Configuration(error.into()))?;
     let warnings = translation.warnings.iter().chain(&plan.warnings).cloned().collect();
     Ok((file.path.display().to_string(), plan, warnings))

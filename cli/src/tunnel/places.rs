@@ -1,10 +1,13 @@
-//! Where the files of tunnels are looked for, and how secret ones are written. Knows folders and modes; does
-//! not know what is in the files.
+//! Where the files of tunnels are looked for, and how secret ones are written, in folders or in memory alone. Knows
+//! folders and modes; does not know what is in the files.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 /// Where cloudflared keeps its files, in its order.
 pub(crate) fn folders() -> Vec<PathBuf> {
@@ -32,4 +35,47 @@ pub(crate) fn write_secret(path: &Path, text: &str, mode: u32) -> io::Result<()>
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?.write_all(text.as_bytes())
+}
+
+/// A secret as a file that lies in no folder: its memory belongs to this process and goes with it, however that
+/// ends. Nothing changes it, and no program that this one starts inherits it.
+pub(crate) struct InMemory(File);
+
+impl InMemory {
+    /// # Errors
+    /// There is no memory for it, or no `/proc`, by which alone it has a path.
+    pub(crate) fn keep(text: &str) -> io::Result<Self> {
+        let mut file = File::from(memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+        file.write_all(text.as_bytes())?;
+        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        let kept = Self(file);
+        adit_files::open(&kept.path())
+            .map_err(|error| io::Error::new(error.kind(), format!("{error}: is /proc mounted?")))?;
+        Ok(kept)
+    }
+
+    /// What leads to it within this process, while it is kept.
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+/// What those see of it who look at the open files of this process.
+const NAME: &str = "tunnel-identity";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_in_memory_is_read_again_and_again_and_written_by_nobody() {
+        let kept = InMemory::keep("the secret").unwrap();
+        for _ in 0..2 {
+            assert_eq!(adit_files::read(&kept.path(), 100).unwrap(), b"the secret");
+        }
+        assert!(std::fs::write(kept.path(), "another").is_err());
+        let path = kept.path();
+        drop(kept);
+        assert!(std::fs::read(path).map_or(true, |read| read != b"the secret"));
+    }
 }

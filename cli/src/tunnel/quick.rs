@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::client::Api;
 use super::legacy::{self, Given, Legacy, Proof};
-use super::{Options, places, run, usage};
+use super::{Options, run, usage};
 use crate::Failure;
 use crate::host::Extras;
 use crate::table::print;
@@ -33,13 +33,11 @@ pub(super) fn serve(
     print(&format!(
         "Your quick tunnel is up at http://{hostname} (it may take a moment); it goes when nobody serves it."
     ));
-    let folder = run::private_folder()?;
-    let path = folder.path().join("credentials.json");
-    places::write_secret(&path, &credentials.to_json(), 0o400).context("writing the tunnel's identity")?;
+    let kept = run::keep(&credentials.to_json())?;
     let mut options = options.clone();
     options.edge.connections.get_or_insert(1);
     let extras = Extras { quick_tunnel: Some(hostname), ..Extras::new(&options, with_stdin)? };
-    run::serve(file, Proof::CredentialsFile(path), &options, extras)
+    run::serve(file, Proof::CredentialsFile(kept.path()), &options, extras)
 }
 
 /// A tunnel whose host could not serve is not made.

@@ -1,18 +1,18 @@
 //! `adit tunnel run`: by a document of ours as it is, or by what cloudflared's users have.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use adit_host::config::reader::{Reader, Translated};
 use adit_protocol::credentials::{Credentials, MAX_CREDENTIALS};
 use anyhow::{Context, anyhow};
 use clap::Args;
-use tempfile::TempDir;
 use tracing::info;
 
 use super::client::Client;
 use super::legacy::{self, Given, Legacy, Proof};
-use super::{Options, Proofs, as_id, places, reference, usage};
+use super::places::InMemory;
+use super::{Options, Proofs, as_id, reference, usage};
 use crate::Failure;
 use crate::host::{self, Extras};
 
@@ -99,8 +99,8 @@ pub(super) fn run(
     if run.state_dir.is_some() {
         tracing::warn!("--state-dir has no effect: generations are kept of a TOML configuration only");
     }
-    let folder = private_folder()?;
-    let proof = proof(&run, options, file.as_ref(), folder.path())?;
+    // What is kept stays until the host ends, since the host reads it with each configuration.
+    let (proof, _kept) = proof(&run, options, file.as_ref())?;
     serve(file, proof, options, extras)
 }
 
@@ -176,18 +176,13 @@ fn is_taken(failure: &Failure) -> bool {
 
 const MOST_ATTEMPTS: usize = 5;
 
-/// Only this user looks into it; gone when the host ends.
-pub(super) fn private_folder() -> anyhow::Result<TempDir> {
-    tempfile::Builder::new().prefix("adit-tunnel-").tempdir().context("making a private folder")
-}
-
-/// Token before contents before file, as the reference has it; and all of the command line before the file.
+/// Token before contents before file, as the reference has it; and all of the command line before the file. What is
+/// in no file is kept in memory, for as long as the second is held.
 pub(super) fn proof(
     run: &Run,
     options: &Options,
     file: Option<&Legacy>,
-    folder: &Path,
-) -> Result<Proof, Failure> {
+) -> Result<(Proof, Option<InMemory>), Failure> {
     let mut given = run.proof.clone();
     if let Some(file) = file.filter(|_| !given.is_given()) {
         given = Proofs {
@@ -200,10 +195,11 @@ pub(super) fn proof(
     if let Some(token) = &given.token {
         let said = if run.proof.token.is_some() { "--token" } else { "`token` in config.yml" };
         Credentials::from_token(token.trim()).context(said).map_err(Failure::Configuration)?;
-        return secret(folder, "token", token.trim()).map(Proof::TokenFile);
+        let kept = keep(token.trim())?;
+        return Ok((Proof::TokenFile(kept.path()), Some(kept)));
     }
     if let Some(path) = &given.token_file {
-        return Ok(Proof::TokenFile(path.clone()));
+        return Ok((Proof::TokenFile(path.clone()), None));
     }
     let credentials = match &given.credentials_contents {
         Some(text) => Credentials::from_json(text.as_bytes())
@@ -222,7 +218,8 @@ pub(super) fn proof(
     // The tunnel that is asked for goes before the one in the file.
     let id = run.tunnel.clone().or_else(|| file?.tunnel()).and_then(|tunnel| as_id(&tunnel));
     let credentials = Credentials { tunnel_id: id.unwrap_or(credentials.tunnel_id), ..credentials };
-    secret(folder, "credentials.json", &credentials.to_json()).map(Proof::CredentialsFile)
+    let kept = keep(&credentials.to_json())?;
+    Ok((Proof::CredentialsFile(kept.path()), Some(kept)))
 }
 
 fn credentials_file(
@@ -255,8 +252,6 @@ async fn find_id(options: &Options, name: &str) -> Result<uuid::Uuid, Failure> {
     Ok(client.find(name).await?)
 }
 
-fn secret(folder: &Path, name: &str, text: &str) -> Result<PathBuf, Failure> {
-    let path = folder.join(name);
-    places::write_secret(&path, text, 0o400).context("writing the tunnel's identity")?;
-    Ok(path)
+pub(super) fn keep(identity: &str) -> Result<InMemory, Failure> {
+    Ok(InMemory::keep(identity).context("keeping the tunnel's identity in memory")?)
 }

@@ -50,9 +50,8 @@ fn read(folder: &Path, yaml: &str) -> Seen {
         admin: "127.0.0.1:1".to_owned(),
     };
     let translation = translate(Some(file), &given).unwrap_or_else(|error| panic!("{yaml}: {error}"));
-    let private = tempfile::tempdir().unwrap();
-    let proof = run::proof(&run::Run::default(), &tunnel.options, Some(file), private.path());
-    let proof = proof.ok().and_then(|proof| {
+    let proof = run::proof(&run::Run::default(), &tunnel.options, Some(file));
+    let proof = proof.ok().and_then(|(proof, _kept)| {
         let (Proof::CredentialsFile(path) | Proof::TokenFile(path)) = proof;
         std::fs::read_to_string(path).ok()
     });

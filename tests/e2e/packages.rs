@@ -80,12 +80,45 @@ fn in_a_world_of_its_own(script: &str, arguments: &[&Path]) -> Option<String> {
         # what a visitor sees: port, host, path
         visit() { exec 3<>/dev/tcp/127.0.0.1/$1; printf 'GET %s HTTP/1.1\\r\\nhost: %s\\r\\nconnection: close\\r\\n\\r\\n' $3 $2 >&3; cat <&3; exec 3<&-; }
         serves() { visit \"$@\" 2>/dev/null | grep -q '^HTTP/1.1 200'; }
-        # the system around a program: this build needs its C library, a release needs none
-        around() { mkdir -p $1/lib $1/lib64 $1/proc $1/dev; mount --bind /lib $1/lib; mount --bind /lib64 $1/lib64; mount -t proc proc $1/proc; mount --bind /dev $1/dev; }
+        # what every system has around a program
+        around() { mkdir -p $1/proc $1/dev; mount -t proc proc $1/proc; mount --bind /dev $1/dev; }
+        # the C library that a build of the tests needs, and a release does not
+        library() { mkdir -p $1/lib $1/lib64; mount --bind /lib $1/lib; mount --bind /lib64 $1/lib64; }
+        milliseconds() { echo $(($(date +%s%N) / 1000000)); }
         ";
     let mut command = Command::new("unshare");
     command.args(unshare).args(["bash", "-c", &format!("{begin}\n{script}"), "bash"]).args(arguments);
     Some(String::from_utf8_lossy(&ran(&mut command).stdout).into_owned())
+}
+
+/// From a package to an answer in the root of a system, with nothing typed but what is numbered. `install` is how
+/// the package `$1` comes into the root `$2`.
+fn served_from(package: &Path, root: &Path, install: &str) -> Option<String> {
+    let logs = TempDir::new().unwrap();
+    let script = format!(
+        r#"
+        {install}                                                                           # 1
+        chroot $2 adit edge init --zone example.localhost --config /etc/adit/edge.toml \
+            --data-dir /var/lib/adit-edge --cert /etc/adit/cert.pem                         # 2
+        # 3: systemctl enable --now adit-edge, which is: its state belongs to its user, and this command runs as it
+        chown -R 61184:61184 $2/var/lib/adit-edge
+        start=$(sed -n 's/^ExecStart=//p' $2/usr/lib/systemd/system/adit-edge.service)
+        begun=$(milliseconds)
+        chroot --userspec=61184:61184 $2 $start 2> $3/edge.log &
+        until_true answers 20250
+        echo "the edge listens after $(($(milliseconds) - begun)) ms"
+        begun=$(milliseconds)
+        chroot $2 adit tunnel --api-url http://127.0.0.1:20250 --origincert /etc/adit/cert.pem \
+            --edge 127.0.0.1:7841 --edge 127.0.0.1:7842 --cacert /var/lib/adit-edge/ca.pem \
+            --name demo --hostname app.example.localhost --hello-world 2> $3/host.log &     # 4
+        until_true serves 8080 app.example.localhost / || {{ cat $3/*.log >&2; exit 1; }}
+        echo "a visitor is answered after $(($(milliseconds) - begun)) ms"
+        visit 8080 app.example.localhost /
+        # what is in the package besides
+        zcat $2/usr/share/man/man1/adit.1.gz | grep -q adit
+        "#
+    );
+    in_a_world_of_its_own(&script, &[package, root, logs.path()])
 }
 
 #[test]
@@ -98,28 +131,70 @@ fn from_the_deb_to_a_served_tunnel_are_four_commands_and_no_file_is_edited() {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
     assert_eq!((field("Package"), field("Version")), ("adit".to_owned(), "0.0.1".to_owned()));
-    let script = r#"
-        dpkg-deb --extract $1 $2                                                            # 1
-        around $2
-        mkdir --mode=1777 $2/tmp
-        chroot $2 adit edge init --zone example.localhost --config /etc/adit/edge.toml \
-            --data-dir /var/lib/adit-edge --cert /etc/adit/cert.pem                         # 2
-        # 3: systemctl start adit-edge, which is: its state belongs to its user, and this command runs as it
-        chown -R 61184:61184 $2/var/lib/adit-edge
-        start=$(sed -n 's/^ExecStart=//p' $2/usr/lib/systemd/system/adit-edge.service)
-        chroot --userspec=61184:61184 $2 $start 2> $3/edge.log &
-        until_true answers 20250
-        chroot $2 adit tunnel --api-url http://127.0.0.1:20250 --origincert /etc/adit/cert.pem \
-            --edge 127.0.0.1:7841 --edge 127.0.0.1:7842 --cacert /var/lib/adit-edge/ca.pem \
-            --name demo --hostname app.example.localhost --hello-world 2> $3/host.log &     # 4
-        until_true serves 8080 app.example.localhost / || { cat $3/*.log >&2; exit 1; }
-        visit 8080 app.example.localhost /
-        # what is in the package besides
-        zcat $2/usr/share/man/man1/adit.1.gz | grep -q adit
-    "#;
-    if let Some(said) = in_a_world_of_its_own(script, &[&package, &root, folder.path()]) {
+    let install = "around $2; library $2; mkdir --mode=1777 $2/tmp; dpkg-deb --extract $1 $2";
+    if let Some(said) = served_from(&package, &root, install) {
         assert!(said.contains("HTTP/1.1 200"), "{said}");
     }
+}
+
+/// The one file of a release whose name ends so.
+fn released(end: &str) -> PathBuf {
+    let folder = std::env::var_os("ADIT_RELEASE").expect("ADIT_RELEASE names the folder of a release");
+    let mut found = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    found.find(|path| path.to_str().is_some_and(|path| path.ends_with(end))).expect(end)
+}
+
+#[test]
+#[ignore = "needs a release and roots of Debian: cargo xtask roots"]
+fn a_release_is_installed_and_serves_in_each_debian() {
+    let roots =
+        std::env::var_os("ADIT_ROOTS").expect("ADIT_ROOTS names a folder with a root for each Debian");
+    let mut tried = Vec::new();
+    for root in fs::read_dir(roots).unwrap().map(|entry| entry.unwrap().path()) {
+        let copy = TempDir::new().unwrap();
+        let here = copy.path().join("root");
+        ran(Command::new("cp").arg("--archive").arg(&root).arg(&here));
+        // dpkg itself, and systemd as this Debian has it on what lies there then.
+        let install = "around $2; cp $1 $2/tmp/adit.deb; chroot $2 dpkg --install /tmp/adit.deb
+            chroot $2 systemctl enable adit-edge adit-tunnel
+            for unit in adit-edge adit-tunnel; do chroot $2 systemd-analyze security --offline=yes --no-pager $unit; done";
+        let said = served_from(&released(".deb"), &here, install).expect("this machine allows namespaces");
+        assert!(said.contains("HTTP/1.1 200") && said.contains("Setting up adit"), "{said}");
+        let exposed: Vec<f64> = said.lines().filter_map(exposure_said).collect();
+        assert!(exposed.len() == 2 && exposed.iter().all(|exposure| *exposure <= MOST_EXPOSED), "{said}");
+        let name = root.file_name().unwrap().to_string_lossy().into_owned();
+        let after: Vec<&str> = said.lines().filter(|line| line.ends_with(" ms")).collect();
+        println!("{name}: {}; exposure {exposed:?}", after.join(", "));
+        tried.push(name);
+    }
+    tried.sort();
+    assert_eq!(tried, ["bookworm", "trixie"]);
+}
+
+#[test]
+#[ignore = "needs a release: cargo xtask roots"]
+fn a_released_image_is_small_and_serves_with_nothing_around_it() {
+    let folder = TempDir::new().unwrap();
+    let archive = released(".oci.tar");
+    let size = fs::metadata(&archive).unwrap().len();
+    println!("image: {size} bytes; program: {} bytes", fs::metadata(released("-amd64")).unwrap().len());
+    assert!(size <= LARGEST_IMAGE, "{size} bytes");
+    ran(Command::new("tar")
+        .arg("--extract")
+        .arg("--file")
+        .arg(&archive)
+        .arg("--directory")
+        .arg(folder.path()));
+    let mut files = BTreeMap::new();
+    for name in ["oci-layout", "index.json"] {
+        files.insert(name.to_owned(), fs::read(folder.path().join(name)).unwrap());
+    }
+    for blob in fs::read_dir(folder.path().join("blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let name = format!("blobs/sha256/{}", path.file_name().unwrap().to_str().unwrap());
+        files.insert(name, fs::read(path).unwrap());
+    }
+    served_from_image(&files, "").expect("this machine allows namespaces");
 }
 
 /// The files of a layout, held against its index.
@@ -128,19 +203,18 @@ struct Unpacked {
     layer: Vec<u8>,
 }
 
-fn read(layout: &image::Layout) -> Unpacked {
-    let json = |path: &str| -> Value { serde_json::from_slice(&layout.files[path]).unwrap() };
+fn read(files: &BTreeMap<String, Vec<u8>>) -> Unpacked {
+    let json = |path: &str| -> Value { serde_json::from_slice(&files[path]).unwrap() };
     assert_eq!(json("oci-layout")["imageLayoutVersion"], "1.0.0");
     let blob = |descriptor: &Value| -> Vec<u8> {
         let digest: Digest = descriptor["digest"].as_str().unwrap().parse().unwrap();
-        let bytes = layout.files[&format!("blobs/sha256/{}", digest.hex())].clone();
+        let bytes = files[&format!("blobs/sha256/{}", digest.hex())].clone();
         assert_eq!(Digest::of(&bytes), digest);
         assert_eq!(descriptor["size"], bytes.len());
         bytes
     };
     let index = json("index.json");
     let listed = &index["manifests"][0];
-    assert_eq!(listed["digest"], layout.digest.to_string());
     let manifest: Value = serde_json::from_slice(&blob(listed)).unwrap();
     let config: Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();
     let mut layer = Vec::new();
@@ -151,10 +225,17 @@ fn read(layout: &image::Layout) -> Unpacked {
 
 #[test]
 fn the_image_serves_read_only_with_nothing_around_it_as_a_user_without_rights() {
-    let folder = TempDir::new().unwrap();
     let (key, _) = SigningKey::generate().unwrap();
     let layout = image::pack(parts(), b"no roots\n", Some(&key)).unwrap();
-    let Unpacked { config, layer } = read(&layout);
+    let index: Value = serde_json::from_slice(&layout.files["index.json"]).unwrap();
+    assert_eq!(index["manifests"][0]["digest"], layout.digest.to_string());
+    served_from_image(&layout.files, "library $2");
+}
+
+/// The demonstration by an image alone, read-only and without a right. `around` is what else is put around it.
+fn served_from_image(files: &BTreeMap<String, Vec<u8>>, around: &str) -> Option<()> {
+    let folder = TempDir::new().unwrap();
+    let Unpacked { config, layer } = read(files);
     let runs = &config["config"];
     assert_eq!((&runs["User"], &runs["Entrypoint"]), (&"65532:65532".into(), &serde_json::json!(["/adit"])));
     assert_eq!(
@@ -169,7 +250,7 @@ fn the_image_serves_read_only_with_nothing_around_it_as_a_user_without_rights() 
     let script = r#"
         tar --extract --file $1 --directory $2
         [ "$(find $2 -type f | sed "s,^$2,,;" | sort | tr '\n' ' ')" = '/adit /etc/group /etc/passwd /etc/ssl/certs/ca-certificates.crt ' ]
-        around $2
+        around $2; AROUND
         mount -t tmpfs -o uid=65532,mode=700 data $2/data
         mount --bind $2 $2 -o rbind; mount -o remount,ro,bind $2
         run() { setpriv --no-new-privs unshare --root=$root --wd=/data --setgid=65532 --setuid=65532 "$@"; }
@@ -184,7 +265,7 @@ fn the_image_serves_read_only_with_nothing_around_it_as_a_user_without_rights() 
         done
         ! touch $2/etc/anything 2>/dev/null
     "#;
-    let Some(said) = in_a_world_of_its_own(script, &[&archive, &root, folder.path()]) else { return };
+    let said = in_a_world_of_its_own(&script.replace("AROUND", around), &[&archive, &root, folder.path()])?;
     // A plugin was compiled and has worked.
     assert!(said.contains("x-adit-demo:") && said.contains("adit 0."), "{said}");
     let status = |name: &str| said.lines().filter_map(|line| line.strip_prefix(name)).collect::<Vec<_>>();
@@ -193,6 +274,7 @@ fn the_image_serves_read_only_with_nothing_around_it_as_a_user_without_rights() 
     assert!(capabilities.iter().all(|set| set.trim() == "0000000000000000"), "{said}");
     assert!(status("Uid:").iter().all(|ids| ids.trim().starts_with("65532")), "{said}");
     assert!(status("NoNewPrivs:").iter().all(|set| set.trim() == "1"), "{said}");
+    Some(())
 }
 
 #[test]
@@ -232,8 +314,13 @@ fn the_same_parts_make_the_same_packages_and_our_own_verifier_takes_the_signatur
 fn exposure(analyze: &Path, unit: &Path) -> f64 {
     let output = ran(Command::new(analyze).args(["security", "--offline=yes", "--no-pager"]).arg(unit));
     let said = String::from_utf8(output.stdout).unwrap();
-    let figure = said.lines().find_map(|line| line.split_once("Overall exposure level for")).unwrap().1;
-    figure.split_once(": ").unwrap().1.split(' ').next().unwrap().parse().unwrap()
+    said.lines().find_map(exposure_said).unwrap()
+}
+
+/// The figure, if this line has it.
+fn exposure_said(line: &str) -> Option<f64> {
+    let (_, figure) = line.split_once("Overall exposure level for")?.1.split_once(": ")?;
+    figure.split(' ').next()?.parse().ok()
 }
 
 #[test]
@@ -244,7 +331,7 @@ fn systemd_takes_the_units_and_finds_little_that_they_leave_open() {
         return e2e::skip("there is no systemd-analyze");
     }
     let folder = TempDir::new().unwrap();
-    for (end, most) in [("edge", 2.5), ("tunnel", 2.5)] {
+    for end in ["edge", "tunnel"] {
         let unit = folder.path().join(format!("adit-{end}.service"));
         let template = &parts().units[&format!("adit-{end}")];
         fs::write(&unit, template.replace("@COMMAND@", adit().to_str().unwrap())).unwrap();
@@ -258,10 +345,15 @@ fn systemd_takes_the_units_and_finds_little_that_they_leave_open() {
             .collect();
         assert!(wrong.is_empty(), "{wrong:?}");
         let exposure = exposure(&analyze, &unit);
-        assert!(exposure <= most, "adit-{end}.service: {exposure}");
+        assert!(exposure <= MOST_EXPOSED, "adit-{end}.service: {exposure}");
     }
     // An edge makes no machine code, a host cannot do without.
     let says =
         |end: &str, line: &str| parts().units[&format!("adit-{end}")].lines().any(|found| found == line);
     assert!(says("edge", "MemoryDenyWriteExecute=yes") && says("tunnel", "MemoryDenyWriteExecute=no"));
 }
+
+/// Of 10, for both ends.
+const MOST_EXPOSED: f64 = 2.5;
+/// Bytes, compressed.
+const LARGEST_IMAGE: u64 = 25 << 20;

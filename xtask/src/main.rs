@@ -22,6 +22,7 @@ mod progress;
 mod pypi;
 mod reference;
 mod release;
+mod roots;
 mod schemathesis;
 mod sdks;
 mod swaps;
@@ -81,6 +82,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         "test" => checks::run(&tree)?,
         "reference" => reference::run(&tree, arguments)?,
         "release" => release::run(&tree, arguments)?,
+        "roots" => roots::run(&tree)?,
         "charts" => charts::run(&tree, arguments)?,
         "swaps" => swaps::run(&tree)?,
         "bench" => bench::run(&tree, arguments)?,
@@ -118,6 +120,8 @@ Usage: cargo xtask <command>
   release [--check] [--key FILE] [--roots FILE]
                   build the static program, and of it an OCI image, a deb, checksums and a bill of
                   materials, signed with a key; --check builds twice and compares
+  roots           install the release of `release` into the roots of Debian bookworm and trixie, and
+                  serve from each, and from its image with nothing around it; needs root
   languages       find or fetch the tools of every language that plugins are written in
   plugin-costs    print what a plugin costs in each language, optimised
   bench-plugins   print what a plugin costs, optimised

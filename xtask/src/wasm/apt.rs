@@ -120,13 +120,37 @@ impl Apt {
         Ok(())
     }
 
+    /// These packages and all that they depend on, as apt would install them on a machine without any.
+    pub(crate) fn download_whole(&self, packages: &[&str]) -> Result<()> {
+        let mut arguments = vec!["install", "-qq", "--yes", "--no-install-recommends", "--download-only"];
+        // Nothing is installed, so nobody else may be in the way.
+        arguments.extend(["-o", "Debug::NoLocking=1"]);
+        arguments.extend(packages);
+        self.run("apt-get", &arguments, DOWNLOAD_LIMIT)?;
+        Ok(())
+    }
+
+    /// Unpacks what was downloaded whole into a folder that has folders and links of its own. Hands back how many
+    /// packages it was.
+    pub(crate) fn unpack_into(&self, root: &Path) -> Result<usize> {
+        let files = debs(&self.folder.join("cache/archives"))?;
+        for file in &files {
+            let script =
+                "dpkg-deb --fsys-tarfile \"$1\" | tar --extract --keep-directory-symlink --directory \"$2\"";
+            let mut command = Command::new("bash");
+            command.args(["-o", "pipefail", "-c", script, "bash"]).arg(file).arg(root);
+            child::capture(&mut command, UNPACK_LIMIT, "")?;
+        }
+        Ok(files.len())
+    }
+
     /// Unpacks what was downloaded into a new folder.
     pub(crate) fn unpack(&self, root: &Path) -> Result<()> {
         if root.exists() {
             fs::remove_dir_all(root).with_context(|| format!("clearing {}", root.display()))?;
         }
         fs::create_dir_all(root).with_context(|| format!("making {}", root.display()))?;
-        for file in self.downloaded()? {
+        for file in debs(&self.folder.join("packages"))? {
             child::capture(
                 Command::new("dpkg-deb").arg("--extract").arg(&file).arg(root),
                 UNPACK_LIMIT,
@@ -141,15 +165,14 @@ impl Apt {
         // Only disk space: the next run does not look at it.
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
 
-    fn downloaded(&self) -> Result<Vec<PathBuf>> {
-        let folder = self.folder.join("packages");
-        let entries = fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
-        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "deb"));
-        files.sort();
-        Ok(files)
-    }
+fn debs(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "deb"));
+    files.sort();
+    Ok(files)
 }
 
 /// The packages in what `apt-cache depends` prints. Of alternatives all are named; virtual packages

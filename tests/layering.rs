@@ -376,6 +376,7 @@ const EDGE: &[Module] = &[
         &[
             "balancer::retry_budget",
             "balancer::weights",
+            "certificates",
             "metrics",
             "registry",
             "settings",
@@ -438,6 +439,9 @@ const EDGE: &[Module] = &[
     ("balancer::affinity", &[], &["tokio", "quinn", "hyper", "tracing"]),
     ("balancer::queue", &[], &["hyper", "quinn", "http", "tracing"]),
     ("balancer::weights", &[], &["tokio", "tracing"]),
+    ("certificates", &["store::timestamp", "tls"], &["hyper", "quinn", "h2", "http", "capnp"]),
+    ("certificates::by_name", &["certificates::place"], &["tokio", "tracing", "std::fs"]),
+    ("certificates::place", &["store::timestamp", "tls"], &["tokio", "tracing", "std::fs"]),
     (
         "forward",
         &["balancer", "limits", "metrics::NoHold", "registry", "steering", "transport"],
@@ -464,6 +468,7 @@ const EDGE: &[Module] = &[
             "alerts",
             "api::share",
             "balancer::affinity",
+            "certificates",
             "forward::Patience",
             "limits::per_address",
             "tls",

@@ -33,6 +33,8 @@ pub(crate) struct Admin {
     /// The file with the token that it wants, as `admin.token-file`
     #[arg(long, value_name = "FILE", env = "ADIT_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
+    #[arg(skip = "host")]
+    whose: &'static str,
 }
 
 /// A request as somebody would send it.
@@ -176,6 +178,16 @@ struct Answer {
 }
 
 impl Admin {
+    /// That of an edge.
+    pub(crate) fn of_edge(admin: String, admin_token_file: Option<PathBuf>) -> Self {
+        Self { admin, admin_token_file, whose: "edge" }
+    }
+
+    /// What is at a path, which is JSON.
+    pub(crate) async fn look(&self, path: &str) -> anyhow::Result<Value> {
+        self.ask("GET", path, None, Bytes::new()).await?.page()
+    }
+
     async fn document(&self, generation: Option<u64>) -> anyhow::Result<String> {
         let path = match generation {
             Some(generation) => format!("/config/generations/{generation}"),
@@ -189,7 +201,9 @@ impl Admin {
     }
 
     async fn ask(&self, method: &str, path: &str, tag: Option<&str>, body: Bytes) -> anyhow::Result<Answer> {
-        let about = || format!("asking the host at {}; --admin says where its admin API listens", self.admin);
+        let about = || {
+            format!("asking the {} at {}; --admin says where its admin API listens", self.whose, self.admin)
+        };
         let stream = timeout(CONNECT_LIMIT, TcpStream::connect(&self.admin))
             .await
             .context("no connection in time")

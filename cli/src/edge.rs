@@ -1,11 +1,29 @@
-//! `adit edge run`.
+//! `adit edge run`, `check` and `certificates`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use adit_edge::{Edge, Settings};
+use clap::Args;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Admin;
+use crate::office::Shown;
+use crate::table::{Table, show};
 use crate::{Failure, signals, systemd};
+
+/// Which edge that runs, and how what it says is shown.
+#[derive(Args)]
+pub(crate) struct Ask {
+    /// Where the admin API of the edge listens, as `[admin] listen` in its configuration
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:20240", env = "ADIT_EDGE_ADMIN")]
+    admin: String,
+    /// The file with the token that it wants, as `[admin] token-file`
+    #[arg(long, value_name = "FILE", env = "ADIT_EDGE_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    shown: Shown,
+}
 
 /// Runs an edge until a signal stops it.
 #[tokio::main(flavor = "current_thread")]
@@ -17,4 +35,28 @@ pub(crate) async fn run(path: &Path, with_stdin: bool) -> Result<(), Failure> {
     let edge = Edge::build(settings).map_err(Failure::Configuration)?;
     let _systemd = systemd::watch_edge(edge.watchdog(), stop.clone()).map_err(anyhow::Error::from)?;
     Ok(edge.run(stop).await?)
+}
+
+/// Reports every mistake of a document, and every file that it names and that an edge could not begin with.
+pub(crate) fn check(path: &Path) -> Result<(), Failure> {
+    Settings::load(path).map_err(|error| Failure::Configuration(error.into()))?;
+    Ok(())
+}
+
+/// Prints what a running edge shows over TLS, and until when.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn certificates(ask: Ask) -> Result<(), Failure> {
+    let Ask { admin, admin_token_file, shown } = ask;
+    let page = Admin::of_edge(admin, admin_token_file).look("/certificates").await?;
+    show(shown.form, &page, || {
+        let mut table = Table::new(&["USE", "NAMES", "SOURCE", "UNTIL", "TROUBLE"]);
+        for one in page["certificates"].as_array().into_iter().flatten() {
+            let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+            let names = one["names"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let names = names.collect::<Vec<_>>().join(" ");
+            table.row([text("use"), names, text("source"), text("not_after"), text("error")]);
+        }
+        table.text()
+    });
+    Ok(())
 }

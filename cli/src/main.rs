@@ -114,6 +114,14 @@ enum Edge {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Report every mistake of an edge's configuration, and of every file that it names
+    Check {
+        /// The edge's configuration (TOML)
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// What a running edge shows over TLS, until when, and what it does not take
+    Certificates(edge::Ask),
     /// Make credentials for a new tunnel: a file that both the edge and the host are given
     Credentials {
         /// Where to write them; an existing file is never overwritten
@@ -255,6 +263,8 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Tunnel(arguments) => tunnel::run(*arguments, with_stdin),
         Command::Edge(Edge::Run { config }) => edge::run(&config, with_stdin),
+        Command::Edge(Edge::Check { config }) => edge::check(&config),
+        Command::Edge(Edge::Certificates(ask)) => edge::certificates(ask),
         Command::Edge(Edge::Credentials { output }) => credentials::create(&output),
         Command::Edge(Edge::Init(init)) => office::init(init),
         Command::Edge(Edge::Token(token)) => office::token(token),

@@ -47,7 +47,7 @@ pub(crate) struct Init {
 pub(crate) struct Shown {
     /// In which form
     #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
-    form: Form,
+    pub(crate) form: Form,
 }
 
 #[derive(Subcommand)]

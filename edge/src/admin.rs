@@ -1,6 +1,7 @@
 //! The admin listener: whether the edge is alive and ready, who is connected, and what each replica is to
 //! get. Translates; holds no state. Knows the registry; does not know shards or requests.
 
+mod certificates;
 mod config;
 mod metrics;
 mod view;
@@ -148,11 +149,14 @@ impl Admin {
             ["status"] if is_read => {
                 Ok(shown(&Status::of(&self.registry, &self.servers, self.draining.is_fired())))
             }
+            ["certificates"] if is_read => Ok(shown(&certificates::Shown::of(&self.figures.certificates))),
             ["state"] if parts.method == Method::POST => self.restore(body).await,
             ["state"] => Err(Refusal::Method("POST")),
             ["tunnels"] if is_read => Ok(shown(&Tunnels::of(&self.registry))),
             ["tunnels", tunnel, rest @ ..] => self.tunnel(tunnel, rest, &parts, body).await,
-            ["healthcheck" | "ready" | "metrics" | "status" | "tunnels"] => Err(Refusal::Method(READ)),
+            ["certificates" | "healthcheck" | "ready" | "metrics" | "status" | "tunnels"] => {
+                Err(Refusal::Method(READ))
+            }
             _ => Err(Refusal::NoPath),
         };
         outcome.unwrap_or_else(|refusal| refusal.answer())
@@ -340,7 +344,7 @@ struct Written {
 #[derive(Debug, Error)]
 enum Refusal {
     #[error(
-        "there is nothing here; there are /healthcheck, /ready, /metrics, /status, /tunnels, /tunnels/ID, \
+        "there is nothing here; there are /healthcheck, /ready, /metrics, /status, /certificates, /tunnels, /tunnels/ID, \
          /tunnels/ID/config, /tunnels/ID/replicas, /tunnels/ID/replicas/CONNECTOR, POST …/drain and …/undrain below it, \
          and POST /state"
     )]

@@ -29,6 +29,8 @@ use crate::alerts::{Terms, outbox, watch};
 use crate::api::{self, Api, housekeeping};
 use crate::app::threads::{Progress, Threads};
 use crate::app::watchdog::Watchdog;
+use crate::certificates::place::Use;
+use crate::certificates::{Certificates, watch as certificate_watch};
 use crate::forward::ray::Rays;
 use crate::limits::pace;
 use crate::limits::per_address::AddressLimits;
@@ -58,6 +60,7 @@ pub struct Edge {
     inbox: Inbox,
     admin: Option<(Admin, Vec<admin::Listener>)>,
     office: Option<ControlPlane>,
+    certificates: Arc<Certificates>,
     addresses: Addresses,
     drain: Drain,
 }
@@ -104,6 +107,7 @@ impl Edge {
             http,
             https,
             connectors,
+            certificates: own,
             servers,
             tunnels,
             admin,
@@ -115,7 +119,7 @@ impl Edge {
             sources,
             proxies,
             bodies,
-            api,
+            mut api,
             alerts,
             geography,
         } = settings;
@@ -131,29 +135,30 @@ impl Edge {
         let domains: Vec<String> = zones.chain(domains).collect();
 
         let mut ca = LazyCa { data_dir: &data_dir, made: None };
-        let connectors = match connectors {
-            Some(identity) => identity,
-            None => ca.issue(CONNECTOR_NAMES.map(str::to_owned).into())?,
+        let mut certificates = Certificates::default();
+        let (seed, shown) = match connectors {
+            Some(owned) => (owned.identity.seed().clone(), certificates.add(Use::Connectors, owned)),
+            None => {
+                let made = ca.issue(CONNECTOR_NAMES.map(str::to_owned).into())?;
+                (made.seed().clone(), certificates.add_made(Use::Connectors, made))
+            }
         };
-        let seed = connectors.seed().clone();
-        let mut expiries = vec![("connectors", connectors.not_after())];
-        let tls = tls::connector_tls(&connectors)?;
+        let tls = tls::connector_tls(shown)?;
         let http2 = Arc::new(tls::without_alpn(tls.clone()));
         let account = Account::new(bodies, count);
         let quic = accept_quic::server_config(tls, bodies.connection_window())?;
         let https = match https {
             None => None,
             Some(Https { listen, identity }) => {
-                let identity = match identity {
-                    Some(identity) => identity,
+                let fallback = match identity {
+                    Some(owned) => certificates.add(Use::Visitors, owned),
                     None => {
                         let below = domains.iter().flat_map(|name| [name.clone(), format!("*.{name}")]);
                         let fixed = names.iter().map(|(name, _)| name.to_string());
-                        ca.issue(fixed.chain(below).collect())?
+                        certificates.add_made(Use::Visitors, ca.issue(fixed.chain(below).collect())?)
                     }
                 };
-                expiries.push(("visitors", identity.not_after()));
-                Some((listen, Arc::new(tls::visitor_tls(&identity)?)))
+                Some((listen, Arc::new(tls::visitor_tls(certificates.for_visitors(own, fallback))?)))
             }
         };
         let authority = ca.made.as_ref().and_then(DevelopmentCa::not_after);
@@ -219,8 +224,9 @@ impl Edge {
 
         let (stop, counters) = (Shutdown::default(), Counters::new(count));
         let (strangers, api_room) = (Unregistered::default(), Api::room());
-        let identity = api.as_ref().and_then(|api| api.identity.as_ref());
-        expiries.extend([("api", identity.and_then(Identity::not_after)), ("authority", authority)]);
+        let api_tls = api.as_mut().and_then(|api| api.identity.take());
+        let api_tls = api_tls.map(|owned| tls::visitor_tls(certificates.add(Use::Api, owned))).transpose()?;
+        let certificates = Arc::new(certificates);
         let mut administrators = Vec::new();
         let settings::Admin { listen, probes, token } = admin;
         if let Some(listen) = listen {
@@ -249,7 +255,8 @@ impl Edge {
                 strangers: strangers.clone(),
                 probed: Probed::default(),
                 rooms: rooms.chain([("api", api_room.clone())]).collect(),
-                certificates: expiries.into_iter().filter_map(|(name, until)| Some((name, until?))).collect(),
+                certificates: certificates.clone(),
+                authority,
                 balancers: api.as_ref().map(|_| balancers.clone()),
             };
             let control = control.clone();
@@ -259,9 +266,8 @@ impl Edge {
         });
         let office = match (api, known) {
             (Some(api), Some((state, follower))) => {
-                let settings::Api { listen, identity, tunnel_domain: _, quick_domain, share } = api;
-                let tls = identity.map(|identity| tls::visitor_tls(&identity)).transpose()?;
-                let tls = tls.map(|tls| TlsAcceptor::from(Arc::new(tls::http1_only(tls))));
+                let settings::Api { listen, identity: _, tunnel_domain: _, quick_domain, share } = api;
+                let tls = api_tls.map(|tls| TlsAcceptor::from(Arc::new(tls::http1_only(tls))));
                 if tls.is_none() && !listen.ip().is_loopback() {
                     warn!(%listen, "the control API is spoken in the clear beyond this machine; give [api] a certificate");
                 }
@@ -324,7 +330,7 @@ impl Edge {
             account,
             counters,
         });
-        Ok(Self { shards, shared, inbox, admin, office, addresses, drain })
+        Ok(Self { shards, shared, inbox, admin, office, certificates, addresses, drain })
     }
 
     /// Address of the cleartext listener for visitors, with the port that was really bound.
@@ -370,7 +376,7 @@ impl Edge {
     /// Serves until `stop`, then drains. An error means that a part of the edge failed. Needs no
     /// particular runtime around it; dropped midway, the threads stop by themselves.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { shards, shared, inbox, admin, office, addresses, drain } = self;
+        let Self { shards, shared, inbox, admin, office, certificates, addresses, drain } = self;
         let (order, watchdog) = (shared.stop.clone(), shared.watchdog.clone());
         let _stop_threads = AllAtOnce(order.clone());
         let (back_office, last) = (CancellationToken::new(), CancellationToken::new());
@@ -401,6 +407,14 @@ impl Edge {
         if let Some(office) = office {
             let (stop, registry) = (back_office.clone(), shared.registry.clone());
             threads.start("control-api", move |runtime| runtime.block_on(office.run(registry, stop)))?;
+            parts += 1;
+        }
+        if certificates.are_watched() {
+            let stop = last.clone();
+            threads.start("certificates", move |runtime| {
+                runtime.block_on(certificate_watch::run(certificates, stop));
+                Ok(())
+            })?;
             parts += 1;
         }
         let (milestones, reached) = mpsc::channel(3 * shards.len());

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod bodies;
+mod certificates;
 mod document;
 mod geography;
 pub(crate) mod host_name;
@@ -24,10 +25,12 @@ use thiserror::Error;
 use crate::alerts::Terms;
 use crate::api::share::Share;
 use crate::balancer::affinity::{Stickiness, StickinessError};
+use crate::certificates::Owned;
+use crate::certificates::place::Use;
 use crate::forward::Patience;
 use crate::limits::per_address::Limits;
 use crate::settings::host_name::HostName;
-use crate::tls::{CONNECTOR_NAMES, Identity};
+use crate::tls::CONNECTOR_NAMES;
 use crate::visitor::{Geography, Proxies};
 use document::{CertificateFiles, Document};
 
@@ -38,7 +41,9 @@ pub struct Settings {
     pub(crate) http: Option<SocketAddr>,
     pub(crate) https: Option<Https>,
     /// The certificate shown to connectors; without one the development CA makes it.
-    pub(crate) connectors: Option<Identity>,
+    pub(crate) connectors: Option<Owned>,
+    /// For visitors who ask for their names.
+    pub(crate) certificates: Vec<Owned>,
     pub(crate) servers: Vec<Server>,
     pub(crate) tunnels: Vec<Tunnel>,
     pub(crate) admin: Admin,
@@ -77,7 +82,7 @@ pub(crate) struct Admin {
 pub(crate) struct Api {
     pub(crate) listen: SocketAddr,
     /// Without one it is spoken in the clear.
-    pub(crate) identity: Option<Identity>,
+    pub(crate) identity: Option<Owned>,
     /// Every tunnel is reached as `ID.` and this.
     pub(crate) tunnel_domain: Option<String>,
     /// Tunnels for everybody get names below this; without one there are none.
@@ -101,7 +106,7 @@ pub(crate) struct Drain {
 pub(crate) struct Https {
     pub(crate) listen: SocketAddr,
     /// The certificate shown to visitors; without one the development CA makes it.
-    pub(crate) identity: Option<Identity>,
+    pub(crate) identity: Option<Owned>,
 }
 
 /// One edge server: a place that connectors dial.
@@ -182,20 +187,21 @@ impl Rules<'_> {
         let (http, https) = self.visitors(document.visitors);
         let connectors = document.connectors.and_then(|section| {
             let span = section.span();
-            let identity = self.identity(&span, "[connectors]", section.into_inner())?;
-            if !identity.covers(CONNECTOR_NAMES[0]) {
+            let owned = self.identity(&span, "[connectors]", section.into_inner())?;
+            if let Err(message) = Use::Connectors.judge(&owned.identity) {
                 let help = format!("it needs the names {}", CONNECTOR_NAMES.join(", "));
-                let message = format!("no connector accepts a certificate without {}", CONNECTOR_NAMES[0]);
                 self.mistakes.add_with_help(span, message, help);
             }
-            Some(identity)
+            Some(owned)
         });
+        let certificates = self.certificates(document.certificate.unwrap_or_default(), https.is_some());
         let has_api = document.api.is_some();
         Settings {
             data_dir: self.folder.join(data_dir),
             http,
             https,
             connectors,
+            certificates,
             servers: self.servers(document.server.unwrap_or_default()),
             tunnels: self.tunnels(document.tunnel.unwrap_or_default(), has_api, hold),
             admin: self.admin(document.admin),
@@ -254,36 +260,6 @@ impl Rules<'_> {
                 (http, None)
             }
             None => (http, None),
-        }
-    }
-
-    fn identity(&mut self, table: &Range<usize>, section: &str, files: CertificateFiles) -> Option<Identity> {
-        match (files.certificate, files.private_key) {
-            (None, None) => None,
-            (Some(certificate), Some(key)) => {
-                let (at_chain, at_key) = (certificate.span(), key.span());
-                let chain = Identity::read_chain(&self.folder.join(certificate.into_inner()));
-                let key = Identity::read_key(&self.folder.join(key.into_inner()));
-                let chain = chain.map_err(|error| self.mistakes.add(at_chain.clone(), error.to_string()));
-                let key = key.map_err(|error| self.mistakes.add(at_key, error.to_string()));
-                Identity::new(chain.ok()?, key.ok()?)
-                    .map_err(|error| self.mistakes.add(at_chain, error.to_string()))
-                    .ok()
-            }
-            (Some(alone), None) => {
-                let help = format!("{section} needs both files, or neither for a development certificate");
-                if !self.mistakes.speaks_for(table, "private-key") {
-                    self.mistakes.add_with_help(alone.span(), "a certificate without `private-key`", help);
-                }
-                None
-            }
-            (None, Some(alone)) => {
-                let help = format!("{section} needs both files, or neither for a development certificate");
-                if !self.mistakes.speaks_for(table, "certificate") {
-                    self.mistakes.add_with_help(alone.span(), "a private key without `certificate`", help);
-                }
-                None
-            }
         }
     }
 

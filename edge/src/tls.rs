@@ -2,7 +2,7 @@
 //! and keeps. Knows PEM files, rcgen and rustls; does not know who connects or which names are
 //! configured.
 
-mod validity;
+pub(crate) mod leaf;
 
 use std::fmt;
 use std::fs;
@@ -20,13 +20,14 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::ParsedCertificate;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::server::ResolvesServerCert;
+use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, version};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use thiserror::Error;
 
-use validity::not_after;
+use leaf::Leaf;
 
 /// The names that connectors ask for: over QUIC, over HTTP/2, and in pre-checks (wire.md section 2).
 pub(crate) const CONNECTOR_NAMES: [&str; 3] = ["quic.cftunnel.com", "h2.cftunnel.com", PROBE_NAME];
@@ -36,6 +37,13 @@ pub(crate) const PROBE_NAME: &str = "probe.cftunnel.com";
 
 /// The one ALPN protocol of a tunnel connection over QUIC (wire.md section 2).
 pub(crate) const CONNECTOR_ALPN: &[u8] = b"argotunnel";
+
+/// Where a certificate and its private key are kept, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdentityFiles {
+    pub(crate) chain: PathBuf,
+    pub(crate) key: PathBuf,
+}
 
 /// A certificate chain with the private key that fits it.
 #[derive(Clone)]
@@ -95,6 +103,10 @@ impl Identity {
             .map_err(|source| IdentityError::Read { path: path.to_owned(), source })
     }
 
+    pub(crate) fn read(files: &IdentityFiles) -> Result<Self, IdentityError> {
+        Self::new(Self::read_chain(&files.chain)?, Self::read_key(&files.key)?)
+    }
+
     pub(crate) fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -108,10 +120,20 @@ impl Identity {
         &self.seed
     }
 
+    /// As the TLS library shows it.
+    pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {
+        &self.certified
+    }
+
+    /// What the certificate says of itself, if it can be read.
+    pub(crate) fn leaf(&self) -> Option<Leaf> {
+        Leaf::of(self.certified.cert.first()?)
+    }
+
     /// The last second in which the certificate holds with all of its chain, since 1970; `None` if it cannot be
     /// read.
     pub(crate) fn not_after(&self) -> Option<i64> {
-        self.certified.cert.iter().filter_map(not_after).min()
+        self.certified.cert.iter().filter_map(|link| Some(Leaf::of(link)?.not_after)).min()
     }
 
     /// Whether a client that asks for `name` would accept this certificate's names.
@@ -133,7 +155,7 @@ impl fmt::Debug for Identity {
 /// TLS towards connectors: TLS 1.3, ALPN `argotunnel`, and exactly the groups that the reference
 /// connector offers (wire.md section 0, finding 10): a key share for X25519MLKEM768, or P-256 after a
 /// HelloRetryRequest.
-pub(crate) fn connector_tls(identity: &Identity) -> Result<ServerConfig, rustls::Error> {
+pub(crate) fn connector_tls(shown: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, rustls::Error> {
     let provider = CryptoProvider {
         kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::SECP256R1],
         ..provider()
@@ -141,7 +163,7 @@ pub(crate) fn connector_tls(identity: &Identity) -> Result<ServerConfig, rustls:
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&version::TLS13])?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified.clone())));
+        .with_cert_resolver(shown);
     config.alpn_protocols = vec![CONNECTOR_ALPN.to_vec()];
     // Connectors do not resume sessions.
     config.send_tls13_tickets = 0;
@@ -155,11 +177,11 @@ pub(crate) fn without_alpn(mut config: ServerConfig) -> ServerConfig {
 }
 
 /// TLS towards visitors: TLS 1.2 and 1.3, HTTP/2 preferred.
-pub(crate) fn visitor_tls(identity: &Identity) -> Result<ServerConfig, rustls::Error> {
+pub(crate) fn visitor_tls(shown: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified.clone())));
+        .with_cert_resolver(shown);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -211,7 +233,7 @@ impl DevelopmentCa {
 
     /// As [`Identity::not_after`].
     pub(crate) fn not_after(&self) -> Option<i64> {
-        not_after(&self.certificate)
+        Leaf::of(&self.certificate).map(|leaf| leaf.not_after)
     }
 
     /// Where the certificate is that connectors and visitors must trust.

@@ -9,6 +9,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "account.rs EVERY",
             "alerts/outbox.rs EVERY",
             "alerts/watch.rs EVERY",
+            "certificates/watch.rs EVERY",
             "addresses.rs FORGET_FAILURE",
             "addresses.rs FORGET_FAMILY",
             "app.rs LOOK",
@@ -143,6 +144,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "the form of what stands on the wire, in a file or in a text",
         &[
+            "leaf.rs EXTENSIONS",
             "affinity.rs LENGTH",
             "alerting.rs SECRET",
             "affinity.rs LONG",

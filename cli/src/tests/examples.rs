@@ -144,6 +144,14 @@ impl Bench {
             fs::copy(made("ca.pem"), path(name)).expect("an authority was made");
         }
         fs::copy(made("ca.key"), path("api.key")).expect("an authority was made");
+        for name in ["example.com", "shop", "wildcard"] {
+            let key = rcgen::KeyPair::generate().expect("a key is made");
+            let names = vec![format!("{name}.example.com")];
+            let params = rcgen::CertificateParams::new(names).expect("a name is a name");
+            let certificate = params.self_signed(&key).expect("a certificate is made");
+            bench.write(&format!("{name}.pem"), &certificate.pem());
+            bench.write(&format!("{name}.key"), &key.serialize_pem());
+        }
         bench
     }
 
@@ -154,8 +162,20 @@ impl Bench {
     }
 
     fn toml(&self, fence: &Fence) -> Result<(), String> {
-        const OF_AN_EDGE: [&str; 9] =
-            ["data-dir", "visitors", "server", "api", "drain", "connectors", "bodies", "alerts", "geography"];
+        const OF_AN_EDGE: [&str; 12] = [
+            "data-dir",
+            "visitors",
+            "server",
+            "api",
+            "drain",
+            "connectors",
+            "bodies",
+            "alerts",
+            "geography",
+            "certificate",
+            "acme",
+            "dns",
+        ];
         let table: toml::Table = fence.text.parse().map_err(|error| format!("{error}"))?;
         if table.contains_key("case") {
             let path = self.write("tests.toml", &fence.text);

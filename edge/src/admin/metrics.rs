@@ -15,6 +15,8 @@ use uuid::Uuid;
 
 use super::{Admin, Ready};
 use crate::balancer::retry_budget::Reason;
+use crate::certificates::Certificates;
+use crate::certificates::place::{Place, Use};
 use crate::metrics::{
     Counters, Door, Handshake, Listener, NoHold, PAGES, Registration, Speaks, TRANSPORTS, Totals,
 };
@@ -32,8 +34,9 @@ pub(crate) struct Figures {
     pub(crate) strangers: Unregistered,
     /// Who is at the small listeners, by the listener's name.
     pub(crate) rooms: Vec<(&'static str, Arc<Admission>)>,
-    /// What each certificate is for, and until when it holds, in seconds since 1970.
-    pub(crate) certificates: Vec<(&'static str, i64)>,
+    pub(crate) certificates: Arc<Certificates>,
+    /// Until when the edge's own authority holds, in seconds since 1970.
+    pub(crate) authority: Option<i64>,
     pub(crate) probed: Probed,
     /// Of an edge with a control API.
     pub(crate) balancers: Option<Arc<Balancers>>,
@@ -301,9 +304,32 @@ fn held(page: &mut Page, account: &Account) {
 fn certificates(page: &mut Page, figures: &Figures) {
     let name = "adit_edge_certificate_expiry_timestamp_seconds";
     page.family(name, Kind::Gauge, "Until when a certificate holds, with its chain, seconds since 1970");
-    for (purpose, until) in &figures.certificates {
-        let until = number(u64::try_from(*until).unwrap_or_default());
-        page.sample(name, &[("use", purpose)], until);
+    let seconds = |until: i64| number(u64::try_from(until).unwrap_or_default());
+    let places = figures.certificates.places();
+    for place in places {
+        with_labels(place, |labels| page.sample(name, labels, seconds(place.shown().not_after)));
+    }
+    if let Some(until) = figures.authority {
+        page.sample(name, &[("use", "authority")], seconds(until));
+    }
+    let name = "adit_edge_certificate_refused";
+    page.family(name, Kind::Gauge, "1 while what is in a certificate's files is not what is shown");
+    for place in places.iter().filter(|place| place.files().is_some()) {
+        with_labels(place, |labels| page.sample(name, labels, flag(place.trouble().is_some())));
+    }
+    let name = "adit_edge_certificate_exchanges_total";
+    page.family(name, Kind::Counter, "How often a certificate was exchanged for a new one");
+    for place in places.iter().filter(|place| place.files().is_some()) {
+        with_labels(place, |labels| page.sample(name, labels, number(place.exchanged())));
+    }
+}
+
+/// Those of `[[certificate]]` are told apart by their first name.
+fn with_labels(place: &Place, sample: impl FnOnce(&[(&str, &str)])) {
+    let (usage, shown) = (place.usage().word(), place.shown());
+    match shown.leaf.names.first().filter(|_| place.usage() == Use::Name) {
+        Some(first) => sample(&[("use", usage), ("name", first)]),
+        None => sample(&[("use", usage)]),
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) struct Document {
     pub(super) data_dir: Option<Spanned<PathBuf>>,
     pub(super) visitors: Option<Spanned<Visitors>>,
     pub(super) connectors: Option<Spanned<CertificateFiles>>,
+    pub(super) certificate: Option<Vec<Spanned<CertificateFiles>>>,
     pub(super) server: Option<Vec<Spanned<Server>>>,
     pub(super) tunnel: Option<Vec<Spanned<Tunnel>>>,
     pub(super) admin: Option<Spanned<Admin>>,

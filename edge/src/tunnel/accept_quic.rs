@@ -209,6 +209,8 @@ mod tests {
     use tokio::runtime::{Builder, Runtime};
 
     use super::*;
+    use crate::certificates::Certificates;
+    use crate::certificates::place::Use;
     use crate::tls::{self, CONNECTOR_NAMES, DevelopmentCa};
 
     fn runtime() -> Runtime {
@@ -218,7 +220,8 @@ mod tests {
     /// Accepts connections on `address` until the runtime ends, which is as abrupt as the end of a process.
     fn serve(ca: &DevelopmentCa, address: SocketAddr, shard: usize) -> (Runtime, SocketAddr) {
         let identity = ca.issue(CONNECTOR_NAMES.map(str::to_owned).into()).unwrap();
-        let config = server_config(tls::connector_tls(&identity).unwrap(), 1 << 30).unwrap();
+        let shown = Certificates::default().add_made(Use::Connectors, identity.clone());
+        let config = server_config(tls::connector_tls(shown).unwrap(), 1 << 30).unwrap();
         let runtime = runtime();
         // Another test may have been given the port for a moment.
         let bind =

@@ -197,6 +197,8 @@ mod tests {
     use adit_pace::Account;
 
     use super::*;
+    use crate::certificates::Certificates;
+    use crate::certificates::place::Use;
     use crate::forward::Patience;
     use crate::forward::ray::Rays;
     use crate::limits::per_address::Limits;
@@ -281,7 +283,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ca = DevelopmentCa::open(folder.path()).unwrap();
         let identity = ca.issue(vec!["nobody.example".to_owned()]).unwrap();
-        let tls = TlsAcceptor::from(Arc::new(visitor_tls(&identity).unwrap()));
+        let tls = TlsAcceptor::from(Arc::new(
+            visitor_tls(Certificates::default().add_made(Use::Visitors, identity)).unwrap(),
+        ));
         let mut addresses = Vec::new();
         for tls in [None, Some(tls)] {
             let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();

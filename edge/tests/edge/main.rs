@@ -40,6 +40,7 @@ mod seen;
 mod sessions;
 mod shares;
 mod shown;
+mod shown_certificates;
 mod silence;
 mod steering;
 mod steering_rules;

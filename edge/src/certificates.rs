@@ -1,0 +1,71 @@
+//! The certificates that this edge shows: one for each of its own uses, and for visitors one by the name that they ask
+//! for. Each may be exchanged while it is shown; a handshake reads one pointer.
+//!
+//! Read in this order: [`place`] (one certificate and what became of its files), [`by_name`] (which of them a visitor
+//! is shown), [`watch`] (files that have changed).
+
+pub(crate) mod by_name;
+pub(crate) mod place;
+pub(crate) mod watch;
+
+use std::sync::Arc;
+
+use crate::tls::{Identity, IdentityFiles};
+use by_name::ByName;
+use place::{Place, Use};
+
+/// A certificate that an operator has given, with where it came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Owned {
+    pub(crate) identity: Identity,
+    pub(crate) files: IdentityFiles,
+}
+
+/// All that are shown.
+#[derive(Default)]
+pub(crate) struct Certificates {
+    places: Vec<Arc<Place>>,
+    by_name: Option<Arc<ByName>>,
+}
+
+impl Certificates {
+    /// One more that is shown for `usage`.
+    pub(crate) fn add(&mut self, usage: Use, owned: Owned) -> Arc<Place> {
+        self.place(Place::new(usage, owned.identity, Some(owned.files)))
+    }
+
+    /// The same for one that is made anew at each start.
+    pub(crate) fn add_made(&mut self, usage: Use, identity: Identity) -> Arc<Place> {
+        self.place(Place::new(usage, identity, None))
+    }
+
+    fn place(&mut self, place: Place) -> Arc<Place> {
+        let place = Arc::new(place);
+        self.places.push(place.clone());
+        place
+    }
+
+    /// What visitors are shown: by name one of `own`, and `fallback` to whoever asks for none of these.
+    pub(crate) fn for_visitors(&mut self, own: Vec<Owned>, fallback: Arc<Place>) -> Arc<ByName> {
+        let own = own.into_iter().map(|owned| self.add(Use::Name, owned)).collect();
+        let by_name = Arc::new(ByName::new(own, fallback));
+        self.by_name = Some(by_name.clone());
+        by_name
+    }
+
+    pub(crate) fn places(&self) -> &[Arc<Place>] {
+        &self.places
+    }
+
+    /// Whether any of them is kept in files, which may change.
+    pub(crate) fn are_watched(&self) -> bool {
+        self.places.iter().any(|place| place.files().is_some())
+    }
+
+    /// Serves by what the places hold now.
+    fn follow(&self) {
+        if let Some(by_name) = &self.by_name {
+            by_name.follow();
+        }
+    }
+}

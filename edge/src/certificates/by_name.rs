@@ -1,0 +1,87 @@
+//! Which certificate a visitor is shown: the first of the document that has its name, then the first whose wildcard
+//! covers it, then the one for everybody. Nothing that a visitor asks for makes one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::place::Place;
+
+/// The current table. A handshake looks once.
+pub(crate) struct ByName {
+    own: Vec<Arc<Place>>,
+    fallback: Arc<Place>,
+    table: ArcSwap<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// In lower case.
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    /// By what stands behind the `*.`, which is one label.
+    wildcards: HashMap<String, Arc<CertifiedKey>>,
+}
+
+impl ByName {
+    pub(super) fn new(own: Vec<Arc<Place>>, fallback: Arc<Place>) -> Self {
+        let by_name = Self { own, fallback, table: ArcSwap::default() };
+        by_name.follow();
+        by_name
+    }
+
+    /// Serves by what the places hold now.
+    pub(super) fn follow(&self) {
+        let mut table = Table::default();
+        for place in &self.own {
+            let shown = place.shown();
+            for name in &shown.leaf.names {
+                table.add(name, &shown.certified);
+            }
+        }
+        self.table.store(Arc::new(table));
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let table = self.table.load();
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return table.find(&name.to_ascii_lowercase());
+        }
+        table.find(name)
+    }
+}
+
+impl Table {
+    fn add(&mut self, name: &str, certified: &Arc<CertifiedKey>) {
+        let (names, name) = match name.strip_prefix("*.") {
+            Some(rest) => (&mut self.wildcards, rest),
+            None => (&mut self.exact, name),
+        };
+        if !names.contains_key(name) {
+            names.insert(name.to_owned(), certified.clone());
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let found = self.exact.get(name).or_else(|| {
+            let (_, rest) = name.split_once('.')?;
+            self.wildcards.get(rest)
+        });
+        found.cloned()
+    }
+}
+
+impl std::fmt::Debug for ByName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ByName")
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = hello.server_name().and_then(|name| self.find(name));
+        Some(found.unwrap_or_else(|| self.fallback.shown().certified.clone()))
+    }
+}

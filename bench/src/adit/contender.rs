@@ -14,6 +14,7 @@ use e2e::product::{Edge, Host, Site};
 use e2e::reference;
 use tempfile::TempDir;
 
+use crate::balanced::{self, By};
 use crate::cpu::Cpu;
 use crate::options::Options;
 use crate::{scenario, visitor};
@@ -32,6 +33,8 @@ pub(crate) enum Kind {
     Frp { folder: PathBuf },
     /// Our edge and our host, which logs every request.
     Adit { protocol: &'static str, plugins: usize, is_fresh: bool },
+    /// Our edge and two hosts of ours, behind a name of its state.
+    Two { protocol: &'static str, by: By },
     /// Our edge and another connector.
     Reference { protocol: &'static str, program: PathBuf },
 }
@@ -62,6 +65,11 @@ enum Running {
         client: Process,
         _folder: TempDir,
     },
+    Two {
+        hosts: Vec<Host>,
+        edge: Box<Edge>,
+        _site: Site,
+    },
     Tunnel {
         host: Box<Host>,
         edge: Box<Edge>,
@@ -84,6 +92,7 @@ pub(crate) fn all(options: &Options) -> Vec<Kind> {
         let adit = |plugins, is_fresh| Kind::Adit { protocol, plugins, is_fresh };
         kinds.extend([0, 1, 3, 10].map(|plugins| adit(plugins, false)));
         kinds.extend([1, 3, 10].map(|plugins| adit(plugins, true)));
+        kinds.extend([By::Route, By::Balancer].map(|by| Kind::Two { protocol, by }));
         let programs = options.reference.iter();
         kinds.extend(programs.map(|program| Kind::Reference { protocol, program: program.clone() }));
     }
@@ -109,6 +118,12 @@ impl Contender {
                 edge.process.forget();
                 (edge.http, Running::Tunnel { host: host.into(), edge: edge.into(), _site: site })
             }
+            Kind::Two { protocol, by } => {
+                let (site, edge, hosts) =
+                    balanced::start(*by, &document(protocol, 0, false, origins)).await?;
+                hosts.iter().map(|host| &host.process).chain([&edge.process]).for_each(Process::forget);
+                (edge.http, Running::Two { hosts, edge: edge.into(), _site: site })
+            }
             Kind::Reference { protocol, program } => {
                 let document = document(protocol, 0, false, origins);
                 let (site, edge) = edge().await;
@@ -123,7 +138,7 @@ impl Contender {
     pub(crate) fn takes(&self, kind: scenario::Kind) -> bool {
         match kind {
             // The others would want it over TLS, or as an origin of its own.
-            scenario::Kind::Call => matches!(self.kind, Kind::Adit { .. }),
+            scenario::Kind::Call => matches!(self.kind, Kind::Adit { .. } | Kind::Two { .. }),
             // It would have to be told of upgrades.
             scenario::Kind::Messages => self.kind != Kind::Nginx,
             scenario::Kind::Get
@@ -138,23 +153,30 @@ impl Contender {
     }
 
     pub(crate) fn cpu(&self) -> Cpu {
-        Cpu::of(self.processes().into_iter().map(|(name, process)| {
-            let ids = std::iter::once(process.id()).chain(process.children());
-            (name, ids.collect())
+        Cpu::of(self.processes().into_iter().map(|(name, processes)| {
+            let ids = processes.into_iter();
+            (name, ids.flat_map(|process| std::iter::once(process.id()).chain(process.children())).collect())
         }))
     }
 
-    /// Resident bytes of each process.
+    /// Resident bytes of each end.
     pub(crate) fn memory(&self) -> Vec<(&'static str, u64)> {
-        self.processes().into_iter().map(|(name, process)| (name, process.memory())).collect()
+        let all = self.processes().into_iter();
+        all.map(|(name, all)| (name, all.into_iter().map(Process::memory).sum())).collect()
     }
 
-    fn processes(&self) -> Vec<(&'static str, &Process)> {
+    fn processes(&self) -> Vec<(&'static str, Vec<&Process>)> {
         match &self.running {
             Running::Nothing => Vec::new(),
-            Running::Proxy { process, .. } => vec![("proxy", process)],
-            Running::Pair { server, client, .. } => vec![("edge", server), ("host", client)],
-            Running::Tunnel { host, edge, .. } => vec![("edge", &edge.process), ("host", &host.process)],
+            Running::Proxy { process, .. } => vec![("proxy", vec![process])],
+            Running::Pair { server, client, .. } => vec![("edge", vec![server]), ("host", vec![client])],
+            Running::Two { hosts, edge, .. } => {
+                let hosts = hosts.iter().map(|host| &host.process);
+                vec![("edge", vec![&edge.process]), ("host", hosts.collect())]
+            }
+            Running::Tunnel { host, edge, .. } => {
+                vec![("edge", vec![&edge.process]), ("host", vec![&host.process])]
+            }
         }
     }
 }
@@ -173,6 +195,7 @@ impl fmt::Display for Kind {
                     (if *is_fresh { "fresh " } else { "" }, if *plugins == 1 { "" } else { "s" });
                 write!(f, "adit {protocol} + {plugins} {fresh}plugin{s}")
             }
+            Self::Two { protocol, by } => write!(f, "adit {protocol} behind {by}"),
             Self::Reference { protocol, program } => {
                 let name = program.file_name().unwrap_or(program.as_os_str());
                 write!(f, "{} {protocol}", name.display())

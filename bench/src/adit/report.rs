@@ -181,11 +181,39 @@ impl Report {
             }
             text.push('\n');
         }
+        text.push_str(&self.balanced());
         text.push_str(
             "Spreads are least / median / greatest of the rounds. Wire is what the loopback device carried for \
              a request on all hops together, the visitor's and the origin's too.\n",
         );
         text
+    }
+
+    /// What the edge of a contender behind a load balancer costs against the one behind a route, round by round, since
+    /// only neighbours in time can be compared.
+    fn balanced(&self) -> String {
+        let mut rows = String::new();
+        for (at, name) in self.contenders.iter().enumerate() {
+            let Some(before) = name.strip_suffix("a load balancer") else { continue };
+            let route = self.contenders.iter().position(|other| *other == format!("{before}a route"));
+            let Some(route) = route else { continue };
+            for (scenario, (own, others)) in
+                self.scenarios.iter().zip(self.samples[at].iter().zip(&self.samples[route]))
+            {
+                let edge = |sample: &Sample| sample.per_request.get("edge").copied();
+                let pairs = own.iter().zip(others).filter(|_| !scenario.is_bulk());
+                let ratios = pairs.filter_map(|(own, other)| Some(edge(own)? / edge(other)?));
+                if let Some(spread) = Spread::of(ratios) {
+                    let _ = writeln!(rows, "| {name}, {scenario} | {} |", spread.to_text(3));
+                }
+            }
+        }
+        if rows.is_empty() {
+            return rows;
+        }
+        format!(
+            "## What a load balancer costs\n\n| | edge CPU per request, to a route's |\n|---|---|\n{rows}\n"
+        )
     }
 
     /// Bars of the host's and the edge's processor time per request, for the scenarios with small requests.

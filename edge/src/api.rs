@@ -45,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::alerts::sender::Sender;
+use crate::forward::ray::Rays;
 use crate::metrics::{Counters, Handshake, Listener};
 use crate::registry::Registry;
 use crate::state::publish::StaticTunnels;
@@ -52,6 +53,7 @@ use crate::state::{ChangeError, State};
 use crate::steering::Balancers;
 use crate::store::timestamp::Timestamp;
 use crate::store::{AuditEntry, Transaction};
+use balancing::preview::Previews;
 use call::{Call, NoCall};
 use envelope::{Answer, Problem};
 use identity::{Identity, Permit};
@@ -68,6 +70,8 @@ pub(crate) struct Api {
     quick_domain: Option<String>,
     share: Share,
     sender: Arc<Sender>,
+    rays: Arc<Rays>,
+    previews: Previews,
     by_token: Buckets<String>,
     by_stranger: Buckets<IpAddr>,
     quick_by_visitor: Buckets<IpAddr>,
@@ -81,6 +85,8 @@ pub(crate) struct Rules {
     pub(crate) quick_domain: Option<String>,
     pub(crate) share: Share,
     pub(crate) sender: Arc<Sender>,
+    /// Of what it asks hosts.
+    pub(crate) rays: Arc<Rays>,
 }
 
 impl Api {
@@ -92,7 +98,7 @@ impl Api {
         rules: Rules,
         counters: Arc<Counters>,
     ) -> Self {
-        let Rules { quick_domain, share, sender } = rules;
+        let Rules { quick_domain, share, sender, rays } = rules;
         let by_token = Buckets::new(CALLS, CALLS_PER_SECOND);
         let by_stranger = Buckets::new(STRANGERS_CALLS, STRANGERS_CALLS_PER_SECOND);
         let quick_by_visitor = Buckets::new(QUICK_TUNNELS, QUICK_TUNNELS_PER_SECOND);
@@ -104,6 +110,8 @@ impl Api {
             quick_domain,
             share,
             sender,
+            rays,
+            previews: Previews::default(),
             by_token,
             by_stranger,
             quick_by_visitor,

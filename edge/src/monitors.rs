@@ -3,6 +3,7 @@
 //! Knows what is to be watched and what became of it; does not know pools or visitors' requests.
 
 mod ask;
+mod preview;
 mod terms;
 mod watched;
 
@@ -22,6 +23,7 @@ use crate::store::records::objects::Object;
 use terms::Terms;
 
 pub(crate) use ask::Outcome;
+pub(crate) use preview::Preview;
 pub(crate) use watched::Watched;
 
 /// Everything that is watched.

@@ -1,7 +1,9 @@
 //! One attempt to bring a message to a webhook: to an address that was judged, with a signature, and without following
 //! it anywhere else. Knows HTTP; what follows from an attempt is the outbox's.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use adit_net::judge;
@@ -22,6 +24,20 @@ use crate::store::timestamp::Timestamp;
 pub(crate) struct Sender {
     client: Client,
     networks: Vec<Network>,
+    trials: Trials,
+}
+
+/// Test messages under way. They have room of their own, so that an account that tries out webhooks which say nothing
+/// keeps no message from anybody.
+struct Trials {
+    client: Client,
+    by_account: Mutex<HashMap<String, usize>>,
+}
+
+/// A test message under way.
+struct Trial<'t> {
+    trials: &'t Trials,
+    account: &'t str,
 }
 
 /// What became of an attempt.
@@ -42,11 +58,29 @@ impl Sender {
     /// # Errors
     /// The TLS library knows no version of TLS.
     pub(crate) fn new(networks: Vec<Network>) -> anyhow::Result<Self> {
-        Ok(Self { client: Client::new(AT_ONCE)?, networks })
+        let trials = Trials { client: Client::new(TRIALS_AT_ONCE)?, by_account: Mutex::default() };
+        Ok(Self { client: Client::new(AT_ONCE)?, networks, trials })
     }
 
     /// Sends one message. May be dropped midway.
     pub(crate) async fn send(&self, url: &str, secrets: &[Secret], id: &str, body: &str) -> Attempt {
+        self.send_by(&self.client, url, secrets, id, body).await
+    }
+
+    /// Sends a test message of an account; nothing if too many of these are under way. May be dropped midway.
+    pub(crate) async fn try_out(
+        &self,
+        account: &str,
+        url: &str,
+        secrets: &[Secret],
+        id: &str,
+        body: &str,
+    ) -> Option<Attempt> {
+        let _trial = self.trials.begin(account)?;
+        Some(self.send_by(&self.trials.client, url, secrets, id, body).await)
+    }
+
+    async fn send_by(&self, client: &Client, url: &str, secrets: &[Secret], id: &str, body: &str) -> Attempt {
         let request = match request(url, secrets, id, body) {
             Ok(request) => request,
             Err(why) => return Attempt::Failed { why: why.to_owned(), pause: None },
@@ -58,7 +92,7 @@ impl Sender {
         let may = |address: IpAddr| {
             !judge::is_private(address) || self.networks.iter().any(|network| network.contains(address))
         };
-        let exchange = self.client.exchange(&target, request, may, LONGEST);
+        let exchange = client.exchange(&target, request, may, LONGEST);
         let answered = timeout(LONGEST, exchange).await.unwrap_or(Err(OutboundError::Timeout));
         match answered {
             Ok(exchange) => judged(exchange.response.status(), exchange.response.headers()),
@@ -67,6 +101,29 @@ impl Sender {
                 debug!(host = target.host, port = target.port, %error, "a webhook could not be asked");
                 Attempt::Failed { why: UNREACHABLE.to_owned(), pause: None }
             }
+        }
+    }
+}
+
+impl Trials {
+    fn begin<'t>(&'t self, account: &'t str) -> Option<Trial<'t>> {
+        let mut by_account = self.by_account.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = by_account.values().sum();
+        let own = by_account.get(account).copied().unwrap_or_default();
+        if all >= TRIALS_AT_ONCE || own >= TRIALS_OF_ACCOUNT {
+            return None;
+        }
+        by_account.insert(account.to_owned(), own + 1);
+        Some(Trial { trials: self, account })
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        let mut by_account = self.trials.by_account.lock().unwrap_or_else(PoisonError::into_inner);
+        match by_account.get_mut(self.account) {
+            Some(own @ 2..) => *own -= 1,
+            Some(_) | None => drop(by_account.remove(self.account)),
         }
     }
 }
@@ -132,8 +189,32 @@ const UNREACHABLE: &str = "it gives no answer: there is no connection to it, no 
                            answer in time, or an address that this edge does not send to";
 /// Messages under way.
 pub(super) const AT_ONCE: usize = 64;
+/// Test messages under way, and those of one account.
+const TRIALS_AT_ONCE: usize = 16;
+const TRIALS_OF_ACCOUNT: usize = 2;
 /// From the beginning of an attempt to the head of the answer.
 const LONGEST: Duration = Duration::from_secs(15);
 /// For a webhook that is too busy, and does not say for how long.
 const PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_tries_out_many_webhooks_leaves_room_for_the_trials_of_others() {
+        let sender = Sender::new(Vec::new()).unwrap();
+        let trials = &sender.trials;
+        let one: Vec<_> = (0..TRIALS_OF_ACCOUNT).filter_map(|_| trials.begin("one")).collect();
+        assert_eq!(one.len(), TRIALS_OF_ACCOUNT);
+        assert!(trials.begin("one").is_none());
+        let names: Vec<String> = (0..TRIALS_AT_ONCE).map(|at| format!("other {at}")).collect();
+        let others: Vec<_> = names.iter().filter_map(|name| trials.begin(name)).collect();
+        assert_eq!(others.len(), TRIALS_AT_ONCE - TRIALS_OF_ACCOUNT);
+        drop(one);
+        assert!(trials.begin("one").is_some());
+        drop(others);
+        assert!(trials.by_account.lock().unwrap().is_empty(), "nothing is kept of who has none");
+    }
+}

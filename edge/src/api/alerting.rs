@@ -144,7 +144,8 @@ impl Api {
         let id = format!("msg_{}", Uuid::new_v4().simple());
         let body = event::trial(who.account(), webhook.text("name").unwrap_or_default(), Timestamp::now());
         let url = webhook.text("url").unwrap_or_default();
-        let why = match self.sender.send(url, &webhook.secrets, &id, &body).await {
+        let tried = self.sender.try_out(who.account(), url, &webhook.secrets, &id, &body).await;
+        let why = match tried.ok_or(Problem::TooMany { seconds: TRIAL })? {
             Attempt::Taken => return Ok(()),
             Attempt::Gone => "it answers with the status 410".to_owned(),
             Attempt::Failed { why, .. } => why,
@@ -262,6 +263,8 @@ pub(super) fn secrets(before: &[Secret], new: Option<String>, now: Timestamp) ->
     std::iter::once(Secret { text, until: None }).chain(last).collect()
 }
 
+/// Seconds until a webhook may be tried out again where others are.
+const TRIAL: u64 = 15;
 /// Lines of the history on a page where nothing is said.
 const PAGE: usize = 25;
 /// Bytes.

@@ -6,6 +6,7 @@ pub(super) mod draft;
 mod fields;
 mod form;
 mod health;
+pub(super) mod preview;
 mod regions;
 mod route;
 mod status;
@@ -111,11 +112,8 @@ impl Api {
             Ask::References(kind, id) => self.references(who, kind, &id, query),
             Ask::Health(id) => self.pool_health(who, &id),
             Ask::Status(id) => self.balancer_status(who, zone, &id),
-            Ask::StartPreview(kind, id) => {
-                self.state.read(|snapshot| self.drafted(who, snapshot).find(kind, zone, &id).map(|_| ()))?;
-                Err(Problem::Later("previews of monitors"))
-            }
-            Ask::Preview(_) => Err(Problem::NotFound("preview")),
+            Ask::StartPreview(kind, id) => self.start_preview(who, kind, &id, body),
+            Ask::Preview(id) => self.look_at_preview(who, &id),
             Ask::Regions => regions::list(query),
             Ask::Region(code) => regions::look(&code),
             Ask::Search => Err(Problem::Later("searches")),
@@ -246,6 +244,8 @@ impl Api {
             let (made, transaction) = self.state.read(|snapshot| {
                 let mut draft = self.drafted(who, snapshot);
                 let made = plan(&mut draft)?;
+                let (before, after) = draft.bytes();
+                self.share.bytes(snapshot, who.account(), before, after)?;
                 Ok::<_, Problem>((made, draft.into_transaction(action)))
             })?;
             let Some(transaction) = transaction else { return Ok(made) };

@@ -14,7 +14,8 @@ pub(crate) struct Share {
     pub(crate) tunnels: usize,
     /// Of all its zones.
     pub(crate) records: usize,
-    /// Of its tunnels, deleted ones too, their configurations and its records, as they are kept.
+    /// Of its tunnels, deleted ones too, their configurations, its records, and all that load balancing and alerts
+    /// consist of, as they are kept.
     pub(crate) bytes: usize,
 }
 
@@ -44,12 +45,14 @@ impl Share {
         if after <= before {
             return Ok(());
         }
-        let has = snapshot.holdings.tunnels(account).1 + records(snapshot, account).1;
+        let holdings = &snapshot.holdings;
+        let has = holdings.tunnels(account).1 + records(snapshot, account).1 + holdings.objects(account);
         if has + (after - before) <= self.bytes {
             return Ok(());
         }
         Err(Problem::Conflict(format!(
-            "this account's tunnels, configurations and records would take more than {}, which is its share of this edge",
+            "this account's tunnels, configurations, records and load balancing would take more than {}, which is its \
+             share of this edge",
             size::show(self.bytes)
         )))
     }

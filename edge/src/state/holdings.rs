@@ -14,6 +14,8 @@ pub(crate) struct Holdings {
     accounts: HashMap<String, Tunnels>,
     /// By the zone that they are in.
     records: HashMap<String, Records>,
+    /// Bytes of what load balancing and alerts consist of, by account.
+    objects: HashMap<String, usize>,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +71,24 @@ impl Holdings {
         let Some(held) = self.records.get_mut(zone) else { return };
         held.count -= 1;
         held.bytes -= bytes;
+    }
+
+    pub(super) fn object_came(&mut self, account: &str, bytes: usize) {
+        match self.objects.get_mut(account) {
+            Some(held) => *held += bytes,
+            None => drop(self.objects.insert(account.to_owned(), bytes)),
+        }
+    }
+
+    pub(super) fn object_went(&mut self, account: &str, bytes: usize) {
+        if let Some(held) = self.objects.get_mut(account) {
+            *held -= bytes;
+        }
+    }
+
+    /// Bytes of the objects of an account.
+    pub(crate) fn objects(&self, account: &str) -> usize {
+        self.objects.get(account).copied().unwrap_or_default()
     }
 
     /// Tunnels of an account that are not deleted, and the bytes of all that it has, with their configurations.

@@ -296,7 +296,13 @@ impl Snapshot {
                 // A newer version of this program may keep more.
                 let Some(kind) = Kind::ALL.into_iter().find(|known| known.prefix() == kind) else { return };
                 touched.objects |= kind.is_served();
+                if let Some(old) = self.objects.of(kind).get(name) {
+                    self.holdings.object_went(&old.record.account, old.bytes);
+                }
                 self.objects.set(whole, kind, name, value, revision);
+                if let Some(new) = self.objects.of(kind).get(name) {
+                    self.holdings.object_came(&new.record.account, new.bytes);
+                }
             }
         }
     }

@@ -136,6 +136,71 @@ impl Office {
 }
 
 #[tokio::test]
+async fn a_monitor_that_is_tried_out_says_what_it_sees_and_changes_nothing() {
+    LocalSet::new()
+        .run_until(async {
+            let mut office = Office::open().await;
+            let (one, token) = office.tunnel_named("one").await;
+            let (other, other_token) = office.tunnel_named("other").await;
+            let (absent, _) = office.tunnel_named("absent").await;
+            let failing = Host::start(&mut office, &token, "one", Says::Broken).await;
+            let _well = Host::start(&mut office, &other_token, "other", Says::Fine).await;
+            let pool = office.pool("p", &[&one, &other, &absent]).await;
+            let body = json!({ "path": "/up", "expected_body": "FINE", "timeout": 1, "retries": 0,
+                "header": { "x-key": ["k"] } });
+            let trial = office.objects(&format!("pools/{pool}/preview"));
+            let made = office.post(&trial, body.clone()).await.done();
+            assert_eq!(made["pools"], json!({ pool.clone(): "p" }));
+            let looked = |id: &Value| office.objects(&format!("preview/{}", id.as_str().unwrap()));
+            let first = looked(&made["preview_id"]);
+            let mut turns = interval(Duration::from_millis(50));
+            let seen = timeout(PATIENCE, async {
+                loop {
+                    turns.tick().await;
+                    let seen = office.get(&first).await;
+                    if !seen.to_string().contains("not asked yet") {
+                        return seen[&pool].clone();
+                    }
+                }
+            });
+            let seen = seen.await.expect("each question has an end");
+            let of = |at: usize, tunnel: &str| {
+                let origin = &seen["origins"][at][format!("{tunnel}.cfargotunnel.com")];
+                (origin["healthy"].clone(), origin["response_code"].clone(), origin["failure_reason"].clone())
+            };
+            let said = |healthy: bool, code: u16, why: &str| (json!(healthy), json!(code), json!(why));
+            assert_eq!(of(0, &one), said(false, 503, "the status 503 is not expected"));
+            assert_eq!(of(1, &other), said(true, 200, "No failures"));
+            assert_eq!(of(2, &absent), said(false, 0, "no host of the tunnel is connected"));
+            assert_eq!(seen["healthy"], true);
+            assert_eq!(*failing.asked.borrow(), [format!("GET {one}.cfargotunnel.com/up k")]);
+            // Nothing follows from it.
+            let health = office.seen(&pool).await;
+            assert_eq!(health["origins"][0][format!("{one}.cfargotunnel.com")]["healthy"], true);
+
+            // Of a monitor that is kept: on the pools that name it.
+            let monitor = office.monitor(json!({})).await;
+            office.watch(&pool, &monitor).await;
+            let by_monitor = office.objects(&format!("monitors/{monitor}/preview"));
+            let made = office.post(&by_monitor, body.clone()).await.done();
+            assert_eq!(made["pools"], json!({ pool.clone(): "p" }));
+            let wrong = office.post(&trial, json!({ "interval": "soon", "method": 7 })).await;
+            assert_eq!(wrong.faults().len(), 2, "{wrong:?}");
+            office.post(&trial, json!({ "type": "icmp_ping" })).await.refused(400, "asks nothing");
+            // An account has a few of them, and the oldest goes.
+            for _ in 0..3 {
+                office.post(&trial, body.clone()).await.done();
+            }
+            assert_eq!(office.ask(Method::GET, &first, None).await.status.as_u16(), 404);
+            assert_eq!(
+                office.ask(Method::GET, &looked(&made["preview_id"]), None).await.status.as_u16(),
+                200
+            );
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn an_endpoint_whose_service_fails_gets_no_requests_until_it_is_well_again() {
     LocalSet::new()
         .run_until(async {

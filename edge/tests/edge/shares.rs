@@ -119,6 +119,35 @@ async fn an_account_has_its_share_of_the_state_that_every_edge_keeps_in_memory()
     // Other kinds of records count as well.
     let metadata = json!({ "metadata": { "remark": "x".repeat(60_000) } });
     office.ask(Method::PATCH, &office.tunnel(&ids[2]), Some(metadata)).await.refused(409, "share");
+    // So do the objects of load balancing.
+    let origin = json!({ "name": "x".repeat(60), "address": "192.0.2.1" });
+    let pool = async |name: String, origins: usize| {
+        let origins: Vec<Value> = (0..origins)
+            .map(|at| json!({ "name": origin["name"], "address": format!("192.0.2.{at}") }))
+            .collect();
+        let body = json!({ "name": name, "description": "x".repeat(900), "origins": origins });
+        office
+            .ask(Method::POST, &format!("/accounts/{}/load_balancers/pools", office.account), Some(body))
+            .await
+    };
+    let mut pools = Vec::new();
+    let refused = loop {
+        let reply = pool(format!("pool-{}", pools.len()), 100).await;
+        if reply.status.as_u16() != 200 {
+            break reply;
+        }
+        pools.push(reply.json["result"]["id"].as_str().unwrap().to_owned());
+        assert!(pools.len() < 20, "48 KB are free");
+    };
+    refused.refused(409, "share");
+    assert!(!pools.is_empty());
+    for id in &pools {
+        let path = format!("/accounts/{}/load_balancers/pools/{id}", office.account);
+        // One that gets shorter is always taken.
+        let fewer = json!({ "description": "" });
+        assert_eq!(office.ask(Method::PATCH, &path, Some(fewer)).await.status.as_u16(), 200);
+        office.ask(Method::DELETE, &path, None).await.result();
+    }
     // Less is always taken, and a deletion makes room.
     configure(&ids[0], 500_000).await.result();
     office.ask(Method::DELETE, &office.tunnel(&ids[1]), None).await.result();

@@ -66,8 +66,20 @@ impl<'s> Draft<'s> {
             return Err(Problem::Conflict(what));
         }
         let id = Uuid::new_v4().simple().to_string();
+        let object = self.trial(kind, zone, body)?;
+        self.put(kind, &id, object)?;
+        Ok(id)
+    }
+
+    /// An object as it would be made.
+    pub(super) fn trial(
+        &mut self,
+        kind: Kind,
+        zone: Zone<'_>,
+        body: &Map<String, Value>,
+    ) -> Result<Object, Problem> {
         let (said, name) = self.read(kind, zone, None, body)?;
-        let object = Object {
+        Ok(Object {
             account: self.who.account().to_owned(),
             zone: zone.map(str::to_owned),
             name,
@@ -77,9 +89,7 @@ impl<'s> Draft<'s> {
             modified_by: self.who.actor(),
             disabled_at: BTreeMap::new(),
             secrets: Vec::new(),
-        };
-        self.put(kind, &id, object)?;
-        Ok(id)
+        })
     }
 
     /// As the caller says, whatever was there.
@@ -153,6 +163,15 @@ impl<'s> Draft<'s> {
     pub(super) fn balancer_named(&self, host: &str) -> Option<(String, &Object)> {
         let mut all = self.all(Kind::Balancer);
         all.find(|(_, one)| one.name.as_deref() == Some(host)).map(|(id, one)| (id.to_owned(), one))
+    }
+
+    /// What the objects that change take, and what they will.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let before = |(kind, id): &(Kind, String)| {
+            self.snapshot.objects.of(*kind).get(id).map_or(0, |kept| kept.bytes)
+        };
+        let after = self.changed.values().flatten().map(|object| to_json(object).len()).sum();
+        (self.changed.keys().map(before).sum(), after)
     }
 
     /// Nothing if nothing changes.

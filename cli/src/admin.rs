@@ -1,4 +1,4 @@
-//! Commands for a host that runs: they ask its admin API and print what it says. Exit codes: 0 done, 2 refused
+//! Commands for a host that runs: they ask its admin API, or an edge's, and print what it says. Exit codes: 0 done, 2 refused
 //! as wrong, 1 anything else.
 
 use std::fmt::Write as _;
@@ -151,13 +151,7 @@ pub(crate) async fn diff(
 /// Prints what the host would do with a request.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn explain(question: &Question) -> Result<(), Failure> {
-    let mut headers = Vec::new();
-    for header in &question.headers {
-        let (name, value) = header.split_once(':').ok_or_else(|| {
-            Failure::Configuration(anyhow!("{header:?}: write a header as \"name: value\""))
-        })?;
-        headers.push((name.trim(), value.trim()));
-    }
+    let headers = question.headers.iter().map(|line| header(line)).collect::<Result<Vec<_>, _>>()?;
     let body = json!({
         "url": question.url,
         "method": question.method,
@@ -172,8 +166,16 @@ pub(crate) async fn explain(question: &Question) -> Result<(), Failure> {
     Ok(())
 }
 
-struct Answer {
-    status: StatusCode,
+/// The name and the value of a header, as people write it.
+pub(crate) fn header(line: &str) -> Result<(&str, &str), Failure> {
+    let (name, value) = line
+        .split_once(':')
+        .ok_or_else(|| Failure::Configuration(anyhow!("{line:?}: write a header as \"name: value\"")))?;
+    Ok((name.trim(), value.trim()))
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     body: Bytes,
 }
 
@@ -200,10 +202,15 @@ impl Admin {
         Ok(answer.text())
     }
 
-    async fn ask(&self, method: &str, path: &str, tag: Option<&str>, body: Bytes) -> anyhow::Result<Answer> {
-        let about = || {
-            format!("asking the {} at {}; --admin says where its admin API listens", self.whose, self.admin)
-        };
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        tag: Option<&str>,
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
+        let Self { admin, whose, .. } = self;
+        let about = || format!("asking the {whose} at {admin}; --admin says where its admin API listens");
         let stream = timeout(CONNECT_LIMIT, TcpStream::connect(&self.admin))
             .await
             .context("no connection in time")
@@ -244,14 +251,14 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|_| anyhow!("{}", self.text().trim().to_owned()))
     }
 
-    /// What was asked for, which is JSON; an error where the host says one instead.
-    fn page(&self) -> anyhow::Result<Value> {
+    /// What was asked for, which is JSON; an error where one is said instead.
+    pub(crate) fn page(&self) -> anyhow::Result<Value> {
         let page = self.json()?;
         if page["error"].is_string() { Err(anyhow!("{}", self.problem())) } else { Ok(page) }
     }
 
     /// Why it was not done.
-    fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         let page = self.json().unwrap_or_default();
         page["error"].as_str().map_or_else(|| self.text().trim().to_owned(), str::to_owned)
     }

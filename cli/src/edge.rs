@@ -1,4 +1,6 @@
-//! `adit edge run`, `check` and `certificates`.
+//! `adit edge run`, `check`, `certificates` and `explain`.
+
+pub(crate) mod explain;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,13 @@ pub(crate) struct Ask {
     shown: Shown,
 }
 
+impl Ask {
+    fn edge(self) -> (Admin, Shown) {
+        let Self { admin, admin_token_file, shown } = self;
+        (Admin::of_edge(admin, admin_token_file), shown)
+    }
+}
+
 /// Runs an edge until a signal stops it.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(path: &Path, with_stdin: bool) -> Result<(), Failure> {
@@ -46,8 +55,8 @@ pub(crate) fn check(path: &Path) -> Result<(), Failure> {
 /// Prints what a running edge shows over TLS, and until when.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn certificates(ask: Ask) -> Result<(), Failure> {
-    let Ask { admin, admin_token_file, shown } = ask;
-    let page = Admin::of_edge(admin, admin_token_file).look("/certificates").await?;
+    let (admin, shown) = ask.edge();
+    let page = admin.look("/certificates").await?;
     show(shown.form, &page, || {
         let mut table = Table::new(&["USE", "NAMES", "SOURCE", "UNTIL", "TROUBLE"]);
         for one in page["certificates"].as_array().into_iter().flatten() {

@@ -122,6 +122,9 @@ enum Edge {
     },
     /// What a running edge shows over TLS, until when, and what it does not take
     Certificates(edge::Ask),
+    /// Where a running edge would send a request, and why: route or load balancer, rules, session, every pool and
+    /// endpoint with its health, and the replica and the connection. Nothing is sent
+    Explain(edge::explain::Question),
     /// Make credentials for a new tunnel: a file that both the edge and the host are given
     Credentials {
         /// Where to write them; an existing file is never overwritten
@@ -265,6 +268,7 @@ fn main() -> ExitCode {
         Command::Edge(Edge::Run { config }) => edge::run(&config, with_stdin),
         Command::Edge(Edge::Check { config }) => edge::check(&config),
         Command::Edge(Edge::Certificates(ask)) => edge::certificates(ask),
+        Command::Edge(Edge::Explain(question)) => edge::explain::explain(question),
         Command::Edge(Edge::Credentials { output }) => credentials::create(&output),
         Command::Edge(Edge::Init(init)) => office::init(init),
         Command::Edge(Edge::Token(token)) => office::token(token),

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod config;
+mod explain;
 mod metrics;
 mod view;
 
@@ -40,6 +41,7 @@ use crate::state::{ChangeError, State};
 use crate::store::records::{ReplicaShare, key, to_json};
 use crate::store::{AuditEntry, Restored, StoreError, Transaction};
 use crate::tunnel::control::Control;
+use crate::visitor::Explainer;
 pub(crate) use metrics::{Figures, Probed};
 use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
 
@@ -54,6 +56,7 @@ pub(crate) struct Admin {
     /// The edge has begun to drain.
     draining: Phase,
     figures: Arc<Figures>,
+    explainer: Arc<Explainer>,
 }
 
 /// Where administrators come in.
@@ -75,12 +78,13 @@ impl Admin {
         control: Control,
         state: Option<State>,
         servers: Vec<Arc<settings::Server>>,
-        warm_up: WarmUp,
-        draining: Phase,
+        (warm_up, draining): (WarmUp, Phase),
         figures: Figures,
+        explainer: Explainer,
     ) -> Self {
         let (warm_up, figures) = (Arc::new(warm_up), Arc::new(figures));
-        Self { registry, control, state, servers: servers.into(), warm_up, draining, figures }
+        let (servers, explainer) = (servers.into(), Arc::new(explainer));
+        Self { registry, control, state, servers, warm_up, draining, figures, explainer }
     }
 
     /// Answers on every listener by its rule, until `stop`.
@@ -126,9 +130,13 @@ impl Admin {
         if let Err(refusal) = guard.judge(&request, asks(request.uri().path())) {
             return refusal.answer();
         }
-        match config::tunnel_of(request.uri().path()) {
-            Some(_) => config::answer(self, request, guest).await,
-            None => self.answer(request).await,
+        let path = request.uri().path();
+        if config::tunnel_of(path).is_some() {
+            config::answer(self, request, guest).await
+        } else if path == "/explain" {
+            explain::answer(self, request, guest).await
+        } else {
+            self.answer(request).await
         }
     }
 
@@ -346,7 +354,7 @@ enum Refusal {
     #[error(
         "there is nothing here; there are /healthcheck, /ready, /metrics, /status, /certificates, /tunnels, /tunnels/ID, \
          /tunnels/ID/config, /tunnels/ID/replicas, /tunnels/ID/replicas/CONNECTOR, POST …/drain and …/undrain below it, \
-         and POST /state"
+         POST /explain and POST /state"
     )]
     NoPath,
     #[error("there is no tunnel `{wanted}`; there are {known}")]

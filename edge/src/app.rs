@@ -50,7 +50,7 @@ use crate::tls::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
 use crate::tunnel::accept_quic;
 use crate::tunnel::control::{self, Inbox};
 use crate::tunnel::session::Unregistered;
-use crate::visitor::HostTable;
+use crate::visitor::{Explainer, Guide, HostTable};
 use shard::{Shard, ShardPhase, Shared};
 
 /// An edge whose sockets are bound and whose certificates exist. It serves when it [runs](Edge::run).
@@ -244,6 +244,8 @@ impl Edge {
             administrators.push(("probes", admin::Listener::new(socket, Guard::probes())));
         }
         let balancers = Arc::new(Balancers::new(registry.turns.clone(), geography.point));
+        let (proxies, geography) = (Arc::new(proxies), Arc::new(geography));
+        let guide = Arc::new(Guide { names: names.clone(), proxies, geography });
         let admin = (!administrators.is_empty()).then(|| {
             let warm_up = WarmUp::new(registry.clone(), &data_dir, warm_up);
             let draining = stop.draining.clone();
@@ -260,8 +262,16 @@ impl Edge {
                 balancers: api.as_ref().map(|_| balancers.clone()),
             };
             let control = control.clone();
-            let admin =
-                Admin::new(registry.clone(), control, state, bound_servers, warm_up, draining, figures);
+            let explainer = Explainer::new(&guide, &rays, patience, &account);
+            let admin = Admin::new(
+                registry.clone(),
+                control,
+                state,
+                bound_servers,
+                (warm_up, draining),
+                figures,
+                explainer,
+            );
             (admin, administrators.into_iter().map(|(_, listener)| listener).collect())
         });
         let office = match (api, known) {
@@ -292,7 +302,7 @@ impl Edge {
                     registry.clone(),
                     fixed,
                     balancers,
-                    api::Rules { quick_domain, share, sender: sender.clone() },
+                    api::Rules { quick_domain, share, sender: sender.clone(), rays: rays.clone() },
                     counters.clone(),
                 );
                 Some(ControlPlane {
@@ -310,16 +320,14 @@ impl Edge {
             }
             _ => None,
         };
-        let (sources, proxies) = (AddressLimits::new(sources), Arc::new(proxies));
+        let sources = AddressLimits::new(sources);
         let shared = Arc::new(Shared {
             registry,
-            names,
+            guide,
             rays,
             control,
             strangers,
             sources,
-            proxies,
-            geography: Arc::new(geography),
             patience,
             half_closed,
             quic,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use adit_balance::Key;
 use adit_net::crumbs::Gathered;
-use adit_protocol::extensions;
+use adit_protocol::extensions::{self, Instead};
 use adit_protocol::stream::{Answer, Connect, DecodeError, EncodeError};
 use http::header::{CONTENT_LENGTH, SET_COOKIE};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
@@ -40,6 +40,7 @@ use crate::transport::http2;
 use crate::transport::stream::{Downstream, Unanswered, Upstream};
 use headers::Trailers;
 
+pub(crate) use attempts::Outlook;
 use attempts::{Attempts, Selected};
 pub(crate) use body::Body;
 use body::{OriginBody, Rest};
@@ -286,6 +287,11 @@ pub(crate) async fn forward(
     Ok(response)
 }
 
+/// Where a request would go, if it was sent now.
+pub(crate) fn outlook(target: Target<'_>, method: &Method, place: &ForwardContext<'_>) -> Outlook {
+    Attempts::looking(target, place, IDEMPOTENT.contains(method), &mut None).outlook()
+}
+
 /// An answer that has begun.
 struct Answered {
     /// Anything but a refusal.
@@ -312,7 +318,7 @@ async fn ask(
         let live = chosen.live.clone();
         match attempt(attempts, chosen, head, source).await {
             Ok(answered) => {
-                attempts.answered();
+                attempts.answered(instead(&answered.answer, &live));
                 return Ok(answered);
             }
             Err(failure) => {
@@ -489,6 +495,12 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
         (_, Some(_)) => Err("more than one Content-Length"),
         (None, None) => Err("a Content-Length that is no number"),
     }
+}
+
+/// Who has answered in the place of the service, if the host can say so.
+fn instead(answer: &Answer, live: &Connection) -> Option<Instead> {
+    let Answer::Http(response) = answer else { return None };
+    Instead::of(response.headers()).filter(|_| live.features.instead)
 }
 
 /// Whether the host says that the body of its answer is in frames.

@@ -4,8 +4,10 @@
 //!
 //! Along a request: `rules` and `session` say which [`Plan`] counts for it and where it belongs, `way` goes from
 //! endpoint to endpoint, `tour` chooses pools and `pool` endpoints, by the boards of `keeper`. What was said is read
-//! by `said`.
+//! by `said`; `explain` says what all of it comes to.
 
+mod counts;
+mod explain;
 mod keeper;
 mod plan;
 mod pool;
@@ -37,6 +39,9 @@ use crate::state::snapshot::{Kept, Snapshot};
 use crate::store::StoreRevision;
 use crate::store::records::objects::{Kind, Object};
 
+use counts::Counts;
+pub(crate) use counts::{Counted, Stay};
+pub(crate) use explain::Explained;
 pub(crate) use plan::Plan;
 use pool::Around;
 pub(crate) use pool::{End, Endpoint, Pool};
@@ -54,6 +59,7 @@ pub(crate) struct Balancer {
     /// Those that rules have made so far, by which rules they were.
     others: ArcSwap<HashMap<u64, Arc<Plan>>>,
     pub(crate) retries: Arc<RetryBudget>,
+    counts: Arc<Counts>,
     /// What it says, and the pools that it names.
     said: Map<String, Value>,
     pools: HashMap<String, Arc<Pool>>,
@@ -121,6 +127,8 @@ pub(crate) enum Policy {
     Hash,
     /// Two by weight, and of these the one with less to do for its weight.
     Least,
+    /// Two by weight, and of these the one that would answer first, by what its requests took lately.
+    Peak,
     /// The one that monitors see answer first.
     Quickest,
     /// The one that is least far away.
@@ -199,6 +207,11 @@ impl Balancers {
         self.built.lock().unwrap_or_else(PoisonError::into_inner).pools.clone()
     }
 
+    /// All load balancers by their ids.
+    pub(crate) fn balancers(&self) -> HashMap<String, Arc<Balancer>> {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner).balancers.clone()
+    }
+
     pub(crate) fn pool(&self, id: &str) -> Option<Arc<Pool>> {
         self.built.lock().unwrap_or_else(PoisonError::into_inner).pools.get(id).cloned()
     }
@@ -228,6 +241,7 @@ impl Balancer {
             rules: Rules::of(said),
             others: ArcSwap::default(),
             retries: before.map_or_else(|| Arc::new(RetryBudget::new()), |before| before.retries.clone()),
+            counts: before.map(|before| before.counts.clone()).unwrap_or_default(),
             said: said.clone(),
             pools,
             around: around.clone(),
@@ -237,15 +251,7 @@ impl Balancer {
 
     /// What becomes of a request.
     pub(crate) fn enter(&self, asked: &Asked<'_>) -> Entry<'_> {
-        let found = if self.rules.is_empty() {
-            Found::Overrides(0)
-        } else {
-            let host =
-                asked.request.uri().authority().map(|authority| adit_address::host(authority.as_str()));
-            let host = host.and_then(Result::ok).unwrap_or_default();
-            self.rules.look(&asked.view(self, &host, &Fields(asked.request.headers())))
-        };
-        let plan = match found {
+        let plan = match self.look(asked) {
             Found::Fixed(fixed) => return Entry::IsAnswered(fixed),
             Found::Overrides(found) => self.plan(found),
         };
@@ -253,6 +259,31 @@ impl Balancer {
         let who = session::Who::of(plan.affinity.as_ref(), (&self.id, keys.as_deref()), asked);
         let tour = if plan.is_geographic() { plan.tour_for(&(asked.place)()) } else { 0 };
         Entry::Goes(Visit { plan, tour, who })
+    }
+
+    /// What the rules say about a request.
+    fn look(&self, asked: &Asked<'_>) -> Found<'_> {
+        if self.rules.is_empty() {
+            return Found::Overrides(0);
+        }
+        let host = asked.request.uri().authority().map(|authority| adit_address::host(authority.as_str()));
+        let host = host.and_then(Result::ok).unwrap_or_default();
+        self.rules.look(&asked.view(self, &host, &Fields(asked.request.headers())))
+    }
+
+    /// Takes note of a request that goes to its pools.
+    pub(crate) fn begin(&self, now: Instant) {
+        self.retries.request(now);
+        self.counts.request();
+    }
+
+    /// Takes note of one that a rule of it answers.
+    pub(crate) fn answered(&self) {
+        self.counts.rule();
+    }
+
+    pub(crate) fn counted(&self) -> Counted {
+        self.counts.read()
     }
 
     /// The way of a request through the pools.

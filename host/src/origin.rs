@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{Response, StatusCode, request};
+use adit_protocol::extensions::Instead;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 
@@ -173,7 +174,7 @@ impl Origin {
     ) -> Result<Response<Body>, OriginError> {
         match self {
             Self::Http(origin) => origin.send(pool, head, body).await,
-            Self::Status(status) => Ok(status_only(*status)),
+            Self::Status(status) => Ok(by_rule(*status)),
             Self::HelloWorld => Ok(hello::respond(&head)),
         }
     }
@@ -183,13 +184,20 @@ impl Origin {
     pub async fn upgrade(&self, head: request::Parts, body: Body) -> Result<Response<Body>, OriginError> {
         match self {
             Self::Http(origin) => origin.upgrade(head, body).await,
-            Self::Status(status) => Ok(status_only(*status)),
+            Self::Status(status) => Ok(by_rule(*status)),
             Self::HelloWorld => Ok(match head.uri.path() {
                 "/ws" => hello::echo(&head, body),
                 _ => status_only(StatusCode::UPGRADE_REQUIRED),
             }),
         }
     }
+}
+
+/// The answer of a rule: no service has anything to do with it.
+fn by_rule(status: StatusCode) -> Response<Body> {
+    let mut response = status_only(status);
+    response.extensions_mut().insert(Instead::Host);
+    response
 }
 
 fn status_only(status: StatusCode) -> Response<Body> {

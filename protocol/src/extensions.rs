@@ -1,5 +1,5 @@
-//! What only our own two ends say to each other, on top of the protocol of the reference: trailers, notices
-//! and refusals. Negotiated by features of the host, so that no other peer ever meets any of it.
+//! What only our own two ends say to each other, on top of the protocol of the reference: trailers, notices,
+//! refusals and who has answered. Negotiated by features of the host, so that no other peer ever meets any of it.
 //!
 //! **Trailers.** Over HTTP/2 they are HTTP/2's own. A data stream of QUIC carries a raw body, which has no
 //! place for them; where both ends agreed to it ([`TRAILERS`] with the value [`FRAMED`]) the body is a row of
@@ -22,6 +22,8 @@ use crate::headers::serialized::{self, SerializedHeadersError};
 pub const FEATURE_TRAILERS: &str = "adit_trailers";
 /// The host understands [`NOTICE`].
 pub const FEATURE_NOTICES: &str = "adit_notices";
+/// The host says [`INSTEAD`].
+pub const FEATURE_INSTEAD: &str = "adit_instead";
 
 /// In a request: the edge takes trailers in the answer. In either direction with the value [`FRAMED`]: the
 /// body behind this head is framed, which happens over QUIC only.
@@ -45,6 +47,33 @@ pub const NOT_HERE: HeaderName = HeaderName::from_static("adit-not-here");
 /// The same over QUIC: how the reason of a refusal begins.
 pub const NOT_HERE_REASON: &str = "not here: ";
 
+/// In an answer: it is not of the service that the rule leads to, and says nothing, or nothing good, about that.
+pub const INSTEAD: HeaderName = HeaderName::from_static("adit-instead");
+
+/// Who has answered in the place of a service, and so what [`INSTEAD`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instead {
+    /// A plugin or a rule: the service was not asked, or what it said is not what is answered.
+    Host,
+    /// The host, because the service gave no answer in time.
+    Late,
+}
+
+impl Instead {
+    pub fn word(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Host => "host",
+            Self::Late => "late",
+        })
+    }
+
+    /// What the head of an answer says. A word that is not known here is one of the host.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let word = headers.get(INSTEAD)?;
+        Some(if *word == Self::Late.word() { Self::Late } else { Self::Host })
+    }
+}
+
 /// Code of RESET_STREAM and STOP_SENDING with which a host that is leaving turns a request away: nothing of
 /// it was processed (H3_REQUEST_REJECTED, RFC 9114 8.1).
 pub const REFUSED: u32 = 0x10b;
@@ -63,12 +92,12 @@ const HEAD: usize = 4;
 
 /// Whether this header is a word between edge and host, which nobody else may say or hear.
 pub fn is_internal(name: &HeaderName) -> bool {
-    [TRAILERS, NOTICE, NOT_HERE].contains(name)
+    [TRAILERS, NOTICE, NOT_HERE, INSTEAD].contains(name)
 }
 
 /// Takes the words between edge and host out of headers or trailers.
 pub fn strip(headers: &mut HeaderMap) {
-    for name in [TRAILERS, NOTICE, NOT_HERE] {
+    for name in [TRAILERS, NOTICE, NOT_HERE, INSTEAD] {
         headers.remove(name);
     }
 }

@@ -141,6 +141,33 @@ async fn an_explanation_is_what_the_request_would_meet() {
 }
 
 #[tokio::test]
+async fn an_edge_says_in_words_and_in_json_where_a_request_would_go() {
+    let origin = Origin::start();
+    let product = start(&origin).await;
+    let admin = product.edge.admin.to_string();
+    let edge = async |arguments: &[&str]| {
+        let arguments = [&["edge", "explain", "--admin", &admin], arguments].concat();
+        Process::run(&arguments, product.site.folder(), "").await
+    };
+    let outcome = edge(&["https://app.localhost/echo?x", "--from", "192.0.2.7"]).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    for part in
+        ["app.localhost leads to the tunnel ", "from 192.0.2.7 over TLS", "goes to tunnel ", " over quic "]
+    {
+        assert!(outcome.output.contains(part), "{part} is not in {}", outcome.output);
+    }
+    let outcome = edge(&["https://app.localhost/", "--output", "json"]).await;
+    let page: serde_json::Value = serde_json::from_str(&outcome.output).unwrap();
+    assert_eq!(
+        (&page["offers"][0]["protocol"], &page["offers"][0]["silent"]),
+        (&"quic".into(), &false.into())
+    );
+    let outcome = edge(&["https://else.test/"]).await;
+    assert!(outcome.output.contains("the edge answers 404 (unknown-host)"), "{outcome:?}");
+    assert_eq!(edge(&["/no-host"]).await.code, Some(2));
+}
+
+#[tokio::test]
 async fn every_request_has_its_line_in_the_access_log_with_its_generation() {
     let origin = Origin::start();
     let product = start(&origin).await;

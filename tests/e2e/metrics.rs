@@ -204,7 +204,15 @@ async fn the_page_lists_every_metric_of_both_ends_and_nothing_else() {
     let without_samples = [
         // Only a quick tunnel has it.
         "cloudflared_tunnel_user_hostnames_counts",
-        // Only pools have these, at which `edge/tests/edge/seen.rs` looks.
+        // Only certificates in files have it.
+        "adit_edge_certificate_exchanges_total",
+        // Only load balancers and pools have these, at which `edge/tests/edge/seen.rs` looks.
+        "adit_edge_balancer_failovers_total",
+        "adit_edge_balancer_fallbacks_total",
+        "adit_edge_balancer_info",
+        "adit_edge_balancer_requests_total",
+        "adit_edge_balancer_retries_total",
+        "adit_edge_balancer_sessions_total",
         "adit_edge_endpoint_attempts_total",
         "adit_edge_endpoint_up",
         "adit_edge_pool_info",

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use e2e::document::HostDocument;
 use e2e::origin::{Origin, RawOrigin};
-use e2e::process::Process;
+use e2e::process::{Process, component};
 use e2e::product::Site;
 use e2e::stand_in::{Event, Registered, Reply, StandIn};
 use e2e::within;
@@ -74,6 +74,7 @@ async fn the_registration_is_what_the_description_says_byte_for_byte() {
         "support_datagram_v3_2",
         "postquantum",
         // Words of our own, which no other edge knows.
+        adit_protocol::extensions::FEATURE_INSTEAD,
         adit_protocol::extensions::FEATURE_NOTICES,
         adit_protocol::extensions::FEATURE_TRAILERS,
     ];
@@ -227,6 +228,33 @@ async fn an_origin_that_dies_in_the_middle_resets_the_stream() {
     match lab.registered.ask(&vector("live-q-abort-request"), b"").await {
         Err(ReadToEndError::Read(ReadError::Reset(code))) => assert_eq!(code.into_inner(), 0),
         other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_host_says_where_a_plugin_or_a_rule_has_answered_and_a_service_cannot_say_so() {
+    let forging = RawOrigin::start(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nAdit-Instead: host\r\n\r\n");
+    let slow = Origin::start();
+    let _unanswered = slow.watch("/post");
+    let lab = lab(|host| {
+        let patience = "[ingress.origin]\nresponse-timeout = \"300ms\"";
+        host.plugin("closed", &component("maintenance"), "[plugin.config]\npage = \"later\"")
+            .rule("path = \"^/hello\"\nservice = \"http_status:503\"")
+            .rule("path = \"^/head\"\nservice = \"hello_world\"\nplugins = [\"closed\"]")
+            .rule(&format!("path = \"^/abort\"\nservice = \"{}\"", forging.service()))
+            .rule(&format!("path = \"^/post\"\nservice = \"{}\"\n{patience}", slow.service()))
+    })
+    .await;
+    for (name, status, said) in [
+        ("live-q-get-request", "503", &["host"][..]),
+        ("live-q-head-request", "503", &["host"]),
+        ("live-q-abort-request", "503", &[]),
+        ("live-q-post-cl-request", "504", &["late"]),
+    ] {
+        let body: &[u8] = if name.contains("post") { b"0123456789" } else { b"" };
+        let reply = lab.registered.ask(&vector(name), body).await.unwrap();
+        assert_eq!(reply.values("HttpStatus"), [status], "{name}: {reply:?}");
+        assert_eq!(reply.values("HttpHeader:Adit-Instead"), said, "{name}: {reply:?}");
     }
 }
 

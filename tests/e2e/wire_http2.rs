@@ -103,6 +103,23 @@ async fn trailers_of_an_origin_cross_to_an_edge_that_did_not_ask_too() {
 }
 
 #[tokio::test]
+async fn a_host_says_where_a_rule_has_answered_and_not_where_a_service_has() {
+    let origin = RawOrigin::start(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nAdit-Instead: host\r\n\r\n");
+    let lab = lab(|host| {
+        host.rule("path = \"^/closed\"\nservice = \"http_status:503\"").otherwise(&origin.service())
+    })
+    .await;
+    // As the wire wraps it: base64 of `adit-instead`, and of `host`.
+    for (path, is_said) in [("closed", true), ("open", false)] {
+        let answer = lab.answer(Request::get(format!("https://app.localhost/{path}"))).await;
+        assert_eq!(answer.status(), 503);
+        let wrapped = answer.headers()[WRAPPED].to_str().unwrap();
+        assert_eq!(wrapped.contains("YWRpdC1pbnN0ZWFk:aG9zdA"), is_said, "{path}: {wrapped}");
+        assert_eq!(wrapped.contains("YWRpdC1pbnN0ZWFk"), is_said, "{path}: {wrapped}");
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_fails_at_once_ends_with_its_head() {
     let grpc = Grpc::start();
     let lab = lab(|host| host.rule(&grpc.rule())).await;

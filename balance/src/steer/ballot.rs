@@ -86,6 +86,13 @@ impl Ballot {
         self.candidates.is_empty()
     }
 
+    /// The part of all choices by weight that one is worth, as long as all of them are open.
+    pub fn part(&self, at: usize) -> f64 {
+        let is_best = self.best.iter().any(|best| usize::from(*best) == at);
+        let weight = self.candidates.get(at).filter(|_| is_best).map_or(0, |kept| kept.weight);
+        f64::from(weight) / (self.mean * self.best.len() as f64).max(1.0)
+    }
+
     /// Each as often as its weight says. Those that are not `open` are passed over: tried by this request already.
     pub fn random(&self, open: impl Fn(usize) -> bool, chance: u64) -> Option<usize> {
         let drawn = match self.best.as_slice() {

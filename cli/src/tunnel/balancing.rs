@@ -175,7 +175,7 @@ enum PoolCommand {
 
 #[derive(Args)]
 struct PoolChoice {
-    /// How an endpoint is chosen: by weight, by who asks, or by how much is under way
+    /// How an endpoint is chosen: by weight, by who asks, by how much is under way, or by how long requests took lately
     #[arg(long, value_enum)]
     policy: Option<PoolPolicy>,
     /// With fewer endpoints that are up the pool does not serve
@@ -192,6 +192,7 @@ enum PoolPolicy {
     Hash,
     LeastOutstandingRequests,
     LeastConnections,
+    PeakEwma,
 }
 
 #[derive(Subcommand)]

@@ -1,6 +1,7 @@
 //! `/metrics`: what was counted, and what can be seen at this moment. Reads; changes nothing. docs/metrics.md lists
 //! every name, and a test holds the two against each other.
 
+mod balancers;
 mod pools;
 
 use std::collections::HashMap;
@@ -83,6 +84,7 @@ pub(super) async fn page(admin: &Admin) -> String {
     connections(&mut page, admin);
     let figures = &admin.figures;
     if let (Some(state), Some(balancers)) = (&admin.state, &figures.balancers) {
+        balancers::write(&mut page, state, balancers);
         pools::write(&mut page, state, balancers);
     }
     listeners(&mut page, figures);

@@ -30,7 +30,7 @@ use crate::tls::Seed;
 use crate::tunnel::control::Control;
 use crate::tunnel::session::{Session, Unregistered};
 use crate::tunnel::{accept_http2, accept_quic};
-use crate::visitor::{Geography, HostTable, Listener, Proxies, Service};
+use crate::visitor::{Guide, Listener, Service};
 
 /// How many shards this process has: a core each, where several sockets can share an address.
 pub(crate) fn count() -> usize {
@@ -60,13 +60,11 @@ pub(crate) struct Server {
 /// What all shards share.
 pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) names: Arc<HostTable>,
+    pub(crate) guide: Arc<Guide>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) control: Control,
     pub(crate) strangers: Unregistered,
     pub(crate) sources: Arc<AddressLimits>,
-    pub(crate) proxies: Arc<Proxies>,
-    pub(crate) geography: Arc<Geography>,
     pub(crate) patience: Patience,
     pub(crate) half_closed: Duration,
     pub(crate) quic: quinn::ServerConfig,
@@ -101,9 +99,7 @@ impl Shard {
         let (visitors, stop) = (self.visitors, &shared.stop);
         let mut services = JoinSet::new();
         let service = Arc::new(Service {
-            names: shared.names.clone(),
-            proxies: shared.proxies.clone(),
-            geography: shared.geography.clone(),
+            guide: shared.guide.clone(),
             rays: shared.rays.clone(),
             shard: self.index,
             patience: shared.patience,

@@ -96,7 +96,8 @@ impl RetryBudget {
     pub(crate) fn allow(&self, reason: Reason, now: Instant) -> bool {
         if reason.is_unknown() {
             let second = self.second(now);
-            let budget = FLOOR * Window::SECONDS as u64 + self.requests.sum(second) / REQUESTS_PER_RETRY;
+            let share = self.requests.sum(second) / REQUESTS_PER_RETRY;
+            let budget = share.max(FLOOR * Window::SECONDS as u64);
             if self.charged.sum(second) >= budget {
                 self.totals.denied.fetch_add(1, Ordering::Relaxed);
                 return false;
@@ -144,7 +145,7 @@ pub(crate) const MOST_TRIES: u32 = 4;
 pub(crate) const LAST_TRY: Duration = Duration::from_secs(10);
 /// One retry for so many requests.
 const REQUESTS_PER_RETRY: u64 = 5;
-/// And so many per second in any case.
+/// But so many per second in any case: where few ask, a fifth is nothing.
 const FLOOR: u64 = 10;
 
 #[cfg(test)]
@@ -164,11 +165,11 @@ mod tests {
         for _ in 0..1000 {
             retries.request(now);
         }
-        assert_eq!(allowed(now), 200);
+        assert_eq!(allowed(now), 100, "a fifth in all, and not besides");
         // Another second of the same ten.
         assert_eq!(allowed(after(&retries, 109)), 0);
         assert_eq!(allowed(after(&retries, 110)), 100);
-        assert_eq!(retries.counts().broken, 400);
+        assert_eq!(retries.counts().broken, 300);
         assert_eq!(retries.counts().denied, 4);
     }
 

@@ -2,12 +2,14 @@
 //! one it tries next, whether it may try at all, and how long it waits for one. Knows outcomes; does not know
 //! streams. The contract is docs/retries.md.
 
+mod look;
 mod stop;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use adit_protocol::extensions::Instead;
 use futures_util::FutureExt;
 use futures_util::future::{select_all, select_ok};
 use http::HeaderValue;
@@ -25,6 +27,7 @@ use crate::registry::{Connection, RequestGuard, Tunnel};
 use crate::steering::{End, Way};
 use crate::transport::connection::{Lost, StreamPermit};
 use crate::transport::signs::POLL;
+pub(crate) use look::Outlook;
 use stop::Stop;
 
 pub(crate) struct Attempts<'a> {
@@ -40,6 +43,8 @@ pub(crate) struct Attempts<'a> {
     /// Where it is noted which tunnel is asked.
     led: &'a mut Option<Arc<Tunnel>>,
     began: Instant,
+    /// When the endpoint that is asked now was.
+    asked: Instant,
     tries: u32,
     /// The failure of the last attempt, if there was one.
     missed: Option<FailedAttempt>,
@@ -106,19 +111,39 @@ impl<'a> Attempts<'a> {
         is_idempotent: bool,
         led: &'a mut Option<Arc<Tunnel>>,
     ) -> Self {
+        let attempts = Self::of(target, place, is_idempotent, led);
+        match target {
+            Target::Tunnel(tunnel) => tunnel.retries.request(attempts.began),
+            Target::Balancer(balancer, _) => balancer.begin(attempts.began),
+        }
+        attempts
+    }
+
+    /// For one who only looks where a request would go.
+    pub(super) fn looking(
+        target: Target<'a>,
+        place: &'a ForwardContext<'a>,
+        is_idempotent: bool,
+        led: &'a mut Option<Arc<Tunnel>>,
+    ) -> Self {
+        let attempts = Self::of(target, place, is_idempotent, led);
+        Self { way: attempts.way.map(Way::looking), ..attempts }
+    }
+
+    fn of(
+        target: Target<'a>,
+        place: &'a ForwardContext<'a>,
+        is_idempotent: bool,
+        led: &'a mut Option<Arc<Tunnel>>,
+    ) -> Self {
         let began = Instant::now();
         let (way, stop) = match target {
-            Target::Tunnel(tunnel) => {
-                tunnel.retries.request(began);
-                (None, Some(Stop::plain(tunnel, place)))
-            }
-            Target::Balancer(balancer, visit) => {
-                balancer.retries.request(began);
-                (Some(balancer.way(visit, is_idempotent)), None)
-            }
+            Target::Tunnel(tunnel) => (None, Some(Stop::plain(tunnel, place))),
+            Target::Balancer(balancer, visit) => (Some(balancer.way(visit, is_idempotent)), None),
         };
         let behind = VecDeque::new();
-        Self { place, way, stop, behind, revisits: 0, led, began, tries: 0, missed: None, is_idempotent }
+        let (asked, missed) = (began, None);
+        Self { place, way, stop, behind, revisits: 0, led, began, asked, tries: 0, missed, is_idempotent }
     }
 
     /// Attempts that began.
@@ -175,9 +200,14 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Takes note of an attempt that was answered.
-    pub(crate) fn answered(&self) {
-        self.end(End::Good);
+    /// Takes note of an attempt that was answered: what a plugin or a rule says in the place of a service is no word
+    /// about that, and that it was waited for in vain is a bad one.
+    pub(crate) fn answered(&self, instead: Option<Instead>) {
+        self.end(match instead {
+            None => End::Good,
+            Some(Instead::Late) => End::Bad,
+            Some(Instead::Host) => End::Nothing,
+        });
     }
 
     /// The header that makes or moves the session of a request that was answered by this replica.
@@ -187,7 +217,7 @@ impl<'a> Attempts<'a> {
 
     fn end(&self, end: End) {
         if let Some(stopover) = self.stop.as_ref().and_then(|stop| stop.stopover.as_ref()) {
-            stopover.end(end);
+            stopover.end(end, self.asked);
         }
     }
 
@@ -298,7 +328,10 @@ impl<'a> Attempts<'a> {
         self.tries += 1;
         let Some(stop) = &self.stop else { return chosen };
         let tunnel = stop.tunnel();
-        if self.way.is_some() {
+        if let Some(way) = &mut self.way {
+            if let Some(stopover) = &stop.stopover {
+                way.begin(stopover);
+            }
             if self.tries == 1 {
                 tunnel.retries.request(self.began);
             }
@@ -388,12 +421,13 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    fn chosen(&self, live: Arc<Connection>, slot: RequestGuard, channel: StreamPermit) -> Selected {
+    fn chosen(&mut self, live: Arc<Connection>, slot: RequestGuard, channel: StreamPermit) -> Selected {
         match self.stop.as_ref().and_then(|stop| stop.stopover.as_ref()) {
             None => Selected { live, slot, channel, host: None },
             Some(stopover) => {
-                let (slot, host) = (slot.counted(stopover.begin()), stopover.endpoint().host.clone());
-                Selected { live, slot, channel, host }
+                self.asked = Instant::now();
+                let slot = slot.counted(stopover.begin(self.asked));
+                Selected { live, slot, channel, host: stopover.endpoint().host.clone() }
             }
         }
     }
@@ -488,20 +522,26 @@ impl<'a> Attempts<'a> {
         {
             return None;
         }
-        let now = Instant::now();
-        let is_of_use = |tunnel: &Tunnel| {
-            queue::is_of_use(tunnel.began, tunnel.lost(), now) && !tunnel.holds.patience.is_zero()
-        };
-        let tunnel: &'a Tunnel = match (&self.way, &self.stop) {
-            (Some(way), _) => way.awaited().find(|tunnel| is_of_use(tunnel))?,
-            (None, stop) => stop.as_ref().map(Stop::tunnel).filter(|tunnel| is_of_use(tunnel))?,
-        };
+        let tunnel = self.holder()?;
         let (held, shard) = (tunnel.holds.begin(), self.place.shard);
         tunnel.place.count(|traffic| match held {
             Some(_) => traffic.hold(shard),
             None => traffic.no_hold(shard, NoHold::Crowded),
         });
         Some((tunnel, held?))
+    }
+
+    /// The tunnel that a request may wait for a connection of.
+    fn holder(&self) -> Option<&'a Tunnel> {
+        let now = Instant::now();
+        let is_of_use = |tunnel: &&'a Arc<Tunnel>| {
+            queue::is_of_use(tunnel.began, tunnel.lost(), now) && !tunnel.holds.patience.is_zero()
+        };
+        let found = match (&self.way, &self.stop) {
+            (Some(way), _) => way.awaited().find(is_of_use),
+            (None, stop) => stop.as_ref().map(Stop::tunnel).filter(is_of_use),
+        };
+        found.map(|tunnel| &**tunnel)
     }
 
     /// What the visitor is told when there is nobody left to ask.

@@ -81,6 +81,8 @@ pub(crate) struct Features {
     pub(crate) words: Vec<String>,
     /// [`extensions::FEATURE_TRAILERS`]
     pub(crate) trailers: bool,
+    /// [`extensions::FEATURE_INSTEAD`]
+    pub(crate) instead: bool,
     /// [`extensions::FEATURE_NOTICES`]
     pub(crate) notices: bool,
 }
@@ -261,11 +263,12 @@ impl Features {
     fn of(mut words: Vec<String>) -> Self {
         let has = |word: &str| words.iter().any(|known| known == word);
         let (trailers, notices) = (has(extensions::FEATURE_TRAILERS), has(extensions::FEATURE_NOTICES));
+        let instead = has(extensions::FEATURE_INSTEAD);
         words.truncate(MOST_FEATURES);
         for word in &mut words {
             *word = word.chars().take(LONGEST_FEATURE).collect();
         }
-        Self { words, trailers, notices }
+        Self { words, trailers, instead, notices }
     }
 }
 

@@ -65,10 +65,21 @@ impl<T> HostNames<T> {
     /// What the host of an authority leads to: an exact name first, then the longest wildcard. Case,
     /// port and a final dot make no difference. A wildcard stands for one or more labels.
     pub(crate) fn find(&self, authority: &str) -> Option<&T> {
+        let (_, target) = self.entry(&adit_address::host(authority).ok()?)?;
+        Some(target)
+    }
+
+    /// By which of the names [`HostNames::find`] finds it.
+    pub(crate) fn name_of(&self, authority: &str) -> Option<HostName> {
         let host = adit_address::host(authority).ok()?;
-        let host = &*host;
-        if let Some(target) = self.exact.get(host) {
-            return Some(target);
+        let (name, _) = self.entry(&host)?;
+        let is_exact = !name.starts_with('.');
+        Some(if is_exact { HostName::Exact(name.clone()) } else { HostName::Wildcard(name.clone()) })
+    }
+
+    fn entry(&self, host: &str) -> Option<(&String, &T)> {
+        if let Some(entry) = self.exact.get_key_value(host) {
+            return Some(entry);
         }
         if self.wildcards.is_empty() {
             return None;
@@ -76,7 +87,7 @@ impl<T> HostNames<T> {
         // From the left, so that the longest suffix comes first; `find` from 1 because a wildcard
         // needs something in front of its dot.
         let dots = host.bytes().enumerate().skip(1).filter(|(_, byte)| *byte == b'.');
-        dots.map(|(at, _)| &host[at..]).find_map(|suffix| self.wildcards.get(suffix))
+        dots.map(|(at, _)| &host[at..]).find_map(|suffix| self.wildcards.get_key_value(suffix))
     }
 }
 
@@ -132,6 +143,11 @@ mod tests {
             ("[::1", None),
         ] {
             assert_eq!(table.find(authority).copied(), wanted, "{authority}");
+            assert_eq!(
+                table.name_of(authority).map(|name| name.to_string()).as_deref(),
+                wanted,
+                "{authority}"
+            );
         }
     }
 }

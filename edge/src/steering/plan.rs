@@ -75,6 +75,19 @@ impl Plan {
         self.atlas.pools(place).first().copied().unwrap_or(0)
     }
 
+    /// As it is written where these pools are.
+    pub(super) fn list_of(&self, tour: usize) -> String {
+        let lists = [
+            ("pop_pools", &self.atlas.pops),
+            ("country_pools", &self.atlas.countries),
+            ("region_pools", &self.atlas.regions),
+        ];
+        let codes =
+            lists.into_iter().flat_map(|(name, list)| list.iter().map(move |(code, at)| (name, code, at)));
+        let found = codes.into_iter().find(|(.., at)| at.contains(&tour));
+        found.map_or_else(|| "default_pools".to_owned(), |(name, code, _)| format!("{name}.{code}"))
+    }
+
     pub(super) fn tour(&self, at: usize) -> &Tour {
         &self.tours[at]
     }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use adit_balance::affinity::Keys;
 use adit_balance::eject::{Change, Tally};
 use adit_balance::health::{PoolHealth, Signs, State};
-use adit_balance::steer::{Point, Standing};
+use adit_balance::steer::{Peak, Point, Standing};
 use adit_balance::{Key, Minute};
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use http::uri::Authority;
 use serde_json::Value;
 use tracing::{info, warn};
@@ -19,7 +19,7 @@ use super::keeper::{Board, Keeper, Member};
 use super::{Policy, said, session};
 use crate::balancer::turns::Turns;
 use crate::balancer::under_way::UnderWay;
-use crate::monitors::{self, Watch};
+use crate::monitors::{self, Outcome, Watch};
 use crate::registry::Tunnel;
 use crate::state::snapshot::Kept;
 use crate::store::StoreRevision;
@@ -29,6 +29,7 @@ use crate::store::timestamp::Timestamp;
 /// One pool.
 pub(crate) struct Pool {
     pub(crate) id: String,
+    pub(super) name: String,
     pub(crate) is_enabled: bool,
     /// With fewer endpoints that are up it does not serve.
     pub(crate) minimum: usize,
@@ -43,7 +44,7 @@ pub(crate) struct Pool {
     /// What requests read. Made anew by the first that finds it out of date; nobody waits for that.
     board: ArcSwap<Board>,
     keeper: Mutex<Keeper>,
-    around: Around,
+    pub(super) around: Around,
     revision: StoreRevision,
 }
 
@@ -95,23 +96,25 @@ pub(crate) struct Condition {
     since: Instant,
     /// What became of them.
     tally: Tally,
+    /// How long they took, where endpoints are chosen by that.
+    peak: Peak,
     is_ejected: AtomicBool,
 }
 
-impl Default for Condition {
-    fn default() -> Self {
+impl Condition {
+    /// Of an endpoint that is new at this time.
+    fn new(now: Duration) -> Self {
         Self {
             requests: Arc::default(),
             lately: Minute::default(),
             total: AtomicU64::default(),
             since: Instant::now(),
             tally: Tally::default(),
+            peak: Peak::new(now),
             is_ejected: AtomicBool::default(),
         }
     }
-}
 
-impl Condition {
     /// Requests under way.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
@@ -168,6 +171,7 @@ impl Pool {
         let object = &kept.record;
         let known = before.map_or(&[][..], |pool| &pool.endpoints);
         let said = object.endpoints().take(MOST_ENDPOINTS);
+        let new = || Arc::new(Condition::new(around.at(Instant::now())));
         let (endpoints, places): (Vec<_>, Vec<_>) = said
             .filter_map(|said| {
                 let address = said.get("address")?.as_str()?;
@@ -188,7 +192,7 @@ impl Pool {
                     session_id: named.map(|tunnel| session::endpoint_id(id, tunnel)),
                     disabled_at: object.disabled_at.get(address).copied(),
                     hash: Key::of(format!("{id} {address}").as_bytes()).0,
-                    condition: place.map(|place| known[place].condition.clone()).unwrap_or_default(),
+                    condition: place.map_or_else(new, |place| known[place].condition.clone()),
                 };
                 Some((endpoint, place))
             })
@@ -203,6 +207,7 @@ impl Pool {
         let board = look(&mut keeper, id, &endpoints, (is_enabled, minimum), around, Instant::now());
         Arc::new(Self {
             id: id.to_owned(),
+            name: object.text("name").unwrap_or_default().to_owned(),
             is_enabled,
             minimum,
             endpoints,
@@ -229,8 +234,8 @@ impl Pool {
     }
 
     /// Its endpoints as they stand.
-    pub(super) fn board(&self, now: Instant) -> Arc<Board> {
-        let board = self.board.load_full();
+    pub(super) fn board(&self, now: Instant) -> Guard<Arc<Board>> {
+        let board = self.board.load();
         if board.turn == self.around.turns.now() && self.around.at(now) < board.until {
             return board;
         }
@@ -240,7 +245,7 @@ impl Pool {
             Err(TryLockError::Poisoned(poisoned)) => self.look(&mut poisoned.into_inner(), now),
             Err(TryLockError::WouldBlock) => return board,
         }
-        self.board.load_full()
+        self.board.load()
     }
 
     fn look(&self, keeper: &mut Keeper, now: Instant) {
@@ -261,10 +266,19 @@ impl Pool {
         UnderWay::new([&condition.requests, &self.requests])
     }
 
-    /// Takes note of what became of it, for whom `source` is of.
-    pub(super) fn end(&self, at: usize, end: End, is_trial: bool, source: Key) {
+    /// Takes note of what became of it after it was asked, for whom `source` is of.
+    pub(super) fn end(&self, at: usize, end: End, asked: Instant, is_trial: bool, source: Key) {
         let now = Instant::now();
-        let (tally, elapsed) = (&self.endpoints[at].condition.tally, self.around.at(now));
+        let Condition { tally, peak, .. } = &*self.endpoints[at].condition;
+        let elapsed = self.around.at(now);
+        if self.policy == Policy::Peak {
+            let took = now.saturating_duration_since(asked);
+            match end {
+                End::Good => peak.answered(elapsed, took),
+                End::Bad => peak.failed(elapsed, took),
+                End::Nothing => {}
+            }
+        }
         if is_trial {
             let mut keeper = self.keep();
             let change = match end {
@@ -328,6 +342,12 @@ impl Pool {
                 let load = |at: usize| open(at).then(|| self.endpoints[at].condition.requests());
                 ballot.least(load, fastrand::u64(..))
             }
+            (Policy::Peak, None) => {
+                let elapsed = self.around.at(now);
+                let seen = |condition: &Condition| (condition.peak.value(elapsed), condition.requests());
+                let load = |at: usize| open(at).then(|| seen(&self.endpoints[at].condition));
+                ballot.quickest(load, fastrand::u64(..))
+            }
             (Policy::Random | Policy::Off | Policy::Quickest | Policy::Nearest, None) => {
                 ballot.random(open, fastrand::u64(..))
             }
@@ -349,6 +369,27 @@ impl Endpoint {
     /// What is known of it.
     pub(crate) fn state(&self) -> State {
         Signs { is_ejected: self.condition.is_ejected.load(Ordering::Relaxed), ..self.signs() }.state()
+    }
+
+    /// By which result of its monitors it is what it is: of several the one that is not content says most.
+    pub(crate) fn last(&self) -> Outcome {
+        let last = self.watches.iter().filter_map(|watch| watch.watched.last());
+        last.max_by_key(|last| last.fault.is_some()).unwrap_or_default()
+    }
+
+    /// Why it is in a state.
+    pub(crate) fn why(&self, state: State) -> String {
+        match state {
+            State::Up => "No failures".to_owned(),
+            State::Unknown => "no result of its monitor yet".to_owned(),
+            State::Disabled => "disabled".to_owned(),
+            State::NotConnected if self.named.is_none() => "not the name of a tunnel".to_owned(),
+            State::NotConnected if self.tunnel.is_none() => "the tunnel was deleted".to_owned(),
+            State::NotConnected => "no host of the tunnel is connected".to_owned(),
+            State::Down => self.last().fault.unwrap_or_else(|| "its monitor failed before".to_owned()),
+            State::Ejected => "its requests failed lately".to_owned(),
+            State::Overdue | State::Draining => state.word().to_owned(),
+        }
     }
 
     /// Whether nobody says that it is down.

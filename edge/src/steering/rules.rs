@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 pub(super) struct Rules(Vec<Rule>);
 
 struct Rule {
+    name: String,
     condition: Condition,
     overrides: Map<String, Value>,
     fixed: Option<FixedResponse>,
@@ -74,6 +75,16 @@ impl Rules {
         Found::Overrides(found)
     }
 
+    /// Which of them have something to say.
+    pub(super) fn names(&self, found: &Found<'_>) -> Vec<String> {
+        let says = |(at, rule): (usize, &Rule)| match found {
+            Found::Fixed(fixed) => rule.fixed.as_ref().is_some_and(|own| std::ptr::eq(own, *fixed)),
+            Found::Overrides(found) => found & (1 << at) != 0,
+        };
+        let rules = self.0.iter().enumerate().filter(|(at, rule)| says((*at, rule)));
+        rules.map(|(_, rule)| rule.name.clone()).collect()
+    }
+
     /// What a load balancer says together with some of its rules; the last of them counts.
     pub(super) fn merged(&self, said: &Map<String, Value>, found: u64) -> Map<String, Value> {
         let mut said = said.clone();
@@ -91,6 +102,7 @@ impl Rule {
         let text = |name: &str| said.get(name).and_then(Value::as_str).unwrap_or_default();
         let overrides = said.get("overrides").and_then(Value::as_object).cloned().unwrap_or_default();
         Some(Self {
+            name: text("name").to_owned(),
             condition: Condition::parse(text("condition")).ok()?,
             overrides,
             fixed: said.get("fixed_response").and_then(Value::as_object).map(FixedResponse::of),
@@ -169,6 +181,9 @@ mod tests {
         ]));
         let headers = HeaderMap::new();
         let headers = Fields(&headers);
+        let names = |path: &str| rules.names(&rules.look(&view(path, &headers)));
+        assert_eq!(names("/x"), ["first", "last"]);
+        assert_eq!(names("/ending"), ["fixed"]);
         let merged = |path: &str| match rules.look(&view(path, &headers)) {
             Found::Overrides(found) => {
                 let merged = rules.merged(&said, found);

@@ -135,6 +135,7 @@ pub(super) fn policy_of(pool: &Object) -> Policy {
     match policy {
         Some("hash") => Policy::Hash,
         Some("least_outstanding_requests" | "least_connections") => Policy::Least,
+        Some("peak_ewma") => Policy::Peak,
         _ => Policy::Random,
     }
 }

@@ -122,6 +122,15 @@ impl Affinity {
         matches!(self.by, By::Headers { .. })
     }
 
+    /// As it is written by what a session is known.
+    pub(super) fn word(&self) -> &'static str {
+        match self.by {
+            By::Cookie => "cookie",
+            By::AddressAndCookie => "ip_cookie",
+            By::Headers { .. } => "header",
+        }
+    }
+
     /// The header that makes or moves a session, where it is not as it should be.
     pub(super) fn cookie(
         &self,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use adit_balance::Key;
 use adit_balance::steer::{Ballot, Candidate, ONE, Standing, order};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use super::Policy;
 use super::pool::{Around, Pool};
@@ -18,7 +18,7 @@ pub(super) struct Tour {
     pub(super) pools: Vec<Arc<Pool>>,
     /// In hundredths.
     weights: Vec<u8>,
-    policy: Policy,
+    pub(super) policy: Policy,
     /// What requests read, made anew by those that find it out of date.
     board: ArcSwap<Board>,
     /// Where requests go that are steered by latency.
@@ -50,24 +50,33 @@ impl Tour {
             (Policy::Off | Policy::Quickest | Policy::Nearest, _) => {
                 board.order.iter().copied().find(|at| open(*at))
             }
-            (Policy::Random | Policy::Least, Some(key)) => board.ballot.hashed(key, open),
+            (Policy::Random | Policy::Least | Policy::Peak, Some(key)) => board.ballot.hashed(key, open),
             (Policy::Hash, key) => board.ballot.hashed(key.unwrap_or(visitor), open),
             (Policy::Random, None) => board.ballot.random(open, fastrand::u64(..)),
-            (Policy::Least, None) => {
+            (Policy::Least | Policy::Peak, None) => {
                 let load = |at: usize| open(at).then(|| self.pools[at].requests());
                 board.ballot.least(load, fastrand::u64(..))
             }
         }
     }
 
-    fn board(&self, now: Instant) -> Arc<Board> {
-        let board = self.board.load_full();
+    /// Of each pool, the part of the requests that its weight is worth now, and in which place it is tried; each
+    /// where the policy goes by that.
+    pub(super) fn standing(&self, now: Instant) -> Vec<(Option<f64>, Option<usize>)> {
+        let board = self.board(now);
+        let has_order = matches!(self.policy, Policy::Off | Policy::Quickest | Policy::Nearest);
+        let place = |at: usize| board.order.iter().position(|known| *known == at).map(|place| place + 1);
+        let one = |at: usize| if has_order { (None, place(at)) } else { (Some(board.ballot.part(at)), None) };
+        (0..self.pools.len()).map(one).collect()
+    }
+
+    fn board(&self, now: Instant) -> Guard<Arc<Board>> {
+        let board = self.board.load();
         if board.turn == self.around.turns.now() && self.around.at(now) < board.until {
             return board;
         }
-        let board = Arc::new(self.look(now));
-        self.board.store(board.clone());
-        board
+        self.board.store(Arc::new(self.look(now)));
+        self.board.load()
     }
 
     fn look(&self, now: Instant) -> Board {
@@ -101,7 +110,7 @@ impl Tour {
                     let seen = pools.map(|at| Some((standing(at)?, self.pools[at].place)));
                     order::nearest(self.around.here, seen)
                 }
-                Policy::Off | Policy::Random | Policy::Hash | Policy::Least => {
+                Policy::Off | Policy::Random | Policy::Hash | Policy::Least | Policy::Peak => {
                     order::first(pools.map(standing))
                 }
             }

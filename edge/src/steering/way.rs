@@ -8,6 +8,7 @@ use std::time::Instant;
 use http::HeaderValue;
 use uuid::Uuid;
 
+use super::counts::Stay;
 use super::pool::{End, Pool};
 use super::session::{Failover, Served};
 use super::{Balancer, Endpoint, Visit};
@@ -21,6 +22,10 @@ pub(crate) struct Way<'a> {
     visit: &'a Visit,
     /// Whether it can be sent again, so that it may find out how an endpoint is.
     is_repeatable: bool,
+    /// Nothing is sent, so it finds nothing out.
+    is_look: bool,
+    /// Where its first attempt was.
+    first: Option<&'a Arc<Pool>>,
     /// A bit for each pool that was entered, or may not serve.
     left: u128,
     is_fallback_left: bool,
@@ -60,13 +65,13 @@ impl<'a> Stopover<'a> {
     }
 
     /// Takes note of an attempt that begins here.
-    pub(crate) fn begin(&self) -> UnderWay {
-        self.pool.begin(self.at, Instant::now())
+    pub(crate) fn begin(&self, now: Instant) -> UnderWay {
+        self.pool.begin(self.at, now)
     }
 
     /// Takes note of what became of it.
-    pub(crate) fn end(&self, end: End) {
-        self.pool.end(self.at, end, self.is_trial, self.visit.who.visitor);
+    pub(crate) fn end(&self, end: End, asked: Instant) {
+        self.pool.end(self.at, end, asked, self.is_trial, self.visit.who.visitor);
     }
 }
 
@@ -76,6 +81,8 @@ impl<'a> Way<'a> {
             balancer,
             visit,
             is_repeatable,
+            is_look: false,
+            first: None,
             left: 0,
             is_fallback_left: false,
             pool: None,
@@ -84,6 +91,11 @@ impl<'a> Way<'a> {
             was_home: false,
             has_home: false,
         }
+    }
+
+    /// The same for one who only looks where a request would go.
+    pub(crate) fn looking(self) -> Self {
+        Self { is_look: true, ..self }
     }
 
     pub(crate) fn retries(&self) -> &'a RetryBudget {
@@ -115,7 +127,7 @@ impl<'a> Way<'a> {
         }
         let (pool, visit) = (self.pool?, self.visit);
         loop {
-            let trial = pool.trial(|at| self.tried & (1 << at) == 0, self.is_repeatable, now);
+            let trial = self.trial(pool, |at| self.tried & (1 << at) == 0, now);
             let choose = || pool.choose(self.tried, self.is_last, visit.who.visitor, visit.who.key, now);
             let at = trial.or_else(choose)?;
             self.tried |= 1 << at;
@@ -135,6 +147,11 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// An ejected endpoint that the request finds out about.
+    fn trial(&self, pool: &Pool, open: impl Fn(usize) -> bool, now: Instant) -> Option<usize> {
+        if self.is_look { None } else { pool.trial(open, self.is_repeatable, now) }
+    }
+
     /// The endpoint that the session is at, if it may serve it.
     fn home(&mut self, now: Instant) -> Option<Stopover<'a>> {
         let (visit, plan) = (self.visit, &*self.visit.plan);
@@ -142,7 +159,7 @@ impl<'a> Way<'a> {
         let home = plan.home(session.endpoint)?;
         let (pool, at) = (&home.pool, home.at);
         let tunnel = pool.endpoints[at].tunnel.as_ref()?;
-        let is_trial = pool.trial(|ejected| ejected == at, self.is_repeatable, now).is_some();
+        let is_trial = self.trial(pool, |ejected| ejected == at, now).is_some();
         if !is_trial && !affinity.may_serve(pool, at) {
             return None;
         }
@@ -172,8 +189,22 @@ impl<'a> Way<'a> {
 
     /// Looks at all pools anew: others may serve by now. Whoever asks says again which tunnels were visited.
     pub(crate) fn begin_anew(&mut self) {
-        let (was_home, has_home) = (self.was_home && self.has_home, self.has_home);
-        *self = Self { was_home, has_home, ..Self::new(self.balancer, self.visit, self.is_repeatable) };
+        let Self { is_look, first, has_home, .. } = *self;
+        let was_home = self.was_home && has_home;
+        let anew = Self::new(self.balancer, self.visit, self.is_repeatable);
+        *self = Self { was_home, has_home, is_look, first, ..anew };
+    }
+
+    /// Counts an attempt that begins.
+    pub(crate) fn begin(&mut self, stopover: &Stopover<'a>) {
+        let counts = &self.balancer.counts;
+        match self.first {
+            Some(first) => counts.retry(!Arc::ptr_eq(first, stopover.pool)),
+            None => self.first = Some(stopover.pool),
+        }
+        if stopover.is_last {
+            counts.fallback();
+        }
     }
 
     /// Whether an endpoint that was not handed out could take the request, `across` pools or in this one.
@@ -193,6 +224,15 @@ impl<'a> Way<'a> {
         let endpoint = stopover.endpoint().session_id.filter(|_| !stopover.is_last)?;
         let served = Served { endpoint, replica, is_elsewhere: self.has_home && !stopover.is_home };
         let keys = self.balancer.around.keys.load();
-        affinity.cookie((&self.balancer.id, keys.as_deref()), &self.visit.who, served)
+        let who = &self.visit.who;
+        let cookie = affinity.cookie((&self.balancer.id, keys.as_deref()), who, served);
+        if !affinity.is_by_headers() {
+            self.balancer.counts.session(match (who.session, &cookie) {
+                (None, _) => Stay::New,
+                (Some(_), None) => Stay::Kept,
+                (Some(_), Some(_)) => Stay::Moved,
+            });
+        }
+        cookie
     }
 }

@@ -136,7 +136,7 @@ pub(crate) fn unreadable(status: StatusCode) -> Problem {
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 impl Problem {
-    fn status(self) -> StatusCode {
+    pub(super) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::BrokenBody | Self::Unreadable => StatusCode::BAD_REQUEST,
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
@@ -205,7 +205,7 @@ impl Problem {
         }
     }
 
-    fn message(self) -> String {
+    pub(super) fn message(self) -> String {
         match self {
             Self::BadRequest(reason) => return reason.to_string(),
             Self::Unreadable => {

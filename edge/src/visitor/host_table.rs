@@ -44,6 +44,15 @@ impl HostTable {
         let own = table.by_id(authority).map(|tunnel| Destination::Tunnel(tunnel.clone()));
         own.or_else(|| table.names.find(authority).cloned())
     }
+
+    /// By which name it does, for people.
+    pub(super) fn name_of(&self, authority: &str) -> Option<String> {
+        let table = self.0.load();
+        match table.by_id(authority) {
+            Some(tunnel) => Some(tunnel.id.to_string() + table.domain.as_deref().unwrap_or_default()),
+            None => table.names.name_of(authority).map(|name| name.to_string()),
+        }
+    }
 }
 
 impl Table {

@@ -72,7 +72,7 @@ impl Listener {
             stop: stop.clone(),
         };
         let sources = self.sources.clone();
-        let proxies = &self.service.proxies;
+        let proxies = &self.service.guide.proxies;
         if proxies.announce && proxies.trusts(peer) {
             let place = self.room.admit(peer);
             place.vouch();
@@ -204,17 +204,19 @@ mod tests {
     use crate::limits::per_address::Limits;
     use crate::settings::host_name::HostNames;
     use crate::tls::{DevelopmentCa, visitor_tls};
-    use crate::visitor::{HostTable, Table};
+    use crate::visitor::{Guide, HostTable, Table};
 
     fn service(tasks: &TaskTracker, stop: &Shutdown) -> Arc<Service> {
         Arc::new(Service {
-            geography: Arc::default(),
-            names: Arc::new(HostTable::new(Table {
-                names: HostNames::new([]),
-                domain: None,
-                tunnels: Arc::default(),
-            })),
-            proxies: Arc::default(),
+            guide: Arc::new(Guide {
+                names: Arc::new(HostTable::new(Table {
+                    names: HostNames::new([]),
+                    domain: None,
+                    tunnels: Arc::default(),
+                })),
+                proxies: Arc::default(),
+                geography: Arc::default(),
+            }),
             rays: Arc::new(Rays::new("test")),
             shard: 0,
             patience: Patience { answer: HANDSHAKE, upload: HANDSHAKE },

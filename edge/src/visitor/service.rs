@@ -14,10 +14,9 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::connection::{HTTP1_BUFFER, HTTP2_WINDOW};
-use super::geography::{Geography, Said};
-use super::proxies::{Caller, Proxies};
+use super::guide::{Course, Guide, Led, Peer};
 use crate::balancer::retry_budget::Reason;
-use crate::forward::headers::{self, Facts, Trailers, Upload};
+use crate::forward::headers::{self, Trailers, Upload};
 use crate::forward::ray::{Ray, Rays};
 use crate::forward::{self, Body, Failed, Failure, ForwardContext, ForwardRequest, Patience, Target};
 use crate::limits::in_flight::{Activity, InFlight};
@@ -25,15 +24,12 @@ use crate::limits::pace::Share;
 use crate::metrics::{Counters, Speaks, Traffic};
 use crate::registry::Tunnel;
 use crate::shutdown::Shutdown;
-use crate::steering::{Asked, Entry};
 use crate::visitor::error_page::{self, Problem, Wanted};
-use crate::visitor::host_table::{Destination, HostTable};
+use crate::visitor::host_table::Destination;
 
 /// What all visitors of one shard share.
 pub(crate) struct Service {
-    pub(crate) names: Arc<HostTable>,
-    pub(crate) proxies: Arc<Proxies>,
-    pub(crate) geography: Arc<Geography>,
+    pub(crate) guide: Arc<Guide>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) shard: usize,
     pub(crate) patience: Patience,
@@ -123,19 +119,12 @@ impl Handler {
         if !busy.is_welcome() {
             return Err(Problem::TooMany.into());
         }
-        if parts.method == Method::CONNECT || parts.method == Method::TRACE {
-            return Err(Problem::Method.into());
-        }
-        let authority = headers::authority(&parts).map_err(Problem::BadRequest)?;
-        let found = self.service.names.find(authority.as_str()).ok_or(Problem::UnknownHost)?;
+        let (authority, found) = self.service.guide.find(&parts)?;
         if let Destination::Tunnel(tunnel) = &found {
             count.leads_to(tunnel);
         }
         if headers::is_about_server(&parts) {
             return Ok(error_page::capabilities(ray).map(Body::text));
-        }
-        if headers::has_other_coding(&parts.headers) {
-            return Err(Problem::Coding.into());
         }
         let upgrade = headers::is_websocket(&parts).then_some(upgrade);
         let upload = match body.size_hint().exact() {
@@ -146,50 +135,27 @@ impl Handler {
         };
         let window = if parts.version < Version::HTTP_2 { HTTP1_BUFFER as u64 } else { HTTP2_WINDOW.into() };
         let trailers = Trailers::of(&parts, upload);
-        let Caller { address: visitor, is_secure, chain } =
-            self.service.proxies.caller(&parts.headers, self.visitor, self.is_secure);
-        let version = parts.version;
-        let geography = &*self.service.geography;
-        let said = match &found {
-            Destination::Tunnel(_) => Said::default(),
-            Destination::Balancer(_) => {
-                geography.said(&parts.headers, self.service.proxies.trusts(self.visitor))
-            }
-        };
-        let facts = Facts { visitor, chain: chain.as_ref(), is_secure, ray };
-        let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
-        let visit;
-        let (target, key) = match &found {
-            Destination::Tunnel(tunnel) => {
-                (Target::Tunnel(tunnel), tunnel.stickiness.key(visitor, request.headers()))
-            }
-            Destination::Balancer(balancer) => {
-                let request = &request;
-                let place = || geography.place(&said, visitor);
-                let asked = Asked { visitor, is_secure, version, request, place: &place };
-                visit = match balancer.enter(&asked) {
-                    Entry::Goes(visit) => visit,
-                    Entry::IsAnswered(fixed) => {
-                        let is_head = request.method() == Method::HEAD;
-                        return Ok(error_page::fixed(fixed, is_head, ray).map(Body::text));
-                    }
-                };
-                (Target::Balancer(balancer, &visit), None)
+        let peer = Peer { address: self.visitor, is_secure: self.is_secure };
+        let Led { request, source, course } =
+            self.service.guide.lead(parts, (authority, &found), peer, upload, ray)?;
+        let (target, key) = match &course {
+            Course::Tunnel(tunnel, key) => (Target::Tunnel(tunnel), *key),
+            Course::Balancer(balancer, visit) => (Target::Balancer(balancer, visit), None),
+            Course::IsAnswered(balancer, fixed) => {
+                balancer.answered();
+                let is_head = request.method() == Method::HEAD;
+                return Ok(error_page::fixed(fixed, is_head, ray).map(Body::text));
             }
         };
         let Service { shard, patience, tasks, .. } = &*self.service;
-        let share = self.share.of(visitor);
+        let share = self.share.of(source.visitor);
         let place = ForwardContext { shard: *shard, key, ray, patience: *patience, tasks, share: &share };
         let Some(body) = dismissed.take() else { return Err(Problem::BrokenBody.into()) };
         let order = ForwardRequest { request, body, window, trailers, upgrade, busy };
         forward::forward(target, order, &place, &mut count.tunnel).await.map_err(
             |Failed { failure, tries }| {
                 debug!(ray = ray.as_str(), reason = %failure, tries, "request failed");
-                let problem = match (problem(&failure), target) {
-                    (Problem::NoConnection, Target::Balancer(..)) => Problem::NoEndpoint,
-                    (problem, _) => problem,
-                };
-                Told { problem, tries }
+                Told { problem: problem(&failure, target), tries }
             },
         )
     }
@@ -264,10 +230,13 @@ impl From<Problem> for Told {
 }
 
 /// What a visitor is told about a failure: its kind, and nothing of its details.
-fn problem(failure: &Failure) -> Problem {
+pub(super) fn problem(failure: &Failure, target: Target<'_>) -> Problem {
     match failure {
         failure if failure.is_of_origin() => Problem::OriginFailed,
-        Failure::NoConnection => Problem::NoConnection,
+        Failure::NoConnection => match target {
+            Target::Tunnel(_) => Problem::NoConnection,
+            Target::Balancer(..) => Problem::NoEndpoint,
+        },
         Failure::Head(_) => Problem::HeadTooLong,
         Failure::Busy | Failure::Late | Failure::Stalled => Problem::OriginTimeout,
         Failure::NotSent(_)

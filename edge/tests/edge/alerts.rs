@@ -117,6 +117,11 @@ impl Hook {
         found(&self.told.borrow())
     }
 
+    /// How many messages of a type came so far.
+    pub(crate) fn count(&self, kind: &str) -> usize {
+        self.told.borrow().iter().filter(|told| told.json()["alert_type"] == kind).count()
+    }
+
     pub(crate) async fn alerts(&self, count: usize, kind: &str) -> Vec<Told> {
         self.until(count, |told| told.json()["alert_type"] == kind).await
     }

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use adit_protocol::credentials::Credentials;
 use http::{Method, Request};
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::balancing::endpoint;
+use crate::connector::Habits;
 use crate::harness::{LocalSet, Page, empty};
+use crate::http2;
 use crate::office::Office;
 use crate::steering::{Does, Host};
 
@@ -65,6 +69,93 @@ async fn an_endpoint_that_fails_many_visitors_is_left_out_until_one_request_find
             let back = async { while !office.ask_from(7).await.text.starts_with("failing") {} };
             timeout(PATIENCE, back).await.expect("a request finds out");
             assert_eq!(office.left_out(&pool).await, 0);
+        })
+        .await;
+}
+
+/// A pool of one that gets the requests and of one that gets those it fails; and the first.
+async fn first_of_two(office: &mut Office, features: &[&'static str]) -> (String, Host) {
+    let (tunnel, token) = office.tunnel_named("first").await;
+    let habits = Habits { features: features.to_vec(), ..Habits::default() };
+    let first = Host::join_as(office, (&tunnel, &token), "first", Does::Serve, habits).await;
+    let second = Host::start(office, "second", Does::Serve).await;
+    let pool = office.pool("both", &[&tunnel, &second.tunnel]).await;
+    let mut origins = [endpoint(&tunnel), endpoint(&second.tunnel)];
+    origins[1]["weight"] = json!(0);
+    office.edit(&office.pool_path(&pool), json!({ "origins": origins })).await;
+    office.balancer(NAME, &[&pool], json!({})).await;
+    (pool, first)
+}
+
+#[tokio::test]
+async fn what_a_plugin_answers_is_neither_good_nor_bad_of_its_endpoint_and_a_late_service_is_bad() {
+    LocalSet::new()
+        .run_until(async {
+            // Only a host that can tell them apart is believed.
+            for (features, is_told) in [(&["adit_instead"][..], true), (&[], false)] {
+                let mut office = Office::open_behind_proxy("").await;
+                let (pool, first) = first_of_two(&mut office, features).await;
+                first.does.set(Does::BreakOff);
+                for visitor in 0..4 {
+                    assert_eq!(office.ask_from(visitor).await.status.as_u16(), 200, "the other one serves");
+                }
+                first.does.set(Does::AnswerInstead);
+                for visitor in 0..40 {
+                    let page = office.ask_from(visitor).await;
+                    assert_eq!((page.status.as_u16(), &*page.text), (503, "closed"));
+                    assert!(!page.headers.contains_key("adit-instead"), "{page:?}");
+                }
+                assert_eq!(office.left_out(&pool).await, 0, "no answer leaves it out");
+                first.does.set(Does::BreakOff);
+                office.ask_from(4).await;
+                assert_eq!(
+                    office.left_out(&pool).await == 1,
+                    is_told,
+                    "it is the fifth in a row, or the first"
+                );
+            }
+            let mut office = Office::open_behind_proxy("").await;
+            let (pool, first) = first_of_two(&mut office, &["adit_instead"]).await;
+            first.does.set(Does::BeLate);
+            for visitor in 0..5 {
+                assert_eq!(office.ask_from(visitor).await.status.as_u16(), 504);
+            }
+            assert_eq!(office.left_out(&pool).await, 1);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_host_over_http2_says_who_has_answered_too() {
+    LocalSet::new()
+        .run_until(async {
+            let mut office = Office::open_behind_proxy("").await;
+            let (tunnel, token) = office.tunnel_named("first").await;
+            office.edge.credentials = Credentials::from_token(&token).unwrap();
+            let features = ["adit_instead"];
+            let server = office.edge.servers[0];
+            let mut first = http2::Connector::registered_as(&office.edge, server, 100, &features).await;
+            let second = Host::start(&mut office, "second", Does::Serve).await;
+            let pool = office.pool("both", &[&tunnel, &second.tunnel]).await;
+            let mut origins = [endpoint(&tunnel), endpoint(&second.tunnel)];
+            origins[1]["weight"] = json!(0);
+            office.edit(&office.pool_path(&pool), json!({ "origins": origins })).await;
+            office.balancer(NAME, &[&pool], json!({})).await;
+            // `adit-instead: host` between failures; four, an answer, and the fifth.
+            for (visitor, breaks) in [(0, true), (1, true), (2, true), (3, true), (9, false), (4, true)] {
+                assert_eq!(office.left_out(&pool).await, 0, "before {visitor}");
+                let (page, ()) = tokio::join!(office.ask_from(visitor), async {
+                    let (_, mut respond) = first.accept().await;
+                    if breaks {
+                        respond.send_reset(h2::Reason::INTERNAL_ERROR);
+                    } else {
+                        http2::answer(&mut respond, 503, "YWRpdC1pbnN0ZWFk:aG9zdA", "closed");
+                    }
+                });
+                assert_eq!(page.status.as_u16(), if breaks { 200 } else { 503 }, "{page:?}");
+                assert!(!page.headers.contains_key("adit-instead"), "{page:?}");
+            }
+            assert_eq!(office.left_out(&pool).await, 1);
         })
         .await;
 }

@@ -18,6 +18,7 @@ mod bodies;
 mod drain;
 mod ecosystem;
 mod ejection;
+mod explain;
 mod hold;
 mod hostile;
 mod http2;

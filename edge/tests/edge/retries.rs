@@ -332,8 +332,8 @@ async fn a_dying_origin_does_not_get_its_load_twice() {
                 } => unreachable!(),
             };
             assert!(pages.iter().all(|page| page.status.as_u16() == 502));
-            // Ten per second and a fifth, over ten seconds.
-            assert_eq!(asked, REQUESTS + 100 + REQUESTS / 5);
+            // Ten per second, over ten seconds; a fifth of the requests is less.
+            assert_eq!(asked, REQUESTS + 100);
         })
         .await;
 }

@@ -6,14 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use adit_protocol::credentials::Credentials;
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::balancing::endpoint;
-use crate::connector::{Connector, Opened};
+use crate::connector::{Connector, Habits, Opened};
 use crate::harness::{LocalSet, Page, empty};
 use crate::office::Office;
 
@@ -30,6 +30,10 @@ pub(crate) enum Does {
     BeNotHere,
     /// Says that its service has failed.
     Refuse,
+    /// A plugin of it answers in the place of the service, which is closed.
+    AnswerInstead,
+    /// Its service is waited for in vain.
+    BeLate,
 }
 
 /// A tunnel with one host, which has one connection.
@@ -56,8 +60,20 @@ impl Host {
         name: &'static str,
         does: Does,
     ) -> Self {
+        Self::join_as(office, (tunnel, token), name, does, Habits::default()).await
+    }
+
+    /// The same with habits of its own.
+    pub(crate) async fn join_as(
+        office: &mut Office,
+        (tunnel, token): (&str, &str),
+        name: &'static str,
+        does: Does,
+        habits: Habits,
+    ) -> Self {
         office.edge.credentials = Credentials::from_token(token).unwrap();
-        let connector = Rc::new(Connector::registered(&office.edge, 0, Uuid::new_v4(), 0).await);
+        let (server, id) = (office.edge.servers[0], Uuid::new_v4());
+        let connector = Rc::new(Connector::registered_as(&office.edge, server, habits, id, 0).await);
         let (asked, does) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(does)));
         let (one, count, habit) = (connector.clone(), asked.clone(), does.clone());
         let serving = tokio::task::spawn_local(async move {
@@ -97,6 +113,12 @@ async fn serve(opened: Opened, name: &str, does: Does) {
         Does::BreakOff => opened.break_off(),
         Does::BeNotHere => opened.refuse("not here: no connection").await,
         Does::Refuse => opened.refuse("no answer").await,
+        Does::AnswerInstead => {
+            opened.answer(Response::builder().status(503).header("adit-instead", "host"), b"closed").await;
+        }
+        Does::BeLate => {
+            opened.answer(Response::builder().status(504).header("adit-instead", "late"), b"late").await;
+        }
     }
 }
 
@@ -282,6 +304,39 @@ async fn endpoints_and_pools_get_their_shares_and_a_host_of_their_own() {
                 "random_steering": { "default_weight": 0.5, "pool_weights": { second.clone(): 0.0 } } });
             office.balancer("b.example.com", &[&second, &pool], more).await;
             office.only("b.example.com", "other").await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn by_latency_a_slow_endpoint_gets_little_and_one_that_fails_fast_no_more() {
+    LocalSet::new()
+        .run_until(async {
+            let mut office = Office::open().await;
+            let slow = Host::start(&mut office, "slow", Does::ServeSlowly).await;
+            let quick = Host::start(&mut office, "quick", Does::Serve).await;
+            let pool = office.pool("p", &[&slow.tunnel, &quick.tunnel]).await;
+            let said = json!({ "origin_steering": { "policy": "peak_ewma" } });
+            let kept = office.edit(&office.pool_path(&pool), said).await;
+            assert_eq!(kept["origin_steering"]["policy"], "peak_ewma");
+            office.balancer(NAME, &[&pool], json!({})).await;
+            let shares = office.shares(NAME, 60).await;
+            let of_slow = shares.get("slow").copied().unwrap_or_default();
+            assert!(of_slow <= 6, "{shares:?}: by weight it would be 30");
+
+            // A failure is no quick answer.
+            let fails = Host::start(&mut office, "fails", Does::Refuse).await;
+            let other = Host::start(&mut office, "other", Does::ServeSlowly).await;
+            let pool = office.pool("q", &[&fails.tunnel, &other.tunnel]).await;
+            let said = json!({ "origin_steering": { "policy": "peak_ewma" } });
+            office.edit(&office.pool_path(&pool), said).await;
+            office.balancer("q.example.com", &[&pool], json!({})).await;
+            let mut failed = 0;
+            for _ in 0..20 {
+                failed +=
+                    u32::from(office.ask_host(Method::GET, "q.example.com").await.status.as_u16() != 200);
+            }
+            assert!(failed <= 2, "{failed} of 20");
         })
         .await;
 }

@@ -4,6 +4,7 @@
 use std::pin::pin;
 
 use adit_engine::{Facts, Link, MiddlewareOutcome};
+use adit_protocol::extensions::Instead;
 use http::{Method, Response};
 
 use super::respond::{Answer, RequestContext};
@@ -35,6 +36,8 @@ pub(super) async fn pass(
         middleware.mediate(proxy.shard, facts.id, facts.scheme == "https", request);
     let mut mediation = pin!(mediation);
     let (mut is_passed, mut unreachable) = (false, None);
+    // Who has answered what it handed on last; nobody where it has handed nothing on.
+    let mut instead = Some(Instead::Host);
     let outcome = loop {
         let onward = tokio::select! {
             biased;
@@ -54,7 +57,10 @@ pub(super) async fn pass(
             answer = behind => answer,
         };
         match answer {
-            Answer::Response(response) => answering.answer(response.map(sendable)),
+            Answer::Response(response) => {
+                instead = response.extensions().get().copied();
+                answering.answer(response.map(sendable));
+            }
             // Its call is answered by nobody, and if it gives up then, so do we.
             nobody @ Answer::Unreachable { .. } => unreachable = Some(nobody),
         }
@@ -66,7 +72,11 @@ pub(super) async fn pass(
             if !is_passed {
                 note.plugins = Plugins::Answered;
             }
-            Ok(outgoing(is_head, response))
+            let mut response = outgoing(is_head, response);
+            if let Some(instead) = instead {
+                response.extensions_mut().insert(instead);
+            }
+            Ok(response)
         }
         (Ok(MiddlewareOutcome::Unreachable), unreachable) => Err(unreachable.unwrap_or_else(|| {
             let reason = "middleware was not answered".to_owned();

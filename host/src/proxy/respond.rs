@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use adit_engine::{Failure, FailureKind, Reply};
+use adit_protocol::extensions::Instead;
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, request};
@@ -139,6 +140,8 @@ impl RequestContext {
             }
         }
         let mut response = self.page(status, &trouble);
+        let is_late = status == StatusCode::GATEWAY_TIMEOUT;
+        response.extensions_mut().insert(if is_late { Instead::Late } else { Instead::Host });
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
         }
@@ -149,6 +152,7 @@ impl RequestContext {
     pub fn reply(&self, reply: Reply) -> Response<Body> {
         let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = self.full(status, reply.body);
+        response.extensions_mut().insert(Instead::Host);
         for (name, value) in &reply.headers {
             if *name != CONTENT_LENGTH {
                 response.headers_mut().append(name.clone(), value.clone());

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_protocol::extensions;
+use adit_protocol::extensions::{self, Instead};
 use http::header::HeaderMap;
-use http::request;
+use http::{Response, request};
 
 use super::notice::{Notice, Notices};
 use super::pace::Flows;
@@ -98,7 +98,20 @@ impl Handler {
         }
         extensions::strip(&mut head.headers);
         let takes_trailers = trailers != Trailers::Unwelcome;
-        self.proxy.clone().handle(Request { kind, head, body, takes_trailers }).await
+        let mut answer = self.proxy.clone().handle(Request { kind, head, body, takes_trailers }).await;
+        if let Answer::Response(response) = &mut answer {
+            self.say_instead(response);
+        }
+        answer
+    }
+
+    /// Tells the edge where it was not the service that has answered. Nobody else may say so: a plugin could have an
+    /// endpoint that fails go on for ever.
+    fn say_instead(&self, response: &mut Response<Body>) {
+        response.headers_mut().remove(extensions::INSTEAD);
+        if let Some(instead) = response.extensions().get::<Instead>().filter(|_| self.speaks_own).copied() {
+            response.headers_mut().insert(extensions::INSTEAD, instead.word());
+        }
     }
 }
 

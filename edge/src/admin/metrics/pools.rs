@@ -9,9 +9,9 @@ use adit_metrics::{Kind, Page, number};
 
 use super::flag;
 use crate::state::State;
-use crate::state::snapshot::Snapshot;
+use crate::state::snapshot::{Kept, Snapshot};
 use crate::steering::{Balancers, Pool};
-use crate::store::records::objects;
+use crate::store::records::objects::{self, Object};
 
 /// A pool that is shown by itself.
 struct Shown {
@@ -62,9 +62,18 @@ pub(super) fn write(page: &mut Page, state: &State, balancers: &Balancers) {
     }
 }
 
-/// In turns one of each account, each account's oldest first.
 fn shown(snapshot: &Snapshot, pools: &HashMap<String, Arc<Pool>>) -> Vec<Shown> {
-    let mut all: Vec<_> = snapshot.objects.of(objects::Kind::Pool).iter().collect();
+    let all = by_turns(snapshot, objects::Kind::Pool).into_iter();
+    let shown = all.take(MOST_POOLS).filter_map(|(id, kept)| {
+        let name = kept.record.text("name").unwrap_or_default().to_owned();
+        Some(Shown { name, account: kept.record.account.clone(), pool: pools.get(id)?.clone() })
+    });
+    shown.collect()
+}
+
+/// The objects of a kind: in turns one of each account, each account's oldest first.
+pub(super) fn by_turns(snapshot: &Snapshot, kind: objects::Kind) -> Vec<(&String, &Arc<Kept<Object>>)> {
+    let mut all: Vec<_> = snapshot.objects.of(kind).iter().collect();
     all.sort_by_key(|(id, kept)| (kept.record.created_at, *id));
     let mut turns: HashMap<&str, usize> = HashMap::new();
     let mut all: Vec<_> = all
@@ -72,16 +81,12 @@ fn shown(snapshot: &Snapshot, pools: &HashMap<String, Arc<Pool>>) -> Vec<Shown> 
         .map(|(id, kept)| {
             let turn = turns.entry(&kept.record.account).or_default();
             *turn += 1;
-            (*turn, id, kept)
+            (*turn, (id, kept))
         })
         .collect();
     // What is as old stays in its order.
-    all.sort_by_key(|(turn, ..)| *turn);
-    let shown = all.into_iter().take(MOST_POOLS).filter_map(|(_, id, kept)| {
-        let name = kept.record.text("name").unwrap_or_default().to_owned();
-        Some(Shown { name, account: kept.record.account.clone(), pool: pools.get(id)?.clone() })
-    });
-    shown.collect()
+    all.sort_by_key(|(turn, _)| *turn);
+    all.into_iter().map(|(_, one)| one).collect()
 }
 
 const HEALTHS: [PoolHealth; 5] = [
@@ -110,7 +115,7 @@ mod tests {
         let now = Timestamp::now();
         let pool = |number: usize, account: &str| {
             let said = json!({ "name": format!("pool-{number}"), "origins": [] });
-            let object = objects::Object {
+            let object = Object {
                 account: account.to_owned(),
                 zone: None,
                 name: None,

@@ -9,7 +9,7 @@ use crate::api::envelope::{self, Answer, Problem};
 use crate::api::identity::Identity;
 use crate::monitors::Outcome;
 use crate::steering::Endpoint;
-use crate::store::records::objects::{Kind, tunnel_of};
+use crate::store::records::objects::Kind;
 
 impl Api {
     pub(super) fn pool_health(&self, who: &Identity, id: &str) -> Result<Answer, Problem> {
@@ -19,7 +19,7 @@ impl Api {
         })?;
         let pool = self.balancers.pool(id).ok_or(Problem::NotFound(Kind::Pool.word()))?;
         let endpoints = pool.endpoints.iter().map(|endpoint| {
-            let (state, last, why) = self.health_of(endpoint);
+            let (state, last, why) = Self::health_of(endpoint);
             let said = json!({
                 "healthy": state == State::Up,
                 "failure_reason": why,
@@ -36,36 +36,9 @@ impl Api {
     }
 
     /// What an endpoint is, by which result, and why.
-    pub(super) fn health_of(&self, endpoint: &Endpoint) -> (State, Outcome, String) {
+    pub(super) fn health_of(endpoint: &Endpoint) -> (State, Outcome, String) {
         let state = endpoint.state();
-        let last = endpoint.watches.iter().filter_map(|watch| watch.watched.last());
-        // Of several monitors the one that is not content says most.
-        let last = last.max_by_key(|last| last.fault.is_some()).unwrap_or_default();
-        let why = self.why(endpoint, state, &last);
-        (state, last, why)
-    }
-
-    /// Why an endpoint is what it is.
-    fn why(&self, endpoint: &Endpoint, state: State, last: &Outcome) -> String {
-        match state {
-            State::Up => "No failures".to_owned(),
-            State::Unknown => "no result of its monitor yet".to_owned(),
-            State::Disabled => "disabled".to_owned(),
-            State::NotConnected => self.why_not_connected(&endpoint.address).to_owned(),
-            State::Down => last.fault.clone().unwrap_or_else(|| "its monitor failed before".to_owned()),
-            State::Ejected => "its requests failed lately".to_owned(),
-            State::Overdue | State::Draining => state.word().to_owned(),
-        }
-    }
-
-    fn why_not_connected(&self, address: &str) -> &'static str {
-        let Some((id, _)) = tunnel_of(address, self.fixed.domain.as_deref()) else {
-            return "not the name of a tunnel";
-        };
-        match self.registry.tunnel(&id) {
-            Some(_) => "no host of the tunnel is connected",
-            None => "the tunnel was deleted",
-        }
+        (state, endpoint.last(), endpoint.why(state))
     }
 }
 

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use adit_balance::health::State;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
@@ -20,7 +19,7 @@ use crate::api::parse;
 use crate::forward::ray::Rays;
 use crate::monitors::{Outcome, Preview};
 use crate::steering::Pool;
-use crate::store::records::objects::Kind;
+use crate::store::records::objects::{Kind, Object};
 
 /// Those that can be looked at, by their ids.
 #[derive(Default)]
@@ -109,9 +108,7 @@ impl Api {
             draft.find(kind, None, id)?;
             let monitor = draft.trial(Kind::Monitor, None, &parse(body)?)?;
             let mut names: HashMap<String, String> = HashMap::new();
-            let named = |object: &crate::store::records::objects::Object| {
-                object.text("name").unwrap_or_default().to_owned()
-            };
+            let named = |object: &Object| object.text("name").unwrap_or_default().to_owned();
             if kind == Kind::Pool {
                 names.insert(id.to_owned(), named(draft.find(kind, None, id)?));
             } else {
@@ -173,8 +170,7 @@ async fn ask(preview: Preview, pools: Vec<Arc<Looked>>, rays: Arc<Rays>) {
             }
         }
     });
-    let mut questions: FuturesUnordered<_> = questions.collect();
-    while questions.next().await.is_some() {}
+    join_all(questions).await;
 }
 
 /// Previews of all accounts, and of one.

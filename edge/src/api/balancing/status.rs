@@ -110,7 +110,7 @@ impl Api {
             why_down: served.map_or_else(
                 || Some("not served yet".to_owned()),
                 |known| {
-                    let (state, _, why) = self.health_of(known);
+                    let (state, _, why) = Self::health_of(known);
                     (state != State::Up).then_some(why)
                 },
             ),

@@ -142,7 +142,9 @@ fn is_pool_name(name: &str) -> bool {
 
 const LONGEST_POOL_NAME: usize = 256;
 pub(super) const MOST_ENDPOINTS: usize = 100;
-const POLICIES: [&str; 4] = ["random", "hash", "least_outstanding_requests", "least_connections"];
+/// The last one is our own.
+const POLICIES: [&str; 5] =
+    ["random", "hash", "least_outstanding_requests", "least_connections", "peak_ewma"];
 pub(in crate::api::balancing) const REGIONS: [&str; 14] = [
     "WNAM",
     "ENAM",

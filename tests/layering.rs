@@ -289,7 +289,16 @@ const ENGINE: &[Module] = &[
 const HOST: &[Module] = &[
     (
         "admin",
-        &["config::settings", "config::source", "generation", "health", "proxy", "revision", "tunnel"],
+        &[
+            "config::settings",
+            "config::source",
+            "generation",
+            "health",
+            "origin::Circuits",
+            "proxy",
+            "revision",
+            "tunnel",
+        ],
         &["quinn", "capnp"],
     ),
     ("component", &["config::source"], &["adit_engine", "adit_config_reader", "tokio", "tracing"]),

@@ -101,12 +101,19 @@ fn value_of_theirs(word: &str) -> Option<bool> {
 /// Why a command of the reference is none here, if that is what is wrong with a line.
 pub(crate) fn absent(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return None };
-    let (_, why) = ABSENT.iter().find(|(command, _)| command == word)?;
+    let is_of_access = || error.to_string().contains("adit access");
+    let why = match ABSENT.iter().find(|(command, _)| command == word) {
+        Some((_, why)) => why,
+        None if ABSENT_OF_ACCESS.contains(&word.as_str()) && is_of_access() => ACCESS,
+        None => return None,
+    };
     Some(format!("there is no `{word}`: {why}"))
 }
 
+/// Of `access`.
+const ABSENT_OF_ACCESS: [&str; 5] = ["login", "curl", "token", "ssh-config", "ssh-gen"];
+const ACCESS: &str = "of `access` there is tcp, also called ssh, rdp and smb";
 const ABSENT: &[(&str, &str)] = &[
-    ("access", "it is not here yet"),
     ("tail", "it is not here yet; a host logs to standard error, more of it with --loglevel debug"),
     ("management", "a host is managed at its own admin address"),
     ("diag", "it is not here yet; `cloudflared tunnel diag` collects from hosts of Adit"),

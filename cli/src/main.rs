@@ -1,6 +1,7 @@
 //! The one binary. Parses the command line, sets up logging, and turns outcomes into exit codes:
 //! 0 done, 1 failed while running, 2 bad usage or configuration, 130 ended at once by a second signal.
 
+mod access;
 mod admin;
 mod credentials;
 mod demo;
@@ -74,6 +75,9 @@ enum Command {
     Pool(tunnel::balancing::Pool),
     /// Monitors: how the health of a pool's endpoints is asked for
     Monitor(tunnel::balancing::Monitor),
+    /// Reach what is behind a tunnel without a browser
+    #[command(subcommand, arg_required_else_help = true)]
+    Access(access::Access),
     /// Have a running host read its configuration again, and print the verdict
     Reload {
         #[command(flatten)]
@@ -282,6 +286,7 @@ fn main() -> ExitCode {
         Command::Lb(lb) => tunnel::balancing::lb(lb),
         Command::Pool(pool) => tunnel::balancing::pool(pool),
         Command::Monitor(monitor) => tunnel::balancing::monitor(monitor),
+        Command::Access(access) => access::run(access, with_stdin),
         Command::Reload { admin } => admin::reload(&admin),
         Command::Explain(question) => admin::explain(&question),
         Command::Config(Config::Check { config }) => host::check(&config),

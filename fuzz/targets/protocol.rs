@@ -8,12 +8,13 @@ use adit_protocol::framing::rpc_reader_options;
 use adit_protocol::headers::serialized;
 use adit_protocol::rpc::{Configuration, ConfigurationAnswer, Registration, RegistrationAnswer};
 use adit_protocol::stream::{Answer, DATA_SIGNATURE, Opening};
+use adit_protocol::websocket::{self, FrameError, Reader, Side};
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    match kind % 6 {
+    match kind % 8 {
         0 => streams(bytes),
         1 => streams(&[&DATA_SIGNATURE[..], b"01", bytes].concat()),
         2 => messages(bytes),
@@ -22,11 +23,13 @@ fuzz_target!(|bytes: &[u8]| {
             let _ = serialized::deserialize(bytes);
             let _ = Credentials::from_json(bytes);
         }
-        _ => {
+        5 => {
             let text = String::from_utf8_lossy(bytes);
             let _ = Credentials::from_token(&text);
             let _ = OriginCert::from_pem(&text);
         }
+        6 => websockets(Side::Client, bytes),
+        _ => websockets(Side::Server, bytes),
     }
 });
 
@@ -59,6 +62,28 @@ fn frames(bytes: &[u8]) {
         }
         Some((data, trailers, reader.is_whole()))
     };
+    let whole = read(&mut std::iter::once(Bytes::copy_from_slice(bytes)));
+    let apart = read(&mut bytes.iter().map(|byte| Bytes::copy_from_slice(&[*byte])));
+    assert_eq!(whole, apart);
+}
+
+/// The same in one piece and byte by byte: the same stream and the same words, or the same mistake.
+fn websockets(of: Side, bytes: &[u8]) {
+    let read =
+        |pieces: &mut dyn Iterator<Item = Bytes>| -> (Vec<u8>, Vec<websocket::Piece>, Option<FrameError>) {
+            let (mut reader, mut stream, mut words) = (Reader::new(of), Vec::new(), Vec::new());
+            for mut piece in pieces {
+                loop {
+                    match reader.next(&mut piece) {
+                        Ok(Some(websocket::Piece::Data(data))) => stream.extend_from_slice(&data),
+                        Ok(Some(word)) => words.push(word),
+                        Ok(None) => break,
+                        Err(error) => return (stream, words, Some(error)),
+                    }
+                }
+            }
+            (stream, words, None)
+        };
     let whole = read(&mut std::iter::once(Bytes::copy_from_slice(bytes)));
     let apart = read(&mut bytes.iter().map(|byte| Bytes::copy_from_slice(&[*byte])));
     assert_eq!(whole, apart);

@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
+use crate::origin::Circuits;
 use crate::proxy::{Current, Tags};
 use crate::revision::Reload;
 
@@ -42,6 +43,7 @@ pub struct Admin {
     pub quick_tunnel: Option<String>,
     /// What origins are told of this host.
     pub tags: Tags,
+    pub circuits: Circuits,
     pub rooms: Rooms,
 }
 

@@ -27,7 +27,7 @@ use crate::config::document::ConfigSource;
 use crate::config::reader::Reader;
 use crate::config::settings::Flags;
 use crate::health::{Health, Heartbeat, Heartbeats};
-use crate::origin::Pool;
+use crate::origin::{Circuits, Pool};
 use crate::proxy::probe::{Inspector, Prober};
 use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Streams, Tags};
 use crate::revision::bootstrap::{self, Start};
@@ -200,6 +200,7 @@ impl Host {
         let label = self.label.as_deref();
         info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, label, shards = self.shards, "host starts");
         let watching = self.reload.clone();
+        let circuits = Circuits::new(self.shards);
         let admin = Arc::new(Admin {
             health: self.health(stop.clone()),
             current: self.current.clone(),
@@ -207,6 +208,7 @@ impl Host {
             configuration: self.configuration,
             quick_tunnel: self.quick_tunnel,
             tags: self.tags.clone(),
+            circuits: circuits.clone(),
             rooms: Rooms::default(),
         });
         let _account = AbortOnDropHandle::new(tokio::spawn(pace::keep(self.shared.account.clone())));
@@ -245,6 +247,7 @@ impl Host {
                 slots: (index..self.slots).step_by(self.shards).collect(),
                 current: self.current.clone(),
                 pushes: pushes.clone(),
+                circuits: circuits.clone(),
                 prober: self.prober.clone(),
                 shared: self.shared.clone(),
                 tags: self.tags.clone(),
@@ -299,6 +302,7 @@ struct Shard {
     slots: Vec<usize>,
     current: Arc<Current>,
     pushes: Pushes,
+    circuits: Circuits,
     prober: Prober,
     shared: Arc<Shared>,
     tags: Tags,
@@ -323,6 +327,7 @@ impl Shard {
                 pool,
                 streams,
                 pushes: self.pushes,
+                circuits: self.circuits,
                 prober: self.prober,
                 shard: self.index,
                 tags: self.tags,

@@ -54,6 +54,8 @@ pub struct Rule {
     pub backend: Backend,
     /// Whether headers in which a visitor names another path go on.
     pub passes_path_headers: bool,
+    /// Circuits that there may be in this host, of all rules.
+    pub most_circuits: usize,
     /// Counts on from the rule of the same name in the last generation.
     pub metrics: Arc<RuleMetrics>,
 }
@@ -128,7 +130,14 @@ impl Generation {
                 known.map(|known| &known.metrics).find(|metrics| metrics.name == rule.name).cloned();
             let metrics = metrics.unwrap_or_else(|| Arc::new(RuleMetrics::new(&rule.name, shards)));
             let passes_path_headers = rule.path_headers == PathHeaders::AsSent;
-            rules.push(Rule { name: rule.name.clone(), chain, backend, passes_path_headers, metrics });
+            rules.push(Rule {
+                name: rule.name.clone(),
+                chain,
+                backend,
+                passes_path_headers,
+                most_circuits: plan.tcp.most_circuits,
+                metrics,
+            });
         }
         Ok(Self {
             number,
@@ -216,6 +225,7 @@ fn parts<'p>(
         Service::Http { .. }
         | Service::Https { .. }
         | Service::Unix { .. }
+        | Service::Tcp { .. }
         | Service::Status(_)
         | Service::HelloWorld => {
             let (origin, made_from) = origin(rule, previous, contents)?;

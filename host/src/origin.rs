@@ -15,6 +15,7 @@ mod measure;
 mod metered;
 mod pool;
 mod replay;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -31,6 +32,7 @@ use http_body_util::{BodyExt, Empty, Full};
 
 pub use body::{Body, BoxError, Unread};
 pub use pool::Pool;
+pub use tcp::{CircuitEnd, CircuitTotals, Circuits, Room, Trace};
 
 use crate::config::plan::{OriginPlan, Service};
 
@@ -41,6 +43,8 @@ const LARGEST_HEAD: u32 = 256 * 1024;
 #[derive(Debug)]
 pub enum Origin {
     Http(Box<http::HttpOrigin>),
+    /// A service of bytes.
+    Tcp(Box<tcp::TcpOrigin>),
     /// A fixed status with an empty body.
     Status(StatusCode),
     /// The built-in page that shows what arrived.
@@ -72,6 +76,8 @@ pub enum OriginError {
     Trickling { target: String, limit: Duration },
     #[error("{target} answers in the transfer coding {coding:?}, which was not asked for")]
     Coding { target: String, coding: String },
+    #[error("there are {most} circuits already, and no place for one more to {target}")]
+    Full { target: String, most: usize },
     #[error("the request broke off")]
     Request { source: Arc<dyn std::error::Error + Send + Sync> },
 }
@@ -90,9 +96,11 @@ impl OriginError {
     /// Whether there was no connection on which a byte of the request could have been sent.
     pub fn is_unsent(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Tls { .. } | Self::NotHttp2 { .. } => {
-                true
-            }
+            Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Tls { .. }
+            | Self::NotHttp2 { .. }
+            | Self::Full { .. } => true,
             // Another host would say the same of these last three.
             Self::Closed { .. }
             | Self::Coding { .. }
@@ -124,6 +132,9 @@ impl Origin {
                 hello::begin();
                 Self::HelloWorld
             }
+            Service::Tcp { scheme, authority } => {
+                Self::Tcp(Box::new(tcp::TcpOrigin::new(scheme, authority, plan)))
+            }
             // The last of them is none, and `new` says so.
             Service::Http { .. } | Service::Https { .. } | Service::Unix { .. } | Service::Component(_) => {
                 Self::Http(Box::new(http::HttpOrigin::new(service, plan, ca)?))
@@ -135,6 +146,7 @@ impl Origin {
     pub fn name(&self) -> Cow<'_, str> {
         match self {
             Self::Http(origin) => origin.name().into(),
+            Self::Tcp(origin) => origin.name().into(),
             Self::Status(status) => format!("http_status:{}", status.as_u16()).into(),
             Self::HelloWorld => "hello_world".into(),
         }
@@ -144,7 +156,7 @@ impl Origin {
     pub fn addressed(&self, head: request::Parts) -> request::Parts {
         match self {
             Self::Http(origin) => origin.address_head(head),
-            Self::Status(_) | Self::HelloWorld => head,
+            Self::Tcp(_) | Self::Status(_) | Self::HelloWorld => head,
         }
     }
 
@@ -152,7 +164,7 @@ impl Origin {
     pub fn key(&self) -> Cow<'_, str> {
         match self {
             Self::Http(origin) => origin.key().into(),
-            Self::Status(_) | Self::HelloWorld => self.name(),
+            Self::Tcp(_) | Self::Status(_) | Self::HelloWorld => self.name(),
         }
     }
 
@@ -160,6 +172,7 @@ impl Origin {
     pub async fn probe(&self) -> Result<(), OriginError> {
         match self {
             Self::Http(origin) => origin.probe().await,
+            Self::Tcp(origin) => origin.probe().await,
             Self::Status(_) | Self::HelloWorld => Ok(()),
         }
     }
@@ -174,16 +187,25 @@ impl Origin {
     ) -> Result<Response<Body>, OriginError> {
         match self {
             Self::Http(origin) => origin.send(pool, head, body).await,
+            // Bytes have to go both ways.
+            Self::Tcp(_) => Ok(by_rule(StatusCode::UPGRADE_REQUIRED)),
             Self::Status(status) => Ok(by_rule(*status)),
             Self::HelloWorld => Ok(hello::respond(&head)),
         }
     }
 
     /// Opens a connection of its own for an `Upgrade: websocket` request. When the origin accepts
-    /// (101), the body of the answer is what the origin sends, and `body` is what it receives.
-    pub async fn upgrade(&self, head: request::Parts, body: Body) -> Result<Response<Body>, OriginError> {
+    /// (101), the body of the answer is what the origin sends, and `body` is what it receives. A circuit takes
+    /// its place in `room`.
+    pub async fn upgrade(
+        &self,
+        room: Room<'_>,
+        head: request::Parts,
+        body: Body,
+    ) -> Result<Response<Body>, OriginError> {
         match self {
             Self::Http(origin) => origin.upgrade(head, body).await,
+            Self::Tcp(origin) => origin.accept(room, &head, body).await,
             Self::Status(status) => Ok(by_rule(*status)),
             Self::HelloWorld => Ok(match head.uri.path() {
                 "/ws" => hello::echo(&head, body),

@@ -32,7 +32,7 @@ pub use streams::Streams;
 pub use tags::Tags;
 
 use crate::generation::{Backend, Generation, Rule};
-use crate::origin::Pool;
+use crate::origin::{Circuits, Pool, Room, Trace};
 use observe::Observation;
 use probe::{Probe, Prober};
 use request::remove_hop_by_hop;
@@ -55,6 +55,7 @@ pub struct Proxy {
     pub pool: Pool,
     pub streams: Streams,
     pub pushes: Pushes,
+    pub circuits: Circuits,
     pub prober: Prober,
     pub shard: usize,
     pub tags: Tags,
@@ -160,7 +161,9 @@ impl Proxy {
                         origin.send(&self.pool, head, body).await.map_err(ProxyError::from)
                     }
                     (Backend::Origin(origin, _), Kind::WebSocket) => {
-                        Box::pin(origin.upgrade(head, body)).await.map_err(ProxyError::from)
+                        let room =
+                            Room { circuits: &self.circuits, shard: self.shard, most: rule.most_circuits };
+                        Box::pin(origin.upgrade(room, head, body)).await.map_err(ProxyError::from)
                     }
                     (Backend::Component(plugin), kind) => {
                         Box::pin(service::send(plugin, self.shard, facts, kind, head, body))
@@ -170,7 +173,14 @@ impl Proxy {
                 };
                 note.origin_time = since(begun);
                 match sent {
-                    Ok(response) => response,
+                    Ok(response) => {
+                        if let (Some(trace), Backend::Origin(origin, _)) =
+                            (response.extensions().get::<Arc<Trace>>(), &rule.backend)
+                        {
+                            note.circuit = Some((trace.clone(), Arc::downgrade(origin)));
+                        }
+                        response
+                    }
                     Err(trouble) => {
                         note.is_cancelled = trouble.is_cancelled();
                         return asked.refuse(trouble);

@@ -13,6 +13,7 @@ pub mod framing;
 pub mod headers;
 pub mod rpc;
 pub mod stream;
+pub mod websocket;
 
 // rustfmt and clippy leave generated code alone; its text must stay what the generator wrote.
 #[rustfmt::skip]

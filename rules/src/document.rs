@@ -25,6 +25,7 @@ pub struct Document {
     pub admin: Admin,
     pub ready: Ready,
     pub bodies: Bodies,
+    pub tcp: Tcp,
     pub plugin: Vec<Spanned<Plugin>>,
     pub ingress: Vec<Spanned<Rule>>,
 }
@@ -90,6 +91,13 @@ pub struct Bodies {
     pub held: Option<Spanned<Quantity>>,
     pub grace: Option<Spanned<Quantity>>,
     pub minimum_rate: Option<Spanned<Quantity>>,
+}
+
+/// `[tcp]`: circuits, which are what requests to services of bytes become.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Tcp {
+    pub most_circuits: Option<Spanned<i64>>,
 }
 
 /// `[[plugin]]`: a component, how it is configured and what it may use.
@@ -203,6 +211,7 @@ pub struct Origin {
     pub tcp_keep_alive: Option<Spanned<Quantity>>,
     pub happy_eyeballs: Option<Spanned<bool>>,
     pub header_case: Option<Spanned<HeaderCase>>,
+    pub idle_timeout: Option<Spanned<Quantity>>,
 }
 
 /// How the names of headers are written to a service that speaks HTTP/1.1: `"lower"` or `"title"`, as in

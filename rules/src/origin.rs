@@ -43,6 +43,10 @@ pub(super) fn lower(written: Option<&Spanned<Origin>>, reading: &mut Reader<'_>)
         )),
         happy_eyeballs: origin.happy_eyeballs.as_ref().is_none_or(|both| *both.get_ref()),
         header_case: origin.header_case.as_ref().map_or_else(HeaderCase::default, |case| *case.get_ref()),
+        idle_timeout: origin
+            .idle_timeout
+            .as_ref()
+            .map(|text| reading.duration(Some(text), LONGEST_IDLE, SECOND..=LONGEST_IDLE)),
         tls_verify: origin.tls_verify.as_ref().is_none_or(|verify| *verify.get_ref()),
         ca_file: reading.path(origin.ca_file.as_ref()),
         server_name: origin.server_name.as_ref().and_then(|name| {
@@ -74,6 +78,7 @@ impl Default for OriginPlan {
             tcp_keep_alive: Some(TCP_KEEP_ALIVE),
             happy_eyeballs: true,
             header_case: HeaderCase::Lower,
+            idle_timeout: None,
         }
     }
 }
@@ -81,38 +86,51 @@ impl Default for OriginPlan {
 /// What is written but does nothing for this service, or is dangerous; each with its key.
 pub(super) fn warnings(written: &Origin, service: &Service) -> Vec<String> {
     let Origin { tls_timeout, tls_verify, ca_file, server_name, server_name_from_host, .. } = written;
+    let is_only_offered = written.http2.as_ref().is_some_and(|http2| *http2.get_ref() == Http2::IfOffered);
     let tls = [
         ("tls-timeout", tls_timeout.is_some()),
         ("tls-verify", tls_verify.is_some()),
         ("ca-file", ca_file.is_some()),
         ("server-name", server_name.is_some()),
         ("server-name-from-host", server_name_from_host.is_some()),
-        (
-            "http2 = \"if-offered\"",
-            written.http2.as_ref().is_some_and(|http2| *http2.get_ref() == Http2::IfOffered),
-        ),
+        ("http2 = \"if-offered\"", is_only_offered),
     ];
-    let idle = |kind: &str| {
-        tls.iter()
-            .filter(|(_, is_written)| *is_written)
-            .map(|(key, _)| format!("origin.{key} has no effect on {kind}"))
-            .collect()
+    let http = [
+        ("response-timeout", written.response_timeout.is_some()),
+        ("keep-alive-timeout", written.keep_alive_timeout.is_some()),
+        ("keep-alive-connections", written.keep_alive_connections.is_some()),
+        ("http2", written.http2.is_some() && !is_only_offered),
+        ("chunked", written.chunked.is_some()),
+        ("header-case", written.header_case.is_some()),
+        ("host-header", written.host_header.is_some()),
+    ];
+    let circuit = [("idle-timeout", written.idle_timeout.is_some())];
+    let idle = |keys: &[&[(&str, bool)]], kind: &str| -> Vec<String> {
+        let written = keys.iter().flat_map(|keys| *keys).filter(|(_, is_written)| *is_written);
+        written.map(|(key, _)| format!("origin.{key} has no effect on {kind}")).collect()
     };
+    let is_unverified = tls_verify.as_ref().is_some_and(|verify| !verify.get_ref());
     match service {
-        Service::Http { .. } => idle("an http:// service"),
-        Service::Unix { .. } => idle("a unix: service"),
+        Service::Http { .. } => idle(&[&tls, &circuit], "an http:// service"),
+        Service::Unix { tls: false, .. } => idle(&[&tls, &circuit], "a unix: service"),
+        Service::Tcp { scheme, .. } => {
+            idle(&[&tls, &http], &format!("a service of bytes such as {scheme}://"))
+        }
         Service::Status(_) | Service::HelloWorld => {
             vec!["origin has no effect on a built-in service".to_owned()]
         }
         Service::Component(_) => vec!["origin has no effect on a plugin".to_owned()],
-        Service::Https { .. } if tls_verify.as_ref().is_some_and(|verify| !verify.get_ref()) => {
-            vec![
-                "origin.tls-verify = false: whoever answers in the service's place is believed; \
-                 what knows only TLS 1.0 or 1.1, CBC ciphers or RSA key exchange is out of reach even so"
-                    .to_owned(),
-            ]
+        Service::Https { .. } | Service::Unix { tls: true, .. } => {
+            let mut warnings = idle(&[&circuit], "a service that speaks HTTP");
+            if is_unverified {
+                warnings.push(
+                    "origin.tls-verify = false: whoever answers in the service's place is believed; \
+                     what knows only TLS 1.0 or 1.1, CBC ciphers or RSA key exchange is out of reach even so"
+                        .to_owned(),
+                );
+            }
+            warnings
         }
-        Service::Https { .. } => Vec::new(),
     }
 }
 
@@ -142,6 +160,7 @@ pub(super) fn host_header(host: &str) -> Result<String, Invalid> {
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+const LONGEST_IDLE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(30);

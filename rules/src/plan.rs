@@ -29,12 +29,20 @@ pub struct Plan {
     pub access_log: bool,
     /// How long answers of an earlier generation may go on.
     pub retire_after: Duration,
+    pub tcp: TcpPlan,
     /// Components that lie in registries and have to be made files of before anything is built.
     pub references: Vec<ReferencePlan>,
     /// Registries that are spoken to in clear besides those on this machine.
     pub insecure_registries: Vec<String>,
     /// What is allowed but hardly meant, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// What holds for circuits of all rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpPlan {
+    /// How many there may be at once in this host.
+    pub most_circuits: usize,
 }
 
 /// A component in a registry.
@@ -123,6 +131,13 @@ pub enum Service {
     },
     Unix {
         path: PathBuf,
+        /// Whether TLS is spoken on it.
+        tls: bool,
+    },
+    /// Bytes both ways, whatever they mean: a circuit for each request. `authority` has a port.
+    Tcp {
+        scheme: Box<str>,
+        authority: Authority,
     },
     Status(StatusCode),
     HelloWorld,
@@ -160,6 +175,8 @@ pub struct OriginPlan {
     pub host_header: Option<String>,
     /// From the end of the request head to the head of the answer.
     pub response_timeout: Option<Duration>,
+    /// How long a circuit is kept on which nothing moves; `None` for as long as both ends are there.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// Draws the plan of a document. What is wrong is added to the mistakes and left out of the plan.
@@ -190,6 +207,9 @@ pub fn lower(document: &Document, reading: &mut Reader<'_>) -> Plan {
     let access_log = document.access_log.as_ref().is_some_and(|wanted| *wanted.get_ref());
     let retire_after =
         reading.duration(document.retire_after.as_ref(), RETIRE_AFTER, SECOND..=LONGEST_RETIREMENT);
+    let tcp = TcpPlan {
+        most_circuits: reading.count(document.tcp.most_circuits.as_ref(), CIRCUITS, 1..=MOST_CIRCUITS),
+    };
     let plugins = plugins.into_iter().map(Arc::new).collect();
     let insecure = document.insecure_registries.iter().flat_map(|list| list.get_ref());
     let insecure_registries = insecure.map(|registry| registry.get_ref().to_ascii_lowercase()).collect();
@@ -199,6 +219,7 @@ pub fn lower(document: &Document, reading: &mut Reader<'_>) -> Plan {
         is_unconfigured,
         access_log,
         retire_after,
+        tcp,
         references,
         insecure_registries,
         warnings,
@@ -216,6 +237,22 @@ pub(crate) fn unconfigured() -> Rule {
         service: Service::parse(UNCONFIGURED, Path::new("")).expect("it is a service"),
         plugins: Vec::new(),
         origin: OriginPlan::default(),
+    }
+}
+
+impl Service {
+    /// As it stands in a document; `plugin` is the name of an index.
+    pub fn text<'p>(&self, plugin: impl FnOnce(usize) -> &'p str) -> String {
+        match self {
+            Self::Http { authority } => format!("http://{authority}"),
+            Self::Https { authority } => format!("https://{authority}"),
+            Self::Unix { path, tls: false } => format!("unix:{}", path.display()),
+            Self::Unix { path, tls: true } => format!("unix+tls:{}", path.display()),
+            Self::Tcp { scheme, authority } => format!("{scheme}://{authority}"),
+            Self::Status(status) => format!("http_status:{}", status.as_u16()),
+            Self::HelloWorld => "hello_world".to_owned(),
+            Self::Component(index) => format!("wasm:{}", plugin(*index)),
+        }
     }
 }
 
@@ -244,6 +281,9 @@ impl fmt::Display for HostPattern {
     }
 }
 
+/// Circuits at once, where nothing is written and at most.
+const CIRCUITS: usize = 16_384;
+pub(crate) const MOST_CIRCUITS: usize = 1_000_000;
 const UNCONFIGURED: &str = "http_status:503";
 const SECOND: Duration = Duration::from_secs(1);
 const RETIRE_AFTER: Duration = Duration::from_secs(60 * 60);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::plan::{HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Service};
+use crate::plan::{HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan};
 
 /// What the edge is told about a local configuration, JSON.
 pub fn of(plan: &Plan) -> Vec<u8> {
@@ -31,7 +31,7 @@ pub fn of(plan: &Plan) -> Vec<u8> {
             if rule.path_headers == PathHeaders::AsSent {
                 entry.insert("pathHeaders".into(), json!("as-sent"));
             }
-            entry.insert("service".into(), json!(service(&rule.service, plan)));
+            entry.insert("service".into(), json!(rule.service.text(|index| &plan.plugins[index].name)));
             entry.insert("originRequest".into(), difference(&rule.origin));
             Value::Object(entry)
         })
@@ -59,17 +59,6 @@ pub fn whole(report: &[u8], version: i32) -> Value {
     json!({ "version": version, "config": config })
 }
 
-fn service(service: &Service, plan: &Plan) -> String {
-    match service {
-        Service::Http { authority } => format!("http://{authority}"),
-        Service::Https { authority } => format!("https://{authority}"),
-        Service::Unix { path } => format!("unix:{}", path.display()),
-        Service::Status(status) => format!("http_status:{}", status.as_u16()),
-        Service::HelloWorld => "hello_world".into(),
-        Service::Component(index) => format!("wasm:{}", plan.plugins[*index].name),
-    }
-}
-
 /// What is not as it is where nothing is written.
 fn difference(origin: &OriginPlan) -> Value {
     let defaults = everything(&OriginPlan::default());
@@ -95,6 +84,7 @@ fn everything(origin: &OriginPlan) -> Map<String, Value> {
         host_header,
         // The reference has nothing like it.
         response_timeout: _,
+        idle_timeout: _,
         header_case: _,
     } = origin;
     let page = json!({

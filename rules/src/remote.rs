@@ -272,6 +272,7 @@ impl RemoteReader<'_> {
             happy_eyeballs: !layers.is_set("noHappyEyeballs"),
             // As the reference writes them.
             header_case: HeaderCase::Title,
+            idle_timeout: None,
         };
         (self.said.count() == before).then_some(plan)
     }
@@ -415,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_service_of_a_kind_that_is_not_known_costs_its_own_rule_and_is_said() {
-        let json = r#"{"ingress":[{"hostname":"a","service":"ssh://x:22"},{"hostname":"b","service":"from-tomorrow"},
+        let json = r#"{"ingress":[{"hostname":"a","service":"ftp://x"},{"hostname":"b","service":"from-tomorrow"},
             {"hostname":"c","service":"http://x"},{"service":"bastion"}]}"#;
         let plan = laid(ConfigSource::Remote, json).unwrap();
         let unknown = Service::Status(http::StatusCode::NOT_IMPLEMENTED);

@@ -21,19 +21,63 @@ impl Service {
                 }
                 "ws" => Err(Invalid::with_help(WEB_SOCKET, "write \"http://…\"")),
                 "wss" => Err(Invalid::with_help(WEB_SOCKET, "write \"https://…\"")),
-                scheme => Err(unknown_scheme(scheme)),
+                "unix+tls" => {
+                    let help = "write \"unix+tls:/path\"";
+                    Err(Invalid::with_help("a Unix socket is written without `//`", help))
+                }
+                scheme => Self::tcp(scheme, rest),
             };
         }
         match text.split_once(':') {
-            Some(("unix", "")) => {
-                Err(Invalid::with_help("the path of the socket is missing", "write \"unix:/path\""))
+            Some((scheme @ ("unix" | "unix+tls"), "")) => {
+                let help = format!("write \"{scheme}:/path\"");
+                Err(Invalid::with_help("the path of the socket is missing", help))
             }
-            Some(("unix", path)) => Ok(Self::Unix { path: folder.join(path) }),
+            Some(("unix", path)) => Ok(Self::Unix { path: folder.join(path), tls: false }),
+            Some(("unix+tls", path)) => Ok(Self::Unix { path: folder.join(path), tls: true }),
             Some(("http_status", code)) => status(code),
             None if matches!(text, "hello_world" | "hello-world") => Ok(Self::HelloWorld),
             _ => Err(unknown(text)),
         }
     }
+}
+
+impl Service {
+    /// One whose bytes mean nothing here; of a scheme that is not usual it has to have a port.
+    fn tcp(scheme: &str, rest: &str) -> Result<Self, Invalid> {
+        let usual = USUAL_PORTS.iter().find(|(known, _)| *known == scheme).map(|(_, port)| *port);
+        let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if usual.is_none() && (!has_port || is_near(scheme) || !is_scheme(scheme)) {
+            return Err(unknown_scheme(scheme));
+        }
+        Self::bytes(scheme, authority(rest)?, usual)
+    }
+
+    /// The same, whatever its scheme is called.
+    pub(crate) fn any_scheme(scheme: &str, rest: &str) -> Result<Self, Invalid> {
+        let usual = USUAL_PORTS.iter().find(|(known, _)| *known == scheme).map(|(_, port)| *port);
+        Self::bytes(scheme, authority(rest)?, usual)
+    }
+
+    fn bytes(scheme: &str, authority: Authority, usual: Option<u16>) -> Result<Self, Invalid> {
+        let authority = match (authority.port_u16(), usual) {
+            (Some(_), _) => authority,
+            (None, Some(port)) => {
+                format!("{authority}:{port}").parse().map_err(|_| unknown_scheme(scheme))?
+            }
+            (None, None) => return Err(Invalid::new("a service of this scheme needs a port")),
+        };
+        Ok(Self::Tcp { scheme: scheme.into(), authority })
+    }
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c))
+}
+
+fn is_near(scheme: &str) -> bool {
+    adit_config_reader::closest(scheme, ["http", "https", "unix"]).is_some()
 }
 
 fn authority(rest: &str) -> Result<Authority, Invalid> {
@@ -68,11 +112,14 @@ fn status(code: &str) -> Result<Service, Invalid> {
 
 fn unknown_scheme(scheme: &str) -> Invalid {
     match adit_config_reader::closest(scheme, ["http", "https", "unix"]) {
-        Some(near) if !UNSUPPORTED.contains(&scheme) => {
+        Some(near) => {
             let form = if near == "unix" { "unix:/path" } else { &format!("{near}://…") };
             Invalid::with_help(format!("unknown scheme `{scheme}`"), format!("did you mean \"{form}\"?"))
         }
-        _ => Invalid::with_help(format!("services of the scheme `{scheme}` are not supported"), FORMS),
+        None => {
+            let message = format!("a service of the scheme `{scheme}` needs a port");
+            Invalid::with_help(message, format!("write \"{scheme}://host:port\"; {FORMS}"))
+        }
     }
 }
 
@@ -93,12 +140,12 @@ fn unknown(text: &str) -> Invalid {
     Invalid::with_help("this is not a service", help)
 }
 
-const FORMS: &str = "a service is http://host:port, https://host:port, unix:/path, http_status:404, hello_world or wasm:PLUGIN";
+const FORMS: &str = "a service is http://host:port, https://host:port, unix:/path, unix+tls:/path, ssh://host, rdp://host, smb://host, tcp://host:port, http_status:404, hello_world or wasm:PLUGIN";
 
 const WEB_SOCKET: &str = "WebSockets pass through HTTP services";
 
-/// Schemes of other connectors, too near to ours to be called slips of the pen.
-const UNSUPPORTED: [&str; 4] = ["tcp", "ssh", "rdp", "smb"];
+/// Ports of services of bytes that name none, as the reference has them.
+const USUAL_PORTS: [(&str, u16); 4] = [("tcp", 7864), ("ssh", 22), ("rdp", 3389), ("smb", 445)];
 
 const LOWEST_STATUS: u16 = 200;
 
@@ -118,8 +165,15 @@ mod tests {
             ("http://app", Service::Http { authority: at("app") }),
             ("HTTP://app/", Service::Http { authority: at("app") }),
             ("https://[::1]:8443", Service::Https { authority: at("[::1]:8443") }),
-            ("unix:/run/app.sock", Service::Unix { path: "/run/app.sock".into() }),
-            ("unix:app.sock", Service::Unix { path: "/etc/adit/app.sock".into() }),
+            ("unix:/run/app.sock", Service::Unix { path: "/run/app.sock".into(), tls: false }),
+            ("unix:app.sock", Service::Unix { path: "/etc/adit/app.sock".into(), tls: false }),
+            ("unix+tls:/run/app.sock", Service::Unix { path: "/run/app.sock".into(), tls: true }),
+            ("ssh://db", Service::Tcp { scheme: "ssh".into(), authority: at("db:22") }),
+            ("SSH://db:2222/", Service::Tcp { scheme: "ssh".into(), authority: at("db:2222") }),
+            ("tcp://db", Service::Tcp { scheme: "tcp".into(), authority: at("db:7864") }),
+            ("rdp://[::1]", Service::Tcp { scheme: "rdp".into(), authority: at("[::1]:3389") }),
+            ("smb://nas", Service::Tcp { scheme: "smb".into(), authority: at("nas:445") }),
+            ("redis://db:6379", Service::Tcp { scheme: "redis".into(), authority: at("db:6379") }),
             ("http_status:404", Service::Status(StatusCode::NOT_FOUND)),
             ("hello_world", Service::HelloWorld),
             ("hello-world", Service::HelloWorld),
@@ -142,8 +196,12 @@ mod tests {
             ("http://app:0", "port", ""),
             ("htp://app", "unknown scheme `htp`", "\"http://…\""),
             ("httpss://app", "unknown scheme `httpss`", "\"https://…\""),
-            ("tcp://app:22", "`tcp` are not supported", "hello_world"),
-            ("gopher://app", "`gopher` are not supported", "hello_world"),
+            ("gopher://app", "`gopher` needs a port", "gopher://host:port"),
+            ("htp://app:80", "unknown scheme `htp`", "\"http://…\""),
+            ("ssh://me:hunter2@app", "no user name", "plugin"),
+            ("ssh://app:99999", "port", ""),
+            ("tcp://app:22/x", "has no path", "after the host"),
+            ("unix+tls:", "path of the socket", "unix+tls:/path"),
             ("ws://app", "WebSockets", "http://…"),
             ("wss://app", "WebSockets", "https://…"),
             ("unix:///run/app.sock", "without `//`", "unix:/path"),

@@ -9,6 +9,7 @@
 /// What the modules here run over that `transports` runs over HTTP/2 too.
 const PROTOCOL: &str = "quic";
 
+mod access;
 mod admin;
 mod alerts;
 mod balancing;
@@ -53,6 +54,7 @@ mod slow;
 mod sources;
 mod stop;
 mod swaps;
+mod tcp;
 mod tokens;
 mod trailers;
 mod transports;

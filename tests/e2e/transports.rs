@@ -33,6 +33,8 @@ mod path;
 mod proxies;
 #[path = "slow.rs"]
 mod slow;
+#[path = "tcp.rs"]
+mod tcp;
 #[path = "trailers.rs"]
 mod trailers;
 #[path = "websocket.rs"]

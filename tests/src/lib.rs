@@ -8,7 +8,7 @@
 //! configurations that tests write), [`product`] (an edge and a host together), [`fleet`] (many of
 //! both), [`origin`] and [`visitor`] (the two ends), [`load`] (many visitors), [`stalled`] (those who take nothing), [`dns`] (a name server),
 //! [`gate`] and [`network`] (between a host and an edge), [`stand_in`] (an edge made only from the description of the wire),
-//! [`registry`], [`metrics`] and [`promtool`].
+//! [`registry`], [`metrics`] and [`promtool`], [`tcp`] (services of bytes).
 
 pub mod bulk;
 pub mod certificate;
@@ -28,6 +28,7 @@ pub mod reference;
 pub mod registry;
 pub mod stalled;
 pub mod stand_in;
+pub mod tcp;
 pub mod visitor;
 
 use std::io::Write;

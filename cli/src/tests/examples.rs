@@ -39,6 +39,7 @@ const OTHERS: &[&str] = &[
     "rustup",
     "sha256sum",
     "skopeo",
+    "ssh",
     "systemctl",
     "target/aarch64-unknown-linux-gnu/release/adit-release",
 ];

@@ -5,7 +5,7 @@ use std::path::Path;
 use adit_host::config;
 use adit_host::config::settings;
 use adit_host::generation::routes::Routes;
-use adit_rules::plan::{HostPattern, Plan, Rule, Service};
+use adit_rules::plan::{HostPattern, Plan, Rule};
 use anyhow::anyhow;
 use clap::Subcommand;
 use http::Uri;
@@ -100,14 +100,7 @@ fn describe(rule: &Rule, plan: &Plan) -> String {
         HostPattern::Exact(name) => name.clone(),
         HostPattern::Wildcard(suffix) => format!("*{suffix}"),
     };
-    let service = match &rule.service {
-        Service::Http { authority } => format!("http://{authority}"),
-        Service::Https { authority } => format!("https://{authority}"),
-        Service::Unix { path } => format!("unix:{}", path.display()),
-        Service::Status(status) => format!("http_status:{}", status.as_u16()),
-        Service::HelloWorld => "hello_world".to_owned(),
-        Service::Component(index) => format!("wasm:{}", plan.plugins[*index].name),
-    };
+    let service = rule.service.text(|index| &plan.plugins[index].name);
     let path = rule.path.as_ref().map(|path| format!("\tpath: {path}\n")).unwrap_or_default();
     format!("\thostname: {hostname}\n{path}\tservice: {service}")
 }

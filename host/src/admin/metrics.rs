@@ -89,6 +89,7 @@ pub(super) fn page(admin: &Admin) -> String {
     }
     rules(&mut page, &generation);
     plugins(&mut page, &generation);
+    circuits(&mut page, admin);
     connections(&mut page, admin);
     calls(&mut page, admin);
     held(&mut page, admin);
@@ -169,6 +170,27 @@ fn plugins(page: &mut Page, generation: &Generation) {
             page.sample("adit_plugin_failures_total", &labels, float(count));
         }
     }
+}
+
+/// Bytes both ways between visitors and services.
+fn circuits(page: &mut Page, admin: &Admin) {
+    let totals = admin.circuits.totals();
+    page.single("adit_tcp_circuits", Kind::Gauge, "Circuits that are open", float(totals.open as u64));
+    let name = "adit_tcp_circuits_ended_total";
+    page.family(name, Kind::Counter, "Circuits that have ended, by reason");
+    for (end, count) in totals.ended {
+        page.sample(name, &[("reason", end.word())], float(count));
+    }
+    page.single(
+        "adit_tcp_circuits_refused_total",
+        Kind::Counter,
+        "Circuits for which there was no place, [tcp] most-circuits",
+        float(totals.refused),
+    );
+    let name = "adit_tcp_bytes_total";
+    page.family(name, Kind::Counter, "Bytes that circuits have carried, by whose they were");
+    page.sample(name, &[("from", "visitor")], float(totals.received));
+    page.sample(name, &[("from", "service")], float(totals.sent));
 }
 
 fn connections(page: &mut Page, admin: &Admin) {

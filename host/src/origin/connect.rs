@@ -53,6 +53,7 @@ pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
+    TlsUnix(Box<TlsStream<UnixStream>>),
 }
 
 impl Target {
@@ -80,12 +81,20 @@ impl Target {
             .await
             .map_err(|_| OriginError::ConnectTimeout { target: self.name.clone(), seconds })?
             .map_err(|source| OriginError::Connect { target: self.name.clone(), source: source.into() })?;
-        let (tls, tcp) = match (&self.tls, stream) {
-            (Some(tls), Stream::Tcp(tcp)) => (tls, tcp),
-            (_, stream) => return Ok(stream),
-        };
+        match (&self.tls, stream) {
+            (Some(tls), Stream::Tcp(tcp)) => Ok(Stream::Tls(self.secure(tls, tcp).await?)),
+            (Some(tls), Stream::Unix(unix)) => Ok(Stream::TlsUnix(self.secure(tls, unix).await?)),
+            (_, stream) => Ok(stream),
+        }
+    }
+
+    async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        tls: &Tls,
+        stream: S,
+    ) -> Result<Box<TlsStream<S>>, OriginError> {
         let seconds = self.tls_timeout.as_secs();
-        let shaken = TlsConnector::from(tls.config.clone()).connect(tls.server_name.clone(), tcp);
+        let shaken = TlsConnector::from(tls.config.clone()).connect(tls.server_name.clone(), stream);
         let stream = timeout(self.tls_timeout, shaken)
             .await
             .map_err(|_| OriginError::ConnectTimeout { target: self.name.clone(), seconds })?
@@ -93,7 +102,7 @@ impl Target {
         if self.is_http2 && stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
             return Err(OriginError::NotHttp2 { target: self.name.clone() });
         }
-        Ok(Stream::Tls(Box::new(stream)))
+        Ok(Box::new(stream))
     }
 
     /// Waits for the head of an answer.
@@ -134,7 +143,7 @@ impl Stream {
             Self::Tcp(stream) => stream.set_zero_linger(),
             Self::Tls(stream) => stream.get_ref().0.set_zero_linger(),
             // What waits there is the reader's, and goes with it.
-            Self::Unix(_) => Ok(()),
+            Self::Unix(_) | Self::TlsUnix(_) => Ok(()),
         };
     }
 }
@@ -149,6 +158,7 @@ impl AsyncRead for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::TlsUnix(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -159,6 +169,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::TlsUnix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -171,6 +182,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::TlsUnix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -179,6 +191,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::TlsUnix(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -187,6 +200,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::TlsUnix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -195,6 +209,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::TlsUnix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -27,6 +27,8 @@ use super::replay::Repeatable;
 use super::{Body, LARGEST_HEAD, OriginError, Unread, answer, empty, tls};
 use crate::config::plan::{self, HeaderCase, OriginPlan, Service};
 
+/// What a service at a socket is called that is called nothing else.
+const LOCAL: &str = "localhost";
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Most header lines of an answer.
@@ -65,15 +67,17 @@ impl HttpOrigin {
             Service::Http { authority } => (tcp(authority, 80, dial), format!("http://{authority}"), None),
             Service::Https { authority } => {
                 let name = wanted.server_name.as_deref().unwrap_or_else(|| authority.host());
-                let name = name.trim_start_matches('[').trim_end_matches(']');
-                let server_name = ServerName::try_from(name.to_owned())
-                    .with_context(|| format!("{name} as the name in the origin's certificate"))?;
-                let ca = wanted.ca_file.as_deref().zip(ca);
-                let config = tls::client_config(ca, wanted.tls_verify)?;
-                (tcp(authority, 443, dial), format!("https://{authority}"), Some(Tls { config, server_name }))
+                let tls = tls_of(name.trim_start_matches('[').trim_end_matches(']'), wanted, ca)?;
+                (tcp(authority, 443, dial), format!("https://{authority}"), Some(tls))
             }
-            Service::Unix { path } => (Address::Unix(path.clone()), format!("unix:{}", path.display()), None),
-            Service::Status(_) | Service::HelloWorld | Service::Component(_) => {
+            Service::Unix { path, tls: false } => {
+                (Address::Unix(path.clone()), format!("unix:{}", path.display()), None)
+            }
+            Service::Unix { path, tls: true } => {
+                let tls = tls_of(wanted.server_name.as_deref().unwrap_or(LOCAL), wanted, ca)?;
+                (Address::Unix(path.clone()), format!("unix+tls:{}", path.display()), Some(tls))
+            }
+            Service::Tcp { .. } | Service::Status(_) | Service::HelloWorld | Service::Component(_) => {
                 anyhow::bail!("not an HTTP origin")
             }
         };
@@ -106,15 +110,20 @@ impl HttpOrigin {
             scheme: if target.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
             authority: match service {
                 Service::Http { authority } | Service::Https { authority } => authority.clone(),
-                Service::Unix { .. } | Service::Status(_) | Service::HelloWorld | Service::Component(_) => {
-                    Authority::from_static("localhost")
-                }
+                Service::Unix { .. }
+                | Service::Tcp { .. }
+                | Service::Status(_)
+                | Service::HelloWorld
+                | Service::Component(_) => Authority::from_static(LOCAL),
             },
             keep: wanted.keep_alive_timeout,
             is_optional,
         });
         Ok(Self {
-            named_by_host: wanted.server_name_from_host && target.tls.is_some(),
+            // A socket has no name of its own.
+            named_by_host: target.tls.is_some()
+                && (wanted.server_name_from_host
+                    || (matches!(service, Service::Unix { .. }) && wanted.server_name.is_none())),
             way: Way { target, key, http2 },
             chunked: wanted.chunked,
             header_case: wanted.header_case,
@@ -324,6 +333,13 @@ fn handshake(header_case: HeaderCase) -> http1::Builder {
         .allow_spaces_after_header_name_in_responses(true)
         .title_case_headers(header_case == HeaderCase::Title);
     builder
+}
+
+fn tls_of(name: &str, wanted: &OriginPlan, ca: Option<&[u8]>) -> anyhow::Result<Tls> {
+    let server_name = ServerName::try_from(name.to_owned())
+        .with_context(|| format!("{name} as the name in the origin's certificate"))?;
+    let ca = wanted.ca_file.as_deref().zip(ca);
+    Ok(Tls { config: tls::client_config(ca, wanted.tls_verify)?, server_name })
 }
 
 fn tcp(authority: &Authority, default_port: u16, dial: Dial) -> Address {

@@ -2,7 +2,7 @@
 //! access log, and so that an answer ends when the time of its generation is over.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tracing::{Level, debug, enabled, info};
 
 use super::respond::Answer;
-use super::streams::{Place, Streams};
+use super::streams::{Place, Streams, Tenure};
 use crate::generation::lifetime::{GenerationLifetime, RequestEnd, RuleMetrics};
 use crate::generation::{Generation, Rule};
-use crate::origin::{Body, BoxError};
+use crate::origin::{Body, BoxError, CircuitEnd, Origin, Trace};
 
 /// Counts and logs one request when it is dropped, which may be midway.
 pub(crate) struct RequestLog {
@@ -32,6 +32,8 @@ pub(crate) struct RequestLog {
     is_broken: bool,
     /// Whoever asked has left before the request was whole.
     pub(crate) is_cancelled: bool,
+    /// If it is one: what it carries, and the service that it leads to, which may outlive its generation.
+    pub(crate) circuit: Option<(Arc<Trace>, Weak<Origin>)>,
     /// What the plugins made of the request.
     pub(crate) plugins: Plugins,
     /// Of it all, what the plugins of the chain took, both ways.
@@ -89,6 +91,7 @@ impl RequestLog {
             is_reached: true,
             is_broken: false,
             is_cancelled: false,
+            circuit: None,
             plugins: Plugins::None,
             plugin_time: Duration::ZERO,
             origin_time: Duration::ZERO,
@@ -118,7 +121,8 @@ impl RequestLog {
                     self.is_whole = true;
                     return Answer::Response(Response::from_parts(head, body));
                 }
-                let place = streams.enter(self.lifetime.clone());
+                let service = self.circuit.as_ref().map(|(_, service)| service.clone());
+                let place = streams.enter(Tenure { lifetime: self.lifetime.clone(), service });
                 let body: Body = Box::pin(LoggedBody { body, note: self, place });
                 Answer::Response(Response::from_parts(head, body))
             }
@@ -159,6 +163,16 @@ impl Drop for RequestLog {
             Plugins::Answered => ("answered", ""),
             Plugins::Failed(plugin) => ("failed", plugin.as_str()),
         };
+        if let Some((trace, _)) = &self.circuit {
+            let (received, sent) = trace.bytes();
+            let ended = trace.end().map_or("dropped", CircuitEnd::word);
+            if *is_asked_for {
+                info!(target: ACCESS, id, generation, rule, host, path, status, received, sent, milliseconds, plugin_ms, origin_ms, plugins, ended, "circuit");
+            } else {
+                debug!(target: ACCESS, id, generation, rule, host, path, status, received, sent, milliseconds, plugin_ms, origin_ms, plugins, ended, "circuit");
+            }
+            return;
+        }
         // The level of an event is fixed where it is written.
         if *is_asked_for {
             info!(target: ACCESS, id, generation, rule, method, host, path, status, bytes, milliseconds, plugin_ms, origin_ms, plugins, failed, outcome, whole = is_whole, "access");
@@ -189,7 +203,7 @@ impl HttpBody for LoggedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        if this.note.lifetime.is_over() {
+        if this.place.is_over() {
             this.note.is_broken = true;
             return Poll::Ready(Some(Err(Over(this.note.lifetime.number).into())));
         }

@@ -3,13 +3,14 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
 use slab::Slab;
 
 use crate::generation::lifetime::GenerationLifetime;
+use crate::origin::Origin;
 
 /// How often answers are looked over; they end so much later than they might.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -21,8 +22,21 @@ pub struct Streams {
 }
 
 struct Open {
-    lifetime: Arc<GenerationLifetime>,
+    tenure: Tenure,
     waker: Option<Waker>,
+}
+
+/// How long an answer may go on.
+pub(super) struct Tenure {
+    pub(super) lifetime: Arc<GenerationLifetime>,
+    /// Of a circuit: as long as some rule leads to its service it goes on, whatever became of its generation.
+    pub(super) service: Option<Weak<Origin>>,
+}
+
+impl Tenure {
+    fn is_over(&self) -> bool {
+        self.lifetime.is_over() && self.service.as_ref().is_none_or(|service| service.strong_count() == 0)
+    }
 }
 
 /// The place of one answer; leaves when dropped.
@@ -32,8 +46,8 @@ pub(super) struct Place {
 }
 
 impl Streams {
-    pub(super) fn enter(&self, lifetime: Arc<GenerationLifetime>) -> Place {
-        let key = self.open.borrow_mut().insert(Open { lifetime, waker: None });
+    pub(super) fn enter(&self, tenure: Tenure) -> Place {
+        let key = self.open.borrow_mut().insert(Open { tenure, waker: None });
         Place { streams: self.clone(), key }
     }
 
@@ -45,7 +59,7 @@ impl Streams {
                 .open
                 .borrow_mut()
                 .iter_mut()
-                .filter(|(_, open)| open.lifetime.is_over())
+                .filter(|(_, open)| open.tenure.is_over())
                 .filter_map(|(_, open)| open.waker.take())
                 .collect();
             over.into_iter().for_each(Waker::wake);
@@ -54,6 +68,11 @@ impl Streams {
 }
 
 impl Place {
+    /// Whether its time is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.streams.open.borrow().get(self.key).is_none_or(|open| open.tenure.is_over())
+    }
+
     pub(super) fn wait(&self, waker: &Waker) {
         let known = match self.streams.open.borrow_mut().get_mut(self.key) {
             Some(open) if open.waker.as_ref().is_none_or(|known| !known.will_wake(waker)) => {

@@ -17,7 +17,8 @@ pub(super) enum Read {
     },
 }
 
-/// Reads the reference's forms, of which WebSocket addresses mean what their HTTP ones do.
+/// Reads the reference's forms, of which WebSocket addresses mean what their HTTP ones do, and those of a scheme
+/// that nobody knows are services of bytes where they have a port.
 ///
 /// # Errors
 /// It is of no kind, or wrong for its own.
@@ -27,11 +28,14 @@ pub(super) fn read(text: &str, folder: &Path) -> Result<Read, Invalid> {
         Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
             "ws" => Service::parse(&format!("http://{rest}"), folder).map(Read::Known),
             "wss" => Service::parse(&format!("https://{rest}"), folder).map(Read::Known),
-            "http" | "https" | "unix" => Service::parse(text, folder).map(Read::Known),
-            scheme if is_word(scheme) && has_host(rest) => of_the_reference(SCHEMES.contains(&scheme)),
+            "http" | "https" | "unix" | "unix+tls" => Service::parse(text, folder).map(Read::Known),
+            scheme if is_word(scheme) && has_host(rest) => match Service::any_scheme(scheme, rest) {
+                Err(_) if !has_port(rest) => of_the_reference(false),
+                outcome => outcome.map(Read::Known),
+            },
             _ => Service::parse(text, folder).map(Read::Known),
         },
-        None if WORDS.contains(&text) || text.starts_with("unix+tls:") => of_the_reference(true),
+        None if WORDS.contains(&text) => of_the_reference(true),
         None => match Service::parse(text, folder) {
             Err(_) if is_word(text) => of_the_reference(false),
             outcome => outcome.map(Read::Known),
@@ -53,8 +57,11 @@ fn has_host(rest: &str) -> bool {
     !rest.starts_with([':', '/', '?', '#']) && !rest.is_empty() && !rest.contains(char::is_whitespace)
 }
 
+fn has_port(rest: &str) -> bool {
+    rest.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'))
+}
+
 /// Kinds of the reference that there are none of here.
-const SCHEMES: [&str; 4] = ["tcp", "ssh", "rdp", "smb"];
 const WORDS: [&str; 2] = ["bastion", "socks-proxy"];
 
 #[cfg(test)]
@@ -69,10 +76,13 @@ mod tests {
             ("ws://a:1", Some(known("http://a:1"))),
             ("WSS://a", Some(known("https://a"))),
             ("hello_world", Some(known("hello_world"))),
-            ("ssh://a:22", Some(Read::Unknown { is_of_the_reference: true })),
-            ("tcp://a", Some(Read::Unknown { is_of_the_reference: true })),
+            ("ssh://a:22", Some(known("ssh://a:22"))),
+            ("tcp://a", Some(known("tcp://a:7864"))),
+            ("redis://a:6379", Some(known("redis://a:6379"))),
+            ("htp://a:80", Some(Read::Known(Service::any_scheme("htp", "a:80").unwrap()))),
+            ("ssh://a:99999", None),
             ("bastion", Some(Read::Unknown { is_of_the_reference: true })),
-            ("unix+tls:/run/a", Some(Read::Unknown { is_of_the_reference: true })),
+            ("unix+tls:/run/a", Some(known("unix+tls:/run/a"))),
             ("ftp://x", Some(Read::Unknown { is_of_the_reference: false })),
             ("s3", Some(Read::Unknown { is_of_the_reference: false })),
             ("http://a/b", None),

@@ -93,6 +93,8 @@ const FRAMES_AND_FILES: &[&[u8]] = &[
     b"\x04Q29udGVudC1UeXBl:dGV4dC9wbGFpbg;WC1B:Yg",
     br#"{"AccountTag":"account","TunnelSecret":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMw==","TunnelID":"6b2a4c1e-8f0d-4a3b-9c5e-1d2f3a4b5c6d"}"#,
     b"\x05eyJhIjoiYWNjb3VudCIsInQiOiI2YjJhNGMxZS04ZjBkLTRhM2ItOWM1ZS0xZDJmM2E0YjVjNmQiLCJzIjoiYzJWamNtVjBMWE5sWTNKbGRDMXpaV055WlhRdGMyVmpjbVYwTFRFeU13PT0ifQ==",
+    b"\x06\x82\x85\x01\x02\x03\x04igohn\x88\x80\x01\x02\x03\x04",
+    b"\x07\x02\x02hi\x89\x00\x80\x01x\x88\x02\x03\xe8",
     b"\x05-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n-----BEGIN ARGO TUNNEL TOKEN-----\neyJ6b25lSUQiOiJ6IiwiYWNjb3VudElEIjoiYSIsImFwaVRva2VuIjoidCJ9\n-----END ARGO TUNNEL TOKEN-----\n",
 ];
 

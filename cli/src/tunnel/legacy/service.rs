@@ -19,8 +19,8 @@ pub(super) fn service(text: &str) -> Result<Service, String> {
     if text.starts_with("http_status:") {
         return Ok((text.to_owned(), None));
     }
-    if text.starts_with("unix+tls:") {
-        return Ok(not_yet("unix+tls"));
+    if let Some(socket) = text.strip_prefix("unix+tls:") {
+        return Ok((format!("unix+tls:{}", at_home(socket).display()), None));
     }
     let Some((scheme, rest)) = text.split_once("://").filter(|(_, rest)| !rest.is_empty()) else {
         // What stands in a URL may be a password.
@@ -35,7 +35,12 @@ pub(super) fn service(text: &str) -> Result<Service, String> {
     match scheme.to_ascii_lowercase().as_str() {
         "http" | "ws" => Ok((format!("http://{rest}"), None)),
         "https" | "wss" => Ok((format!("https://{rest}"), None)),
-        scheme => Ok(not_yet(scheme)),
+        scheme @ ("tcp" | "ssh" | "rdp" | "smb") => Ok((format!("{scheme}://{rest}"), None)),
+        // Of any other scheme it is its bytes that count.
+        _ if rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => {
+            Ok((format!("tcp://{rest}"), None))
+        }
+        scheme => Err(format!("a service of the scheme `{}` needs a port", scheme.escape_debug())),
     }
 }
 
@@ -68,9 +73,10 @@ mod tests {
             ("unix:/run/a.sock", "unix:/run/a.sock"),
             ("hello-world", "hello_world"),
             ("http_status:404", "http_status:404"),
-            ("ssh://a:22", "http_status:501"),
+            ("SSH://a", "ssh://a"),
+            ("redis://a:6379", "tcp://a:6379"),
             ("bastion", "http_status:501"),
-            ("unix+tls:/a", "http_status:501"),
+            ("unix+tls:/a", "unix+tls:/a"),
         ] {
             assert_eq!(service(text).unwrap().0, wanted, "{text}");
         }
@@ -80,6 +86,7 @@ mod tests {
             ("localhost", "a scheme and a host"),
             ("http://", "a scheme and a host"),
             ("", "a scheme and a host"),
+            ("redis://a", "needs a port"),
         ] {
             assert!(service(text).unwrap_err().contains(wanted), "{text}");
         }

@@ -85,7 +85,9 @@ keep-alive-timeout = "3600000ms"
 tls-verify = false
 [[ingress]]
 hostname = "ssh.example.com"
-service = "http_status:501"
+service = "ssh://127.0.0.1:22"
+[ingress.origin]
+connect-timeout = "10000ms"
 [[ingress]]
 hostname = "jump.example.com"
 service = "http_status:501"
@@ -98,13 +100,12 @@ service = "http_status:404"
         "13:1: `compression-quality` has no effect: bodies pass as they are",
         "`ingress[0].originRequest.proxyType` is not supported here yet",
         "`ingress[0].originRequest.keepAliveTimeout` is an hour",
-        "`ssh` services are not supported",
         "`ingress[1].noTLSVerify` has no effect here: `noTLSVerify` stands in originRequest",
         "`bastion` services are not supported",
     ] {
         assert!(warnings.contains(wanted), "{wanted}: {warnings}");
     }
-    assert_eq!(translation.warnings.len(), 6, "{warnings}");
+    assert_eq!(translation.warnings.len(), 5, "{warnings}");
 }
 
 #[test]

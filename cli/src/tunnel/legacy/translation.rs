@@ -359,12 +359,18 @@ impl Translation {
 
     /// How a service is spoken to, if it is one that is.
     fn spoken(&mut self, service: &str, at: At<'_>, lines: String) {
-        let is_http = ["http:", "https:", "unix:"].iter().any(|scheme| service.starts_with(scheme));
+        let is_http =
+            ["http:", "https:", "unix:", "unix+tls:"].iter().any(|scheme| service.starts_with(scheme));
         if is_http {
             self.line(at, "[ingress.origin]");
             // As the reference writes them.
             self.line(at, "header-case = \"title\"");
             self.toml.push_str(&lines);
+        } else if service.contains("://") {
+            // What is said for all rules is said of HTTP too, and means nothing here.
+            self.line(at, "[ingress.origin]");
+            let is_meant = |line: &&str| OF_BYTES.iter().any(|key| line.starts_with(key));
+            lines.split_inclusive('\n').filter(is_meant).for_each(|line| self.toml.push_str(line));
         }
     }
 }
@@ -425,6 +431,8 @@ fn counts(rest: &str) -> bool {
     !least.is_empty() && is_number(least) && is_number(most)
 }
 
+/// What of `[ingress.origin]` there is to say about services of bytes.
+const OF_BYTES: [&str; 3] = ["connect-timeout ", "tcp-keep-alive ", "happy-eyeballs "];
 const MOST_MISTAKES: usize = 100;
 /// Bytes, with what one more rule may add still a document that is read.
 const LONGEST: usize = 4 << 20;

@@ -3,21 +3,17 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderValue, Response, StatusCode, request};
 use http_body::{Body as HttpBody, Frame};
 
+use super::super::tcp::accepting;
 use super::super::{Body, BoxError, status_only};
 
 /// Accepts an upgrade; `body` is what the visitor sends.
 pub(in crate::origin) fn echo(head: &request::Parts, body: Body) -> Response<Body> {
-    let Some(key) = head.headers.get(SEC_WEBSOCKET_KEY) else { return status_only(StatusCode::BAD_REQUEST) };
-    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), GUID].concat());
-    let Ok(accept) = HeaderValue::from_str(&BASE64_STANDARD.encode(hash)) else {
+    let Some(accept) = head.headers.get(SEC_WEBSOCKET_KEY).and_then(accepting) else {
         return status_only(StatusCode::BAD_REQUEST);
     };
     let echo = Echo { body, pending: BytesMut::new(), is_over: false };
@@ -130,7 +126,6 @@ fn written(first: u8, payload: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const MASK: usize = 4;
 /// The longest frame that comes back, bytes.
 const LARGEST: usize = 1 << 20;

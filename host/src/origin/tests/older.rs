@@ -3,6 +3,7 @@
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
 use super::*;
+use crate::origin::{Circuits, Room};
 
 /// Reads one request with its body, which ends in `end` if its head says that there is one; `None` if the other
 /// side has closed.
@@ -302,9 +303,11 @@ fn names_of_headers_are_written_as_the_rule_says() {
                 for name in ["cf-ray", "x-forwarded-for"] {
                     head.headers.insert(name, HeaderValue::from_static("1"));
                 }
+                let circuits = Circuits::new(1);
+                let room = Room { circuits: &circuits, shard: 0, most: 1 };
                 let sent = async {
                     if upgrades {
-                        origin.upgrade(head, empty()).await
+                        origin.upgrade(room, head, empty()).await
                     } else {
                         origin.send(&pool, head, empty()).await
                     }

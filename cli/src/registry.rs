@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use adit_engine::LARGEST_COMPONENT;
 use adit_host::revision::resolve::{self, Mode};
 use adit_oci::client::Client;
+use adit_oci::digest::Digest;
 use adit_oci::reference::Reference;
-use adit_oci::{manifest, signature};
+use adit_oci::signature;
 use anyhow::{Context, anyhow, bail, ensure};
+use bytes::Bytes;
 
 use crate::Failure;
 
@@ -84,24 +86,34 @@ pub(crate) async fn pull(asked: Pull) -> Result<(), Failure> {
     }
     let reference = asked.reference.ok_or_else(|| anyhow!("say which one"))?;
     let client = Client::new(&asked.reach.insecure_registry)?;
-    let one = async {
-        let keys = asked.keys.iter().map(|path| signature::Key::read(path));
-        let keys = keys.collect::<anyhow::Result<Vec<_>>>()?;
-        let (digest, json) = client.manifest(&reference).await?.context("the registry does not have it")?;
-        if !keys.is_empty() {
-            let signed = signature::fetch(&client, &reference, digest).await?;
-            ensure!(signature::verify(digest, &signed, &keys), "no key that was given has signed {digest}");
-        }
-        let wasm = client.blob(&reference, manifest::component(&json)?, LARGEST_COMPONENT).await?;
-        anyhow::Ok((digest, wasm))
-    };
-    let (digest, wasm) = one.await.with_context(|| reference.to_string())?;
+    let one = fetch(&client, &reference, &asked.keys).await;
+    let (digest, wasm) = one.with_context(|| reference.to_string())?;
     let name = reference.repository.rsplit('/').next().unwrap_or_default();
     let output = asked.output.unwrap_or_else(|| PathBuf::from(format!("{name}.wasm")));
     std::fs::write(&output, &wasm).with_context(|| format!("writing {}", output.display()))?;
     println!("{}", reference.at(digest));
     println!("{} ({} KiB)", output.display(), wasm.len().div_ceil(1024));
     Ok(())
+}
+
+/// The component of a reference, for a command that looks at it and keeps nothing.
+pub(crate) async fn look(reference: &str) -> anyhow::Result<Vec<u8>> {
+    let parsed: Reference = reference.parse().with_context(|| format!("{reference:?}"))?;
+    let one = fetch(&Client::new(&[])?, &parsed, &[]).await;
+    one.map(|(_, wasm)| wasm.into()).with_context(|| reference.to_owned())
+}
+
+/// A component with the digest that its reference means now, signed by one of the keys if there are some.
+async fn fetch(client: &Client, reference: &Reference, keys: &[PathBuf]) -> anyhow::Result<(Digest, Bytes)> {
+    let keys = keys.iter().map(|path| signature::Key::read(path));
+    let keys = keys.collect::<anyhow::Result<Vec<_>>>()?;
+    let (digest, json) = client.manifest(reference).await?.context("the registry does not have it")?;
+    if !keys.is_empty() {
+        let signed = signature::fetch(client, reference, digest).await?;
+        ensure!(signature::verify(digest, &signed, &keys), "no key that was given has signed {digest}");
+    }
+    let component = client.component(reference, &json).await?;
+    Ok((digest, client.blob(reference, component, LARGEST_COMPONENT).await?))
 }
 
 /// Locks every tag of a configuration to what it means now.

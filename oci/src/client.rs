@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::auth::{self, Challenge, Credentials};
 use crate::digest::Digest;
-use crate::manifest::{self, Blob, MANIFEST};
+use crate::manifest::{self, Blob, Descriptor, INDEX, MANIFEST, Named};
 use crate::reference::Reference;
 use crate::transport::Transport;
 
@@ -50,7 +50,8 @@ impl Client {
     /// The registry cannot be asked, or hands out something else than was asked for.
     pub async fn manifest(&self, reference: &Reference) -> anyhow::Result<Option<(Digest, Bytes)>> {
         let path = format!("manifests/{}", reference.wanted());
-        let request = self.request(Method::GET, reference, &path)?.header(ACCEPT, MANIFEST);
+        let request = self.request(Method::GET, reference, &path)?;
+        let request = request.header(ACCEPT, MANIFEST).header(ACCEPT, INDEX);
         let answer = self.ask(reference, Access::Pull, request.body(Bytes::new())?, LARGEST_MANIFEST).await?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -61,6 +62,46 @@ impl Client {
             ensure!(found == wanted, "tampered with: {wanted} was asked for and {found} came");
         }
         Ok(Some((found, bytes)))
+    }
+
+    /// The component that a manifest or an index leads to.
+    ///
+    /// # Errors
+    /// There is none, or more than one, or the registry cannot be asked.
+    pub async fn component(&self, reference: &Reference, json: &[u8]) -> anyhow::Result<Blob> {
+        match manifest::named(json)? {
+            Named::Component(component) => Ok(component),
+            Named::Listed(one) => {
+                let found = self.manifest(&reference.at(one.digest)).await?;
+                let (_, json) = found.context("the registry does not have what its index lists")?;
+                manifest::component(&json)
+            }
+        }
+    }
+
+    /// What refers to a manifest: by the registry's own list, or that under a tag where it keeps none.
+    ///
+    /// # Errors
+    /// The registry cannot be asked.
+    pub(crate) async fn referrers(
+        &self,
+        reference: &Reference,
+        manifest: Digest,
+    ) -> anyhow::Result<Vec<Descriptor>> {
+        let request = self.request(Method::GET, reference, &format!("referrers/{manifest}"))?;
+        let request = request.header(ACCEPT, INDEX).body(Bytes::new())?;
+        let answer = self.ask(reference, Access::Pull, request, LARGEST_MANIFEST).await?;
+        if answer.status().is_success()
+            && let Ok(listed) = manifest::listed(answer.body())
+        {
+            return Ok(listed);
+        }
+        let tag = Some(format!("sha256-{}", manifest.hex()));
+        let place = Reference { tag, digest: None, ..reference.clone() };
+        match self.manifest(&place).await? {
+            Some((_, json)) => manifest::listed(&json),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// What lies beside a manifest.
@@ -104,7 +145,7 @@ impl Client {
         Ok(digest)
     }
 
-    /// Hands over a manifest whose parts are there.
+    /// Hands over a manifest, or an index, whose parts are there.
     ///
     /// # Errors
     /// The registry refuses it.
@@ -115,7 +156,7 @@ impl Client {
         manifest: Bytes,
     ) -> anyhow::Result<()> {
         let request = self.request(Method::PUT, reference, &format!("manifests/{name}"))?;
-        let request = request.header(CONTENT_TYPE, MANIFEST).body(manifest)?;
+        let request = request.header(CONTENT_TYPE, manifest::kind(&manifest)).body(manifest)?;
         good(self.ask(reference, Access::Push, request, LARGEST_ANSWER).await?)?;
         Ok(())
     }

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use crate::digest::Digest;
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Of several manifests under one name.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 pub const LAYER: &str = "application/wasm";
 
@@ -24,6 +26,9 @@ pub(crate) struct Manifest {
     schema_version: u64,
     #[serde(default)]
     pub(crate) layers: Vec<Descriptor>,
+    /// Of an index.
+    #[serde(default)]
+    manifests: Vec<Descriptor>,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +40,25 @@ pub(crate) struct Descriptor {
     size: u64,
     #[serde(default)]
     pub(crate) annotations: std::collections::BTreeMap<String, String>,
+    /// What a manifest is of, in an index.
+    #[serde(default)]
+    pub(crate) artifact_type: String,
+    #[serde(default)]
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    #[serde(default)]
+    architecture: String,
+}
+
+/// What a name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    Component(Blob),
+    /// The manifest of the component, of those in an index.
+    Listed(Blob),
 }
 
 impl Descriptor {
@@ -50,12 +74,44 @@ pub(crate) fn read(json: &[u8]) -> anyhow::Result<Manifest> {
     Ok(manifest)
 }
 
+/// What a manifest is about, or which of an index is the component's: the only one, or the only one for WebAssembly.
+pub fn named(json: &[u8]) -> anyhow::Result<Named> {
+    let manifest = read(json)?;
+    if manifest.manifests.is_empty() {
+        return component(json).map(Named::Component);
+    }
+    let is_wasm = |one: &&Descriptor| {
+        one.platform.as_ref().is_some_and(|platform| platform.architecture == "wasm")
+            || [LAYER, CONFIG].contains(&one.artifact_type.as_str())
+    };
+    let listed: Vec<_> = manifest.manifests.iter().filter(is_wasm).collect();
+    match (&listed[..], &manifest.manifests[..]) {
+        ([one], _) => Ok(Named::Listed(one.blob()?)),
+        ([], [one]) => Ok(Named::Listed(one.blob()?)),
+        (listed, all) => bail!(
+            "it is an index of {} manifests, of which {} are for WebAssembly: name one by its digest",
+            all.len(),
+            listed.len()
+        ),
+    }
+}
+
+/// What it is to be called where it is handed over.
+pub(crate) fn kind(json: &[u8]) -> &'static str {
+    if read(json).is_ok_and(|manifest| !manifest.manifests.is_empty()) { INDEX } else { MANIFEST }
+}
+
+/// The manifests of an index.
+pub(crate) fn listed(json: &[u8]) -> anyhow::Result<Vec<Descriptor>> {
+    Ok(read(json)?.manifests)
+}
+
 /// The component that a manifest is about.
 pub fn component(json: &[u8]) -> anyhow::Result<Blob> {
     let manifest = read(json)?;
     match &manifest.layers[..] {
         [layer] if layer.media_type == LAYER => layer.blob(),
-        [] => bail!("its manifest has no layer: an index of several, or no artifact of {LAYER}"),
+        [] => bail!("its manifest has no layer: it is no artifact of {LAYER}"),
         [layer] => bail!("it is {:?} and not {LAYER}", layer.media_type.chars().take(64).collect::<String>()),
         layers => bail!("it has {} layers; a component is one of {LAYER}", layers.len()),
     }
@@ -96,6 +152,24 @@ mod tests {
         let (_, manifest) = write(wasm);
         assert_eq!(component(&manifest).unwrap(), wasm);
         assert_eq!(write(wasm).1, manifest);
+    }
+
+    #[test]
+    fn an_index_leads_to_its_only_component() {
+        let one = |architecture: &str, bytes: &[u8]| {
+            json!({"mediaType": MANIFEST, "digest": Digest::of(bytes).to_string(), "size": 1,
+                "platform": {"architecture": architecture, "os": "wasip2"}})
+        };
+        let index =
+            |all: &[Value]| json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": all}).to_string();
+        let found = |all: &[Value]| named(index(all).as_bytes());
+        let wasm = Named::Listed(Blob { digest: Digest::of(b"a"), size: 1 });
+        assert_eq!(found(&[one("wasm", b"a"), one("amd64", b"b")]).unwrap(), wasm);
+        assert_eq!(found(&[one("unknown", b"a")]).unwrap(), wasm);
+        let error = found(&[one("wasm", b"a"), one("wasm", b"b")]).unwrap_err().to_string();
+        assert!(error.contains("an index of 2 manifests, of which 2 are for WebAssembly"), "{error}");
+        let component = blob(b"\0asm");
+        assert_eq!(named(&write(component).1).unwrap(), Named::Component(component));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use crate::client::Client;
 use crate::digest::Digest;
 use crate::lock::Lock;
-use crate::manifest;
+use crate::manifest::{self, Named};
 use crate::reference::Reference;
 use crate::signature::{self, Key};
 use crate::store::Store;
@@ -83,7 +83,21 @@ impl Supply {
                 (digest, manifest.to_vec())
             }
         };
-        let component = manifest::component(&manifest)?;
+        let component = match manifest::named(&manifest)? {
+            Named::Component(component) => component,
+            Named::Listed(one) => {
+                let listed = match self.store.read(one.digest, LARGEST_MANIFEST) {
+                    Some(listed) => listed,
+                    None => {
+                        was_pulled = true;
+                        let found = self.client.manifest(&reference.at(one.digest)).await?;
+                        found.context("the registry does not have what its index lists")?.1.to_vec()
+                    }
+                };
+                self.store.keep(&listed)?;
+                manifest::component(&listed)?
+            }
+        };
         self.verify(reference, digest, &keys).await?;
         let size = usize::try_from(component.size)?;
         ensure!(size <= self.limit, "it has {size} bytes, {} are allowed", self.limit);

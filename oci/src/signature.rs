@@ -1,5 +1,6 @@
 //! Signatures as cosign makes them with a key: `simple signing` payloads that name a manifest's digest,
-//! beside the component under the tag `sha256-….sig`. Verified with pinned keys; no certificate, no log.
+//! beside the component under the tag `sha256-….sig`, and since its version 3 bundles that refer to the manifest. Verified
+//! with pinned keys; no certificate, no log.
 
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle;
 use crate::client::Client;
 use crate::digest::Digest;
 use crate::manifest;
@@ -27,6 +29,9 @@ pub struct Key {
 pub struct Signed {
     payload: String,
     signature: String,
+    /// Whether the payload is a statement in an envelope.
+    #[serde(default)]
+    is_enveloped: bool,
 }
 
 impl Key {
@@ -61,17 +66,23 @@ pub fn verify(manifest: Digest, signed: &[Signed], keys: &[Key]) -> bool {
         else {
             return false;
         };
-        let is_signed = keys.iter().any(|key| {
-            UnparsedPublicKey::new(key.algorithm, &key.public).verify(&payload, &signature).is_ok()
-        });
-        is_signed && names(&payload, manifest)
+        let is_signed_by = |bytes: &[u8]| {
+            let verify =
+                |key: &Key| UnparsedPublicKey::new(key.algorithm, &key.public).verify(bytes, &signature);
+            keys.iter().any(|key| verify(key).is_ok())
+        };
+        if one.is_enveloped {
+            is_signed_by(&bundle::signed_bytes(&payload)) && bundle::names(&payload, manifest)
+        } else {
+            is_signed_by(&payload) && names(&payload, manifest)
+        }
     })
 }
 
 impl Signed {
     /// A payload with its signature in base64.
     pub fn new(payload: &[u8], signature: String) -> Self {
-        Self { payload: STANDARD.encode(payload), signature }
+        Self { payload: STANDARD.encode(payload), signature, is_enveloped: false }
     }
 }
 
@@ -96,14 +107,33 @@ fn names(payload: &[u8], manifest: Digest) -> bool {
 pub async fn fetch(client: &Client, component: &Reference, manifest: Digest) -> anyhow::Result<Vec<Signed>> {
     let place =
         Reference { tag: Some(format!("sha256-{}.sig", manifest.hex())), digest: None, ..component.clone() };
-    let Some((_, json)) = client.manifest(&place).await? else { return Ok(Vec::new()) };
-    let listed = manifest::read(&json)?;
-    ensure!(listed.layers.len() <= MOST_SIGNATURES, "it has more than {MOST_SIGNATURES} signatures");
     let mut signed = Vec::new();
-    for layer in listed.layers {
-        let Some(signature) = layer.annotations.get(ANNOTATION) else { continue };
-        let payload = client.blob(&place, layer.blob()?, LARGEST_PAYLOAD).await?;
-        signed.push(Signed { payload: STANDARD.encode(payload), signature: signature.clone() });
+    if let Some((_, json)) = client.manifest(&place).await? {
+        let listed = manifest::read(&json)?;
+        ensure!(listed.layers.len() <= MOST_SIGNATURES, "it has more than {MOST_SIGNATURES} signatures");
+        for layer in listed.layers {
+            let Some(signature) = layer.annotations.get(ANNOTATION) else { continue };
+            let payload = client.blob(&place, layer.blob()?, LARGEST_PAYLOAD).await?;
+            signed.push(Signed::new(&payload, signature.clone()));
+        }
+    }
+    let bundles = client.referrers(component, manifest).await?;
+    let bundles: Vec<_> =
+        bundles.into_iter().filter(|one| one.artifact_type.starts_with(bundle::KIND)).collect();
+    ensure!(bundles.len() <= MOST_SIGNATURES, "it has more than {MOST_SIGNATURES} bundles");
+    for one in bundles {
+        let place = component.at(one.blob()?.digest);
+        let Some((_, json)) = client.manifest(&place).await? else { continue };
+        for layer in manifest::read(&json)?.layers {
+            if !layer.media_type.starts_with(bundle::KIND) {
+                continue;
+            }
+            let json = client.blob(&place, layer.blob()?, LARGEST_BUNDLE).await?;
+            let Some((payload, signatures)) = bundle::read(&json) else { continue };
+            let one = |signature| Signed { payload: payload.clone(), signature, is_enveloped: true };
+            signed.extend(signatures.into_iter().map(one));
+            ensure!(signed.len() <= 2 * MOST_SIGNATURES, "it has more than {MOST_SIGNATURES} signatures");
+        }
     }
     Ok(signed)
 }
@@ -113,6 +143,8 @@ pub(crate) const KIND: &str = "cosign container image signature";
 const ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 const MOST_SIGNATURES: usize = 32;
 const LARGEST_PAYLOAD: usize = 64 * 1024;
+/// With the proofs of logs, which nobody here reads.
+const LARGEST_BUNDLE: usize = 256 * 1024;
 
 /// DER of SubjectPublicKeyInfo up to the key itself (RFC 5480, RFC 8410).
 pub(crate) const P256: [u8; 26] = [
@@ -149,7 +181,7 @@ mod tests {
     }
 
     fn signed(payload: &[u8], signature: &[u8]) -> Vec<Signed> {
-        vec![Signed { payload: STANDARD.encode(payload), signature: STANDARD.encode(signature) }]
+        vec![Signed::new(payload, STANDARD.encode(signature))]
     }
 
     #[test]
@@ -175,6 +207,26 @@ mod tests {
         assert!(!verify(manifest, &signed(&other_kind, signature.as_ref()), &keys));
         assert!(!verify(manifest, &signed(&payload(KIND, Digest::of(b"")), by_us.as_ref()), &keys));
         assert!(!verify(manifest, &[], &keys) && !verify(manifest, &signed(&text, by_us.as_ref()), &[]));
+    }
+
+    #[test]
+    fn a_bundle_signs_what_its_statement_says_and_an_envelope_is_never_taken_for_a_payload() {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let keys = [Key::from_pem(pem(&ED, pair.public_key().as_ref()).as_bytes()).unwrap()];
+        let manifest = Digest::of(b"manifest");
+        let bundled = |kind: &str, about: Digest, is_enveloped: bool| {
+            let payload = bundle::statement(kind, about);
+            let signature = STANDARD.encode(pair.sign(&bundle::signed_bytes(&payload)).as_ref());
+            vec![Signed { is_enveloped, ..Signed::new(&payload, signature) }]
+        };
+        let kind = "https://sigstore.dev/cosign/sign/v1";
+        assert!(verify(manifest, &bundled(kind, manifest, true), &keys));
+        assert!(!verify(manifest, &bundled(kind, Digest::of(b"other"), true), &keys));
+        assert!(!verify(manifest, &bundled("https://slsa.dev/provenance/v1", manifest, true), &keys));
+        assert!(!verify(manifest, &bundled(kind, manifest, false), &keys));
+        let other = Ed25519KeyPair::generate().unwrap();
+        let others = [Key::from_pem(pem(&ED, other.public_key().as_ref()).as_bytes()).unwrap()];
+        assert!(!verify(manifest, &bundled(kind, manifest, true), &others));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use adit_oci::client::Client;
 use adit_oci::digest::Digest;
-use adit_oci::manifest::MANIFEST;
+use adit_oci::manifest::{INDEX, MANIFEST};
 use adit_oci::reference::Reference;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
@@ -192,6 +192,100 @@ async fn sign(reference: &str, pair: &EcdsaKeyPair) {
     client.upload(&reference, Bytes::from_static(b"{}")).await.unwrap();
     let tag = format!("sha256-{}.sig", digest.hex());
     client.put_manifest(&reference, &tag, manifest.to_string().into()).await.unwrap();
+}
+
+/// The description of a part, for a manifest or an index.
+fn part(kind: &str, bytes: &[u8]) -> serde_json::Value {
+    json!({"mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len()})
+}
+
+/// Signs a pushed component as `cosign sign --key` of version 3 does, at a registry that keeps no list of what refers to
+/// what.
+async fn sign_in_a_bundle(reference: &str, pair: &EcdsaKeyPair) {
+    const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+    const STATEMENT: &str = "application/vnd.in-toto+json";
+    let reference: Reference = reference.parse().unwrap();
+    let digest = reference.digest.unwrap();
+    let client = Client::new(&[]).unwrap();
+    let (_, signed) = client.manifest(&reference).await.unwrap().unwrap();
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"digest": {"sha256": digest.hex()}, "annotations": {}}],
+        "predicateType": "https://sigstore.dev/cosign/sign/v1",
+        "predicate": {},
+    })
+    .to_string();
+    let signed_text = format!("DSSEv1 {} {STATEMENT} {} {statement}", STATEMENT.len(), statement.len());
+    let signature = pair.sign(&SystemRandom::new(), signed_text.as_bytes()).unwrap();
+    let bundle = json!({
+        "mediaType": BUNDLE,
+        "verificationMaterial": {"publicKey": {"hint": "key"}, "tlogEntries": []},
+        "dsseEnvelope": {
+            "payload": STANDARD.encode(&statement),
+            "payloadType": STATEMENT,
+            "signatures": [{"sig": STANDARD.encode(signature)}],
+        },
+    })
+    .to_string();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": BUNDLE,
+        "config": part("application/vnd.oci.empty.v1+json", b"{}"),
+        "layers": [part(BUNDLE, bundle.as_bytes())],
+        "subject": part(MANIFEST, &signed),
+    })
+    .to_string();
+    client.upload(&reference, bundle.into()).await.unwrap();
+    client.upload(&reference, Bytes::from_static(b"{}")).await.unwrap();
+    let name = Digest::of(manifest.as_bytes()).to_string();
+    let mut listed = part(MANIFEST, manifest.as_bytes());
+    listed["artifactType"] = BUNDLE.into();
+    client.put_manifest(&reference, &name, manifest.into()).await.unwrap();
+    index(&client, &reference, &format!("sha256-{}", digest.hex()), listed).await;
+}
+
+/// Puts an index of one manifest under a tag.
+async fn index(client: &Client, reference: &Reference, tag: &str, listed: serde_json::Value) {
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [listed]});
+    client.put_manifest(reference, tag, index.to_string().into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bundle_of_cosign_3_is_a_signature_too() {
+    let Some((site, registry)) = depot(None).await else { return };
+    let reference = push(&site, "headers", &registry.reference("bundled:1")).await;
+    let ((ours, _), (theirs, _)) = (key(&site, "cosign.pub"), key(&site, "other.pub"));
+    let pull = async || {
+        run(&site, &["plugin", "pull", &reference, "-o", "out.wasm", "--key", "cosign.pub"]).await.code
+    };
+    assert_eq!(pull().await, Some(1));
+    sign_in_a_bundle(&reference, &theirs).await;
+    assert_eq!(pull().await, Some(1));
+    sign_in_a_bundle(&reference, &ours).await;
+    assert_eq!(pull().await, Some(0));
+    document(&site, &reference, "[plugin.verify]\nkeys = [\"cosign.pub\"]");
+    assert_eq!(run(&site, &["plugin", "pull", "--config", "host.toml"]).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn an_index_leads_to_its_component_and_commands_look_at_what_lies_in_a_registry() {
+    let Some((site, registry)) = depot(None).await else { return };
+    let pushed: Reference = push(&site, "headers", &registry.reference("listed:1")).await.parse().unwrap();
+    let client = Client::new(&[]).unwrap();
+    let (_, manifest) = client.manifest(&pushed).await.unwrap().unwrap();
+    let mut listed = part(MANIFEST, &manifest);
+    listed["platform"] = json!({"architecture": "wasm", "os": "wasip2"});
+    index(&client, &pushed, "all", listed).await;
+    let tag = registry.reference("listed:all");
+    document(&site, &tag, "");
+    let pulled = run(&site, &["plugin", "pull", "--config", "host.toml"]).await;
+    assert_eq!(pulled.code, Some(0), "{pulled:?}");
+    for command in [&["inspect"][..], &["run", "--config", r#"{"request": {"set": {"x-a": "b"}}}"#]] {
+        let looked = run(&site, &[&["plugin"], command, &[&tag]].concat()).await;
+        let said = if command[0] == "run" { "  x-a: b" } else { "calls itself      headers" };
+        assert!(looked.code == Some(0) && looked.output.contains(said), "{looked:?}");
+    }
 }
 
 #[tokio::test]

@@ -193,7 +193,13 @@ const IMPURE: &[&str] = &[
 const ENGINE: &[Module] = &[
     ("background", &["bindings", "failure", "member", "meter", "store"], &["hyper"]),
     ("bindings", &[], &["hyper", "tokio"]),
-    ("chain", &["background::Served", "edit", "failure", "filter"], &["hyper", "wasmtime"]),
+    ("bodies", &["bindings"], &["hyper", "tokio", "wasmtime"]),
+    (
+        "body_filter",
+        &["bindings", "bodies", "chain::Facts", "edit", "failure", "filter", "head"],
+        &["hyper", "wasmtime", "std::fs"],
+    ),
+    ("chain", &["background::Served", "bodies", "edit", "failure", "filter"], &["hyper", "wasmtime"]),
     ("circuit_breaker", &[], &["hyper", "tokio", "wasmtime"]),
     ("clock", &[], &["hyper", "tokio", "http"]),
     ("compiler", &["component", "engine", "failure"], &["hyper", "http"]),
@@ -209,6 +215,7 @@ const ENGINE: &[Module] = &[
         &[
             "background",
             "bindings",
+            "bodies",
             "chain::Facts",
             "compiler",
             "component",
@@ -273,7 +280,7 @@ const ENGINE: &[Module] = &[
     ),
     (
         "sandbox",
-        &["failure", "imports", "persistent", "outbound", "test_host"],
+        &["failure", "imports", "persistent", "outbound", "test_host", "text"],
         &["hyper", "wasmtime", "std::fs"],
     ),
     (

@@ -1,10 +1,11 @@
 //! `adit plugin`: writing plugins, looking at components, trying and measuring them. Read in this order:
 //! [`project`] what a folder with a plugin is, [`template`] a new one, [`build`] from sources to a component,
-//! [`cases`] and [`runner`] testing it, [`inspection`], [`trial`] and [`mod@bench`] looking at any component.
+//! [`exchange`] asking one, [`cases`] and [`runner`] testing it, [`inspection`], [`trial`] and [`mod@bench`] looking at any component.
 
 mod bench;
 mod build;
 mod cases;
+mod exchange;
 mod inspection;
 mod outcome;
 mod project;
@@ -40,14 +41,14 @@ pub(crate) enum Plugin {
     /// Say what a component is: its role, what it asks for, what it says of itself
     #[command(alias = "check")]
     Inspect {
-        /// The component: a file, or shelf:NAME for one that comes with Adit
+        /// The component: a file, shelf:NAME for one that comes with Adit, or oci://REGISTRY/NAME:TAG
         #[arg(value_name = "FILE")]
         component: PathBuf,
         /// In which form
         #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
         form: Form,
     },
-    /// Have a component handle one request, and print what it decided; nothing is granted to it
+    /// Have a component handle one request, and print what it decided; what is granted to it is what --grant says
     Run(trial::Try),
     /// Put a component into a registry
     Push(registry::Push),
@@ -71,8 +72,13 @@ pub(crate) fn run(command: Plugin) -> Result<(), Failure> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    component(path).map_err(Failure::Configuration)
+/// The bytes of a component that a command names: a file, one of the shelf, or one in a registry.
+async fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let wasm = match path.to_str().filter(|path| path.starts_with(OCI)) {
+        Some(reference) => registry::look(reference).await,
+        None => component(path),
+    };
+    wasm.map_err(Failure::Configuration)
 }
 
 /// The bytes of a component; of one that is too large enough for the engine to say so.
@@ -81,10 +87,23 @@ pub(crate) fn component(path: &Path) -> anyhow::Result<Vec<u8>> {
     wasm.with_context(|| format!("reading {}", path.display()))
 }
 
+/// Waits for a component to be compiled, which takes long for some languages, and says so.
+async fn patiently<T>(compiling: impl Future<Output = T>) -> T {
+    let mut compiling = std::pin::pin!(compiling);
+    match tokio::time::timeout(SILENT, &mut compiling).await {
+        Ok(compiled) => compiled,
+        Err(_) => {
+            tool::say("compiling the component to machine code …");
+            compiling.await
+        }
+    }
+}
+
 fn plan(path: &Path, config: &str) -> PluginPlan {
-    let name = shelf::name(path).map(str::to_owned);
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = shelf::name(path).unwrap_or_else(|| stem.split([':', '@']).next().unwrap_or_default());
     PluginPlan {
-        name: name.unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned()),
+        name: name.to_owned(),
         component: path.to_owned(),
         config: config.to_owned(),
         on_error: OnError::Deny,
@@ -96,9 +115,13 @@ fn plan(path: &Path, config: &str) -> PluginPlan {
     }
 }
 
+/// How a reference to a registry begins.
+const OCI: &str = "oci://";
 /// What a plugin has that is looked at by itself.
 const MEMORY: usize = 64 << 20;
 const TICK: Duration = Duration::from_secs(10);
+/// After so long a tool says what it is doing.
+const SILENT: Duration = Duration::from_millis(500);
 
 /// Whether a file of cases can be read.
 #[cfg(test)]

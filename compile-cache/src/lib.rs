@@ -1,4 +1,4 @@
-//! Machine code of components: compiled by a child process, kept in a private folder, mapped from
+//! Machine code of components: compiled by a child process, or here for one that serves nobody, kept in a private folder, mapped from
 //! there. Knows wasmtime's compiler and loader; does not know what a component is for.
 //!
 //! Read in this order: [`Code`] (asks for the code of a component), `child` (how the child is run
@@ -30,6 +30,8 @@ pub enum Origin {
     Kept,
     /// Compiled just now, by a child.
     Child,
+    /// Compiled just now, in this process.
+    Here,
 }
 
 /// Why there is no code.
@@ -46,7 +48,8 @@ pub enum CodeError {
 /// Provides the machine code of components. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Code {
-    program: Arc<Program>,
+    /// What compiles; `None` if this process does.
+    program: Option<Arc<Program>>,
     /// `None` if nothing can be kept.
     folder: Option<Arc<Folder>>,
 }
@@ -55,6 +58,11 @@ impl Code {
     /// `program` compiles; `folder` is made if it is not there, and used only if it belongs to this
     /// user alone. Without one, or with one that cannot be used, nothing is kept.
     pub fn new(program: Program, folder: Option<&Path>) -> Self {
+        Self { program: Some(Arc::new(program)), ..Self::that_compiles_here(folder) }
+    }
+
+    /// The same, but this process compiles: for one that serves nobody, and whose user waits.
+    pub fn that_compiles_here(folder: Option<&Path>) -> Self {
         let folder = folder.and_then(|path| match Folder::open(path) {
             Ok(folder) => Some(Arc::new(folder)),
             Err(error) => {
@@ -63,7 +71,7 @@ impl Code {
                 None
             }
         });
-        Self { program: Arc::new(program), folder }
+        Self { program: None, folder }
     }
 
     /// The code of a component, from the folder or else from a child. Takes from milliseconds to
@@ -84,7 +92,10 @@ impl Code {
                 return Ok((component, Origin::Kept));
             }
         }
-        let code = self.program.run(&wasm).await?;
+        let (code, origin) = match &self.program {
+            Some(program) => (program.run(&wasm).await?, Origin::Child),
+            None => (compile_here(engine, wasm).await?, Origin::Here),
+        };
         let (folder, engine) = (self.folder.clone(), engine.clone());
         let component = blocking(move || {
             if let Some(folder) = &folder {
@@ -103,8 +114,14 @@ impl Code {
             debug!(%error, "what the child compiled");
             CodeError::NoChild { reason: format!("what the child made does not fit: {error}") }
         })?;
-        Ok((component, Origin::Child))
+        Ok((component, origin))
     }
+}
+
+async fn compile_here(engine: &Engine, wasm: Arc<[u8]>) -> Result<Vec<u8>, CodeError> {
+    let engine = engine.clone();
+    let code = blocking(move || engine.precompile_component(&wasm)).await?;
+    code.map_err(|error| CodeError::Refused { reason: error.root_cause().to_string() })
 }
 
 /// Where compiled plugins are kept unless somebody says otherwise: what systemd made for this

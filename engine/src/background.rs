@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::bindings::exports::adit::plugin::access_log::Entry;
 use super::failure::{CallError, Failure};
 use super::member::LoadedPlugin;
-use super::meter::{CallBudget, SETUP};
+use super::meter::{SETUP, WORK};
 use super::store::Instance;
 
 /// How often what was served is handed over.
@@ -20,9 +20,6 @@ const FLUSH: Duration = Duration::from_millis(250);
 const BATCH: usize = 256;
 /// Entries of one shard that wait; more are dropped and counted.
 const WAITING: usize = 8192;
-/// What a call in the background may take: nobody waits for it.
-const WORK: CallBudget =
-    CallBudget { run: Duration::from_secs(5), wall: Duration::from_secs(30), gives_way: true };
 
 /// One exchange that is over.
 #[derive(Debug, Clone)]
@@ -80,14 +77,22 @@ impl Waiting {
     }
 }
 
-/// Starts the task, if the component has any such phase. It ends when the handle is dropped.
-pub(super) fn start(member: &Arc<LoadedPlugin>, waiting: &Arc<Waiting>) -> Option<AbortOnDropHandle<()>> {
-    let phases = member.linked_component.phases.as_ref()?;
+/// Calls the regular work for the first time, whose outcome the plugin does not serve without, and starts the task, if
+/// the component has any such phase. The task ends when the handle is dropped.
+pub(super) async fn start(
+    member: &Arc<LoadedPlugin>,
+    waiting: &Arc<Waiting>,
+) -> Result<Option<AbortOnDropHandle<()>>, CallError> {
+    let Some(phases) = &member.linked_component.phases else { return Ok(None) };
     let (logs, ticks) = (phases.log.is_some(), phases.tick.is_some());
     if !logs && !ticks {
-        return None;
+        return Ok(None);
     }
-    Some(AbortOnDropHandle::new(tokio::spawn(Work::new(member, waiting).run(logs, ticks))))
+    let mut work = Work::new(member, waiting);
+    if ticks {
+        work.first_tick().await?;
+    }
+    Ok(Some(AbortOnDropHandle::new(tokio::spawn(work.run(logs, ticks)))))
 }
 
 /// The calls themselves, one after the other.
@@ -106,7 +111,8 @@ impl Work {
     async fn run(mut self, logs: bool, ticks: bool) {
         let mut flush = interval_at(Instant::now() + FLUSH, FLUSH);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut tick = interval(self.member.plan.tick);
+        let tick = self.member.plan.tick;
+        let mut tick = interval_at(Instant::now() + tick, tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -143,19 +149,22 @@ impl Work {
     }
 
     pub(super) async fn tick(&mut self) -> Result<(), Failure> {
-        let result = async {
-            let mut instance = self.instance().await?;
-            let _running = self.member.engine.clock().running(0);
-            instance.on_tick(WORK).await?;
-            Ok(instance)
-        };
-        match result.await {
-            Ok(instance) => {
-                self.keep(instance);
-                Ok(())
-            }
-            Err(trouble) => Err(self.member.report(0, "", trouble)),
-        }
+        let done = self.work().await;
+        done.map_err(|trouble| self.member.report(0, "", trouble))
+    }
+
+    /// Of a plugin that does not serve yet: whoever loads it is told what went wrong.
+    async fn first_tick(&mut self) -> Result<(), CallError> {
+        self.work().await
+    }
+
+    async fn work(&mut self) -> Result<(), CallError> {
+        let mut instance = self.instance().await?;
+        let running = self.member.engine.clock().running(0);
+        instance.on_tick(WORK).await?;
+        drop(running);
+        self.keep(instance);
+        Ok(())
     }
 
     async fn instance(&mut self) -> Result<Instance, CallError> {

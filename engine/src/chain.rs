@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use adit_rules::plan::OnError;
-use http::{HeaderMap, StatusCode, request, response};
+use http::{HeaderMap, Method, StatusCode, request, response};
 
 use super::edit::Reply;
 use super::failure::Failure;
 use crate::background::Served;
+use crate::bodies::{self, BodySource, NoBody};
 use crate::filter::{Plugin, RequestStep, ResponseStep};
 
 /// What is known about a request besides its head.
@@ -28,6 +29,9 @@ pub struct Chain {
     plugins: Vec<Arc<Plugin>>,
     observers: Option<Observers>,
     link: Option<Box<Link>>,
+    /// Whether one of its filters looks at bodies of requests, and at those of answers.
+    gathers_requests: bool,
+    gathers_responses: bool,
 }
 
 /// Where a chain of filters ends in a plugin through which the whole exchange passes.
@@ -60,6 +64,8 @@ pub struct ChainProgress {
     entered: usize,
     /// By index, ascending; only plugins that left anything.
     left: Vec<(usize, Left)>,
+    /// Whether only the head of an answer is asked for.
+    is_head: bool,
 }
 
 #[derive(Debug)]
@@ -68,6 +74,13 @@ enum Left {
     /// It failed and was skipped: it does not see the response either, since it could not have
     /// prepared for it.
     Skipped,
+}
+
+/// What a plugin is called for, in this order.
+#[derive(Clone, Copy)]
+enum Phase {
+    Head,
+    Body,
 }
 
 /// What becomes of a request.
@@ -106,7 +119,19 @@ impl Chain {
             }
             Box::new(Link { middleware, rest: Self::linked(rest) })
         });
-        Self { plugins, observers: None, link }
+        let gathers_requests = plugins.iter().any(|plugin| plugin.request_bodies().is_some());
+        let gathers_responses = plugins.iter().any(|plugin| plugin.response_bodies().is_some());
+        Self { plugins, observers: None, link, gathers_requests, gathers_responses }
+    }
+
+    /// Whether [`Self::on_whole_request`] would look at the body, up to where it ends or a [`Link`] begins.
+    pub fn gathers_requests(&self) -> bool {
+        self.gathers_requests
+    }
+
+    /// The same of [`Self::on_whole_response`].
+    pub fn gathers_responses(&self) -> bool {
+        self.gathers_responses
     }
 
     /// What follows its filters, if that is not the service itself.
@@ -146,25 +171,60 @@ impl Chain {
         facts: &Facts<'_>,
         head: &mut request::Parts,
     ) -> RequestOutcome {
+        self.on_whole_request(shard, facts, head, &mut NoBody).await
+    }
+
+    /// The same with the body, for filters that look at it.
+    pub async fn on_whole_request<B: BodySource>(
+        &self,
+        shard: usize,
+        facts: &Facts<'_>,
+        head: &mut request::Parts,
+        body: &mut B,
+    ) -> RequestOutcome {
         let mut left = Vec::new();
-        for (index, plugin) in self.plugins.iter().enumerate() {
-            if !plugin.filters_requests() {
-                continue;
-            }
-            match plugin.on_request(shard, facts, head).await {
-                Ok(RequestStep::Next) => {}
-                Ok(RequestStep::Edited { carry }) if carry.is_empty() => {}
-                Ok(RequestStep::Edited { carry }) => left.push((index, Left::Carry(carry))),
-                Ok(RequestStep::Respond(reply)) => {
-                    return RequestOutcome::Respond(reply, ChainProgress { entered: index, left });
+        'plugins: for (index, plugin) in self.plugins.iter().enumerate() {
+            for phase in [Phase::Head, Phase::Body] {
+                let step = match (phase, plugin.request_bodies()) {
+                    (Phase::Head, _) if plugin.filters_requests() => {
+                        plugin.on_request(shard, facts, head).await
+                    }
+                    (Phase::Head, _) | (Phase::Body, None) => continue,
+                    // Boxed: most chains have no such plugin.
+                    (Phase::Body, Some(limits)) => {
+                        Box::pin(plugin.on_request_body(limits, shard, facts, head, body)).await
+                    }
+                };
+                match step {
+                    Ok(RequestStep::Next) => {}
+                    Ok(RequestStep::Edited { carry }) if carry.is_empty() => {}
+                    Ok(RequestStep::Edited { carry }) => {
+                        left.pop_if(|(of, _)| *of == index);
+                        left.push((index, Left::Carry(carry)));
+                    }
+                    Ok(RequestStep::Respond(reply)) => {
+                        let is_head = head.method == Method::HEAD;
+                        return RequestOutcome::Respond(
+                            reply,
+                            ChainProgress { entered: index, left, is_head },
+                        );
+                    }
+                    Err(failure) => match plugin.on_error() {
+                        OnError::Deny => return RequestOutcome::Failed(failure),
+                        OnError::Skip => {
+                            left.pop_if(|(of, _)| *of == index);
+                            left.push((index, Left::Skipped));
+                            continue 'plugins;
+                        }
+                    },
                 }
-                Err(failure) => match plugin.on_error() {
-                    OnError::Deny => return RequestOutcome::Failed(failure),
-                    OnError::Skip => left.push((index, Left::Skipped)),
-                },
             }
         }
-        RequestOutcome::Continue(ChainProgress { entered: self.plugins.len(), left })
+        if self.gathers_responses {
+            bodies::ask_for_all(&mut head.headers);
+        }
+        let is_head = head.method == Method::HEAD;
+        RequestOutcome::Continue(ChainProgress { entered: self.plugins.len(), left, is_head })
     }
 
     /// Runs the response phases in reverse order, for the plugins that the request went through,
@@ -179,7 +239,19 @@ impl Chain {
         facts: &Facts<'_>,
         head: &mut response::Parts,
     ) -> ResponseOutcome {
-        let ChainProgress { entered, mut left } = progress;
+        self.on_whole_response(progress, shard, facts, head, &mut NoBody).await
+    }
+
+    /// The same with the body, for filters that look at it.
+    pub async fn on_whole_response<B: BodySource>(
+        &self,
+        progress: ChainProgress,
+        shard: usize,
+        facts: &Facts<'_>,
+        head: &mut response::Parts,
+        source: &mut B,
+    ) -> ResponseOutcome {
+        let ChainProgress { entered, mut left, is_head } = progress;
         let mut body = None;
         for (index, plugin) in self.plugins.iter().enumerate().take(entered).rev() {
             let carry = match left.pop_if(|(of, _)| *of == index) {
@@ -187,20 +259,39 @@ impl Chain {
                 Some((_, Left::Carry(carry))) => carry,
                 Some((_, Left::Skipped)) => continue,
             };
-            if !plugin.filters_responses() {
-                continue;
-            }
-            match plugin.on_response(shard, facts, head, &carry).await {
-                Ok(ResponseStep::Next | ResponseStep::Edited) => {}
-                Ok(ResponseStep::Respond(reply)) => {
-                    head.status = StatusCode::from_u16(reply.status).expect("checked with the reply");
-                    head.headers = reply.headers;
-                    body = Some(reply.body);
+            for phase in [Phase::Head, Phase::Body] {
+                let step = match (phase, plugin.response_bodies()) {
+                    (Phase::Head, _) if plugin.filters_responses() => {
+                        plugin.on_response(shard, facts, head, &carry).await
+                    }
+                    (Phase::Head, _) | (Phase::Body, None) => continue,
+                    (Phase::Body, Some(_)) if !bodies::has_body(is_head, head.status) => {
+                        if is_head {
+                            bodies::forget_length(head);
+                        }
+                        continue;
+                    }
+                    // Boxed: most chains have no such plugin.
+                    (Phase::Body, Some(limits)) => {
+                        let call =
+                            plugin.on_response_body(limits, shard, facts, head, &carry, source, &mut body);
+                        Box::pin(call).await
+                    }
+                };
+                match step {
+                    Ok(ResponseStep::Next | ResponseStep::Edited) => {}
+                    Ok(ResponseStep::Respond(reply)) => {
+                        head.status = StatusCode::from_u16(reply.status).expect("checked with the reply");
+                        head.headers = reply.headers;
+                        body = Some(reply.body);
+                        // Its own body is of no interest to it.
+                        break;
+                    }
+                    Err(failure) => match plugin.on_error() {
+                        OnError::Deny => return ResponseOutcome::Failed(failure),
+                        OnError::Skip => break,
+                    },
                 }
-                Err(failure) => match plugin.on_error() {
-                    OnError::Deny => return ResponseOutcome::Failed(failure),
-                    OnError::Skip => {}
-                },
             }
         }
         match body {

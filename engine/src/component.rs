@@ -8,7 +8,8 @@ use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 use wasmtime_wasi_http::p3::bindings::ServiceIndices;
 
 use super::bindings::exports::adit::plugin::{
-    access_log, lifecycle, probe, request_filter, response_filter, schema, ticker,
+    access_log, lifecycle, probe, request_body_filter, request_filter, response_body_filter, response_filter,
+    schema, ticker,
 };
 use super::engine::Engine;
 use super::failure::LoadError;
@@ -23,10 +24,15 @@ const SCHEMA: &str = "adit:plugin/schema@0.1.0";
 const PROBE: &str = "adit:plugin/probe@0.1.0";
 const REQUEST_FILTER: &str = "adit:plugin/request-filter@0.1.0";
 const RESPONSE_FILTER: &str = "adit:plugin/response-filter@0.1.0";
+const REQUEST_BODY_FILTER: &str = "adit:plugin/request-body-filter@0.1.0";
+const RESPONSE_BODY_FILTER: &str = "adit:plugin/response-body-filter@0.1.0";
 const ACCESS_LOG: &str = "adit:plugin/access-log@0.1.0";
 const TICKER: &str = "adit:plugin/ticker@0.1.0";
+/// What a filter for this host or for another exports; its version follows.
+const LIFECYCLE_OF_ANY: &str = "adit:plugin/lifecycle@";
 /// Without any of these there is nothing to call, unless it takes whole exchanges.
-const PHASES: [&str; 4] = [REQUEST_FILTER, RESPONSE_FILTER, ACCESS_LOG, TICKER];
+const PHASES: [&str; 6] =
+    [REQUEST_FILTER, RESPONSE_FILTER, REQUEST_BODY_FILTER, RESPONSE_BODY_FILTER, ACCESS_LOG, TICKER];
 /// What makes a service, in any compatible version. One that imports the second as well is middleware.
 const INCOMING_HANDLER: &str = "wasi:http/incoming-handler@0.2";
 const HANDLER: &str = "wasi:http/handler@0.3";
@@ -35,6 +41,8 @@ const HANDLER: &str = "wasi:http/handler@0.3";
 const MAGIC: &[u8] = b"\0asm";
 const MODULE: &[u8] = &[1, 0, 0, 0];
 const COMPONENT: &[u8] = &[13, 0, 1, 0];
+/// Where such a module gets what it imports.
+const PREVIEW_1: [&[u8]; 2] = [b"wasi_snapshot_preview1", b"wasi_unstable"];
 const ELF: &[u8] = b"\x7fELF";
 
 /// A compiled and linked component, from which instances are made. Exports are looked up by name
@@ -69,6 +77,8 @@ pub(super) struct Phases {
     pub(super) probe: Option<probe::GuestIndices>,
     pub(super) request: Option<request_filter::GuestIndices>,
     pub(super) response: Option<response_filter::GuestIndices>,
+    pub(super) request_body: Option<request_body_filter::GuestIndices>,
+    pub(super) response_body: Option<response_body_filter::GuestIndices>,
     pub(super) log: Option<access_log::GuestIndices>,
     pub(super) tick: Option<ticker::GuestIndices>,
 }
@@ -86,7 +96,11 @@ impl LinkedComponent {
         let is_newer = exported(HANDLER).is_some() && !is_older;
         let takes_exchanges = is_older || is_newer;
         if !is_filter && !takes_exchanges {
-            return Err(LoadError::NoRole { exports });
+            let version = exports.iter().find_map(|name| name.strip_prefix(LIFECYCLE_OF_ANY));
+            return Err(match version {
+                Some(version) => LoadError::OtherVersion { version: version.to_owned() },
+                None => LoadError::NoRole { exports },
+            });
         }
         if is_filter && !takes_exchanges && !PHASES.iter().any(|phase| has(phase)) {
             return Err(LoadError::NoPhase);
@@ -94,6 +108,9 @@ impl LinkedComponent {
         let needs = imports::Needs::of(&component);
         if !needs.unknown.is_empty() {
             return Err(LoadError::UnknownImports { imports: needs.unknown });
+        }
+        if !needs.drafts.is_empty() {
+            return Err(LoadError::Drafts { imports: needs.drafts });
         }
         let linker = engine.linker(&component)?;
         let pre = if needs.unserved.is_empty() {
@@ -103,7 +120,7 @@ impl LinkedComponent {
             let (plugin, imports) = (name, needs.unserved.join(", "));
             warn!(plugin, imports, "imports of WASI that are not served: a call of them is a trap");
             let mut linker = linker.clone();
-            linker.define_unknown_imports_as_traps(&component).map_err(mismatch)?;
+            imports::unserved::link(&mut linker, &component, &needs.unserved).map_err(mismatch)?;
             linker.instantiate_pre(&component)
         };
         let pre = pre.map_err(mismatch)?;
@@ -158,6 +175,12 @@ fn phases(pre: &InstancePre<State>, has: impl Fn(&str) -> bool) -> Result<Phases
             probe: has(PROBE).then(|| probe::GuestIndices::new(pre)).transpose()?,
             request: has(REQUEST_FILTER).then(|| request_filter::GuestIndices::new(pre)).transpose()?,
             response: has(RESPONSE_FILTER).then(|| response_filter::GuestIndices::new(pre)).transpose()?,
+            request_body: has(REQUEST_BODY_FILTER)
+                .then(|| request_body_filter::GuestIndices::new(pre))
+                .transpose()?,
+            response_body: has(RESPONSE_BODY_FILTER)
+                .then(|| response_body_filter::GuestIndices::new(pre))
+                .transpose()?,
             log: has(ACCESS_LOG).then(|| access_log::GuestIndices::new(pre)).transpose()?,
             tick: has(TICKER).then(|| ticker::GuestIndices::new(pre)).transpose()?,
         })
@@ -178,6 +201,13 @@ pub(super) fn check(wasm: &[u8]) -> Result<(), LoadError> {
     let version = wasm.strip_prefix(MAGIC).and_then(|rest| rest.get(..4));
     let (found, way_out) = if version == Some(COMPONENT) {
         return Ok(());
+    } else if version == Some(MODULE)
+        && PREVIEW_1.iter().any(|name| memchr::memmem::find(wasm, name).is_some())
+    {
+        (
+            "a core WebAssembly module for preview 1 of WASI, not a component",
+            "build it for wasm32-wasip2, or wrap it with `wasm-tools component new --adapt`",
+        )
     } else if version == Some(MODULE) {
         (
             "a core WebAssembly module, not a component",
@@ -215,7 +245,8 @@ mod tests {
             (&b""[..], "empty file", ".wasm"),
             (b"(component)", "as text", "wasm-tools parse"),
             (b"  ;; a comment\n(module)", "as text", "wasm-tools parse"),
-            (b"\0asm\x01\0\0\0", "core WebAssembly module", "wasm32-wasip2"),
+            (b"\0asm\x01\0\0\0", "core WebAssembly module, not", "wasm32-wasip2"),
+            (b"\0asm\x01\0\0\0..\x16wasi_snapshot_preview1", "for preview 1 of WASI", "--adapt"),
             (b"\0asm\x0c\0\x01\0", "unknown kind", "component model 1.0"),
             (b"\0asm", "not a WebAssembly file", ".wasm"),
             (b"\x7fELF\x02\x01\x01", "precompiled .cwasm", "never run"),

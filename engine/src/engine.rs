@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
 use adit_compile_cache::{Code, Program};
@@ -66,6 +67,8 @@ struct Inner {
     concurrent: Arc<OnceLock<EngineVariant>>,
     settings: EngineSettings,
     persistent: PersistentState,
+    /// Bytes of bodies that are gathered for plugins.
+    gathered: Arc<AtomicUsize>,
     /// Compiles elsewhere and keeps what it compiled, if it may.
     code: Option<Code>,
 }
@@ -140,6 +143,13 @@ impl Engine {
         Self::with_code(EngineSettings::default(), Some(Code::new(program, None)))
     }
 
+    /// For the tools of somebody who writes plugins and waits: compiled in this process, with all of its
+    /// priority, and kept where the environment says.
+    pub fn that_compiles_here() -> anyhow::Result<Self> {
+        let folder = adit_compile_cache::usual_folder();
+        Self::with_code(EngineSettings::default(), Some(Code::that_compiles_here(folder.as_deref())))
+    }
+
     /// One that compiles in this process.
     /// Where the machine has too little address space for the pool of instances, instances are
     /// made on demand, which costs a few times more for each.
@@ -165,6 +175,7 @@ impl Engine {
                 concurrent,
                 settings,
                 persistent: PersistentState::default(),
+                gathered: Arc::default(),
                 code,
             }),
         })
@@ -193,6 +204,10 @@ impl Engine {
                 Ok(concurrent.get_or_init(|| made))
             }
         }
+    }
+
+    pub(super) fn gathered(&self) -> &Arc<AtomicUsize> {
+        &self.inner.gathered
     }
 
     pub(super) fn persistent(&self) -> &PersistentState {

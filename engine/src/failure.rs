@@ -2,7 +2,7 @@
 
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
-use super::meter::{LOADING, Stop};
+use super::meter::{LOADING, Stop, WORK};
 use super::text::printable;
 
 /// Longest part of a guest's text that is kept, bytes.
@@ -80,7 +80,11 @@ pub enum LoadError {
     )]
     NoRole { exports: Vec<String> },
     #[error(
-        "exports adit:plugin/lifecycle@0.1 and no phase of it (request-filter, response-filter, access-log, ticker), so there is nothing to call"
+        "was made for adit:plugin {version}, and this host has 0.1: build it with the interface of this host"
+    )]
+    OtherVersion { version: String },
+    #[error(
+        "exports adit:plugin/lifecycle@0.1 and no phase of it (request-filter, response-filter, request-body-filter, response-body-filter, access-log, ticker), so there is nothing to call"
     )]
     NoPhase,
     #[error(
@@ -96,8 +100,15 @@ pub enum LoadError {
         list(.imports)
     )]
     UnknownImports { imports: Vec<String> },
+    #[error(
+        "was built for drafts of WASI, which fit no release: {}; build it with newer tools, which have WASI 0.2 or 0.3",
+        list(.imports)
+    )]
+    Drafts { imports: Vec<String> },
     #[error("asks for what it is not granted: {}", missing(.imports))]
     NotGranted { imports: Vec<(String, &'static str)> },
+    #[error("asks while it is loaded for what [plugin.grants] does not name: {}", list(.names))]
+    Ungranted { names: Vec<String> },
     #[error("takes no configuration: a service without adit:plugin/lifecycle@0.1 has nowhere to put it")]
     NoConfiguration,
     #[error("cannot be given what it is granted: {reason}")]
@@ -110,17 +121,21 @@ pub enum LoadError {
     Manifest { reason: String },
     #[error("refuses its configuration: {}", lines(.faults))]
     Refused { faults: Vec<ConfigFault> },
-    #[error("failed in {during}: {kind}{}{}", allowed(.kind), trace(.backtrace))]
+    #[error("failed in {during}: {kind}{}{}", allowed(.during, .kind), trace(.backtrace))]
     Broken { during: &'static str, kind: FailureKind, backtrace: String },
 }
 
 /// What a step of a load may take, where that was too little.
-fn allowed(kind: &FailureKind) -> String {
+fn allowed(during: &str, kind: &FailureKind) -> String {
     if *kind != FailureKind::Timeout {
         return String::new();
     }
-    format!(" (it may run for {:?} and take {:?} with all that it waits for)", LOADING.run, LOADING.wall)
+    let budget = if during == FIRST_TICK { WORK } else { LOADING };
+    format!(" (it may run for {:?} and take {:?} with all that it waits for)", budget.run, budget.wall)
 }
+
+/// The first call of the regular work, which a plugin does not serve without.
+pub(super) const FIRST_TICK: &str = "its first on-tick";
 
 /// One thing that a plugin does not like about its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -19,13 +19,14 @@ use crate::bindings::adit::plugin::types::{RequestHead, ResponseHead};
 use crate::bindings::exports::adit::plugin::lifecycle::Manifest;
 use crate::bindings::exports::adit::plugin::request_filter::RequestAction;
 use crate::bindings::exports::adit::plugin::response_filter::ResponseAction;
+use crate::bodies::BodyLimits;
 use crate::chain::Facts;
 use crate::compiler;
 use crate::component::LinkedComponent;
 use crate::counters::Counters;
 use crate::edit::{self, Reply};
 use crate::engine::Engine;
-use crate::failure::{CallError, ConfigFault, Failure, FailureKind, LoadError};
+use crate::failure::{CallError, ConfigFault, FIRST_TICK, Failure, FailureKind, LoadError};
 use crate::head::{self, Declared};
 use crate::imports::handler::NextRequest;
 use crate::imports::metrics::Number;
@@ -59,8 +60,10 @@ pub struct Plugin {
     name: String,
     version: String,
     schema: Option<String>,
-    request_headers: Declared,
-    response_headers: Declared,
+    pub(crate) request_headers: Declared,
+    pub(crate) response_headers: Declared,
+    pub(crate) request_bodies: Option<BodyLimits>,
+    pub(crate) response_bodies: Option<BodyLimits>,
     pub(crate) waiting: Arc<Waiting>,
     /// Ends with the plugin.
     _background: Option<AbortOnDropHandle<()>>,
@@ -143,6 +146,8 @@ impl Plugin {
             schema: None,
             request_headers: Declared::Only(Box::default()),
             response_headers: Declared::Only(Box::default()),
+            request_bodies: None,
+            response_bodies: None,
             waiting: Arc::new(Waiting::new(shards)),
             _background: None,
         };
@@ -157,7 +162,12 @@ impl Plugin {
         }
         // A test calls it when it likes.
         if test_host.is_none() {
-            plugin._background = background::start(&plugin.member, &plugin.waiting);
+            let started = background::start(&plugin.member, &plugin.waiting).await;
+            plugin._background = started.map_err(broken(FIRST_TICK))?;
+        }
+        let names = plugin.member.sandbox.loaded();
+        if !names.is_empty() {
+            return Err(LoadError::Ungranted { names });
         }
         Ok(plugin)
     }
@@ -206,7 +216,7 @@ impl Plugin {
 
     /// Whether it can stand in a chain.
     pub fn filters(&self) -> bool {
-        self.filters_requests() || self.filters_responses() || self.observes()
+        self.looks_at_requests() || self.looks_at_responses() || self.observes()
     }
 
     /// Whether it can stand behind a rule.
@@ -250,12 +260,27 @@ impl Plugin {
         service::serve(&self.member, shard, id, secure, request).await
     }
 
+    /// Whether it is called for requests, with their bodies or without.
+    pub fn looks_at_requests(&self) -> bool {
+        self.filters_requests() || self.request_bodies.is_some()
+    }
+
+    /// Whether it is called for answers, with their bodies or without.
+    pub fn looks_at_responses(&self) -> bool {
+        self.filters_responses() || self.response_bodies.is_some()
+    }
+
     pub(crate) fn filters_requests(&self) -> bool {
         self.member.linked_component.phases.as_ref().is_some_and(|phases| phases.request.is_some())
     }
 
     pub(crate) fn filters_responses(&self) -> bool {
         self.member.linked_component.phases.as_ref().is_some_and(|phases| phases.response.is_some())
+    }
+
+    /// Whether it looks at bodies, of requests or of answers.
+    pub fn filters_bodies(&self) -> bool {
+        self.request_bodies.is_some() || self.response_bodies.is_some()
     }
 
     pub(crate) fn observes(&self) -> bool {
@@ -369,13 +394,6 @@ impl Plugin {
 
     /// The instance that says whether this component can be a plugin.
     async fn first_instance(&mut self) -> Result<Instance, LoadError> {
-        let broken = |during| {
-            move |trouble: CallError| LoadError::Broken {
-                during,
-                kind: trouble.kind,
-                backtrace: trouble.backtrace,
-            }
-        };
         let member = self.member.clone();
         let mut instance = member.raw_instance(0, LOADING).await.map_err(broken("instantiation"))?;
         let _running = member.engine.clock().running(0);
@@ -397,11 +415,21 @@ impl Plugin {
             let faults = faults.map(|fault| ConfigFault::new(&fault.code, &fault.message)).collect();
             return Err(LoadError::Refused { faults });
         }
+        let limits = instance.body_limits(LOADING).await.map_err(broken("body limits"))?;
+        let check = |limits: Option<_>| limits.map(BodyLimits::check).transpose();
+        let [requests, responses] = limits.map(check);
+        self.request_bodies = requests.map_err(|reason| LoadError::Manifest { reason })?;
+        self.response_bodies = responses.map_err(|reason| LoadError::Manifest { reason })?;
         match instance.probe(LOADING).await.map_err(broken("probe"))? {
             Ok(()) => Ok(instance),
             Err(fault) => Err(LoadError::Probe { fault: ConfigFault::new(&fault.code, &fault.message) }),
         }
     }
+}
+
+/// What a step of a load that broke makes of it.
+fn broken(during: &'static str) -> impl FnOnce(CallError) -> LoadError {
+    move |trouble| LoadError::Broken { during, kind: trouble.kind, backtrace: trouble.backtrace }
 }
 
 impl fmt::Debug for Plugin {

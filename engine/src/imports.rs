@@ -10,7 +10,8 @@ pub(super) mod key_value;
 pub(super) mod log;
 pub(super) mod metrics;
 mod secret;
-mod wasi;
+pub(super) mod unserved;
+pub(super) mod wasi;
 
 use adit_rules::grants::Grants;
 use wasmtime::component::{Component, HasSelf, Linker};
@@ -19,18 +20,58 @@ use super::bindings::adit::plugin as bound;
 use super::engine::Kind;
 use super::store::State;
 
-/// Packages of which every interface is linked, and the compatible versions of each.
-const PACKAGES: [(&str, &[&str]); 7] = [
-    ("wasi:cli", &["0.2", "0.3"]),
-    ("wasi:clocks", &["0.2", "0.3"]),
-    ("wasi:filesystem", &["0.2", "0.3"]),
-    ("wasi:http", &["0.2", "0.3"]),
-    ("wasi:io", &["0.2"]),
-    ("wasi:random", &["0.2", "0.3"]),
-    ("wasi:sockets", &["0.2", "0.3"]),
+/// The interfaces of WASI that are linked: by package those of 0.2 and those of 0.3.
+const WASI: [(&str, &[&str], &[&str]); 7] = [
+    (
+        "wasi:cli",
+        &[
+            "environment",
+            "exit",
+            "stderr",
+            "stdin",
+            "stdout",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stderr",
+            "terminal-stdin",
+            "terminal-stdout",
+        ],
+        &[
+            "environment",
+            "exit",
+            "stderr",
+            "stdin",
+            "stdout",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stderr",
+            "terminal-stdin",
+            "terminal-stdout",
+            "types",
+        ],
+    ),
+    ("wasi:clocks", &["monotonic-clock", "wall-clock"], &["monotonic-clock", "system-clock", "types"]),
+    ("wasi:filesystem", &["preopens", "types"], &["preopens", "types"]),
+    ("wasi:http", &["outgoing-handler", "types"], &["client", "handler", "types"]),
+    ("wasi:io", &["error", "poll", "streams"], &[]),
+    ("wasi:random", &["insecure", "insecure-seed", "random"], &["insecure", "insecure-seed", "random"]),
+    (
+        "wasi:sockets",
+        &[
+            "instance-network",
+            "ip-name-lookup",
+            "network",
+            "tcp",
+            "tcp-create-socket",
+            "udp",
+            "udp-create-socket",
+        ],
+        &["ip-name-lookup", "types"],
+    ),
 ];
-/// The interfaces of our own package that a guest may import. `types` has no functions.
-const INTERFACES: [&str; 7] = [
+/// The interfaces of our own package that a guest may import. `types` and `bodies` have no functions.
+const INTERFACES: [&str; 8] = [
+    "adit:plugin/bodies",
     "adit:plugin/clock",
     "adit:plugin/http-client",
     "adit:plugin/key-value",
@@ -61,9 +102,12 @@ pub(super) fn linker(engine: &wasmtime::Engine, kind: Kind) -> wasmtime::Result<
 }
 
 /// The component's imports that are not linked.
+#[derive(Debug, Default)]
 pub(super) struct Needs {
     /// Those of WASI, which a component may well never call.
     pub(super) unserved: Vec<String>,
+    /// Those of drafts of what WASI has become.
+    pub(super) drafts: Vec<String>,
     /// All others.
     pub(super) unknown: Vec<String>,
 }
@@ -71,34 +115,81 @@ pub(super) struct Needs {
 impl Needs {
     pub(super) fn of(component: &Component) -> Self {
         let ty = component.component_type();
-        let others = ty.imports(component.engine()).map(|(name, _)| name).filter(|name| !is_known(name));
-        let (unserved, unknown) = others.map(str::to_owned).partition(|name| name.starts_with("wasi:"));
-        Self { unserved, unknown }
+        let mut needs = Self::default();
+        for (name, _) in ty.imports(component.engine()) {
+            let list = match served(name) {
+                Served::Yes => continue,
+                Served::No if name.starts_with("wasi:") => &mut needs.unserved,
+                Served::No => &mut needs.unknown,
+                Served::Draft => &mut needs.drafts,
+            };
+            list.push(name.to_owned());
+        }
+        needs
     }
 }
 
 /// The imports for which the document would have to grant something, and what. `wasi:http` is not
-/// among them: what is not granted is refused when it is called.
+/// among them, see [`useful`].
 pub(super) fn missing(component: &Component, grants: &Grants) -> Vec<(String, &'static str)> {
-    let ty = component.component_type();
-    let needs = |import: &str| match import.split_once('@')?.0 {
+    grants_of(component, |interface| match interface {
         "adit:plugin/secret" if grants.secrets.is_empty() => Some("secrets"),
         "adit:plugin/key-value" if grants.buckets.is_empty() => Some("buckets"),
         "adit:plugin/http-client" if grants.http.is_empty() => Some("http"),
         _ => None,
-    };
-    let imports = ty.imports(component.engine());
-    imports.filter_map(|(name, _)| needs(name).map(|grant| (name.to_owned(), grant))).collect()
+    })
 }
 
-fn is_known(import: &str) -> bool {
-    let Some((interface, version)) = import.split_once('@') else { return false };
-    let package = interface.split_once('/').map_or(interface, |(package, _)| package);
-    let is_fit = |wanted: &str| {
+/// The imports that are of no use without a grant, and which. A component that has them may well never call them, so
+/// that it is loaded all the same, and what is not granted is refused when it is called.
+pub(super) fn useful(component: &Component) -> Vec<(String, &'static str)> {
+    grants_of(component, |interface| {
+        matches!(interface, "wasi:http/outgoing-handler" | "wasi:http/client").then_some("http")
+    })
+}
+
+fn grants_of(
+    component: &Component,
+    grant: impl Fn(&str) -> Option<&'static str>,
+) -> Vec<(String, &'static str)> {
+    let ty = component.component_type();
+    let imports = ty.imports(component.engine()).filter_map(|(name, _)| {
+        let (interface, _) = name.split_once('@')?;
+        Some((name.to_owned(), grant(interface)?))
+    });
+    imports.collect()
+}
+
+/// What the host has of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Served {
+    Yes,
+    No,
+    /// A version of before its release, which fits no other.
+    Draft,
+}
+
+/// Compares versions as the linker does: a version before a release fits itself alone, and within 0.x all
+/// patches fit each other.
+fn served(import: &str) -> Served {
+    let Some((name, version)) = import.split_once('@') else { return Served::No };
+    let (package, interface) = name.split_once('/').unwrap_or((name, ""));
+    let is_draft = version.contains('-');
+    let is_of = |wanted: &str| {
         version.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    PACKAGES.iter().any(|(known, wanted)| package == *known && wanted.iter().any(|wanted| is_fit(wanted)))
-        || (INTERFACES.contains(&interface) && is_fit(VERSION))
+    if INTERFACES.contains(&name) {
+        return if is_of(VERSION) && !is_draft { Served::Yes } else { Served::No };
+    }
+    let Some((_, older, newer)) = WASI.iter().find(|(known, ..)| *known == package) else {
+        return Served::No;
+    };
+    match [("0.2", older), ("0.3", newer)].iter().find(|(version, _)| is_of(version)) {
+        Some((_, interfaces)) if !interfaces.contains(&interface) => Served::No,
+        Some(_) if is_draft => Served::Draft,
+        Some(_) => Served::Yes,
+        None => Served::No,
+    }
 }
 
 #[cfg(test)]
@@ -107,23 +198,30 @@ mod tests {
 
     #[test]
     fn imports_are_known_by_interface_and_compatible_version() {
+        use Served::*;
         for (import, known) in [
-            ("adit:plugin/log@0.1.0", true),
-            ("adit:plugin/log@0.1.7", true),
-            ("adit:plugin/types@0.1.0", true),
-            ("adit:plugin/log@0.2.0", false),
-            ("adit:plugin/log@0.10.0", false),
-            ("adit:plugin/log", false),
-            ("adit:plugin/kv@0.1.0", false),
-            ("adit:plugin/key-value@0.1.0", true),
-            ("wasi:cli/stderr@0.2.9", true),
-            ("wasi:io/poll@0.3.0", false),
-            ("wasi:http/outgoing-handler@0.2.9", true),
-            ("wasi:http/client@0.3.0", true),
-            ("wasi:http/client@0.4.0", false),
-            ("acme:store/keys@1.0.0", false),
+            ("adit:plugin/log@0.1.0", Yes),
+            ("adit:plugin/log@0.1.7", Yes),
+            ("adit:plugin/types@0.1.0", Yes),
+            ("adit:plugin/log@0.2.0", No),
+            ("adit:plugin/log@0.10.0", No),
+            ("adit:plugin/log", No),
+            ("adit:plugin/kv@0.1.0", No),
+            ("adit:plugin/key-value@0.1.0", Yes),
+            ("wasi:cli/stderr@0.2.9", Yes),
+            ("wasi:cli/stderr@0.2.0-rc-2023-11-10", Draft),
+            ("wasi:cli/stderr@0.20.0", No),
+            ("wasi:clocks/timezone@0.2.9", No),
+            ("wasi:io/poll@0.3.0", No),
+            ("wasi:http/outgoing-handler@0.2.9", Yes),
+            ("wasi:http/incoming-handler@0.2.9", No),
+            ("wasi:http/client@0.3.0", Yes),
+            ("wasi:http/client@0.3.0-rc-2026-03-15", Draft),
+            ("wasi:http/client@0.4.0", No),
+            ("wasi:blobstore/container@0.2.0-draft", No),
+            ("acme:store/keys@1.0.0", No),
         ] {
-            assert_eq!(is_known(import), known, "{import}");
+            assert_eq!(served(import), known, "{import}");
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Inspection {
     pub unserved: Vec<String>,
     /// Imports that take a grant, and the key of `[plugin.grants]`.
     pub grants: Vec<(String, &'static str)>,
+    /// Imports that are of no use without a grant, and the key of `[plugin.grants]`.
+    pub useful_grants: Vec<(String, &'static str)>,
     /// Wall time, on a machine that may do other work; next to nothing if the engine kept the code.
     pub compile_time: Duration,
     /// Of a component with a lifecycle.
@@ -93,6 +95,7 @@ pub async fn inspect(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<
         exports: ty.exports(component.engine()).map(|(name, _)| name.to_owned()).collect(),
         unserved: needs.unserved,
         grants: imports::missing(component, &Grants::default()),
+        useful_grants: imports::useful(component),
         compile_time,
         description,
     })

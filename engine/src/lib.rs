@@ -9,6 +9,8 @@
 
 mod background;
 mod bindings;
+mod bodies;
+mod body_filter;
 mod chain;
 mod circuit_breaker;
 mod clock;
@@ -39,6 +41,7 @@ mod yield_policy;
 mod tests;
 
 pub use background::Served;
+pub use bodies::{BodyRoom, BodySource, Gathered, NoBody};
 pub use chain::{Chain, ChainProgress, Facts, Link, Observers, RequestOutcome, ResponseOutcome};
 pub use compiler::{COMPILER, be_compiler};
 pub use component::LARGEST_COMPONENT;
@@ -48,9 +51,9 @@ pub use engine::{Engine, EngineSettings};
 pub use failure::{ConfigFault, Failure, FailureKind, LoadError};
 pub use filter::Plugin;
 pub use imports::handler::{NextRequest, NextResponder};
-pub use imports::log::CapturedLogs;
+pub use imports::log::{CapturedLogs, GuestLine};
 pub use imports::metrics::Number;
 pub use inspect::{Description, Inspection, inspect};
 pub use sandbox::Secrets;
 pub use service::{MiddlewareOutcome, ServiceBody};
-pub use test_host::{BackgroundDriver, ManualClock, TestHost};
+pub use test_host::{BackgroundDriver, Compiled, ManualClock, TestHost};

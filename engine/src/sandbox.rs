@@ -1,9 +1,9 @@
 //! What all instances of one plugin share: who they are, what they may take and reach.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use adit_rules::plan::PluginPlan;
 
@@ -13,7 +13,12 @@ use super::imports::log::GuestLog;
 use super::imports::metrics::Metrics;
 use super::persistent::PersistentState;
 use super::test_host::Time;
+use super::text::printable;
 use crate::outbound::Outbound;
+
+/// Names that are kept of those that a plugin asks for in vain while it is loaded, and bytes of one.
+const MOST_NAMES: usize = 16;
+const LONGEST_NAME: usize = 64;
 
 /// Secrets by name, as they were read for a plugin.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub(super) struct Sandbox {
     pub(super) time: Time,
     /// Calls into the host that were refused for lack of a grant.
     denied: AtomicU64,
+    /// What was asked for by name and is not granted, while it is loaded.
+    ungranted: Mutex<Option<BTreeSet<String>>>,
 }
 
 impl Sandbox {
@@ -55,11 +62,27 @@ impl Sandbox {
             outbound: outbound.map(Arc::new),
             time: Time::default(),
             denied: AtomicU64::new(0),
+            ungranted: Mutex::new(Some(BTreeSet::new())),
         })
     }
 
     pub(super) fn deny(&self) {
         self.denied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Refuses a secret or a bucket of a name that is not granted.
+    pub(super) fn deny_name(&self, kind: &str, name: &str) {
+        self.deny();
+        let mut ungranted = self.ungranted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(names) = ungranted.as_mut().filter(|names| names.len() < MOST_NAMES) {
+            names.insert(format!("{kind} {:?}", printable(name, LONGEST_NAME)));
+        }
+    }
+
+    /// Ends the load: what it asked for by name and is not granted. From now on that is counted only.
+    pub(super) fn loaded(&self) -> Vec<String> {
+        let names = self.ungranted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        names.unwrap_or_default().into_iter().collect()
     }
 
     pub(super) fn denied(&self) -> u64 {

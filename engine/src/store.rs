@@ -6,23 +6,27 @@ use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store};
-use wasmtime_wasi::WasiCtx;
 
+use super::bindings::adit::plugin::bodies::Limits;
 use super::bindings::adit::plugin::types::{Fault, RequestHead, ResponseHead};
 use super::bindings::exports::adit::plugin::access_log::{self, Entry};
 use super::bindings::exports::adit::plugin::lifecycle::{self, Manifest};
+use super::bindings::exports::adit::plugin::request_body_filter::{self, RequestBodyAction};
 use super::bindings::exports::adit::plugin::request_filter::{self, RequestAction};
+use super::bindings::exports::adit::plugin::response_body_filter::{self, ResponseBodyAction};
 use super::bindings::exports::adit::plugin::response_filter::{self, ResponseAction};
 use super::bindings::exports::adit::plugin::{probe, schema, ticker};
 use super::component::{LinkedComponent, Phases};
 use super::failure::{CallError, FailureKind};
 use super::imports::handler::Next;
 use super::imports::http::Http;
+use super::imports::wasi::Wasi;
 use super::meter::{CallBudget, Meter, Stop, drive};
 use super::sandbox::Sandbox;
 
-/// Most bytes that one call of a guest into the host, or one answer of it, may copy into the host.
-const HOSTCALL_FUEL: usize = 1024 * 1024;
+/// Most bytes that one call of a guest into the host, or one answer of it, may copy into the host: the largest value of
+/// a bucket with its names.
+const HOSTCALL_FUEL: usize = (1024 + 64) * 1024;
 /// Most resource handles and host resources that an instance may hold at a time.
 const RESOURCES: usize = 1000;
 /// Most core instances, memories and tables of one component instance. A component in Python is
@@ -43,7 +47,8 @@ pub(super) struct State {
     pub(super) request: String,
     /// When the guest first looked at the clock.
     pub(super) first_look: Option<Instant>,
-    pub(super) wasi: Option<WasiCtx>,
+    /// Of one that asked for it.
+    pub(super) wasi: Option<Box<Wasi>>,
     pub(super) http: Option<Box<Http>>,
     /// What stands behind middleware; nothing behind all others.
     pub(super) next: Option<Next>,
@@ -69,6 +74,8 @@ struct Exports {
     probe: Option<probe::Guest>,
     request: Option<request_filter::Guest>,
     response: Option<response_filter::Guest>,
+    request_body: Option<request_body_filter::Guest>,
+    response_body: Option<response_body_filter::Guest>,
     log: Option<access_log::Guest>,
     tick: Option<ticker::Guest>,
 }
@@ -84,8 +91,7 @@ impl Instance {
         let mut store = store(linked_component, sandbox, &meter);
         let made = drive(&meter, budget, pin!(linked_component.pre.instantiate_async(&mut store))).await;
         let instance = made.map_err(|stop| trouble(&store, stop))?;
-        let bound = bind(&mut store, phases, &instance);
-        let exports = bound.map_err(|error| CallError::from(Stop::Trapped(error)))?;
+        let exports = bind(&mut store, phases, &instance)?;
         Ok(Self(Box::new(Parts { store, meter, exports, calls: CallLimit::after(FILTER_CALLS) })))
     }
 
@@ -156,6 +162,56 @@ impl Instance {
         answer.map_err(|stop| trouble(store, stop))
     }
 
+    /// What it wants to see of the bodies of requests and of answers, where it looks at them.
+    pub(super) async fn body_limits(&mut self, budget: CallBudget) -> Result<[Option<Limits>; 2], CallError> {
+        let Parts { store, meter, exports, .. } = &mut *self.0;
+        begin(store, "");
+        let call = async {
+            wasmtime::error::Ok([
+                match &exports.request_body {
+                    Some(phase) => Some(phase.call_request_body_limits(&mut *store).await?),
+                    None => None,
+                },
+                match &exports.response_body {
+                    Some(phase) => Some(phase.call_response_body_limits(&mut *store).await?),
+                    None => None,
+                },
+            ])
+        };
+        let answer = drive(meter, budget, pin!(call)).await;
+        answer.map_err(|stop| trouble(store, stop))
+    }
+
+    /// Only for a component with this phase.
+    pub(super) async fn on_request_body(
+        &mut self,
+        budget: CallBudget,
+        head: RequestHead<'_>,
+        body: &[u8],
+    ) -> Result<Result<RequestBodyAction, Fault>, CallError> {
+        let Parts { store, meter, exports, .. } = &mut *self.0;
+        let phase = exports.request_body.as_ref().expect("called only if the component has the phase");
+        begin(store, head.id);
+        store.set_hostcall_fuel(HOSTCALL_FUEL + 2 * body.len());
+        let answer = drive(meter, budget, pin!(phase.call_on_request_body(&mut *store, head, body))).await;
+        answer.map_err(|stop| trouble(store, stop))
+    }
+
+    /// Only for a component with this phase.
+    pub(super) async fn on_response_body(
+        &mut self,
+        budget: CallBudget,
+        head: ResponseHead<'_>,
+        body: &[u8],
+    ) -> Result<Result<ResponseBodyAction, Fault>, CallError> {
+        let Parts { store, meter, exports, .. } = &mut *self.0;
+        let phase = exports.response_body.as_ref().expect("called only if the component has the phase");
+        begin(store, head.id);
+        store.set_hostcall_fuel(HOSTCALL_FUEL + 2 * body.len());
+        let answer = drive(meter, budget, pin!(phase.call_on_response_body(&mut *store, head, body))).await;
+        answer.map_err(|stop| trouble(store, stop))
+    }
+
     /// Only for a component with this phase.
     pub(super) async fn on_log(
         &mut self,
@@ -184,16 +240,32 @@ fn bind(
     store: &mut Store<State>,
     phases: &Phases,
     instance: &wasmtime::component::Instance,
-) -> wasmtime::Result<Exports> {
-    let Phases { lifecycle, schema, probe, request, response, log, tick } = phases;
+) -> Result<Exports, CallError> {
+    let Phases { lifecycle, schema, probe, request, response, request_body, response_body, log, tick } =
+        phases;
+    let fits = |interface: &str, error: wasmtime::Error| -> CallError {
+        let reason: Vec<String> = error.chain().map(ToString::to_string).collect();
+        let what = format!("its {interface} is not the published one: {}", reason.join(": "));
+        FailureKind::invalid(what).into()
+    };
+    macro_rules! load {
+        ($phase:expr, $interface:literal) => {
+            $phase.load(&mut *store, instance).map_err(|error| fits($interface, error))
+        };
+        (maybe $phase:expr, $interface:literal) => {
+            $phase.as_ref().map(|phase| load!(phase, $interface)).transpose()
+        };
+    }
     Ok(Exports {
-        lifecycle: lifecycle.load(&mut *store, instance)?,
-        schema: schema.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
-        probe: probe.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
-        request: request.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
-        response: response.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
-        log: log.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
-        tick: tick.as_ref().map(|phase| phase.load(&mut *store, instance)).transpose()?,
+        lifecycle: load!(lifecycle, "lifecycle")?,
+        schema: load!(maybe schema, "schema")?,
+        probe: load!(maybe probe, "probe")?,
+        request: load!(maybe request, "request-filter")?,
+        response: load!(maybe response, "response-filter")?,
+        request_body: load!(maybe request_body, "request-body-filter")?,
+        response_body: load!(maybe response_body, "response-body-filter")?,
+        log: load!(maybe log, "access-log")?,
+        tick: load!(maybe tick, "ticker")?,
     })
 }
 
@@ -213,7 +285,7 @@ pub(super) fn store(
         http: None,
         next: None,
         resources,
-        limiter: Limiter { memory: sandbox.memory, used: 0, added: 0, refused: false },
+        limiter: Limiter { memory: sandbox.memory, used: 0, added: 0, wanted: 0 },
     };
     let mut store = Store::new(linked_component.pre.engine(), state);
     store.limiter(|state| &mut state.limiter);
@@ -230,14 +302,20 @@ pub(super) fn begin(store: &mut Store<State>, request: &str) {
     let state = store.data_mut();
     state.request.clear();
     state.request.push_str(request);
+    if let Some(wasi) = &state.wasi {
+        wasi.begin(request);
+    }
 }
 
 /// Adds to a trap what the guest itself cannot say: that it was out of memory.
 pub(super) fn trouble(store: &Store<State>, stop: Stop) -> CallError {
     let mut trouble = CallError::from(stop);
     let limiter = &store.data().limiter;
-    if let (FailureKind::Trap { reason }, true) = (&mut trouble.kind, limiter.refused) {
-        reason.push_str(&format!(" (its memory limit of {} bytes was reached)", limiter.memory));
+    if let (FailureKind::Trap { reason }, true) = (&mut trouble.kind, limiter.wanted > 0) {
+        reason.push_str(&format!(
+            " (its memory limit of {} bytes was reached, and it asked for {} in all: `memory` of the plugin sets the limit)",
+            limiter.memory, limiter.wanted
+        ));
     }
     trouble
 }
@@ -266,7 +344,8 @@ struct Limiter {
     used: usize,
     /// What the last growth added to `used`, taken back if it then failed for another reason.
     added: usize,
-    refused: bool,
+    /// What it asked for when it was refused more; 0 if it was not.
+    wanted: usize,
 }
 
 impl ResourceLimiter for Limiter {
@@ -283,7 +362,7 @@ impl ResourceLimiter for Limiter {
             self.used = wanted;
         } else {
             self.added = 0;
-            self.refused = true;
+            self.wanted = wanted;
         }
         Ok(fits)
     }

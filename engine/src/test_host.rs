@@ -1,5 +1,6 @@
-//! A plugin under test: the same engine and the same imports, but time stands still until it is moved, and
-//! requests to elsewhere are answered by whoever tests. Knows no files and no expectations.
+//! A plugin under test: the same engine and the same imports, but what it says is heard, its work beside requests
+//! is done when somebody says so, and if they like time stands still until it is moved, and requests to elsewhere
+//! are answered by whoever tests. Knows no files and no expectations.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,14 +18,20 @@ use crate::component::LinkedComponent;
 use crate::filter::Plugin;
 use crate::outbound::{Outbound, Script};
 
-/// What stands in for the world.
-#[derive(Clone)]
+/// What stands in for the world; what is left out is real.
+#[derive(Clone, Default)]
 pub struct TestHost {
-    pub clock: ManualClock,
+    pub clock: Option<ManualClock>,
     /// Answers what passes the plugin's grants.
-    pub script: Script,
+    pub script: Option<Script>,
     /// Where its messages go besides the log.
     pub heard: CapturedLogs,
+}
+
+/// A component whose machine code is ready, for as many plugins as a test likes.
+pub struct Compiled {
+    engine: Engine,
+    linked_component: LinkedComponent,
 }
 
 /// A plugin's life beside requests, which happens when a test says so. Like in a host it has an instance of
@@ -93,30 +100,38 @@ impl Time {
 
 impl TestHost {
     pub(super) fn take_over(&self, sandbox: &mut Sandbox) {
-        sandbox.time = Time::Staged(self.clock.clone());
+        if let Some(clock) = &self.clock {
+            sandbox.time = Time::Staged(clock.clone());
+        }
         sandbox.log = Arc::new(GuestLog::heard(&sandbox.log.plugin, self.heard.clone()));
-        if let Some(outbound) = sandbox.outbound.take() {
-            sandbox.outbound = Some(Arc::new(Outbound::scripted(&outbound, self.script.clone())));
+        if let (Some(outbound), Some(script)) = (&sandbox.outbound, &self.script) {
+            sandbox.outbound = Some(Arc::new(Outbound::scripted(outbound, script.clone())));
         }
     }
 }
 
-impl Plugin {
-    /// [`load`](Self::load) for one shard, with a test_host in place of the world.
-    pub async fn load_for_test(
-        engine: &Engine,
-        plan: &Arc<PluginPlan>,
-        wasm: &[u8],
-        secrets: &Secrets,
-        test_host: &TestHost,
-    ) -> Result<Self, LoadError> {
-        let component = compiler::component(engine, &plan.name, wasm).await?;
-        let linked_component = LinkedComponent::link(engine, &plan.name, component)?;
-        linked_component.check(plan)?;
-        Self::ready(engine, plan, linked_component, secrets, 1, Some(test_host)).await
+impl Compiled {
+    /// `name` is for the log.
+    pub async fn new(engine: &Engine, name: &str, wasm: &[u8]) -> Result<Self, LoadError> {
+        let component = compiler::component(engine, name, wasm).await?;
+        let linked_component = LinkedComponent::link(engine, name, component)?;
+        Ok(Self { engine: engine.clone(), linked_component })
     }
 
-    /// Of one that was loaded by [`load_for_test`](Self::load_for_test): nothing else calls its work.
+    /// What [`Plugin::load`] makes for one shard, with a test_host in place of the world.
+    pub async fn plugin(
+        &self,
+        plan: &Arc<PluginPlan>,
+        secrets: &Secrets,
+        test_host: &TestHost,
+    ) -> Result<Plugin, LoadError> {
+        self.linked_component.check(plan)?;
+        Plugin::ready(&self.engine, plan, self.linked_component.clone(), secrets, 1, Some(test_host)).await
+    }
+}
+
+impl Plugin {
+    /// Of one that is [`Compiled::plugin`]: nothing else calls its work.
     pub fn background_driver(&self) -> BackgroundDriver<'_> {
         BackgroundDriver { plugin: self, work: Work::new(&self.member, &self.waiting) }
     }
@@ -154,6 +169,6 @@ impl BackgroundDriver<'_> {
 
 impl fmt::Debug for TestHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rehearsal").field("clock", &self.clock).finish_non_exhaustive()
+        f.debug_struct("TestHost").field("clock", &self.clock).finish_non_exhaustive()
     }
 }

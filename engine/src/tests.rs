@@ -7,6 +7,7 @@ mod component;
 mod concurrent;
 mod forge;
 mod hostile;
+mod imports;
 mod load;
 mod served;
 mod services;
@@ -20,8 +21,8 @@ use adit_rules::plan::{Limits, OnError, PluginPlan};
 use http::{HeaderMap, Request, Response, request, response};
 
 use crate::{
-    Chain, ChainProgress, Engine, EngineSettings, Facts, Failure, FailureKind, LoadError, Number, Plugin,
-    RequestOutcome, ResponseOutcome, Secrets, Served, ServiceBody,
+    Chain, ChainProgress, Compiled, Engine, EngineSettings, Facts, Failure, FailureKind, LoadError, Number,
+    Plugin, RequestOutcome, ResponseOutcome, Secrets, Served, ServiceBody, TestHost,
 };
 
 /// A guest that does in a request or its response what a header asks for; see `tests/guests`.

@@ -264,6 +264,11 @@ fn service(loaded: &Loaded) -> anyhow::Result<Arc<Plugin>> {
     Ok(loaded.plugin.clone())
 }
 
+/// The secrets that a plugin is granted, read now.
+pub fn secrets(plan: &PluginPlan) -> anyhow::Result<Secrets> {
+    read_secrets(plan, &mut Contents::default())
+}
+
 /// The secrets that a plugin is granted, from where they are kept.
 fn read_secrets(plan: &PluginPlan, contents: &mut Contents) -> anyhow::Result<Secrets> {
     let mut secrets = BTreeMap::new();

@@ -3,6 +3,7 @@
 //! Knows nothing of QUIC, HTTP/2 framing or configuration files.
 
 mod explain;
+mod held;
 mod middleware;
 mod observe;
 pub mod probe;
@@ -33,6 +34,7 @@ pub use tags::Tags;
 
 use crate::generation::{Backend, Generation, Rule};
 use crate::origin::{Circuits, Pool, Room, Trace};
+use held::Held;
 use observe::Observation;
 use probe::{Probe, Prober};
 use request::remove_hop_by_hop;
@@ -128,7 +130,14 @@ impl Proxy {
     ) -> Answer {
         let Request { kind, mut head, body, takes_trailers } = request;
         let begun = note.clock();
-        let outcome = chain.on_request(self.shard, facts, &mut head).await;
+        let (outcome, body) = if chain.gathers_requests() {
+            let mut held = if kind == Kind::Http { Held::new(body) } else { Held::upgrade(body) };
+            // Boxed: most chains have no such plugin.
+            let outcome = Box::pin(chain.on_whole_request(self.shard, facts, &mut head, &mut held)).await;
+            (outcome, held.into_body())
+        } else {
+            (chain.on_request(self.shard, facts, &mut head).await, body)
+        };
         note.plugin_time += since(begun);
         let (passage, reply) = match outcome {
             RequestOutcome::Continue(passage) => (passage, None),
@@ -197,7 +206,15 @@ impl Proxy {
         }
         extensions::strip(&mut head.headers);
         let begun = note.clock();
-        let outcome = chain.on_response(passage, self.shard, facts, &mut head).await;
+        let (outcome, body) = if chain.gathers_responses() {
+            let is_upgrade = head.status == StatusCode::SWITCHING_PROTOCOLS;
+            let mut held = if is_upgrade { Held::upgrade(body) } else { Held::new(body) };
+            let outcome =
+                Box::pin(chain.on_whole_response(passage, self.shard, facts, &mut head, &mut held)).await;
+            (outcome, held.into_body())
+        } else {
+            (chain.on_response(passage, self.shard, facts, &mut head).await, body)
+        };
         note.plugin_time += since(begun);
         match outcome {
             ResponseOutcome::Continue => Answer::Response(Response::from_parts(head, body)),

@@ -61,5 +61,6 @@ mod transports;
 mod tunnels;
 mod upgrade;
 mod websocket;
+mod whole_bodies;
 mod wire;
 mod wire_http2;

@@ -1,6 +1,6 @@
 //! The commands for people who write plugins say what they found, what is missing, and how to get it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use e2e::process::{Outcome, Process, adit, component};
@@ -30,6 +30,7 @@ async fn a_missing_tool_is_named_with_the_way_to_get_it() {
     for (language, tool, way_out) in [
         ("rust", "cargo", "rustup.rs"),
         ("js", "componentize-qjs", "npm install"),
+        ("ts", "tsc", "npm install"),
         ("python", "componentize-py", "pip install"),
         ("c", "C compiler", "wasi-libc"),
         ("go", "go", "go.dev"),
@@ -194,6 +195,115 @@ async fn a_test_sees_what_regular_work_asks_for_and_says() {
     let folder = TempDir::new().unwrap();
     let outcome = test(&folder, &component("jwt"), KEYS).await;
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
+}
+
+const MIDDLEWARE: &str = r#"
+[[case]]
+name = "what it lets pass is marked on its way in, and its body is turned on its way out"
+request = { method = "POST", body = "hello", headers = { x-do = "shout" } }
+expect = { decision = "edit", method = "POST", headers = { x-through = "middleware" }, body = "HELLO" }
+response = { status = 201, body = "quiet" }
+expect-response = { decision = "edit", status = 201, headers = { x-passed = "middleware" }, body = "QUIET" }
+
+[[case]]
+name = "what it answers itself reaches nobody"
+request = { headers = { x-do = "deny" } }
+expect = { decision = "respond", status = 403 }
+
+[[case]]
+name = "what breaks says so"
+request = { headers = { x-do = "trap" } }
+expect = { decision = "break" }
+"#;
+
+/// Middleware was never called, and each of its cases passed.
+#[tokio::test]
+async fn middleware_is_tested_by_what_it_hands_on_and_what_it_makes_of_the_answer() {
+    let folder = TempDir::new().unwrap();
+    let outcome = test(&folder, &component("test/middleware"), MIDDLEWARE).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.output.ends_with("3 passed, 0 failed"), "{outcome:?}");
+    let wrong = MIDDLEWARE.replace("status = 403", "status = 404").replace("\"HELLO\"", "\"hello\"");
+    let outcome = test(&folder, &component("test/middleware"), &wrong).await;
+    assert!(outcome.code == Some(1) && outcome.output.ends_with("1 passed, 2 failed"), "{outcome:?}");
+}
+
+/// A plugin without any phase of requests: what a toolchain made of one, with a ticker in place of its filter.
+fn observer(folder: &TempDir) -> PathBuf {
+    let frame = include_str!("../guests/published/request-filter-0.1.0.wat");
+    let module = r#"
+        (memory (export "memory") 1)
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+        (func (export "tick"))
+        (func (export "adit:plugin/lifecycle@0.1.0#describe") (result i32) (i32.const 1024))
+        (func (export "adit:plugin/lifecycle@0.1.0#configure") (param i32 i32) (result i32) (i32.const 1024))
+        (func (export "adit:plugin/request-filter@0.1.0#on-request")
+            (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 1024)))"#;
+    let ticker = r#"
+        (alias core export $main "tick" (core func $tick))
+        (func $on-tick (canon lift (core func $tick)))
+        (instance $ticker (export "on-tick" (func $on-tick)))
+        (export "adit:plugin/ticker@0.1.0" (instance $ticker)))"#;
+    let (frame, _filter) = frame.rsplit_once("(export ").unwrap();
+    let text = format!("{}{ticker}", frame.replacen("MODULE)", module, 1));
+    let file = folder.path().join("observer.wasm");
+    std::fs::write(&file, wat::parse_str(text).unwrap()).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn a_case_that_would_call_nothing_is_no_case_that_passes() {
+    let folder = TempDir::new().unwrap();
+    let nothing = "[[case]]\nname = \"a\"\nexpect = { decision = \"next\" }\n";
+    let observer = test(&folder, &observer(&folder), nothing).await;
+    assert!(observer.code == Some(2) && observer.log.contains("handles no requests"), "{observer:?}");
+}
+
+#[tokio::test]
+async fn every_role_can_be_run_and_measured_and_says_what_it_says() {
+    let folder = TempDir::new().unwrap();
+    for (name, role, said) in [
+        ("test/middleware", "middleware", "request: goes on: GET https://app.example.com/"),
+        ("test/service", "service", "request: answers itself: 200 OK"),
+        ("observer", "ticker", "tick: returned"),
+    ] {
+        let file = if name == "observer" { observer(&folder) } else { component(name) };
+        let file = file.to_str().unwrap();
+        let ran = run(&["run", file], &folder).await;
+        assert!(ran.code == Some(0) && ran.output.contains(said), "{name}: {ran:?}");
+        let benched = run(&["bench", file, "--time", "20ms", "--output", "json"], &folder).await;
+        let value: Value = serde_json::from_str(&benched.output).unwrap_or_else(|_| panic!("{benched:?}"));
+        assert_eq!(value[0]["role"], role, "{value}");
+        assert!(value[0]["reused_us"].as_f64().unwrap() > 0.0, "{value}");
+    }
+    let toolbox = component("test/toolbox");
+    std::fs::write(folder.path().join("key"), "hunter2\n").unwrap();
+    let grants = [
+        "secrets = { key = { file = \"key\" } }",
+        "buckets = { seen = \"1MiB\" }",
+        "http = [\"https://a.example\"]",
+    ];
+    let grants: Vec<&str> = grants.iter().flat_map(|grant| ["--grant", grant]).collect();
+    let asked = |command| [&["run", toolbox.to_str().unwrap(), "--header", command], &grants[..]].concat();
+    let secret = run(&asked("x-do: secret key"), &folder).await;
+    assert!(secret.output.contains("    hunter2\n"), "{secret:?}");
+}
+
+/// By the levels that the page names, nothing was seen of what a guest prints.
+#[tokio::test]
+async fn what_a_plugin_says_is_printed_and_is_in_the_log_by_the_levels_that_the_page_names() {
+    let folder = TempDir::new().unwrap();
+    let file = component("test/misbehave");
+    let asked = ["plugin", "run", file.to_str().unwrap(), "--header", "x-misbehave: panic"];
+    let levels = [&["--log", "info,adit_engine=debug"], &asked[..]].concat();
+    let outcome = Process::run(&levels, folder.path(), "").await;
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let said = |line: &str| line.contains("panicked");
+    assert!(
+        outcome.output.lines().any(|line| line.starts_with("it said debug: ") && said(line)),
+        "{outcome:?}"
+    );
+    assert!(outcome.log.lines().any(|line| said(line) && line.contains("id=\"run\"")), "{outcome:?}");
 }
 
 #[tokio::test]

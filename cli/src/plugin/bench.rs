@@ -2,22 +2,25 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use adit_engine::{Chain, Engine, Facts, Plugin, RequestOutcome, Secrets, inspect};
+use adit_engine::{
+    Chain, Compiled, Engine, Facts, Plugin, RequestOutcome, ResponseOutcome, Secrets, Served, TestHost,
+};
+use adit_rules::plan::PluginPlan;
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Uri};
-use http_body_util::{BodyExt, Empty};
+use http::{HeaderValue, Request, Response, Uri};
 use serde_json::json;
 
+use super::exchange::{self, Answered, Onward};
 use super::{plan, read};
 use crate::Failure;
 use crate::table::{self, Form};
 
 #[derive(clap::Args)]
 pub(crate) struct Bench {
-    /// The components: files, or shelf:NAME for those that come with Adit
+    /// The components: files, shelf:NAME for those that come with Adit, or oci://REGISTRY/NAME:TAG
     #[arg(value_name = "FILE", required = true)]
     components: Vec<PathBuf>,
     /// Their configuration, as JSON
@@ -51,7 +54,7 @@ pub(super) async fn run(asked: &Bench) -> Result<(), Failure> {
     let engine = Engine::that_keeps_nothing()?;
     let mut rows = Vec::new();
     for file in &asked.components {
-        let wasm = read(file)?;
+        let wasm = read(file).await?;
         let costs = measure(&engine, asked, file, &wasm).await;
         rows.push(costs.with_context(|| file.display().to_string()).map_err(Failure::Configuration)?);
     }
@@ -88,58 +91,112 @@ pub(super) async fn run(asked: &Bench) -> Result<(), Failure> {
 
 async fn measure(engine: &Engine, asked: &Bench, file: &Path, wasm: &[u8]) -> Result<Costs> {
     let mut plan = plan(file, &asked.config);
-    let compile = inspect(engine, &plan, wasm).await?.compile_time;
-    plan.reuse = Some(true);
+    let begun = Instant::now();
+    let compiled = Compiled::new(engine, &plan.name, wasm).await?;
+    let compile = begun.elapsed();
     // An instance of a service gives its place back a moment after its answer.
     plan.limits.concurrency = 64;
-    let reused = Plugin::load(engine, &Arc::new(plan.clone()), wasm, &Secrets::default(), 1).await?;
+    let load = async |reuse| {
+        let plan = Arc::new(PluginPlan { reuse: Some(reuse), ..plan.clone() });
+        compiled.plugin(&plan, &Secrets::default(), &TestHost::default()).await
+    };
     let start = typical(asked.time, async || {
-        reused.load_again(&Arc::new(plan.clone()), &Secrets::default()).await?;
+        load(true).await?;
         Ok(())
     });
     let start = start.await?;
-    let mut never = plan.clone();
-    never.reuse = Some(false);
-    let fresh = reused.load_again(&Arc::new(never), &Secrets::default()).await?;
-    let role = if reused.serves() { "service" } else { "filter" };
+    let (fresh, reused) = (Arc::new(load(false).await?), Arc::new(load(true).await?));
+    let role = match exchange::role(&reused) {
+        Some(role) => role,
+        None if reused.logs() => "access log",
+        None => "ticker",
+    };
     Ok(Costs {
-        name: plan.name,
+        name: plan.name.clone(),
         role,
         bytes: wasm.len(),
         compile,
         start,
-        fresh: calls(Arc::new(fresh), asked).await?,
-        reused: calls(Arc::new(reused), asked).await?,
+        fresh: calls(&fresh, asked, true).await?,
+        reused: calls(&reused, asked, false).await?,
     })
 }
 
-/// One call: of a filter its request phase, of a service a request and its whole answer.
-async fn calls(plugin: Arc<Plugin>, asked: &Bench) -> Result<Duration> {
+/// One call: of a filter its request phase, or else that of the response, and of one that looks at bodies both; of a service and of middleware a request
+/// and its whole answer; of others one piece of work.
+async fn calls(plugin: &Arc<Plugin>, asked: &Bench, is_fresh: bool) -> Result<Duration> {
+    let Some(role) = exchange::role(plugin) else { return work(plugin, asked.time, is_fresh).await };
     let uri = format!("https://app.example.com{}", asked.path);
     let uri: Uri = uri.parse().with_context(|| format!("{:?} is not a path", asked.path))?;
-    let mut request = Request::builder().uri(uri).body(())?;
+    let mut request = Request::builder().uri(uri).body(Bytes::new())?;
     for (name, value) in HEADERS {
         request.headers_mut().append(*name, HeaderValue::from_static(value));
     }
-    let (head, ()) = request.into_parts();
     let facts = Facts { id: "8d2f1c7e9a0b1c2d-TST", client_ip: "192.0.2.17", scheme: "https" };
-    if plugin.serves() {
+    if role != "filter" || plugin.filters_bodies() {
+        let body = Bytes::from(if plugin.filters_bodies() { vec![b'a'; BODY] } else { Vec::new() });
+        *request.body_mut() = body.clone();
+        let behind = Response::new(body);
         return typical(asked.time, async || {
-            let request = Request::from_parts(head.clone(), Empty::<Bytes>::new());
-            let answer =
-                plugin.serve(0, facts.id, true, request).await.map_err(|failure| anyhow!(failure))?;
-            answer.into_body().collect().await.map_err(|error| anyhow!(error))?;
-            Ok(())
+            let passed = exchange::pass(plugin, &facts, request.clone(), Some(&behind)).await?;
+            match (passed.request, passed.response) {
+                (Onward::Failed(kind), _) | (_, Some(Answered::Failed(kind))) => bail!("it failed: {kind}"),
+                (Onward::HandedOn(..) | Onward::Answered(_), _) => Ok(()),
+            }
         })
         .await;
     }
-    let chain = Chain::new(vec![plugin]);
-    let mut edited = head.clone();
+    let chain = Chain::new(vec![plugin.clone()]);
+    let (mut edited, _) = request.into_parts();
+    if !plugin.looks_at_requests() {
+        let (mut answer, ()) = Response::new(()).into_parts();
+        return typical(asked.time, async || {
+            let RequestOutcome::Continue(progress) = chain.on_request(0, &facts, &mut edited).await else {
+                bail!("it has no request phase");
+            };
+            match chain.on_response(progress, 0, &facts, &mut answer).await {
+                ResponseOutcome::Failed(failure) => bail!(failure),
+                ResponseOutcome::Respond(_) | ResponseOutcome::Continue => Ok(()),
+            }
+        })
+        .await;
+    }
     typical(asked.time, async || match chain.on_request(0, &facts, &mut edited).await {
         RequestOutcome::Failed(failure) => bail!(failure),
         RequestOutcome::Respond(..) | RequestOutcome::Continue(_) => Ok(()),
     })
     .await
+}
+
+/// One piece of work beside requests, on an instance that is kept or on one of its own.
+async fn work(plugin: &Plugin, time: Duration, is_fresh: bool) -> Result<Duration> {
+    let mut kept = plugin.background_driver();
+    typical(time, async || {
+        if is_fresh {
+            kept = plugin.background_driver();
+        }
+        let done = if plugin.logs() { kept.log(std::iter::once(served())).await } else { kept.tick().await };
+        done.map_err(|failure| anyhow!(failure))
+    })
+    .await
+}
+
+/// An exchange that an access log is told of.
+pub(super) fn served() -> Served {
+    Served {
+        id: "8d2f1c7e9a0b1c2d-TST".to_owned(),
+        rule: "ingress[0]".to_owned(),
+        method: "GET".to_owned(),
+        authority: "app.example.com".to_owned(),
+        path_with_query: "/account/orders?page=2".to_owned(),
+        client_ip: "192.0.2.17".to_owned(),
+        status: 200,
+        started: SystemTime::now(),
+        head_after: HEAD_AFTER,
+        done_after: DONE_AFTER,
+        sent: 4096,
+        complete: true,
+    }
 }
 
 /// The median of what single calls took, after some that do not count.
@@ -178,6 +235,11 @@ const HEADING: &str = "\
 |---|---|---:|---:|---:|---:|---:|
 ";
 
+/// When an exchange of the log was answered, and over.
+const HEAD_AFTER: Duration = Duration::from_millis(12);
+const DONE_AFTER: Duration = Duration::from_millis(15);
+/// Bytes of a body for those that look at bodies.
+const BODY: usize = 16 * 1024;
 const WARM_UP: usize = 20;
 const LEAST: usize = 20;
 const MOST: usize = 200_000;

@@ -9,8 +9,10 @@ mod rust;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use adit_engine::{Engine, inspect};
 use anyhow::{Context, Result, ensure};
 
+use super::patiently;
 use super::project::{Language, Project};
 use crate::{Failure, table};
 
@@ -22,13 +24,15 @@ pub(crate) struct Build {
     /// Where the component goes [default: build/plugin.wasm in the folder]
     #[arg(long = "out", value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Of Python and JavaScript: have errors print themselves, to the host's log at level debug
+    /// Of Python, JavaScript and TypeScript: have errors print themselves, to the host's log at level debug
     #[arg(long)]
     debug: bool,
 }
 
-pub(super) fn run(asked: &Build) -> Result<(), Failure> {
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn run(asked: &Build) -> Result<(), Failure> {
     let component = project(&asked.folder, asked.debug).map_err(Failure::Configuration)?;
+    check(&component).await.map_err(Failure::Configuration)?;
     let file = match &asked.out {
         None => component,
         Some(out) => {
@@ -42,6 +46,15 @@ pub(super) fn run(asked: &Build) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Finds out whether a host would take what was built: tools make components of sources that lack what they export. The
+/// machine code that this takes is kept for the test.
+async fn check(component: &Path) -> Result<()> {
+    let wasm = super::component(component)?;
+    let engine = Engine::that_compiles_here()?;
+    let found = patiently(inspect(&engine, &super::plan(component, "{}"), &wasm)).await;
+    found.map(|_| ()).with_context(|| format!("what was built is no plugin: {}", component.display()))
+}
+
 /// Builds the plugin in a folder. Hands back where the component is.
 fn project(folder: &Path, debug: bool) -> Result<PathBuf> {
     let project = Project::open(folder)?;
@@ -49,7 +62,7 @@ fn project(folder: &Path, debug: bool) -> Result<PathBuf> {
     fs::create_dir_all(&build).with_context(|| format!("making {}", build.display()))?;
     match project.language {
         Language::Rust => rust::build(&project),
-        Language::Js => js::build(&project, debug),
+        Language::Js | Language::Ts => js::build(&project, debug),
         Language::Python => python::build(&project, debug),
         Language::C => c::build(&project),
         Language::Go => go::build(&project),

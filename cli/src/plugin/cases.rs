@@ -237,11 +237,12 @@ impl Default for Asked {
 pub(super) struct Answered {
     pub(super) status: u16,
     pub(super) headers: Headers,
+    pub(super) body: String,
 }
 
 impl Default for Answered {
     fn default() -> Self {
-        Self { status: 200, headers: Headers::default() }
+        Self { status: 200, headers: Headers::default(), body: String::new() }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::table::{self, Form};
 /// Prints what a component is and asks for.
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn run(path: &Path, form: Form) -> Result<(), Failure> {
-    let wasm = read(path)?;
+    let wasm = read(path).await?;
     // Compiled anew: the time that takes is part of the answer.
     let engine = Engine::that_keeps_nothing()?;
     let found = inspect(&engine, &plan(path, "{}"), &wasm).await;
@@ -24,7 +24,9 @@ pub(super) async fn run(path: &Path, form: Form) -> Result<(), Failure> {
 }
 
 fn facts(path: &Path, size: usize, found: &Inspection) -> Value {
-    let grants = found.grants.iter().map(|(import, grant)| json!({ "import": import, "grant": grant }));
+    let grants = |grants: &[(String, &str)]| -> Vec<Value> {
+        grants.iter().map(|(import, grant)| json!({ "import": import, "grant": grant })).collect()
+    };
     json!({
         "file": path.display().to_string(),
         "filter": found.is_filter,
@@ -40,7 +42,8 @@ fn facts(path: &Path, size: usize, found: &Inspection) -> Value {
             "response_headers": said.response_headers,
             "schema": said.schema.as_deref().map(schema),
         })),
-        "grants": grants.collect::<Vec<_>>(),
+        "grants": grants(&found.grants),
+        "useful_grants": grants(&found.useful_grants),
         "not_served": found.unserved,
         "exports": found.exports,
         "imports": found.imports,
@@ -72,9 +75,14 @@ fn report(path: &Path, size: usize, found: &Inspection) -> String {
         line("response headers", &list(&said.response_headers));
         line("schema", said.schema.as_deref().unwrap_or("none"));
     }
-    let grants: Vec<String> =
-        found.grants.iter().map(|(import, key)| format!("{key} (for {import})")).collect();
-    line("needs grants", &list(&grants));
+    let grants = |grants: &[(String, &str)]| -> Vec<String> {
+        grants.iter().map(|(import, key)| format!("{key} (for {import})")).collect()
+    };
+    line("needs grants", &list(&grants(&found.grants)));
+    if !found.useful_grants.is_empty() {
+        let useful = list(&grants(&found.useful_grants));
+        line("may need grants", &format!("{useful}; without them its calls are refused"));
+    }
     line("not served", &list(&found.unserved));
     line("exports", &list(&found.exports));
     line("imports", &list(&found.imports));

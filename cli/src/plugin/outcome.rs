@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use adit_engine::FailureKind;
-use http::{HeaderMap, request, response};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, request};
 
 use super::cases::{Decision, Expected};
 
@@ -59,25 +60,29 @@ impl Outcome {
         Self { status: Some(status), headers, body, ..Self::of(Decision::Respond, None) }
     }
 
-    pub(super) fn asked(before: &request::Parts, head: request::Parts) -> Self {
-        let same = before.method == head.method && before.uri == head.uri && before.headers == head.headers;
+    pub(super) fn asked(before: &Request<Bytes>, head: request::Parts, body: &Bytes) -> Self {
+        let same = *before.method() == head.method
+            && *before.uri() == head.uri
+            && *before.headers() == head.headers
+            && before.body() == body;
         let authority = head.uri.authority().map(ToString::to_string);
         Self {
             method: Some(head.method.to_string()),
             authority,
             path: head.uri.path_and_query().map(ToString::to_string),
             headers: head.headers,
+            body: Some(String::from_utf8_lossy(body).into_owned()),
             ..Self::of(if same { Decision::Next } else { Decision::Edit }, None)
         }
     }
 
-    pub(super) fn answered(before: &response::Parts, head: response::Parts) -> Self {
-        let same = before.status == head.status && before.headers == head.headers;
-        Self {
-            status: Some(head.status.as_u16()),
-            headers: head.headers,
-            ..Self::of(if same { Decision::Next } else { Decision::Edit }, None)
-        }
+    pub(super) fn answered(before: &Response<Bytes>, after: Response<Bytes>) -> Self {
+        let same = before.status() == after.status()
+            && before.headers() == after.headers()
+            && before.body() == after.body();
+        let (head, body) = after.into_parts();
+        let replied = Self::replied(head.status.as_u16(), head.headers, &body);
+        Self { decision: if same { Decision::Next } else { Decision::Edit }, ..replied }
     }
 }
 

@@ -10,8 +10,10 @@ use clap::ValueEnum;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Language {
     Rust,
-    /// JavaScript or TypeScript
+    /// JavaScript
     Js,
+    /// TypeScript
+    Ts,
     Python,
     C,
     Go,
@@ -74,16 +76,18 @@ fn language(folder: &Path) -> Result<Language> {
         return Ok(Language::C);
     }
     bail!(
-        "{} holds no plugin: no Cargo.toml (Rust), package.json (JavaScript), app.py (Python), go.mod (Go) or .c \
+        "{} holds no plugin: no Cargo.toml (Rust), plugin.ts (TypeScript), package.json (JavaScript), app.py (Python), go.mod (Go) or .c \
          file\n  way out: `adit plugin new --lang {} NAME` begins one",
         folder.display(),
-        "rust|js|python|c|go"
+        "rust|js|ts|python|c|go"
     );
 }
 
 /// A file that a project in a language has.
 const MARKS: &[(&str, Language)] = &[
     ("Cargo.toml", Language::Rust),
+    // It has a package.json too.
+    ("plugin.ts", Language::Ts),
     ("package.json", Language::Js),
     ("app.py", Language::Python),
     ("go.mod", Language::Go),
@@ -94,6 +98,7 @@ impl fmt::Display for Language {
         f.write_str(match self {
             Self::Rust => "Rust",
             Self::Js => "JavaScript",
+            Self::Ts => "TypeScript",
             Self::Python => "Python",
             Self::C => "C",
             Self::Go => "Go",

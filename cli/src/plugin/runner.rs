@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use adit_engine::outbound::{OutboundError, Script};
 use adit_engine::{
-    BackgroundDriver, Chain, Engine, EngineSettings, Facts, Failure as Failed, LoadError, ManualClock,
-    Number, Plugin, RequestOutcome, ResponseOutcome, Secrets, Served, TestHost,
+    BackgroundDriver, Compiled, Engine, Facts, Failure as Failed, LoadError, ManualClock, Number, Plugin,
+    Secrets, Served, TestHost,
 };
 use adit_rules::grants::{Destination, DestinationHost, Grants, SecretSource};
 use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
-use http_body_util::{BodyExt, Full};
 
 use super::cases::{
     Asked, Breakage, Call, Case, Cases, Decision, Elsewhere, Expected, Headers, Logged, Step, Stored,
 };
+use super::exchange::{self, Answered, Exchange, Onward};
 use super::outcome::{Outcome, compare, differ, differ_maybe};
 use super::project::{COMPONENT, Project};
-use super::{plan, read, tool};
+use super::{patiently, plan, read};
 use crate::{Failure, table};
 
 #[derive(clap::Args)]
@@ -43,12 +43,14 @@ pub(super) async fn run(asked: &Test) -> Result<(), Failure> {
     let cases = asked.cases.clone().unwrap_or_else(|| asked.folder.join("tests.toml"));
     let cases = Cases::read(&cases).map_err(Failure::Configuration)?;
     let file = component(asked).map_err(Failure::Configuration)?;
-    let wasm = read(&file)?;
-    // Compiled here and now: a child would do it with little of the processor, and somebody waits.
-    let engine = Engine::new(EngineSettings::default())?;
+    let wasm = read(&file).await?;
+    let engine = Engine::that_compiles_here()?;
+    let name = plan(&file, "{}").name;
+    let compiled = patiently(Compiled::new(&engine, &name, &wasm)).await;
+    let compiled = compiled.with_context(|| file.display().to_string()).map_err(Failure::Configuration)?;
     let mut failed = 0;
     for (number, case) in cases.cases.iter().enumerate() {
-        let room = Room { engine: &engine, cases: &cases, case, number, wasm: &wasm, file: &file };
+        let room = Room { compiled: &compiled, cases: &cases, case, number, file: &file };
         let complaints = room.play().await.with_context(|| format!("case {:?}", case.name));
         let complaints = complaints.map_err(Failure::Configuration)?;
         if complaints.is_empty() {
@@ -80,11 +82,10 @@ fn component(asked: &Test) -> Result<PathBuf> {
 
 /// One case with everything around it.
 struct Room<'a> {
-    engine: &'a Engine,
+    compiled: &'a Compiled,
     cases: &'a Cases,
     case: &'a Case,
     number: usize,
-    wasm: &'a [u8],
     file: &'a std::path::Path,
 }
 
@@ -95,8 +96,8 @@ impl Room<'_> {
         let sent = Arc::new(Mutex::new(Vec::new()));
         let clock = ManualClock::at(beginning(case)?);
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let script = script(&case.http, &sent)?;
-        let test_host = TestHost { clock: clock.clone(), script, heard: heard.clone() };
+        let script = Some(script(&case.http, &sent)?);
+        let test_host = TestHost { clock: Some(clock.clone()), script, heard: heard.clone() };
         let config = serde_json::to_string(case.config.as_ref().unwrap_or(&self.cases.config))?;
         let mut plan = plan(self.file, &config);
         // Buckets belong to a plugin by its name, and each case has its own.
@@ -105,9 +106,7 @@ impl Room<'_> {
         let secrets = self.cases.secrets.iter();
         let secrets = Secrets(secrets.map(|(name, value)| (name.clone(), value.clone().into())).collect());
         let plan = Arc::new(plan);
-        let loading = Plugin::load_for_test(self.engine, &plan, self.wasm, &secrets, &test_host);
-        let loaded = if self.number == 0 { first(loading).await } else { loading.await };
-        let plugin = match loaded {
+        let plugin = match self.compiled.plugin(&plan, &secrets, &test_host).await {
             Ok(plugin) => Arc::new(plugin),
             Err(LoadError::Refused { faults }) => {
                 let said = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -128,9 +127,8 @@ impl Room<'_> {
         let mut background_driver = plugin.background_driver();
         for (number, step) in case.steps.iter().enumerate() {
             clock.advance(step.after);
-            for list in [&sent, &heard] {
-                lock(list).clear();
-            }
+            lock(&sent).clear();
+            lock(&heard).clear();
             let (call, expected) = step.call()?;
             let mut wrong = match call {
                 Call::Request(asked) => ask(&plugin, step, &asked, &expected).await?,
@@ -143,14 +141,20 @@ impl Room<'_> {
                     tell(&mut background_driver, &entries, &expected, clock.time()).await
                 }
             };
-            for (what, expected, found) in
-                [("sent elsewhere", &step.expect_http, &sent), ("logged", &step.expect_log, &heard)]
-            {
-                if let Some(expected) = expected {
-                    differ(&mut wrong, what, &expected.join("\n"), &lock(found).join("\n"));
-                }
+            let said: Vec<String> = lock(&heard).iter().map(ToString::to_string).collect();
+            if let Some(expected) = &step.expect_http {
+                differ(&mut wrong, "sent elsewhere", &expected.join("\n"), &lock(&sent).join("\n"));
+            }
+            if let Some(expected) = &step.expect_log {
+                differ(&mut wrong, "logged", &expected.join("\n"), &said.join("\n"));
             }
             look(&mut wrong, &plugin, step);
+            // It may say why.
+            if !wrong.is_empty() && step.expect_log.is_none() {
+                for line in said {
+                    let _ = writeln!(wrong, "  it said {line}");
+                }
+            }
             if !wrong.is_empty() && several {
                 let _ = writeln!(complaints, "  {} {}:", step.word(), number + 1);
             }
@@ -249,20 +253,8 @@ fn returned(what: &str, expected: &Expected, outcome: Result<(), Failed>) -> Str
     compare(what, expected, &outcome)
 }
 
-fn lock(list: &Mutex<Vec<String>>) -> std::sync::MutexGuard<'_, Vec<String>> {
+fn lock<T>(list: &Mutex<Vec<T>>) -> std::sync::MutexGuard<'_, Vec<T>> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The first load compiles, which takes long for some languages and happens once.
-async fn first<T>(loading: impl Future<Output = T>) -> T {
-    tokio::pin!(loading);
-    match tokio::time::timeout(SILENT, &mut loading).await {
-        Ok(loaded) => loaded,
-        Err(_) => {
-            tool::say("compiling the component to machine code …");
-            loading.await
-        }
-    }
 }
 
 fn beginning(case: &Case) -> Result<Duration> {
@@ -297,55 +289,49 @@ fn script(answers: &[Elsewhere], sent: &Arc<Mutex<Vec<String>>>) -> Result<Scrip
 async fn ask(plugin: &Arc<Plugin>, step: &Step, asked: &Asked, expected: &Expected) -> Result<String> {
     let uri = format!("{}://{}{}", asked.scheme, asked.authority, asked.path);
     let uri: Uri = uri.parse().with_context(|| format!("{uri:?} is not a URL"))?;
-    let mut request = Request::builder().method(asked.method.as_str()).uri(uri).body(())?;
+    let body = Bytes::from(asked.body.clone());
+    let mut request = Request::builder().method(asked.method.as_str()).uri(uri).body(body)?;
     *request.headers_mut() = headers(&asked.headers)?;
     request.headers_mut().insert("host", HeaderValue::from_str(&asked.authority)?);
-    let (mut head, ()) = request.into_parts();
-    let facts = Facts { id: "test", client_ip: &asked.client_ip, scheme: &asked.scheme };
-
-    if plugin.serves() && !plugin.filters() {
-        let body = Full::new(Bytes::from(asked.body.clone()));
-        let secure = asked.scheme == "https";
-        let outcome = match plugin.serve(0, facts.id, secure, Request::from_parts(head, body)).await {
-            Err(failure) => Outcome::failed(failure.kind),
-            Ok(answer) => {
-                let (head, body) = answer.into_parts();
-                let body = body.collect().await.map_err(|error| anyhow!(error))?.to_bytes();
-                Outcome::replied(head.status.as_u16(), head.headers, &body)
-            }
-        };
-        return Ok(compare("request", expected, &outcome));
-    }
-
-    let chain = Chain::new(vec![plugin.clone()]);
-    let before = head.clone();
-    let (outcome, passage) = match chain.on_request(0, &facts, &mut head).await {
-        RequestOutcome::Failed(failure) => (Outcome::failed(failure.kind), None),
-        RequestOutcome::Respond(reply, _) => {
-            (Outcome::replied(reply.status, reply.headers, &reply.body), None)
+    let behind = match &step.response {
+        None => None,
+        Some(answered) => {
+            let body = Bytes::from(answered.body.clone());
+            let mut response = Response::builder().status(answered.status).body(body)?;
+            *response.headers_mut() = headers(&answered.headers)?;
+            Some(response)
         }
-        RequestOutcome::Continue(passage) => (Outcome::asked(&before, head), Some(passage)),
+    };
+    ensure!(
+        behind.is_some() == step.expect_response.is_some(),
+        "`response` and `expect-response` belong together"
+    );
+    ensure!(
+        behind.is_some() || !plugin.looks_at_responses() || plugin.looks_at_requests() || plugin.mediates(),
+        "a plugin that looks at responses only is asked nothing without `response` and `expect-response`"
+    );
+    let facts = Facts { id: ID, client_ip: &asked.client_ip, scheme: &asked.scheme };
+    let Exchange { request: onward, response } =
+        exchange::pass(plugin, &facts, request.clone(), behind.as_ref()).await?;
+    let reply = |answer: Response<Bytes>| {
+        let (head, body) = answer.into_parts();
+        Outcome::replied(head.status.as_u16(), head.headers, &body)
+    };
+    let outcome = match onward {
+        Onward::Failed(kind) => Outcome::failed(kind),
+        Onward::Answered(answer) => reply(answer),
+        Onward::HandedOn(head, body) => Outcome::asked(&request, head, &body),
     };
     let mut complaints = compare("request", expected, &outcome);
-    let (Some(answered), Some(expected)) = (&step.response, &step.expect_response) else {
-        ensure!(
-            step.response.is_none() && step.expect_response.is_none(),
-            "`response` and `expect-response` belong together"
-        );
-        return Ok(complaints);
-    };
-    let Some(passage) = passage else {
-        complaints.push_str("  response: the request did not get to the origin\n");
-        return Ok(complaints);
-    };
-    let mut response = Response::builder().status(answered.status).body(())?;
-    *response.headers_mut() = headers(&answered.headers)?;
-    let (mut head, ()) = response.into_parts();
-    let before = head.clone();
-    let outcome = match chain.on_response(passage, 0, &facts, &mut head).await {
-        ResponseOutcome::Failed(failure) => Outcome::failed(failure.kind),
-        ResponseOutcome::Respond(reply) => Outcome::replied(reply.status, reply.headers, &reply.body),
-        ResponseOutcome::Continue => Outcome::answered(&before, head),
+    let (Some(behind), Some(expected)) = (&behind, &step.expect_response) else { return Ok(complaints) };
+    let outcome = match response {
+        None => {
+            complaints.push_str("  response: the request did not get to the origin\n");
+            return Ok(complaints);
+        }
+        Some(Answered::Failed(kind)) => Outcome::failed(kind),
+        Some(Answered::Replaced(answer)) => reply(answer),
+        Some(Answered::Passed(answer)) => Outcome::answered(behind, answer),
     };
     complaints.push_str(&compare("response", expected, &outcome));
     Ok(complaints)
@@ -367,5 +353,5 @@ fn headers(written: &Headers) -> Result<HeaderMap> {
 const BEGINNING: &str = "2026-01-01T00:00:00Z";
 /// Bytes that a bucket may hold.
 const BUCKET: usize = 1 << 20;
-/// After so long the tool says what it is doing.
-const SILENT: Duration = Duration::from_millis(500);
+/// The id of every request of a test.
+const ID: &str = "test";

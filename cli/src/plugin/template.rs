@@ -46,7 +46,7 @@ pub(super) fn create(asked: &New) -> Result<(), Failure> {
 fn preparation(language: Language) -> &'static str {
     match language {
         Language::Rust => "  rustup target add wasm32-wasip2\n",
-        Language::Js => "  npm install\n",
+        Language::Js | Language::Ts => "  npm install\n",
         Language::Python => "  python3 -m venv .venv && .venv/bin/pip install -r requirements.txt\n",
         Language::C | Language::Go => "",
     }
@@ -86,6 +86,9 @@ fn files(language: Language) -> &'static [(&'static str, &'static str)] {
     match language {
         Language::Rust => files!("rust": "Cargo.toml", "Cargo.lock", "src/lib.rs", ".gitignore"),
         Language::Js => files!("js": "package.json", "plugin.js", ".gitignore"),
+        Language::Ts => {
+            files!("typescript": "package.json", "tsconfig.json", "plugin.ts", "adit-plugin.ts", ".gitignore")
+        }
         Language::Python => files!("python": "requirements.txt", "app.py", ".gitignore"),
         Language::C => files!("c": "filter.c", "json.c", "json.h", ".gitignore"),
         Language::Go => files!("go": "go.mod", "plugin.go", ".gitignore"),

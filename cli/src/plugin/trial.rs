@@ -1,25 +1,25 @@
-//! `adit plugin run`: one request to a component, and what it decided.
+//! `adit plugin run`: one request to a component, and what it decided and said.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use adit_engine::{
-    Chain, Engine, EngineSettings, Facts, LARGEST_COMPONENT, Plugin, RequestOutcome, ResponseOutcome, Secrets,
-};
+use adit_engine::{CapturedLogs, Compiled, Engine, Facts, LARGEST_COMPONENT, Number, Plugin, TestHost};
+use adit_rules::grants::Grants;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, Uri, request, response};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderMap, Request, Response, Uri};
 
-use super::{plan, read};
-use crate::Failure;
+use super::bench::served;
+use super::exchange::{self, Answered, Onward};
+use super::{patiently, plan, read};
+use crate::{Failure, table};
 
 /// One request, from flags or a file.
 #[derive(clap::Args)]
 pub(crate) struct Try {
-    /// The component: a file, or shelf:NAME for one that comes with Adit
+    /// The component: a file, shelf:NAME for one that comes with Adit, or oci://REGISTRY/NAME:TAG
     #[arg(value_name = "FILE")]
     component: PathBuf,
     /// Its configuration, as JSON
@@ -32,90 +32,143 @@ pub(crate) struct Try {
     /// A header, as "name: value"; may be given several times
     #[arg(long = "header", value_name = "HEADER")]
     headers: Vec<String>,
-    /// The body, for a service
+    /// The body
     #[arg(long, default_value = "")]
     body: String,
     /// The request from a file, in place of the flags: an HTTP/1.1 head, an empty line, the body; - for
     /// standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "url", "headers", "body"])]
     request: Option<PathBuf>,
+    /// A line of [plugin.grants], such as 'secrets = { key = { file = "key" } }'; may be given several times
+    #[arg(long = "grant", value_name = "TOML")]
+    grants: Vec<String>,
 }
 
-/// Has a component answer one request and prints what it decided, and how long that took.
+/// Has a component handle one request, in front of a service that answers with a few words, and prints what it
+/// decided, what it said, and how long that took. One that handles none does its work beside requests once.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(asked: Try) -> Result<(), Failure> {
-    let wasm = read(&asked.component)?;
+    let wasm = read(&asked.component).await?;
     let request = match &asked.request {
         Some(file) => written(file),
         None => request(&asked),
     };
-    let (mut head, body) = request.map_err(Failure::Configuration)?.into_parts();
-    let engine = Engine::new(EngineSettings::default())?;
-    let plan = Arc::new(plan(&asked.component, &asked.config));
+    let request = request.map_err(Failure::Configuration)?;
+    let engine = Engine::that_compiles_here()?;
+    let mut plan = plan(&asked.component, &asked.config);
+    plan.grants = grants(&asked.grants).map_err(Failure::Configuration)?;
+    let secrets = adit_host::generation::secrets(&plan).map_err(Failure::Configuration)?;
+    let place = || asked.component.display().to_string();
     let begun = Instant::now();
-    let plugin = Plugin::load(&engine, &plan, &wasm, &Secrets::default(), 1).await;
-    let plugin =
-        plugin.with_context(|| asked.component.display().to_string()).map_err(Failure::Configuration)?;
-    let plugin = Arc::new(plugin);
-    println!("loaded in {:?}", begun.elapsed());
-    let secure = head.uri.scheme_str() == Some("https");
-    if plugin.serves() {
-        let begun = Instant::now();
-        let answer = plugin.serve(0, "run", secure, Request::from_parts(head, Full::new(body))).await;
-        let (head, body) = answer.map_err(|failure| anyhow!(failure))?.into_parts();
-        println!("answered in {:?}: {}", begun.elapsed(), head.status);
-        print_headers(&head.headers);
-        let body = body.collect().await.map_err(|error| anyhow!(error).context("its answer broke off"))?;
-        println!("{} bytes after {:?}", body.to_bytes().len(), begun.elapsed());
-        return Ok(());
+    let compiled = patiently(Compiled::new(&engine, &plan.name, &wasm)).await;
+    let compiled = compiled.with_context(place).map_err(Failure::Configuration)?;
+    let test_host = TestHost::default();
+    let plugin = compiled.plugin(&Arc::new(plan), &secrets, &test_host).await;
+    let told = print_said(&test_host.heard);
+    let plugin = Arc::new(plugin.with_context(place).map_err(Failure::Configuration)?);
+    table::print(&format!("{told}loaded in {:?}", begun.elapsed()));
+    let outcome = match exchange::role(&plugin) {
+        Some(_) => decide(&plugin, request).await,
+        None => work(&plugin).await,
+    };
+    let said = print_said(&test_host.heard);
+    if !said.is_empty() {
+        table::print(said.trim_end());
     }
-    if plugin.mediates() {
-        println!("it is middleware, which takes a service behind it: see `service` and `plugins` of a rule");
-        return Ok(());
-    }
-    let chain = Chain::new(vec![plugin]);
-    let scheme = if secure { "https" } else { "http" };
-    let facts = Facts { id: "run", client_ip: "192.0.2.1", scheme };
-    decide(&chain, &facts, &mut head).await?;
-    Ok(())
+    Ok(outcome?)
 }
 
-async fn decide(chain: &Chain, facts: &Facts<'_>, head: &mut request::Parts) -> anyhow::Result<()> {
+/// What it has said since this was last asked, line by line.
+fn print_said(heard: &CapturedLogs) -> String {
+    let heard = std::mem::take(&mut *heard.lock().unwrap_or_else(PoisonError::into_inner));
+    heard.iter().map(|line| format!("it said {line}\n")).collect()
+}
+
+async fn decide(plugin: &Arc<Plugin>, request: Request<Bytes>) -> anyhow::Result<()> {
+    let scheme = if request.uri().scheme_str() == Some("https") { "https" } else { "http" };
+    let facts = Facts { id: "run", client_ip: "192.0.2.1", scheme };
+    let behind = Response::new(Bytes::from_static(b"the service's answer\n"));
     let begun = Instant::now();
-    let outcome = chain.on_request(0, facts, head).await;
+    let passed = exchange::pass(plugin, &facts, request, Some(&behind)).await?;
     let took = begun.elapsed();
-    let passage = match outcome {
-        RequestOutcome::Failed(failure) => return Err(anyhow!(failure)),
-        RequestOutcome::Respond(reply, _) => {
-            println!("request: answers itself after {took:?}: {}, {} bytes", reply.status, reply.body.len());
-            print_headers(&reply.headers);
-            return Ok(());
-        }
-        RequestOutcome::Continue(passage) => passage,
+    let show = |what: &str, answer: &Response<Bytes>| {
+        table::print(&format!("{what}: {}, {} bytes", answer.status(), answer.body().len()));
+        print_headers(answer.headers());
+        print_body(answer.body());
     };
-    println!("request: goes on after {took:?}: {} {}", head.method, head.uri);
-    print_headers(&head.headers);
-    let mut head: response::Parts = Response::new(()).into_parts().0;
-    let begun = Instant::now();
-    let outcome = chain.on_response(passage, 0, facts, &mut head).await;
-    let took = begun.elapsed();
-    match outcome {
-        ResponseOutcome::Failed(failure) => return Err(anyhow!(failure)),
-        ResponseOutcome::Respond(reply) => {
-            println!("response: replaced after {took:?}: {}, {} bytes", reply.status, reply.body.len());
-            print_headers(&reply.headers);
-        }
-        ResponseOutcome::Continue => {
-            println!("response: goes on after {took:?}: {}", head.status);
+    match &passed.request {
+        Onward::Failed(kind) => bail!("it failed: {kind}"),
+        Onward::Answered(answer) => show("request: answers itself", answer),
+        Onward::HandedOn(head, body) => {
+            let size = if body.is_empty() { String::new() } else { format!(", {} bytes", body.len()) };
+            table::print(&format!("request: goes on: {} {}{size}", head.method, head.uri));
             print_headers(&head.headers);
         }
     }
+    match &passed.response {
+        None => {}
+        Some(Answered::Failed(kind)) => bail!("it failed at the answer: {kind}"),
+        Some(Answered::Replaced(answer)) => show("response: replaced", answer),
+        Some(Answered::Passed(answer)) => show("response: goes on", answer),
+    }
+    table::print(&format!("took {took:?}"));
     Ok(())
 }
 
+/// One call of what a plugin does beside requests.
+async fn work(plugin: &Plugin) -> anyhow::Result<()> {
+    let mut driver = plugin.background_driver();
+    for (what, does) in [("tick", plugin.ticks()), ("log of one request", plugin.logs())] {
+        if !does {
+            continue;
+        }
+        let begun = Instant::now();
+        let done = match what {
+            "tick" => driver.tick().await,
+            _ => driver.log(std::iter::once(served())).await,
+        };
+        done.map_err(|failure| anyhow!(failure))?;
+        table::print(&format!("{what}: returned after {:?}", begun.elapsed()));
+    }
+    for (name, number) in plugin.metrics() {
+        let value = match number {
+            Number::Counter(count) => count.to_string(),
+            Number::Gauge(value) => value.to_string(),
+        };
+        table::print(&format!("  {name} = {value}"));
+    }
+    Ok(())
+}
+
+/// `[plugin.grants]` as a document has it.
+fn grants(written: &[String]) -> anyhow::Result<Grants> {
+    let text = format!(
+        "[[plugin]]\nname = \"run\"\ncomponent = \"run\"\n[plugin.grants]\n{}\n[[ingress]]\nservice = \
+         \"hello_world\"\n",
+        written.join("\n")
+    );
+    let mut plan = adit_rules::read("--grant", &text, &std::env::current_dir()?)?;
+    let plugin = plan.plugins.pop().context("--grant ends the table that it is in")?;
+    Ok(plugin.grants.clone())
+}
+
+fn print_body(body: &Bytes) {
+    if let Ok(text) = std::str::from_utf8(body)
+        && text.len() <= SHOWN
+        && !text.contains(|c: char| c.is_control() && !c.is_whitespace())
+    {
+        for line in text.lines() {
+            table::print(&format!("    {line}"));
+        }
+    }
+}
+
+/// Bytes of a body that is shown.
+const SHOWN: usize = 1024;
+
 fn print_headers(headers: &HeaderMap) {
     for (name, value) in headers {
-        println!("  {name}: {}", String::from_utf8_lossy(value.as_bytes()));
+        table::print(&format!("  {name}: {}", String::from_utf8_lossy(value.as_bytes())));
     }
 }
 

@@ -9,7 +9,8 @@ use super::super::store::State;
 use bound::Error;
 
 const LONGEST_KEY: usize = 1024;
-const LONGEST_VALUE: usize = 256 * 1024;
+/// A whole answer of `http-client` fits.
+const LONGEST_VALUE: usize = 1024 * 1024;
 /// What an entry takes besides its key and value, roughly; counted against the quota, so that many
 /// tiny entries cannot take much more memory than was granted.
 const ENTRY: usize = 96;
@@ -156,7 +157,7 @@ impl State {
     fn bucket(&self, name: &str) -> Result<(&Bucket, usize), Error> {
         let granted = self.sandbox.buckets.get(name).map(|(bucket, quota)| (&**bucket, *quota));
         granted.ok_or_else(|| {
-            self.sandbox.deny();
+            self.sandbox.deny_name("bucket", name);
             Error::NoSuchBucket
         })
     }
@@ -242,10 +243,10 @@ mod tests {
     #[test]
     fn keys_and_values_have_limits() {
         let (bucket, now) = (Bucket::default(), Instant::now());
-        let put = |key: usize, value: usize| bucket.put("k".repeat(key), vec![0; value], None, 1 << 20, now);
+        let put = |key: usize, value: usize| bucket.put("k".repeat(key), vec![0; value], None, 2 << 20, now);
         assert_eq!(put(LONGEST_KEY, LONGEST_VALUE), Ok(()));
         assert_eq!(put(LONGEST_KEY + 1, 0), Err(Error::TooLarge));
         assert_eq!(put(1, LONGEST_VALUE + 1), Err(Error::TooLarge));
-        assert_eq!(bucket.put("k".into(), vec![], expiry(now, Some(u64::MAX)), 1 << 20, now), Ok(()));
+        assert_eq!(bucket.put("k".into(), vec![], expiry(now, Some(u64::MAX)), 2 << 20, now), Ok(()));
     }
 }

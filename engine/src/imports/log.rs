@@ -1,5 +1,6 @@
 //! The `log` interface: a guest's words in the host's log, tagged with its name, cut and rationed.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use adit_net::log_limiter::LogLimiter;
@@ -9,6 +10,8 @@ use super::super::bindings::adit::plugin::log as bound;
 use super::super::store::State;
 use super::super::text::printable;
 
+/// What these lines are to whoever chooses levels: a part of the engine.
+const TARGET: &str = "adit_engine::guest";
 /// Longest message, bytes; the rest is cut.
 pub(super) const LONGEST_MESSAGE: usize = 4096;
 /// Messages that one plugin may write in a second, over all its instances.
@@ -22,8 +25,23 @@ pub(crate) struct GuestLog {
     heard: Option<CapturedLogs>,
 }
 
-/// What a plugin under test has said since somebody last listened: `warn: no keys`.
-pub type CapturedLogs = Arc<Mutex<Vec<String>>>;
+/// What a plugin under test has said since somebody last listened.
+pub type CapturedLogs = Arc<Mutex<Vec<GuestLine>>>;
+
+/// One line of it. Shown as `warn: no keys`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestLine {
+    pub level: Level,
+    /// The id of the request that it belongs to; empty beside requests.
+    pub request: String,
+    pub message: String,
+}
+
+impl fmt::Display for GuestLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.level.as_str().to_ascii_lowercase(), self.message)
+    }
+}
 
 impl GuestLog {
     pub(crate) fn new(plugin: &str) -> Self {
@@ -40,19 +58,20 @@ impl GuestLog {
         let Some(dropped) = self.ration.take() else { return };
         let plugin = &*self.plugin;
         if dropped > 0 {
-            tracing::warn!(target: "plugin", plugin, dropped, "plugin wrote too many log messages");
+            tracing::warn!(target: TARGET, plugin, dropped, "plugin wrote too many log messages");
         }
         let message = printable(message, LONGEST_MESSAGE);
         if let Some(heard) = &self.heard {
-            let line = format!("{}: {message}", level.as_str().to_ascii_lowercase());
+            let line =
+                GuestLine { level, request: request.to_owned(), message: message.clone().into_owned() };
             heard.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
         match level {
-            Level::TRACE => tracing::trace!(target: "plugin", plugin, id = request, "{message}"),
-            Level::DEBUG => tracing::debug!(target: "plugin", plugin, id = request, "{message}"),
-            Level::INFO => tracing::info!(target: "plugin", plugin, id = request, "{message}"),
-            Level::WARN => tracing::warn!(target: "plugin", plugin, id = request, "{message}"),
-            Level::ERROR => tracing::error!(target: "plugin", plugin, id = request, "{message}"),
+            Level::TRACE => tracing::trace!(target: TARGET, plugin, id = request, "{message}"),
+            Level::DEBUG => tracing::debug!(target: TARGET, plugin, id = request, "{message}"),
+            Level::INFO => tracing::info!(target: TARGET, plugin, id = request, "{message}"),
+            Level::WARN => tracing::warn!(target: TARGET, plugin, id = request, "{message}"),
+            Level::ERROR => tracing::error!(target: TARGET, plugin, id = request, "{message}"),
         }
     }
 }

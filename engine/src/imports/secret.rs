@@ -7,7 +7,7 @@ impl bound::Host for State {
     fn read(&mut self, name: String) -> Option<Vec<u8>> {
         let secret = self.sandbox.secrets.0.get(&name).cloned();
         if secret.is_none() {
-            self.sandbox.deny();
+            self.sandbox.deny_name("secret", &name);
         }
         secret
     }

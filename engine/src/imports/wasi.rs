@@ -3,7 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -22,18 +22,43 @@ const RANDOM_BYTES: u64 = 64 * 1024;
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         // Made when a guest first asks for it: most never do.
-        let ctx = self.wasi.get_or_insert_with(|| context(&self.sandbox.log));
-        WasiCtxView { ctx, table: &mut self.resources }
+        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::new(&self.sandbox.log, &self.request)));
+        WasiCtxView { ctx: &mut wasi.context, table: &mut self.resources }
     }
 }
 
-fn context(log: &Arc<GuestLog>) -> WasiCtx {
-    let printed = || Printed(log.clone());
+/// What an instance has of WASI.
+pub(crate) struct Wasi {
+    context: WasiCtx,
+    /// The id of the request being handled, for what is printed meanwhile.
+    request: Arc<Mutex<String>>,
+}
+
+impl Wasi {
+    fn new(log: &Arc<GuestLog>, request: &str) -> Self {
+        let request = Arc::new(Mutex::new(request.to_owned()));
+        Self { context: context(log, &request), request }
+    }
+
+    /// What is printed from now on belongs to this request.
+    pub(crate) fn begin(&self, request: &str) {
+        let mut own = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        own.clear();
+        own.push_str(request);
+    }
+}
+
+fn context(log: &Arc<GuestLog>, request: &Arc<Mutex<String>>) -> WasiCtx {
+    let printed = || Printed { log: log.clone(), request: request.clone() };
     WasiCtx::builder().stdout(printed()).stderr(printed()).max_random_size(RANDOM_BYTES).build()
 }
 
 /// A guest's standard output or error.
-struct Printed(Arc<GuestLog>);
+#[derive(Clone)]
+struct Printed {
+    log: Arc<GuestLog>,
+    request: Arc<Mutex<String>>,
+}
 
 impl IsTerminal for Printed {
     fn is_terminal(&self) -> bool {
@@ -44,17 +69,17 @@ impl IsTerminal for Printed {
 impl StdoutStream for Printed {
     // For WASI 0.3.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(Lines { log: self.0.clone(), line: Vec::new() })
+        Box::new(Lines { printed: self.clone(), line: Vec::new() })
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(Lines { log: self.0.clone(), line: Vec::new() })
+        Box::new(Lines { printed: self.clone(), line: Vec::new() })
     }
 }
 
 /// Gathers what is printed into lines.
 struct Lines {
-    log: Arc<GuestLog>,
+    printed: Printed,
     line: Vec<u8>,
 }
 
@@ -72,7 +97,8 @@ impl Lines {
     fn end_line(&mut self) {
         let line = String::from_utf8_lossy(&self.line);
         if !line.trim().is_empty() {
-            self.log.write(Level::DEBUG, "", &line);
+            let Printed { log, request } = &self.printed;
+            log.write(Level::DEBUG, &request.lock().unwrap_or_else(PoisonError::into_inner), &line);
         }
         self.line.clear();
     }

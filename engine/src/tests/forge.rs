@@ -8,9 +8,27 @@ const PUBLISHED: &str = include_str!("../../../tests/guests/published/request-fi
 /// A filter of requests with a good lifecycle; `more` are further fields of its module, and `act` is
 /// the body of on-request.
 pub(super) fn filter(more: &str, act: &str) -> Vec<u8> {
+    filter_that_imports(more, act, "")
+}
+
+/// The same with further fields of the component behind the others. What they lower reaches the module through a
+/// table that it exports, as toolchains do it.
+pub(super) fn filter_that_imports(more: &str, act: &str, behind: &str) -> Vec<u8> {
+    let frame = published(&module(more, act));
+    let frame = frame.trim_end().strip_suffix(')').expect("it ends with the component");
+    wat::parse_str(format!("{frame}{behind})")).expect("good text")
+}
+
+/// The frame around a module, as text.
+pub(super) fn published(module: &str) -> String {
+    let module = if module.is_empty() { self::module("", NEXT) } else { module.to_owned() };
+    PUBLISHED.replacen("MODULE)", &format!("{module})"), 1)
+}
+
+fn module(more: &str, act: &str) -> String {
     // Address 1024 is all zeroes: empty strings and lists, and the first case of every variant, so
     // that it is an empty manifest, a good configuration, and the answer `next`.
-    let module = format!(
+    format!(
         r#"
         (memory (export "memory") 1)
         (global $end (mut i32) (i32.const 4096))
@@ -27,8 +45,7 @@ pub(super) fn filter(more: &str, act: &str) -> Vec<u8> {
             (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
             {act})
         {more}"#
-    );
-    wat::parse_str(PUBLISHED.replacen("MODULE)", &format!("{module})"), 1)).expect("good text")
+    )
 }
 
 /// What on-request returns when it lets a request go on.

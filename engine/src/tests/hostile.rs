@@ -12,6 +12,20 @@ async fn forged(more: &str, act: &str) -> Result<Arc<Plugin>, LoadError> {
     Plugin::load(engine(), &Arc::new(plan("{}")), &wasm, &Secrets::default(), 1).await.map(Arc::new)
 }
 
+/// What a guest printed was nobody's: its lines bore no id.
+#[tokio::test]
+async fn what_a_guest_prints_bears_the_id_of_the_request() {
+    let compiled = Compiled::new(engine(), "tested", &component(MISBEHAVE)).await.expect("a good component");
+    let test_host = TestHost::default();
+    let plugin = compiled.plugin(&Arc::new(plan("{}")), &Secrets::default(), &test_host).await;
+    let chain = Chain::new(vec![Arc::new(plugin.expect("a good plugin"))]);
+    request_failure(&chain, "panic").await;
+    let heard = test_host.heard.lock().expect("nobody panics").clone();
+    let printed = heard.iter().find(|line| line.message.contains("panicked"));
+    let line = printed.unwrap_or_else(|| panic!("it prints: {heard:?}"));
+    assert_eq!((line.level, line.request.as_str()), (tracing::Level::DEBUG, FACTS.id));
+}
+
 #[tokio::test]
 async fn a_component_of_the_oldest_published_version_loads_and_is_called() {
     let plugin = forged("", NEXT).await.expect("a good plugin");

@@ -59,9 +59,12 @@ async fn a_file_that_is_not_a_component_is_refused_with_the_way_out() {
 
 #[tokio::test]
 async fn a_component_that_is_no_plugin_is_refused_by_what_it_lacks() {
-    let error = refusal(&hollow(&[], &["adit:plugin/lifecycle@0.2.0"])).await;
+    let error = refusal(&hollow(&[], &["acme:things/doer@0.2.0"])).await;
     assert!(matches!(error, LoadError::NoRole { .. }), "{error}");
-    assert!(error.to_string().contains("it exports adit:plugin/lifecycle@0.2.0"), "{error}");
+    assert!(error.to_string().contains("it exports acme:things/doer@0.2.0"), "{error}");
+
+    let error = refusal(&hollow(&[], &["adit:plugin/lifecycle@0.7.0"])).await;
+    assert!(error.to_string().contains("made for adit:plugin 0.7.0, and this host has 0.1"), "{error}");
 
     let error = refusal(&hollow(&[], &OURS[..1])).await;
     assert!(matches!(error, LoadError::NoPhase), "{error}");
@@ -71,6 +74,17 @@ async fn a_component_that_is_no_plugin_is_refused_by_what_it_lacks() {
     assert!(error.to_string().contains("describe"), "{error}");
 }
 
+/// A record that somebody changed in a copy of the interface was a trap of nobody knows what.
+#[tokio::test]
+async fn an_interface_that_is_not_the_published_one_is_named() {
+    let changed = wat::parse_str(forge::published("").replace(
+        "(field \"name\" string) (field \"version\" string)",
+        "(field \"name\" string) (field \"release\" string)",
+    ));
+    let error = refusal(&changed.expect("good text")).await.to_string();
+    assert!(error.contains("its lifecycle is not the published one") && error.contains("version"), "{error}");
+}
+
 #[tokio::test]
 async fn unknown_imports_refuse_the_load_and_are_all_listed() {
     let imports = ["acme:a/b@1.0.0", "adit:plugin/kv@0.1.0", "adit:plugin/log@0.2.0", "wasi:cli/stdin@0.2.0"];
@@ -78,6 +92,15 @@ async fn unknown_imports_refuse_the_load_and_are_all_listed() {
     let LoadError::UnknownImports { imports: refused } = &error else { panic!("{error}") };
     assert_eq!(refused, &imports[..3]);
     assert!(imports[..3].iter().all(|import| error.to_string().contains(import)), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_built_for_drafts_of_wasi_is_refused_as_that() {
+    let imports = ["wasi:cli/stdin@0.2.0-rc-2023-11-10", "wasi:cli/stdout@0.2.0"];
+    let error = refusal(&hollow(&imports, &OURS)).await;
+    let LoadError::Drafts { imports: refused } = &error else { panic!("{error}") };
+    assert_eq!(refused, &imports[..1]);
+    assert!(error.to_string().contains("built for drafts of WASI"), "{error}");
 }
 
 #[tokio::test]
@@ -107,7 +130,14 @@ async fn a_component_that_needs_more_memory_than_its_limit_is_refused() {
     plan.limits.memory = 64 << 10;
     let error = try_load(HEADERS, plan).await.expect_err("it cannot start");
     assert!(matches!(error, LoadError::Broken { during: "instantiation", .. }), "{error}");
-    assert!(error.to_string().contains("memory limit of 65536 bytes"), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("memory limit of 65536 bytes"), "{error}");
+    let wanted = said.split("it asked for ").nth(1).and_then(|rest| rest.split(' ').next());
+    assert!(
+        wanted.and_then(|bytes| bytes.parse::<usize>().ok()).is_some_and(|bytes| bytes > 65536),
+        "{said}"
+    );
+    assert!(said.contains("`memory` of the plugin"), "{said}");
 }
 
 #[tokio::test]
@@ -124,6 +154,18 @@ async fn a_loaded_plugin_has_an_instance_ready_in_every_shard() {
         let outcome = chain.on_request(shard, &FACTS, &mut request(&[])).await;
         assert!(matches!(outcome, RequestOutcome::Continue(_)));
     }
+}
+
+/// It was served without what it was configured to guard with.
+#[tokio::test]
+async fn a_bucket_of_a_wrong_name_refuses_the_load() {
+    let mut wrong = plan("{}");
+    wrong.grants = grants(
+        "buckets = { sean = \"1KiB\" }\nsecrets = { key = { env = \"X\" } }\nhttp = [\"https://a.example\"]",
+    );
+    // Its regular work counts in the bucket `seen`.
+    let error = try_load("test/toolbox.wasm", wrong).await.expect_err("a wrong name").to_string();
+    assert!(error.contains(r#"what [plugin.grants] does not name: bucket "seen""#), "{error}");
 }
 
 #[tokio::test]

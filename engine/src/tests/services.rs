@@ -10,7 +10,7 @@ use super::*;
 /// A guest that does what the header `x-do` says; see `tests/guests/toolbox`.
 const TOOLBOX: &str = "test/toolbox.wasm";
 
-const ALL: &str = "http = [\"http://127.0.0.1:9\"]\nsecrets = { key = { env = \"X\" } }\nbuckets = { seen = \"64KiB\", tiny = \"1KiB\" }";
+const ALL: &str = "http = [\"http://127.0.0.1:9\"]\nsecrets = { key = { env = \"X\" } }\nbuckets = { seen = \"64KiB\", tiny = \"1KiB\", large = \"2MiB\" }";
 
 fn secrets() -> Secrets {
     Secrets(BTreeMap::from([("key".to_owned(), b"hunter2".to_vec())]))
@@ -93,7 +93,9 @@ async fn a_bucket_keeps_to_its_quota_and_one_not_granted_is_refused() {
     let chain = Chain::new(vec![plugin.clone()]);
     assert_eq!(outcome(&chain, "fill tiny 500").await, "done");
     assert_eq!(outcome(&chain, "fill tiny 2000").await, "full");
-    assert_eq!(outcome(&chain, "fill seen 300000").await, "too-large");
+    assert_eq!(outcome(&chain, "fill large 1100000").await, "too-large");
+    let answer = crate::outbound::LARGEST_ANSWER;
+    assert_eq!(outcome(&chain, &format!("fill large {answer}")).await, "done", "a whole answer fits");
     assert_eq!(outcome(&chain, "set absent a b").await, "no-such-bucket");
     assert_eq!(plugin.counters().denied, 1);
 }
@@ -201,6 +203,25 @@ async fn what_was_served_comes_in_batches_and_regular_work_is_called() {
     assert_eq!(seen("last").await, "rule GET /299 200 7 true");
     assert_eq!(seen("dropped").await, "0");
     assert!(seen("batches").await.parse::<u64>().expect("a number") < 10);
+}
+
+/// A guard that its regular work feeds was open until the end of its first call.
+#[tokio::test]
+async fn a_plugin_serves_after_its_first_tick_and_not_at_all_if_that_breaks() {
+    let chain = Chain::new(vec![toolbox("fed", ALL).await.expect("a good plugin")]);
+    assert_eq!(outcome(&chain, "get seen ticks").await, "1");
+    let ticker = r#"
+        (alias core export $main "tick" (core func $tick))
+        (func $on-tick (canon lift (core func $tick)))
+        (instance $ticker (export "on-tick" (func $on-tick)))
+        (export "adit:plugin/ticker@0.1.0" (instance $ticker))"#;
+    let breaks = r#"(func (export "tick") unreachable)"#;
+    let wasm = forge::filter_that_imports(breaks, forge::NEXT, ticker);
+    let error = Plugin::load(engine(), &Arc::new(plan("{}")), &wasm, &Secrets::default(), 1).await;
+    let LoadError::Broken { during, kind, .. } = error.expect_err("it breaks") else {
+        panic!("it is refused")
+    };
+    assert_eq!((during, kind.word()), ("its first on-tick", "trap"));
 }
 
 #[tokio::test]

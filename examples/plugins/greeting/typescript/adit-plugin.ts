@@ -73,3 +73,28 @@ export interface RequestFilter {
 export interface ResponseFilter {
   onResponse(head: ResponseHead): Action<ResponseEdits>;
 }
+
+/** How long a body a filter wants to see, and what becomes of a message whose body it cannot be shown. */
+export interface BodyLimits {
+  most: number;
+  beyond: "refuse" | "pass";
+}
+
+export interface BodyEdits<Edits> {
+  head: Edits;
+  body?: Uint8Array;
+}
+
+export interface RequestBodyFilter {
+  requestBodyLimits(): BodyLimits;
+  onRequestBody(head: RequestHead, body: Uint8Array): Action<BodyEdits<RequestEdits>>;
+}
+
+export interface ResponseBodyFilter {
+  responseBodyLimits(): BodyLimits;
+  onResponseBody(head: ResponseHead, body: Uint8Array): Action<BodyEdits<ResponseEdits>>;
+}
+
+export interface Ticker {
+  onTick(): void;
+}

@@ -18,7 +18,24 @@ use bindings::exports::adit::plugin::ticker::Guest as Ticker;
 
 #[allow(unsafe_code)]
 mod bindings {
-    wit_bindgen::generate!({ path: "../../../wit", world: "everything" });
+    wit_bindgen::generate!({
+        path: "../../../wit",
+        inline: "
+            package test:toolbox;
+            world toolbox {
+                include adit:plugin/services@0.1.0;
+                export adit:plugin/lifecycle@0.1.0;
+                export adit:plugin/schema@0.1.0;
+                export adit:plugin/probe@0.1.0;
+                export adit:plugin/request-filter@0.1.0;
+                export adit:plugin/response-filter@0.1.0;
+                export adit:plugin/access-log@0.1.0;
+                export adit:plugin/ticker@0.1.0;
+            }
+        ",
+        world: "test:toolbox/toolbox",
+        generate_all,
+    });
 
     #[cfg(target_arch = "wasm32")]
     use super::Toolbox;

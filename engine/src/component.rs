@@ -135,6 +135,11 @@ impl LinkedComponent {
         Ok(Self { component, pre, phases, handler })
     }
 
+    /// Whether a configuration has somewhere to go.
+    pub(super) fn takes_configuration(&self) -> bool {
+        self.phases.is_some() || imports::reads_configuration(&self.component)
+    }
+
     /// Whether it can answer a rule.
     pub(super) fn serves(&self) -> bool {
         matches!(self.handler, Some(Handler::Wasi2(_) | Handler::Wasi3(_)))

@@ -109,7 +109,9 @@ pub enum LoadError {
     NotGranted { imports: Vec<(String, &'static str)> },
     #[error("asks while it is loaded for what [plugin.grants] does not name: {}", list(.names))]
     Ungranted { names: Vec<String> },
-    #[error("takes no configuration: a service without adit:plugin/lifecycle@0.1 has nowhere to put it")]
+    #[error(
+        "takes no configuration: a service without adit:plugin/lifecycle@0.1 and wasi:config/store has nowhere to put it"
+    )]
     NoConfiguration,
     #[error("cannot be given what it is granted: {reason}")]
     Sandbox { reason: String },

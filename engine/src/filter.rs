@@ -125,7 +125,7 @@ impl Plugin {
         shards: usize,
         test_host: Option<&TestHost>,
     ) -> Result<Self, LoadError> {
-        if linked_component.phases.is_none() && plan.config != NO_CONFIGURATION {
+        if !linked_component.takes_configuration() && plan.config != NO_CONFIGURATION {
             return Err(LoadError::NoConfiguration);
         }
         let mut sandbox = Sandbox::new(plan, secrets, engine.persistent())?;

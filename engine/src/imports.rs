@@ -10,6 +10,7 @@ pub(super) mod key_value;
 pub(super) mod log;
 pub(super) mod metrics;
 mod secret;
+pub(super) mod standard;
 pub(super) mod unserved;
 pub(super) mod wasi;
 
@@ -90,6 +91,7 @@ pub(super) fn linker(engine: &wasmtime::Engine, kind: Kind) -> wasmtime::Result<
     bound::secret::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::key_value::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::http_client::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    standard::add_to_linker(&mut linker)?;
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     if kind == Kind::Concurrent {
@@ -143,8 +145,10 @@ pub(super) fn missing(component: &Component, grants: &Grants) -> Vec<(String, &'
 /// The imports that are of no use without a grant, and which. A component that has them may well never call them, so
 /// that it is loaded all the same, and what is not granted is refused when it is called.
 pub(super) fn useful(component: &Component) -> Vec<(String, &'static str)> {
-    grants_of(component, |interface| {
-        matches!(interface, "wasi:http/outgoing-handler" | "wasi:http/client").then_some("http")
+    grants_of(component, |interface| match interface {
+        "wasi:http/outgoing-handler" | "wasi:http/client" => Some("http"),
+        "wasi:keyvalue/store" => Some("buckets"),
+        _ => None,
     })
 }
 
@@ -160,6 +164,12 @@ fn grants_of(
     imports.collect()
 }
 
+/// Whether a component reads its configuration as others standardise it.
+pub(super) fn reads_configuration(component: &Component) -> bool {
+    let ty = component.component_type();
+    ty.imports(component.engine()).any(|(name, _)| name == standard::INTERFACES[0])
+}
+
 /// What the host has of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Served {
@@ -172,6 +182,9 @@ enum Served {
 /// Compares versions as the linker does: a version before a release fits itself alone, and within 0.x all
 /// patches fit each other.
 fn served(import: &str) -> Served {
+    if standard::INTERFACES.contains(&import) {
+        return Served::Yes;
+    }
     let Some((name, version)) = import.split_once('@') else { return Served::No };
     let (package, interface) = name.split_once('/').unwrap_or((name, ""));
     let is_draft = version.contains('-');
@@ -220,6 +233,9 @@ mod tests {
             ("wasi:http/client@0.4.0", No),
             ("wasi:blobstore/container@0.2.0-draft", No),
             ("acme:store/keys@1.0.0", No),
+            ("wasi:keyvalue/store@0.2.0-draft2", Yes),
+            ("wasi:keyvalue/store@0.2.0-draft3", No),
+            ("wasi:logging/logging", Yes),
         ] {
             assert_eq!(served(import), known, "{import}");
         }

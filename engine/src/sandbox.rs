@@ -11,6 +11,7 @@ use super::failure::LoadError;
 use super::imports::key_value::Bucket;
 use super::imports::log::GuestLog;
 use super::imports::metrics::Metrics;
+use super::imports::standard;
 use super::persistent::PersistentState;
 use super::test_host::Time;
 use super::text::printable;
@@ -31,6 +32,8 @@ pub(super) struct Sandbox {
     pub(super) memory: usize,
     pub(super) metrics: Arc<Metrics>,
     pub(super) secrets: Secrets,
+    /// By key, for components that read it so.
+    pub(super) config: BTreeMap<String, String>,
     /// With the bytes that each may hold.
     pub(super) buckets: BTreeMap<String, (Arc<Bucket>, usize)>,
     pub(super) outbound: Option<Arc<Outbound>>,
@@ -56,6 +59,7 @@ impl Sandbox {
             memory: plan.limits.memory,
             metrics: persistent.metrics(&plan.name),
             secrets: secrets.clone(),
+            config: standard::configuration(&plan.config),
             buckets: buckets
                 .map(|(name, quota)| (name.clone(), (persistent.bucket(&plan.name, name), *quota)))
                 .collect(),

@@ -21,6 +21,10 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Bucket(Mutex<Entries>);
 
+/// What lies under a key, or that nothing does.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Current(pub(super) Option<Vec<u8>>);
+
 #[derive(Debug, Default)]
 struct Entries {
     map: HashMap<String, Entry>,
@@ -68,11 +72,40 @@ impl Bucket {
         self.entries().put(key, value, expires, quota, now)
     }
 
-    fn remove(&self, key: &str) {
+    pub(super) fn remove(&self, key: &str) {
         self.entries().remove(key);
     }
 
-    fn increase(
+    /// Its keys, in order.
+    pub(super) fn keys(&self, now: Instant) -> Vec<String> {
+        let entries = self.entries();
+        let alive = entries.map.iter().filter(|(_, entry)| !entry.is_over(now));
+        let mut keys: Vec<String> = alive.map(|(key, _)| key.clone()).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Puts a value if what is there is what was seen; otherwise hands back what is there.
+    pub(super) fn swap(
+        &self,
+        key: &str,
+        seen: Option<&[u8]>,
+        value: Vec<u8>,
+        quota: usize,
+        now: Instant,
+    ) -> Result<Option<Current>, Error> {
+        check(key, &value)?;
+        let mut entries = self.entries();
+        let current =
+            entries.map.get(key).filter(|entry| !entry.is_over(now)).map(|entry| entry.value.clone());
+        if current.as_deref() != seen {
+            return Ok(Some(Current(current)));
+        }
+        entries.put(key.to_owned(), value, None, quota, now)?;
+        Ok(None)
+    }
+
+    pub(super) fn increase(
         &self,
         key: String,
         by: i64,
@@ -154,7 +187,7 @@ fn expiry(now: Instant, ttl_ms: Option<u64>) -> Option<Instant> {
 }
 
 impl State {
-    fn bucket(&self, name: &str) -> Result<(&Bucket, usize), Error> {
+    pub(super) fn bucket(&self, name: &str) -> Result<(&Bucket, usize), Error> {
         let granted = self.sandbox.buckets.get(name).map(|(bucket, quota)| (&**bucket, *quota));
         granted.ok_or_else(|| {
             self.sandbox.deny_name("bucket", name);

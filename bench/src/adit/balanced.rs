@@ -1,6 +1,6 @@
-//! Our edge with two hosts behind a name of its state: two replicas of one tunnel behind a plain route, or two
-//! tunnels behind a load balancer without sessions. The same processes and connections either way, so that what
-//! differs is what a load balancer costs.
+//! Our edge and our host behind two names of the edge's state: a plain route to a tunnel, and a load balancer without
+//! sessions in front of the same tunnel and of one that is not there. The same processes and connections serve both,
+//! so that what differs is what a load balancer costs.
 
 use std::fmt;
 
@@ -9,11 +9,21 @@ use e2e::document::{EdgeDocument, HOST, HostDocument};
 use e2e::process::Process;
 use e2e::product::{Edge, Host, Site};
 
-/// What stands between the name and the tunnels.
+/// What stands between the name and the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Route,
     Balancer,
+}
+
+impl By {
+    /// The name.
+    pub(crate) fn host(self) -> &'static str {
+        match self {
+            Self::Route => HOST,
+            Self::Balancer => BALANCED,
+        }
+    }
 }
 
 impl fmt::Display for By {
@@ -25,8 +35,8 @@ impl fmt::Display for By {
     }
 }
 
-/// Starts the edge and both hosts.
-pub(crate) async fn start(by: By, document: &HostDocument) -> Result<(Site, Edge, Vec<Host>)> {
+/// Starts the edge and the host.
+pub(crate) async fn start(document: &HostDocument) -> Result<(Site, Edge, Host)> {
     let site = Site::new();
     let mut edge = EdgeDocument::new(&["north", "south"], 2);
     edge.hostnames = vec!["else.localhost".to_owned()];
@@ -36,28 +46,20 @@ pub(crate) async fn start(by: By, document: &HostDocument) -> Result<(Site, Edge
     let edge = site.edge(&edge).await;
     let api = edge.process.event("listening", |event| event["kind"] == "api").await;
     let api = format!("http://{}", api["address"].as_str().context("the API has an address")?);
-    let names = match by {
-        By::Route => ["one", "one"],
-        By::Balancer => ["one", "two"],
-    };
-    let mut hosts = Vec::new();
-    for (at, name) in names.into_iter().enumerate() {
-        let credentials = format!("{name}.json");
+    for command in [
+        &["create", "--credentials-file", "one.json", "one"][..],
+        &["create", "--credentials-file", "absent.json", "absent"],
+        &["route", "dns", "one", HOST],
+        &["route", "lb", "one", BALANCED, "pool"],
+        &["route", "lb", "absent", BALANCED, "pool"],
+    ] {
         let flags = ["tunnel", "--api-url", &api, "--origincert", "cert.pem"];
-        if !site.path(&credentials).exists() {
-            run(&site, &[&flags[..], &["create", "--credentials-file", &credentials, name]].concat()).await?;
-            let route: &[&str] = match by {
-                By::Route => &["route", "dns", name, HOST],
-                By::Balancer => &["route", "lb", name, HOST, "pool"],
-            };
-            run(&site, &[&flags[..], route].concat()).await?;
-        }
-        // What the host's document names.
-        site.write("demo.json", std::fs::read(site.path(&credentials))?);
-        let process = site.spawn_host_named(&format!("host-{at}"), &edge.servers, document);
-        hosts.push(Host::connected(process, document.connections).await);
+        run(&site, &[&flags[..], command].concat()).await?;
     }
-    Ok((site, edge, hosts))
+    // What the host's document names.
+    site.write("demo.json", std::fs::read(site.path("one.json"))?);
+    let host = site.host_at(&edge.servers, document).await;
+    Ok((site, edge, host))
 }
 
 async fn run(site: &Site, arguments: &[&str]) -> Result<()> {
@@ -65,3 +67,6 @@ async fn run(site: &Site, arguments: &[&str]) -> Result<()> {
     ensure!(outcome.code == Some(0), "{arguments:?}: {outcome:?}");
     Ok(())
 }
+
+/// The name of the load balancer.
+const BALANCED: &str = "balanced.app.localhost";

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use e2e::document::{EdgeDocument, HOST, HostDocument};
@@ -17,6 +18,7 @@ use tempfile::TempDir;
 use crate::balanced::{self, By};
 use crate::cpu::Cpu;
 use crate::options::Options;
+use crate::visitor::Door;
 use crate::{scenario, visitor};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +35,8 @@ pub(crate) enum Kind {
     Frp { folder: PathBuf },
     /// Our edge and our host, which logs every request.
     Adit { protocol: &'static str, plugins: usize, is_fresh: bool },
-    /// Our edge and two hosts of ours, behind a name of its state.
-    Two { protocol: &'static str, by: By },
+    /// Our edge and our host, behind a name of the edge's state.
+    Named { protocol: &'static str, by: By },
     /// Our edge and another connector.
     Reference { protocol: &'static str, program: PathBuf },
 }
@@ -48,8 +50,8 @@ pub(crate) struct Origins {
 pub(crate) struct Contender {
     pub(crate) kind: Kind,
     /// Where its visitors go.
-    pub(crate) address: SocketAddr,
-    running: Running,
+    pub(crate) door: Door,
+    running: Rc<Running>,
 }
 
 enum Running {
@@ -64,11 +66,6 @@ enum Running {
         server: Process,
         client: Process,
         _folder: TempDir,
-    },
-    Two {
-        hosts: Vec<Host>,
-        edge: Box<Edge>,
-        _site: Site,
     },
     Tunnel {
         host: Box<Host>,
@@ -92,7 +89,7 @@ pub(crate) fn all(options: &Options) -> Vec<Kind> {
         let adit = |plugins, is_fresh| Kind::Adit { protocol, plugins, is_fresh };
         kinds.extend([0, 1, 3, 10].map(|plugins| adit(plugins, false)));
         kinds.extend([1, 3, 10].map(|plugins| adit(plugins, true)));
-        kinds.extend([By::Route, By::Balancer].map(|by| Kind::Two { protocol, by }));
+        kinds.extend([By::Route, By::Balancer].map(|by| Kind::Named { protocol, by }));
         let programs = options.reference.iter();
         kinds.extend(programs.map(|program| Kind::Reference { protocol, program: program.clone() }));
     }
@@ -101,8 +98,17 @@ pub(crate) fn all(options: &Options) -> Vec<Kind> {
 }
 
 impl Contender {
-    /// Starts it in front of `origin`.
-    pub(crate) async fn start(kind: Kind, origins: &Origins) -> Result<Self> {
+    /// Starts it in front of `origin`. What differs from the `last` one by the name that visitors ask for shares its
+    /// processes, so that nothing else differs.
+    pub(crate) async fn start(kind: Kind, origins: &Origins, last: Option<&Self>) -> Result<Self> {
+        let host = if let Kind::Named { by, .. } = kind { by.host() } else { HOST };
+        if let (Kind::Named { protocol, .. }, Some(last)) = (&kind, last)
+            && let Kind::Named { protocol: before, .. } = &last.kind
+            && before == protocol
+        {
+            let door = Door { host, ..last.door };
+            return Ok(Self { kind, door, running: last.running.clone() });
+        }
         let origin = &origins.http;
         let (address, running) = match &kind {
             Kind::Direct => (origin.address(), Running::Nothing),
@@ -118,11 +124,11 @@ impl Contender {
                 edge.process.forget();
                 (edge.http, Running::Tunnel { host: host.into(), edge: edge.into(), _site: site })
             }
-            Kind::Two { protocol, by } => {
-                let (site, edge, hosts) =
-                    balanced::start(*by, &document(protocol, 0, false, origins)).await?;
-                hosts.iter().map(|host| &host.process).chain([&edge.process]).for_each(Process::forget);
-                (edge.http, Running::Two { hosts, edge: edge.into(), _site: site })
+            Kind::Named { protocol, .. } => {
+                let (site, edge, host) = balanced::start(&document(protocol, 0, false, origins)).await?;
+                host.process.forget();
+                edge.process.forget();
+                (edge.http, Running::Tunnel { host: host.into(), edge: edge.into(), _site: site })
             }
             Kind::Reference { protocol, program } => {
                 let document = document(protocol, 0, false, origins);
@@ -131,14 +137,14 @@ impl Contender {
                 (edge.http, Running::Tunnel { host: host.into(), edge: edge.into(), _site: site })
             }
         };
-        Ok(Self { kind, address, running })
+        Ok(Self { kind, door: Door { address, host }, running: Rc::new(running) })
     }
 
     /// Whether it can carry what these visitors do.
     pub(crate) fn takes(&self, kind: scenario::Kind) -> bool {
         match kind {
             // The others would want it over TLS, or as an origin of its own.
-            scenario::Kind::Call => matches!(self.kind, Kind::Adit { .. } | Kind::Two { .. }),
+            scenario::Kind::Call => matches!(self.kind, Kind::Adit { .. } | Kind::Named { .. }),
             // It would have to be told of upgrades.
             scenario::Kind::Messages => self.kind != Kind::Nginx,
             scenario::Kind::Get
@@ -153,30 +159,23 @@ impl Contender {
     }
 
     pub(crate) fn cpu(&self) -> Cpu {
-        Cpu::of(self.processes().into_iter().map(|(name, processes)| {
-            let ids = processes.into_iter();
-            (name, ids.flat_map(|process| std::iter::once(process.id()).chain(process.children())).collect())
+        Cpu::of(self.processes().into_iter().map(|(name, process)| {
+            let ids = std::iter::once(process.id()).chain(process.children());
+            (name, ids.collect())
         }))
     }
 
-    /// Resident bytes of each end.
+    /// Resident bytes of each process.
     pub(crate) fn memory(&self) -> Vec<(&'static str, u64)> {
-        let all = self.processes().into_iter();
-        all.map(|(name, all)| (name, all.into_iter().map(Process::memory).sum())).collect()
+        self.processes().into_iter().map(|(name, process)| (name, process.memory())).collect()
     }
 
-    fn processes(&self) -> Vec<(&'static str, Vec<&Process>)> {
-        match &self.running {
+    fn processes(&self) -> Vec<(&'static str, &Process)> {
+        match &*self.running {
             Running::Nothing => Vec::new(),
-            Running::Proxy { process, .. } => vec![("proxy", vec![process])],
-            Running::Pair { server, client, .. } => vec![("edge", vec![server]), ("host", vec![client])],
-            Running::Two { hosts, edge, .. } => {
-                let hosts = hosts.iter().map(|host| &host.process);
-                vec![("edge", vec![&edge.process]), ("host", hosts.collect())]
-            }
-            Running::Tunnel { host, edge, .. } => {
-                vec![("edge", vec![&edge.process]), ("host", vec![&host.process])]
-            }
+            Running::Proxy { process, .. } => vec![("proxy", process)],
+            Running::Pair { server, client, .. } => vec![("edge", server), ("host", client)],
+            Running::Tunnel { host, edge, .. } => vec![("edge", &edge.process), ("host", &host.process)],
         }
     }
 }
@@ -195,7 +194,7 @@ impl fmt::Display for Kind {
                     (if *is_fresh { "fresh " } else { "" }, if *plugins == 1 { "" } else { "s" });
                 write!(f, "adit {protocol} + {plugins} {fresh}plugin{s}")
             }
-            Self::Two { protocol, by } => write!(f, "adit {protocol} behind {by}"),
+            Self::Named { protocol, by } => write!(f, "adit {protocol} behind {by}"),
             Self::Reference { protocol, program } => {
                 let name = program.file_name().unwrap_or(program.as_os_str());
                 write!(f, "{} {protocol}", name.display())
@@ -334,7 +333,7 @@ async fn pair(
 /// Until a request comes back from the origin.
 async fn answers(process: &Process, address: SocketAddr) {
     e2e::within("it answers", async {
-        while visitor::once(address).await.is_err() {
+        while visitor::once(Door { address, host: HOST }).await.is_err() {
             assert!(process.is_running(), "it does not start\n{}", process.tail());
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }

@@ -52,7 +52,8 @@ async fn run(options: &Options) -> Result<()> {
     let mut contenders = Vec::new();
     for kind in contender::all(options) {
         eprintln!("starting {kind}");
-        contenders.push(Contender::start(kind, &origins).await?);
+        let contender = Contender::start(kind, &origins, contenders.last()).await?;
+        contenders.push(contender);
     }
     let scenarios = scenario::all(options);
     let mut report = Report::new(&contenders, &scenarios);
@@ -74,9 +75,9 @@ async fn run(options: &Options) -> Result<()> {
 }
 
 async fn measure(contender: &Contender, scenario: &Scenario, options: &Options) -> Result<Sample> {
-    scenario.run(contender.address, WARM_UP).await?;
+    scenario.run(contender.door, WARM_UP).await?;
     let (before, sent) = (contender.cpu(), wire::sent());
-    let load = scenario.run(contender.address, options.time).await?;
+    let load = scenario.run(contender.door, options.time).await?;
     let (cpu, wire) = (contender.cpu().since(&before), wire::sent() - sent);
     Ok(Sample::new(load, cpu, wire, contender.memory()))
 }

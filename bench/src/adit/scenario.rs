@@ -1,14 +1,13 @@
 //! What the visitors do, and what they saw.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
 use crate::options::Options;
-use crate::visitor;
+use crate::visitor::{self, Door};
 
 /// Closed loops, but for [`Kind::Paced`]: each visitor asks again as soon as it has its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,11 +74,11 @@ impl Scenario {
     }
 
     /// Every visitor begins requests until `time` is over; those under way are finished and counted.
-    pub(crate) async fn run(&self, address: SocketAddr, time: Duration) -> Result<Load> {
+    pub(crate) async fn run(&self, door: Door, time: Duration) -> Result<Load> {
         let start = Instant::now();
         let mut visitors = JoinSet::new();
         for number in 0..self.visitors {
-            visitors.spawn(visitor::visit(*self, number, address, start + time));
+            visitors.spawn(visitor::visit(*self, number, door, start + time));
         }
         let mut load = Load::default();
         while let Some(visited) = visitors.join_next().await {

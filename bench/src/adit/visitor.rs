@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use e2e::bulk::Bulk;
-use e2e::document::HOST;
 use e2e::grpc::message;
 use futures_util::{SinkExt, StreamExt};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST as HOST_HEADER, TE};
@@ -27,59 +26,62 @@ use crate::scenario::{Kind, Load, Scenario};
 
 type Body = BoxBody<Bytes, Infallible>;
 
+/// Where visitors come in, and the host that they ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    pub(crate) host: &'static str,
+}
+
 struct Open {
     sender: SendRequest<Body>,
+    host: &'static str,
     _driver: AbortOnDropHandle<()>,
 }
 
 /// Visits until then, as the `number`th of its kind.
-pub(crate) async fn visit(
-    scenario: Scenario,
-    number: usize,
-    address: SocketAddr,
-    until: Instant,
-) -> Result<Load> {
+pub(crate) async fn visit(scenario: Scenario, number: usize, door: Door, until: Instant) -> Result<Load> {
     match scenario.kind {
-        Kind::Events => listen(address, until).await,
-        Kind::Messages => chat(address, until).await,
-        Kind::Call => call(address, until).await,
-        Kind::Paced(rate) => pace(scenario.visitors, number, rate, address, until).await,
+        Kind::Events => listen(door, until).await,
+        Kind::Messages => chat(door, until).await,
+        Kind::Call => call(door, until).await,
+        Kind::Paced(rate) => pace(scenario.visitors, number, rate, door, until).await,
         kind @ (Kind::Get | Kind::Browser | Kind::Fresh | Kind::Post | Kind::Down(_) | Kind::Up(_)) => {
-            ask(kind, address, until).await
+            ask(kind, door, until).await
         }
     }
 }
 
 /// A single small GET.
-pub(crate) async fn once(address: SocketAddr) -> Result<()> {
-    exchange(&mut open(address).await?.sender, Kind::Get).await.map(drop)
+pub(crate) async fn once(door: Door) -> Result<()> {
+    exchange(&mut open(door).await?, Kind::Get).await.map(drop)
 }
 
-async fn open(address: SocketAddr) -> Result<Open> {
-    let (sender, connection) = handshake(TokioIo::new(dial(address).await?)).await?;
+async fn open(door: Door) -> Result<Open> {
+    let (sender, connection) = handshake(TokioIo::new(dial(door).await?)).await?;
     let driver = AbortOnDropHandle::new(tokio::spawn(async move {
         let _ = connection.await;
     }));
-    Ok(Open { sender, _driver: driver })
+    Ok(Open { sender, host: door.host, _driver: driver })
 }
 
-async fn dial(address: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect(address).await.context("connecting as a visitor")?;
+async fn dial(door: Door) -> Result<TcpStream> {
+    let stream = TcpStream::connect(door.address).await.context("connecting as a visitor")?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-async fn ask(kind: Kind, address: SocketAddr, until: Instant) -> Result<Load> {
+async fn ask(kind: Kind, door: Door, until: Instant) -> Result<Load> {
     let mut load = Load::default();
     let mut kept: Option<Open> = None;
     while Instant::now() < until || load.latencies.is_empty() {
         let start = Instant::now();
         let mut connection = match kept.take() {
             Some(connection) => connection,
-            None => open(address).await?,
+            None => open(door).await?,
         };
         connection.sender.ready().await?;
-        load.bytes += exchange(&mut connection.sender, kind).await?;
+        load.bytes += exchange(&mut connection, kind).await?;
         load.took(start);
         if kind != Kind::Fresh {
             kept = Some(connection);
@@ -89,30 +91,24 @@ async fn ask(kind: Kind, address: SocketAddr, until: Instant) -> Result<Load> {
 }
 
 /// Asks when it is time, not when the answer before is there: a stall costs every request that it delays.
-async fn pace(
-    visitors: usize,
-    number: usize,
-    rate: u32,
-    address: SocketAddr,
-    until: Instant,
-) -> Result<Load> {
-    let mut connection = open(address).await?;
+async fn pace(visitors: usize, number: usize, rate: u32, door: Door, until: Instant) -> Result<Load> {
+    let mut connection = open(door).await?;
     let every = Duration::from_secs(1).mul_f64(visitors as f64 / f64::from(rate));
     let mut due = Instant::now() + every.mul_f64(number as f64 / visitors as f64);
     let mut load = Load::default();
     while due < until || load.latencies.is_empty() {
         tokio::time::sleep_until(due.into()).await;
         connection.sender.ready().await?;
-        load.bytes += exchange(&mut connection.sender, Kind::Get).await?;
+        load.bytes += exchange(&mut connection, Kind::Get).await?;
         load.took(due);
         due += every;
     }
     Ok(load)
 }
 
-async fn listen(address: SocketAddr, until: Instant) -> Result<Load> {
-    let mut connection = open(address).await?;
-    let request = Request::builder().header(HOST_HEADER, HOST).uri("/events");
+async fn listen(door: Door, until: Instant) -> Result<Load> {
+    let mut connection = open(door).await?;
+    let request = Request::builder().header(HOST_HEADER, door.host).uri("/events");
     let response = connection.sender.send_request(request.body(empty())?).await?;
     ensure!(response.status().is_success(), "status {}", response.status());
     let mut body = response.into_body();
@@ -127,8 +123,8 @@ async fn listen(address: SocketAddr, until: Instant) -> Result<Load> {
     Ok(load)
 }
 
-async fn chat(address: SocketAddr, until: Instant) -> Result<Load> {
-    let (mut socket, _) = client_async(format!("ws://{HOST}/websocket"), dial(address).await?).await?;
+async fn chat(door: Door, until: Instant) -> Result<Load> {
+    let (mut socket, _) = client_async(format!("ws://{}/websocket", door.host), dial(door).await?).await?;
     let message = Message::text("x".repeat(64));
     let mut load = Load::default();
     while Instant::now() < until || load.latencies.is_empty() {
@@ -143,8 +139,8 @@ async fn chat(address: SocketAddr, until: Instant) -> Result<Load> {
     Ok(load)
 }
 
-async fn call(address: SocketAddr, until: Instant) -> Result<Load> {
-    let io = TokioIo::new(dial(address).await?);
+async fn call(door: Door, until: Instant) -> Result<Load> {
+    let io = TokioIo::new(dial(door).await?);
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
     let _driver = AbortOnDropHandle::new(tokio::spawn(async move {
         let _ = connection.await;
@@ -153,7 +149,7 @@ async fn call(address: SocketAddr, until: Instant) -> Result<Load> {
     let mut load = Load::default();
     while Instant::now() < until || load.latencies.is_empty() {
         let start = Instant::now();
-        let request = Request::post(format!("http://{HOST}/Unary"))
+        let request = Request::post(format!("http://{}/Unary", door.host))
             .header(CONTENT_TYPE, "application/grpc")
             .header(TE, "trailers")
             .body(Full::new(question.clone()))?;
@@ -167,8 +163,8 @@ async fn call(address: SocketAddr, until: Instant) -> Result<Load> {
 }
 
 /// One request and its answer; the bytes of both bodies.
-async fn exchange(sender: &mut SendRequest<Body>, kind: Kind) -> Result<u64> {
-    let request = Request::builder().header(HOST_HEADER, HOST);
+async fn exchange(open: &mut Open, kind: Kind) -> Result<u64> {
+    let request = Request::builder().header(HOST_HEADER, open.host);
     let (request, body, sent) = match kind {
         Kind::Get | Kind::Fresh => (request.uri("/status/200"), empty(), 0),
         Kind::Browser => {
@@ -188,7 +184,7 @@ async fn exchange(sender: &mut SendRequest<Body>, kind: Kind) -> Result<u64> {
         }
         Kind::Paced(_) | Kind::Events | Kind::Messages | Kind::Call => bail!("has a way of its own"),
     };
-    let response = sender.send_request(request.body(body)?).await?;
+    let response = open.sender.send_request(request.body(body)?).await?;
     ensure!(response.status().is_success(), "status {}", response.status());
     let received = read(response.into_body()).await?;
     if let Kind::Down(bytes) = kind {

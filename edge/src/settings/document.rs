@@ -130,6 +130,8 @@ pub(super) struct Geography {
     pub(super) longitude: Option<Spanned<f64>>,
     pub(super) country_header: Option<Spanned<String>>,
     pub(super) region_header: Option<Spanned<String>>,
+    /// A file in the form of MaxMind DB.
+    pub(super) database: Option<Spanned<PathBuf>>,
     pub(super) network: Option<Vec<Spanned<NetworkPlace>>>,
 }
 

@@ -1,18 +1,28 @@
 //! Where this edge is, and where networks are, as an operator says it.
 
+use std::path::PathBuf;
+
 use adit_balance::steer::Point;
 use adit_config_reader::Spanned;
 use http::HeaderName;
 
 use super::{Rules, document};
-use crate::visitor::{Codes, Geography, Headers, LONGEST_CODE, Networks};
+use crate::visitor::{Codes, Database, Geography, Headers, LONGEST_CODE, Networks};
 
 impl Rules<'_> {
     pub(super) fn geography(&mut self, section: Option<Spanned<document::Geography>>) -> Geography {
         let Some(section) = section else { return Geography::default() };
         let span = section.span();
-        let document::Geography { pop, region, latitude, longitude, country_header, region_header, network } =
-            section.into_inner();
+        let document::Geography {
+            pop,
+            region,
+            latitude,
+            longitude,
+            country_header,
+            region_header,
+            database,
+            network,
+        } = section.into_inner();
         let here = Codes {
             pop: pop.and_then(|code| self.code(code)),
             country: None,
@@ -36,6 +46,7 @@ impl Rules<'_> {
             country: country_header.and_then(|name| self.header(name)),
             region: region_header.and_then(|name| self.header(name)),
         };
+        let database = database.and_then(|file| self.database(&file));
         let mut networks = Networks::default();
         for table in network.unwrap_or_default() {
             self.networks_of(table, &mut networks);
@@ -43,7 +54,16 @@ impl Rules<'_> {
         if networks.len() > MOST_NETWORKS {
             self.mistakes.add(span, format!("there are more than {MOST_NETWORKS} networks"));
         }
-        Geography { here, point, headers, networks }
+        Geography { here, point, headers, networks, database }
+    }
+
+    fn database(&mut self, file: &Spanned<PathBuf>) -> Option<Database> {
+        let path = self.folder.join(file.get_ref());
+        let read = adit_files::read(&path, LARGEST_DATABASE)
+            .map_err(|error| format!("reading {}: {error}", path.display()));
+        let database = read
+            .and_then(|bytes| Database::of(bytes).map_err(|error| format!("{}: {error}", path.display())));
+        database.map_err(|message| self.mistakes.add(file.span(), message)).ok()
     }
 
     fn networks_of(&mut self, table: Spanned<document::NetworkPlace>, networks: &mut Networks) {
@@ -83,5 +103,7 @@ impl Rules<'_> {
     }
 }
 
+/// Bytes of a file with countries, which is kept in memory.
+const LARGEST_DATABASE: usize = 512 << 20;
 /// Of the table.
 const MOST_NETWORKS: usize = 100_000;

@@ -272,9 +272,9 @@ impl Balancer {
     }
 
     /// Takes note of a request that goes to its pools.
-    pub(crate) fn begin(&self, now: Instant) {
+    pub(crate) fn begin(&self, now: Instant, shard: usize) {
         self.retries.request(now);
-        self.counts.request();
+        self.counts.request(shard);
     }
 
     /// Takes note of one that a rule of it answers.

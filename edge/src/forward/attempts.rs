@@ -114,7 +114,7 @@ impl<'a> Attempts<'a> {
         let attempts = Self::of(target, place, is_idempotent, led);
         match target {
             Target::Tunnel(tunnel) => tunnel.retries.request(attempts.began),
-            Target::Balancer(balancer, _) => balancer.begin(attempts.began),
+            Target::Balancer(balancer, _) => balancer.begin(attempts.began, place.shard),
         }
         attempts
     }

@@ -2,17 +2,22 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters that are the same for a load balancer however it is changed. On cache lines of their own.
+/// Counters that are the same for a load balancer however it is changed.
 #[derive(Default)]
-#[repr(align(128))]
 pub(crate) struct Counts {
-    requests: AtomicU64,
+    /// By shard, since each request is counted.
+    requests: [OfShard; MOST_SHARDS],
     rules: AtomicU64,
     retries: AtomicU64,
     failovers: AtomicU64,
     fallbacks: AtomicU64,
     sessions: [AtomicU64; Stay::ALL.len()],
 }
+
+// On cache lines of its own: neighbours belong to other threads.
+#[derive(Default)]
+#[repr(align(128))]
+struct OfShard(AtomicU64);
 
 /// What becomes of a session by cookie with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +60,8 @@ pub(crate) struct Counted {
 }
 
 impl Counts {
-    pub(super) fn request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn request(&self, shard: usize) {
+        self.requests[shard % MOST_SHARDS].0.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn rule(&self) {
@@ -79,7 +84,7 @@ impl Counts {
     pub(super) fn read(&self) -> Counted {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Counted {
-            requests: read(&self.requests),
+            requests: self.requests.iter().map(|shard| read(&shard.0)).sum(),
             rules: read(&self.rules),
             retries: read(&self.retries),
             failovers: read(&self.failovers),
@@ -88,3 +93,6 @@ impl Counts {
         }
     }
 }
+
+/// Further shards share counters with these.
+const MOST_SHARDS: usize = 8;

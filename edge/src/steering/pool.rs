@@ -1,6 +1,6 @@
 //! A pool and its endpoints, and what is known of them beside what was said.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::keeper::{Board, Keeper, Member};
 use super::{Policy, said, session};
 use crate::balancer::turns::Turns;
-use crate::balancer::under_way::UnderWay;
+use crate::balancer::under_way::{Begun, UnderWay};
 use crate::monitors::{self, Outcome, Watch};
 use crate::registry::Tunnel;
 use crate::state::snapshot::Kept;
@@ -40,7 +40,6 @@ pub(crate) struct Pool {
     /// Since when it is switched off, if it is.
     pub(super) disabled_at: Option<Timestamp>,
     pub(super) hash: u64,
-    requests: Arc<AtomicUsize>,
     /// What requests read. Made anew by the first that finds it out of date; nobody waits for that.
     board: ArcSwap<Board>,
     keeper: Mutex<Keeper>,
@@ -89,10 +88,9 @@ pub(crate) struct Endpoint {
 
 /// What is known of an endpoint beside what was said of it.
 pub(crate) struct Condition {
-    requests: Arc<AtomicUsize>,
+    requests: Arc<Begun>,
     /// Attempts that began, by seconds since `since`.
     lately: Minute,
-    total: AtomicU64,
     since: Instant,
     /// What became of them.
     tally: Tally,
@@ -107,7 +105,6 @@ impl Condition {
         Self {
             requests: Arc::default(),
             lately: Minute::default(),
-            total: AtomicU64::default(),
             since: Instant::now(),
             tally: Tally::default(),
             peak: Peak::new(now),
@@ -117,7 +114,7 @@ impl Condition {
 
     /// Requests under way.
     pub(crate) fn requests(&self) -> usize {
-        self.requests.load(Ordering::Relaxed)
+        self.requests.under_way()
     }
 
     /// Attempts that began in the last minute.
@@ -127,7 +124,7 @@ impl Condition {
 
     /// Attempts that began since it is known.
     pub(crate) fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+        self.requests.total()
     }
 
     fn second(&self, now: Instant) -> u32 {
@@ -215,7 +212,6 @@ impl Pool {
             place: said::place_of(object),
             disabled_at: object.disabled_at.get("").copied(),
             hash: Key::of(id.as_bytes()).0,
-            requests: before.map(|before| before.requests.clone()).unwrap_or_default(),
             board: ArcSwap::from_pointee(board),
             keeper: Mutex::new(keeper),
             around: around.clone(),
@@ -230,7 +226,7 @@ impl Pool {
 
     /// Requests under way.
     pub(crate) fn requests(&self) -> usize {
-        self.requests.load(Ordering::Relaxed)
+        self.endpoints.iter().map(|endpoint| endpoint.condition.requests()).sum()
     }
 
     /// Its endpoints as they stand.
@@ -262,8 +258,7 @@ impl Pool {
     pub(super) fn begin(&self, at: usize, now: Instant) -> UnderWay {
         let condition = &self.endpoints[at].condition;
         condition.lately.add(condition.second(now));
-        condition.total.fetch_add(1, Ordering::Relaxed);
-        UnderWay::new([&condition.requests, &self.requests])
+        condition.requests.begin()
     }
 
     /// Takes note of what became of it after it was asked, for whom `source` is of.

@@ -2,7 +2,7 @@
 //! what has no effect is said in one line, there and on the command line.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 

@@ -2,6 +2,8 @@
 //! same file (`adit edge token` beside a running edge); their changes reach the watches too.
 
 mod reading;
+mod transactions;
+mod watchers;
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -10,20 +12,19 @@ use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::place::Place;
 use super::{
-    Batch, Change, Commit, Compare, Entry, Listing, Operation, Restored, Store, StoreError, StoreRevision,
-    Transaction, Watch, behind, schema,
+    Commit, Entry, Listing, Restored, Store, StoreError, StoreRevision, Transaction, Watch, behind, schema,
 };
-use crate::store::timestamp::Timestamp;
+use transactions::{counter, data_version, last_change};
+use watchers::{UNSEEN_BATCHES, Watcher, deliver};
 
 pub use reading::AuditLine;
 pub(crate) use reading::{audit, backup};
@@ -160,13 +161,6 @@ struct Engine {
     seen: i64,
 }
 
-struct Watcher {
-    prefix: String,
-    /// Everything up to here was delivered.
-    at: StoreRevision,
-    batches: mpsc::Sender<Batch>,
-}
-
 impl Engine {
     fn open(path: &Path) -> Result<Self, StoreError> {
         let mut connection = connect(path, true)?;
@@ -288,12 +282,13 @@ impl Engine {
             if self.is_frozen {
                 return Err(self.failure.clone().unwrap_or_default());
             }
-            self.commit(commits.iter().map(|(transaction, _)| transaction)).map_err(|error| error.to_string())
+            transactions::write(&mut self.connection, commits.iter().map(|(transaction, _)| transaction))
+                .map_err(|error| error.to_string())
         });
         let outcomes = outcomes.and_then(|outcomes| self.find().map(|()| outcomes));
         self.wrote(outcomes.as_ref().err().cloned());
         if outcomes.is_ok()
-            && let Err(error) = self.deliver()
+            && let Err(error) = deliver(&mut self.watchers, &self.connection)
         {
             warn!(%error, "cannot tell about changes of the state");
             self.watchers.clear();
@@ -310,38 +305,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    fn commit<'t>(
-        &mut self,
-        transactions: impl Iterator<Item = &'t Transaction>,
-    ) -> rusqlite::Result<Vec<Commit>> {
-        let sql = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut revision = counter(&sql, "revision")?;
-        let before = revision;
-        let mut outcomes = Vec::new();
-        for transaction in transactions {
-            match conflict(&sql, transaction)? {
-                Some(key) => outcomes.push(Commit::Conflict { key }),
-                None => {
-                    revision += 1;
-                    apply(&sql, transaction, revision)?;
-                    outcomes.push(Commit::Done(StoreRevision(revision)));
-                }
-            }
-        }
-        if revision != before {
-            set_counter(&sql, "revision", revision)?;
-            if revision / COMPACT_EVERY != before / COMPACT_EVERY {
-                let keep_from = revision.saturating_sub(KEPT_REVISIONS);
-                sql.prepare("DELETE FROM change WHERE revision <= ?1")?.execute([keep_from])?;
-                set_counter(&sql, "compacted", keep_from)?;
-                let keep_from = revision.saturating_sub(KEPT_AUDIT);
-                sql.prepare("DELETE FROM audit WHERE revision <= ?1")?.execute([keep_from])?;
-            }
-        }
-        sql.commit()?;
-        Ok(outcomes)
     }
 
     /// What became of a change; the beginning and the end of a time in which none can be written are said.
@@ -432,7 +395,7 @@ impl Engine {
         let Self { connection, place, seen, .. } = Self::open(&self.path)?;
         (self.connection, self.place, self.seen, self.is_frozen) = (connection, place, seen, false);
         // Others may have written meanwhile.
-        if let Err(error) = self.deliver() {
+        if let Err(error) = deliver(&mut self.watchers, &self.connection) {
             warn!(%error, "cannot tell about changes of the state");
             self.watchers.clear();
         }
@@ -465,7 +428,7 @@ impl Engine {
         }
         let (batches, receiver) = mpsc::channel(UNSEEN_BATCHES);
         self.watchers.push(Watcher { prefix, at: from, batches });
-        self.deliver().map_err(|error| unavailable(&self.path, error))?;
+        deliver(&mut self.watchers, &self.connection).map_err(|error| unavailable(&self.path, error))?;
         Ok(Watch { batches: receiver })
     }
 
@@ -479,125 +442,21 @@ impl Engine {
         if version == self.seen {
             return Ok(());
         }
-        self.deliver()?;
+        deliver(&mut self.watchers, &self.connection)?;
         self.seen = version;
         Ok(())
     }
-
-    /// Gives every watcher what it has not had. One that does not take it is dropped, and its watch ends.
-    fn deliver(&mut self) -> rusqlite::Result<()> {
-        let Some(from) = self.watchers.iter().map(|watcher| watcher.at).min() else { return Ok(()) };
-        let mut query = self
-            .connection
-            .prepare("SELECT revision, key, value FROM change WHERE revision > ?1 ORDER BY revision, key")?;
-        let mut batches: Vec<Batch> = Vec::new();
-        let mut rows = query.query([from.0])?;
-        while let Some(row) = rows.next()? {
-            let revision = StoreRevision(row.get(0)?);
-            let change =
-                Change { key: row.get(1)?, value: row.get::<_, Option<Vec<u8>>>(2)?.map(Bytes::from) };
-            match batches.last_mut() {
-                Some(batch) if batch.revision == revision => batch.changes.push(change),
-                _ => batches.push(Batch { revision, changes: vec![change] }),
-            }
-        }
-        let Some(newest) = batches.last().map(|batch| batch.revision) else { return Ok(()) };
-        self.watchers.retain_mut(|watcher| {
-            let unseen = batches.iter().filter(|batch| batch.revision > watcher.at);
-            for Batch { revision, changes } in unseen {
-                let changes: Vec<_> = changes
-                    .iter()
-                    .filter(|change| change.key.starts_with(&watcher.prefix))
-                    .cloned()
-                    .collect();
-                let batch = Batch { revision: *revision, changes };
-                if !batch.changes.is_empty() && watcher.batches.try_send(batch).is_err() {
-                    return false;
-                }
-            }
-            watcher.at = newest;
-            true
-        });
-        Ok(())
-    }
-}
-
-/// The first record that is not as the transaction wants it.
-fn conflict(sql: &Connection, transaction: &Transaction) -> rusqlite::Result<Option<String>> {
-    let mut query = sql.prepare("SELECT revision FROM record WHERE key = ?1")?;
-    for compare in &transaction.compares {
-        let (key, wanted) = match compare {
-            Compare::Absent(key) => (key, None),
-            Compare::At(key, revision) => (key, Some(revision.0)),
-        };
-        let found: Option<u64> = query.query_row([key], |row| row.get(0)).optional()?;
-        if found != wanted {
-            return Ok(Some(key.clone()));
-        }
-    }
-    Ok(None)
-}
-
-fn apply(sql: &Connection, transaction: &Transaction, revision: u64) -> rusqlite::Result<()> {
-    let mut change =
-        sql.prepare("INSERT OR REPLACE INTO change (revision, key, value) VALUES (?1, ?2, ?3)")?;
-    for operation in &transaction.operations {
-        match operation {
-            Operation::Put(key, value) => {
-                sql.prepare(
-                    "INSERT INTO record (key, value, revision) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (key) DO UPDATE SET value = ?2, revision = ?3",
-                )?
-                .execute(params![key, &value[..], revision])?;
-                change.execute(params![revision, key, Some(&value[..])])?;
-            }
-            Operation::Remove(key) => {
-                sql.prepare("DELETE FROM record WHERE key = ?1")?.execute([key])?;
-                change.execute(params![revision, key, None::<&[u8]>])?;
-            }
-        }
-    }
-    let note = &transaction.note;
-    sql.prepare("INSERT INTO audit (revision, at, actor, action, subject) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![revision, Timestamp::now().to_string(), note.actor, note.action, note.subject])?;
-    Ok(())
-}
-
-fn counter(sql: &Connection, name: &str) -> rusqlite::Result<u64> {
-    sql.prepare("SELECT value FROM counter WHERE name = ?1")?.query_row([name], |row| row.get(0))
-}
-
-fn set_counter(sql: &Connection, name: &str, value: u64) -> rusqlite::Result<()> {
-    sql.prepare("UPDATE counter SET value = ?2 WHERE name = ?1")?.execute(params![name, value])?;
-    Ok(())
-}
-
-fn last_change(sql: &Connection) -> rusqlite::Result<StoreRevision> {
-    let mut query = sql.prepare("SELECT max(revision) FROM change")?;
-    Ok(StoreRevision(query.query_row([], |row| row.get::<_, Option<u64>>(0))?.unwrap_or_default()))
-}
-
-fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.pragma_query_value(None, "data_version", |row| row.get(0))
 }
 
 /// Asks that wait for the thread; more of them wait outside.
 const WAITING: usize = 256;
 /// Asks that are answered in one go.
 const GROUP: usize = 64;
-/// Transactions that a watcher may be behind.
-const UNSEEN_BATCHES: usize = 4096;
 /// How often another process's changes are looked for.
 const POLL: Duration = Duration::from_millis(200);
 /// How often it is tried whether the state can be written, while it cannot.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long another process may hold the file.
 const BUSY: Duration = Duration::from_secs(5);
-/// Changes are kept for watches that begin in the past, at least this many revisions.
-const KEPT_REVISIONS: u64 = 10_000;
-const COMPACT_EVERY: u64 = 1_000;
-/// Lines of the audit log: strangers make some too.
-const KEPT_AUDIT: u64 = 1_000_000;
-
 #[cfg(test)]
 mod tests;

@@ -1,27 +1,26 @@
 //! Connections over QUIC: dialling, and turning the streams that the edge opens into requests
 //! (wire.md, sections 2 and 4).
 
+mod answer;
+mod request;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use adit_net::crumbs::Gathered;
-use adit_net::give_way::give_way;
-use adit_protocol::extensions::{self, FrameReader, Piece};
-use adit_protocol::stream::{self, Connect, Opening};
+use adit_protocol::extensions;
+use adit_protocol::stream::{Connect, Opening};
 use anyhow::Context as _;
-use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http_body::{Body as HttpBody, Frame};
-use http_body_util::{BodyDataStream, BodyExt};
+use http_body::Body as _;
+use http_body_util::BodyDataStream;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{EndpointConfig, RecvStream, SendStream, VarInt};
-use tokio::io::AsyncWrite;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use tokio_util::io::StreamReader;
@@ -31,12 +30,14 @@ use tracing::{debug, trace};
 pub use quinn::Endpoint;
 
 use super::control;
-use super::handler::{Handler, SETTLING, Trailers};
-use super::pace::{Flows, STREAM_WINDOW};
+use super::handler::{Handler, Trailers};
+use super::pace::STREAM_WINDOW;
 use super::status::QuicPath;
 use super::suspicion::{Ended, Traffic};
-use crate::origin::{Body, BoxError, Unread, empty};
+use crate::origin::{Body, empty};
 use crate::proxy::{Answer, Kind};
+use answer::AnswerStream;
+use request::{FramedBody, StreamBody, read_head};
 
 /// The name in every edge server's certificate.
 const SERVER_NAME: &str = "quic.cftunnel.com";
@@ -56,12 +57,9 @@ const MOST_REQUESTS: u32 = 8192;
 const SEND_WINDOW: u64 = 8 * 1024 * 1024;
 /// Socket buffers, bytes; the system may grant less.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
-/// Largest piece of a body handed over at once, bytes.
-const CHUNK: usize = 64 * 1024;
 
 const NO_ERROR: VarInt = VarInt::from_u32(0);
 const REFUSED: VarInt = VarInt::from_u32(extensions::REFUSED);
-const BROKEN_OFF: VarInt = VarInt::from_u32(extensions::BROKEN_OFF);
 
 /// How this host speaks QUIC: one per process.
 #[derive(Clone)]
@@ -307,208 +305,4 @@ fn has_body(headers: &http::HeaderMap) -> bool {
         || headers.get(TRANSFER_ENCODING).is_some_and(|coding| {
             coding.as_bytes().to_ascii_lowercase().windows(7).any(|word| word == b"chunked")
         })
-}
-
-async fn read_head(mut recv: RecvStream) -> anyhow::Result<(Opening, StreamBody)> {
-    let mut buffered = BytesMut::new();
-    loop {
-        if let Some(opening) = Opening::decode(&mut buffered)? {
-            return Ok((opening, StreamBody { first: buffered.freeze(), recv }));
-        }
-        let chunk =
-            recv.read_chunk(CHUNK, true).await?.context("the stream ended inside the head of a request")?;
-        buffered.extend_from_slice(&chunk.bytes);
-    }
-}
-
-/// The body of a request: what came with its head, then what follows.
-struct StreamBody {
-    first: Bytes,
-    recv: RecvStream,
-}
-
-impl HttpBody for StreamBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if !self.first.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
-        }
-        // Holds no state of its own between polls.
-        let chunk = ready!(std::pin::pin!(self.recv.read_chunk(CHUNK, true)).poll(cx));
-        Poll::Ready(match chunk {
-            Ok(Some(chunk)) => Some(Ok(Frame::data(chunk.bytes))),
-            Ok(None) => None,
-            Err(error) => Some(Err(error.into())),
-        })
-    }
-}
-
-/// The same where it is framed (`adit_protocol::extensions`): data, and trailers behind it.
-struct FramedBody {
-    body: StreamBody,
-    /// What has arrived and is not read yet.
-    rest: Bytes,
-    frames: FrameReader,
-}
-
-impl FramedBody {
-    fn new(body: StreamBody) -> Self {
-        Self { body, rest: Bytes::new(), frames: FrameReader::default() }
-    }
-}
-
-impl HttpBody for FramedBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        loop {
-            match this.frames.next(&mut this.rest) {
-                Ok(Some(Piece::Data(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(Some(Piece::Trailers(trailers))) => {
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                }
-                Ok(None) => {}
-                Err(error) => return Poll::Ready(Some(Err(error.into()))),
-            }
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-                Some(frame) => this.rest = frame?.into_data().unwrap_or_default(),
-                None if this.frames.is_whole() => return Poll::Ready(None),
-                None => return Poll::Ready(Some(Err("the body ended within a frame".into()))),
-            }
-        }
-    }
-}
-
-/// Our side of a request's stream. Unless the answer was sent to its end, the edge is told that it
-/// is broken: a plain drop would look like a complete body.
-struct AnswerStream {
-    send: SendStream,
-    /// Bytes of the body so far.
-    sent: u64,
-    complete: bool,
-    /// Why, if it is not complete.
-    code: VarInt,
-}
-
-impl AnswerStream {
-    fn new(send: SendStream) -> Self {
-        Self { send, sent: 0, complete: false, code: NO_ERROR }
-    }
-
-    /// The next frame of an answer whose head was written. `code` says that the origin broke off.
-    async fn frame(
-        &mut self,
-        body: &mut Gathered<Body>,
-        code: VarInt,
-    ) -> anyhow::Result<Option<Frame<Bytes>>> {
-        match body.frame().await.transpose() {
-            Ok(frame) => Ok(frame),
-            Err(error) => {
-                self.code = code;
-                tokio::time::sleep(SETTLING).await;
-                Err(anyhow::anyhow!(error).context("the origin broke off"))
-            }
-        }
-    }
-
-    /// The answer as it is; trailers have no place.
-    async fn send(&mut self, response: http::Response<Body>, flows: &Flows) -> anyhow::Result<()> {
-        let (head, body) = response.into_parts();
-        let mut body = Gathered::new(body);
-        let unread = Unread::of(&head.extensions);
-        self.head(head).await?;
-        while let Some(frame) = self.frame(&mut body, NO_ERROR).await? {
-            if let Ok(data) = frame.into_data() {
-                flows.send(data.len(), &body.size_hint(), unread);
-                let length = data.len() as u64;
-                give_way(self.sent, self.send.write_chunk(data)).await?;
-                self.sent += length;
-                flows.down.asked();
-            }
-        }
-        self.finish();
-        Ok(())
-    }
-
-    /// The answer with its trailers, if there are any (`adit_protocol::extensions`).
-    async fn send_framed(&mut self, response: http::Response<Body>, flows: &Flows) -> anyhow::Result<()> {
-        let (mut head, body) = response.into_parts();
-        let mut body = Gathered::new(body);
-        let unread = Unread::of(&head.extensions);
-        head.headers.insert(extensions::TRAILERS, extensions::FRAMED);
-        self.head(head).await?;
-        while let Some(frame) = self.frame(&mut body, BROKEN_OFF).await? {
-            match frame.into_data() {
-                Ok(data) => {
-                    let head = Bytes::copy_from_slice(&extensions::data_head(data.len()));
-                    flows.send(data.len(), &body.size_hint(), unread);
-                    let length = data.len() as u64;
-                    give_way(self.sent, self.send.write_all_chunks(&mut [head, data])).await?;
-                    self.sent += length;
-                    flows.down.asked();
-                }
-                Err(frame) => {
-                    if let Ok(trailers) = frame.into_trailers() {
-                        self.send.write_chunk(extensions::encode_trailers(&trailers)?).await?;
-                        // Nothing may follow.
-                        break;
-                    }
-                }
-            }
-        }
-        self.finish();
-        Ok(())
-    }
-
-    async fn head(&mut self, head: http::response::Parts) -> anyhow::Result<()> {
-        let head = stream::Answer::Http(http::Response::from_parts(head, ())).encode()?;
-        Ok(self.send.write_chunk(head).await?)
-    }
-
-    async fn refuse(&mut self, reason: String) -> anyhow::Result<()> {
-        let head = stream::Answer::Refused { reason, flow_rate_limited: false }.encode()?;
-        self.send.write_chunk(head).await?;
-        self.finish();
-        Ok(())
-    }
-
-    fn finish(&mut self) {
-        // An error here says that the edge has stopped the stream itself.
-        let _ = self.send.finish();
-        self.complete = true;
-    }
-}
-
-/// For RPC streams, whose answers are no HTTP.
-impl AsyncWrite for AnswerStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.send), cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.send), cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.finish();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for AnswerStream {
-    fn drop(&mut self) {
-        if !self.complete {
-            let _ = self.send.reset(self.code);
-        }
-    }
 }

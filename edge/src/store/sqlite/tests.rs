@@ -3,7 +3,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use super::super::AuditEntry;
+use bytes::Bytes;
+
+use super::super::{AuditEntry, Batch, Change};
+use super::transactions::{COMPACT_EVERY, KEPT_AUDIT, KEPT_REVISIONS, set_counter, write};
 use super::*;
 
 fn note(action: &'static str) -> AuditEntry {
@@ -315,11 +318,11 @@ fn the_audit_log_keeps_the_newest_million() {
     let path = folder.path().join("state.db");
     let mut engine = Engine::open(&path).unwrap();
     for key in ["a", "b"] {
-        engine.commit([put(key, "")].iter()).unwrap();
+        write(&mut engine.connection, [put(key, "")].iter()).unwrap();
     }
     let last = KEPT_AUDIT + COMPACT_EVERY;
     set_counter(&engine.connection, "revision", last - 1).unwrap();
-    engine.commit([put("c", "")].iter()).unwrap();
+    write(&mut engine.connection, [put("c", "")].iter()).unwrap();
     let lines = audit(&path, 10).unwrap();
     assert_eq!(lines.iter().map(|line| line.revision).collect::<Vec<_>>(), [last]);
 }

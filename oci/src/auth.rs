@@ -12,9 +12,9 @@ use serde::Deserialize;
 
 /// A name and a password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub name: String,
-    pub password: String,
+pub(crate) struct Credentials {
+    pub(crate) name: String,
+    pub(crate) password: String,
 }
 
 impl Credentials {
@@ -49,7 +49,7 @@ struct Entry {
 ///
 /// # Errors
 /// The file is there and cannot be read.
-pub fn credentials(registry: &str) -> anyhow::Result<Option<Credentials>> {
+pub(crate) fn credentials(registry: &str) -> anyhow::Result<Option<Credentials>> {
     let Some(path) = place() else { return Ok(None) };
     let text = match adit_files::read(&path, LARGEST_FILE) {
         Ok(text) => text,

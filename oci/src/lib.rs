@@ -9,7 +9,7 @@
 
 pub use adit_rules::{digest, reference};
 
-pub mod auth;
+mod auth;
 mod bundle;
 pub mod client;
 pub mod lock;
@@ -17,5 +17,5 @@ pub mod manifest;
 pub mod resolve;
 pub mod signature;
 pub mod signing;
-pub mod store;
-pub mod transport;
+mod store;
+mod transport;

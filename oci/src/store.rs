@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use crate::digest::Digest;
 use crate::signature::Signed;
 
-pub struct Store {
+pub(crate) struct Store {
     blobs: PathBuf,
     signatures: PathBuf,
 }
@@ -20,7 +20,7 @@ pub struct Store {
 impl Store {
     /// # Errors
     /// The folder cannot be made.
-    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         let store = Self { blobs: folder.join("blobs"), signatures: folder.join("signatures") };
         for folder in [&store.blobs, &store.signatures] {
             fs::DirBuilder::new()
@@ -33,7 +33,7 @@ impl Store {
     }
 
     /// What has this digest; `None` if it is not here or not what its name says, and then it is removed.
-    pub fn read(&self, digest: Digest, limit: usize) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, digest: Digest, limit: usize) -> Option<Vec<u8>> {
         let path = self.path(digest);
         let bytes = adit_files::read(&path, limit).ok()?;
         if Digest::of(&bytes) != digest {
@@ -44,20 +44,20 @@ impl Store {
     }
 
     /// Where a blob lies or would lie.
-    pub fn path(&self, digest: Digest) -> PathBuf {
+    pub(crate) fn path(&self, digest: Digest) -> PathBuf {
         self.blobs.join(format!("sha256-{}", digest.hex()))
     }
 
     /// # Errors
     /// The folder cannot be written.
-    pub fn keep(&self, bytes: &[u8]) -> anyhow::Result<PathBuf> {
+    pub(crate) fn keep(&self, bytes: &[u8]) -> anyhow::Result<PathBuf> {
         let path = self.path(Digest::of(bytes));
         replace(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }
 
     /// The signatures that were pulled with a manifest; none if they were not.
-    pub fn signatures(&self, manifest: Digest) -> Vec<Signed> {
+    pub(crate) fn signatures(&self, manifest: Digest) -> Vec<Signed> {
         let text =
             adit_files::read(&self.signatures.join(manifest.hex()), LARGEST_SIGNATURES).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
@@ -65,7 +65,7 @@ impl Store {
 
     /// # Errors
     /// The folder cannot be written.
-    pub fn keep_signatures(&self, manifest: Digest, signed: &[Signed]) -> anyhow::Result<()> {
+    pub(crate) fn keep_signatures(&self, manifest: Digest, signed: &[Signed]) -> anyhow::Result<()> {
         let path = self.signatures.join(manifest.hex());
         let text = serde_json::to_vec(signed)?;
         ensure!(text.len() <= LARGEST_SIGNATURES, "the signatures have more than {LARGEST_SIGNATURES} bytes");
@@ -73,7 +73,7 @@ impl Store {
     }
 
     /// Removes what was not used for long until the rest fits.
-    pub fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         let Ok(folder) = fs::read_dir(&self.blobs) else { return };
         let mut files: Vec<(SystemTime, u64, PathBuf)> = folder
             .flatten()
@@ -96,7 +96,7 @@ impl Store {
     }
 
     /// Says that a blob is in use, for whoever tidies.
-    pub fn touch(&self, digest: Digest) {
+    pub(crate) fn touch(&self, digest: Digest) {
         let _ = fs::File::options()
             .append(true)
             .open(self.path(digest))

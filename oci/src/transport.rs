@@ -28,7 +28,7 @@ const LARGEST_HEAD: usize = 64 * 1024;
 
 /// Sends requests, each on a connection of its own.
 #[derive(Clone)]
-pub struct Transport {
+pub(crate) struct Transport {
     tls: Arc<ClientConfig>,
 }
 
@@ -37,7 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Transport {
     /// Reads the system's roots; does no other I/O.
-    pub fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = adit_trust::by_roots(adit_trust::of_system(), &provider);
         let tls = ClientConfig::builder_with_provider(provider)
@@ -52,7 +52,11 @@ impl Transport {
     ///
     /// # Errors
     /// No answer, or one of more than `limit` bytes.
-    pub async fn send(&self, request: Request<Bytes>, limit: usize) -> anyhow::Result<Response<Bytes>> {
+    pub(crate) async fn send(
+        &self,
+        request: Request<Bytes>,
+        limit: usize,
+    ) -> anyhow::Result<Response<Bytes>> {
         let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
         let whole = tokio::time::timeout(LONGEST, self.exchange(request, limit));
         let answer = whole.await.unwrap_or_else(|_| Err(anyhow!("no whole answer within {LONGEST:?}")));

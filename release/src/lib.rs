@@ -7,7 +7,7 @@
 pub mod deb;
 pub mod image;
 pub mod sbom;
-pub mod tar;
+mod tar;
 
 use std::collections::BTreeMap;
 

@@ -9,7 +9,7 @@ use flate2::{Compression, GzBuilder};
 
 /// What goes into an archive, by its path without a leading slash.
 #[derive(Debug, Clone, Default)]
-pub struct Tree {
+pub(crate) struct Tree {
     entries: BTreeMap<String, Entry>,
 }
 
@@ -23,13 +23,13 @@ struct Entry {
 
 impl Tree {
     /// A file of root, and the folders above it.
-    pub fn file(&mut self, path: &str, mode: u32, content: impl Into<Vec<u8>>) {
+    pub(crate) fn file(&mut self, path: &str, mode: u32, content: impl Into<Vec<u8>>) {
         self.above(path);
         self.entries.insert(path.to_owned(), Entry { mode, owner: 0, content: Some(content.into()) });
     }
 
     /// A folder of this user and group, and the folders above it.
-    pub fn folder(&mut self, path: &str, mode: u32, owner: u32) {
+    pub(crate) fn folder(&mut self, path: &str, mode: u32, owner: u32) {
         self.above(path);
         self.entries.insert(path.to_owned(), Entry { mode, owner, content: None });
     }
@@ -42,7 +42,7 @@ impl Tree {
     }
 
     /// Bytes of all files.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.entries.values().filter_map(|entry| entry.content.as_ref()).map(Vec::len).sum()
     }
 
@@ -50,7 +50,7 @@ impl Tree {
     ///
     /// # Errors
     /// A name is too long for the format.
-    pub fn tar(&self, prefix: &str, time: u64) -> Result<Vec<u8>> {
+    pub(crate) fn tar(&self, prefix: &str, time: u64) -> Result<Vec<u8>> {
         let mut tar = Vec::with_capacity(self.size() + self.entries.len() * 2 * BLOCK);
         for (path, entry) in &self.entries {
             let slash = if entry.content.is_none() { "/" } else { "" };
@@ -87,7 +87,7 @@ fn header(name: &str, entry: &Entry, size: usize, time: u64) -> Result<[u8; BLOC
 ///
 /// # Errors
 /// None in memory.
-pub fn gzip(bytes: &[u8], level: u32) -> Result<Vec<u8>> {
+pub(crate) fn gzip(bytes: &[u8], level: u32) -> Result<Vec<u8>> {
     let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(level));
     encoder.write_all(bytes).context("compressing")?;
     encoder.finish().context("compressing")

@@ -10,6 +10,10 @@ use syn::{Attribute, GenericArgument, Item, ItemStruct, Lit, Pat, PathArguments,
 use crate::limits::root;
 
 const CONFIGURATION: &str = "docs/configuration.md";
+/// What the last line of a page begins with.
+const KEPT: &str = "Kept by:";
+/// By a test of the command line, as it says itself.
+const MADE: &str = "docs/commands.md";
 
 #[test]
 fn every_key_of_host_and_edge_is_on_the_page_of_configuration_and_no_other() {
@@ -131,6 +135,33 @@ fn the_map_of_pages_has_all_of_them_and_tests_that_there_are() {
             wrong.push(format!("docs/README.md: there is no {span}"));
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_page_says_at_its_end_what_keeps_it_as_the_map_does() {
+    let map = text("docs/README.md");
+    let (mut pages, mut wrong) = (0, Vec::new());
+    for row in map.lines().filter(|line| line.starts_with("| [")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let kept = format!("{KEPT} {}", cells.last().expect("a cell").trim_end_matches('|').trim());
+        let links = cells[0].match_indices("](").filter_map(|(at, _)| cells[0][at + 2..].split(')').next());
+        for page in links.map(|link| format!("docs/{link}")).filter(|page| page != MADE) {
+            pages += 1;
+            let said = text(&page);
+            if said.trim_end().lines().last() == Some(&kept) {
+                continue;
+            }
+            if std::env::var_os("ADIT_WRITE").is_some() {
+                let lines: Vec<&str> = said.lines().filter(|line| !line.starts_with(KEPT)).collect();
+                let said = format!("{}\n\n{kept}\n", lines.join("\n").trim_end());
+                fs::write(root().join(&page), said).expect("a page can be written");
+            } else {
+                wrong.push(format!("{page} does not end with: {kept} (ADIT_WRITE=1 writes it)"));
+            }
+        }
+    }
+    assert!(pages > 20, "{pages} pages");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

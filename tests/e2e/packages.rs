@@ -157,7 +157,7 @@ fn a_release_is_installed_and_serves_in_each_debian() {
         // dpkg itself, and systemd as this Debian has it on what lies there then.
         let install = "around $2; cp $1 $2/tmp/adit.deb; chroot $2 dpkg --install /tmp/adit.deb
             chroot $2 systemctl enable adit-edge adit-tunnel
-            for unit in adit-edge adit-tunnel; do chroot $2 systemd-analyze security --offline=yes --no-pager $unit; done";
+            for unit in adit-edge adit-tunnel; do chroot $2 systemd-analyze security --offline=yes --no-pager /usr/lib/systemd/system/$unit.service; done";
         let said = served_from(&released(".deb"), &here, install).expect("this machine allows namespaces");
         assert!(said.contains("HTTP/1.1 200") && said.contains("Setting up adit"), "{said}");
         let exposed: Vec<f64> = said.lines().filter_map(exposure_said).collect();

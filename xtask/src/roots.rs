@@ -68,5 +68,16 @@ fn provide(tree: &Tree, suite: &str, root: &Path) -> Result<()> {
 const STEPS: usize = 2;
 const SUITES: [&str; 2] = ["bookworm", "trixie"];
 /// What an administrator types the commands with; apt adds what they need.
-const PACKAGES: [&str; 9] =
-    ["base-files", "base-passwd", "bash", "coreutils", "dpkg", "grep", "libc-bin", "sed", "systemd"];
+const PACKAGES: [&str; 11] = [
+    "base-files",
+    "base-passwd",
+    "bash",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "dpkg",
+    "grep",
+    "libc-bin",
+    "sed",
+    "systemd",
+];

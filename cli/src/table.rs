@@ -76,7 +76,8 @@ pub(crate) fn show(form: Form, value: &Value, table: impl FnOnce() -> String) {
 }
 
 /// YAML in block style. Texts that could be taken for something else are quoted as JSON does, which YAML
-/// reads too.
+/// reads too: of libraries that write it, `serde_norway` leaves `yes` and dates bare, which other readers take for a
+/// switch and a time.
 fn yaml(value: &Value) -> String {
     let mut text = String::new();
     write_yaml(&mut text, value, 0);

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::bindings::exports::adit::plugin::access_log::Entry;
-use super::failure::{CallError, Failure};
+use super::failure::{CallError, Failure, FailureKind};
 use super::member::LoadedPlugin;
 use super::meter::{SETUP, WORK};
 use super::store::Instance;
@@ -84,7 +84,7 @@ pub(super) async fn start(
     waiting: &Arc<Waiting>,
 ) -> Result<Option<AbortOnDropHandle<()>>, CallError> {
     let Some(phases) = &member.linked_component.phases else { return Ok(None) };
-    let (logs, ticks) = (phases.log.is_some(), phases.tick.is_some());
+    let (logs, ticks) = (phases.log.is_some(), phases.tick.is_some() || phases.refresh.is_some());
     if !logs && !ticks {
         return Ok(None);
     }
@@ -161,10 +161,10 @@ impl Work {
     async fn work(&mut self) -> Result<(), CallError> {
         let mut instance = self.instance().await?;
         let running = self.member.engine.clock().running(0);
-        instance.on_tick(WORK).await?;
+        let done = instance.on_tick(WORK).await?;
         drop(running);
         self.keep(instance);
-        Ok(())
+        done.map_err(|fault| FailureKind::fault(&fault.code, &fault.message).into())
     }
 
     async fn instance(&mut self) -> Result<Instance, CallError> {

@@ -8,8 +8,8 @@ use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 use wasmtime_wasi_http::p3::bindings::ServiceIndices;
 
 use super::bindings::exports::adit::plugin::{
-    access_log, lifecycle, probe, request_body_filter, request_filter, response_body_filter, response_filter,
-    schema, ticker,
+    access_log, lifecycle, probe, refresher, request_body_filter, request_filter, response_body_filter,
+    response_filter, schema, ticker,
 };
 use super::engine::Engine;
 use super::failure::LoadError;
@@ -28,11 +28,19 @@ const REQUEST_BODY_FILTER: &str = "adit:plugin/request-body-filter@0.1.0";
 const RESPONSE_BODY_FILTER: &str = "adit:plugin/response-body-filter@0.1.0";
 const ACCESS_LOG: &str = "adit:plugin/access-log@0.1.0";
 const TICKER: &str = "adit:plugin/ticker@0.1.0";
+const REFRESHER: &str = "adit:plugin/refresher@0.1.0";
 /// What a filter for this host or for another exports; its version follows.
 const LIFECYCLE_OF_ANY: &str = "adit:plugin/lifecycle@";
 /// Without any of these there is nothing to call, unless it takes whole exchanges.
-const PHASES: [&str; 6] =
-    [REQUEST_FILTER, RESPONSE_FILTER, REQUEST_BODY_FILTER, RESPONSE_BODY_FILTER, ACCESS_LOG, TICKER];
+const PHASES: [&str; 7] = [
+    REQUEST_FILTER,
+    RESPONSE_FILTER,
+    REQUEST_BODY_FILTER,
+    RESPONSE_BODY_FILTER,
+    ACCESS_LOG,
+    TICKER,
+    REFRESHER,
+];
 /// What makes a service, in any compatible version. One that imports the second as well is middleware.
 const INCOMING_HANDLER: &str = "wasi:http/incoming-handler@0.2";
 const HANDLER: &str = "wasi:http/handler@0.3";
@@ -81,6 +89,7 @@ pub(super) struct Phases {
     pub(super) response_body: Option<response_body_filter::GuestIndices>,
     pub(super) log: Option<access_log::GuestIndices>,
     pub(super) tick: Option<ticker::GuestIndices>,
+    pub(super) refresh: Option<refresher::GuestIndices>,
 }
 
 impl LinkedComponent {
@@ -188,6 +197,7 @@ fn phases(pre: &InstancePre<State>, has: impl Fn(&str) -> bool) -> Result<Phases
                 .transpose()?,
             log: has(ACCESS_LOG).then(|| access_log::GuestIndices::new(pre)).transpose()?,
             tick: has(TICKER).then(|| ticker::GuestIndices::new(pre)).transpose()?,
+            refresh: has(REFRESHER).then(|| refresher::GuestIndices::new(pre)).transpose()?,
         })
     })();
     phases.map_err(mismatch)

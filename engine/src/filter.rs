@@ -289,7 +289,11 @@ impl Plugin {
 
     /// Whether it has regular work.
     pub fn ticks(&self) -> bool {
-        self.member.linked_component.phases.as_ref().is_some_and(|phases| phases.tick.is_some())
+        self.member
+            .linked_component
+            .phases
+            .as_ref()
+            .is_some_and(|phases| phases.tick.is_some() || phases.refresh.is_some())
     }
 
     /// Whether it is told what was served.

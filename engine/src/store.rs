@@ -15,7 +15,7 @@ use super::bindings::exports::adit::plugin::request_body_filter::{self, RequestB
 use super::bindings::exports::adit::plugin::request_filter::{self, RequestAction};
 use super::bindings::exports::adit::plugin::response_body_filter::{self, ResponseBodyAction};
 use super::bindings::exports::adit::plugin::response_filter::{self, ResponseAction};
-use super::bindings::exports::adit::plugin::{probe, schema, ticker};
+use super::bindings::exports::adit::plugin::{probe, refresher, schema, ticker};
 use super::component::{LinkedComponent, Phases};
 use super::failure::{CallError, FailureKind};
 use super::imports::handler::Next;
@@ -78,6 +78,7 @@ struct Exports {
     response_body: Option<response_body_filter::Guest>,
     log: Option<access_log::Guest>,
     tick: Option<ticker::Guest>,
+    refresh: Option<refresher::Guest>,
 }
 
 impl Instance {
@@ -226,12 +227,20 @@ impl Instance {
         answer.map_err(|stop| trouble(store, stop))
     }
 
-    /// Only for a component with this phase.
-    pub(super) async fn on_tick(&mut self, budget: CallBudget) -> Result<(), CallError> {
+    /// The regular work, in both of its forms where it has both.
+    pub(super) async fn on_tick(&mut self, budget: CallBudget) -> Result<Result<(), Fault>, CallError> {
         let Parts { store, meter, exports, .. } = &mut *self.0;
-        let phase = exports.tick.as_ref().expect("called only if the component has regular work");
         begin(store, "");
-        let answer = drive(meter, budget, pin!(phase.call_on_tick(&mut *store))).await;
+        let call = async {
+            if let Some(phase) = &exports.tick {
+                phase.call_on_tick(&mut *store).await?;
+            }
+            match &exports.refresh {
+                Some(phase) => phase.call_on_refresh(&mut *store).await,
+                None => Ok(Ok(())),
+            }
+        };
+        let answer = drive(meter, budget, pin!(call)).await;
         answer.map_err(|stop| trouble(store, stop))
     }
 }
@@ -241,8 +250,18 @@ fn bind(
     phases: &Phases,
     instance: &wasmtime::component::Instance,
 ) -> Result<Exports, CallError> {
-    let Phases { lifecycle, schema, probe, request, response, request_body, response_body, log, tick } =
-        phases;
+    let Phases {
+        lifecycle,
+        schema,
+        probe,
+        request,
+        response,
+        request_body,
+        response_body,
+        log,
+        tick,
+        refresh,
+    } = phases;
     let fits = |interface: &str, error: wasmtime::Error| -> CallError {
         let reason: Vec<String> = error.chain().map(ToString::to_string).collect();
         let what = format!("its {interface} is not the published one: {}", reason.join(": "));
@@ -266,6 +285,7 @@ fn bind(
         response_body: load!(maybe response_body, "response-body-filter")?,
         log: load!(maybe log, "access-log")?,
         tick: load!(maybe tick, "ticker")?,
+        refresh: load!(maybe refresh, "refresher")?,
     })
 }
 

@@ -81,8 +81,18 @@ fn put(from: &Path, to: &Path) -> Result<usize> {
 }
 
 /// Names as cargo gives them to files.
-const FOR_TESTS: [&str; 9] =
-    ["bodies", "middleware", "misbehave", "once", "request_only", "service", "service3", "shapes", "toolbox"];
+const FOR_TESTS: [&str; 10] = [
+    "bodies",
+    "feeder",
+    "middleware",
+    "misbehave",
+    "once",
+    "request_only",
+    "service",
+    "service3",
+    "shapes",
+    "toolbox",
+];
 
 /// The first eight bytes of every component: magic, version 13, layer 1.
 const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";

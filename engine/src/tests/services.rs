@@ -225,6 +225,27 @@ async fn a_plugin_serves_after_its_first_tick_and_not_at_all_if_that_breaks() {
 }
 
 #[tokio::test]
+async fn work_that_fails_refuses_the_load_at_first_and_is_counted_later() {
+    let error = try_load("test/feeder.wasm", plan(r#"{"refresh": "fail"}"#)).await.expect_err("it fails");
+    let LoadError::Broken { during, kind, .. } = &error else { panic!("{error}") };
+    assert_eq!((*during, kind.word()), ("its first on-tick", "fault"));
+    assert!(error.to_string().contains("nobody has the list"), "{error}");
+
+    let mut later = plan(r#"{"refresh": "later"}"#);
+    later.tick = Duration::from_millis(20);
+    let plugin = load_with("test/feeder.wasm", later).await;
+    let counted = async {
+        while plugin.counters().faults == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), counted).await.expect("it is counted");
+    // What was there before goes on.
+    let outcome = ask(&Chain::new(vec![plugin]), &[]).await;
+    assert!(matches!(outcome, RequestOutcome::Continue(_)), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn a_plugin_that_fails_its_own_probe_is_refused() {
     let mut plan = plan(r#"{"probe": "fail"}"#);
     plan.grants = grants(ALL);

@@ -20,7 +20,7 @@ impl By {
     /// The name.
     pub(crate) fn host(self) -> &'static str {
         match self {
-            Self::Route => HOST,
+            Self::Route => ROUTED,
             Self::Balancer => BALANCED,
         }
     }
@@ -49,7 +49,7 @@ pub(crate) async fn start(document: &HostDocument) -> Result<(Site, Edge, Host)>
     for command in [
         &["create", "--credentials-file", "one.json", "one"][..],
         &["create", "--credentials-file", "absent.json", "absent"],
-        &["route", "dns", "one", HOST],
+        &["route", "dns", "one", ROUTED],
         &["route", "lb", "one", BALANCED, "pool"],
         &["route", "lb", "absent", BALANCED, "pool"],
     ] {
@@ -68,5 +68,6 @@ async fn run(site: &Site, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The name of the load balancer.
-const BALANCED: &str = "balanced.app.localhost";
+/// As long as each other: over QUIC a head is as long as its names.
+const ROUTED: &str = "one.app.localhost";
+const BALANCED: &str = "two.app.localhost";

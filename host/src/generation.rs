@@ -3,8 +3,10 @@
 
 pub mod lifetime;
 pub mod routes;
+pub mod streams;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use crate::config::plan::{OnError, OriginPlan, PathHeaders, Plan, PluginPlan, Ru
 use crate::contents::Contents;
 use crate::generation::lifetime::{GenerationLifetime, RuleMetrics};
 use crate::generation::routes::{Routes, Unclear};
+use crate::generation::streams::{Carrier, NoStream, Streams};
 use crate::origin::Origin;
 
 /// Everything that one request needs, as one unit.
@@ -33,6 +36,7 @@ pub struct Generation {
     /// What the edge is told about it (wire.md, 9.4), JSON.
     pub report: Vec<u8>,
     routes: Routes,
+    streams: Streams,
     rules: Vec<Rule>,
     plugins: Vec<Loaded>,
 }
@@ -149,6 +153,7 @@ impl Generation {
             is_unconfigured: plan.is_unconfigured,
             report: reference_json::of(plan),
             routes: Routes::new(&plan.rules),
+            streams: Streams::new(&rules, &plan.tcp, previous.map(|previous| &previous.streams)),
             rules,
             plugins,
         })
@@ -170,6 +175,14 @@ impl Generation {
     /// Where another rule may be meant.
     pub fn route(&self, host: &str, path: &str) -> Result<Option<&Rule>, Unclear> {
         Ok(self.routes.find(host, path)?.map(|index| &self.rules[index]))
+    }
+
+    /// Who carries a stream that the edge opens to an address by itself.
+    ///
+    /// # Errors
+    /// Why nobody does.
+    pub fn stream(&self, to: SocketAddr) -> Result<Carrier<'_>, NoStream> {
+        self.streams.find(&self.rules, to)
     }
 
     /// For status: every plugin of this generation.
@@ -226,6 +239,8 @@ fn parts<'p>(
         | Service::Https { .. }
         | Service::Unix { .. }
         | Service::Tcp { .. }
+        | Service::Bastion
+        | Service::Socks
         | Service::Status(_)
         | Service::HelloWorld => {
             let (origin, made_from) = origin(rule, previous, contents)?;

@@ -34,7 +34,7 @@ pub use body::{Body, BoxError, Unread};
 pub use pool::Pool;
 pub use tcp::{CircuitEnd, CircuitTotals, Circuits, Room, Trace};
 
-use crate::config::plan::{OriginPlan, Service};
+use crate::config::plan::{IpRule, OriginPlan, Service};
 
 /// Largest head of an answer, bytes; what the edge accepts is no larger.
 const LARGEST_HEAD: u32 = 256 * 1024;
@@ -76,6 +76,10 @@ pub enum OriginError {
     Trickling { target: String, limit: Duration },
     #[error("{target} answers in the transfer coding {coding:?}, which was not asked for")]
     Coding { target: String, coding: String },
+    #[error("the request names no destination for the bastion")]
+    NoDestination,
+    #[error("no rule of ip-rules allows a circuit to {target}")]
+    NotAllowed { target: String },
     #[error("there are {most} circuits already, and no place for one more to {target}")]
     Full { target: String, most: usize },
     #[error("the request broke off")]
@@ -102,7 +106,9 @@ impl OriginError {
             | Self::NotHttp2 { .. }
             | Self::Full { .. } => true,
             // Another host would say the same of these last three.
-            Self::Closed { .. }
+            Self::NoDestination
+            | Self::NotAllowed { .. }
+            | Self::Closed { .. }
             | Self::Coding { .. }
             | Self::Exchange { .. }
             | Self::ResponseTimeout { .. }
@@ -115,6 +121,21 @@ impl OriginError {
     /// Whether the request ended too early: whoever asked has left.
     pub fn is_abandoned(&self) -> bool {
         matches!(self, Self::Request { .. })
+    }
+
+    /// Whether there is nothing wrong but what the request asks for.
+    pub fn is_asked_wrongly(&self) -> bool {
+        matches!(self, Self::NoDestination)
+    }
+
+    /// Whether what it asks for is not allowed.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::NotAllowed { .. })
+    }
+
+    /// Whether there are too many circuits for one more.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
     }
 
     /// Whether the visitor must say how long a body is that is so long, or takes so long.
@@ -133,13 +154,20 @@ impl Origin {
                 Self::HelloWorld
             }
             Service::Tcp { scheme, authority } => {
-                Self::Tcp(Box::new(tcp::TcpOrigin::new(scheme, authority, plan)))
+                Self::Tcp(Box::new(tcp::TcpOrigin::to(scheme, authority, plan)))
             }
+            Service::Bastion => Self::Tcp(Box::new(tcp::TcpOrigin::bastion(plan))),
+            Service::Socks => Self::Tcp(Box::new(tcp::TcpOrigin::socks(plan))),
             // The last of them is none, and `new` says so.
             Service::Http { .. } | Service::Https { .. } | Service::Unix { .. } | Service::Component(_) => {
                 Self::Http(Box::new(http::HttpOrigin::new(service, plan, ca)?))
             }
         })
+    }
+
+    /// What leads to addresses that an edge asks for, as far as these rules allow it.
+    pub fn asked(ip_rules: &[IpRule]) -> Self {
+        Self::Tcp(Box::new(tcp::TcpOrigin::asked(ip_rules)))
     }
 
     /// As it stands in a document.
@@ -149,6 +177,38 @@ impl Origin {
             Self::Tcp(origin) => origin.name().into(),
             Self::Status(status) => format!("http_status:{}", status.as_u16()).into(),
             Self::HelloWorld => "hello_world".into(),
+        }
+    }
+
+    /// The address of a service of bytes, if it is written as one.
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Self::Tcp(origin) => origin.address(),
+            Self::Http(_) | Self::Status(_) | Self::HelloWorld => None,
+        }
+    }
+
+    /// As it stands in a document, and where a request with these headers would lead to besides.
+    pub fn explained(&self, headers: &::http::HeaderMap) -> String {
+        match self {
+            Self::Tcp(origin) => origin.explained(headers),
+            Self::Http(_) | Self::Status(_) | Self::HelloWorld => self.name().into_owned(),
+        }
+    }
+
+    /// Opens a circuit for a stream that carries bytes as they are.
+    /// `to` is where the edge wants it to lead.
+    pub async fn carry(
+        &self,
+        room: Room<'_>,
+        to: std::net::SocketAddr,
+        body: Body,
+    ) -> Result<Response<Body>, OriginError> {
+        match self {
+            Self::Tcp(origin) => origin.carry(room, to, body).await,
+            Self::Http(_) | Self::Status(_) | Self::HelloWorld => {
+                Err(OriginError::NotAllowed { target: self.name().into_owned() })
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of QUIC, HTTP/2 framing or configuration files.
 
+mod carry;
 mod explain;
 mod held;
 mod middleware;
@@ -25,6 +26,7 @@ use adit_protocol::extensions;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
 
+pub use carry::Refused;
 pub use explain::explain;
 pub use push::{Push, PushVerdict, Pushes};
 pub use request::{Kind, Request};

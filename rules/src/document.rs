@@ -26,6 +26,7 @@ pub struct Document {
     pub ready: Ready,
     pub bodies: Bodies,
     pub tcp: Tcp,
+    pub pushed: Pushed,
     pub plugin: Vec<Spanned<Plugin>>,
     pub ingress: Vec<Spanned<Rule>>,
 }
@@ -98,6 +99,34 @@ pub struct Bodies {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Tcp {
     pub most_circuits: Option<Spanned<i64>>,
+    pub ip_rules: Option<Spanned<Vec<Spanned<IpRule>>>>,
+}
+
+/// `ip-rules`: where circuits may lead whose destination somebody else names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct IpRule {
+    pub prefix: Option<Spanned<String>>,
+    pub ports: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub allow: Option<Spanned<bool>>,
+}
+
+/// `[pushed]`: what of this machine a configuration of the edge may use.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Pushed {
+    pub may_use: Option<Spanned<Vec<Spanned<OfThisMachine>>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OfThisMachine {
+    /// Services at Unix sockets.
+    Unix,
+    /// Plugins as services.
+    Wasm,
+    /// Files, such as those of certificate authorities.
+    Files,
 }
 
 /// `[[plugin]]`: a component, how it is configured and what it may use.
@@ -212,6 +241,7 @@ pub struct Origin {
     pub happy_eyeballs: Option<Spanned<bool>>,
     pub header_case: Option<Spanned<HeaderCase>>,
     pub idle_timeout: Option<Spanned<Quantity>>,
+    pub ip_rules: Option<Spanned<Vec<Spanned<IpRule>>>>,
 }
 
 /// How the names of headers are written to a service that speaks HTTP/1.1: `"lower"` or `"title"`, as in

@@ -122,7 +122,13 @@ impl Network {
         network.checked_shr(shift).unwrap_or(0) == address.checked_shr(shift).unwrap_or(0)
     }
 
-    fn parse(text: &str) -> Result<Self, Invalid> {
+    /// Whether it lies within what is private, and is not merely so wide that it holds some of that.
+    pub(crate) fn is_own(&self, is_private: fn(IpAddr) -> bool) -> bool {
+        let narrowest = if self.address.is_ipv4() { 8 } else { 7 };
+        self.prefix >= narrowest && is_private(self.address)
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, Invalid> {
         let wrong = || {
             Invalid::with_help("this is not a network", "write \"10.1.0.0/16\", \"fd00::/8\" or one address")
         };
@@ -134,6 +140,12 @@ impl Network {
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.map_or(Ok(longest), |prefix| prefix.parse().map_err(|_| wrong()))?;
         if prefix > longest { Err(wrong()) } else { Ok(Self { address, prefix }) }
+    }
+}
+
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
     }
 }
 

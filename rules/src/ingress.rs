@@ -9,7 +9,8 @@ use regex::Regex;
 use crate::document;
 use crate::origin;
 use crate::pattern::Patterns;
-use crate::plan::{HostPattern, PluginPlan, Rule, Service};
+use crate::plan::{HostPattern, IpRule, PluginPlan, Reach, Rule, Service};
+use crate::reach;
 use crate::value::{Invalid, Reader};
 
 /// The rules in order. One that is wrong is left out, and there is a mistake that says why. What a rule does not say
@@ -18,6 +19,7 @@ pub(super) fn lower(
     written: &[Spanned<document::Rule>],
     defaults: &document::Rule,
     known: &[PluginPlan],
+    ip_rules: &[IpRule],
     reading: &mut Reader<'_>,
     warnings: &mut Vec<String>,
 ) -> Vec<Rule> {
@@ -33,7 +35,15 @@ pub(super) fn lower(
         check_position(at, hostname.as_ref(), index + 1 == written.len(), reading);
         let plugins = chain(at.get_ref(), known, reading);
         let service = service(at, known, reading);
-        let origin = origin::lower(at.get_ref().origin.as_ref(), reading);
+        let mut origin = origin::lower(at.get_ref().origin.as_ref(), reading);
+        let own = at.get_ref().origin.as_ref().and_then(|origin| origin.get_ref().ip_rules.as_ref());
+        let own = reach::lower(own, reading);
+        if let Some(Service::Bastion | Service::Socks) = service {
+            origin.reach = Reach::of(own.unwrap_or_else(|| ip_rules.to_vec()));
+            if origin.reach.is_nowhere() {
+                warnings.push(format!("ingress[{index}] leads nowhere: no rule of ip-rules allows anything"));
+            }
+        }
         if let (Some(origin), Some(service)) = (&at.get_ref().origin, &service) {
             warnings.extend(
                 origin::warnings(origin.get_ref(), service)

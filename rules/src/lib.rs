@@ -5,7 +5,7 @@
 //! serves by it, and the edge refuses by it what no host could serve.
 //!
 //! Read [`document`] (what may be written) and [`plan`] (what it means), then `ingress`, `origin`,
-//! `plugin` and [`grants`] (how one becomes the other) with the values that they are made of: [`value`],
+//! `plugin`, [`grants`] and [`reach`] (how one becomes the other) with the values that they are made of: [`value`],
 //! [`hostname`], `pattern`, `service` and [`mod@reference`]. [`remote`] reads the reference's JSON and
 //! [`reference_json`] writes it.
 
@@ -20,6 +20,7 @@ mod origin;
 mod pattern;
 pub mod plan;
 mod plugin;
+pub mod reach;
 pub mod reference;
 pub mod reference_json;
 pub mod remote;

@@ -7,7 +7,7 @@ use http::uri::Authority;
 use rustls_pki_types::ServerName;
 
 use crate::document::{HeaderCase, Http2, Origin};
-use crate::plan::{OriginPlan, Service};
+use crate::plan::{OriginPlan, Reach, Service};
 use crate::value::{Invalid, Reader};
 
 /// What is written, with the defaults for what is not.
@@ -47,6 +47,8 @@ pub(super) fn lower(written: Option<&Spanned<Origin>>, reading: &mut Reader<'_>)
             .idle_timeout
             .as_ref()
             .map(|text| reading.duration(Some(text), LONGEST_IDLE, SECOND..=LONGEST_IDLE)),
+        // What else is said of it, and whether anything is meant by it, the rule knows.
+        reach: Reach::default(),
         tls_verify: origin.tls_verify.as_ref().is_none_or(|verify| *verify.get_ref()),
         ca_file: reading.path(origin.ca_file.as_ref()),
         server_name: origin.server_name.as_ref().and_then(|name| {
@@ -79,6 +81,7 @@ impl Default for OriginPlan {
             happy_eyeballs: true,
             header_case: HeaderCase::Lower,
             idle_timeout: None,
+            reach: Reach::default(),
         }
     }
 }
@@ -104,7 +107,8 @@ pub(super) fn warnings(written: &Origin, service: &Service) -> Vec<String> {
         ("header-case", written.header_case.is_some()),
         ("host-header", written.host_header.is_some()),
     ];
-    let circuit = [("idle-timeout", written.idle_timeout.is_some())];
+    let open = [("ip-rules", written.ip_rules.is_some())];
+    let circuit = [("idle-timeout", written.idle_timeout.is_some()), open[0]];
     let idle = |keys: &[&[(&str, bool)]], kind: &str| -> Vec<String> {
         let written = keys.iter().flat_map(|keys| *keys).filter(|(_, is_written)| *is_written);
         written.map(|(key, _)| format!("origin.{key} has no effect on {kind}")).collect()
@@ -114,8 +118,9 @@ pub(super) fn warnings(written: &Origin, service: &Service) -> Vec<String> {
         Service::Http { .. } => idle(&[&tls, &circuit], "an http:// service"),
         Service::Unix { tls: false, .. } => idle(&[&tls, &circuit], "a unix: service"),
         Service::Tcp { scheme, .. } => {
-            idle(&[&tls, &http], &format!("a service of bytes such as {scheme}://"))
+            idle(&[&tls, &http, &open], &format!("a service of bytes such as {scheme}://"))
         }
+        Service::Bastion | Service::Socks => idle(&[&tls, &http], "a service of bytes"),
         Service::Status(_) | Service::HelloWorld => {
             vec!["origin has no effect on a built-in service".to_owned()]
         }

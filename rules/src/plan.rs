@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::reference::Reference;
+use adit_config_reader::Spanned;
 use http::StatusCode;
 use http::uri::Authority;
 use regex::Regex;
 
-use crate::document::{self, ConfigSource, Document};
+use crate::document::{self, ConfigSource, Document, OfThisMachine};
 pub use crate::document::{HeaderCase, Http2, PathHeaders, Paths};
 use crate::grants::Grants;
+pub use crate::reach::{IpRule, Reach};
 use crate::value::Reader;
-use crate::{ingress, plugin};
+use crate::{ingress, plugin, reach};
 
 /// What a host serves.
 #[derive(Debug, Clone)]
@@ -30,6 +32,7 @@ pub struct Plan {
     /// How long answers of an earlier generation may go on.
     pub retire_after: Duration,
     pub tcp: TcpPlan,
+    pub pushed: PushedPlan,
     /// Components that lie in registries and have to be made files of before anything is built.
     pub references: Vec<ReferencePlan>,
     /// Registries that are spoken to in clear besides those on this machine.
@@ -43,6 +46,17 @@ pub struct Plan {
 pub struct TcpPlan {
     /// How many there may be at once in this host.
     pub most_circuits: usize,
+    /// Where they may lead if somebody else names the destination: for rules that say nothing of it, and whatever
+    /// an edge asks for.
+    pub ip_rules: Vec<IpRule>,
+}
+
+/// What of this machine a configuration may use that an edge pushes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PushedPlan {
+    pub unix: bool,
+    pub wasm: bool,
+    pub files: bool,
 }
 
 /// A component in a registry.
@@ -139,6 +153,10 @@ pub enum Service {
         scheme: Box<str>,
         authority: Authority,
     },
+    /// A circuit to wherever the request says.
+    Bastion,
+    /// A circuit within which the visitor says in SOCKS5 where it wants to go.
+    Socks,
     Status(StatusCode),
     HelloWorld,
     /// A plugin that is a service: an index into [`Plan::plugins`].
@@ -177,6 +195,8 @@ pub struct OriginPlan {
     pub response_timeout: Option<Duration>,
     /// How long a circuit is kept on which nothing moves; `None` for as long as both ends are there.
     pub idle_timeout: Option<Duration>,
+    /// Where circuits may lead whose destination the visitor names.
+    pub reach: Reach,
 }
 
 /// Draws the plan of a document. What is wrong is added to the mistakes and left out of the plan.
@@ -188,6 +208,7 @@ pub fn lower(document: &Document, reading: &mut Reader<'_>) -> Plan {
         .as_ref()
         .is_some_and(|source| matches!(source.get_ref(), ConfigSource::Remote | ConfigSource::Layered));
     let is_unconfigured = document.ingress.is_empty() && is_remote;
+    let ip_rules = reach::lower(document.tcp.ip_rules.as_ref(), reading).unwrap_or_default();
     let rules = if is_unconfigured {
         vec![unconfigured()]
     } else {
@@ -196,7 +217,7 @@ pub fn lower(document: &Document, reading: &mut Reader<'_>) -> Plan {
             path_headers: document.path_headers.clone(),
             ..document::Rule::default()
         };
-        ingress::lower(&document.ingress, &defaults, &plugins, reading, &mut warnings)
+        ingress::lower(&document.ingress, &defaults, &plugins, &ip_rules, reading, &mut warnings)
     };
     let used = |index| {
         rules.iter().any(|rule| rule.plugins.contains(&index) || rule.service == Service::Component(index))
@@ -209,7 +230,16 @@ pub fn lower(document: &Document, reading: &mut Reader<'_>) -> Plan {
         reading.duration(document.retire_after.as_ref(), RETIRE_AFTER, SECOND..=LONGEST_RETIREMENT);
     let tcp = TcpPlan {
         most_circuits: reading.count(document.tcp.most_circuits.as_ref(), CIRCUITS, 1..=MOST_CIRCUITS),
+        ip_rules,
     };
+    let mut pushed = PushedPlan::default();
+    for word in document.pushed.may_use.iter().flat_map(Spanned::get_ref) {
+        match word.get_ref() {
+            OfThisMachine::Unix => pushed.unix = true,
+            OfThisMachine::Wasm => pushed.wasm = true,
+            OfThisMachine::Files => pushed.files = true,
+        }
+    }
     let plugins = plugins.into_iter().map(Arc::new).collect();
     let insecure = document.insecure_registries.iter().flat_map(|list| list.get_ref());
     let insecure_registries = insecure.map(|registry| registry.get_ref().to_ascii_lowercase()).collect();
@@ -220,6 +250,7 @@ pub fn lower(document: &Document, reading: &mut Reader<'_>) -> Plan {
         access_log,
         retire_after,
         tcp,
+        pushed,
         references,
         insecure_registries,
         warnings,
@@ -249,6 +280,8 @@ impl Service {
             Self::Unix { path, tls: false } => format!("unix:{}", path.display()),
             Self::Unix { path, tls: true } => format!("unix+tls:{}", path.display()),
             Self::Tcp { scheme, authority } => format!("{scheme}://{authority}"),
+            Self::Bastion => BASTION.to_owned(),
+            Self::Socks => SOCKS.to_owned(),
             Self::Status(status) => format!("http_status:{}", status.as_u16()),
             Self::HelloWorld => "hello_world".to_owned(),
             Self::Component(index) => format!("wasm:{}", plugin(*index)),
@@ -284,6 +317,8 @@ impl fmt::Display for HostPattern {
 /// Circuits at once, where nothing is written and at most.
 const CIRCUITS: usize = 16_384;
 pub(crate) const MOST_CIRCUITS: usize = 1_000_000;
+pub(crate) const BASTION: &str = "bastion";
+pub(crate) const SOCKS: &str = "socks-proxy";
 const UNCONFIGURED: &str = "http_status:503";
 const SECOND: Duration = Duration::from_secs(1);
 const RETIRE_AFTER: Duration = Duration::from_secs(60 * 60);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::plan::{HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan};
+use crate::plan::{HostPattern, Http2, IpRule, OriginPlan, PathHeaders, Paths, Plan, Reach};
 
 /// What the edge is told about a local configuration, JSON.
 pub fn of(plan: &Plan) -> Vec<u8> {
@@ -85,6 +85,7 @@ fn everything(origin: &OriginPlan) -> Map<String, Value> {
         // The reference has nothing like it.
         response_timeout: _,
         idle_timeout: _,
+        reach,
         header_case: _,
     } = origin;
     let page = json!({
@@ -104,12 +105,21 @@ fn everything(origin: &OriginPlan) -> Map<String, Value> {
         "proxyAddress": "127.0.0.1",
         "proxyPort": 0,
         "proxyType": "",
-        "ipRules": null,
+        "ipRules": ip_rules(reach),
         "http2Origin": *http2 != Http2::Never,
         "access": { "teamName": "", "audTag": null },
     });
     let Value::Object(page) = page else { return Map::new() };
     page
+}
+
+fn ip_rules(reach: &Reach) -> Value {
+    let rules = reach.first();
+    if rules.is_empty() {
+        return Value::Null;
+    }
+    let one = |rule: &IpRule| json!({ "prefix": rule.network.to_string(), "ports": rule.ports, "allow": rule.allow });
+    rules.iter().map(one).collect()
 }
 
 /// Whole ones without a fraction, as readers of the form expect them.

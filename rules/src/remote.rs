@@ -2,8 +2,11 @@
 //! the local document. An edge reads it with the same code before it keeps it. Knows both forms; fetches and runs
 //! nothing.
 
+mod fence;
 mod service;
 mod strict;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::path::Path;
@@ -16,7 +19,8 @@ use crate::ingress::LONGEST_CHAIN;
 use crate::origin;
 use crate::pattern::Patterns;
 use crate::plan::{
-    HeaderCase, HostPattern, Http2, OriginPlan, PathHeaders, Paths, Plan, Rule, Service, unconfigured,
+    BASTION, HeaderCase, HostPattern, Http2, MOST_CIRCUITS, OriginPlan, PathHeaders, Paths, Plan, PushedPlan,
+    Reach, Rule, Service, unconfigured,
 };
 use service::Read;
 use value::{Layers, Reasons};
@@ -34,9 +38,15 @@ pub const PUSHED: &str = "the pushed configuration: ";
 /// # Errors
 /// Everything that is wrong, each with its place, such as `ingress[2].service`.
 pub fn overlay(plan: &mut Plan, policy: ConfigSource, json: &[u8], folder: &Path) -> Result<(), Vec<String>> {
-    let mut reader =
-        RemoteReader { of: Of::Host(plan), folder, patterns: Patterns::default(), said: Reasons::default() };
+    let mut reader = RemoteReader {
+        of: Of::Host(plan),
+        folder,
+        patterns: Patterns::default(),
+        said: Reasons::default(),
+        most_circuits: None,
+    };
     let rules = reader.rules(json);
+    let most_circuits = reader.most_circuits;
     let warnings = reader.said.into_result()?;
     match policy {
         ConfigSource::Local => return Err(vec!["this host is configured by its own document".to_owned()]),
@@ -51,6 +61,9 @@ pub fn overlay(plan: &mut Plan, policy: ConfigSource, json: &[u8], folder: &Path
             plan.rules.pop();
             plan.rules.extend(rules);
         }
+    }
+    if let Some(most) = most_circuits {
+        plan.tcp.most_circuits = plan.tcp.most_circuits.min(most);
     }
     plan.warnings.extend(warnings.iter().map(|warning| format!("{PUSHED}{warning}")));
     Ok(())
@@ -67,6 +80,7 @@ pub fn check(json: &[u8]) -> Result<(), Vec<String>> {
         folder: Path::new("/"),
         patterns: Patterns::default(),
         said: Reasons::default(),
+        most_circuits: None,
     };
     reader.rules(json);
     reader.said.into_result().map(drop)
@@ -87,6 +101,8 @@ struct RemoteReader<'a> {
     folder: &'a Path,
     patterns: Patterns,
     said: Reasons,
+    /// Circuits that there may be, where something is said of it.
+    most_circuits: Option<usize>,
 }
 
 /// What is said for all rules.
@@ -112,8 +128,10 @@ impl RemoteReader<'_> {
             paths: self.said.word("", &pushed, "paths", Paths::default()),
             path_headers: self.said.word("", &pushed, "pathHeaders", PathHeaders::default()),
         };
-        // It means nothing to a host of ours; of the wrong kind it is refused by the reference.
-        self.said.object("", &pushed, "warp-routing");
+        let warp = self.said.object("", &pushed, "warp-routing").unwrap_or(&nothing);
+        let mut layers = Layers { at: "warp-routing", one: warp, all: &nothing, said: &mut self.said };
+        // 0 is no limit there, and whoever pushes cannot take away one of the host.
+        self.most_circuits = layers.count("maxActiveFlows", MOST_CIRCUITS).filter(|most| *most > 0);
         let written = match pushed.get("ingress") {
             None | Some(Value::Null) => &Vec::new(),
             Some(Value::Array(written)) => written,
@@ -152,14 +170,36 @@ impl RemoteReader<'_> {
             }
         };
         self.position(at, hostname.as_ref(), matches!(path, Some(None)), is_last);
-        let mut service = self.service(at, written);
-        let chain = self.chain(at, written);
-        let paths = self.said.word(at, written, "paths", all.paths);
-        let path_headers = self.said.word(at, written, "pathHeaders", all.path_headers);
         let nothing = Map::new();
         let one = self.said.object(at, written, "originRequest").unwrap_or(&nothing);
         let at_origin = format!("{at}.originRequest");
-        let origin = self.origin(&at_origin, one, all.origin);
+        let is_bastion =
+            Layers { at: &at_origin, one, all: all.origin, said: &mut self.said }.is_set("bastionMode");
+        let mut service = self.service(at, written, is_bastion);
+        let chain = self.chain(at, written);
+        let paths = self.said.word(at, written, "paths", all.paths);
+        let path_headers = self.said.word(at, written, "pathHeaders", all.path_headers);
+        let mut origin = self.origin(&at_origin, one, all.origin);
+        let own = fence::ip_rules(&at_origin, one, &mut self.said);
+        if let (Some(Service::Bastion | Service::Socks), Some(origin), Of::Host(plan)) =
+            (&service, &mut origin, &self.of)
+        {
+            // Whoever pushes is led no further than the host's own document leads.
+            let host = &plan.tcp.ip_rules;
+            origin.reach = Reach::of(own.unwrap_or_else(|| host.clone())).within(host);
+            if origin.reach.is_nowhere() {
+                let doubt = "it leads nowhere: no rule of ip-rules in [tcp] of this host's document and of ipRules here \
+                             allows anything";
+                self.said.doubt(&format!("{at}.service"), doubt);
+            }
+        }
+        if let (Some(OriginPlan { ca_file: Some(_), .. }), Of::Host(plan)) = (&origin, &self.of)
+            && !plan.pushed.files
+        {
+            self.said.doubt(&format!("{at_origin}.caPool"), &fence::doubt("files"));
+            service = service.map(|_| service::unknown());
+            origin = origin.map(|origin| OriginPlan { ca_file: None, ..origin });
+        }
         if self.needs_access(&at_origin, one, all.origin) {
             // Serving without the check that was asked for would open what is closed.
             service = service.map(|_| service::unknown());
@@ -184,23 +224,47 @@ impl RemoteReader<'_> {
         }
     }
 
-    fn service(&mut self, at: &str, written: &Map<String, Value>) -> Option<Service> {
+    fn service(&mut self, at: &str, written: &Map<String, Value>, is_bastion: bool) -> Option<Service> {
         let text = self.said.text(at, written, "service")?;
         let at = format!("{at}.service");
-        let Some(text) = text else { return self.said.wrong(&at, "say where requests go") };
+        let text = match text {
+            // There it is the bastion, whatever service of HTTP or of bytes is written beside it.
+            None if is_bastion => BASTION,
+            Some(text) if is_bastion && text.contains("://") => BASTION,
+            Some(text) => text,
+            None => return self.said.wrong(&at, "say where requests go"),
+        };
         match self.said.take(&at, service::read(text, self.folder))? {
-            Read::Known(service) => Some(service),
-            Read::Unknown { is_of_the_reference: true } if matches!(self.of, Of::Edge) => {
-                Some(service::unknown())
+            Read::Known(service @ Service::Unix { .. }) => {
+                Some(self.fenced(&at, "unix", |may| may.unix, service))
             }
-            Read::Unknown { .. } if matches!(self.of, Of::Edge) => {
+            Read::Known(service) => Some(service),
+            Read::Component(name) => {
+                let Of::Host(plan) = self.of else { return Some(service::unknown()) };
+                let Some(index) = plan.plugins.iter().position(|plugin| plugin.name == name) else {
+                    return self.said.wrong(&at, &format!("this host has no plugin `{name}`"));
+                };
+                Some(self.fenced(&at, "wasm", |may| may.wasm, Service::Component(index)))
+            }
+            Read::Unknown if matches!(self.of, Of::Edge) => {
                 self.said.wrong(&at, "no host knows services of this kind")
             }
-            Read::Unknown { .. } => {
+            Read::Unknown => {
                 let doubt = "this host does not know services of this kind, and answers 501 in its place";
                 self.said.doubt(&at, doubt);
                 Some(service::unknown())
             }
+        }
+    }
+
+    /// The service, if the host's own document lets a pushed configuration use what it is of.
+    fn fenced(&mut self, at: &str, word: &str, may: fn(&PushedPlan) -> bool, service: Service) -> Service {
+        match &self.of {
+            Of::Host(plan) if !may(&plan.pushed) => {
+                self.said.doubt(at, &fence::doubt(word));
+                service::unknown()
+            }
+            Of::Host(_) | Of::Edge => service,
         }
     }
 
@@ -273,6 +337,7 @@ impl RemoteReader<'_> {
             // As the reference writes them.
             header_case: HeaderCase::Title,
             idle_timeout: None,
+            reach: Reach::default(),
         };
         (self.said.count() == before).then_some(plan)
     }
@@ -281,6 +346,3 @@ impl RemoteReader<'_> {
 const MOST_RULES: usize = 10_000;
 /// How often Go asks where it is told nothing.
 const GO_KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-#[cfg(test)]
-mod tests;

@@ -5,7 +5,7 @@ use std::path::Path;
 use http::StatusCode;
 use http::uri::Authority;
 
-use crate::plan::Service;
+use crate::plan::{BASTION, SOCKS, Service};
 use crate::value::Invalid;
 
 impl Service {
@@ -37,6 +37,8 @@ impl Service {
             Some(("unix+tls", path)) => Ok(Self::Unix { path: folder.join(path), tls: true }),
             Some(("http_status", code)) => status(code),
             None if matches!(text, "hello_world" | "hello-world") => Ok(Self::HelloWorld),
+            None if text == BASTION => Ok(Self::Bastion),
+            None if text == SOCKS => Ok(Self::Socks),
             _ => Err(unknown(text)),
         }
     }
@@ -140,7 +142,7 @@ fn unknown(text: &str) -> Invalid {
     Invalid::with_help("this is not a service", help)
 }
 
-const FORMS: &str = "a service is http://host:port, https://host:port, unix:/path, unix+tls:/path, ssh://host, rdp://host, smb://host, tcp://host:port, http_status:404, hello_world or wasm:PLUGIN";
+const FORMS: &str = "a service is http://host:port, https://host:port, unix:/path, unix+tls:/path, ssh://host, rdp://host, smb://host, tcp://host:port, bastion, socks-proxy, http_status:404, hello_world or wasm:PLUGIN";
 
 const WEB_SOCKET: &str = "WebSockets pass through HTTP services";
 
@@ -177,6 +179,8 @@ mod tests {
             ("http_status:404", Service::Status(StatusCode::NOT_FOUND)),
             ("hello_world", Service::HelloWorld),
             ("hello-world", Service::HelloWorld),
+            ("bastion", Service::Bastion),
+            ("socks-proxy", Service::Socks),
         ] {
             assert_eq!(parse(text), Ok(service), "{text}");
         }

@@ -189,6 +189,13 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
         "a word for something, in numbers",
         &[
             "websocket.rs END_OF_DIRECTION",
+            "socks.rs VERSION",
+            "socks.rs NO_PASSWORD",
+            "socks.rs NO_METHOD",
+            "socks.rs CONNECT",
+            "socks.rs IPV4",
+            "socks.rs NAME",
+            "socks.rs IPV6",
             "websocket.rs NORMAL",
             "websocket.rs GOING_AWAY",
             "protocol/websocket.rs PROTOCOL_ERROR",

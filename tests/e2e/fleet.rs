@@ -95,7 +95,7 @@ async fn serves_what_is_pushed(protocol: &'static str) {
     // A service that this host does not know costs its own rule, and the verdict says so.
     // So does one that asks for a check that this host does not make.
     let unknown = json!({ "ingress": [
-        { "path": "^/jump", "service": "bastion" },
+        { "path": "^/socket", "service": "unix:/run/x" },
         { "path": "^/private", "service": "http_status:200", "originRequest": { "access": { "required": true } } },
         { "service": "http_status:202" },
     ]});
@@ -106,7 +106,7 @@ async fn serves_what_is_pushed(protocol: &'static str) {
     for part in ["ingress[0].service", "ingress[1].originRequest.access"] {
         assert!(replica["warning"].as_str().unwrap().contains(part), "{part} is not in {replica}");
     }
-    for path in ["/jump", "/private"] {
+    for path in ["/socket", "/private"] {
         assert_eq!(edge.visitor(Speaks::Http1).send(get(path)).await.status, 501, "{path}");
     }
     assert_eq!(status(&edge).await, 202);

@@ -15,6 +15,8 @@ use http_body_util::BodyExt;
 /// What the modules below run over; those of the crate's root run over QUIC.
 const PROTOCOL: &str = "http2";
 
+#[path = "bastion.rs"]
+mod bastion;
 #[path = "bodies.rs"]
 mod bodies;
 #[path = "broken.rs"]

@@ -113,11 +113,11 @@ pub(crate) struct Single {
     /// How long one is kept
     #[arg(long, global = true, value_name = "DURATION", hide = true)]
     pub(super) proxy_keepalive_timeout: Option<String>,
-    /// Not supported yet: requests get 501
+    /// A SOCKS proxy; it leads nowhere without rules
     #[arg(long, global = true, value_name = "BOOL", hide = true, env = "TUNNEL_SOCKS", num_args = 0..=1,
         require_equals = true, default_missing_value = "true", value_parser = switch)]
     pub(super) socks5: Option<bool>,
-    /// Not supported yet: requests get 501
+    /// A bastion; it leads nowhere without rules
     #[arg(long, global = true, value_name = "BOOL", hide = true, env = "TUNNEL_BASTION", num_args = 0..=1,
         require_equals = true, default_missing_value = "true", value_parser = switch)]
     pub(super) bastion: Option<bool>,

@@ -102,8 +102,8 @@ const ROWS: &[Row] = &[
     ("url", "http://a:1", |seen| seen.says("service = \"http://a:1\"")),
     ("hello-world", "true", |seen| seen.says("service = \"hello_world\"")),
     ("unix-socket", "/a.sock", |seen| seen.says("service = \"unix:/a.sock\"")),
-    ("socks5", "true", |seen| seen.says("service = \"http_status:501\"")),
-    ("bastion", "true", |seen| seen.says("service = \"http_status:501\"")),
+    ("socks5", "true", |seen| seen.says("service = \"socks-proxy\"")),
+    ("bastion", "true", |seen| seen.says("service = \"bastion\"")),
     ("ssh-server", "true", |seen| seen.says("service = \"http_status:501\"")),
     ("http-host-header", "inner", |seen| seen.says("host-header = \"inner\"")),
     ("origin-server-name", "inner", |seen| seen.says("server-name = \"inner\"")),
@@ -135,7 +135,7 @@ fn proves(seen: &Seen, beginning: &str) -> bool {
 }
 
 /// Their requests get 501, which is said.
-const UNSERVED: &[&str] = &["socks5", "bastion", "ssh-server"];
+const UNSERVED: &[&str] = &["ssh-server"];
 
 #[test]
 fn every_flag_works_as_a_key_too() {
@@ -150,8 +150,8 @@ fn every_flag_works_as_a_key_too() {
     }
     for (key, value, is_understood) in ROWS {
         let value = value.replace("SECRET", SECRET).replace("UUID", ID).replace("TOKEN", &token);
-        let says_what =
-            ["url", "hello-world", "unix-socket", "ingress"].contains(key) || UNSERVED.contains(key);
+        let says_what = ["url", "hello-world", "unix-socket", "ingress", "socks5", "bastion"].contains(key)
+            || UNSERVED.contains(key);
         let url = if says_what { "" } else { "url: https://127.0.0.1:1\n" };
         let aliases = reference::find(key).map(|word| word.aliases).unwrap_or_default();
         for name in [&[*key], aliases].concat() {

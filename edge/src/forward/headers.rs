@@ -308,9 +308,15 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// All `Cf-` headers are the edge's own, but for those by which a visitor proves who it is.
-const SAID_BY_VISITORS: [&str; 4] =
-    ["cf-access-client-id", "cf-access-client-secret", "cf-access-jwt-assertion", "cf-access-token"];
+/// All `Cf-` headers are the edge's own, but for those by which a visitor proves who it is, or says what it wants.
+const SAID_BY_VISITORS: [&str; 5] = [
+    "cf-access-client-id",
+    "cf-access-client-secret",
+    // Where it wants a bastion to lead.
+    "cf-access-jump-destination",
+    "cf-access-jwt-assertion",
+    "cf-access-token",
+];
 
 /// By which proxies and services of others say who a visitor is; applications believe some of them.
 const SAYS_ADDRESS: [&str; 16] = [

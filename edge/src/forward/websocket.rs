@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::ForwardContext;
@@ -58,7 +59,12 @@ pub(super) async fn carry(
         Err(error) => return debug!(%error, "visitor left before its upgrade"),
     };
     let (from_visitor, to_visitor) = tokio::io::split(TokioIo::new(visitor));
-    let carried = both(upwards(from_visitor, up, &flows.up), downwards(down, to_visitor, &flows.down));
+    let moved = Moved::now();
+    let carried = both(
+        upwards(from_visitor, up, &flows.up, &moved),
+        downwards(down, to_visitor, &flows.down, &moved),
+        &moved,
+    );
     tokio::select! {
         ended = carried => if let Err(error) = ended {
             debug!(%error, "websocket broke off");
@@ -70,27 +76,70 @@ pub(super) async fn carry(
     drop((slot, busy));
 }
 
+/// When a byte last moved in either direction.
+struct Moved {
+    begun: Instant,
+    /// Milliseconds after that.
+    last: AtomicU64,
+}
+
+impl Moved {
+    fn now() -> Self {
+        Self { begun: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn moves(&self) {
+        self.last.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Done when nothing has moved for so long.
+    async fn rests(&self, limit: Duration) {
+        loop {
+            let due = self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+}
+
 /// Runs both directions to their end. When one has ended well the other may go on, as TCP allows it,
-/// but not for ever: a visitor that is gone looks like one that has only ended its own direction.
+/// but not for ever without a byte: a visitor that is gone looks like one that has only ended its own direction.
 /// When one fails, both are dropped.
 async fn both(
     up: impl Future<Output = io::Result<()>>,
     down: impl Future<Output = io::Result<()>>,
+    moved: &Moved,
 ) -> io::Result<()> {
     let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
     tokio::select! {
         ended = &mut up => {
             ended?;
-            timeout(HALF_CLOSED, down).await?
+            rest(down, moved).await
         }
         ended = &mut down => {
             ended?;
-            timeout(HALF_CLOSED, up).await?
+            rest(up, moved).await
         }
     }
 }
 
-async fn upwards(mut visitor: impl AsyncRead + Unpin, mut up: Upstream, flow: &Flow) -> io::Result<()> {
+/// The direction that goes on.
+async fn rest(ending: impl Future<Output = io::Result<()>>, moved: &Moved) -> io::Result<()> {
+    moved.moves();
+    tokio::select! {
+        ended = ending => ended,
+        () = moved.rests(HALF_CLOSED) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn upwards(
+    mut visitor: impl AsyncRead + Unpin,
+    mut up: Upstream,
+    flow: &Flow,
+    moved: &Moved,
+) -> io::Result<()> {
     loop {
         flow.asked();
         let data = poll_fn(|cx| read(Pin::new(&mut visitor), cx)).await?;
@@ -99,6 +148,7 @@ async fn upwards(mut visitor: impl AsyncRead + Unpin, mut up: Upstream, flow: &F
             return Ok(());
         }
         flow.gave(data.len());
+        moved.moves();
         match up.write(data).await {
             Ok(()) => {}
             // The host has ended both directions at once, as the reference does.
@@ -120,9 +170,11 @@ async fn downwards(
     mut down: Downstream,
     mut visitor: impl AsyncWrite + Unpin,
     flow: &Flow,
+    moved: &Moved,
 ) -> io::Result<()> {
     while let Some(mut chunk) = down.read().await.map_err(broken)? {
         flow.gave(chunk.len());
+        moved.moves();
         visitor.write_all_buf(&mut chunk).await?;
         visitor.flush().await?;
         flow.asked();
@@ -131,5 +183,5 @@ async fn downwards(
 }
 
 const READ_SIZE: usize = 16 << 10;
-/// How long one direction goes on after the other has ended.
+/// How long one direction goes on without a byte after the other has ended.
 const HALF_CLOSED: Duration = Duration::from_secs(60);

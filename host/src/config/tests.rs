@@ -182,6 +182,7 @@ fn a_document_with_everything_means_what_it_says() {
             happy_eyeballs: false,
             header_case: plan::HeaderCase::Title,
             idle_timeout: None,
+            reach: plan::Reach::default(),
         }
     );
     assert_eq!(rest.name, "everything else of the app");
@@ -206,6 +207,7 @@ fn a_document_with_everything_means_what_it_says() {
             happy_eyeballs: true,
             header_case: plan::HeaderCase::Lower,
             idle_timeout: None,
+            reach: plan::Reach::default(),
         }
     );
     assert_eq!((last.name.as_str(), &last.hostname), ("*", &HostPattern::Any));
@@ -443,7 +445,7 @@ host.toml:14:11: ingress[0].service: a service has no path
 host.toml:16:1: ingress[1]: this rule matches every request, so those after it are never reached
   help: give it a `hostname` or a `path`, or move it to the end
 host.toml:17:11: ingress[1].service: this is not a service
-  help: a service is http://host:port, https://host:port, unix:/path, unix+tls:/path, ssh://host, rdp://host, smb://host, tcp://host:port, http_status:404, hello_world or wasm:PLUGIN
+  help: a service is http://host:port, https://host:port, unix:/path, unix+tls:/path, ssh://host, rdp://host, smb://host, tcp://host:port, bastion, socks-proxy, http_status:404, hello_world or wasm:PLUGIN
 host.toml:18:12: ingress[1].plugins[0]: there is no plugin `auht`
   help: did you mean `auth`?
 host.toml:20:1: ingress[2]: `service` is missing

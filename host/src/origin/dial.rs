@@ -16,7 +16,7 @@ const HEAD_START: Duration = Duration::from_millis(300);
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 << 10;
 /// Addresses of one name that are tried.
-const MOST_ADDRESSES: usize = 32;
+pub(super) const MOST_ADDRESSES: usize = 32;
 
 /// How connections over TCP are opened, and what the system does with them.
 #[derive(Debug, Clone, Copy)]
@@ -30,10 +30,15 @@ pub(super) struct Dial {
 impl Dial {
     pub(super) async fn open(self, host: &str, port: u16) -> io::Result<TcpStream> {
         let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.take(MOST_ADDRESSES).collect();
+        self.connect(&addresses).await
+    }
+
+    /// To one of these addresses, and no other.
+    pub(super) async fn connect(self, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
         let stream = if self.side_by_side {
-            race(&addresses, TcpStream::connect).await?
+            race(addresses, TcpStream::connect).await?
         } else {
-            in_turn(&addresses, &TcpStream::connect).await?
+            in_turn(addresses, &TcpStream::connect).await?
         };
         stream.set_nodelay(true)?;
         // What an origin does not take is seen sooner, and costs less. A refusal costs only that.

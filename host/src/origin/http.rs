@@ -77,7 +77,12 @@ impl HttpOrigin {
                 let tls = tls_of(wanted.server_name.as_deref().unwrap_or(LOCAL), wanted, ca)?;
                 (Address::Unix(path.clone()), format!("unix+tls:{}", path.display()), Some(tls))
             }
-            Service::Tcp { .. } | Service::Status(_) | Service::HelloWorld | Service::Component(_) => {
+            Service::Tcp { .. }
+            | Service::Bastion
+            | Service::Socks
+            | Service::Status(_)
+            | Service::HelloWorld
+            | Service::Component(_) => {
                 anyhow::bail!("not an HTTP origin")
             }
         };
@@ -112,6 +117,8 @@ impl HttpOrigin {
                 Service::Http { authority } | Service::Https { authority } => authority.clone(),
                 Service::Unix { .. }
                 | Service::Tcp { .. }
+                | Service::Bastion
+                | Service::Socks
                 | Service::Status(_)
                 | Service::HelloWorld
                 | Service::Component(_) => Authority::from_static(LOCAL),

@@ -47,7 +47,10 @@ pub async fn explain(
     }
     tags.put_into(&mut head.headers);
     let (head, origin) = match &rule.backend {
-        Backend::Origin(origin, _) => (origin.addressed(head), origin.name().into_owned()),
+        Backend::Origin(origin, _) => {
+            let name = origin.explained(&head.headers);
+            (origin.addressed(head), name)
+        }
         Backend::Component(plugin) => (head, format!("wasm:{}", plugin.name())),
     };
     json!({

@@ -102,6 +102,8 @@ impl RequestContext {
             ProxyError::OddHost | ProxyError::Unclear { .. } => StatusCode::BAD_REQUEST,
             ProxyError::Origin(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             ProxyError::Origin(error) if error.wants_length() => StatusCode::LENGTH_REQUIRED,
+            ProxyError::Origin(error) if error.is_asked_wrongly() => StatusCode::BAD_REQUEST,
+            ProxyError::Origin(error) if error.is_forbidden() => StatusCode::FORBIDDEN,
             ProxyError::NoAnswer(_) | ProxyError::Coding => {
                 let reason = trouble.to_string();
                 warn!(id = &*self.id, reason, "origin gave no answer");
@@ -133,6 +135,9 @@ impl RequestContext {
             }
             // Any visitor can have these written.
             ProxyError::OddHost | ProxyError::Unclear { .. } => {
+                debug!(id = &*self.id, %trouble, "request refused");
+            }
+            ProxyError::Origin(error) if error.is_asked_wrongly() || error.is_forbidden() => {
                 debug!(id = &*self.id, %trouble, "request refused");
             }
             ProxyError::NoRule | ProxyError::Origin(_) | ProxyError::NoAnswer(_) | ProxyError::Coding => {
@@ -173,6 +178,12 @@ impl RequestContext {
             }
             ProxyError::Origin(error) if error.wants_length() => {
                 "a body as long as this needs its Content-Length here"
+            }
+            ProxyError::Origin(error) if error.is_asked_wrongly() => {
+                "this address leads wherever Cf-Access-Jump-Destination says, HOST:PORT, and the request does not say it"
+            }
+            ProxyError::Origin(error) if error.is_forbidden() => {
+                "this address does not lead to where the request wants to go"
             }
             ProxyError::Service(failure) if failure.kind != FailureKind::Timeout => {
                 "a plugin could not handle this request"

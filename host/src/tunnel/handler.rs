@@ -2,6 +2,7 @@
 //! here, all else goes to the proxy. Keeps the words between edge and host from whoever they do not concern.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::notice::{Notice, Notices};
 use super::pace::Flows;
 use super::slot::Shared;
 use crate::origin::Body;
-use crate::proxy::{Answer, Kind, Proxy, Request};
+use crate::proxy::{Answer, Kind, Proxy, Refused, Request};
 
 /// Handles the requests of one connection.
 pub struct Handler {
@@ -81,6 +82,14 @@ impl Handler {
     /// What the bodies of a request with such headers, and of its answer, are watched by.
     pub fn flows(&self, headers: &HeaderMap) -> Flows {
         Flows::new(&self.shared.account, self.proxy.shard, headers)
+    }
+
+    /// Opens a circuit to where the edge says. May be dropped midway.
+    ///
+    /// # Errors
+    /// Nothing was connected.
+    pub async fn carry(&self, to: SocketAddr, body: Body) -> Result<Response<Body>, Refused> {
+        self.proxy.clone().carry(to, body).await
     }
 
     /// Answers one request. May be dropped midway.

@@ -35,7 +35,7 @@ use super::pace::STREAM_WINDOW;
 use super::status::QuicPath;
 use super::suspicion::{Ended, Traffic};
 use crate::origin::{Body, empty};
-use crate::proxy::{Answer, Kind};
+use crate::proxy::{Answer, Kind, Refused};
 use answer::AnswerStream;
 use request::{FramedBody, StreamBody, read_head};
 
@@ -260,10 +260,7 @@ async fn answer_to(
     let (kind, head) = match connect {
         Connect::Http(head) => (Kind::Http, head),
         Connect::WebSocket(head) => (Kind::WebSocket, head),
-        Connect::Tcp { .. } => {
-            let reason = "this host serves no TCP destinations".to_owned();
-            return answer.refuse(reason).await;
-        }
+        Connect::Tcp { destination } => return carry(answer, destination, body, handler).await,
     };
     let (head, ()) = head.into_parts();
     let trailers = match kind {
@@ -290,6 +287,29 @@ async fn answer_to(
                 answer.refuse(format!("{}{reason}", extensions::NOT_HERE_REASON)).await
             }
             Answer::Unreachable { reason, not_here: false } => answer.refuse(reason).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        reason = flows.cut() => anyhow::bail!(reason),
+    }
+}
+
+/// A stream without a request: bytes both ways.
+async fn carry(
+    answer: &mut AnswerStream,
+    to: SocketAddr,
+    body: StreamBody,
+    handler: &Handler,
+) -> anyhow::Result<()> {
+    let nothing = http::HeaderMap::new();
+    let mut flows = handler.flows(&nothing);
+    let body: Body = Box::pin(flows.watch(Gathered::new(body), &nothing));
+    let work = async {
+        match Box::pin(handler.carry(to, body)).await {
+            Ok(circuit) => answer.accept(circuit, &flows).await,
+            Err(Refused { reason, is_full }) => answer.refuse_with(reason, is_full).await,
         }
     };
     tokio::select! {

@@ -11,10 +11,10 @@ use crate::value::Invalid;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Read {
     Known(Service),
-    /// Of a kind that hosts of ours do not know, today or yet.
-    Unknown {
-        is_of_the_reference: bool,
-    },
+    /// A plugin of the host, by its name.
+    Component(String),
+    /// Of a kind that hosts of ours do not know.
+    Unknown,
 }
 
 /// Reads the reference's forms, of which WebSocket addresses mean what their HTTP ones do, and those of a scheme
@@ -23,21 +23,20 @@ pub(super) enum Read {
 /// # Errors
 /// It is of no kind, or wrong for its own.
 pub(super) fn read(text: &str, folder: &Path) -> Result<Read, Invalid> {
-    let of_the_reference = |is| Ok(Read::Unknown { is_of_the_reference: is });
     match text.split_once("://") {
         Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
             "ws" => Service::parse(&format!("http://{rest}"), folder).map(Read::Known),
             "wss" => Service::parse(&format!("https://{rest}"), folder).map(Read::Known),
             "http" | "https" | "unix" | "unix+tls" => Service::parse(text, folder).map(Read::Known),
             scheme if is_word(scheme) && has_host(rest) => match Service::any_scheme(scheme, rest) {
-                Err(_) if !has_port(rest) => of_the_reference(false),
+                Err(_) if !has_port(rest) => Ok(Read::Unknown),
                 outcome => outcome.map(Read::Known),
             },
             _ => Service::parse(text, folder).map(Read::Known),
         },
-        None if WORDS.contains(&text) => of_the_reference(true),
+        None if text.starts_with("wasm:") => Ok(Read::Component(text["wasm:".len()..].to_owned())),
         None => match Service::parse(text, folder) {
-            Err(_) if is_word(text) => of_the_reference(false),
+            Err(_) if is_word(text) => Ok(Read::Unknown),
             outcome => outcome.map(Read::Known),
         },
     }
@@ -61,9 +60,6 @@ fn has_port(rest: &str) -> bool {
     rest.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'))
 }
 
-/// Kinds of the reference that there are none of here.
-const WORDS: [&str; 2] = ["bastion", "socks-proxy"];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,10 +77,12 @@ mod tests {
             ("redis://a:6379", Some(known("redis://a:6379"))),
             ("htp://a:80", Some(Read::Known(Service::any_scheme("htp", "a:80").unwrap()))),
             ("ssh://a:99999", None),
-            ("bastion", Some(Read::Unknown { is_of_the_reference: true })),
+            ("bastion", Some(known("bastion"))),
+            ("socks-proxy", Some(known("socks-proxy"))),
+            ("wasm:mine", Some(Read::Component("mine".to_owned()))),
             ("unix+tls:/run/a", Some(known("unix+tls:/run/a"))),
-            ("ftp://x", Some(Read::Unknown { is_of_the_reference: false })),
-            ("s3", Some(Read::Unknown { is_of_the_reference: false })),
+            ("ftp://x", Some(Read::Unknown)),
+            ("s3", Some(Read::Unknown)),
             ("http://a/b", None),
             ("http_status:7", None),
             ("tcp://", None),

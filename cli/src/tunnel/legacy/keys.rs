@@ -46,7 +46,7 @@ const TOP: &[&str] = &[
     "edge-domain",
 ];
 /// At the top, and not carried here yet.
-const NOT_YET: &[&str] = &["warp-routing", "forwarders", "resolver"];
+const NOT_YET: &[&str] = &["forwarders", "resolver"];
 /// What closes something, or holds what does.
 const PROTECTS: &[&str] = &[
     "access",
@@ -72,6 +72,9 @@ pub(super) enum Fate {
 
 /// Of a key at the top.
 pub(super) fn top(key: &str, value: &Node) -> Fate {
+    if key == "warp-routing" {
+        return Fate::Idle("is not supported here yet: of it only `maxActiveFlows` has an effect".to_owned());
+    }
     if NOT_YET.contains(&key) {
         return Fate::Idle("is not supported here yet and has no effect".to_owned());
     }

@@ -69,10 +69,55 @@ impl Translation {
                     _ => {}
                 }
             }
-            "ipRules" => self.warn(at, NOT_YET),
+            "ipRules" => self.ip_rules(at, value),
             "access" => self.access(at, value),
             _ => {}
         }
+    }
+
+    /// Where circuits may lead whose destination the visitor names.
+    fn ip_rules(&mut self, at: At<'_>, value: &Node) {
+        let Value::List(rules) = &value.value else { return self.wrong(at, "not a list of rules") };
+        let mut written = Vec::new();
+        for (index, rule) in rules.iter().enumerate() {
+            let name = format!("{}[{index}]", at.name);
+            let at = At { place: Some(rule.place), name: &name };
+            let Value::Map(keys) = &rule.value else {
+                return self.wrong(at, "not a list of keys with values");
+            };
+            if let Some(entry) =
+                keys.0.iter().find(|entry| !["prefix", "ports", "allow"].contains(&entry.key.as_str()))
+            {
+                return self
+                    .wrong(at, &format!("`{}` is not known, and it may be what closes it", entry.key));
+            }
+            let Some(prefix) = keys.get("prefix").and_then(|entry| entry.value.text()) else {
+                return self.wrong(at, "says no network: `prefix`");
+            };
+            let ports = match keys.get("ports").map(|entry| &entry.value) {
+                None => None,
+                Some(node) if node.is_null() => None,
+                Some(node) => match &node.value {
+                    Value::List(ports) => {
+                        Some(ports.iter().map(|port| port.number()).collect::<Option<Vec<_>>>())
+                    }
+                    Value::Scalar { .. } | Value::Map(_) => Some(None),
+                },
+            };
+            let ports = match ports {
+                Some(None) => return self.wrong(at, "`ports` is not a list of numbers"),
+                Some(Some(ports)) if ports.is_empty() => String::new(),
+                Some(Some(ports)) => format!(", ports = {ports:?}"),
+                None => String::new(),
+            };
+            let allow = match keys.get("allow").map(|entry| entry.value.flag()) {
+                None => false,
+                Some(Some(allow)) => allow,
+                Some(None) => return self.wrong(at, "`allow` is neither true nor false"),
+            };
+            written.push(format!("{{ prefix = {}{ports}, allow = {allow} }}", serde_json::json!(prefix)));
+        }
+        self.line(at, &format!("ip-rules = [{}]", written.join(", ")));
     }
 
     fn time(&mut self, at: At<'_>, value: &Node, key: &str, nothing: Duration) {

@@ -10,7 +10,7 @@ pub(super) type Service = (String, Option<String>);
 pub(super) fn service(text: &str) -> Result<Service, String> {
     match text {
         "hello-world" | "hello_world" => return Ok(("hello_world".to_owned(), None)),
-        "bastion" | "socks-proxy" => return Ok(not_yet(text)),
+        "bastion" | "socks-proxy" => return Ok((text.to_owned(), None)),
         _ => {}
     }
     if let Some(socket) = text.strip_prefix("unix:") {
@@ -75,7 +75,8 @@ mod tests {
             ("http_status:404", "http_status:404"),
             ("SSH://a", "ssh://a"),
             ("redis://a:6379", "tcp://a:6379"),
-            ("bastion", "http_status:501"),
+            ("bastion", "bastion"),
+            ("socks-proxy", "socks-proxy"),
             ("unix+tls:/a", "unix+tls:/a"),
         ] {
             assert_eq!(service(text).unwrap().0, wanted, "{text}");

@@ -49,7 +49,11 @@ ingress:
   - hostname: ssh.example.com
     service: ssh://127.0.0.1:22
     noTLSVerify: true
-  - originRequest: {bastionMode: true}
+  - originRequest:
+      bastionMode: true
+      ipRules:
+        - {prefix: 10.0.0.0/8, ports: [22, 5432], allow: true}
+        - prefix: "::/0"
     hostname: jump.example.com
   - service: http_status:404
 "#;
@@ -90,7 +94,10 @@ service = "ssh://127.0.0.1:22"
 connect-timeout = "10000ms"
 [[ingress]]
 hostname = "jump.example.com"
-service = "http_status:501"
+service = "bastion"
+[ingress.origin]
+ip-rules = [{ prefix = "10.0.0.0/8", ports = [22, 5432], allow = true }, { prefix = "::/0", allow = false }]
+connect-timeout = "10000ms"
 [[ingress]]
 service = "http_status:404"
 "#;
@@ -101,11 +108,10 @@ service = "http_status:404"
         "`ingress[0].originRequest.proxyType` is not supported here yet",
         "`ingress[0].originRequest.keepAliveTimeout` is an hour",
         "`ingress[1].noTLSVerify` has no effect here: `noTLSVerify` stands in originRequest",
-        "`bastion` services are not supported",
     ] {
         assert!(warnings.contains(wanted), "{wanted}: {warnings}");
     }
-    assert_eq!(translation.warnings.len(), 5, "{warnings}");
+    assert_eq!(translation.warnings.len(), 4, "{warnings}");
 }
 
 #[test]

@@ -226,6 +226,20 @@ impl Translation {
                 None => self.wrong(at, "not a time such as 30s"),
             }
         }
+        if let Some((at, warp)) = entry("warp-routing")
+            && let Value::Map(keys) = &warp.value.value
+            && let Some(most) = keys.get("maxActiveFlows").filter(|most| !most.value.is_null())
+        {
+            // 0 is no limit there.
+            match most.value.number() {
+                Some(0) => {}
+                Some(most) => {
+                    self.line(none, "[tcp]");
+                    self.line(at, &format!("most-circuits = {}", most.min(MOST_CIRCUITS)));
+                }
+                None => self.wrong(at, "`maxActiveFlows` is not a number"),
+            }
+        }
         let metrics = entry("metrics").and_then(|(at, entry)| Some((at, entry.value.text()?)));
         self.line(none, "[admin]");
         match metrics {
@@ -248,8 +262,8 @@ impl Translation {
     fn single(&mut self, single: &Single, global: Option<&Map>, legacy: Option<&Legacy>) {
         let (name, service) = match single {
             Single { hello_world: Some(true), .. } => ("--hello-world", service("hello_world")),
-            Single { bastion: Some(true), .. } => ("--bastion", Ok(not_yet("bastion"))),
-            Single { socks5: Some(true), .. } => ("--socks5", Ok(not_yet("socks"))),
+            Single { bastion: Some(true), .. } => ("--bastion", service("bastion")),
+            Single { socks5: Some(true), .. } => ("--socks5", service("socks-proxy")),
             Single { ssh_server: Some(true), .. } => ("--ssh-server", Ok(not_yet("ssh"))),
             Single { unix_socket: Some(path), .. } => (
                 "--unix-socket",
@@ -326,7 +340,9 @@ impl Translation {
         let mut merged = own.unwrap_or_default();
         let known: HashSet<String> = merged.0.iter().map(|entry| entry.key.clone()).collect();
         let global = global.map(|global| global.0.as_slice()).unwrap_or_default();
-        merged.0.extend(global.iter().filter(|entry| !known.contains(&entry.key)).cloned());
+        // Those for all rules are none there, and here somebody who wrote them would be led further by them.
+        let is_for_all = |entry: &&Entry| !known.contains(&entry.key) && entry.key != "ipRules";
+        merged.0.extend(global.iter().filter(is_for_all).cloned());
         let origin = format!("{name}.originRequest");
         let lines = self.origin(&origin, &merged, legacy);
         let is_bastion = merged.get("bastionMode").is_some_and(|entry| entry.value.flag() == Some(true));
@@ -339,8 +355,8 @@ impl Translation {
             ["unix", "http_status:", "hello", "socks-proxy"].iter().any(|form| text.starts_with(form))
         };
         let service = match text {
-            None if is_bastion => Ok(not_yet("bastion")),
-            Some(text) if is_bastion && !is_fixed(text) => Ok(not_yet("bastion")),
+            None if is_bastion => service("bastion"),
+            Some(text) if is_bastion && !is_fixed(text) => service("bastion"),
             Some(text) => service(text),
             None => Err("is missing".to_owned()),
         };
@@ -366,10 +382,13 @@ impl Translation {
             // As the reference writes them.
             self.line(at, "header-case = \"title\"");
             self.toml.push_str(&lines);
-        } else if service.contains("://") {
+        } else if service.contains("://") || matches!(service, "bastion" | "socks-proxy") {
             // What is said for all rules is said of HTTP too, and means nothing here.
             self.line(at, "[ingress.origin]");
-            let is_meant = |line: &&str| OF_BYTES.iter().any(|key| line.starts_with(key));
+            let is_open = !service.contains("://");
+            let is_meant = |line: &&str| {
+                OF_BYTES.iter().any(|key| line.starts_with(key)) || (is_open && line.starts_with("ip-rules "))
+            };
             lines.split_inclusive('\n').filter(is_meant).for_each(|line| self.toml.push_str(line));
         }
     }
@@ -431,6 +450,8 @@ fn counts(rest: &str) -> bool {
     !least.is_empty() && is_number(least) && is_number(most)
 }
 
+/// As many as a document may ask for.
+const MOST_CIRCUITS: u64 = 1_000_000;
 /// What of `[ingress.origin]` there is to say about services of bytes.
 const OF_BYTES: [&str; 3] = ["connect-timeout ", "tcp-keep-alive ", "happy-eyeballs "];
 const MOST_MISTAKES: usize = 100;

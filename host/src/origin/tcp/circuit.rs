@@ -8,10 +8,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use adit_protocol::websocket::{self, Piece, Reader, Side};
+use adit_protocol::websocket::{self, Piece};
 use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::BodyExt;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -19,8 +18,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::counts::{CircuitEnd, Seat};
 use super::frames::{Buffers, Framing};
+use super::incoming::{Deaf, Incoming};
 use super::shared::{Shared, Visitor};
-use crate::origin::{Body, BoxError};
+use crate::origin::BoxError;
 
 /// A visitor that says nothing is asked so often whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(54);
@@ -53,13 +53,13 @@ enum State {
 impl Circuit {
     pub(super) fn begin(
         stream: TcpStream,
-        body: Body,
+        incoming: Incoming,
         framing: Framing,
         seat: Seat,
         idle: Option<Duration>,
     ) -> Self {
         let (stream, shared) = (Rc::new(stream), Rc::new(Shared::new(seat)));
-        let feeding = feed(body, stream.clone(), shared.clone(), framing);
+        let feeding = feed(incoming, stream.clone(), shared.clone(), framing);
         let now = Instant::now();
         let mut circuit = Self {
             stream,
@@ -100,7 +100,10 @@ impl Circuit {
             Some(Step::End(CircuitEnd::Idle, websocket::GOING_AWAY))
         } else if self.is_half_closed() && still >= HALF_CLOSED {
             Some(Step::End(CircuitEnd::HalfClosed, websocket::GOING_AWAY))
-        } else if self.state != State::Open || self.shared.visitor() != Visitor::Speaks {
+        } else if self.framing == Framing::Raw
+            || self.state != State::Open
+            || self.shared.visitor() != Visitor::Speaks
+        {
             None
         } else if now - self.shared.heard() >= SILENCE {
             Some(Step::Break(CircuitEnd::Silent))
@@ -184,7 +187,7 @@ impl Circuit {
                 self.shared.moves();
                 Step::Send(websocket::close(websocket::END_OF_DIRECTION, None))
             }
-            Framing::WebSocket { .. } => Step::End(CircuitEnd::Service, websocket::NORMAL),
+            Framing::WebSocket { .. } | Framing::Raw => Step::End(CircuitEnd::Service, websocket::NORMAL),
         }
     }
 
@@ -231,7 +234,8 @@ impl HttpBody for Circuit {
                 // Its own end was said before, and nothing may follow that.
                 let is_said = this.state == State::Said;
                 this.state = State::Over;
-                (!is_said).then(|| Ok(Frame::data(websocket::close(code, None))))
+                let farewell = if is_said { None } else { this.framing.farewell(code) };
+                farewell.map(|frame| Ok(Frame::data(frame)))
             }
             Step::Break(end) => {
                 this.shared.seat.end(end);
@@ -252,35 +256,30 @@ impl Drop for Circuit {
 }
 
 /// Carries what the visitor sends, until it has said all or the service takes no more.
-async fn feed(mut body: Body, stream: Rc<TcpStream>, shared: Rc<Shared>, framing: Framing) {
-    let mut reader = Reader::new(Side::Client);
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return shared.become_of(Visitor::Lost) };
-        let Ok(mut data) = frame.into_data() else { continue };
-        shared.hear();
-        loop {
-            match reader.next(&mut data) {
-                Ok(None) => break,
-                Ok(Some(Piece::Data(data))) => {
-                    let length = data.len();
-                    if write(&stream, data).await.is_err() {
-                        // What it has still to say may be here already.
-                        return shared.become_of(Visitor::Said);
-                    }
-                    shared.seat.received(length);
-                    shared.moves();
+async fn feed(mut incoming: Incoming, stream: Rc<TcpStream>, shared: Rc<Shared>, framing: Framing) {
+    loop {
+        match incoming.next(|| shared.hear()).await {
+            Ok(Some(Piece::Data(data))) => {
+                let length = data.len();
+                if write(&stream, data).await.is_err() {
+                    // What it has still to say may be here already.
+                    return shared.become_of(Visitor::Said);
                 }
-                Ok(Some(Piece::Ping(payload))) => shared.answer(websocket::pong(&payload, None)),
-                Ok(Some(Piece::Pong)) => {}
-                Ok(Some(Piece::Close(code))) => {
-                    let is_half = framing == Framing::WebSocket { half_close: true }
-                        && code == Some(websocket::END_OF_DIRECTION);
-                    end(&stream);
-                    shared.moves();
-                    return shared.become_of(if is_half { Visitor::Said } else { Visitor::Closed });
-                }
-                Err(_) => return shared.become_of(Visitor::Unreadable),
+                shared.seat.received(length);
+                shared.moves();
             }
+            Ok(Some(Piece::Ping(payload))) => shared.answer(websocket::pong(&payload, None)),
+            Ok(Some(Piece::Pong)) => {}
+            Ok(Some(Piece::Close(code))) => {
+                let is_half = framing == Framing::WebSocket { half_close: true }
+                    && code == Some(websocket::END_OF_DIRECTION);
+                end(&stream);
+                shared.moves();
+                return shared.become_of(if is_half { Visitor::Said } else { Visitor::Closed });
+            }
+            Ok(None) => break,
+            Err(Deaf::Lost) => return shared.become_of(Visitor::Lost),
+            Err(Deaf::Unreadable) => return shared.become_of(Visitor::Unreadable),
         }
     }
     end(&stream);

@@ -14,6 +14,8 @@ pub(super) const MOST: usize = 64 * 1024;
 pub(super) enum Framing {
     /// `half_close`: each side may end its own direction.
     WebSocket { half_close: bool },
+    /// Bytes as they are: of a stream that the edge opens by itself.
+    Raw,
 }
 
 /// Room for what is read next: little for those who say little.
@@ -21,6 +23,22 @@ pub(super) enum Framing {
 pub(super) struct Buffers {
     framing: Framing,
     size: usize,
+}
+
+impl Framing {
+    /// What is sent as these bytes.
+    pub(super) fn wrap(self, data: &[u8]) -> Bytes {
+        if self == Self::Raw {
+            return Bytes::copy_from_slice(data);
+        }
+        let (head, begin) = websocket::data_head(data.len(), None);
+        [&head[begin..], data].concat().into()
+    }
+
+    /// The last word of this side, where there is one.
+    pub(super) fn farewell(self, code: u16) -> Option<Bytes> {
+        (self != Self::Raw).then(|| websocket::close(code, None))
+    }
 }
 
 impl Buffers {
@@ -45,17 +63,19 @@ impl Buffers {
         } else if length < self.size / 4 {
             self.size = (self.size / 2).max(LEAST);
         }
-        let Framing::WebSocket { .. } = self.framing;
-        let (head, begin) = websocket::data_head(length, None);
-        let head = &head[begin..];
-        buffer[HEAD - head.len()..HEAD].copy_from_slice(head);
-        buffer.advance(HEAD - head.len());
+        if self.framing != Framing::Raw {
+            let (head, begin) = websocket::data_head(length, None);
+            let head = &head[begin..];
+            buffer[HEAD - head.len()..HEAD].copy_from_slice(head);
+            buffer.advance(HEAD - head.len());
+        }
         (buffer.freeze(), length)
     }
 
     fn head(&self) -> usize {
         match self.framing {
             Framing::WebSocket { .. } => HEAD,
+            Framing::Raw => 0,
         }
     }
 }

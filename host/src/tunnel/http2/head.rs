@@ -78,6 +78,14 @@ pub(super) fn refusal() -> Response<()> {
     answer
 }
 
+/// Says that a stream leads nowhere, and whether that is because there are too many.
+pub(super) fn refused_stream(flow_rate_limited: bool) -> Response<()> {
+    let mut answer = refusal();
+    let meta = ResponseMeta { source: Source::Connector, flow_rate_limited };
+    answer.headers_mut().insert(RESPONSE_META, meta.to_header());
+    answer
+}
+
 /// Says that what was asked is no request.
 pub(super) fn bad_request() -> Response<()> {
     let mut answer = Response::new(());

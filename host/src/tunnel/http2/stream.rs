@@ -82,7 +82,7 @@ async fn answer_to(
     let (mut head, body) = request.into_parts();
     let kind = match head::read(&mut head) {
         Purpose::Request(kind) => kind,
-        Purpose::Tcp => return answer.refuse(false),
+        Purpose::Tcp => return carry(answer, &head, body, handler).await,
         Purpose::UpdateConfiguration => {
             let verdict = configure(body, &handler.proxy).await;
             answer.head(Response::new(()), false)?;
@@ -122,6 +122,36 @@ async fn answer_to(
             reason = flows.cut() => Err(Broken::TooSlow(reason)),
         },
         Answer::Unreachable { not_here, .. } => answer.refuse(not_here && handler.speaks_own),
+    }
+}
+
+/// A stream without a request: bytes both ways.
+async fn carry(
+    answer: &mut AnswerStream,
+    head: &http::request::Parts,
+    body: unread::Body,
+    handler: &Handler,
+) -> Result<(), Broken> {
+    let to = head.uri.authority().and_then(|authority| authority.as_str().parse().ok());
+    let Some(to) = to else {
+        debug!("a stream to what is no address with a port");
+        return answer.head(head::bad_request(), true);
+    };
+    let nothing = HeaderMap::new();
+    let mut flows = handler.flows(&nothing);
+    let body = Gathered::new(RequestBody { stream: body, takes_trailers: false });
+    let body: Body = Box::pin(flows.watch(body, &nothing));
+    let carried = tokio::select! {
+        carried = Box::pin(handler.carry(to, body)) => carried,
+        () = answer.cancelled() => return Err(Broken::Cancelled),
+    };
+    match carried {
+        Ok(circuit) => tokio::select! {
+            biased;
+            sent = answer.send(circuit, false, &flows) => sent,
+            reason = flows.cut() => Err(Broken::TooSlow(reason)),
+        },
+        Err(refused) => answer.head(head::refused_stream(refused.is_full), true),
     }
 }
 

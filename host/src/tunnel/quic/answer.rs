@@ -53,9 +53,24 @@ impl AnswerStream {
     /// The answer as it is; trailers have no place.
     pub(super) async fn send(&mut self, response: http::Response<Body>, flows: &Flows) -> anyhow::Result<()> {
         let (head, body) = response.into_parts();
-        let mut body = Gathered::new(body);
         let unread = Unread::of(&head.extensions);
         self.head(head).await?;
+        self.body(body, unread, flows).await
+    }
+
+    /// A circuit: the word that it is there, and what it carries.
+    pub(super) async fn accept(
+        &mut self,
+        circuit: http::Response<Body>,
+        flows: &Flows,
+    ) -> anyhow::Result<()> {
+        let (head, body) = circuit.into_parts();
+        self.send.write_chunk(stream::Answer::Accepted.encode()?).await?;
+        self.body(body, Unread::of(&head.extensions), flows).await
+    }
+
+    async fn body(&mut self, body: Body, unread: Unread, flows: &Flows) -> anyhow::Result<()> {
+        let mut body = Gathered::new(body);
         while let Some(frame) = self.frame(&mut body, NO_ERROR).await? {
             if let Ok(data) = frame.into_data() {
                 flows.send(data.len(), &body.size_hint(), unread);
@@ -109,7 +124,15 @@ impl AnswerStream {
     }
 
     pub(super) async fn refuse(&mut self, reason: String) -> anyhow::Result<()> {
-        let head = stream::Answer::Refused { reason, flow_rate_limited: false }.encode()?;
+        self.refuse_with(reason, false).await
+    }
+
+    pub(super) async fn refuse_with(
+        &mut self,
+        reason: String,
+        flow_rate_limited: bool,
+    ) -> anyhow::Result<()> {
+        let head = stream::Answer::Refused { reason, flow_rate_limited }.encode()?;
         self.send.write_chunk(head).await?;
         self.finish();
         Ok(())

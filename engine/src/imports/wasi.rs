@@ -145,3 +145,23 @@ impl Drop for Lines {
         self.end_line();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::log::CapturedLogs;
+    use super::*;
+
+    #[test]
+    fn what_an_instance_prints_bears_the_id_of_the_request_that_it_handles_then() {
+        let heard = CapturedLogs::default();
+        let log = Arc::new(GuestLog::heard("tested", heard.clone()));
+        let wasi = Wasi::new(&log, "one");
+        let mut lines = Lines { printed: Printed { log, request: wasi.request.clone() }, line: Vec::new() };
+        lines.take(b"first\n");
+        wasi.begin("two");
+        lines.take(b"second\n");
+        let heard = heard.lock().expect("nobody panics");
+        let requests: Vec<&str> = heard.iter().map(|line| line.request.as_str()).collect();
+        assert_eq!(requests, ["one", "two"]);
+    }
+}

@@ -65,6 +65,18 @@ pub(crate) async fn certificates(ask: Ask) -> Result<(), Failure> {
             let names = names.collect::<Vec<_>>().join(" ");
             table.row([text("use"), names, text("source"), text("not_after"), text("error")]);
         }
+        for one in page["issued"].as_array().into_iter().flatten() {
+            let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+            let empty = String::new();
+            table.row(["issued".to_owned(), text("name"), "acme".to_owned(), text("not_after"), empty]);
+        }
+        for one in page["orders"].as_array().into_iter().flatten() {
+            let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+            let failures = one["failures"].as_u64().unwrap_or_default();
+            let error = text("error");
+            let trouble = if failures > 0 { format!("{error} ({failures} failures)") } else { error };
+            table.row(["order".to_owned(), text("name"), String::new(), text("next"), trouble]);
+        }
         table.text()
     });
     Ok(())

@@ -32,6 +32,10 @@ pub(crate) struct Init {
     /// /var/lib/adit-edge
     #[arg(long, value_name = "FOLDER", default_value = "edge-data")]
     data_dir: PathBuf,
+    /// Have every name that leads to a tunnel certified by Let's Encrypt, which may write to this address; the
+    /// configuration that is written then listens beyond this machine
+    #[arg(long, value_name = "EMAIL")]
+    acme: Option<String>,
     /// Where cert.pem goes, which is what creates tunnels and names; never overwritten
     #[arg(long, value_name = "FILE", default_value = "cert.pem")]
     cert: PathBuf,
@@ -139,11 +143,22 @@ pub(crate) async fn init(init: Init) -> Result<(), Failure> {
     }
     let zone = init.zones.first().context("a zone")?.trim_end_matches('.').to_ascii_lowercase();
     let is_new = !init.config.exists();
+    if !is_new && init.acme.is_some() {
+        let message =
+            format!("{} is there already and is not changed; add [acme] to it", init.config.display());
+        return Err(anyhow!(message).into());
+    }
     if is_new {
-        std::fs::write(&init.config, document(&zone, &init.data_dir))
+        std::fs::write(&init.config, document(&zone, &init.data_dir, init.acme.as_deref()))
             .with_context(|| format!("writing {}", init.config.display()))?;
     }
-    let settings = Settings::load(&init.config).map_err(|error| Failure::Configuration(error.into()))?;
+    let settings = Settings::load(&init.config).map_err(|error| {
+        // What was said is wrong: the next attempt begins as this one did.
+        if is_new {
+            let _ = std::fs::remove_file(&init.config);
+        }
+        Failure::Configuration(error.into())
+    })?;
     let (ledger, founding) = Provisioning::found(settings.data_dir(), &init.account, &init.zones).await?;
     let (_, zone_id) = founding.zones.first().context("a zone")?;
     let wish = TokenRequest {
@@ -177,18 +192,26 @@ pub(crate) async fn init(init: Init) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An edge on this machine alone, to start from.
-fn document(zone: &str, data_dir: &Path) -> String {
+/// An edge to start from: on this machine alone, or with an authority for all who can reach it.
+fn document(zone: &str, data_dir: &Path, acme: Option<&str>) -> String {
+    let (host, visitors, acme) = match acme {
+        None => ("127.0.0.1", "http = \"127.0.0.1:8080\"".to_owned(), String::new()),
+        Some(email) => (
+            "0.0.0.0",
+            "http = \"0.0.0.0:80\"\nhttps = \"0.0.0.0:443\"".to_owned(),
+            format!("\n[acme]\nemail = {}\n", json!(email)),
+        ),
+    };
     let mut text = format!(
         "# Made by `adit edge init`. Everything that can be written here: docs/configuration.md\n\n\
-         data-dir = {}\n\n[visitors]\nhttp = \"127.0.0.1:8080\"\n\n\
+         data-dir = {}\n\n[visitors]\n{visitors}\n{acme}\n\
          [api]\nlisten = \"127.0.0.1:20250\"\ntunnel-domain = \"tunnels.{zone}\"\nquick-domain = \"try.{zone}\"\n\n\
          [admin]\nlisten = \"127.0.0.1:20240\"\n",
         // A JSON string is a TOML string.
         json!(data_dir)
     );
     for (region, port) in [("west", 7841), ("east", 7842), ("west", 7843), ("east", 7844)] {
-        text.push_str(&format!("\n[[server]]\nregion = \"{region}\"\nlisten = \"127.0.0.1:{port}\"\n"));
+        text.push_str(&format!("\n[[server]]\nregion = \"{region}\"\nlisten = \"{host}:{port}\"\n"));
     }
     text
 }

@@ -157,7 +157,9 @@ impl Admin {
             ["status"] if is_read => {
                 Ok(shown(&Status::of(&self.registry, &self.servers, self.draining.is_fired())))
             }
-            ["certificates"] if is_read => Ok(shown(&certificates::Shown::of(&self.figures.certificates))),
+            ["certificates"] if is_read => {
+                Ok(shown(&certificates::Shown::of(&self.figures.certificates, self.state.as_ref())))
+            }
             ["state"] if parts.method == Method::POST => self.restore(body).await,
             ["state"] => Err(Refusal::Method("POST")),
             ["tunnels"] if is_read => Ok(shown(&Tunnels::of(&self.registry))),

@@ -32,6 +32,7 @@ use crate::app::watchdog::Watchdog;
 use crate::certificates::place::Use;
 use crate::certificates::{Certificates, watch as certificate_watch};
 use crate::forward::ray::Rays;
+use crate::issuance::keeper::{Counts, Keeper};
 use crate::limits::pace;
 use crate::limits::per_address::AddressLimits;
 use crate::listen;
@@ -77,6 +78,7 @@ struct ControlPlane {
     rays: Arc<Rays>,
     sender: Arc<Sender>,
     alerts: Terms,
+    keeper: Option<Arc<Keeper>>,
 }
 
 /// Where one server of the edge listens.
@@ -108,6 +110,7 @@ impl Edge {
             https,
             connectors,
             certificates: own,
+            acme,
             servers,
             tunnels,
             admin,
@@ -226,6 +229,8 @@ impl Edge {
         let (strangers, api_room) = (Unregistered::default(), Api::room());
         let api_tls = api.as_mut().and_then(|api| api.identity.take());
         let api_tls = api_tls.map(|owned| tls::visitor_tls(certificates.add(Use::Api, owned))).transpose()?;
+        let keys = acme.as_ref().map(|terms| terms.keys()).transpose().context("what seals the state")?;
+        certificates.keys = keys.clone();
         let certificates = Arc::new(certificates);
         let mut administrators = Vec::new();
         let settings::Admin { listen, probes, token } = admin;
@@ -243,6 +248,7 @@ impl Edge {
             addresses.probes = Some(socket.local_addr()?);
             administrators.push(("probes", admin::Listener::new(socket, Guard::probes())));
         }
+        let orders = Arc::new(Counts::default());
         let balancers = Arc::new(Balancers::new(registry.turns.clone(), geography.point));
         let (proxies, geography) = (Arc::new(proxies), Arc::new(geography));
         let guide = Arc::new(Guide { names: names.clone(), proxies, geography });
@@ -259,6 +265,7 @@ impl Edge {
                 rooms: rooms.chain([("api", api_room.clone())]).collect(),
                 certificates: certificates.clone(),
                 authority,
+                orders: orders.clone(),
                 balancers: api.as_ref().map(|_| balancers.clone()),
             };
             let control = control.clone();
@@ -289,6 +296,7 @@ impl Edge {
                     directory: names.clone(),
                     fixed: fixed.clone(),
                     balancers: balancers.clone(),
+                    certificates: certificates.clone(),
                     hold,
                     control: control.clone(),
                     pushing: Pushing::default(),
@@ -297,6 +305,12 @@ impl Edge {
                     serving.publish(snapshot, &Changes::all());
                     serving.recall(snapshot);
                 });
+                let keeper = acme.zip(keys).map(|(terms, keys)| {
+                    let (state, fixed) = (state.clone(), fixed.clone());
+                    let quick = quick_domain.clone();
+                    Keeper::new(state, fixed, quick, certificates.clone(), terms, keys, orders.clone())
+                });
+                let keeper = keeper.transpose().context("[acme]")?.map(Arc::new);
                 let api = Api::new(
                     state.clone(),
                     registry.clone(),
@@ -316,6 +330,7 @@ impl Edge {
                     rays: rays.clone(),
                     sender,
                     alerts,
+                    keeper,
                 })
             }
             _ => None,
@@ -328,6 +343,7 @@ impl Edge {
             control,
             strangers,
             sources,
+            challenges: certificates.challenges.clone(),
             patience,
             half_closed,
             quic,
@@ -490,7 +506,7 @@ impl Edge {
 
 impl ControlPlane {
     async fn run(self, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { api, socket, room, tls, state, follower, serving, rays, sender, alerts } = self;
+        let Self { api, socket, room, tls, state, follower, serving, rays, sender, alerts, keeper } = self;
         let balancers = serving.balancers.clone();
         let publish = |snapshot: &_, touched: &_| serving.publish(snapshot, touched);
         // The API last: whoever still waits for its change needs the follower.
@@ -510,8 +526,13 @@ impl ControlPlane {
         let watch = watch::run(state.clone(), registry.clone(), balancers.clone(), alerts, stop.clone());
         let outbox = outbox::run(state.clone(), sender, stop.clone());
         let housekeeping = housekeeping::run(state, registry, stop.clone());
-        let (served, (), (), (), (), ()) =
-            tokio::join!(work, follower, housekeeping, monitors, watch, outbox);
+        let issuance = async {
+            if let Some(keeper) = keeper {
+                keeper.run(stop.clone()).await;
+            }
+        };
+        let (served, (), (), (), (), (), ()) =
+            tokio::join!(work, follower, housekeeping, monitors, watch, outbox, issuance);
         served
     }
 }

@@ -2,17 +2,26 @@
 //! for. Each may be exchanged while it is shown; a handshake reads one pointer.
 //!
 //! Read in this order: [`place`] (one certificate and what became of its files), [`by_name`] (which of them a visitor
-//! is shown), [`watch`] (files that have changed).
+//! is shown), [`watch`] (files that have changed), [`seal`] (private keys in the state), [`issued`] (certificates of the
+//! state), [`challenges`] (what an authority looks for).
 
 pub(crate) mod by_name;
+pub(crate) mod challenges;
+pub(crate) mod issued;
 pub(crate) mod place;
+pub(crate) mod seal;
 pub(crate) mod watch;
 
 use std::sync::Arc;
 
+use crate::state::snapshot::Kept;
+use crate::store::records::certificates::{Certificate, Challenge};
+use crate::store::timestamp::Timestamp;
 use crate::tls::{Identity, IdentityFiles};
 use by_name::ByName;
+use challenges::Challenges;
 use place::{Place, Use};
+use seal::SealKeys;
 
 /// A certificate that an operator has given, with where it came from.
 #[derive(Debug, Clone)]
@@ -26,6 +35,9 @@ pub(crate) struct Owned {
 pub(crate) struct Certificates {
     places: Vec<Arc<Place>>,
     by_name: Option<Arc<ByName>>,
+    pub(crate) challenges: Arc<Challenges>,
+    /// What is sealed in the state is opened with these.
+    pub(crate) keys: Option<SealKeys>,
 }
 
 impl Certificates {
@@ -48,7 +60,7 @@ impl Certificates {
     /// What visitors are shown: by name one of `own`, and `fallback` to whoever asks for none of these.
     pub(crate) fn for_visitors(&mut self, own: Vec<Owned>, fallback: Arc<Place>) -> Arc<ByName> {
         let own = own.into_iter().map(|owned| self.add(Use::Name, owned)).collect();
-        let by_name = Arc::new(ByName::new(own, fallback));
+        let by_name = Arc::new(ByName::new(own, fallback, self.challenges.clone()));
         self.by_name = Some(by_name.clone());
         by_name
     }
@@ -60,6 +72,30 @@ impl Certificates {
     /// Whether any of them is kept in files, which may change.
     pub(crate) fn are_watched(&self) -> bool {
         self.places.iter().any(|place| place.files().is_some())
+    }
+
+    /// Shows these certificates of the state, and lets authorities find these answers.
+    pub(crate) fn publish<'s>(
+        &self,
+        issued: impl Iterator<Item = (&'s String, &'s Kept<Certificate>)>,
+        challenges: impl Iterator<Item = &'s Kept<Challenge>>,
+    ) {
+        self.challenges.replace(challenges.map(|kept| &kept.record), Timestamp::now());
+        if let (Some(by_name), Some(keys)) = (&self.by_name, &self.keys) {
+            by_name.show(issued.map(|(name, kept)| (name, &kept.record, kept.revision)), keys);
+        }
+    }
+
+    /// Whether visitors who ask for this name are shown a certificate that an operator has given for it.
+    pub(crate) fn covers(&self, name: &str) -> bool {
+        let given = self
+            .places
+            .iter()
+            .filter(|place| place.files().is_some() && matches!(place.usage(), Use::Name | Use::Visitors));
+        let parent = name.split_once('.').map(|(_, parent)| parent);
+        let covers =
+            |own: &String| own == name || own.strip_prefix("*.").is_some_and(|own| parent == Some(own));
+        given.into_iter().any(|place| place.shown().leaf.names.iter().any(covers))
     }
 
     /// Serves by what the places hold now.

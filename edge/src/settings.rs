@@ -7,6 +7,7 @@ mod certificates;
 mod document;
 mod geography;
 pub(crate) mod host_name;
+mod issuance;
 mod limits;
 mod tunnels;
 
@@ -34,6 +35,7 @@ use crate::settings::host_name::HostName;
 use crate::tls::CONNECTOR_NAMES;
 use crate::visitor::{Geography, Proxies};
 use document::{CertificateFiles, Document};
+use issuance::Around;
 
 /// What an edge is told to be. Only [`Settings::load`] makes one, so it keeps every rule.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub struct Settings {
     pub(crate) connectors: Option<Owned>,
     /// For visitors who ask for their names.
     pub(crate) certificates: Vec<Owned>,
+    /// Who issues certificates for names that have none of these.
+    pub(crate) acme: Option<crate::issuance::Terms>,
     pub(crate) servers: Vec<Server>,
     pub(crate) tunnels: Vec<Tunnel>,
     pub(crate) admin: Admin,
@@ -197,12 +201,16 @@ impl Rules<'_> {
         });
         let certificates = self.certificates(document.certificate.unwrap_or_default(), https.is_some());
         let has_api = document.api.is_some();
+        let data_dir = self.folder.join(data_dir);
+        let around = Around { has_api, has_http: http.is_some(), has_https: https.is_some(), has_dns: false };
+        let acme = self.acme(document.acme, around, &data_dir);
         Settings {
-            data_dir: self.folder.join(data_dir),
+            data_dir,
             http,
             https,
             connectors,
             certificates,
+            acme,
             servers: self.servers(document.server.unwrap_or_default()),
             tunnels: self.tunnels(document.tunnel.unwrap_or_default(), has_api, hold),
             admin: self.admin(document.admin),

@@ -182,7 +182,8 @@ pub(crate) fn visitor_tls(shown: Arc<dyn ResolvesServerCert>) -> Result<ServerCo
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(shown);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // The last is an authority's that looks whether a name leads here.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"acme-tls/1".to_vec()];
     Ok(config)
 }
 

@@ -14,8 +14,8 @@ use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -100,8 +100,27 @@ impl Client {
     /// # Errors
     /// The TLS library knows no version of TLS.
     pub fn new(at_once: usize) -> Result<Self, rustls::Error> {
+        Self::with_roots(at_once, adit_trust::of_system())
+    }
+
+    /// The same, which believes these authorities and no others. Does no I/O.
+    ///
+    /// # Errors
+    /// One of them is no authority's certificate.
+    pub fn believing(
+        at_once: usize,
+        authorities: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        for authority in authorities {
+            roots.add(authority)?;
+        }
+        Self::with_roots(at_once, Arc::new(roots))
+    }
+
+    fn with_roots(at_once: usize, roots: Arc<RootCertStore>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = adit_trust::by_roots(adit_trust::of_system(), &provider);
+        let verifier = adit_trust::by_roots(roots, &provider);
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()

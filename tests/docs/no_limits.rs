@@ -11,6 +11,10 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "alerts/outbox.rs EVERY",
             "alerts/watch.rs EVERY",
             "certificates/watch.rs EVERY",
+            "issuance/keeper.rs EVERY",
+            "issuance/keeper.rs BREATH",
+            "issuance/keeper.rs SPREAD",
+            "issuance/order.rs FIRST_LOOK",
             "addresses.rs FORGET_FAILURE",
             "addresses.rs FORGET_FAMILY",
             "app.rs LOOK",
@@ -70,6 +74,8 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "what tells one case from another; either is served",
         &[
+            "wanted.rs SHORT",
+            "wanted.rs SPREAD",
             "order.rs CLEARLY",
             "order.rs CLEARLY_SECONDS",
             "addresses.rs SHORT",
@@ -152,6 +158,8 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
         "the form of what stands on the wire, in a file or in a text",
         &[
             "leaf.rs EXTENSIONS",
+            "budget.rs MINUTE",
+            "budget.rs HOUR",
             "affinity.rs LENGTH",
             "alerting.rs SECRET",
             "affinity.rs LONG",

@@ -23,13 +23,16 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     let deny = beside("finding cargo-deny", move || cargo_deny::provide(&for_deny));
     // One after the other: both ask the same machine for packages.
     let for_tools = tree.clone();
-    let tools =
-        beside("finding schemathesis, gRPC, SDKs, a registry, promtool and systemd-analyze", move || {
+    let tools = beside(
+        "finding schemathesis, gRPC, SDKs, a registry, promtool, pebble and systemd-analyze",
+        move || {
             let (schemathesis, grpc) = (schemathesis::provide(&for_tools)?, grpc::provide(&for_tools)?);
             let (sdks, registry) = (sdks::provide(&for_tools), debian_package::docker_registry(&for_tools)?);
             let promtool = debian_package::promtool(&for_tools)?;
-            Ok((schemathesis, grpc, sdks, registry, promtool, systemd::provide(&for_tools)?))
-        });
+            let pebble = debian_package::pebble(&for_tools)?;
+            Ok((schemathesis, grpc, sdks, registry, promtool, pebble, systemd::provide(&for_tools)?))
+        },
+    );
 
     let toolchain = progress.step("finding a compiler for plugins", || wasm::provide(tree))?;
     let (for_languages, rust) = (tree.clone(), toolchain.clone());
@@ -54,7 +57,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("checking the code", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
-    let (schemathesis, grpc, sdks, registry, promtool, analyze) = progress.join(tools)?;
+    let (schemathesis, grpc, sdks, registry, promtool, pebble, analyze) = progress.join(tools)?;
     progress.join(languages)?;
     progress.step("testing each crate by itself", || {
         // They wait more than they work: with four threads in half the time on two cores.
@@ -91,6 +94,9 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         }
         if let Some(program) = &promtool {
             cargo.env("ADIT_PROMTOOL", program);
+        }
+        if let Some(program) = &pebble {
+            cargo.env("ADIT_PEBBLE", program);
         }
         child::stream(&mut cargo, "")
     })?;

@@ -27,18 +27,29 @@ pub(crate) fn promtool(tree: &Tree) -> Result<Option<PathBuf>> {
     provide(tree, "prometheus", "promtool", "there is no promtool here, so metrics and rules are not checked")
 }
 
+/// An authority that speaks ACME, for tests; the same where it cannot be had. It does not say which version it is.
+pub(crate) fn pebble(tree: &Tree) -> Result<Option<PathBuf>> {
+    let program = find(tree, "pebble", "pebble", "there is no pebble here, so no certificate is ordered");
+    Ok(program.inspect(|program| note(format!("in {}", tree.short(program)))))
+}
+
 fn provide(tree: &Tree, package: &str, program: &str, without: &str) -> Result<Option<PathBuf>> {
+    let Some(program) = find(tree, package, program, without) else { return Ok(None) };
+    let version = child::capture(Command::new(&program).arg("--version"), child::SHORT, "")?;
+    note(format!("{}, in {}", version.lines().next().unwrap_or_default().trim(), tree.short(&program)));
+    Ok(Some(program))
+}
+
+fn find(tree: &Tree, package: &str, program: &str, without: &str) -> Option<PathBuf> {
     let folder = tree.target("tools").join(package);
     let program = folder.join("usr/bin").join(program);
     if !program.is_file()
         && let Err(error) = fetch(&folder, package)
     {
         note(format!("SKIPPED: {without} ({error:#})"));
-        return Ok(None);
+        return None;
     }
-    let version = child::capture(Command::new(&program).arg("--version"), child::SHORT, "")?;
-    note(format!("{}, in {}", version.lines().next().unwrap_or_default().trim(), tree.short(&program)));
-    Ok(Some(program))
+    Some(program)
 }
 
 fn fetch(folder: &Path, package: &str) -> Result<()> {

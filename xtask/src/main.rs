@@ -62,6 +62,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
             progress.step("finding cargo-deny", || cargo_deny::provide(&tree))?;
             progress.step("finding a registry", || debian_package::docker_registry(&tree))?;
             progress.step("finding promtool", || debian_package::promtool(&tree))?;
+            progress.step("finding pebble", || debian_package::pebble(&tree))?;
             progress.finish("everything is set up");
         }
         "plugins" => {
@@ -95,7 +96,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-const SETUP_STEPS: usize = 4;
+const SETUP_STEPS: usize = 5;
 const PLUGIN_STEPS: usize = 2;
 const LANGUAGE_STEPS: usize = 2;
 
@@ -131,7 +132,7 @@ Usage: cargo xtask <command>
   component-tests FOLDER [PROGRAM]
                   run cloudflared's component tests, which lie in FOLDER, with our program in its place
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny, a
-                  registry, promtool
+                  registry, promtool, pebble
   help            this text
 
 Nothing is installed outside of target/, except that `rustup target add wasm32-wasip2` is tried

@@ -128,6 +128,20 @@ fn commands(line: &str) -> Vec<Vec<String>> {
     commands
 }
 
+#[test]
+fn an_edge_that_is_set_up_with_an_authority_can_start_with_what_was_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (config, cert) = (path("edge.toml"), path("cert.pem"));
+    let told = ["edge", "init", "--zone", "example.com", "--config", &config, "--cert", &cert, "--acme"];
+    run(&[&told[..], &["you@example.com"]].concat());
+    let text = fs::read_to_string(&config).expect("it was written");
+    for part in ["https = \"0.0.0.0:443\"", "[acme]\nemail = \"you@example.com\"", "\"0.0.0.0:7844\""] {
+        assert!(text.contains(part), "{text}");
+    }
+    run(&["edge", "check", &config]);
+}
+
 /// A folder with the files that examples name.
 struct Bench {
     folder: tempfile::TempDir,
@@ -287,7 +301,7 @@ fn run(words: &[&str]) {
 }
 
 /// What a command of ours comes to.
-// Examples run three of many.
+// Examples run four of many.
 #[allow(clippy::wildcard_enum_match_arm)]
 fn outcome(words: &[&str]) -> Result<(), String> {
     let arguments =
@@ -295,6 +309,7 @@ fn outcome(words: &[&str]) -> Result<(), String> {
     let outcome = match arguments.command {
         Command::Tunnel(mut tunnel) => tunnel.prepare().and_then(|()| crate::tunnel::run(*tunnel, false)),
         Command::Edge(crate::Edge::Init(init)) => crate::office::init(init),
+        Command::Edge(crate::Edge::Check { config }) => crate::edge::check(&config),
         Command::Edge(crate::Edge::Credentials { output }) => crate::credentials::create(&output),
         _ => return Err("no example runs this".to_owned()),
     };

@@ -1,16 +1,51 @@
 //! `GET /certificates`: what is shown, to whom and until when, and why something else is not.
 
+use std::cmp::Reverse;
 use std::path::Path;
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
 
 use crate::certificates::Certificates;
 use crate::certificates::place::{Place, moment};
+use crate::issuance::wanted::renew_at;
+use crate::state::State;
+use crate::state::snapshot::Snapshot;
+use crate::store::records::certificates::Order;
 use crate::store::timestamp::Timestamp;
+use crate::tls::leaf::Leaf;
 
 #[derive(Serialize)]
 pub(super) struct Shown {
     certificates: Vec<One>,
+    /// By an authority, for names that lead somewhere.
+    issued: Vec<Issued>,
+    /// Names that are ordered, or wait to be.
+    orders: Vec<Waiting>,
+    /// How many of either are not listed.
+    more: usize,
+}
+
+#[derive(Serialize)]
+struct Issued {
+    name: String,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    renew_at: Timestamp,
+    serial: String,
+    directory: String,
+}
+
+#[derive(Serialize)]
+struct Waiting {
+    name: String,
+    is_under_way: bool,
+    failures: u32,
+    /// From here on it is tried again.
+    next: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -32,10 +67,46 @@ struct One {
 }
 
 impl Shown {
-    pub(super) fn of(certificates: &Certificates) -> Self {
-        Self { certificates: certificates.places().iter().map(|place| One::of(place)).collect() }
+    pub(super) fn of(certificates: &Certificates, state: Option<&State>) -> Self {
+        let certificates = certificates.places().iter().map(|place| One::of(place)).collect();
+        let (issued, orders, more) = state.map(|state| state.read(in_state)).unwrap_or_default();
+        Self { certificates, issued, orders, more }
     }
 }
+
+/// Those that end first, and those that failed most often.
+fn in_state(snapshot: &Snapshot) -> (Vec<Issued>, Vec<Waiting>, usize) {
+    let mut issued: Vec<_> = snapshot.certificates.iter().collect();
+    issued.sort_by_key(|(name, kept)| (kept.record.not_after, *name));
+    let mut orders: Vec<_> = snapshot.orders.iter().collect();
+    orders.sort_by_key(|(name, kept)| (Reverse(kept.record.failures), *name));
+    let more = issued.len().saturating_sub(MOST_LISTED) + orders.len().saturating_sub(MOST_LISTED);
+    let issued = issued.into_iter().take(MOST_LISTED).map(|(name, kept)| {
+        let record = &kept.record;
+        let leaf = CertificateDer::from_pem_slice(record.chain.as_bytes()).ok();
+        let leaf = leaf.and_then(|leaf| Leaf::of(&leaf)).unwrap_or_default();
+        Issued {
+            name: name.clone(),
+            not_before: record.not_before,
+            not_after: record.not_after,
+            renew_at: renew_at(name, record),
+            serial: hex(&leaf.serial),
+            directory: record.directory.clone(),
+        }
+    });
+    let orders = orders.into_iter().take(MOST_LISTED).map(|(name, kept)| {
+        let Order { holder, next, failures, error } = kept.record.clone();
+        Waiting { name: name.clone(), is_under_way: holder.is_some(), failures, next, error }
+    });
+    (issued.collect(), orders.collect(), more)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Of each list.
+const MOST_LISTED: usize = 1000;
 
 impl One {
     fn of(place: &Place) -> Self {
@@ -46,7 +117,7 @@ impl One {
             source: if files.is_some() { "files" } else { "development" },
             not_before: moment(shown.leaf.not_before),
             not_after: moment(shown.not_after),
-            serial: shown.leaf.serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+            serial: hex(&shown.leaf.serial),
             file: files.map(|files| Path::display(&files.chain).to_string()),
             exchanged: place.exchanged(),
             error: place.trouble(),

@@ -5,8 +5,9 @@ mod balancers;
 mod pools;
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use adit_metrics::{Kind, Page, number, process};
 use adit_net::admission::Admission;
@@ -18,6 +19,7 @@ use super::{Admin, Ready};
 use crate::balancer::retry_budget::Reason;
 use crate::certificates::Certificates;
 use crate::certificates::place::{Place, Use};
+use crate::issuance::keeper::Counts;
 use crate::metrics::{
     Counters, Door, Handshake, Listener, NoHold, PAGES, Registration, Speaks, TRANSPORTS, Totals,
 };
@@ -25,6 +27,7 @@ use crate::registry::Tunnel;
 use crate::state::State;
 use crate::steering::Balancers;
 use crate::store::StoreRevision;
+use crate::store::timestamp::Timestamp;
 use crate::tunnel::session::Unregistered;
 
 /// What the page shows besides the registry and the state.
@@ -38,6 +41,8 @@ pub(crate) struct Figures {
     pub(crate) certificates: Arc<Certificates>,
     /// Until when the edge's own authority holds, in seconds since 1970.
     pub(crate) authority: Option<i64>,
+    /// What became of orders at an authority.
+    pub(crate) orders: Arc<Counts>,
     pub(crate) probed: Probed,
     /// Of an edge with a control API.
     pub(crate) balancers: Option<Arc<Balancers>>,
@@ -90,6 +95,7 @@ pub(super) async fn page(admin: &Admin) -> String {
     listeners(&mut page, figures);
     held(&mut page, &figures.account);
     certificates(&mut page, figures);
+    issued(&mut page, admin);
     store(&mut page, admin).await;
     let name = "adit_edge_api_requests_total";
     page.family(name, Kind::Counter, "Answers of the control API, by status");
@@ -323,6 +329,39 @@ fn certificates(page: &mut Page, figures: &Figures) {
     page.family(name, Kind::Counter, "How often a certificate was exchanged for a new one");
     for place in places.iter().filter(|place| place.files().is_some()) {
         with_labels(place, |labels| page.sample(name, labels, number(place.exchanged())));
+    }
+}
+
+/// What an authority has issued, all names together: a name each would be as many series as accounts please.
+fn issued(page: &mut Page, admin: &Admin) {
+    let counts = &admin.figures.orders;
+    let name = "adit_edge_orders_total";
+    page.family(name, Kind::Counter, "Orders of this edge at an authority, by how they ended");
+    for (outcome, count) in [("issued", &counts.issued), ("failed", &counts.failed)] {
+        page.sample(name, &[("outcome", outcome)], number(count.load(Ordering::Relaxed)));
+    }
+    let names = ["adit_edge_issued_certificates", "adit_edge_failing_orders"];
+    let now = Timestamp::now();
+    let seen = admin.state.as_ref().map(|state| {
+        state.read(|snapshot| {
+            let failing = snapshot.orders.values().filter(|kept| kept.record.failures > 0).count();
+            let all = snapshot.certificates.values().map(|kept| kept.record.not_after);
+            (snapshot.certificates.len(), failing, all.filter(|end| *end > now).min())
+        })
+    });
+    page.family(names[0], Kind::Gauge, "Certificates that an authority has issued");
+    if let Some((issued, ..)) = seen {
+        page.sample(names[0], &[], number(issued as u64));
+    }
+    page.family(names[1], Kind::Gauge, "Names whose last order failed");
+    if let Some((_, failing, _)) = seen {
+        page.sample(names[1], &[], number(failing as u64));
+    }
+    let name = "adit_edge_issued_certificate_expiry_timestamp_seconds";
+    page.family(name, Kind::Gauge, "Until when the first of them holds, seconds since 1970");
+    if let Some((_, _, Some(first))) = seen {
+        let since = SystemTime::from(first).duration_since(UNIX_EPOCH).unwrap_or_default();
+        page.sample(name, &[], number(since.as_secs()));
     }
 }
 

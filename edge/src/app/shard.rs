@@ -19,6 +19,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::info;
 
 use crate::app::watchdog::Watchdog;
+use crate::certificates::challenges::Challenges;
 use crate::forward::Patience;
 use crate::forward::ray::Rays;
 use crate::limits::per_address::AddressLimits;
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) strangers: Unregistered,
     pub(crate) sources: Arc<AddressLimits>,
+    pub(crate) challenges: Arc<Challenges>,
     pub(crate) patience: Patience,
     pub(crate) half_closed: Duration,
     pub(crate) quic: quinn::ServerConfig,
@@ -100,6 +102,7 @@ impl Shard {
         let mut services = JoinSet::new();
         let service = Arc::new(Service {
             guide: shared.guide.clone(),
+            challenges: shared.challenges.clone(),
             rays: shared.rays.clone(),
             shard: self.index,
             patience: shared.patience,

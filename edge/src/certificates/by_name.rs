@@ -1,5 +1,6 @@
 //! Which certificate a visitor is shown: the first of the document that has its name, then the first whose wildcard
-//! covers it, then the one for everybody. Nothing that a visitor asks for makes one.
+//! covers it, then what an authority has issued for it, then the one for everybody. Nothing that a visitor asks for makes
+//! one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,13 +9,20 @@ use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::challenges::{ACME_TLS, Challenges};
+use super::issued::Issued;
 use super::place::Place;
+use super::seal::SealKeys;
+use crate::store::StoreRevision;
+use crate::store::records::certificates::Certificate;
 
 /// The current table. A handshake looks once.
 pub(crate) struct ByName {
     own: Vec<Arc<Place>>,
     fallback: Arc<Place>,
     table: ArcSwap<Table>,
+    issued: ArcSwap<Issued>,
+    challenges: Arc<Challenges>,
 }
 
 #[derive(Default)]
@@ -26,8 +34,9 @@ struct Table {
 }
 
 impl ByName {
-    pub(super) fn new(own: Vec<Arc<Place>>, fallback: Arc<Place>) -> Self {
-        let by_name = Self { own, fallback, table: ArcSwap::default() };
+    pub(super) fn new(own: Vec<Arc<Place>>, fallback: Arc<Place>, challenges: Arc<Challenges>) -> Self {
+        let (table, issued) = (ArcSwap::default(), ArcSwap::default());
+        let by_name = Self { own, fallback, table, issued, challenges };
         by_name.follow();
         by_name
     }
@@ -44,12 +53,21 @@ impl ByName {
         self.table.store(Arc::new(table));
     }
 
+    /// Shows these of the state.
+    pub(super) fn show<'r>(
+        &self,
+        issued: impl Iterator<Item = (&'r String, &'r Certificate, StoreRevision)>,
+        keys: &SealKeys,
+    ) {
+        let issued = Issued::of(&self.issued.load(), issued, keys);
+        self.issued.store(Arc::new(issued));
+    }
+
     fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        let table = self.table.load();
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return table.find(&name.to_ascii_lowercase());
+            return self.find(&name.to_ascii_lowercase());
         }
-        table.find(name)
+        self.table.load().find(name).or_else(|| self.issued.load().find(name))
     }
 }
 
@@ -81,6 +99,10 @@ impl std::fmt::Debug for ByName {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let looks = hello.alpn().is_some_and(|mut all| all.next() == Some(ACME_TLS) && all.next().is_none());
+        if looks {
+            return self.challenges.over_tls(&hello.server_name()?.to_ascii_lowercase());
+        }
         let found = hello.server_name().and_then(|name| self.find(name));
         Some(found.unwrap_or_else(|| self.fallback.shown().certified.clone()))
     }

@@ -17,6 +17,7 @@ pub(super) struct Document {
     pub(super) tunnel: Option<Vec<Spanned<Tunnel>>>,
     pub(super) admin: Option<Spanned<Admin>>,
     pub(super) api: Option<Spanned<Api>>,
+    pub(super) acme: Option<Spanned<Acme>>,
     pub(super) alerts: Option<Spanned<Alerts>>,
     pub(super) drain: Option<Spanned<Drain>>,
     pub(super) bodies: Option<Spanned<Bodies>>,
@@ -90,6 +91,21 @@ pub(super) struct Api {
     pub(super) tunnels_per_account: Option<Spanned<i64>>,
     pub(super) records_per_account: Option<Spanned<i64>>,
     pub(super) state_per_account: Option<Spanned<String>>,
+}
+
+/// Who issues certificates, and how many.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Acme {
+    pub(super) email: Option<Spanned<String>>,
+    /// A URL.
+    pub(super) directory: Option<Spanned<String>>,
+    pub(super) directory_ca: Option<Spanned<PathBuf>>,
+    pub(super) challenges: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) key_file: Option<Spanned<PathBuf>>,
+    pub(super) orders_per_zone: Option<Spanned<i64>>,
+    pub(super) orders_per_account: Option<Spanned<i64>>,
+    pub(super) orders_per_minute: Option<Spanned<i64>>,
 }
 
 /// What accounts are told, and where. Durations are texts like "30s".

@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::balancer::weights::Weight;
+use crate::certificates::Certificates;
 use crate::registry::{Keys, Registry};
 use crate::settings::host_name::{HostName, HostNames};
 use crate::state::snapshot::{Changes, Snapshot};
@@ -26,6 +27,7 @@ pub(crate) struct Publisher {
     pub(crate) directory: Arc<HostTable>,
     pub(crate) fixed: Arc<StaticTunnels>,
     pub(crate) balancers: Arc<Balancers>,
+    pub(crate) certificates: Arc<Certificates>,
     /// How long a tunnel of the state that has lost its connections keeps requests waiting.
     pub(crate) hold: Duration,
     pub(crate) control: Control,
@@ -96,6 +98,9 @@ impl Publisher {
             let routes = routes.filter_map(|(name, route)| Some((name.parse().ok()?, route.record.tunnel)));
             let balancers = self.balancers.serving(snapshot);
             self.directory.replace(self.fixed.table_with(&self.registry, routes, balancers));
+        }
+        if touched.certificates {
+            self.certificates.publish(snapshot.certificates.iter(), snapshot.challenges.values());
         }
         if touched.configurations || touched.tunnels {
             let kept = snapshot.configurations.iter();

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::state::holdings::Holdings;
 use crate::store::records::alerts::{self, Fares, Message, Said, Sent};
+use crate::store::records::certificates::{self, AuthorityAccount, Certificate, Challenge, Ledger, Order};
 use crate::store::records::objects::{Kind, Object, TURN};
 use crate::store::records::sessions::SessionKeys;
 use crate::store::records::{
@@ -48,6 +49,12 @@ pub(crate) struct Snapshot {
     pub(crate) objects: Objects,
     pub(crate) session_keys: Option<Kept<SessionKeys>>,
     pub(crate) alerts: Alerts,
+    /// What authorities have issued, by host name, and the same for what leads to it.
+    pub(crate) certificates: HashMap<String, Kept<Certificate>>,
+    pub(crate) orders: HashMap<String, Kept<Order>>,
+    pub(crate) challenges: HashMap<String, Kept<Challenge>>,
+    pub(crate) authorities: HashMap<String, Kept<AuthorityAccount>>,
+    pub(crate) order_ledger: Option<Kept<Ledger>>,
     /// What each account has of these.
     pub(crate) holdings: Holdings,
 }
@@ -169,11 +176,12 @@ pub(crate) struct Changes {
     pub(crate) routes: bool,
     pub(crate) configurations: bool,
     pub(crate) objects: bool,
+    pub(crate) certificates: bool,
 }
 
 impl Changes {
     pub(crate) fn all() -> Self {
-        Self { tunnels: true, routes: true, configurations: true, objects: true }
+        Self { tunnels: true, routes: true, configurations: true, objects: true, certificates: true }
     }
 }
 
@@ -283,6 +291,27 @@ impl Snapshot {
                     Some(Err(error)) => unreadable(whole, &error),
                     None => self.session_keys = None,
                 }
+            }
+            certificates::CERTIFICATE => {
+                touched.certificates = true;
+                set(&mut self.certificates, whole, Some(name.to_owned()), value, revision);
+            }
+            certificates::CHALLENGE => {
+                touched.certificates = true;
+                set(&mut self.challenges, whole, Some(name.to_owned()), value, revision);
+            }
+            certificates::ORDER => set(&mut self.orders, whole, Some(name.to_owned()), value, revision),
+            certificates::AUTHORITY => {
+                set(&mut self.authorities, whole, Some(name.to_owned()), value, revision);
+            }
+            certificates::LEDGER => {
+                self.order_ledger = value.and_then(|value| match records::from_json(value) {
+                    Ok(record) => Some(Kept { record, revision, bytes: value.len() }),
+                    Err(error) => {
+                        unreadable(whole, &error);
+                        self.order_ledger.take()
+                    }
+                });
             }
             alerts::MESSAGE => self.alerts.set_message(whole, name, value, revision),
             alerts::SAID => set(&mut self.alerts.said, whole, Some(name.to_owned()), value, revision),

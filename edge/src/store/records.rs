@@ -1,7 +1,9 @@
 //! The records of an edge: their keys and their JSON. Knows what is kept; does not know who may see it. Those of load
-//! balancing are in `objects` and `sessions`, what is noted about alerts is in `alerts`.
+//! balancing are in `objects` and `sessions`, what is noted about alerts is in `alerts`, what
+//! authorities have issued in `certificates`.
 
 pub(crate) mod alerts;
+pub(crate) mod certificates;
 pub(crate) mod objects;
 pub(crate) mod sessions;
 

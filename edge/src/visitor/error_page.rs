@@ -106,6 +106,15 @@ pub(crate) fn capabilities(ray: &Ray) -> Response<Bytes> {
     response
 }
 
+/// What an authority finds that looks whether a name leads here.
+pub(crate) fn plain(text: String, ray: &Ray) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(text));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CF_RAY, ray.header());
+    response
+}
+
 /// What a rule of a load balancer answers.
 pub(crate) fn fixed(fixed: &FixedResponse, is_head: bool, ray: &Ray) -> Response<Bytes> {
     let FixedResponse { status, content_type, location, body } = fixed;

@@ -19,6 +19,7 @@ use super::connection;
 use super::preface::{self, Protocol};
 use super::service::{Handler, Service};
 use super::socket::Socket;
+use crate::certificates::challenges::ACME_TLS;
 use crate::limits::in_flight::Activity;
 use crate::limits::pace::Share;
 use crate::limits::per_address::{AddressLimits, Source};
@@ -142,6 +143,8 @@ impl Newcomer {
                 let Ok(stream) = shaken else { return };
                 let protocol = match stream.get_ref().1.alpn_protocol() {
                     Some(b"h2") => Protocol::Http2,
+                    // It has seen what it came for.
+                    Some(ACME_TLS) => return,
                     _ => Protocol::Http1,
                 };
                 connection::serve(stream, protocol, handler, &activity, &stop).await;
@@ -217,6 +220,7 @@ mod tests {
                 proxies: Arc::default(),
                 geography: Arc::default(),
             }),
+            challenges: Arc::default(),
             rays: Arc::new(Rays::new("test")),
             shard: 0,
             patience: Patience { answer: HANDSHAKE, upload: HANDSHAKE },

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use adit_pace::Account;
 use http::header::{CONNECTION, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio_util::task::TaskTracker;
@@ -16,6 +17,7 @@ use tracing::debug;
 use super::connection::{HTTP1_BUFFER, HTTP2_WINDOW};
 use super::guide::{Course, Guide, Led, Peer};
 use crate::balancer::retry_budget::Reason;
+use crate::certificates::challenges::{Challenges, WELL_KNOWN};
 use crate::forward::headers::{self, Trailers, Upload};
 use crate::forward::ray::{Ray, Rays};
 use crate::forward::{self, Body, Failed, Failure, ForwardContext, ForwardRequest, Patience, Target};
@@ -30,6 +32,8 @@ use crate::visitor::host_table::Destination;
 /// What all visitors of one shard share.
 pub(crate) struct Service {
     pub(crate) guide: Arc<Guide>,
+    /// What an authority may look for.
+    pub(crate) challenges: Arc<Challenges>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) shard: usize,
     pub(crate) patience: Patience,
@@ -105,6 +109,15 @@ impl Service {
 }
 
 impl Handler {
+    /// What an authority finds here that looks whether a name leads here.
+    fn looked_for(&self, parts: &Parts) -> Option<String> {
+        if !parts.uri.path().starts_with(WELL_KNOWN) {
+            return None;
+        }
+        let authority = headers::authority(parts).ok()?;
+        self.service.challenges.over_http(authority.as_str(), parts.uri.path())
+    }
+
     async fn carry(
         &self,
         mut request: Request<Incoming>,
@@ -118,6 +131,9 @@ impl Handler {
         let body = dismissed.insert(body);
         if !busy.is_welcome() {
             return Err(Problem::TooMany.into());
+        }
+        if let Some(answer) = self.looked_for(&parts) {
+            return Ok(error_page::plain(answer, ray).map(Body::text));
         }
         let (authority, found) = self.service.guide.find(&parts)?;
         if let Destination::Tunnel(tunnel) = &found {

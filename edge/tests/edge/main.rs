@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed, also in what tests share")]
 
+mod authority;
 mod connector;
 mod harness;
 mod office;
@@ -22,6 +23,7 @@ mod explain;
 mod hold;
 mod hostile;
 mod http2;
+mod issuance;
 mod leaving;
 mod letter;
 mod limits;

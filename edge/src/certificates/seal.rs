@@ -1,0 +1,151 @@
+//! Secrets in the state, sealed with a key that is kept elsewhere: a copy of the state alone opens none of them. Knows
+//! AES-256-GCM; does not know what is sealed.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use thiserror::Error;
+
+/// The keys of a key file: the first seals, each opens.
+#[derive(Clone)]
+pub(crate) struct SealKeys(Arc<[RandomizedNonceKey]>);
+
+#[derive(Debug, Error)]
+pub(crate) enum SealError {
+    #[error("{verb} {}: {source}", path.display())]
+    File { verb: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} holds no key: it needs 1 to {MOST_KEYS} lines of 32 bytes in base64, as `openssl rand -base64 32` makes one", path.display())]
+    NoKey { path: PathBuf },
+}
+
+impl SealKeys {
+    /// # Errors
+    /// It cannot be read, or a line of it is no key.
+    pub(crate) fn read(path: &Path) -> Result<Self, SealError> {
+        let text = adit_files::read_text(path, LARGEST_FILE).map_err(|source| SealError::File {
+            verb: "reading",
+            path: path.to_owned(),
+            source,
+        })?;
+        let no_key = || SealError::NoKey { path: path.to_owned() };
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let keys: Vec<RandomizedNonceKey> = lines
+            .map(|line| RandomizedNonceKey::new(&AES_256_GCM, &STANDARD.decode(line).ok()?).ok())
+            .collect::<Option<_>>()
+            .ok_or_else(no_key)?;
+        if keys.is_empty() || keys.len() > MOST_KEYS {
+            return Err(no_key());
+        }
+        Ok(Self(keys.into()))
+    }
+
+    /// The same; the file is made, for its owner alone, if it is not there.
+    ///
+    /// # Errors
+    /// As [`Self::read`], or it cannot be made.
+    pub(crate) fn read_or_make(path: &Path) -> Result<Self, SealError> {
+        let file = |verb, source| SealError::File { verb, path: path.to_owned(), source };
+        if !path.try_exists().map_err(|source| file("looking for", source))? {
+            let mut key = [0; 32];
+            getrandom::fill(&mut key).map_err(|error| file("making a key for", io::Error::other(error)))?;
+            let make = || {
+                if let Some(folder) = path.parent() {
+                    fs::create_dir_all(folder)?;
+                }
+                let mut made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+                writeln!(made, "{}", STANDARD.encode(key))?;
+                made.sync_all()
+            };
+            match make() {
+                // Another edge of the same folder was first.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made.map_err(|source| file("writing", source))?,
+            }
+        }
+        Self::read(path)
+    }
+
+    /// Seals a secret for the record `place`; in no other one is it opened.
+    pub(crate) fn seal(&self, place: &str, secret: &[u8]) -> Option<String> {
+        let mut sealed = secret.to_vec();
+        let nonce = self.0.first()?.seal_in_place_append_tag(Aad::from(place), &mut sealed).ok()?;
+        let mut whole = nonce.as_ref().to_vec();
+        whole.extend_from_slice(&sealed);
+        Some(STANDARD.encode(whole))
+    }
+
+    /// `None` if no key opens it, or it was sealed for another record.
+    pub(crate) fn open(&self, place: &str, sealed: &str) -> Option<Vec<u8>> {
+        let whole = STANDARD.decode(sealed).ok()?;
+        let (nonce, sealed) = whole.split_at_checked(NONCE_LEN)?;
+        self.0.iter().find_map(|key| {
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            let mut opened = sealed.to_vec();
+            let length = key.open_in_place(nonce, Aad::from(place), &mut opened).ok()?.len();
+            opened.truncate(length);
+            Some(opened)
+        })
+    }
+}
+
+impl fmt::Debug for SealKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealKeys(..)")
+    }
+}
+
+const LARGEST_FILE: usize = 4096;
+/// The one that seals, and those of before.
+const MOST_KEYS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_opens_with_its_key_in_its_place_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join("deep").join(name));
+        let keys = SealKeys::read_or_make(&one).unwrap();
+        let sealed = keys.seal("certificate/a", b"secret").unwrap();
+        assert_ne!(keys.seal("certificate/a", b"secret").unwrap(), sealed, "each time another");
+        assert_eq!(SealKeys::read_or_make(&one).unwrap().open("certificate/a", &sealed).unwrap(), b"secret");
+        assert_eq!(keys.open("certificate/b", &sealed), None);
+        assert_eq!(SealKeys::read_or_make(&other).unwrap().open("certificate/a", &sealed), None);
+        for at in 0..sealed.len() {
+            let mut spoilt = sealed.clone().into_bytes();
+            spoilt[at] = if spoilt[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(keys.open("certificate/a", std::str::from_utf8(&spoilt).unwrap()), None, "{at}");
+        }
+        assert_eq!(fs::metadata(&one).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(format!("{keys:?}"), "SealKeys(..)");
+    }
+
+    #[test]
+    fn after_a_change_of_keys_the_old_one_still_opens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let sealed = SealKeys::read_or_make(&path).unwrap().seal("a", b"old").unwrap();
+        let old = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{}\n{old}", STANDARD.encode([7; 32]))).unwrap();
+        let both = SealKeys::read(&path).unwrap();
+        assert_eq!(both.open("a", &sealed).unwrap(), b"old");
+        let new = both.seal("a", b"new").unwrap();
+        fs::write(&path, STANDARD.encode([7; 32])).unwrap();
+        let alone = SealKeys::read(&path).unwrap();
+        assert_eq!((alone.open("a", &new).unwrap(), alone.open("a", &sealed)), (b"new".to_vec(), None));
+        for wrong in ["", "\n", "c2hvcnQ=", "no base64"] {
+            fs::write(&path, wrong).unwrap();
+            assert!(SealKeys::read(&path).unwrap_err().to_string().contains("openssl rand"), "{wrong:?}");
+        }
+    }
+}

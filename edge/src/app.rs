@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use adit_net::admission::Admission;
 use adit_net::guard::Guard;
+use adit_net::outbound::Client;
 use adit_pace::Account;
 use anyhow::Context;
 use tokio::runtime::Builder;
@@ -31,6 +32,8 @@ use crate::app::threads::{Progress, Threads};
 use crate::app::watchdog::Watchdog;
 use crate::certificates::place::Use;
 use crate::certificates::{Certificates, watch as certificate_watch};
+use crate::dns::nodes::{MOST_NODES, Nodes};
+use crate::dns::serve::NameServer;
 use crate::forward::ray::Rays;
 use crate::issuance::keeper::{Counts, Keeper};
 use crate::limits::pace;
@@ -62,6 +65,7 @@ pub struct Edge {
     admin: Option<(Admin, Vec<admin::Listener>)>,
     office: Option<ControlPlane>,
     certificates: Arc<Certificates>,
+    names: Option<Names>,
     addresses: Addresses,
     drain: Drain,
 }
@@ -81,6 +85,15 @@ struct ControlPlane {
     keeper: Option<Arc<Keeper>>,
 }
 
+/// The name server with its sockets.
+struct Names {
+    server: NameServer,
+    client: Client,
+    udp: net::UdpSocket,
+    tcp: net::TcpListener,
+    room: Arc<Admission>,
+}
+
 /// Where one server of the edge listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerAddress {
@@ -97,6 +110,7 @@ struct Addresses {
     admin: Option<SocketAddr>,
     probes: Option<SocketAddr>,
     api: Option<SocketAddr>,
+    dns: Option<SocketAddr>,
     ca: Option<PathBuf>,
 }
 
@@ -111,6 +125,9 @@ impl Edge {
             connectors,
             certificates: own,
             acme,
+            secure,
+            policy,
+            dns,
             servers,
             tunnels,
             admin,
@@ -161,7 +178,7 @@ impl Edge {
                         certificates.add_made(Use::Visitors, ca.issue(fixed.chain(below).collect())?)
                     }
                 };
-                Some((listen, Arc::new(tls::visitor_tls(certificates.for_visitors(own, fallback))?)))
+                Some((listen, Arc::new(tls::visitor_tls(certificates.for_visitors(own, fallback), policy)?)))
             }
         };
         let authority = ca.made.as_ref().and_then(DevelopmentCa::not_after);
@@ -193,6 +210,7 @@ impl Edge {
             admin: None,
             probes: None,
             api: None,
+            dns: None,
             ca,
         };
         if let Some(listen) = http {
@@ -228,7 +246,8 @@ impl Edge {
         let (stop, counters) = (Shutdown::default(), Counters::new(count));
         let (strangers, api_room) = (Unregistered::default(), Api::room());
         let api_tls = api.as_mut().and_then(|api| api.identity.take());
-        let api_tls = api_tls.map(|owned| tls::visitor_tls(certificates.add(Use::Api, owned))).transpose()?;
+        let api_tls =
+            api_tls.map(|owned| tls::visitor_tls(certificates.add(Use::Api, owned), policy)).transpose()?;
         let keys = acme.as_ref().map(|terms| terms.keys()).transpose().context("what seals the state")?;
         certificates.keys = keys.clone();
         let certificates = Arc::new(certificates);
@@ -249,6 +268,20 @@ impl Edge {
             administrators.push(("probes", admin::Listener::new(socket, Guard::probes())));
         }
         let orders = Arc::new(Counts::default());
+        let dns_room = NameServer::room();
+        let dns = match dns {
+            None => None,
+            Some(terms) => {
+                let (mut udp, mut tcp) = bound(terms.listen, listen::both(terms.listen, 1))?;
+                let (udp, tcp) = (udp.remove(0), tcp.remove(0));
+                addresses.dns = Some(tcp.local_addr()?);
+                let nodes = Nodes::new(terms.nodes.len());
+                let state = known.as_ref().map(|(state, _)| state.clone());
+                let (names, challenges) = (names.clone(), certificates.challenges.clone());
+                let server = NameServer { terms: Arc::new(terms), names, challenges, nodes, state };
+                Some(Names { server, client: Client::new(MOST_NODES)?, udp, tcp, room: dns_room.clone() })
+            }
+        };
         let balancers = Arc::new(Balancers::new(registry.turns.clone(), geography.point));
         let (proxies, geography) = (Arc::new(proxies), Arc::new(geography));
         let guide = Arc::new(Guide { names: names.clone(), proxies, geography });
@@ -262,7 +295,7 @@ impl Edge {
                 account: account.clone(),
                 strangers: strangers.clone(),
                 probed: Probed::default(),
-                rooms: rooms.chain([("api", api_room.clone())]).collect(),
+                rooms: rooms.chain([("api", api_room.clone()), ("dns", dns_room.clone())]).collect(),
                 certificates: certificates.clone(),
                 authority,
                 orders: orders.clone(),
@@ -344,6 +377,7 @@ impl Edge {
             strangers,
             sources,
             challenges: certificates.challenges.clone(),
+            secure: Arc::new(secure),
             patience,
             half_closed,
             quic,
@@ -354,7 +388,7 @@ impl Edge {
             account,
             counters,
         });
-        Ok(Self { shards, shared, inbox, admin, office, certificates, addresses, drain })
+        Ok(Self { shards, shared, inbox, admin, office, certificates, names: dns, addresses, drain })
     }
 
     /// Address of the cleartext listener for visitors, with the port that was really bound.
@@ -387,6 +421,11 @@ impl Edge {
         self.addresses.api
     }
 
+    /// Address of the name server, over UDP and TCP.
+    pub fn dns(&self) -> Option<SocketAddr> {
+        self.addresses.dns
+    }
+
     /// What a supervisor wants to know of it.
     pub fn watchdog(&self) -> Watchdog {
         self.shared.watchdog.clone()
@@ -400,7 +439,7 @@ impl Edge {
     /// Serves until `stop`, then drains. An error means that a part of the edge failed. Needs no
     /// particular runtime around it; dropped midway, the threads stop by themselves.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { shards, shared, inbox, admin, office, certificates, addresses, drain } = self;
+        let Self { shards, shared, inbox, admin, office, certificates, names, addresses, drain } = self;
         let (order, watchdog) = (shared.stop.clone(), shared.watchdog.clone());
         let _stop_threads = AllAtOnce(order.clone());
         let (back_office, last) = (CancellationToken::new(), CancellationToken::new());
@@ -431,6 +470,17 @@ impl Edge {
         if let Some(office) = office {
             let (stop, registry) = (back_office.clone(), shared.registry.clone());
             threads.start("control-api", move |runtime| runtime.block_on(office.run(registry, stop)))?;
+            parts += 1;
+        }
+        if let Some(Names { server, client, udp, tcp, room }) = names {
+            let stop = last.clone();
+            threads.start("dns", move |runtime| {
+                let nodes = server.nodes.clone().keep(server.terms.nodes.clone(), client, stop.clone());
+                runtime.block_on(async {
+                    let (served, ()) = tokio::join!(server.run(udp, tcp, room, stop), nodes);
+                    served
+                })
+            })?;
             parts += 1;
         }
         if certificates.are_watched() {
@@ -573,6 +623,7 @@ impl Addresses {
             ("admin", self.admin),
             ("probes", self.probes),
             ("api", self.api),
+            ("dns", self.dns),
         ] {
             if let Some(address) = address {
                 info!(kind, %address, "listening");

@@ -27,6 +27,8 @@ pub(crate) struct Terms {
     pub(crate) ca: Vec<rustls_pki_types::CertificateDer<'static>>,
     /// How it may look whether a name leads here, the first one that it offers.
     pub(crate) challenges: Vec<ChallengeKind>,
+    /// Zones that this edge answers for itself.
+    pub(crate) zones: Vec<String>,
     pub(crate) limits: budget::Limits,
     /// What is sealed in the state is sealed with these.
     pub(crate) keys: Keys,

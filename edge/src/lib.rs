@@ -12,7 +12,7 @@
 //! `transport` (streams over QUIC and HTTP/2), `tunnel` (how a connection becomes live). What changes while it runs
 //! comes from `store` (records on disk) through `state` (all of them in memory, and what requests see of them), and
 //! is changed by `api`; `alerts` tells accounts what has become of what they have. `forward/headers` and `visitor/error_page` are the only places that decide what a visitor
-//! may say about itself and what an error looks like. `certificates` is what is shown over TLS, and `issuance` has an authority make some of it. `metrics` is what all of them count, and `admin` shows it.
+//! may say about itself and what an error looks like. `certificates` is what is shown over TLS, and `issuance` has an authority make some of it. `dns` tells resolvers where names lead. `metrics` is what all of them count, and `admin` shows it.
 
 mod admin;
 mod alerts;
@@ -20,6 +20,7 @@ mod api;
 mod app;
 mod balancer;
 mod certificates;
+mod dns;
 mod forward;
 mod issuance;
 mod limits;

@@ -4,11 +4,13 @@
 mod alerts;
 mod bodies;
 mod certificates;
+mod dns;
 mod document;
 mod geography;
 pub(crate) mod host_name;
 mod issuance;
 mod limits;
+mod secure;
 mod tunnels;
 
 use std::collections::HashMap;
@@ -32,8 +34,8 @@ use crate::certificates::place::Use;
 use crate::forward::Patience;
 use crate::limits::per_address::Limits;
 use crate::settings::host_name::HostName;
-use crate::tls::CONNECTOR_NAMES;
-use crate::visitor::{Geography, Proxies};
+use crate::tls::{CONNECTOR_NAMES, TlsPolicy};
+use crate::visitor::{Geography, Proxies, Secure};
 use document::{CertificateFiles, Document};
 use issuance::Around;
 
@@ -49,6 +51,11 @@ pub struct Settings {
     pub(crate) certificates: Vec<Owned>,
     /// Who issues certificates for names that have none of these.
     pub(crate) acme: Option<crate::issuance::Terms>,
+    /// What names want of their visitors, and how old their TLS may be.
+    pub(crate) secure: Secure,
+    pub(crate) policy: TlsPolicy,
+    /// The name server.
+    pub(crate) dns: Option<crate::dns::Terms>,
     pub(crate) servers: Vec<Server>,
     pub(crate) tunnels: Vec<Tunnel>,
     pub(crate) admin: Admin,
@@ -120,6 +127,8 @@ pub(crate) struct Server {
     pub(crate) region: String,
     pub(crate) name: String,
     pub(crate) listen: SocketAddr,
+    /// Its hosts also come in over TCP where visitors come in over TLS.
+    pub(crate) is_at_visitors: bool,
 }
 
 #[derive(Debug)]
@@ -189,7 +198,12 @@ impl Rules<'_> {
         let proxies = self.proxies(document.visitors.as_ref().map(Spanned::get_ref));
         let sources = self.sources(document.visitors.as_ref().map(Spanned::get_ref), &proxies);
         let (patience, half_closed) = self.patience(document.visitors.as_ref().map(Spanned::get_ref));
+        let at_visitors = document.visitors.as_ref().and_then(|section| section.get_ref().server.clone());
+        let policy = document.visitors.as_ref().and_then(|section| section.get_ref().tls.clone());
+        let policy = self.policy(policy);
         let (http, https) = self.visitors(document.visitors);
+        let mut servers = self.servers(document.server.unwrap_or_default());
+        self.at_visitors(at_visitors, https.is_some(), &mut servers);
         let connectors = document.connectors.and_then(|section| {
             let span = section.span();
             let owned = self.identity(&span, "[connectors]", section.into_inner())?;
@@ -201,9 +215,18 @@ impl Rules<'_> {
         });
         let certificates = self.certificates(document.certificate.unwrap_or_default(), https.is_some());
         let has_api = document.api.is_some();
+        let has_https = https.is_some();
         let data_dir = self.folder.join(data_dir);
-        let around = Around { has_api, has_http: http.is_some(), has_https: https.is_some(), has_dns: false };
+        let around = Around {
+            has_api,
+            has_http: http.is_some(),
+            has_https: https.is_some(),
+            has_dns: document.dns.is_some(),
+        };
         let acme = self.acme(document.acme, around, &data_dir);
+        let dns = self.dns(document.dns);
+        let zones = dns.as_ref().map(|terms| terms.zones.clone()).unwrap_or_default();
+        let acme = acme.map(|terms| crate::issuance::Terms { zones, ..terms });
         Settings {
             data_dir,
             http,
@@ -211,7 +234,10 @@ impl Rules<'_> {
             connectors,
             certificates,
             acme,
-            servers: self.servers(document.server.unwrap_or_default()),
+            secure: self.secure(document.name.unwrap_or_default(), has_https),
+            policy,
+            dns,
+            servers,
             tunnels: self.tunnels(document.tunnel.unwrap_or_default(), has_api, hold),
             admin: self.admin(document.admin),
             drain: self.drain(document.drain),

@@ -176,10 +176,27 @@ pub(crate) fn without_alpn(mut config: ServerConfig) -> ServerConfig {
     config
 }
 
-/// TLS towards visitors: TLS 1.2 and 1.3, HTTP/2 preferred.
-pub(crate) fn visitor_tls(shown: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, rustls::Error> {
+/// How old a visitor's TLS may be, in Mozilla's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum TlsPolicy {
+    /// TLS 1.2 with forward secrecy and authenticated encryption, and TLS 1.3.
+    #[default]
+    Intermediate,
+    /// TLS 1.3 alone.
+    Modern,
+}
+
+/// TLS towards visitors, HTTP/2 preferred.
+pub(crate) fn visitor_tls(
+    shown: Arc<dyn ResolvesServerCert>,
+    policy: TlsPolicy,
+) -> Result<ServerConfig, rustls::Error> {
+    let versions: &[_] = match policy {
+        TlsPolicy::Intermediate => &[&version::TLS13, &version::TLS12],
+        TlsPolicy::Modern => &[&version::TLS13],
+    };
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
-        .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
+        .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_cert_resolver(shown);
     // The last is an authority's that looks whether a name leads here.

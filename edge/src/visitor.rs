@@ -13,6 +13,7 @@ mod line;
 mod listener;
 mod preface;
 mod proxies;
+mod secure;
 mod service;
 mod socket;
 
@@ -20,6 +21,8 @@ pub(crate) use explain::{Explainer, Question};
 pub(crate) use geography::{Codes, Database, Geography, Headers, LONGEST_CODE, Networks};
 pub(crate) use guide::Guide;
 pub(crate) use host_table::{Destination, HostTable, Table};
-pub(crate) use listener::Listener;
+pub(crate) use listener::{Hosts, Listener};
 pub(crate) use proxies::Proxies;
+pub(crate) use secure::{Secure, Wish};
 pub(crate) use service::Service;
+pub(crate) use socket::Socket;

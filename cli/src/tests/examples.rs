@@ -177,7 +177,7 @@ impl Bench {
     }
 
     fn toml(&self, fence: &Fence) -> Result<(), String> {
-        const OF_AN_EDGE: [&str; 12] = [
+        const OF_AN_EDGE: [&str; 13] = [
             "data-dir",
             "visitors",
             "server",
@@ -190,6 +190,7 @@ impl Bench {
             "certificate",
             "acme",
             "dns",
+            "name",
         ];
         let table: toml::Table = fence.text.parse().map_err(|error| format!("{error}"))?;
         if table.contains_key("case") {

@@ -4,17 +4,19 @@
 //! changes ends up at a stranger and has to connect anew.
 //! Knows how its parts start and stop; does not know what they do.
 
-use std::net;
+use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use adit_pace::Account;
 use anyhow::Context;
+use rustls::server::ClientHello;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::info;
 
@@ -22,16 +24,17 @@ use crate::app::watchdog::Watchdog;
 use crate::certificates::challenges::Challenges;
 use crate::forward::Patience;
 use crate::forward::ray::Rays;
+use crate::limits::in_flight::InFlight;
 use crate::limits::per_address::AddressLimits;
 use crate::metrics::Counters;
 use crate::registry::Registry;
 use crate::settings;
 use crate::shutdown::Shutdown;
-use crate::tls::Seed;
+use crate::tls::{CONNECTOR_NAMES, Seed};
 use crate::tunnel::control::Control;
 use crate::tunnel::session::{Session, Unregistered};
 use crate::tunnel::{accept_http2, accept_quic};
-use crate::visitor::{Guide, Listener, Service};
+use crate::visitor::{Guide, Hosts, Listener, Secure, Service, Socket};
 
 /// How many shards this process has: a core each, where several sockets can share an address.
 pub(crate) fn count() -> usize {
@@ -67,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) strangers: Unregistered,
     pub(crate) sources: Arc<AddressLimits>,
     pub(crate) challenges: Arc<Challenges>,
+    pub(crate) secure: Arc<Secure>,
     pub(crate) patience: Patience,
     pub(crate) half_closed: Duration,
     pub(crate) quic: quinn::ServerConfig,
@@ -103,6 +107,7 @@ impl Shard {
         let service = Arc::new(Service {
             guide: shared.guide.clone(),
             challenges: shared.challenges.clone(),
+            secure: shared.secure.clone(),
             rays: shared.rays.clone(),
             shard: self.index,
             patience: shared.patience,
@@ -112,18 +117,10 @@ impl Shard {
             account: shared.account.clone(),
             counters: shared.counters.clone(),
         });
-        let room = Listener::room();
-        let http = self.http.map(|socket| (socket, None));
-        let https = self.https.map(|(socket, tls)| (socket, Some(TlsAcceptor::from(tls))));
-        for (socket, tls) in http.into_iter().chain(https) {
-            let socket = TcpListener::from_std(socket).context("listening for visitors")?;
-            let (room, sources) = (room.clone(), shared.sources.clone());
-            let listener = Listener { socket, tls, service: service.clone(), room, sources };
-            services.spawn(listener.run(visitors.clone(), stop.clone()));
-        }
         let mut acceptors = JoinSet::new();
+        let mut hosts: Option<Arc<dyn Hosts>> = None;
         for Server { settings, udp, tcp } in self.servers {
-            let name = &settings.name;
+            let (name, is_at_visitors) = (&settings.name, settings.is_at_visitors);
             let endpoint = accept_quic::endpoint(udp, shared.quic.clone(), &shared.seed, name, self.index)
                 .with_context(|| format!("opening the QUIC endpoint of {}", settings.name))?;
             let listener = TcpListener::from_std(tcp)
@@ -139,8 +136,21 @@ impl Shard {
                 window: shared.account.limits().connection_window(),
             });
             acceptors.spawn(accept_quic::Acceptor(reception.clone()).run(endpoint));
-            let tls = TlsAcceptor::from(shared.http2.clone());
-            acceptors.spawn(accept_http2::Acceptor(reception).run(listener, tls));
+            let door = accept_http2::Acceptor::new(reception);
+            if is_at_visitors {
+                hosts = Some(Arc::new(HostsAmongVisitors { door: door.clone(), tls: shared.http2.clone() }));
+            }
+            acceptors.spawn(door.run(listener, TlsAcceptor::from(shared.http2.clone())));
+        }
+        let room = Listener::room();
+        let http = self.http.map(|socket| (socket, None));
+        let https = self.https.map(|(socket, tls)| (socket, Some(TlsAcceptor::from(tls))));
+        for (socket, tls) in http.into_iter().chain(https) {
+            let socket = TcpListener::from_std(socket).context("listening for visitors")?;
+            let (room, sources) = (room.clone(), shared.sources.clone());
+            let hosts = hosts.clone().filter(|_| tls.is_some());
+            let listener = Listener { socket, tls, hosts, service: service.clone(), room, sources };
+            services.spawn(listener.run(visitors.clone(), stop.clone()));
         }
         let _lives = AbortOnDropHandle::new(tokio::spawn(shared.watchdog.clone().answer_for(self.index)));
         let _ = milestones.send(ShardPhase::Started).await;
@@ -173,6 +183,27 @@ impl Shard {
         stop.connections.wait().await;
         while acceptors.join_next().await.is_some() {}
         Ok(())
+    }
+}
+
+/// Hosts that come in over TLS where visitors do.
+struct HostsAmongVisitors {
+    door: accept_http2::Acceptor,
+    tls: Arc<rustls::ServerConfig>,
+}
+
+impl Hosts for HostsAmongVisitors {
+    fn are_meant(&self, hello: &ClientHello<'_>) -> bool {
+        // wire.md section 6: they offer no protocol.
+        hello.alpn().is_none() && hello.server_name().is_some_and(|name| CONNECTOR_NAMES.contains(&name))
+    }
+
+    fn tls(&self) -> Arc<rustls::ServerConfig> {
+        self.tls.clone()
+    }
+
+    fn take(&self, stream: TlsStream<Socket>, address: SocketAddr, place: InFlight) {
+        self.door.take(stream, address, place);
     }
 }
 

@@ -25,6 +25,8 @@ struct Table {
     http: HashMap<String, (String, String)>,
     /// By host.
     tls_alpn: HashMap<String, Arc<CertifiedKey>>,
+    /// By host; a name and the wildcard beside it are looked for in the same place.
+    dns: HashMap<String, Vec<String>>,
 }
 
 impl Challenges {
@@ -42,8 +44,7 @@ impl Challenges {
                         table.tls_alpn.insert(host.clone(), certified);
                     }
                 }
-                // Where the edge is no name server.
-                ChallengeKind::Dns => {}
+                ChallengeKind::Dns => table.dns.entry(host.clone()).or_default().push(answer.clone()),
             }
         }
         self.0.store(Arc::new(table));
@@ -61,6 +62,11 @@ impl Challenges {
     /// What a TLS client is shown that asks for this host by `acme-tls/1` alone (RFC 8737).
     pub(crate) fn over_tls(&self, host: &str) -> Option<Arc<CertifiedKey>> {
         self.0.load().tls_alpn.get(host).cloned()
+    }
+
+    /// The texts of `_acme-challenge.` and this host (RFC 8555 8.4).
+    pub(crate) fn over_dns(&self, host: &str) -> Vec<String> {
+        self.0.load().dns.get(host).cloned().unwrap_or_default()
     }
 }
 
@@ -109,6 +115,8 @@ mod tests {
             challenge(ChallengeKind::Http, "a.example", "token", later),
             challenge(ChallengeKind::Http, "over.example", "old", now),
             challenge(ChallengeKind::TlsAlpn, "t.example", "tt", later),
+            challenge(ChallengeKind::Dns, "d.example", "one", later),
+            challenge(ChallengeKind::Dns, "d.example", "three", later),
         ];
         all.replace(given.iter(), now);
         let path = |token: &str| format!("/.well-known/acme-challenge/{token}");
@@ -122,6 +130,7 @@ mod tests {
         let shown = all.over_tls("t.example").unwrap();
         assert_eq!(Leaf::of(&shown.cert[0]).unwrap().names, ["t.example"]);
         assert!(all.over_tls("a.example").is_none());
+        assert_eq!(all.over_dns("d.example").len(), 2);
         all.replace([].iter(), now);
         assert!(all.over_http("a.example", &path("token")).is_none() && all.over_tls("t.example").is_none());
     }

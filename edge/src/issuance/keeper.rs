@@ -140,8 +140,9 @@ impl Keeper {
     }
 
     fn wanted(&self, snapshot: &Snapshot) -> Vec<Wanted> {
-        let with_wildcards = self.terms.challenges.contains(&ChallengeKind::Dns);
-        let mut all = wanted(snapshot, &self.fixed, self.quick.as_deref(), with_wildcards);
+        let by_dns = self.terms.challenges.contains(&ChallengeKind::Dns);
+        let zones = if by_dns { self.terms.zones.as_slice() } else { &[] };
+        let mut all = wanted(snapshot, &self.fixed, self.quick.as_deref(), zones);
         all.retain(|wanted| !self.certificates.covers(&wanted.name));
         all
     }
@@ -453,8 +454,8 @@ const AT_ONCE: usize = 4;
 const CLAIM: Duration = Duration::from_secs(10 * 60);
 /// From the claim to the certificate.
 const LONGEST_ORDER: Duration = Duration::from_secs(5 * 60);
-/// An edge sees what another one has written within a fifth of a second.
-const SPREAD: Duration = Duration::from_millis(500);
+/// An edge sees what another one has written within a fifth of a second, unless its machine is busy.
+const SPREAD: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Characters of what an authority says that are kept.

@@ -25,19 +25,20 @@ pub(crate) enum Due {
     Renewal,
 }
 
-/// Every name that leads somewhere, wildcards only if `with_wildcards`, which an authority gives by DNS alone.
+/// Every name that leads somewhere; wildcards only in `zones` that this edge answers for itself, because an authority
+/// gives them by DNS alone.
 ///
 /// Quick tunnels are made by strangers: none of their names is ordered, only the wildcard of `quick`, their domain.
 pub(crate) fn wanted(
     snapshot: &Snapshot,
     fixed: &StaticTunnels,
     quick: Option<&str>,
-    with_wildcards: bool,
+    zones: &[String],
 ) -> Vec<Wanted> {
     let mut all = Vec::new();
     let mut add = |name: &str, share: Share| {
-        let is_public = can_be_public(name) && (with_wildcards || !name.starts_with("*."));
-        if is_public {
+        let is_ours = |bare: &str| zones.iter().any(|zone| is_within(bare, zone));
+        if can_be_public(name) && name.strip_prefix("*.").is_none_or(is_ours) {
             all.push(Wanted { name: name.to_owned(), share });
         }
     };
@@ -62,6 +63,10 @@ pub(crate) fn wanted(
     all.sort_by(|one, other| one.name.cmp(&other.name));
     all.dedup_by(|one, other| one.name == other.name);
     all
+}
+
+fn is_within(name: &str, zone: &str) -> bool {
+    name.strip_suffix(zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// Whether an authority would look at such a name at all: no address, and no name of this machine alone.
@@ -110,7 +115,12 @@ const SPREAD: f64 = 0.05;
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+    use crate::state::snapshot::Kept;
+    use crate::store::StoreRevision;
+    use crate::store::records::{Route, Zone};
 
     fn certificate(from: Timestamp, days: u64) -> Certificate {
         let life = Duration::from_secs(days * 24 * 60 * 60);
@@ -158,5 +168,29 @@ mod tests {
         ] {
             assert_eq!(can_be_public(name), is_public, "{name}");
         }
+    }
+
+    #[test]
+    fn no_name_of_strangers_is_ordered_and_no_wildcard_that_the_edge_does_not_answer_for() {
+        let mut snapshot = Snapshot::default();
+        let (revision, bytes) = (StoreRevision(1), 0);
+        let zone =
+            Zone { account: "a".to_owned(), name: "example.com".to_owned(), created_at: Timestamp::now() };
+        snapshot.zones.insert("z".to_owned(), Kept { record: zone, revision, bytes });
+        // A quick tunnel's is in no zone.
+        for (name, zone) in [("app.example.com", "z"), ("*.example.com", "z"), ("amber.try.example.com", "")]
+        {
+            let record = Route::new(zone, Uuid::nil());
+            snapshot.routes.insert(name.to_owned(), Kept { record, revision, bytes });
+        }
+        let fixed = StaticTunnels { tunnels: Vec::new(), names: Vec::new(), domain: None };
+        let names = |zones: &[String]| -> Vec<String> {
+            let all = wanted(&snapshot, &fixed, Some("try.example.com"), zones);
+            all.into_iter().map(|wanted| wanted.name).collect()
+        };
+        assert_eq!(names(&[]), ["app.example.com"]);
+        assert_eq!(names(&["other.example".to_owned()]), ["app.example.com"]);
+        let ours = names(&["example.com".to_owned()]);
+        assert_eq!(ours, ["*.example.com", "*.try.example.com", "app.example.com"]);
     }
 }

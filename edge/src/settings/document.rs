@@ -18,6 +18,8 @@ pub(super) struct Document {
     pub(super) admin: Option<Spanned<Admin>>,
     pub(super) api: Option<Spanned<Api>>,
     pub(super) acme: Option<Spanned<Acme>>,
+    pub(super) name: Option<Vec<Spanned<Name>>>,
+    pub(super) dns: Option<Spanned<Dns>>,
     pub(super) alerts: Option<Spanned<Alerts>>,
     pub(super) drain: Option<Spanned<Drain>>,
     pub(super) bodies: Option<Spanned<Bodies>>,
@@ -46,6 +48,9 @@ pub(super) struct Visitors {
     /// The same.
     pub(super) trusted_proxies: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) proxy_protocol: Option<Spanned<bool>>,
+    pub(super) tls: Option<Spanned<String>>,
+    /// The name of a server.
+    pub(super) server: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -93,6 +98,15 @@ pub(super) struct Api {
     pub(super) state_per_account: Option<Spanned<String>>,
 }
 
+/// What is wanted of the visitors of some names.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Name {
+    pub(super) hostnames: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) redirect: Option<Spanned<bool>>,
+    pub(super) hsts_days: Option<Spanned<i64>>,
+}
+
 /// Who issues certificates, and how many.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -106,6 +120,26 @@ pub(super) struct Acme {
     pub(super) orders_per_zone: Option<Spanned<i64>>,
     pub(super) orders_per_account: Option<Spanned<i64>>,
     pub(super) orders_per_minute: Option<Spanned<i64>>,
+}
+
+/// The name server.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Dns {
+    pub(super) listen: Option<Spanned<String>>,
+    pub(super) zones: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) name_servers: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) node: Option<Vec<Spanned<DnsNode>>>,
+}
+
+/// An edge, as resolvers see it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct DnsNode {
+    pub(super) region: Option<Spanned<String>>,
+    pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) ports: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub(super) probe: Option<Spanned<String>>,
 }
 
 /// What accounts are told, and where. Durations are texts like "30s".

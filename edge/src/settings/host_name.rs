@@ -50,6 +50,12 @@ pub(crate) struct HostNames<T> {
     wildcards: HashMap<String, T>,
 }
 
+impl<T> Default for HostNames<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), wildcards: HashMap::new() }
+    }
+}
+
 impl<T> HostNames<T> {
     pub(crate) fn new(names: impl IntoIterator<Item = (HostName, T)>) -> Self {
         let mut table = Self { exact: HashMap::new(), wildcards: HashMap::new() };

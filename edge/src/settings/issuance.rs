@@ -97,7 +97,7 @@ impl Rules<'_> {
             per_account: self.orders(orders_per_account, PER_ACCOUNT),
             in_all: self.orders(orders_per_minute, IN_ALL),
         };
-        Some(Terms { directory, email, ca, challenges, limits, keys })
+        Some(Terms { directory, email, ca, challenges, zones: Vec::new(), limits, keys })
     }
 
     /// The first that an authority offers is used.

@@ -39,9 +39,31 @@ impl Rules<'_> {
                 region: region.unwrap_or_default(),
                 name: name.unwrap_or_default(),
                 listen: listen.unwrap_or(STAND_IN),
+                is_at_visitors: false,
             });
         }
         servers
+    }
+
+    /// Which server the hosts belong to that come in where visitors do.
+    pub(super) fn at_visitors(
+        &mut self,
+        wanted: Option<Spanned<String>>,
+        has_https: bool,
+        servers: &mut [Server],
+    ) {
+        let Some(wanted) = wanted else { return };
+        if !has_https {
+            let help = "add https = \"0.0.0.0:443\"";
+            self.mistakes.add_with_help(wanted.span(), "hosts among visitors but no https address", help);
+        }
+        match servers.iter_mut().find(|server| server.name == *wanted.get_ref()) {
+            Some(server) => server.is_at_visitors = true,
+            None => {
+                let message = format!("there is no [[server]] named `{}`", wanted.get_ref().escape_debug());
+                self.mistakes.add(wanted.span(), message);
+            }
+        }
     }
 
     pub(super) fn tunnels(
@@ -107,7 +129,7 @@ impl Rules<'_> {
         credentials.map_err(|message| self.mistakes.add(span, message)).ok()
     }
 
-    fn hostname(
+    pub(super) fn hostname(
         &mut self,
         hostname: Spanned<String>,
         known: &mut HashMap<HostName, usize>,

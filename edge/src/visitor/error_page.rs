@@ -7,7 +7,7 @@ use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION,
     RETRY_AFTER, VARY,
 };
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Uri};
 use serde::Serialize;
 
 use crate::forward::headers::{CF_RAY, Unacceptable};
@@ -103,6 +103,21 @@ pub(crate) fn capabilities(ray: &Ray) -> Response<Bytes> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, METHODS);
     response.headers_mut().insert(CF_RAY, ray.header());
+    response
+}
+
+/// Where the same is over TLS.
+pub(crate) fn to_tls(host: &str, uri: &Uri, ray: &Ray) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let path = if path.starts_with('/') { path } else { "/" };
+    // 308 keeps the method and the body.
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::from_str(&format!("https://{host}{path}")) {
+        headers.insert(LOCATION, location);
+    }
+    headers.insert(CF_RAY, ray.header());
     response
 }
 

@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use adit_net::admission::{Admission, Guest};
 use adit_net::{accept, proxy_protocol};
+use rustls::ServerConfig;
+use rustls::server::{Acceptor, ClientHello};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -20,17 +23,30 @@ use super::preface::{self, Protocol};
 use super::service::{Handler, Service};
 use super::socket::Socket;
 use crate::certificates::challenges::ACME_TLS;
-use crate::limits::in_flight::Activity;
+use crate::limits::in_flight::{Activity, InFlight};
 use crate::limits::pace::Share;
 use crate::limits::per_address::{AddressLimits, Source};
 use crate::listen;
 use crate::metrics::{self, Door, Handshake};
 use crate::shutdown::Shutdown;
 
+/// Who takes connections over TLS that are no visitors', on an address for both.
+pub(crate) trait Hosts: Send + Sync {
+    /// Whether whoever begins like this is one of them.
+    fn are_meant(&self, hello: &ClientHello<'_>) -> bool;
+
+    /// What they are shown.
+    fn tls(&self) -> Arc<ServerConfig>;
+
+    /// `place` is what the connection has among visitors, until it ends.
+    fn take(&self, stream: TlsStream<Socket>, address: SocketAddr, place: InFlight);
+}
+
 /// One public address on one shard.
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) hosts: Option<Arc<dyn Hosts>>,
     pub(crate) service: Arc<Service>,
     /// Shared by the listeners of a shard, see [`Listener::room`].
     pub(crate) room: Arc<Admission>,
@@ -69,6 +85,7 @@ impl Listener {
             stream,
             place,
             tls: self.tls.clone(),
+            hosts: self.hosts.clone(),
             service: self.service.clone(),
             stop: stop.clone(),
         };
@@ -94,6 +111,7 @@ struct Newcomer {
     stream: TcpStream,
     place: Guest,
     tls: Option<TlsAcceptor>,
+    hosts: Option<Arc<dyn Hosts>>,
     service: Arc<Service>,
     stop: Shutdown,
 }
@@ -122,7 +140,8 @@ impl Newcomer {
 
     async fn serve(self, visitor: IpAddr, source: Source) {
         let _open = self.service.counters.open(self.service.shard, self.door());
-        let Self { stream, place, tls, service, stop } = self;
+        let Self { stream, place, tls, hosts, service, stop } = self;
+        let port = stream.peer_addr().map_or(0, |address| address.port());
         if source.is_unlimited() {
             place.vouch();
         }
@@ -135,12 +154,15 @@ impl Newcomer {
         let stream = Socket::new(stream, activity.clone());
         match tls {
             Some(tls) => {
-                let shaking = activity.unless_dismissed(begun(tls.accept(stream), &stop));
+                let shaking = activity.unless_dismissed(begun(shake(stream, &tls, hosts.as_ref()), &stop));
                 let shaken = shaking.await.unwrap_or(Err(Handshake::Late));
                 let outcome = shaken.as_ref().map_or_else(|outcome| *outcome, |_| Handshake::Done);
                 let Service { counters, shard, .. } = &*handler.service;
                 counters.handshake(*shard, metrics::Listener::Https, outcome);
-                let Ok(stream) = shaken else { return };
+                let Ok((stream, host)) = shaken else { return };
+                if let Some(hosts) = host {
+                    return hosts.take(stream, SocketAddr::new(visitor, port), activity.begin());
+                }
                 let protocol = match stream.get_ref().1.alpn_protocol() {
                     Some(b"h2") => Protocol::Http2,
                     // It has seen what it came for.
@@ -156,6 +178,20 @@ impl Newcomer {
             }
         }
     }
+}
+
+/// Shakes hands as a visitor's server, or as that of hosts if it is one of them who has come.
+async fn shake(
+    stream: Socket,
+    tls: &TlsAcceptor,
+    hosts: Option<&Arc<dyn Hosts>>,
+) -> io::Result<(TlsStream<Socket>, Option<Arc<dyn Hosts>>)> {
+    let Some(hosts) = hosts else { return Ok((tls.accept(stream).await?, None)) };
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    if hosts.are_meant(&start.client_hello()) {
+        return Ok((start.into_stream(hosts.tls()).await?, Some(hosts.clone())));
+    }
+    Ok((start.into_stream(tls.config().clone()).await?, None))
 }
 
 fn door(tls: Option<&TlsAcceptor>) -> Door {
@@ -206,7 +242,7 @@ mod tests {
     use crate::forward::ray::Rays;
     use crate::limits::per_address::Limits;
     use crate::settings::host_name::HostNames;
-    use crate::tls::{DevelopmentCa, visitor_tls};
+    use crate::tls::{DevelopmentCa, TlsPolicy, visitor_tls};
     use crate::visitor::{Guide, HostTable, Table};
 
     fn service(tasks: &TaskTracker, stop: &Shutdown) -> Arc<Service> {
@@ -221,6 +257,7 @@ mod tests {
                 geography: Arc::default(),
             }),
             challenges: Arc::default(),
+            secure: Arc::default(),
             rays: Arc::new(Rays::new("test")),
             shard: 0,
             patience: Patience { answer: HANDSHAKE, upload: HANDSHAKE },
@@ -248,7 +285,8 @@ mod tests {
         }
         stop.draining.fire();
         stop.visitors.fire();
-        let listener = Listener { socket, tls: None, service, room: Listener::room(), sources: sources() };
+        let listener =
+            Listener { socket, tls: None, hosts: None, service, room: Listener::room(), sources: sources() };
         listener.run(tasks, stop).await;
         assert!(TcpStream::connect(address).await.is_err());
         for mut visitor in visitors {
@@ -290,14 +328,15 @@ mod tests {
         let ca = DevelopmentCa::open(folder.path()).unwrap();
         let identity = ca.issue(vec!["nobody.example".to_owned()]).unwrap();
         let tls = TlsAcceptor::from(Arc::new(
-            visitor_tls(Certificates::default().add_made(Use::Visitors, identity)).unwrap(),
+            visitor_tls(Certificates::default().add_made(Use::Visitors, identity), TlsPolicy::default())
+                .unwrap(),
         ));
         let mut addresses = Vec::new();
         for tls in [None, Some(tls)] {
             let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
             addresses.push((socket.local_addr().unwrap(), tls.is_some()));
             let (service, room) = (service(&tasks, &stop), room.clone());
-            let listener = Listener { socket, tls, service, room, sources: sources.clone() };
+            let listener = Listener { socket, tls, hosts: None, service, room, sources: sources.clone() };
             tasks.spawn(listener.run(tasks.clone(), stop.clone()));
         }
         let mut idle = Vec::new();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_pace::Account;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::connection::{HTTP1_BUFFER, HTTP2_WINDOW};
 use super::guide::{Course, Guide, Led, Peer};
+use super::secure::Secure;
 use crate::balancer::retry_budget::Reason;
 use crate::certificates::challenges::{Challenges, WELL_KNOWN};
 use crate::forward::headers::{self, Trailers, Upload};
@@ -34,6 +35,8 @@ pub(crate) struct Service {
     pub(crate) guide: Arc<Guide>,
     /// What an authority may look for.
     pub(crate) challenges: Arc<Challenges>,
+    /// What names want of their visitors.
+    pub(crate) secure: Arc<Secure>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) shard: usize,
     pub(crate) patience: Patience,
@@ -97,6 +100,9 @@ impl Service {
             }
         };
         count.answered(response.status());
+        if let Some(hsts) = count.hsts.take() {
+            response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
+        }
         // RFC 9112 9.6: so that the visitor sends its next request elsewhere.
         if handler.service.stop.draining.is_fired()
             && version < Version::HTTP_2
@@ -136,6 +142,13 @@ impl Handler {
             return Ok(error_page::plain(answer, ray).map(Body::text));
         }
         let (authority, found) = self.service.guide.find(&parts)?;
+        if let Some(wish) = self.service.secure.find(authority.as_str()) {
+            let caller = self.service.guide.proxies.caller(&parts.headers, self.visitor, self.is_secure);
+            if !caller.is_secure && wish.redirect {
+                return Ok(error_page::to_tls(authority.host(), &parts.uri, ray).map(Body::text));
+            }
+            count.hsts = wish.hsts.clone().filter(|_| caller.is_secure);
+        }
         if let Destination::Tunnel(tunnel) = &found {
             count.leads_to(tunnel);
         }
@@ -184,12 +197,14 @@ struct Count<'a> {
     speaks: Speaks,
     began: Instant,
     is_answered: bool,
+    /// What visitors of this name are to remember.
+    hsts: Option<HeaderValue>,
 }
 
 impl<'a> Count<'a> {
     fn begin(service: &'a Service, version: Version) -> Self {
         let speaks = if version < Version::HTTP_2 { Speaks::Http1 } else { Speaks::Http2 };
-        Self { service, tunnel: None, speaks, began: Instant::now(), is_answered: false }
+        Self { service, tunnel: None, speaks, began: Instant::now(), is_answered: false, hsts: None }
     }
 
     fn leads_to(&mut self, tunnel: &Arc<Tunnel>) {

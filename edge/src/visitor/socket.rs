@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::limits::in_flight::Activity;
 
 /// Below TLS. What waits above it to be written is held for the visitor.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     stream: TcpStream,
     activity: Arc<Activity>,
     /// The visitor has not taken what was to be written last.

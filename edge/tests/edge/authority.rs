@@ -114,7 +114,7 @@ impl Authority {
         self.log().matches("Added order").count()
     }
 
-    pub(crate) fn log(&self) -> String {
+    fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 }

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::connector::{self, registration};
-use crate::harness::{Fixture, LocalSet, get, start};
+use crate::harness::{Fixture, LocalSet, get, start, start_for_visitors};
 
 const WRAPPED: &str = "cf-cloudflared-response-headers";
 const META: &str = "cf-cloudflared-response-meta";
@@ -378,6 +378,34 @@ async fn a_probe_over_tcp_is_let_go_quietly() {
             let mut rest = Vec::new();
             // Nothing was opened on it.
             assert_eq!(probe.read_to_end(&mut rest).await.unwrap_or(0), 0);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_host_that_gets_out_on_one_port_alone_registers_where_visitors_come_in() {
+    LocalSet::new()
+        .run_until(async {
+            let edge = start_for_visitors("server = \"east-1\"");
+            let mut connector = Connector::registered_as(&edge, edge.https, 100, &[]).await;
+            // The same address is the visitors', whatever they speak.
+            for protocol in ["h2", "http/1.1"] {
+                let offered = [protocol];
+                let asking = edge.send_tls(&offered, get("/"));
+                let answering = async {
+                    let (_, mut respond) = connector.accept().await;
+                    answer(&mut respond, 404, "", "gone");
+                };
+                let (page, ()) = tokio::join!(asking, answering);
+                assert_eq!(page.status(), 404, "{protocol}");
+            }
+            let (_, page) = edge.admin("/tunnels/demo/replicas").await;
+            let live = &page["replicas"][0]["connections"][0];
+            assert_eq!((&live["server"], &live["protocol"]), (&"east-1".into(), &"http2".into()), "{page}");
+            // One that only tries whether it gets here.
+            drop(dial(&edge.ca, edge.https, "probe.cftunnel.com").await);
+            edge.stop.cancel();
+            assert!(connector.closed.await.unwrap(), "it is told to go");
         })
         .await;
 }

@@ -1,0 +1,127 @@
+//! The sockets of the name server: UDP and TCP on one address. Knows who asks and how often; what is answered is in
+//! `zones`.
+
+use std::net::{self, IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adit_net::admission::{Admission, Guest};
+use adit_net::clients::Clients;
+use anyhow::Context;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::nodes::Nodes;
+use super::rate::{Ration, Rations, network};
+use super::zones::Known;
+use super::{Terms, message};
+use crate::certificates::challenges::Challenges;
+use crate::state::State;
+use crate::visitor::HostTable;
+
+/// What answers.
+#[derive(Clone)]
+pub(crate) struct NameServer {
+    pub(crate) terms: Arc<Terms>,
+    pub(crate) names: Arc<HostTable>,
+    pub(crate) challenges: Arc<Challenges>,
+    pub(crate) nodes: Nodes,
+    /// Whose revision is the zones' serial number.
+    pub(crate) state: Option<State>,
+}
+
+impl NameServer {
+    /// Answers until `stop`.
+    ///
+    /// # Errors
+    /// A socket cannot be used.
+    pub(crate) async fn run(
+        self,
+        udp: net::UdpSocket,
+        tcp: net::TcpListener,
+        room: Arc<Admission>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let udp = UdpSocket::from_std(udp).context("listening for questions about names")?;
+        let tcp = TcpListener::from_std(tcp).context("listening for questions about names")?;
+        let converse = |stream, from: SocketAddr, guest: Guest| {
+            let server = self.clone();
+            async move { server.converse(stream, from.ip(), &guest).await }
+        };
+        let over_tcp = ASKERS.serve(tcp, &room, stop.clone(), converse);
+        let over_udp = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.datagrams(&udp) => {}
+            }
+        };
+        let ((), ()) = tokio::join!(over_tcp, over_udp);
+        Ok(())
+    }
+
+    async fn datagrams(&self, socket: &UdpSocket) {
+        let mut rations = Rations::new(Instant::now());
+        let mut question = [0; LONGEST_QUESTION];
+        loop {
+            // An error is about whoever was answered before.
+            let Ok((length, from)) = socket.recv_from(&mut question).await else { continue };
+            let ration = rations.take(from.ip(), Instant::now());
+            if ration == Ration::Nothing {
+                continue;
+            }
+            let answer = self.answered(&question[..length], from.ip());
+            let answer = answer.and_then(|answer| match ration {
+                Ration::Answer => answer.short(),
+                Ration::Cut | Ration::Nothing => answer.cut(),
+            });
+            if let Some(answer) = answer {
+                // Where there is no room for it the asker asks again.
+                let _ = socket.try_send_to(&answer, from);
+            }
+        }
+    }
+
+    async fn converse(self, mut stream: TcpStream, from: IpAddr, guest: &Guest) {
+        for _ in 0..MOST_QUESTIONS {
+            let exchange = async {
+                let length = stream.read_u16().await.ok()?;
+                let mut question = vec![0; usize::from(length)];
+                stream.read_exact(&mut question).await.ok()?;
+                let answer = self.answered(&question, from)?.whole()?;
+                let mut whole = u16::try_from(answer.len()).ok()?.to_be_bytes().to_vec();
+                whole.extend_from_slice(&answer);
+                stream.write_all(&whole).await.ok()
+            };
+            let exchanged = guest.unless_dismissed(timeout(PATIENCE, exchange)).await;
+            if !matches!(exchanged, Some(Ok(Some(())))) {
+                return;
+            }
+        }
+    }
+
+    fn answered(&self, question: &[u8], from: IpAddr) -> Option<message::Written> {
+        let serial = self.state.as_ref().map_or(1, |state| state.served().0 as u32);
+        let known = Known {
+            leads: &|name| self.names.find(name).is_some(),
+            looked_for: &|host| self.challenges.over_dns(host),
+            is_up: &self.nodes.are_up(),
+            asker: network(from),
+        };
+        message::answered(question, &self.terms, serial, &known)
+    }
+
+    pub(crate) fn room() -> Arc<Admission> {
+        ASKERS.room()
+    }
+}
+
+/// Over TCP, where nobody can ask for others.
+const ASKERS: Clients = Clients { whose: "resolvers", most: 128, farewell: Duration::from_millis(200) };
+/// Bytes of a question over UDP.
+const LONGEST_QUESTION: usize = 4096;
+/// On one connection.
+const MOST_QUESTIONS: usize = 100;
+/// From one question to the end of the answer to the next.
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -211,9 +211,9 @@ mod tests {
         let Answer::Records { records, .. } = answer else { panic!("no records: {answer:?}") };
         let mut all: Vec<String> = records
             .iter()
-            .map(|record| match record {
-                Data::Address(address) => address.to_string(),
-                other => panic!("no address: {other:?}"),
+            .map(|record| {
+                let Data::Address(address) = record else { panic!("no address: {record:?}") };
+                address.to_string()
             })
             .collect();
         all.sort();
@@ -251,9 +251,10 @@ mod tests {
     fn hosts_find_a_target_for_each_region_and_its_addresses() {
         let terms = terms();
         let up = [true, false, true];
-        let srv = |name: &str| match ask(&terms, name, Kind::Srv, &up) {
-            Answer::Records { records, .. } => records,
-            other => panic!("{other:?}"),
+        let srv = |name: &str| {
+            let answer = ask(&terms, name, Kind::Srv, &up);
+            let Answer::Records { records, .. } = answer else { panic!("{answer:?}") };
+            records
         };
         let target = |region: &str| Data::Srv { port: 7844, target: format!("{region}.edge.example.com") };
         assert_eq!(srv("_v2-origintunneld._tcp.example.com"), [target("east"), target("west")]);

@@ -88,7 +88,12 @@ fn every_command_fails_with_its_own_exit_code_and_says_why() {
         (&["tunnel", "list", "--when", "garbage"], both, 2, "2026-01-31T12:00:00Z"),
         (&["tunnel", "list", "--when", "2026-01-31T12:00:00+01:00"], both, 1, "listing tunnels"),
         (&["tunnel", "--url", "http://127.0.0.1:1/path"], both, 2, "--url: a service has no path"),
-        (&["tunnel", "--url", "ftp://127.0.0.1:1"], both, 2, "--url: `ftp` services are not supported"),
+        (
+            &["tunnel", "--url", "ftp://127.0.0.1"],
+            both,
+            2,
+            "--url: a service of the scheme `ftp` needs a port",
+        ),
         (&["tunnel", "list", "--sort-by", "bad"], both, 2, "invalid value"),
         (&["tunnel", "list", "--output", "xml"], both, 2, "invalid value"),
         (&["tunnel", "info"], both, 2, "required"),

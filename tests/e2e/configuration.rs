@@ -68,7 +68,7 @@ const HOST_MISTAKES: &[(&str, &str, usize, &[&str])] = &[
     ("\"http://127.0.0.1:8080\"", "\"htp://127.0.0.1:8080\"", 13, &["htp", "http://"]),
     ("\"http://127.0.0.1:8080\"", "\"http://127.0.0.1:8080/base\"", 13, &["path"]),
     ("\"http://127.0.0.1:8080\"", "\"http://ada:hunter2@127.0.0.1\"", 13, &["user name"]),
-    ("\"http://127.0.0.1:8080\"", "\"tcp://127.0.0.1:22\"", 13, &["tcp"]),
+    ("\"http://127.0.0.1:8080\"", "\"gopher://127.0.0.1\"", 13, &["`gopher` needs a port"]),
     ("\"http_status:404\"", "\"http_status:9\"", 16, &["200 to 999"]),
     ("[\"marks\"]", "[\"mark\"]", 14, &["did you mean `marks`?"]),
     ("[\"marks\"]", "[\"marks\", \"marks\"]", 14, &["twice"]),

@@ -47,13 +47,19 @@ async fn seen() -> &'static Seen {
 
 async fn look() -> Seen {
     let mut edge = EdgeDocument::new(&["west", "east"], 1).with_https().without_hold();
-    edge.more = "probes = \"127.0.0.1:0\"\n[api]\nlisten = \"127.0.0.1:0\"\n".to_owned();
+    edge.more = "probes = \"127.0.0.1:0\"\n[api]\nlisten = \"127.0.0.1:0\"\n\
+                 [[certificate]]\ncertificate = \"named.pem\"\nprivate-key = \"named.key\"\n"
+        .to_owned();
+    let site = Site::new();
+    let named = rcgen::generate_simple_self_signed(["named.example".to_owned()]).unwrap();
+    site.write("named.pem", named.cert.pem());
+    site.write("named.key", named.signing_key.serialize_pem());
     let host = HostDocument::new()
         .connections(2)
         .plugin("headers", &component("headers"), "[plugin.config.response]\nset = { \"x-seen\" = \"1\" }")
         .rule("name = \"nobody\"\npath = \"/nobody\"\nservice = \"http://127.0.0.1:1\"")
         .rule("name = \"page\"\nplugins = [\"headers\"]\nservice = \"hello_world\"");
-    let product = Product::start(edge, host).await;
+    let product = Product::start_at(site, edge, host).await;
     for speaks in [Speaks::Http1, Speaks::Http2, Speaks::Tls1, Speaks::Tls2] {
         let visitor = product.visitor(speaks);
         assert_eq!(visitor.send(get("/")).await.status, 200);
@@ -204,8 +210,6 @@ async fn the_page_lists_every_metric_of_both_ends_and_nothing_else() {
     let without_samples = [
         // Only a quick tunnel has it.
         "cloudflared_tunnel_user_hostnames_counts",
-        // Only certificates in files have it.
-        "adit_edge_certificate_exchanges_total",
         // Only load balancers and pools have these, at which `edge/tests/edge/seen.rs` looks.
         "adit_edge_balancer_failovers_total",
         "adit_edge_balancer_fallbacks_total",

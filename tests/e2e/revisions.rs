@@ -108,7 +108,7 @@ const MISTAKES: &[(&str, &str, &[&str])] = &[
     ("\"http_status:404\"", "\"http://x/y\"", &["no path"]),
     ("\"http_status:404\"", "\"http://u:p@x\"", &["user name"]),
     ("\"http_status:404\"", "\"http://x:99999\"", &["port"]),
-    ("\"http_status:404\"", "\"tcp://x:1\"", &["tcp"]),
+    ("\"http_status:404\"", "\"gopher://x\"", &["`gopher` needs a port"]),
     ("\"http_status:404\"", "\"localhost:80\"", &["scheme"]),
     ("\"http_status:404\"", "\"unix:\"", &["path of the socket"]),
     ("plugins = [\"marks\"]", "plugins = [\"mark\"]", &["did you mean `marks`"]),

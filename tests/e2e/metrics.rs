@@ -210,6 +210,8 @@ async fn the_page_lists_every_metric_of_both_ends_and_nothing_else() {
     let without_samples = [
         // Only a quick tunnel has it.
         "cloudflared_tunnel_user_hostnames_counts",
+        // Only what an authority has issued has it.
+        "adit_edge_issued_certificate_expiry_timestamp_seconds",
         // Only load balancers and pools have these, at which `edge/tests/edge/seen.rs` looks.
         "adit_edge_balancer_failovers_total",
         "adit_edge_balancer_fallbacks_total",

@@ -8,7 +8,7 @@ use adit_protocol::websocket::{
     self, END_OF_DIRECTION, LONGEST_HEAD, NORMAL, PROTOCOL_ERROR, Piece, Reader, Side, data_head, mask,
 };
 use anyhow::{Context, anyhow, bail};
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -69,11 +69,13 @@ async fn upwards(
     mut told: mpsc::Receiver<Bytes>,
     mode: Mode,
 ) -> anyhow::Result<Said> {
+    let most = if mode.half_close { MOST } else { MOST_ELSEWHERE };
     loop {
-        let mut buffer = BytesMut::with_capacity(LONGEST_HEAD + MOST);
+        let mut buffer = BytesMut::with_capacity(LONGEST_HEAD + most);
         buffer.resize(LONGEST_HEAD, 0);
+        let mut room = (&mut buffer).limit(most);
         let length = tokio::select! {
-            read = program.read_buf(&mut buffer) => read.context("reading what the program says")?,
+            read = program.read_buf(&mut room) => read.context("reading what the program says")?,
             Some(frame) = told.recv() => {
                 host.write_all(&frame).await.context("the circuit")?;
                 host.flush().await?;
@@ -142,6 +144,8 @@ fn key() -> anyhow::Result<[u8; 4]> {
 
 /// Bytes of one frame.
 const MOST: usize = 64 * 1024;
+/// The same where the host is not known to be one of ours: the reference's loses what a frame has beyond that.
+const MOST_ELSEWHERE: usize = 16 * 1024;
 /// How long the last words of a host may take that does not know of half an end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -198,6 +202,38 @@ mod tests {
         outcome.unwrap();
         assert_eq!(pieces.last(), Some(&Piece::Close(Some(NORMAL))));
         assert_eq!(heard, b"answer");
+    }
+
+    #[tokio::test]
+    async fn a_host_that_may_be_the_references_gets_no_frame_that_it_would_cut() {
+        for (half_close, most) in [(false, MOST_ELSEWHERE), (true, MOST)] {
+            let (circuit, mut host) = duplex(1 << 20);
+            let said = vec![7; 300_000];
+            let program = async {
+                let _ = carry(&said[..], Vec::new(), circuit, Mode { half_close }).await;
+            };
+            let frames = async {
+                let (mut longest, mut all) = (0, 0);
+                loop {
+                    let [kind, length] =
+                        [host.read_u8().await.unwrap(), host.read_u8().await.unwrap() & 0x7f];
+                    let length = match length {
+                        127 => usize::try_from(host.read_u64().await.unwrap()).unwrap(),
+                        126 => host.read_u16().await.unwrap().into(),
+                        length => length.into(),
+                    };
+                    host.read_exact(&mut vec![0; 4 + length]).await.unwrap();
+                    if kind & 0x0f == 8 {
+                        return (longest, all);
+                    }
+                    (longest, all) = (longest.max(length), all + length);
+                }
+            };
+            tokio::select! {
+                seen = frames => assert_eq!(seen, (most, said.len())),
+                () = program => panic!("it ended before the host did"),
+            }
+        }
     }
 
     #[tokio::test]

@@ -2,11 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::thread;
 
 use e2e::document::{EdgeDocument, HOST, HostDocument};
 use e2e::process::Process;
 use e2e::product::{Product, Site};
+use e2e::reference;
 use e2e::tcp::{Ended, GREETING, Habit, TcpService};
 use e2e::within;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,6 +40,18 @@ async fn listener(product: &Product) -> (Process, SocketAddr) {
     (access, address)
 }
 
+/// So many bytes come back as they were sent.
+async fn echo(client: &mut TcpStream, length: u32) {
+    let data: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+    let (mut read, mut write) = client.split();
+    let mut back = vec![0; data.len()];
+    let (sent, received) =
+        tokio::join!(write.write_all(&data), within("the echo", read.read_exact(&mut back)));
+    sent.unwrap();
+    received.unwrap();
+    assert!(back == data, "bytes came back changed");
+}
+
 #[tokio::test]
 async fn each_connection_to_a_listener_is_one_to_the_service() {
     let service = TcpService::start(Habit::Echo);
@@ -47,19 +61,12 @@ async fn each_connection_to_a_listener_is_one_to_the_service() {
     for _ in 0..3 {
         clients.push(within("a connection", TcpStream::connect(address)).await.unwrap());
     }
-    let data: Vec<u8> = (0..1 << 20_u32).map(|at| (at % 251) as u8).collect();
     for client in &mut clients {
-        let (mut read, mut write) = client.split();
-        let mut back = vec![0; data.len()];
-        let (sent, received) =
-            tokio::join!(write.write_all(&data), within("the echo", read.read_exact(&mut back)));
-        sent.unwrap();
-        received.unwrap();
-        assert!(back == data, "bytes came back changed");
+        echo(client, 1 << 20).await;
     }
     drop(clients);
     for _ in 0..3 {
-        assert_eq!(service.ended().await, Ended::Well(data.len()));
+        assert_eq!(service.ended().await, Ended::Well(1 << 20));
     }
     access.terminate();
     assert_eq!(access.exit().await.code(), Some(0), "{}", access.tail());
@@ -161,6 +168,45 @@ async fn a_service_token_is_sent_and_never_shown_and_a_refusal_is_said() {
             "x-more: 1",
         ] {
             assert!(head.contains(&format!("{line}\r\n")), "{line}: {head}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the reference's own program: cargo xtask reference PROGRAM"]
+async fn the_references_client_and_host_and_ours_carry_the_same_bytes() {
+    for (protocol, is_ours) in [("quic", true), ("http2", true), ("quic", false), ("http2", false)] {
+        let service = TcpService::start(Habit::Echo);
+        let mut host = HostDocument::new().over(protocol).otherwise(&format!("tcp://{}", service.address));
+        if is_ours {
+            // What has a section for plugins is never served by another program.
+            host.plugins = "# a host of ours\n".to_owned();
+        }
+        let mut edge = EdgeDocument::new(&["west"], 1).with_https();
+        edge.hostnames.push("localhost".to_owned());
+        let product = Product::start(edge, host).await;
+        let name = format!("localhost:{}", product.edge.https.unwrap().port());
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = Command::new(reference::program());
+        command.current_dir(product.site.folder()).env("SSL_CERT_FILE", "edge-data/ca.pem").args([
+            "access",
+            "tcp",
+            "--hostname",
+            &name,
+            "--url",
+            &free.to_string(),
+        ]);
+        let theirs = Process::start("the reference's access", command);
+        theirs.said("its listener", |line| line.contains("Start Websocket listener")).await;
+        let arguments =
+            ["access", "tcp", "--hostname", &name, "--cacert", "edge-data/ca.pem", "--url", "127.0.0.1:0"];
+        let ours = Process::adit("access", &arguments, product.site.folder());
+        let event = ours.event("listening", |event| event["kind"] == "access").await;
+        for address in [free, event["address"].as_str().unwrap().parse().unwrap()] {
+            for length in [1, 16 << 10, (16 << 10) + 1, 256 << 10, 4 << 20] {
+                let mut client = within("a connection", TcpStream::connect(address)).await.unwrap();
+                echo(&mut client, length).await;
+            }
         }
     }
 }

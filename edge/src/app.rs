@@ -1,22 +1,22 @@
 //! Build, run, drain: the only file that names every module. It wires and orders; it decides nothing.
 
+mod addresses;
+mod control_plane;
+mod names;
 pub(crate) mod shard;
 pub(crate) mod threads;
 pub(crate) mod watchdog;
 
 use std::io;
-use std::net::{self, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use adit_net::admission::Admission;
 use adit_net::guard::Guard;
 use adit_net::outbound::Client;
 use adit_pace::Account;
 use anyhow::Context;
-use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -26,8 +26,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Figures, Probed};
 use crate::alerts::sender::Sender;
-use crate::alerts::{Terms, outbox, watch};
-use crate::api::{self, Api, housekeeping};
+use crate::api::{self, Api};
 use crate::app::threads::{Progress, Threads};
 use crate::app::watchdog::Watchdog;
 use crate::certificates::place::Use;
@@ -44,17 +43,18 @@ use crate::registry::warm_up::WarmUp;
 use crate::registry::{Connection, Registry};
 use crate::settings::{self, Drain, Https, Server, Settings};
 use crate::shutdown::Shutdown;
-use crate::state::provision::Provisioning;
 use crate::state::publish::{Publisher, Pushing, StaticTunnels};
 use crate::state::snapshot::Changes;
-use crate::state::{Follower, State};
 use crate::steering::Balancers;
-use crate::store::sqlite::Sqlite;
 use crate::tls::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
 use crate::tunnel::accept_quic;
 use crate::tunnel::control::{self, Inbox};
 use crate::tunnel::session::Unregistered;
 use crate::visitor::{Explainer, Guide, HostTable};
+use addresses::Addresses;
+pub use addresses::ServerAddress;
+use control_plane::{ControlPlane, load};
+use names::Names;
 use shard::{Shard, ShardPhase, Shared};
 
 /// An edge whose sockets are bound and whose certificates exist. It serves when it [runs](Edge::run).
@@ -68,50 +68,6 @@ pub struct Edge {
     names: Option<Names>,
     addresses: Addresses,
     drain: Drain,
-}
-
-/// The control API with what keeps the snapshot up to date.
-struct ControlPlane {
-    api: Api,
-    socket: net::TcpListener,
-    room: Arc<Admission>,
-    tls: Option<TlsAcceptor>,
-    state: State,
-    follower: Follower,
-    serving: Publisher,
-    rays: Arc<Rays>,
-    sender: Arc<Sender>,
-    alerts: Terms,
-    keeper: Option<Arc<Keeper>>,
-}
-
-/// The name server with its sockets.
-struct Names {
-    server: NameServer,
-    client: Client,
-    udp: net::UdpSocket,
-    tcp: net::TcpListener,
-    room: Arc<Admission>,
-}
-
-/// Where one server of the edge listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerAddress {
-    pub region: String,
-    pub name: String,
-    /// The address that connectors dial over UDP and TCP, with the port that was really bound.
-    pub address: SocketAddr,
-}
-
-struct Addresses {
-    http: Option<SocketAddr>,
-    https: Option<SocketAddr>,
-    servers: Vec<ServerAddress>,
-    admin: Option<SocketAddr>,
-    probes: Option<SocketAddr>,
-    api: Option<SocketAddr>,
-    dns: Option<SocketAddr>,
-    ca: Option<PathBuf>,
 }
 
 impl Edge {
@@ -203,16 +159,7 @@ impl Edge {
             visitors: TaskTracker::new(),
         };
         let mut shards: Vec<Shard> = (0..count).map(shard).collect();
-        let mut addresses = Addresses {
-            http: None,
-            https: None,
-            servers: Vec::new(),
-            admin: None,
-            probes: None,
-            api: None,
-            dns: None,
-            ca,
-        };
+        let mut addresses = Addresses { ca, ..Addresses::default() };
         if let Some(listen) = http {
             for (shard, socket) in shards.iter_mut().zip(bound(listen, listen::tcp_listeners(listen, count))?)
             {
@@ -391,49 +338,9 @@ impl Edge {
         Ok(Self { shards, shared, inbox, admin, office, certificates, names: dns, addresses, drain })
     }
 
-    /// Address of the cleartext listener for visitors, with the port that was really bound.
-    pub fn visitors_http(&self) -> Option<SocketAddr> {
-        self.addresses.http
-    }
-
-    /// Address of the TLS listener for visitors.
-    pub fn visitors_https(&self) -> Option<SocketAddr> {
-        self.addresses.https
-    }
-
-    /// Addresses that connectors dial, in the order of the document.
-    pub fn servers(&self) -> &[ServerAddress] {
-        &self.addresses.servers
-    }
-
-    /// Address of the admin listener.
-    pub fn admin(&self) -> Option<SocketAddr> {
-        self.addresses.admin
-    }
-
-    /// Address where there are only probes and metrics.
-    pub fn probes(&self) -> Option<SocketAddr> {
-        self.addresses.probes
-    }
-
-    /// Address of the control API.
-    pub fn api(&self) -> Option<SocketAddr> {
-        self.addresses.api
-    }
-
-    /// Address of the name server, over UDP and TCP.
-    pub fn dns(&self) -> Option<SocketAddr> {
-        self.addresses.dns
-    }
-
     /// What a supervisor wants to know of it.
     pub fn watchdog(&self) -> Watchdog {
         self.shared.watchdog.clone()
-    }
-
-    /// The certificate of the development CA, if any certificate of this edge was made by it.
-    pub fn ca_path(&self) -> Option<&Path> {
-        self.addresses.ca.as_deref()
     }
 
     /// Serves until `stop`, then drains. An error means that a part of the edge failed. Needs no
@@ -472,15 +379,9 @@ impl Edge {
             threads.start("control-api", move |runtime| runtime.block_on(office.run(registry, stop)))?;
             parts += 1;
         }
-        if let Some(Names { server, client, udp, tcp, room }) = names {
+        if let Some(names) = names {
             let stop = last.clone();
-            threads.start("dns", move |runtime| {
-                let nodes = server.nodes.clone().keep(server.terms.nodes.clone(), client, stop.clone());
-                runtime.block_on(async {
-                    let (served, ()) = tokio::join!(server.run(udp, tcp, room, stop), nodes);
-                    served
-                })
-            })?;
+            threads.start("dns", move |runtime| runtime.block_on(names.run(stop)))?;
             parts += 1;
         }
         if certificates.are_watched() {
@@ -554,51 +455,6 @@ impl Edge {
     }
 }
 
-impl ControlPlane {
-    async fn run(self, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { api, socket, room, tls, state, follower, serving, rays, sender, alerts, keeper } = self;
-        let balancers = serving.balancers.clone();
-        let publish = |snapshot: &_, touched: &_| serving.publish(snapshot, touched);
-        // The API last: whoever still waits for its change needs the follower.
-        let follow = CancellationToken::new();
-        let work = async {
-            let served = Arc::new(api).serve(socket, &room, tls, stop.clone()).await;
-            follow.cancel();
-            served
-        };
-        let follower = follower.run(publish, follow.clone());
-        let monitors = async {
-            tokio::select! {
-                () = balancers.monitors.run(rays) => {}
-                () = stop.cancelled() => {}
-            }
-        };
-        let watch = watch::run(state.clone(), registry.clone(), balancers.clone(), alerts, stop.clone());
-        let outbox = outbox::run(state.clone(), sender, stop.clone());
-        let housekeeping = housekeeping::run(state, registry, stop.clone());
-        let issuance = async {
-            if let Some(keeper) = keeper {
-                keeper.run(stop.clone()).await;
-            }
-        };
-        let (served, (), (), (), (), (), ()) =
-            tokio::join!(work, follower, housekeeping, monitors, watch, outbox, issuance);
-        served
-    }
-}
-
-/// Opens the state and reads it once. Blocks, wherever it is called.
-fn load(data_dir: &Path) -> anyhow::Result<(State, Follower)> {
-    std::fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
-    let store = Arc::new(Sqlite::open_to_serve(&Provisioning::file(data_dir))?);
-    let read = || {
-        let runtime = Builder::new_current_thread().enable_all().build().context("reading the state")?;
-        Ok(runtime.block_on(State::load(store))?)
-    };
-    // A thread of its own, because a runtime may be around this one already.
-    thread::scope(|scope| scope.spawn(read).join()).unwrap_or_else(|_| anyhow::bail!("reading the state"))
-}
-
 /// Lets everything stop when it is dropped, however that comes.
 struct AllAtOnce(Shutdown);
 
@@ -612,26 +468,6 @@ impl Drop for AllAtOnce {
 async fn until(is_so: impl Fn() -> bool) {
     while !is_so() {
         sleep(LOOK).await;
-    }
-}
-
-impl Addresses {
-    fn log(&self) {
-        for (kind, address) in [
-            ("visitors-http", self.http),
-            ("visitors-https", self.https),
-            ("admin", self.admin),
-            ("probes", self.probes),
-            ("api", self.api),
-            ("dns", self.dns),
-        ] {
-            if let Some(address) = address {
-                info!(kind, %address, "listening");
-            }
-        }
-        for ServerAddress { region, name, address } in &self.servers {
-            info!(kind = "server", %address, region, name, "listening");
-        }
     }
 }
 

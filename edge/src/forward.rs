@@ -2,8 +2,10 @@
 //! response; where an attempt gives no answer, another one may follow (docs/retries.md). Knows streams
 //! and bodies; does not know listeners, host names or how errors look.
 
+mod answer;
 pub(crate) mod attempts;
 mod body;
+mod failure;
 mod head;
 pub(crate) mod headers;
 pub(crate) mod ray;
@@ -16,14 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_balance::Key;
-use adit_net::crumbs::Gathered;
-use adit_protocol::extensions::{self, Instead};
-use adit_protocol::stream::{Answer, Connect, DecodeError, EncodeError};
-use http::header::{CONTENT_LENGTH, SET_COOKIE};
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
+use adit_protocol::stream::{Answer, Connect};
+use http::header::SET_COOKIE;
+use http::{Method, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
-use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
@@ -35,15 +34,15 @@ use crate::limits::in_flight::{Activity, InFlight};
 use crate::limits::pace::Share;
 use crate::registry::{Connection, RequestGuard, Tunnel};
 use crate::steering::{Balancer, Visit};
-use crate::transport::connection::WriteError;
-use crate::transport::http2;
-use crate::transport::stream::{Downstream, Unanswered, Upstream};
+use crate::transport::stream::{Downstream, Upstream};
 use headers::Trailers;
 
+use answer::{Exchange, instead, is_framed, respond, switched};
 pub(crate) use attempts::Outlook;
 use attempts::{Attempts, Selected};
 pub(crate) use body::Body;
-use body::{OriginBody, Rest};
+use body::Rest;
+pub(crate) use failure::{Failed, Failure};
 use head::Head;
 use replay::ReplayBody;
 use upload::{Upload, UploadEnd};
@@ -88,131 +87,6 @@ pub(crate) struct Patience {
     pub(crate) answer: Duration,
     /// While the host takes no byte of an upload.
     pub(crate) upload: Duration,
-}
-
-/// Why there is no answer of an origin, and after how many attempts.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    pub(crate) failure: Failure,
-    pub(crate) tries: u32,
-}
-
-/// Why there is no answer of an origin.
-#[derive(Debug, Error)]
-pub(crate) enum Failure {
-    #[error("no host of the tunnel is connected")]
-    NoConnection,
-    #[error("the head cannot cross: {0}")]
-    Head(#[source] EncodeError),
-    #[error("every connection is at its limit of streams")]
-    Busy,
-    #[error("the connection was lost before the request was sent: {0}")]
-    NotSent(String),
-    #[error("the host takes no new requests")]
-    TurnedAway,
-    #[error("the host did not take the request: {0}")]
-    Write(#[source] WriteError),
-    #[error("the connection was lost during the upload")]
-    Lost,
-    #[error("the host broke off before its answer: {0}")]
-    Read(#[source] quinn::ReadError),
-    #[error("no answer over HTTP/2: {0}")]
-    NoAnswer(#[source] http2::NoAnswer),
-    #[error("the host ended the stream without an answer")]
-    Ended,
-    #[error("nothing is heard of the host")]
-    Silent,
-    #[error("the host's answer is not readable: {0}")]
-    Decode(#[source] DecodeError),
-    #[error("the host refused: {0}")]
-    Refused(String),
-    #[error("no answer in time")]
-    Late,
-    #[error("the host took no more of the request")]
-    Stalled,
-    #[error("the visitor's body broke off")]
-    Visitor,
-    #[error("the body is too long to be sent once more ({})", .0.word())]
-    NotReplayable(Reason),
-}
-
-impl From<Unanswered> for Failure {
-    fn from(unanswered: Unanswered) -> Self {
-        match unanswered {
-            Unanswered::TurnedAway => Self::TurnedAway,
-            Unanswered::Read(error) => Self::Read(error),
-            Unanswered::Http2(error) => Self::NoAnswer(error),
-            Unanswered::Ended => Self::Ended,
-            Unanswered::Decode(error) => Self::Decode(error),
-        }
-    }
-}
-
-impl Failure {
-    /// Whether the host says that an origin has answered and broken off: its head is lost, and the request was
-    /// worked on.
-    pub(crate) fn is_of_origin(&self) -> bool {
-        if let Self::Read(quinn::ReadError::Reset(code)) = self {
-            return code.into_inner() == u64::from(extensions::BROKEN_OFF);
-        }
-        if let Self::NoAnswer(http2::NoAnswer::Broken(error)) = self {
-            let code = error.reason().filter(|_| error.is_reset() && error.is_remote());
-            return code.is_some_and(|code| u32::from(code) == extensions::BROKEN_OFF);
-        }
-        false
-    }
-
-    /// Whether it says that the endpoint is not well. What the visitor does, and a host that only leaves, says
-    /// nothing; nor does any answer, whoever has given it.
-    fn is_of_endpoint(&self) -> bool {
-        match self {
-            Self::NotSent(_)
-            | Self::Lost
-            | Self::Read(_)
-            | Self::NoAnswer(http2::NoAnswer::Broken(_) | http2::NoAnswer::Malformed(_))
-            | Self::Ended
-            | Self::Silent
-            | Self::Decode(_)
-            | Self::Refused(_)
-            | Self::Late => true,
-            Self::TurnedAway
-            | Self::NoAnswer(http2::NoAnswer::Refused)
-            | Self::NoConnection
-            | Self::Head(_)
-            | Self::Busy
-            | Self::Write(_)
-            | Self::Stalled
-            | Self::Visitor
-            | Self::NotReplayable(_) => false,
-        }
-    }
-
-    /// Why another attempt may follow; `None` if this one was the last.
-    fn reason(&self) -> Option<Reason> {
-        if self.is_of_origin() {
-            return None;
-        }
-        match self {
-            Self::NotSent(_) => Some(Reason::NotSent),
-            Self::TurnedAway => Some(Reason::Refused),
-            Self::Refused(reason) if reason.starts_with(extensions::NOT_HERE_REASON) => Some(Reason::NotHere),
-            Self::Lost | Self::Read(_) | Self::NoAnswer(http2::NoAnswer::Broken(_)) | Self::Ended => {
-                Some(Reason::Broken)
-            }
-            Self::Silent => Some(Reason::Silent),
-            Self::NoConnection
-            | Self::Head(_)
-            | Self::Busy
-            | Self::Write(_)
-            | Self::NoAnswer(_)
-            | Self::Decode(_)
-            | Self::Refused(_)
-            | Self::Late
-            | Self::Stalled
-            | Self::Visitor
-            | Self::NotReplayable(_) => None,
-        }
-    }
 }
 
 /// Reads on beside an answer that does not need this body, so that the visitor gets to see it.
@@ -412,120 +286,9 @@ fn rest(mut upload: Upload, tasks: &TaskTracker) -> Rest {
     Rest { end: tasks.spawn(upload.run(braked, tasks.clone())), brake }
 }
 
-/// Everything of an exchange that the answer's body has to hold.
-struct Exchange {
-    down: Downstream,
-    has_trailers: bool,
-    slot: RequestGuard,
-    upload: Option<Rest>,
-    is_head: bool,
-    busy: InFlight,
-}
-
-impl Exchange {
-    /// No body follows: an upload that is still going on is of no use.
-    fn release(&mut self) {
-        if let Some(upload) = self.upload.take() {
-            upload.release();
-        }
-    }
-}
-
-async fn respond(
-    answer: Answer,
-    mut exchange: Exchange,
-    place: &ForwardContext<'_>,
-) -> Result<Response<Body>, Failure> {
-    let (response, left) = match accepted(answer) {
-        Ok(accepted) => accepted,
-        Err(reason) => {
-            exchange.release();
-            return Err(Failure::Refused(reason));
-        }
-    };
-    let (mut parts, ()) = response.into_parts();
-    // An answer that ends with its head has to leave as such: a client of gRPC finds its status nowhere else.
-    // Where one is there, the end of a host that says it apart is on its way.
-    let patience = parts.headers.contains_key(GRPC_STATUS).then_some(END_OF_NOTHING);
-    let is_over = left.unwrap_or(0) == 0 && exchange.down.is_over(patience).await;
-    exchange.has_trailers &= !is_over;
-    headers::for_visitor(&mut parts.headers, place.ray, exchange.has_trailers);
-    let is_bodiless =
-        exchange.is_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if is_over || is_bodiless || (left == Some(0) && !exchange.has_trailers) {
-        exchange.release();
-        if !is_over {
-            // The end is on its way; without it in sight the host would hear of a visitor that left.
-            let _ = timeout(END_OF_NOTHING, exchange.down.read()).await;
-        }
-        return Ok(Response::from_parts(parts, Body::empty().keeping(exchange.busy)));
-    }
-    let Exchange { down, has_trailers, slot, upload, busy, is_head: _ } = exchange;
-    let down = Gathered::new(down);
-    let body = OriginBody { down, left, has_trailers, upload, _slot: slot };
-    Ok(Response::from_parts(parts, Body::origin(body, busy, place)))
-}
-
-/// The answer of an origin with the length of its body, or why it cannot be passed on.
-fn accepted(answer: Answer) -> Result<(Response<()>, Option<u64>), String> {
-    match answer {
-        Answer::Http(response) if response.status().is_informational() => {
-            Err(format!("status {} is no answer", response.status()))
-        }
-        Answer::Http(response) => {
-            let length = length(response.headers())?;
-            Ok((response, length))
-        }
-        Answer::Accepted => Err("it answered as if to a TCP stream".to_owned()),
-        Answer::Refused { reason, .. } => Err(reason),
-    }
-}
-
-/// What `Content-Length` announces. More than one value means somebody disagrees with somebody
-/// (RFC 9112 6.3), and with chunks it means nothing.
-fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
-    if headers.contains_key(http::header::TRANSFER_ENCODING) {
-        return Ok(None);
-    }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(None) };
-    let digits = length.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    match (digits.and_then(|digits| digits.parse().ok()), lengths.next()) {
-        (Some(length), None) => Ok(Some(length)),
-        (_, Some(_)) => Err("more than one Content-Length"),
-        (None, None) => Err("a Content-Length that is no number"),
-    }
-}
-
-/// Who has answered in the place of the service, if the host can say so.
-fn instead(answer: &Answer, live: &Connection) -> Option<Instead> {
-    let Answer::Http(response) = answer else { return None };
-    Instead::of(response.headers()).filter(|_| live.features.instead)
-}
-
-/// Whether the host says that the body of its answer is in frames.
-fn is_framed(answer: &Answer) -> bool {
-    let Answer::Http(response) = answer else { return false };
-    response.headers().get(extensions::TRAILERS) == Some(&extensions::FRAMED)
-}
-
-/// The head of an answer that turns the stream into a WebSocket.
-fn switched(answer: &Answer) -> Option<Response<Body>> {
-    let Answer::Http(response) = answer else { return None };
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return None;
-    }
-    let mut switched = Response::new(Body::empty());
-    *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *switched.headers_mut() = response.headers().clone();
-    Some(switched)
-}
-
 /// How long a request waits for a stream on connections that are all at their limit, and for its
 /// head to be taken.
 const STREAM_CREDIT: Duration = Duration::from_secs(10);
 /// RFC 9110 9.2.2
 const IDEMPOTENT: [Method; 6] =
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
-const END_OF_NOTHING: Duration = Duration::from_millis(250);
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

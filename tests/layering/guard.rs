@@ -340,6 +340,7 @@ impl Tree {
 /// What modules of one crate may know of one another.
 fn judge_modules(krate: &Crate, modules: &[Module], files: &[File], wrong: &mut Vec<String>) {
     let table = krate.table;
+    let file_of_table = table.to_lowercase();
     let mut seen = BTreeSet::new();
     let sources = format!("{}/src/", krate.folder);
     for file in files.iter().filter(|file| !file.is_test && file.path.starts_with(&sources)) {
@@ -352,7 +353,7 @@ fn judge_modules(krate: &Crate, modules: &[Module], files: &[File], wrong: &mut 
         let lines = modules.iter().filter(|(name, ..)| is_within(&file.module, name));
         let Some((name, allowed, forbidden)) = lines.max_by_key(|(name, ..)| name.len()) else {
             wrong.push(format!(
-                "{path}: the module `{}` is in no line of {table}: say in tests/layering.rs what it may know",
+                "{path}: the module `{}` is in no line of {table}: say in tests/layering/{file_of_table}.rs what it may know",
                 file.module
             ));
             continue;
@@ -379,7 +380,10 @@ fn judge_modules(krate: &Crate, modules: &[Module], files: &[File], wrong: &mut 
         }
     }
     for (name, ..) in modules.iter().filter(|(name, ..)| !seen.contains(name)) {
-        wrong.push(format!("{table} in tests/layering.rs: no file of {} is in `{name}`", krate.folder));
+        wrong.push(format!(
+            "{table} in tests/layering/{file_of_table}.rs: no file of {} is in `{name}`",
+            krate.folder
+        ));
     }
 }
 

@@ -163,7 +163,7 @@ fn what_is_in_no_table_is_said_to_be_missing_there() {
     is_seen(
         &planted.violations_of(krate("edge")),
         "edge/src/planted.rs",
-        "in no line of EDGE: say in tests/layering.rs",
+        "in no line of EDGE: say in tests/layering/edge.rs",
     );
     tree.plant_member("planted", "[package]\nname = \"planted\"");
     is_seen(&tree.violations(), "planted/Cargo.toml", "in no line of CRATES: say in tests/layering.rs");

@@ -2,6 +2,8 @@
 //! one it tries next, whether it may try at all, and how long it waits for one. Knows outcomes; does not know
 //! streams. The contract is docs/retries.md.
 
+mod budget;
+mod hold;
 mod look;
 mod stop;
 
@@ -11,22 +13,22 @@ use std::time::Instant;
 
 use adit_protocol::extensions::Instead;
 use futures_util::FutureExt;
-use futures_util::future::{select_all, select_ok};
+use futures_util::future::select_ok;
 use http::HeaderValue;
 use http::uri::Authority;
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout, timeout_at};
 use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::{Failure, ForwardContext, Patience, STREAM_CREDIT, Target};
-use crate::balancer::queue::{self, QueueGuard};
-use crate::balancer::retry_budget::{LAST_TRY, MOST_TRIES, Reason, RetryBudget};
+use crate::balancer::retry_budget::{LAST_TRY, MOST_TRIES, Reason};
 use crate::metrics::NoHold;
 use crate::registry::{Connection, RequestGuard, Tunnel};
 use crate::steering::{End, Way};
 use crate::transport::connection::{Lost, StreamPermit};
 use crate::transport::signs::POLL;
+pub(crate) use budget::Budget;
+use hold::Waiting;
 pub(crate) use look::Outlook;
 use stop::Stop;
 
@@ -50,24 +52,6 @@ pub(crate) struct Attempts<'a> {
     missed: Option<FailedAttempt>,
     /// A request that the origin may see twice.
     is_idempotent: bool,
-}
-
-/// What the requests of a tunnel, or of a load balancer, may try again.
-#[derive(Clone, Copy)]
-pub(crate) struct Budget<'a> {
-    retries: &'a RetryBudget,
-    /// Where it is counted.
-    tunnel: &'a Tunnel,
-    shard: usize,
-}
-
-impl Budget<'_> {
-    /// Whether one more attempt may begin, which is then counted.
-    pub(crate) fn allow(self, reason: Reason) -> bool {
-        let is_allowed = self.retries.allow(reason, Instant::now());
-        self.tunnel.place.count(|traffic| traffic.retry(self.shard, reason, is_allowed));
-        is_allowed
-    }
 }
 
 /// What becomes of connections that were asked and say nothing.
@@ -498,52 +482,6 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Whether nobody can come any more.
-    fn is_in_vain(&self) -> bool {
-        match (&self.way, &self.stop) {
-            (Some(way), _) => way.awaited().all(|tunnel| tunnel.is_gone()),
-            (None, Some(stop)) => stop.tunnel().is_gone(),
-            (None, None) => true,
-        }
-    }
-
-    fn arrivals(&self) -> Arrivals {
-        Arrivals(match (&self.way, &self.stop) {
-            (Some(way), _) => way.awaited().map(|tunnel| tunnel.arrivals()).collect(),
-            (None, stop) => stop.iter().map(|stop| stop.tunnel().arrivals()).collect(),
-        })
-    }
-
-    /// A place to wait for a connection, if that is of any use: also for one that says nothing to be heard
-    /// again.
-    fn hold(&self) -> Option<(&'a Tunnel, QueueGuard<'a>)> {
-        if let Some(missed) = &self.missed
-            && (missed.reason == Reason::NotHere || !missed.is_over)
-        {
-            return None;
-        }
-        let tunnel = self.holder()?;
-        let (held, shard) = (tunnel.holds.begin(), self.place.shard);
-        tunnel.place.count(|traffic| match held {
-            Some(_) => traffic.hold(shard),
-            None => traffic.no_hold(shard, NoHold::Crowded),
-        });
-        Some((tunnel, held?))
-    }
-
-    /// The tunnel that a request may wait for a connection of.
-    fn holder(&self) -> Option<&'a Tunnel> {
-        let now = Instant::now();
-        let is_of_use = |tunnel: &&'a Arc<Tunnel>| {
-            queue::is_of_use(tunnel.began, tunnel.lost(), now) && !tunnel.holds.patience.is_zero()
-        };
-        let found = match (&self.way, &self.stop) {
-            (Some(way), _) => way.awaited().find(is_of_use),
-            (None, stop) => stop.as_ref().map(Stop::tunnel).filter(is_of_use),
-        };
-        found.map(|tunnel| &**tunnel)
-    }
-
     /// What the visitor is told when there is nobody left to ask.
     fn give_up(&mut self) -> Failure {
         match self.missed.take() {
@@ -559,26 +497,4 @@ impl<'a> Attempts<'a> {
 /// What no origin has seen goes anywhere; what one may have seen goes to another pool only where that is allowed.
 fn may_change_pool(way: &Way<'_>, missed: Option<&FailedAttempt>) -> bool {
     way.fails_over() || missed.is_none_or(|missed| !missed.reason.is_unknown())
-}
-
-/// A request that waits for a connection to come.
-struct Waiting<'a> {
-    arrivals: Arrivals,
-    until: Instant,
-    /// Whose place to wait it has.
-    tunnel: &'a Tunnel,
-    _held: QueueGuard<'a>,
-}
-
-/// See [`Tunnel::arrivals`], of one tunnel or of several.
-struct Arrivals(Vec<watch::Receiver<()>>);
-
-impl Arrivals {
-    /// May be dropped midway.
-    async fn next(&mut self) {
-        if self.0.is_empty() {
-            return std::future::pending().await;
-        }
-        let _ = select_all(self.0.iter_mut().map(|arrivals| Box::pin(arrivals.changed()))).await;
-    }
 }

@@ -15,6 +15,7 @@ mod api;
 mod api_attacks;
 mod api_scale;
 mod balancing;
+mod balancing_routes;
 mod bodies;
 mod drain;
 mod ecosystem;

@@ -1,0 +1,84 @@
+//! The control API with all that belongs to it: who follows the state, probes, alerts, cleans up and orders. On one
+//! thread, because none of it is in a request's way.
+
+use std::net;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use adit_net::admission::Admission;
+use anyhow::Context;
+use tokio::runtime::Builder;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::alerts::sender::Sender;
+use crate::alerts::{Terms, outbox, watch};
+use crate::api::{Api, housekeeping};
+use crate::forward::ray::Rays;
+use crate::issuance::keeper::Keeper;
+use crate::registry::Registry;
+use crate::state::provision::Provisioning;
+use crate::state::publish::Publisher;
+use crate::state::{Follower, State};
+use crate::store::sqlite::Sqlite;
+
+/// The control API with what keeps the snapshot up to date.
+pub(super) struct ControlPlane {
+    pub(super) api: Api,
+    pub(super) socket: net::TcpListener,
+    pub(super) room: Arc<Admission>,
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) state: State,
+    pub(super) follower: Follower,
+    pub(super) serving: Publisher,
+    pub(super) rays: Arc<Rays>,
+    pub(super) sender: Arc<Sender>,
+    pub(super) alerts: Terms,
+    pub(super) keeper: Option<Arc<Keeper>>,
+}
+
+impl ControlPlane {
+    pub(super) async fn run(self, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
+        let Self { api, socket, room, tls, state, follower, serving, rays, sender, alerts, keeper } = self;
+        let balancers = serving.balancers.clone();
+        let publish = |snapshot: &_, touched: &_| serving.publish(snapshot, touched);
+        // The API last: whoever still waits for its change needs the follower.
+        let follow = CancellationToken::new();
+        let work = async {
+            let served = Arc::new(api).serve(socket, &room, tls, stop.clone()).await;
+            follow.cancel();
+            served
+        };
+        let follower = follower.run(publish, follow.clone());
+        let monitors = async {
+            tokio::select! {
+                () = balancers.monitors.run(rays) => {}
+                () = stop.cancelled() => {}
+            }
+        };
+        let watch = watch::run(state.clone(), registry.clone(), balancers.clone(), alerts, stop.clone());
+        let outbox = outbox::run(state.clone(), sender, stop.clone());
+        let housekeeping = housekeeping::run(state, registry, stop.clone());
+        let issuance = async {
+            if let Some(keeper) = keeper {
+                keeper.run(stop.clone()).await;
+            }
+        };
+        let (served, (), (), (), (), (), ()) =
+            tokio::join!(work, follower, housekeeping, monitors, watch, outbox, issuance);
+        served
+    }
+}
+
+/// Opens the state and reads it once. Blocks, wherever it is called.
+pub(super) fn load(data_dir: &Path) -> anyhow::Result<(State, Follower)> {
+    std::fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
+    let store = Arc::new(Sqlite::open_to_serve(&Provisioning::file(data_dir))?);
+    let read = || {
+        let runtime = Builder::new_current_thread().enable_all().build().context("reading the state")?;
+        Ok(runtime.block_on(State::load(store))?)
+    };
+    // A thread of its own, because a runtime may be around this one already.
+    thread::scope(|scope| scope.spawn(read).join()).unwrap_or_else(|_| anyhow::bail!("reading the state"))
+}

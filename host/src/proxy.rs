@@ -16,12 +16,13 @@ mod service;
 mod streams;
 mod tags;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_engine::{Chain, Facts, RequestOutcome, ResponseOutcome};
+use adit_net::network::source;
 use adit_protocol::extensions;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
@@ -80,6 +81,12 @@ impl Proxy {
         let mut note = RequestLog::begin(&generation, self.shard, &asked.id, &request.head);
         let answer = self.answer(&generation, &asked, request, &mut note).await;
         note.follow(answer, &self.streams)
+    }
+
+    /// Where a circuit of this visitor counts.
+    fn room(&self, client_ip: &str, most: usize) -> Room<'_> {
+        let source = client_ip.parse().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), source);
+        Room { circuits: &self.circuits, shard: self.shard, source, most }
     }
 
     async fn answer(
@@ -172,8 +179,7 @@ impl Proxy {
                         origin.send(&self.pool, head, body).await.map_err(ProxyError::from)
                     }
                     (Backend::Origin(origin, _), Kind::WebSocket) => {
-                        let room =
-                            Room { circuits: &self.circuits, shard: self.shard, most: rule.most_circuits };
+                        let room = self.room(facts.client_ip, rule.most_circuits);
                         Box::pin(origin.upgrade(room, head, body)).await.map_err(ProxyError::from)
                     }
                     (Backend::Component(plugin), kind) => {

@@ -23,6 +23,7 @@ mod components;
 mod compress;
 mod configuration;
 mod demo;
+mod differential_tcp;
 mod discovery;
 mod disks;
 mod fleet;

@@ -24,6 +24,7 @@ async fn build() -> Stage {
     let unix = Origin::start_unix(&site.path("origin.sock"));
     let certificate = Certificate::new(&["origin.internal"]);
     let secure = Origin::start_secure(&certificate);
+    let unix_secure = Origin::start_unix_secure(&site.path("secure.sock"), &certificate);
     site.write("origin-ca.pem", &certificate.ca_pem);
     let password = Process::run(&["hash-password"], site.folder(), "open sesame\n").await.output;
     let host = HostDocument::new().over(super::PROTOCOL)
@@ -46,6 +47,11 @@ async fn build() -> Stage {
              [ingress.origin]\nca-file = \"origin-ca.pem\"\nserver-name = \"origin.internal\"",
             secure.address()
         ))
+        .rule(
+            "hostname = \"unix-secure.app.localhost\"\nservice = \"unix+tls:secure.sock\"\n\
+             [ingress.origin]\nca-file = \"origin-ca.pem\"\nserver-name = \"origin.internal\"",
+        )
+        .rule("hostname = \"unix-mistrust.app.localhost\"\nservice = \"unix+tls:secure.sock\"\n[ingress.origin]\nserver-name = \"origin.internal\"")
         .rule(&format!(
             "hostname = \"mistrust.app.localhost\"\nservice = \"https://{}\"\n[ingress.origin]\nserver-name = \"origin.internal\"",
             secure.address()
@@ -58,7 +64,7 @@ async fn build() -> Stage {
         .otherwise("http_status:404");
     let edge = EdgeDocument::new(&["west"], 1).with_https();
     let product = Product::start_at(site, edge, host).await;
-    Stage { product, origin, others: vec![unix, secure] }
+    Stage { product, origin, others: vec![unix, secure, unix_secure] }
 }
 
 #[tokio::test]
@@ -229,7 +235,7 @@ async fn the_built_in_page_shows_what_arrived() {
 #[tokio::test]
 async fn a_unix_socket_and_a_tls_service_are_origins_too() {
     let stage = stage().await;
-    for host in ["unix.app.localhost", "secure.app.localhost"] {
+    for host in ["unix.app.localhost", "secure.app.localhost", "unix-secure.app.localhost"] {
         let request = with_text(Request::put(format!("http://{host}/echo/x")), "to the origin");
         let answer = stage.product.visitor(Speaks::Http1).send(request).await;
         assert_eq!(answer.status, 200, "{host}: {}", answer.text());
@@ -241,8 +247,10 @@ async fn a_unix_socket_and_a_tls_service_are_origins_too() {
 #[tokio::test]
 async fn a_tls_service_with_a_certificate_of_nobody_known_is_not_spoken_to() {
     let stage = stage().await;
-    let request = bare(Request::get("http://mistrust.app.localhost/echo"));
-    assert_eq!(stage.product.visitor(Speaks::Http1).send(request).await.status, 502);
+    for host in ["mistrust.app.localhost", "unix-mistrust.app.localhost"] {
+        let request = bare(Request::get(format!("http://{host}/echo")));
+        assert_eq!(stage.product.visitor(Speaks::Http1).send(request).await.status, 502, "{host}");
+    }
 }
 
 /// All values of one header that the origin saw.

@@ -233,6 +233,26 @@ async fn circuits_beyond_the_limit_are_refused_before_their_service_hears_of_the
 }
 
 #[tokio::test]
+async fn where_places_run_out_a_visitor_who_has_fewer_gets_the_newest_of_who_has_most() {
+    let service = TcpService::start(Habit::Echo);
+    let mut host = document(&service);
+    host.rules.push_str("[tcp]\nmost-circuits = 3\n");
+    let edge = EdgeDocument::new(&["west"], 1).for_visitors("trusted-proxies = [\"127.0.0.0/8\"]");
+    let product = Product::start(edge, host.otherwise("http_status:404")).await;
+    let from = async |address: &str| ask(&product, &format!("X-Forwarded-For: {address}\r\n")).await;
+    let mut greedy = [from("192.0.2.1").await, from("192.0.2.1").await, from("192.0.2.1").await];
+    assert_eq!(from("192.0.2.1").await.status(), "502", "it has as many as anybody");
+    let mut other = from("192.0.2.2").await;
+    assert!(other.echoes(b"let in").await, "{}", other.head);
+    let [oldest, older, newest] = &mut greedy;
+    assert_eq!(newest.next().await, Some(Piece::Close(Some(1001))));
+    assert!(oldest.echoes(b"still there").await && older.echoes(b"still there").await);
+    becomes(&product, "adit_tcp_circuits_ended_total", &[("reason", "displaced")], 1.0).await;
+    assert_eq!(from("192.0.2.2").await.status(), "502", "it would have more than the first one then");
+    assert_eq!(metric(&product, "adit_tcp_circuits", &[]).await, 3.0);
+}
+
+#[tokio::test]
 async fn nothing_moves_for_longer_than_a_rule_allows() {
     let service = TcpService::start(Habit::Echo);
     let mut host = document(&service);

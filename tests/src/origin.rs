@@ -85,12 +85,21 @@ impl Origin {
 
     /// Listens on a Unix socket.
     pub fn start_unix(path: &Path) -> Self {
+        Self::listen_unix(path, None)
+    }
+
+    /// The same behind TLS.
+    pub fn start_unix_secure(path: &Path, certificate: &Certificate) -> Self {
+        Self::listen_unix(path, Some(TlsAcceptor::from(Arc::new(certificate.server(&[b"http/1.1"])))))
+    }
+
+    fn listen_unix(path: &Path, tls: Option<TlsAcceptor>) -> Self {
         let listener = std::os::unix::net::UnixListener::bind(path).expect("a Unix socket");
         listener.set_nonblocking(true).expect("a socket that does not block");
         Self::run(None, async move |shared| {
             let listener = UnixListener::from_std(listener).expect("a listener");
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, shared.clone()));
+                tokio::spawn(welcome(stream, tls.clone(), shared.clone()));
             }
         })
     }
@@ -103,16 +112,7 @@ impl Origin {
             let listener = TcpListener::from_std(listener).expect("a listener");
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
-                let (tls, shared) = (tls.clone(), shared.clone());
-                tokio::spawn(async move {
-                    match tls {
-                        None => serve(stream, shared).await,
-                        Some(tls) => {
-                            let Ok(stream) = tls.accept(stream).await else { return };
-                            serve(stream, shared).await;
-                        }
-                    }
-                });
+                tokio::spawn(welcome(stream, tls.clone(), shared.clone()));
             }
         })
     }
@@ -156,6 +156,16 @@ impl Origin {
     pub fn connections(&self) -> usize {
         *lock(&self.shared.connections)
     }
+}
+
+async fn welcome(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+) {
+    let Some(tls) = tls else { return serve(stream, shared).await };
+    let Ok(stream) = tls.accept(stream).await else { return };
+    serve(stream, shared).await;
 }
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Arc<Shared>) {

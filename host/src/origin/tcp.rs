@@ -7,10 +7,11 @@ mod destination;
 mod frames;
 mod incoming;
 mod negotiation;
+mod places;
 mod shared;
 mod socks;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ const ASKED_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Room<'c> {
     pub circuits: &'c Circuits,
     pub shard: usize,
+    /// Who asks; all that are unknown are one.
+    pub source: IpAddr,
     pub most: usize,
 }
 

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::respond::{Answer, RequestContext, chain};
 use super::{Proxy, RequestLog};
-use crate::origin::{Body, Room, Trace};
+use crate::origin::{Body, Trace};
 
 /// Why a stream is carried nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,8 @@ impl Proxy {
                 if let Some(rule) = carrier.rule {
                     note.routed(rule);
                 }
-                let room = Room { circuits: &self.circuits, shard: self.shard, most: carrier.most_circuits };
+                // Nothing says whose it is.
+                let room = self.room("", carrier.most_circuits);
                 match carrier.origin.carry(room, to, body).await {
                     Ok(response) => {
                         let trace = response.extensions().get::<Arc<Trace>>();

@@ -119,6 +119,9 @@ impl Circuit {
 
     /// What comes next; pending while there is nothing.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        if self.shared.seat.place().is_lost(cx) {
+            return Poll::Ready(Step::End(CircuitEnd::Displaced, websocket::GOING_AWAY));
+        }
         let visitor = self.shared.visitor();
         match (visitor, self.state) {
             (Visitor::Closed, _) => return Poll::Ready(Step::End(CircuitEnd::Visitor, websocket::NORMAL)),

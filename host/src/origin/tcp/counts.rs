@@ -1,10 +1,12 @@
 //! Circuits counted: how many there are, how many there may be, what they carried and why they ended. Carries
 //! nothing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Room;
+use super::places::{Place, Places};
 
 /// The circuits of a process.
 #[derive(Debug, Clone)]
@@ -12,7 +14,7 @@ pub struct Circuits(Arc<All>);
 
 #[derive(Debug)]
 struct All {
-    open: AtomicUsize,
+    places: Mutex<Places>,
     refused: AtomicU64,
     shards: Box<[Counts]>,
 }
@@ -45,6 +47,8 @@ pub enum CircuitEnd {
     HalfClosed,
     /// What came from the visitor were no frames.
     Protocol,
+    /// There were too many, and its place was given to a visitor who has fewer.
+    Displaced,
     /// Its stream was given up: the visitor left, its connection to the edge was lost, or this host ended.
     Dropped,
 }
@@ -62,6 +66,8 @@ pub struct Trace {
 pub(super) struct Seat {
     circuits: Circuits,
     shard: usize,
+    source: IpAddr,
+    place: Arc<Place>,
     trace: Arc<Trace>,
 }
 
@@ -79,7 +85,7 @@ pub struct CircuitTotals {
 }
 
 impl CircuitEnd {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Visitor,
         Self::Service,
         Self::VisitorLost,
@@ -88,6 +94,7 @@ impl CircuitEnd {
         Self::Silent,
         Self::HalfClosed,
         Self::Protocol,
+        Self::Displaced,
         Self::Dropped,
     ];
 
@@ -101,6 +108,7 @@ impl CircuitEnd {
             Self::Silent => "silent",
             Self::HalfClosed => "half-closed",
             Self::Protocol => "protocol",
+            Self::Displaced => "displaced",
             Self::Dropped => "dropped",
         }
     }
@@ -113,26 +121,30 @@ impl CircuitEnd {
 impl Circuits {
     pub fn new(shards: usize) -> Self {
         let shards = (0..shards.max(1)).map(|_| Counts::default()).collect();
-        Self(Arc::new(All { open: AtomicUsize::new(0), refused: AtomicU64::new(0), shards }))
+        Self(Arc::new(All { places: Mutex::default(), refused: AtomicU64::new(0), shards }))
     }
 
-    /// A place, if one is free.
+    /// A place, if there is one for such a visitor.
     pub(super) fn take(&self, room: Room<'_>) -> Option<Seat> {
-        let more = |open: usize| (open < room.most).then_some(open + 1);
-        if self.0.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+        let Some(place) = self.places().take(room.source, room.most) else {
             self.0.refused.fetch_add(1, Ordering::Relaxed);
             return None;
-        }
-        Some(Seat { circuits: self.clone(), shard: room.shard, trace: Arc::default() })
+        };
+        let (circuits, trace) = (self.clone(), Arc::default());
+        Some(Seat { circuits, shard: room.shard, source: room.source, place, trace })
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn totals(&self) -> CircuitTotals {
-        let All { open, refused, shards } = &*self.0;
+        let All { places: _, refused, shards } = &*self.0;
         let sum = |count: &dyn Fn(&Counts) -> &AtomicU64| {
             shards.iter().map(|shard| count(shard).load(Ordering::Relaxed)).sum()
         };
         CircuitTotals {
-            open: open.load(Ordering::Relaxed),
+            open: self.places().open(),
             refused: refused.load(Ordering::Relaxed),
             received: sum(&|counts| &counts.received),
             sent: sum(&|counts| &counts.sent),
@@ -166,6 +178,10 @@ impl Seat {
         &self.trace
     }
 
+    pub(super) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
     /// So many bytes went to the service.
     pub(super) fn received(&self, bytes: usize) {
         self.trace.received.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -191,18 +207,21 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.end(CircuitEnd::Dropped);
-        self.circuits.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.circuits.places().free(self.source, &self.place);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
     fn there_are_as_many_places_as_are_allowed_and_each_comes_back() {
         let circuits = Circuits::new(2);
-        let room = Room { circuits: &circuits, shard: 1, most: 2 };
+        let source = Ipv4Addr::LOCALHOST.into();
+        let room = Room { circuits: &circuits, shard: 1, source, most: 2 };
         let (first, second) = (circuits.take(room).unwrap(), circuits.take(room).unwrap());
         assert!(circuits.take(room).is_none());
         first.received(3);

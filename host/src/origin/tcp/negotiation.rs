@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::counts::{CircuitEnd, Seat};
 use super::destination::Outlet;
 use super::frames::Framing;
 use super::incoming::Incoming;
+use super::places::Place;
 use super::socks::{self, Reply, Talk, Wrong};
 use crate::origin::BoxError;
 
@@ -31,6 +33,7 @@ const WORDS: usize = 4;
 pub(super) struct Negotiation {
     words: mpsc::Receiver<Word>,
     circuit: Option<Circuit>,
+    place: Arc<Place>,
     _talking: AbortOnDropHandle<()>,
 }
 
@@ -43,8 +46,9 @@ enum Word {
 impl Negotiation {
     pub(super) fn begin(origin: Rc<TcpOrigin>, incoming: Incoming, framing: Framing, seat: Seat) -> Self {
         let (tell, words) = mpsc::channel(WORDS);
+        let place = seat.place().clone();
         let talking = tokio::task::spawn_local(talk(origin, incoming, framing, seat, tell));
-        Self { words, circuit: None, _talking: AbortOnDropHandle::new(talking) }
+        Self { words, circuit: None, place, _talking: AbortOnDropHandle::new(talking) }
     }
 }
 
@@ -114,6 +118,9 @@ impl HttpBody for Negotiation {
         loop {
             if let Some(circuit) = &mut this.circuit {
                 return Pin::new(circuit).poll_frame(cx);
+            }
+            if this.place.is_lost(cx) {
+                return Poll::Ready(None);
             }
             match ready!(this.words.poll_recv(cx)) {
                 Some(Word::Said(words)) => return Poll::Ready(Some(Ok(Frame::data(words)))),

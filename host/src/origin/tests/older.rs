@@ -304,7 +304,8 @@ fn names_of_headers_are_written_as_the_rule_says() {
                     head.headers.insert(name, HeaderValue::from_static("1"));
                 }
                 let circuits = Circuits::new(1);
-                let room = Room { circuits: &circuits, shard: 0, most: 1 };
+                let source = std::net::Ipv4Addr::LOCALHOST.into();
+                let room = Room { circuits: &circuits, shard: 0, source, most: 1 };
                 let sent = async {
                     if upgrades {
                         origin.upgrade(room, head, empty()).await

@@ -159,6 +159,7 @@ pub(crate) async fn init(init: Init) -> Result<(), Failure> {
         }
         Failure::Configuration(error.into())
     })?;
+    settings.make_seal()?;
     let (ledger, founding) = Provisioning::found(settings.data_dir(), &init.account, &init.zones).await?;
     let (_, zone_id) = founding.zones.first().context("a zone")?;
     let wish = TokenRequest {

@@ -3,8 +3,9 @@
 //! webhook has taken it.
 //!
 //! Read in this order: [`event`] (what happened, and who asks for it), [`damping`] (when a change is worth telling),
-//! [`watch`] and [`tokens`] (who notices), [`signature`] and [`sender`] (one attempt), [`outbox`] (all of them).
+//! [`watch`], [`tokens`] and [`certificates`] (who notices), [`signature`] and [`sender`] (one attempt), [`outbox`] (all of them).
 
+mod certificates;
 pub(crate) mod damping;
 pub(crate) mod event;
 pub(crate) mod outbox;

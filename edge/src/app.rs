@@ -17,6 +17,7 @@ use adit_net::guard::Guard;
 use adit_net::outbound::Client;
 use adit_pace::Account;
 use anyhow::Context;
+use rustls::server::ResolvesServerCert;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -29,12 +30,13 @@ use crate::alerts::sender::Sender;
 use crate::api::{self, Api};
 use crate::app::threads::{Progress, Threads};
 use crate::app::watchdog::Watchdog;
+use crate::certificates::challenges::Challenges;
 use crate::certificates::place::Use;
 use crate::certificates::{Certificates, watch as certificate_watch};
 use crate::dns::nodes::{MOST_NODES, Nodes};
 use crate::dns::serve::NameServer;
 use crate::forward::ray::Rays;
-use crate::issuance::keeper::{Counts, Keeper};
+use crate::issuance::keeper::{Counts, Keeper, OwnNames};
 use crate::limits::pace;
 use crate::limits::per_address::AddressLimits;
 use crate::listen;
@@ -43,6 +45,7 @@ use crate::registry::warm_up::WarmUp;
 use crate::registry::{Connection, Registry};
 use crate::settings::{self, Drain, Https, Server, Settings};
 use crate::shutdown::Shutdown;
+use crate::state::fresh::Fresh;
 use crate::state::publish::{Publisher, Pushing, StaticTunnels};
 use crate::state::snapshot::Changes;
 use crate::steering::Balancers;
@@ -80,6 +83,7 @@ impl Edge {
             https,
             connectors,
             certificates: own,
+            seal,
             acme,
             secure,
             policy,
@@ -105,13 +109,16 @@ impl Edge {
             tunnel.hostnames.iter().map(move |name| (name.clone(), id))
         });
         let names: Vec<_> = names.collect();
-        let known = api.as_ref().map(|_| load(&data_dir)).transpose()?;
+        let known = api.as_ref().map(|_| load(&data_dir, &seal)).transpose()?;
+        let (known, keys) = known.map_or((None, None), |(known, keys)| (Some(known), Some(keys)));
         let zones = known.iter().flat_map(|(state, _)| state.read(|snapshot| snapshot.zone_names()));
         let domains = api.iter().flat_map(|api| [&api.tunnel_domain, &api.quick_domain]).flatten().cloned();
         let domains: Vec<String> = zones.chain(domains).collect();
 
         let mut ca = LazyCa { data_dir: &data_dir, made: None };
-        let mut certificates = Certificates::default();
+        let fresh = known.as_ref().filter(|_| acme.is_some()).map(|(state, _)| Fresh::new(state.clone()));
+        let challenges = fresh.clone().map_or_else(Challenges::default, Challenges::of_state);
+        let mut certificates = Certificates::answering(challenges);
         let (seed, shown) = match connectors {
             Some(owned) => (owned.identity.seed().clone(), certificates.add(Use::Connectors, owned)),
             None => {
@@ -123,6 +130,7 @@ impl Edge {
         let http2 = Arc::new(tls::without_alpn(tls.clone()));
         let account = Account::new(bodies, count);
         let quic = accept_quic::server_config(tls, bodies.connection_window())?;
+        let mut identifying = Vec::new();
         let https = match https {
             None => None,
             Some(Https { listen, identity }) => {
@@ -134,8 +142,22 @@ impl Edge {
                         certificates.add_made(Use::Visitors, ca.issue(fixed.chain(below).collect())?)
                     }
                 };
-                Some((listen, Arc::new(tls::visitor_tls(certificates.for_visitors(own, fallback), policy)?)))
+                let shown = certificates.for_visitors(own, fallback);
+                for verifier in &secure.verifiers {
+                    let asks = tls::identifying_tls(shown.clone(), policy, verifier.clone())?;
+                    identifying.push(Arc::new(asks));
+                }
+                Some((listen, Arc::new(tls::visitor_tls(shown, policy)?)))
             }
+        };
+        let identifying = identifying.into();
+        let api_shown: Option<Arc<dyn ResolvesServerCert>> = match api.as_mut() {
+            Some(api) => match (api.identity.take(), api.hostname.clone()) {
+                (Some(owned), _) => Some(certificates.add(Use::Api, owned)),
+                (None, Some(name)) => Some(certificates.for_api(name.clone(), ca.issue(vec![name])?)),
+                (None, None) => None,
+            },
+            None => None,
         };
         let authority = ca.made.as_ref().and_then(DevelopmentCa::not_after);
         let ca = ca.made.map(|ca| ca.path().to_owned());
@@ -192,11 +214,8 @@ impl Edge {
 
         let (stop, counters) = (Shutdown::default(), Counters::new(count));
         let (strangers, api_room) = (Unregistered::default(), Api::room());
-        let api_tls = api.as_mut().and_then(|api| api.identity.take());
-        let api_tls =
-            api_tls.map(|owned| tls::visitor_tls(certificates.add(Use::Api, owned), policy)).transpose()?;
-        let keys = acme.as_ref().map(|terms| terms.keys()).transpose().context("what seals the state")?;
-        certificates.keys = keys.clone();
+        let api_tls = api_shown.map(|shown| tls::visitor_tls(shown, policy)).transpose()?;
+        certificates.keys = keys.clone().filter(|_| acme.is_some());
         let certificates = Arc::new(certificates);
         let mut administrators = Vec::new();
         let settings::Admin { listen, probes, token } = admin;
@@ -225,7 +244,8 @@ impl Edge {
                 let nodes = Nodes::new(terms.nodes.len());
                 let state = known.as_ref().map(|(state, _)| state.clone());
                 let (names, challenges) = (names.clone(), certificates.challenges.clone());
-                let server = NameServer { terms: Arc::new(terms), names, challenges, nodes, state };
+                let own = api.as_ref().and_then(|api| api.hostname.clone());
+                let server = NameServer { terms: Arc::new(terms), names, own, challenges, nodes, state };
                 Some(Names { server, client: Client::new(MOST_NODES)?, udp, tcp, room: dns_room.clone() })
             }
         };
@@ -263,7 +283,8 @@ impl Edge {
         });
         let office = match (api, known) {
             (Some(api), Some((state, follower))) => {
-                let settings::Api { listen, identity: _, tunnel_domain: _, quick_domain, share } = api;
+                let settings::Api { listen, identity: _, hostname, tunnel_domain: _, quick_domain, share } =
+                    api;
                 let tls = api_tls.map(|tls| TlsAcceptor::from(Arc::new(tls::http1_only(tls))));
                 if tls.is_none() && !listen.ip().is_loopback() {
                     warn!(%listen, "the control API is spoken in the clear beyond this machine; give [api] a certificate");
@@ -287,8 +308,8 @@ impl Edge {
                 });
                 let keeper = acme.zip(keys).map(|(terms, keys)| {
                     let (state, fixed) = (state.clone(), fixed.clone());
-                    let quick = quick_domain.clone();
-                    Keeper::new(state, fixed, quick, certificates.clone(), terms, keys, orders.clone())
+                    let own = OwnNames { quick: quick_domain.clone(), api: hostname };
+                    Keeper::new(state, fixed, own, certificates.clone(), terms, keys, orders.clone())
                 });
                 let keeper = keeper.transpose().context("[acme]")?.map(Arc::new);
                 let api = Api::new(
@@ -311,6 +332,7 @@ impl Edge {
                     sender,
                     alerts,
                     keeper,
+                    fresh,
                 })
             }
             _ => None,
@@ -325,6 +347,7 @@ impl Edge {
             sources,
             challenges: certificates.challenges.clone(),
             secure: Arc::new(secure),
+            identifying,
             patience,
             half_closed,
             quic,

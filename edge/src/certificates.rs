@@ -2,26 +2,25 @@
 //! for. Each may be exchanged while it is shown; a handshake reads one pointer.
 //!
 //! Read in this order: [`place`] (one certificate and what became of its files), [`by_name`] (which of them a visitor
-//! is shown), [`watch`] (files that have changed), [`seal`] (private keys in the state), [`issued`] (certificates of the
+//! is shown), [`watch`] (files that have changed), [`issued`] (certificates of the
 //! state), [`challenges`] (what an authority looks for).
 
 pub(crate) mod by_name;
 pub(crate) mod challenges;
 pub(crate) mod issued;
 pub(crate) mod place;
-pub(crate) mod seal;
 pub(crate) mod watch;
 
 use std::sync::Arc;
 
 use crate::state::snapshot::Kept;
 use crate::store::records::certificates::{Certificate, Challenge};
+use crate::store::seal::SealKeys;
 use crate::store::timestamp::Timestamp;
 use crate::tls::{Identity, IdentityFiles};
-use by_name::ByName;
+use by_name::{ByName, ForOne};
 use challenges::Challenges;
 use place::{Place, Use};
-use seal::SealKeys;
 
 /// A certificate that an operator has given, with where it came from.
 #[derive(Debug, Clone)]
@@ -35,12 +34,19 @@ pub(crate) struct Owned {
 pub(crate) struct Certificates {
     places: Vec<Arc<Place>>,
     by_name: Option<Arc<ByName>>,
+    /// For the control API, where an authority issues its certificate.
+    api: Option<Arc<ForOne>>,
     pub(crate) challenges: Arc<Challenges>,
     /// What is sealed in the state is opened with these.
     pub(crate) keys: Option<SealKeys>,
 }
 
 impl Certificates {
+    /// None yet, where authorities find these answers.
+    pub(crate) fn answering(challenges: Challenges) -> Self {
+        Self { challenges: Arc::new(challenges), ..Self::default() }
+    }
+
     /// One more that is shown for `usage`.
     pub(crate) fn add(&mut self, usage: Use, owned: Owned) -> Arc<Place> {
         self.place(Place::new(usage, owned.identity, Some(owned.files)))
@@ -65,6 +71,15 @@ impl Certificates {
         by_name
     }
 
+    /// What callers of the control API are shown: what an authority issues for `name`, and `until` then.
+    pub(crate) fn for_api(&mut self, name: String, until: Identity) -> Arc<ForOne> {
+        let until = self.add_made(Use::Api, until);
+        let by_name = Arc::new(ByName::new(Vec::new(), until, self.challenges.clone()));
+        let api = Arc::new(ForOne { name, by_name });
+        self.api = Some(api.clone());
+        api
+    }
+
     pub(crate) fn places(&self) -> &[Arc<Place>] {
         &self.places
     }
@@ -77,12 +92,17 @@ impl Certificates {
     /// Shows these certificates of the state, and lets authorities find these answers.
     pub(crate) fn publish<'s>(
         &self,
-        issued: impl Iterator<Item = (&'s String, &'s Kept<Certificate>)>,
+        issued: impl Iterator<Item = (&'s String, &'s Kept<Certificate>)> + Clone,
         challenges: impl Iterator<Item = &'s Kept<Challenge>>,
     ) {
         self.challenges.replace(challenges.map(|kept| &kept.record), Timestamp::now());
-        if let (Some(by_name), Some(keys)) = (&self.by_name, &self.keys) {
-            by_name.show(issued.map(|(name, kept)| (name, &kept.record, kept.revision)), keys);
+        let Some(keys) = &self.keys else { return };
+        let issued = issued.map(|(name, kept)| (name, &kept.record, kept.revision));
+        if let Some(api) = &self.api {
+            api.by_name.show(issued.clone().filter(|(name, ..)| **name == api.name), keys);
+        }
+        if let Some(by_name) = &self.by_name {
+            by_name.show(issued, keys);
         }
     }
 

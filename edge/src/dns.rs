@@ -32,3 +32,30 @@ pub(crate) struct Node {
     /// Where it says whether it is ready; it always is where nothing is said.
     pub(crate) probe: Option<String>,
 }
+
+/// What the name server of a zone `example.com` answers to these bytes: over UDP, over TCP, and to whoever asks too much.
+/// For the search for bytes that break it.
+#[doc(hidden)]
+#[must_use]
+pub fn answers(question: &[u8]) -> Option<[Vec<u8>; 3]> {
+    let node = Node {
+        region: "west".to_owned(),
+        addresses: vec![IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])],
+        ports: vec![7844],
+        probe: None,
+    };
+    let terms = Terms {
+        listen: SocketAddr::from(([127, 0, 0, 1], 53)),
+        zones: vec!["example.com".to_owned()],
+        name_servers: vec!["ns1.example.net".to_owned()],
+        nodes: vec![node],
+    };
+    let known = zones::Known {
+        leads: &|name| name.starts_with("app."),
+        looked_for: &|host| if host == "app.example.com" { vec!["text".to_owned()] } else { Vec::new() },
+        is_up: &[true],
+        asker: 7,
+    };
+    let answer = message::answered(question, &terms, 1, &known)?;
+    Some([answer.short()?, answer.whole()?, answer.cut()?])
+}

@@ -3,18 +3,33 @@
 //! what it gets is everybody's.
 //!
 //! Read in this order: [`wanted`] (which names, and when), [`budget`] (how many), [`keeper`] (claims, and what became of
-//! them), [`order`] (one order from its beginning to the certificate), [`authority`] (HTTP towards an authority).
+//! them), [`ahead`] (whether an order can come to anything), [`order`] (one from its beginning to the certificate), [`authority`] (HTTP towards an authority).
 
+mod ahead;
 pub(crate) mod authority;
 pub(crate) mod budget;
 pub(crate) mod keeper;
 mod order;
 pub(crate) mod wanted;
 
-use std::path::PathBuf;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::certificates::seal::{SealError, SealKeys};
 use crate::store::records::certificates::ChallengeKind;
+
+/// An account that an authority's customer has beside those of ACME (RFC 8555 7.3.4).
+#[derive(Clone)]
+pub(crate) struct ExternalAccount {
+    pub(crate) id: String,
+    /// With which it is proved.
+    pub(crate) key: Vec<u8>,
+}
+
+impl fmt::Debug for ExternalAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExternalAccount({:?}, ..)", self.id)
+    }
+}
 
 /// What an operator says about the authority.
 #[derive(Debug, Clone)]
@@ -27,31 +42,13 @@ pub(crate) struct Terms {
     pub(crate) ca: Vec<rustls_pki_types::CertificateDer<'static>>,
     /// How it may look whether a name leads here, the first one that it offers.
     pub(crate) challenges: Vec<ChallengeKind>,
+    /// By which it knows us already, if it takes nobody else.
+    pub(crate) external: Option<ExternalAccount>,
     /// Zones that this edge answers for itself.
     pub(crate) zones: Vec<String>,
+    /// Where the internet reaches this edge; nothing is looked at where that is not known.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Which name server is asked about names; the system's if none is named.
+    pub(crate) resolver: Option<SocketAddr>,
     pub(crate) limits: budget::Limits,
-    /// What is sealed in the state is sealed with these.
-    pub(crate) keys: Keys,
-}
-
-impl Terms {
-    /// The keys that seal; they are made if there are none yet and the operator has named no file.
-    ///
-    /// # Errors
-    /// They cannot be made or read.
-    pub(crate) fn keys(&self) -> Result<SealKeys, SealError> {
-        match &self.keys {
-            Keys::Given(keys) => Ok(keys.clone()),
-            Keys::Made(path) => SealKeys::read_or_make(path),
-        }
-    }
-}
-
-/// Where the keys that seal come from.
-#[derive(Debug, Clone)]
-pub(crate) enum Keys {
-    /// Named by the operator, and read already.
-    Given(SealKeys),
-    /// Made where it is not there yet.
-    Made(PathBuf),
 }

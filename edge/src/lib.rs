@@ -41,6 +41,8 @@ mod visitor;
 
 pub use app::watchdog::Watchdog;
 pub use app::{Edge, ServerAddress};
+#[doc(hidden)]
+pub use dns::answers as dns_answers;
 pub use settings::{Settings, SettingsError};
 pub use state::provision::{
     AccountLine, AuditLine, Provisioned, Provisioning, RecordLine, TokenRequest, TokenSummary,

@@ -10,6 +10,7 @@ mod geography;
 pub(crate) mod host_name;
 mod issuance;
 mod limits;
+mod seal;
 mod secure;
 mod tunnels;
 
@@ -34,6 +35,7 @@ use crate::certificates::place::Use;
 use crate::forward::Patience;
 use crate::limits::per_address::Limits;
 use crate::settings::host_name::HostName;
+use crate::store::seal::Keys;
 use crate::tls::{CONNECTOR_NAMES, TlsPolicy};
 use crate::visitor::{Geography, Proxies, Secure};
 use document::{CertificateFiles, Document};
@@ -49,6 +51,8 @@ pub struct Settings {
     pub(crate) connectors: Option<Owned>,
     /// For visitors who ask for their names.
     pub(crate) certificates: Vec<Owned>,
+    /// What secrets of the state are sealed with.
+    pub(crate) seal: Keys,
     /// Who issues certificates for names that have none of these.
     pub(crate) acme: Option<crate::issuance::Terms>,
     /// What names want of their visitors, and how old their TLS may be.
@@ -95,6 +99,8 @@ pub(crate) struct Api {
     pub(crate) listen: SocketAddr,
     /// Without one it is spoken in the clear.
     pub(crate) identity: Option<Owned>,
+    /// An authority issues its certificate, for this name.
+    pub(crate) hostname: Option<String>,
     /// Every tunnel is reached as `ID.` and this.
     pub(crate) tunnel_domain: Option<String>,
     /// Tunnels for everybody get names below this; without one there are none.
@@ -165,6 +171,14 @@ impl Settings {
         &self.data_dir
     }
 
+    /// Makes what secrets of the state are sealed with, if the document names no file and it is not there yet.
+    ///
+    /// # Errors
+    /// It cannot be made, or what is there is none.
+    pub fn make_seal(&self) -> anyhow::Result<()> {
+        Ok(self.seal.take(false).map(drop)?)
+    }
+
     /// The same for a text at hand; `file` is the name that mistakes carry.
     fn parse(file: &str, text: &str, folder: &Path) -> Result<Self, Mistakes> {
         let (document, mistakes) = adit_config_reader::read::<Document>(file, text)?;
@@ -223,16 +237,23 @@ impl Rules<'_> {
             has_https: https.is_some(),
             has_dns: document.dns.is_some(),
         };
-        let acme = self.acme(document.acme, around, &data_dir);
+        let seal = self.seal(document.api.as_ref(), document.acme.as_ref(), &data_dir);
+        let has_acme = document.acme.is_some();
+        let acme = self.acme(document.acme, around);
         let dns = self.dns(document.dns);
         let zones = dns.as_ref().map(|terms| terms.zones.clone()).unwrap_or_default();
-        let acme = acme.map(|terms| crate::issuance::Terms { zones, ..terms });
+        let nodes = dns.iter().flat_map(|terms| &terms.nodes).flat_map(|node| &node.addresses).copied();
+        let acme = acme.map(|terms| {
+            let addresses = if terms.addresses.is_empty() { nodes.collect() } else { terms.addresses };
+            crate::issuance::Terms { zones, addresses, ..terms }
+        });
         Settings {
             data_dir,
             http,
             https,
             connectors,
             certificates,
+            seal,
             acme,
             secure: self.secure(document.name.unwrap_or_default(), has_https),
             policy,
@@ -250,7 +271,7 @@ impl Rules<'_> {
             bodies: self.bodies(document.bodies),
             alerts: self.alerts(document.alerts, has_api),
             geography: self.geography(document.geography),
-            api: document.api.and_then(|section| self.api(section)),
+            api: document.api.and_then(|section| self.api(section, has_acme)),
         }
     }
 
@@ -316,12 +337,14 @@ impl Rules<'_> {
         Admin { listen: address(listen, "admin.listen"), probes: address(probes, "admin.probes"), token }
     }
 
-    fn api(&mut self, section: Spanned<document::Api>) -> Option<Api> {
+    fn api(&mut self, section: Spanned<document::Api>, has_acme: bool) -> Option<Api> {
         let span = section.span();
         let document::Api {
             listen,
             certificate,
             private_key,
+            hostname,
+            key_file: _,
             tunnel_domain,
             quick_domain,
             tunnels_per_account,
@@ -329,12 +352,43 @@ impl Rules<'_> {
             state_per_account,
         } = section.into_inner();
         let share = self.share(tunnels_per_account, records_per_account, state_per_account);
-        let identity = self.identity(&span, "[api]", CertificateFiles { certificate, private_key });
+        let hostname = hostname.and_then(|name| Some((name.span(), self.domain(name)?)));
+        let is_issued = private_key.is_none()
+            && certificate.as_ref().is_some_and(|file| file.get_ref().as_os_str() == ISSUED);
+        let (identity, hostname) = if is_issued {
+            let name = self.issued_for(&span, hostname, certificate.map(|file| file.span()), has_acme);
+            (None, name)
+        } else {
+            if let Some((at, _)) = hostname {
+                let help = "add certificate = \"acme\", or take the name away";
+                self.mistakes.add_with_help(at, "a name for which no certificate is ordered", help);
+            }
+            (self.identity(&span, "[api]", CertificateFiles { certificate, private_key }), None)
+        };
         let tunnel_domain = tunnel_domain.and_then(|domain| self.domain(domain));
         let quick_domain = quick_domain.and_then(|domain| self.domain(domain));
         let listen = self.required(&span, "listen", listen, "like \"127.0.0.1:20250\"")?;
         let listen = self.address(&listen, Transport::Tcp, "api.listen")?;
-        Some(Api { listen, identity, tunnel_domain, quick_domain, share })
+        Some(Api { listen, identity, hostname, tunnel_domain, quick_domain, share })
+    }
+
+    /// The name of the control API that an authority is to certify.
+    fn issued_for(
+        &mut self,
+        table: &Range<usize>,
+        hostname: Option<(Range<usize>, String)>,
+        at: Option<Range<usize>>,
+        has_acme: bool,
+    ) -> Option<String> {
+        if !has_acme && !self.mistakes.speaks_for(&(0..0), "acme") {
+            let help = "add [acme] with your email, or write the name of a file, like \"./acme\"";
+            let at = at.unwrap_or_else(|| table.clone());
+            self.mistakes.add_with_help(at, "a certificate is to be ordered, but there is no [acme]", help);
+        }
+        if hostname.is_none() && !self.mistakes.speaks_for(table, "hostname") {
+            self.mistakes.add_missing(table.clone(), "hostname", "like \"api.example.com\"");
+        }
+        hostname.map(|(_, name)| name)
     }
 
     /// A host name without a wildcard, below which names are given out.
@@ -460,6 +514,8 @@ const LINGER: Duration = Duration::from_secs(3);
 const HOSTS: Duration = Duration::from_secs(5);
 const GRACE_PERIOD: Duration = Duration::from_secs(30);
 const LONGEST_STOP: Duration = Duration::from_secs(60 * 60);
+/// Instead of a file.
+const ISSUED: &str = "acme";
 const STAND_IN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The state that this edge knows: a snapshot in memory, fed by the store's watch. Reading it asks
 //! nobody; if the store is gone, it stays as it was. Knows the store; does not know who reads.
 
+pub(crate) mod fresh;
 pub(crate) mod holdings;
 pub(crate) mod name;
 pub(crate) mod provision;
@@ -66,13 +67,18 @@ impl State {
     /// Takes over what other processes have written before this, so that a command that is done counts for the
     /// next call. If the store is slow, what is known counts.
     pub(crate) async fn catch_up(&self) {
+        self.catch_up_within(CATCH_UP).await;
+    }
+
+    /// The same with a limit of its own.
+    async fn catch_up_within(&self, limit: Duration) {
         let mut published = self.published.clone();
         let caught_up = async {
             if let Ok(revision) = self.store.look().await {
                 let _ = published.wait_for(|seen| *seen >= revision).await;
             }
         };
-        let _ = timeout(CATCH_UP, caught_up).await;
+        let _ = timeout(limit, caught_up).await;
     }
 
     /// Writes everything anew to where it is kept, if it was lost from there.

@@ -8,6 +8,8 @@
 mod place;
 pub(crate) mod records;
 mod schema;
+pub(crate) mod seal;
+pub(crate) mod sealed;
 pub(crate) mod sqlite;
 pub(crate) mod timestamp;
 
@@ -82,17 +84,29 @@ pub(crate) struct Change {
 /// list again.
 pub(crate) struct Watch {
     batches: mpsc::Receiver<Batch>,
+    /// Where what is secret is sealed.
+    keys: Option<seal::SealKeys>,
 }
 
 impl Watch {
     /// The next transaction. May be dropped midway.
     pub(crate) async fn next(&mut self) -> Option<Batch> {
-        self.batches.recv().await
+        let batch = self.batches.recv().await;
+        self.opened(batch)
     }
 
     /// The next one, if it is there already.
     pub(crate) fn ready(&mut self) -> Option<Batch> {
-        self.batches.try_recv().ok()
+        let batch = self.batches.try_recv().ok();
+        self.opened(batch)
+    }
+
+    fn opened(&self, batch: Option<Batch>) -> Option<Batch> {
+        let mut batch = batch?;
+        if let Some(keys) = &self.keys {
+            sealed::open_all(keys, &mut batch);
+        }
+        Some(batch)
     }
 }
 

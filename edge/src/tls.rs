@@ -2,6 +2,7 @@
 //! and keeps. Knows PEM files, rcgen and rustls; does not know who connects or which names are
 //! configured.
 
+pub(crate) mod distinguished;
 pub(crate) mod leaf;
 
 use std::fmt;
@@ -19,8 +20,8 @@ use rcgen::{
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::ParsedCertificate;
-use rustls::server::ResolvesServerCert;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, version};
 use rustls_pki_types::pem::PemObject;
@@ -191,16 +192,58 @@ pub(crate) fn visitor_tls(
     shown: Arc<dyn ResolvesServerCert>,
     policy: TlsPolicy,
 ) -> Result<ServerConfig, rustls::Error> {
+    let mut config = towards_visitors(shown, policy, WebPkiClientVerifier::no_client_auth())?;
+    // The last is an authority's that looks whether a name leads here.
+    config.alpn_protocols.push(b"acme-tls/1".to_vec());
+    Ok(config)
+}
+
+/// The same for names whose visitors may say by a certificate who they are. Each connection says it anew: a session that
+/// is taken up again would go on with a certificate that has ended since.
+pub(crate) fn identifying_tls(
+    shown: Arc<dyn ResolvesServerCert>,
+    policy: TlsPolicy,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = towards_visitors(shown, policy, verifier)?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// Believes visitors whose certificates these have issued; who has none is let in unless it `is_required`.
+///
+/// # Errors
+/// One of them is no authority's.
+pub(crate) fn client_verifier(
+    authorities: Vec<CertificateDer<'static>>,
+    is_required: bool,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority).map_err(|error| error.to_string())?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()));
+    let builder = if is_required { builder } else { builder.allow_unauthenticated() };
+    builder.build().map(|verifier| verifier as Arc<dyn ClientCertVerifier>).map_err(|error| error.to_string())
+}
+
+fn towards_visitors(
+    shown: Arc<dyn ResolvesServerCert>,
+    policy: TlsPolicy,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<ServerConfig, rustls::Error> {
     let versions: &[_] = match policy {
         TlsPolicy::Intermediate => &[&version::TLS13, &version::TLS12],
         TlsPolicy::Modern => &[&version::TLS13],
     };
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(versions)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(shown);
-    // The last is an authority's that looks whether a name leads here.
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"acme-tls/1".to_vec()];
+    // All that is offered is good; tools that look at servers count it against one that has no opinion.
+    config.ignore_client_order = true;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 

@@ -55,7 +55,7 @@ fn a_forbidden_crate_is_seen_in_every_crate_of_the_workspaces_beside() {
         for (krate, form) in crates.iter().zip(FORMS.iter().cycle()) {
             let file = beside.root(krate.folder);
             for (path, rule) in [
-                ("adit_edge::planted", "CRATES does not allow adit-edge"),
+                ("adit_oci::planted", "CRATES does not allow adit-oci"),
                 ("wasmtime::planted", "which KEPT_TO"),
             ] {
                 let mut planted = beside.clone();

@@ -33,6 +33,12 @@ pub(crate) fn pebble(tree: &Tree) -> Result<Option<PathBuf>> {
     Ok(program.inspect(|program| note(format!("in {}", tree.short(program)))))
 }
 
+/// What looks at the TLS of a server; the same where it cannot be had.
+pub(crate) fn testssl(tree: &Tree) -> Result<Option<PathBuf>> {
+    let program = find(tree, "testssl.sh", "testssl", "there is no testssl.sh here, so nobody looks at TLS");
+    Ok(program.inspect(|program| note(format!("in {}", tree.short(program)))))
+}
+
 fn provide(tree: &Tree, package: &str, program: &str, without: &str) -> Result<Option<PathBuf>> {
     let Some(program) = find(tree, package, program, without) else { return Ok(None) };
     let version = child::capture(Command::new(&program).arg("--version"), child::SHORT, "")?;

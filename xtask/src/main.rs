@@ -27,6 +27,7 @@ mod schemathesis;
 mod sdks;
 mod swaps;
 mod systemd;
+mod testssl;
 mod tree;
 mod wasm;
 
@@ -86,6 +87,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         "roots" => roots::run(&tree)?,
         "charts" => charts::run(&tree, arguments)?,
         "swaps" => swaps::run(&tree)?,
+        "testssl" => testssl::run(&tree)?,
         "bench" => bench::run(&tree, arguments)?,
         "bench-plugins" => bench_plugins::run(&tree)?,
         "fuzz" => fuzz::run(&tree, arguments)?,
@@ -126,9 +128,10 @@ Usage: cargo xtask <command>
   languages       find or fetch the tools of every language that plugins are written in
   plugin-costs    print what a plugin costs in each language, optimised
   bench-plugins   print what a plugin costs, optimised
+  testssl         have testssl.sh look at the TLS of an edge, and fail at anything above low
   fuzz [TARGET] [SECONDS]
-                  search for bytes that break a decoder: protocol, condition, document, decision,
-                  component
+                  search for bytes that break a decoder: protocol, condition, names, document,
+                  decision, component
   component-tests FOLDER [PROGRAM]
                   run cloudflared's component tests, which lie in FOLDER, with our program in its place
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny, a

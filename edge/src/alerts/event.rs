@@ -24,6 +24,8 @@ pub(crate) enum AlertType {
     PoolEnablement,
     /// A type of our own.
     TokenEnd,
+    /// Of a name.
+    Certificate,
 }
 
 /// What an event is for whoever counts incidents.
@@ -52,8 +54,14 @@ pub(crate) struct Event {
 pub(crate) type Labels = Vec<(&'static str, String)>;
 
 impl AlertType {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::TunnelHealth, Self::TunnelUpdate, Self::PoolHealth, Self::PoolEnablement, Self::TokenEnd];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::TunnelHealth,
+        Self::TunnelUpdate,
+        Self::PoolHealth,
+        Self::PoolEnablement,
+        Self::TokenEnd,
+        Self::Certificate,
+    ];
 
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -62,6 +70,7 @@ impl AlertType {
             Self::PoolHealth => "load_balancing_health_alert",
             Self::PoolEnablement => "load_balancing_pool_enablement_alert",
             Self::TokenEnd => "expiring_api_token_alert",
+            Self::Certificate => "universal_ssl_event_type",
         }
     }
 
@@ -89,6 +98,11 @@ impl AlertType {
             Self::TokenEnd => {
                 ["API", "Expiring API Token", "An API token of this edge ends soon, or has ended"]
             }
+            Self::Certificate => [
+                "SSL/TLS",
+                "Universal SSL Alert",
+                "No certificate was issued for a name, or its certificate ends without another in its place",
+            ],
         }
     }
 
@@ -111,6 +125,9 @@ impl AlertType {
             ],
             Self::PoolEnablement => &[("pool_id", &[]), ("enabled", &["true", "false"])],
             Self::TokenEnd => &[("token_id", &[])],
+            Self::Certificate => {
+                &[("hostname", &[]), ("new_status", &["issued", "failing", "ending", "ended"])]
+            }
         }
     }
 }

@@ -12,10 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::Terms;
 use super::damping::{Damper, Word};
 use super::event::{self, AlertType, Event, Labels, Turn, brief};
-use super::tokens;
+use super::{Terms, certificates, tokens};
 use crate::api::connectors::{self, Status, USUAL_CONNECTIONS};
 use crate::registry::Registry;
 use crate::state::State;
@@ -98,7 +97,8 @@ pub(crate) async fn run(
         }
         let told = state.read(|snapshot| tokens::tell(snapshot, Timestamp::now()));
         let forgotten = state.read(|snapshot| forget(snapshot, Timestamp::now()));
-        for transaction in told.into_iter().chain(forgotten).take(MOST_AT_ONCE) {
+        let certified = state.read(|snapshot| certificates::tell(snapshot, Timestamp::now()));
+        for transaction in told.into_iter().chain(certified).chain(forgotten).take(MOST_AT_ONCE) {
             change(&state, Some(transaction)).await;
         }
     }

@@ -11,6 +11,7 @@ use anyhow::Context;
 use tokio::runtime::Builder;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use crate::alerts::sender::Sender;
 use crate::alerts::{Terms, outbox, watch};
@@ -18,9 +19,13 @@ use crate::api::{Api, housekeeping};
 use crate::forward::ray::Rays;
 use crate::issuance::keeper::Keeper;
 use crate::registry::Registry;
+use crate::state::fresh::Fresh;
 use crate::state::provision::Provisioning;
 use crate::state::publish::Publisher;
 use crate::state::{Follower, State};
+use crate::store::Store;
+use crate::store::seal::{Keys, SealKeys};
+use crate::store::sealed::{self, Sealed};
 use crate::store::sqlite::Sqlite;
 
 /// The control API with what keeps the snapshot up to date.
@@ -36,11 +41,13 @@ pub(super) struct ControlPlane {
     pub(super) sender: Arc<Sender>,
     pub(super) alerts: Terms,
     pub(super) keeper: Option<Arc<Keeper>>,
+    pub(super) fresh: Option<Fresh>,
 }
 
 impl ControlPlane {
     pub(super) async fn run(self, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { api, socket, room, tls, state, follower, serving, rays, sender, alerts, keeper } = self;
+        let Self { api, socket, room, tls, state, follower, serving, rays, sender, alerts, keeper, fresh } =
+            self;
         let balancers = serving.balancers.clone();
         let publish = |snapshot: &_, touched: &_| serving.publish(snapshot, touched);
         // The API last: whoever still waits for its change needs the follower.
@@ -65,19 +72,36 @@ impl ControlPlane {
                 keeper.run(stop.clone()).await;
             }
         };
-        let (served, (), (), (), (), (), ()) =
-            tokio::join!(work, follower, housekeeping, monitors, watch, outbox, issuance);
+        let fresh = async {
+            if let Some(fresh) = fresh {
+                fresh.run(follow.clone()).await;
+            }
+        };
+        let (served, (), (), (), (), (), (), ()) =
+            tokio::join!(work, follower, housekeeping, monitors, watch, outbox, issuance, fresh);
         served
     }
 }
 
-/// Opens the state and reads it once. Blocks, wherever it is called.
-pub(super) fn load(data_dir: &Path) -> anyhow::Result<(State, Follower)> {
+/// Opens the state, seals what is secret in it, and reads it once. Blocks, wherever it is called.
+pub(super) fn load(data_dir: &Path, seal: &Keys) -> anyhow::Result<((State, Follower), SealKeys)> {
     std::fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
-    let store = Arc::new(Sqlite::open_to_serve(&Provisioning::file(data_dir))?);
+    let kept = Arc::new(Sqlite::open_to_serve(&Provisioning::file(data_dir))?);
     let read = || {
         let runtime = Builder::new_current_thread().enable_all().build().context("reading the state")?;
-        Ok(runtime.block_on(State::load(store))?)
+        runtime.block_on(async {
+            let listing = kept.list("").await?;
+            let keys = seal.take(sealed::is_sealed(&listing))?;
+            let store = Sealed::new(kept.clone(), keys.clone());
+            let count = store.settle(&listing).await.with_context(|| seal.help())?;
+            if count > 0 {
+                info!(records = count, "secrets of the state are sealed with the first key of the key file");
+                if let Err(error) = kept.scrub().await {
+                    warn!(%error, "what they were before may still be in the file of the state");
+                }
+            }
+            Ok((State::load(Arc::new(store)).await?, keys))
+        })
     };
     // A thread of its own, because a runtime may be around this one already.
     thread::scope(|scope| scope.spawn(read).join()).unwrap_or_else(|_| anyhow::bail!("reading the state"))

@@ -9,12 +9,12 @@ use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::challenges::{ACME_TLS, Challenges};
+use super::challenges::{self, Challenges};
 use super::issued::Issued;
 use super::place::Place;
-use super::seal::SealKeys;
 use crate::store::StoreRevision;
 use crate::store::records::certificates::Certificate;
+use crate::store::seal::SealKeys;
 
 /// The current table. A handshake looks once.
 pub(crate) struct ByName {
@@ -97,11 +97,24 @@ impl std::fmt::Debug for ByName {
     }
 }
 
+/// Shows what an authority has issued for one name, whatever is asked for, and until then something else.
+#[derive(Debug)]
+pub(crate) struct ForOne {
+    pub(super) name: String,
+    pub(super) by_name: Arc<ByName>,
+}
+
+impl ResolvesServerCert for ForOne {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = self.by_name.find(&self.name);
+        Some(found.unwrap_or_else(|| self.by_name.fallback.shown().certified.clone()))
+    }
+}
+
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let looks = hello.alpn().is_some_and(|mut all| all.next() == Some(ACME_TLS) && all.next().is_none());
-        if looks {
-            return self.challenges.over_tls(&hello.server_name()?.to_ascii_lowercase());
+        if challenges::looks(&hello) {
+            return self.challenges.over_tls(&challenges::looked_for(&hello)?);
         }
         let found = hello.server_name().and_then(|name| self.find(name));
         Some(found.unwrap_or_else(|| self.fallback.shown().certified.clone()))

@@ -9,15 +9,22 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{CertificateParams, CustomExtension, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::crypto::aws_lc_rs;
+use rustls::server::ClientHello;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
 
+use crate::state::fresh::Fresh;
 use crate::store::records::certificates::{Challenge, ChallengeKind};
 use crate::store::timestamp::Timestamp;
 
-/// All that is looked for now. Whoever answers looks once.
+/// All that is looked for now. Whoever answers looks once; a second time where another edge may have told the authority
+/// a moment ago.
 #[derive(Default)]
-pub(crate) struct Challenges(ArcSwap<Table>);
+pub(crate) struct Challenges {
+    table: ArcSwap<Table>,
+    /// Where other edges may order.
+    fresh: Option<Fresh>,
+}
 
 #[derive(Default)]
 struct Table {
@@ -30,6 +37,11 @@ struct Table {
 }
 
 impl Challenges {
+    /// What any edge of a state is asked for, by what the state says at that moment.
+    pub(crate) fn of_state(fresh: Fresh) -> Self {
+        Self { table: ArcSwap::default(), fresh: Some(fresh) }
+    }
+
     /// Answers these from now on, and nothing else.
     pub(crate) fn replace<'c>(&self, all: impl Iterator<Item = &'c Challenge>, now: Timestamp) {
         let mut table = Table::default();
@@ -47,13 +59,13 @@ impl Challenges {
                 ChallengeKind::Dns => table.dns.entry(host.clone()).or_default().push(answer.clone()),
             }
         }
-        self.0.store(Arc::new(table));
+        self.table.store(Arc::new(table));
     }
 
     /// What is at this path of this host (RFC 8555 8.3), if an order under way has asked for it.
     pub(crate) fn over_http(&self, host: &str, path: &str) -> Option<String> {
         let token = path.strip_prefix(WELL_KNOWN)?;
-        let table = self.0.load();
+        let table = self.table.load();
         let (known, answer) = table.http.get(token)?;
         let host = adit_address::host(host).ok()?;
         (*known == *host).then(|| answer.clone())
@@ -61,13 +73,58 @@ impl Challenges {
 
     /// What a TLS client is shown that asks for this host by `acme-tls/1` alone (RFC 8737).
     pub(crate) fn over_tls(&self, host: &str) -> Option<Arc<CertifiedKey>> {
-        self.0.load().tls_alpn.get(host).cloned()
+        self.table.load().tls_alpn.get(host).cloned()
     }
 
     /// The texts of `_acme-challenge.` and this host (RFC 8555 8.4).
     pub(crate) fn over_dns(&self, host: &str) -> Vec<String> {
-        self.0.load().dns.get(host).cloned().unwrap_or_default()
+        self.table.load().dns.get(host).cloned().unwrap_or_default()
     }
+
+    /// What is at this path of this host, also if another edge has ordered it this moment.
+    pub(crate) async fn find_over_http(&self, host: &str, path: &str) -> Option<String> {
+        let known = self.over_http(host, path);
+        if known.is_some() || !path.strip_prefix(WELL_KNOWN).is_some_and(can_be_token) {
+            return known;
+        }
+        self.catch_up().await;
+        self.over_http(host, path)
+    }
+
+    /// Waits until what another edge has ordered for this host is known.
+    pub(crate) async fn await_over_tls(&self, host: &str) {
+        if self.over_tls(host).is_none() {
+            self.catch_up().await;
+        }
+    }
+
+    /// Whether it is worth waiting for another edge's word.
+    pub(crate) fn can_catch_up(&self) -> bool {
+        self.fresh.is_some()
+    }
+
+    /// Waits until what other edges had ordered before this is known.
+    pub(crate) async fn catch_up(&self) {
+        if let Some(fresh) = &self.fresh {
+            fresh.wait().await;
+        }
+    }
+}
+
+/// RFC 8555 8.3: in the alphabet of base64url. Nothing else is worth a look at the state.
+fn can_be_token(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=LONGEST_TOKEN).contains(&text.len()) && text.bytes().all(fits)
+}
+
+/// The host that a TLS client looks at as an authority does: by one protocol and no other (RFC 8737 3).
+pub(crate) fn looked_for(hello: &ClientHello<'_>) -> Option<String> {
+    hello.server_name().filter(|_| looks(hello)).map(str::to_ascii_lowercase)
+}
+
+/// Whether it looks so, with or without a host.
+pub(crate) fn looks(hello: &ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|mut all| all.next() == Some(ACME_TLS) && all.next().is_none())
 }
 
 /// A certificate that says nothing but the digest that is looked for.
@@ -92,6 +149,7 @@ fn self_signed(host: &str, answer: &str) -> Option<Arc<CertifiedKey>> {
 pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
 /// Below this are tokens.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/acme-challenge/";
+const LONGEST_TOKEN: usize = 128;
 
 #[cfg(test)]
 mod tests {

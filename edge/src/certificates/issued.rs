@@ -10,9 +10,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tracing::error;
 
-use super::seal::SealKeys;
 use crate::store::StoreRevision;
 use crate::store::records::certificates::{Certificate, certificate_key};
+use crate::store::seal::SealKeys;
 
 /// One revision of what is issued.
 #[derive(Default)]

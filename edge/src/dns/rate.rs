@@ -1,7 +1,7 @@
 //! How often one network is answered: whoever asks more is told to come over TCP now and then, where no address can be
 //! made up, and else nothing. Pure, told what time it is.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -14,48 +14,45 @@ pub(crate) enum Ration {
     Nothing,
 }
 
-/// All networks that have asked of late.
-pub(crate) struct Rations {
-    known: HashMap<u64, Bucket>,
-    /// Of all that there is no room for.
-    others: Bucket,
-    swept: Instant,
+/// What each network has left. There are so many buckets and no more, and which of them is a network's nobody knows:
+/// whoever makes up networks has to fill them all to take anything from one that it does not know.
+pub(crate) struct Rations<S = RandomState> {
+    buckets: Box<[Bucket]>,
+    began: Instant,
+    keyed: S,
 }
 
 #[derive(Clone, Copy)]
 struct Bucket {
-    left: f64,
-    at: Instant,
+    left: f32,
+    /// Milliseconds since the beginning.
+    at: u32,
     refused: u32,
 }
 
 impl Rations {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { known: HashMap::new(), others: Bucket::full(now), swept: now }
+        Self::keyed(now, RandomState::new())
+    }
+}
+
+impl<S: BuildHasher> Rations<S> {
+    fn keyed(now: Instant, keyed: S) -> Self {
+        let full = Bucket { left: BURST, at: 0, refused: 0 };
+        Self { buckets: vec![full; BUCKETS].into(), began: now, keyed }
     }
 
     pub(crate) fn take(&mut self, source: IpAddr, now: Instant) -> Ration {
-        let network = network(source);
-        if self.known.len() >= MOST_NETWORKS && !self.known.contains_key(&network) {
-            if now.duration_since(self.swept) >= SWEEP {
-                self.swept = now;
-                self.known.retain(|_, bucket| now.duration_since(bucket.at) < SWEEP);
-            }
-            if self.known.len() >= MOST_NETWORKS {
-                return self.others.take(now);
-            }
-        }
-        self.known.entry(network).or_insert_with(|| Bucket::full(now)).take(now)
+        // It begins anew after seven weeks, when some have a little more once.
+        let now = now.duration_since(self.began).as_millis() as u32;
+        let at = self.keyed.hash_one(network(source)) as usize % BUCKETS;
+        self.buckets[at].take(now)
     }
 }
 
 impl Bucket {
-    fn full(now: Instant) -> Self {
-        Self { left: BURST, at: now, refused: 0 }
-    }
-
-    fn take(&mut self, now: Instant) -> Ration {
-        let since = now.duration_since(self.at).as_secs_f64();
+    fn take(&mut self, now: u32) -> Ration {
+        let since = Duration::from_millis(now.wrapping_sub(self.at).into()).as_secs_f32();
         (self.left, self.at) = ((self.left + since * EACH_SECOND).min(BURST), now);
         if self.left >= 1.0 {
             self.left -= 1.0;
@@ -76,21 +73,28 @@ pub(crate) fn network(source: IpAddr) -> u64 {
 }
 
 /// Answers to one network.
-const EACH_SECOND: f64 = 200.0;
-const BURST: f64 = 400.0;
+const EACH_SECOND: f32 = 200.0;
+const BURST: f32 = 400.0;
 /// Of those that are not answered each so many gets a word.
 const SLIP: u32 = 2;
-const MOST_NETWORKS: usize = 65_536;
-const SWEEP: Duration = Duration::from_secs(5);
+/// To empty all of them takes 13 million questions a second.
+const BUCKETS: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{BuildHasherDefault, DefaultHasher};
+
     use super::*;
+
+    /// With a key that everybody knows, so that each run is the same.
+    fn rations(now: Instant) -> Rations<BuildHasherDefault<DefaultHasher>> {
+        Rations::keyed(now, BuildHasherDefault::default())
+    }
 
     #[test]
     fn who_asks_too_much_takes_nothing_from_other_networks() {
         let now = Instant::now();
-        let mut rations = Rations::new(now);
+        let mut rations = rations(now);
         let [loud, neighbour, quiet] =
             ["192.0.2.1", "192.0.2.200", "198.51.100.1"].map(|text| text.parse::<IpAddr>().unwrap());
         let answered = (0..1000).filter(|_| rations.take(loud, now) == Ration::Answer).count();
@@ -105,18 +109,20 @@ mod tests {
     }
 
     #[test]
-    fn made_up_networks_take_no_memory_without_end_and_share_what_is_left() {
+    fn networks_that_are_made_up_take_nothing_from_one_that_is_not() {
         let now = Instant::now();
-        let mut rations = Rations::new(now);
+        let mut rations = rations(now);
         let made_up = |number: u32| IpAddr::from((number << 8).to_be_bytes());
-        for number in 0..MOST_NETWORKS as u32 {
-            assert_eq!(rations.take(made_up(number), now), Ration::Answer);
+        // Four times as many as there are buckets, which once were all that was known.
+        for number in 0..4 * BUCKETS as u32 {
+            for _ in 0..10 {
+                assert_eq!(rations.take(made_up(number), now), Ration::Answer, "{number}");
+            }
         }
-        let more = (0..1000).map(|more| rations.take(made_up(MOST_NETWORKS as u32 + more), now));
-        assert_eq!(more.filter(|ration| *ration == Ration::Answer).count(), BURST as usize);
-        assert_eq!(rations.take(made_up(1), now), Ration::Answer, "who was known before");
-        assert_eq!(rations.known.len(), MOST_NETWORKS);
-        rations.take(made_up(u32::MAX >> 8), now + SWEEP);
-        assert!(rations.known.len() < MOST_NETWORKS);
+        let real = ["203.0.113.9", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap());
+        for real in real {
+            let answered = (0..200).filter(|_| rations.take(real, now) == Ration::Answer).count();
+            assert_eq!(answered, 200, "{real}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The sockets of the name server: UDP and TCP on one address. Knows who asks and how often; what is answered is in
 //! `zones`.
 
+use std::cell::Cell;
 use std::net::{self, IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use adit_net::clients::Clients;
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,8 @@ use crate::visitor::HostTable;
 pub(crate) struct NameServer {
     pub(crate) terms: Arc<Terms>,
     pub(crate) names: Arc<HostTable>,
+    /// A name of the edge itself, which leads here as well.
+    pub(crate) own: Option<String>,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) nodes: Nodes,
     /// Whose revision is the zones' serial number.
@@ -51,6 +55,7 @@ impl NameServer {
             async move { server.converse(stream, from.ip(), &guest).await }
         };
         let over_tcp = ASKERS.serve(tcp, &room, stop.clone(), converse);
+        let udp = Arc::new(udp);
         let over_udp = async {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -61,25 +66,33 @@ impl NameServer {
         Ok(())
     }
 
-    async fn datagrams(&self, socket: &UdpSocket) {
+    async fn datagrams(&self, socket: &Arc<UdpSocket>) {
         let mut rations = Rations::new(Instant::now());
+        let (waiting, mut answers) = (Admission::new(MOST_WAITING), JoinSet::new());
         let mut question = [0; LONGEST_QUESTION];
         loop {
+            let received = tokio::select! {
+                received = socket.recv_from(&mut question) => received,
+                Some(_) = answers.join_next(), if !answers.is_empty() => continue,
+            };
             // An error is about whoever was answered before.
-            let Ok((length, from)) = socket.recv_from(&mut question).await else { continue };
+            let Ok((length, from)) = received else { continue };
             let ration = rations.take(from.ip(), Instant::now());
             if ration == Ration::Nothing {
                 continue;
             }
-            let answer = self.answered(&question[..length], from.ip());
-            let answer = answer.and_then(|answer| match ration {
-                Ration::Answer => answer.short(),
-                Ration::Cut | Ration::Nothing => answer.cut(),
-            });
-            if let Some(answer) = answer {
-                // Where there is no room for it the asker asks again.
-                let _ = socket.try_send_to(&answer, from);
+            let (answer, is_certain) = self.answered(&question[..length], from.ip());
+            if ration == Ration::Cut || is_certain {
+                send(socket, answer, ration, from);
+                continue;
             }
+            let (server, socket, question) = (self.clone(), socket.clone(), question[..length].to_vec());
+            let guest = waiting.admit(from.ip());
+            answers.spawn(async move {
+                if guest.unless_dismissed(server.challenges.catch_up()).await.is_some() {
+                    send(&socket, server.answered(&question, from.ip()).0, ration, from);
+                }
+            });
         }
     }
 
@@ -89,7 +102,12 @@ impl NameServer {
                 let length = stream.read_u16().await.ok()?;
                 let mut question = vec![0; usize::from(length)];
                 stream.read_exact(&mut question).await.ok()?;
-                let answer = self.answered(&question, from)?.whole()?;
+                let mut answer = self.answered(&question, from);
+                if !answer.1 {
+                    self.challenges.catch_up().await;
+                    answer = self.answered(&question, from);
+                }
+                let answer = answer.0?.whole()?;
                 let mut whole = u16::try_from(answer.len()).ok()?.to_be_bytes().to_vec();
                 whole.extend_from_slice(&answer);
                 stream.write_all(&whole).await.ok()
@@ -101,15 +119,22 @@ impl NameServer {
         }
     }
 
-    fn answered(&self, question: &[u8], from: IpAddr) -> Option<message::Written> {
+    /// The answer by what is known now, and whether that is all: another edge may have told an authority to ask here
+    /// before this one knows of it.
+    fn answered(&self, question: &[u8], from: IpAddr) -> (Option<message::Written>, bool) {
+        let is_certain = Cell::new(true);
         let serial = self.state.as_ref().map_or(1, |state| state.served().0 as u32);
         let known = Known {
-            leads: &|name| self.names.find(name).is_some(),
-            looked_for: &|host| self.challenges.over_dns(host),
+            leads: &|name| self.own.as_deref() == Some(name) || self.names.find(name).is_some(),
+            looked_for: &|host| {
+                let texts = self.challenges.over_dns(host);
+                is_certain.set(!texts.is_empty() || !self.challenges.can_catch_up());
+                texts
+            },
             is_up: &self.nodes.are_up(),
             asker: network(from),
         };
-        message::answered(question, &self.terms, serial, &known)
+        (message::answered(question, &self.terms, serial, &known), is_certain.get())
     }
 
     pub(crate) fn room() -> Arc<Admission> {
@@ -117,10 +142,23 @@ impl NameServer {
     }
 }
 
+fn send(socket: &UdpSocket, answer: Option<message::Written>, ration: Ration, to: SocketAddr) {
+    let answer = answer.and_then(|answer| match ration {
+        Ration::Answer => answer.short(),
+        Ration::Cut | Ration::Nothing => answer.cut(),
+    });
+    if let Some(answer) = answer {
+        // Where there is no room for it the asker asks again.
+        let _ = socket.try_send_to(&answer, to);
+    }
+}
+
 /// Over TCP, where nobody can ask for others.
 const ASKERS: Clients = Clients { whose: "resolvers", most: 128, farewell: Duration::from_millis(200) };
 /// Bytes of a question over UDP.
 const LONGEST_QUESTION: usize = 4096;
+/// Questions over UDP that wait for the word of another edge.
+const MOST_WAITING: usize = 256;
 /// On one connection.
 const MOST_QUESTIONS: usize = 100;
 /// From one question to the end of the answer to the next.

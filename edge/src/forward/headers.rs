@@ -27,6 +27,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) chain: Option<&'a HeaderValue>,
     /// The visitor came over TLS, to this edge or to a trusted proxy in front.
     pub(crate) is_secure: bool,
+    /// What is known by the visitor's certificate.
+    pub(crate) certificate: &'a [(HeaderName, HeaderValue)],
     pub(crate) ray: &'a Ray,
 }
 
@@ -277,6 +279,9 @@ fn add_facts(headers: &mut HeaderMap, scheme: &Scheme, facts: &Facts<'_>) {
     };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     headers.insert(CF_VISITOR, HeaderValue::from_static(cf_visitor));
+    for (name, value) in facts.certificate {
+        headers.insert(name, value.clone());
+    }
     headers.insert(CF_RAY, facts.ray.header());
 }
 
@@ -319,7 +324,9 @@ const SAID_BY_VISITORS: [&str; 5] = [
 ];
 
 /// By which proxies and services of others say who a visitor is; applications believe some of them.
-const SAYS_ADDRESS: [&str; 16] = [
+const SAYS_ADDRESS: [&str; 18] = [
+    "client-cert",
+    "client-cert-chain",
     "client-ip",
     "fastly-client-ip",
     "forwarded",

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use super::Terms;
@@ -36,10 +37,22 @@ impl Authority {
         Ok(Self { client, home })
     }
 
-    async fn exchange(
-        self,
-        request: Request<BodyWrapper<Bytes>>,
-    ) -> Result<Response<Full<Bytes>>, OutboundError> {
+    /// As what the authority is known in CAA records (RFC 8555 9.7.6): nothing if it does not say.
+    pub(super) async fn identities(&self, directory: &str) -> Option<Vec<String>> {
+        let request = Request::get(directory).body(Full::<Bytes>::default()).ok()?;
+        let answer = self.clone().exchange(request).await.ok()?;
+        let said = answer.into_body().collect().await.ok()?.to_bytes();
+        let said: Value = serde_json::from_slice(&said).ok()?;
+        let all = said.pointer("/meta/caaIdentities").and_then(Value::as_array);
+        let all = all.into_iter().flatten().filter_map(Value::as_str);
+        Some(all.map(str::to_ascii_lowercase).collect())
+    }
+
+    async fn exchange<B>(self, request: Request<B>) -> Result<Response<Full<Bytes>>, OutboundError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let target = Target::of(request.uri())?;
         if !target.tls {
             return Err(OutboundError::Denied("an authority is asked over https:// alone".to_owned()));

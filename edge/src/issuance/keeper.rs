@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::FutureExt;
-use instant_acme::{Account, AccountCredentials, Error, NewAccount};
+use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, NewAccount};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
@@ -18,21 +18,22 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Terms;
+use super::ahead::Ahead;
 use super::authority::Authority;
 use super::budget::{self, Share, Spent};
 use super::order::{self, Bought, Failed};
 use super::wanted::{Due, Wanted, due, fraction, wanted};
 use crate::certificates::Certificates;
 use crate::certificates::issued::opened;
-use crate::certificates::seal::SealKeys;
-use crate::state::State;
 use crate::state::publish::StaticTunnels;
 use crate::state::snapshot::Snapshot;
+use crate::state::{ChangeError, State};
 use crate::store::records::certificates::{
     AuthorityAccount, Certificate, Challenge, ChallengeKind, LEDGER_KEY, Ledger, Order, authority_key,
     certificate_key, challenge_key, order_key,
 };
 use crate::store::records::to_json;
+use crate::store::seal::SealKeys;
 use crate::store::timestamp::Timestamp;
 use crate::store::{AuditEntry, StoreRevision, Transaction};
 use crate::tls::leaf::Leaf;
@@ -41,8 +42,9 @@ use crate::tls::leaf::Leaf;
 pub(crate) struct Keeper {
     state: State,
     fixed: Arc<StaticTunnels>,
-    quick: Option<String>,
+    own: OwnNames,
     certificates: Arc<Certificates>,
+    ahead: Ahead,
     terms: Terms,
     keys: SealKeys,
     authority: Authority,
@@ -50,6 +52,13 @@ pub(crate) struct Keeper {
     id: String,
     account: Mutex<Option<Account>>,
     counts: Arc<Counts>,
+}
+
+/// Names of the edge itself that are to be certified.
+pub(crate) struct OwnNames {
+    /// The domain of quick tunnels.
+    pub(crate) quick: Option<String>,
+    pub(crate) api: Option<String>,
 }
 
 /// What became of the orders of this edge.
@@ -73,7 +82,7 @@ impl Keeper {
     pub(crate) fn new(
         state: State,
         fixed: Arc<StaticTunnels>,
-        quick: Option<String>,
+        own: OwnNames,
         certificates: Arc<Certificates>,
         terms: Terms,
         keys: SealKeys,
@@ -82,16 +91,8 @@ impl Keeper {
         let authority = Authority::new(&terms)?;
         let id = Uuid::new_v4().to_string();
         let account = Mutex::default();
-        let sealed = state.read(|snapshot| {
-            let all = snapshot.authorities.iter();
-            all.map(|(id, kept)| (authority_key(id), kept.record.credentials.clone())).collect::<Vec<_>>()
-        });
-        let is_opened = |(at, sealed): &(String, String)| keys.open(at, sealed).is_some();
-        anyhow::ensure!(
-            sealed.iter().all(is_opened),
-            "the state was sealed with a key that is not in the key file: bring it back"
-        );
-        Ok(Self { state, fixed, quick, certificates, terms, keys, authority, id, account, counts })
+        let ahead = Ahead::new(terms.resolver, terms.addresses.clone());
+        Ok(Self { state, fixed, own, certificates, ahead, terms, keys, authority, id, account, counts })
     }
 
     /// Works until `stop`. An order that is under way then is begun anew by whoever comes after its claim.
@@ -117,7 +118,7 @@ impl Keeper {
                     break;
                 };
                 // Whoever else has claimed it, or has used up what there is, was first.
-                if self.state.change(transaction).await.is_err() {
+                if !is_written(&self.state.change(transaction).await) {
                     break;
                 }
                 orders.spawn(self.clone().fill(claim));
@@ -142,7 +143,8 @@ impl Keeper {
     fn wanted(&self, snapshot: &Snapshot) -> Vec<Wanted> {
         let by_dns = self.terms.challenges.contains(&ChallengeKind::Dns);
         let zones = if by_dns { self.terms.zones.as_slice() } else { &[] };
-        let mut all = wanted(snapshot, &self.fixed, self.quick.as_deref(), zones);
+        let mut all =
+            wanted(snapshot, &self.fixed, self.own.quick.as_deref(), self.own.api.as_deref(), zones);
         all.retain(|wanted| !self.certificates.covers(&wanted.name));
         all
     }
@@ -216,7 +218,9 @@ impl Keeper {
                 let next = Timestamp::now().after(pause(failures, name));
                 warn!(name, why, failures, %next, "no certificate was issued");
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
-                let error: String = why.chars().take(LONGEST_ERROR).collect();
+                // Authorities and name servers quote strangers, and people read it on terminals.
+                let printable = |letter: char| if letter.is_control() { ' ' } else { letter };
+                let error: String = why.chars().map(printable).take(LONGEST_ERROR).collect();
                 let order = Order { holder: None, next, failures, error: Some(error) };
                 ("failed", note("certificate.fail", name).put(order_key(name), to_json(&order)))
             }
@@ -240,6 +244,7 @@ impl Keeper {
     }
 
     async fn obtain(&self, name: &str) -> Result<Bought, Failed> {
+        self.look_ahead(name).await?;
         let account = self.account().await?;
         let known = self.state.read(|snapshot| {
             snapshot
@@ -256,14 +261,23 @@ impl Keeper {
             async move {
                 let at = challenge_key(&subject);
                 let transaction = note("challenge.show", &subject).put(at, to_json(&challenge));
-                state.change(transaction).await.map_err(|error| error.to_string())?;
-                // Whichever edge of this state is asked knows it by then.
-                sleep(SPREAD).await;
-                Ok(())
+                // Whichever edge of this state is asked looks into the store before it says that there is nothing.
+                let written = state.change(transaction).await;
+                if is_written(&written) { Ok(()) } else { written.map_err(|error| error.to_string()) }
             }
             .boxed()
         };
         order::place(&account, name, before.as_ref(), &self.terms.challenges, show).await
+    }
+
+    /// What would come to nothing is not ordered: that would cost more than it tells.
+    async fn look_ahead(&self, name: &str) -> Result<(), String> {
+        let is_led_here =
+            matches!(self.terms.challenges.first(), Some(ChallengeKind::Http | ChallengeKind::TlsAlpn));
+        let identities = self.authority.identities(&self.terms.directory).await.unwrap_or_default();
+        let looked = timeout(LONGEST_LOOK, self.ahead.look(name, is_led_here, &identities));
+        // What takes longer is for the authority to find out.
+        looked.await.unwrap_or(Ok(()))
     }
 
     fn record(&self, name: &str, bought: Bought) -> Result<Certificate, String> {
@@ -307,7 +321,10 @@ impl Keeper {
                 };
                 let directory = self.terms.directory.clone();
                 let builder = Account::builder_with_http(Box::new(self.authority.clone()));
-                let (account, credentials) = builder.create(&wish, directory.clone(), None).await?;
+                let external = self.terms.external.as_ref();
+                let external = external.map(|known| ExternalAccountKey::new(known.id.clone(), &known.key));
+                let (account, credentials) =
+                    builder.create(&wish, directory.clone(), external.as_ref()).await?;
                 let credentials = serde_json::to_vec(&credentials).map_err(|error| error.to_string())?;
                 let credentials = self
                     .keys
@@ -429,6 +446,11 @@ fn first(chain: &str) -> Option<Leaf> {
     Leaf::of(&CertificateDer::from_pem_slice(chain.as_bytes()).ok()?)
 }
 
+/// Whether a change is in the store, and this edge knows it by now or soon.
+fn is_written(change: &Result<(), ChangeError>) -> bool {
+    matches!(change, Ok(()) | Err(ChangeError::Behind))
+}
+
 fn note(action: &'static str, subject: &str) -> Transaction {
     Transaction::new(AuditEntry { actor: "edge".to_owned(), action, subject: subject.to_owned() })
 }
@@ -454,8 +476,8 @@ const AT_ONCE: usize = 4;
 const CLAIM: Duration = Duration::from_secs(10 * 60);
 /// From the claim to the certificate.
 const LONGEST_ORDER: Duration = Duration::from_secs(5 * 60);
-/// An edge sees what another one has written within a fifth of a second, unless its machine is busy.
-const SPREAD: Duration = Duration::from_secs(2);
+/// For what name servers say before an order.
+const LONGEST_LOOK: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Characters of what an authority says that are kept.

@@ -33,6 +33,7 @@ pub(crate) fn wanted(
     snapshot: &Snapshot,
     fixed: &StaticTunnels,
     quick: Option<&str>,
+    own: Option<&str>,
     zones: &[String],
 ) -> Vec<Wanted> {
     let mut all = Vec::new();
@@ -45,6 +46,10 @@ pub(crate) fn wanted(
     let operator = || Share { account: String::new(), zone: String::new() };
     for (name, _) in &fixed.names {
         add(&name.to_string(), operator());
+    }
+    // The control API's.
+    if let Some(name) = own {
+        add(name, operator());
     }
     for domain in fixed.domain.as_deref().into_iter().chain(quick) {
         add(&format!("*.{domain}"), operator());
@@ -184,13 +189,14 @@ mod tests {
             snapshot.routes.insert(name.to_owned(), Kept { record, revision, bytes });
         }
         let fixed = StaticTunnels { tunnels: Vec::new(), names: Vec::new(), domain: None };
-        let names = |zones: &[String]| -> Vec<String> {
-            let all = wanted(&snapshot, &fixed, Some("try.example.com"), zones);
+        let names = |own: Option<&str>, zones: &[String]| -> Vec<String> {
+            let all = wanted(&snapshot, &fixed, Some("try.example.com"), own, zones);
             all.into_iter().map(|wanted| wanted.name).collect()
         };
-        assert_eq!(names(&[]), ["app.example.com"]);
-        assert_eq!(names(&["other.example".to_owned()]), ["app.example.com"]);
-        let ours = names(&["example.com".to_owned()]);
+        assert_eq!(names(None, &[]), ["app.example.com"]);
+        assert_eq!(names(Some("api.example.com"), &[]), ["api.example.com", "app.example.com"]);
+        assert_eq!(names(None, &["other.example".to_owned()]), ["app.example.com"]);
+        let ours = names(None, &["example.com".to_owned()]);
         assert_eq!(ours, ["*.example.com", "*.try.example.com", "app.example.com"]);
     }
 }

@@ -143,10 +143,12 @@ impl NoHold {
 }
 
 /// Pages that the edge makes itself, by the words that programs read on them.
-pub(crate) const PAGES: [&str; 12] = [
+pub(crate) const PAGES: [&str; 14] = [
     "bad-request",
     "transfer-coding",
     "unknown-host",
+    "no-certificate",
+    "misdirected",
     "method-not-allowed",
     "too-many-requests",
     "head-too-long",

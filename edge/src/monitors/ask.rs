@@ -91,7 +91,13 @@ fn request(
     *request.uri_mut() = Uri::from(path);
     *request.headers_mut() = http.headers.clone();
     let (parts, ()) = request.into_parts();
-    let facts = Facts { visitor: live.server.listen.ip(), chain: None, is_secure: http.is_secure, ray };
+    let facts = Facts {
+        visitor: live.server.listen.ip(),
+        chain: None,
+        is_secure: http.is_secure,
+        certificate: &[],
+        ray,
+    };
     headers::for_origin(parts, host.clone(), Upload::None, &facts)
 }
 

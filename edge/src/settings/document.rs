@@ -93,6 +93,9 @@ pub(super) struct Api {
     pub(super) private_key: Option<Spanned<PathBuf>>,
     pub(super) tunnel_domain: Option<Spanned<String>>,
     pub(super) quick_domain: Option<Spanned<String>>,
+    /// Of a certificate that an authority issues.
+    pub(super) hostname: Option<Spanned<String>>,
+    pub(super) key_file: Option<Spanned<PathBuf>>,
     pub(super) tunnels_per_account: Option<Spanned<i64>>,
     pub(super) records_per_account: Option<Spanned<i64>>,
     pub(super) state_per_account: Option<Spanned<String>>,
@@ -105,6 +108,8 @@ pub(super) struct Name {
     pub(super) hostnames: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) redirect: Option<Spanned<bool>>,
     pub(super) hsts_days: Option<Spanned<i64>>,
+    pub(super) client_certificate: Option<Spanned<String>>,
+    pub(super) client_ca: Option<Spanned<PathBuf>>,
 }
 
 /// Who issues certificates, and how many.
@@ -115,7 +120,12 @@ pub(super) struct Acme {
     /// A URL.
     pub(super) directory: Option<Spanned<String>>,
     pub(super) directory_ca: Option<Spanned<PathBuf>>,
+    pub(super) external_account: Option<Spanned<String>>,
+    pub(super) external_account_key_file: Option<Spanned<PathBuf>>,
     pub(super) challenges: Option<Spanned<Vec<Spanned<String>>>>,
+    /// IP addresses.
+    pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) resolver: Option<Spanned<String>>,
     pub(super) key_file: Option<Spanned<PathBuf>>,
     pub(super) orders_per_zone: Option<Spanned<i64>>,
     pub(super) orders_per_account: Option<Spanned<i64>>,

@@ -1,14 +1,16 @@
 //! What an operator says about the authority that certificates are ordered from.
 
-use std::path::Path;
+use std::ops::Range;
+use std::path::PathBuf;
 
 use adit_config_reader::Spanned;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls_pki_types::CertificateDer;
 
 use super::{Rules, document};
-use crate::certificates::seal::SealKeys;
 use crate::issuance::budget::{IN_ALL, Limits, PER_ACCOUNT, PER_ZONE};
-use crate::issuance::{Keys, Terms};
+use crate::issuance::{ExternalAccount, Terms};
 use crate::store::records::certificates::ChallengeKind;
 use crate::tls::Identity;
 
@@ -22,20 +24,19 @@ pub(super) struct Around {
 }
 
 impl Rules<'_> {
-    pub(super) fn acme(
-        &mut self,
-        section: Option<Spanned<document::Acme>>,
-        around: Around,
-        data_dir: &Path,
-    ) -> Option<Terms> {
+    pub(super) fn acme(&mut self, section: Option<Spanned<document::Acme>>, around: Around) -> Option<Terms> {
         let section = section?;
         let span = section.span();
         let document::Acme {
             email,
             directory,
             directory_ca,
+            external_account,
+            external_account_key_file,
             challenges,
-            key_file,
+            addresses,
+            resolver,
+            key_file: _,
             orders_per_zone,
             orders_per_account,
             orders_per_minute,
@@ -81,23 +82,80 @@ impl Rules<'_> {
             })
             .unwrap_or_default();
         let challenges = self.challenges(challenges, around);
-        let keys = match key_file {
-            None => Keys::Made(data_dir.join(KEY_FILE)),
-            Some(file) => match SealKeys::read(&self.folder.join(file.get_ref())) {
-                Ok(keys) => Keys::Given(keys),
-                Err(error) => {
-                    let help = "make one with: openssl rand -base64 32 > seal.key";
-                    self.mistakes.add_with_help(file.span(), error.to_string(), help);
-                    Keys::Made(data_dir.join(KEY_FILE))
-                }
-            },
-        };
+        let external = self.external_account(&span, external_account, external_account_key_file);
+        let addresses = addresses.map_or_else(Vec::new, Spanned::into_inner).into_iter();
+        let addresses = addresses.filter_map(|text| {
+            let message = || format!("`{}` is no IP address", text.get_ref().escape_debug());
+            text.get_ref().parse().map_err(|_| self.mistakes.add(text.span(), message())).ok()
+        });
+        let addresses = addresses.collect();
+        let resolver = resolver.and_then(|text| {
+            let message = || format!("`{}` is no address of a name server", text.get_ref().escape_debug());
+            let help = "write IP and port, like \"192.0.2.53:53\"";
+            let parsed = text.get_ref().parse();
+            parsed.map_err(|_| self.mistakes.add_with_help(text.span(), message(), help)).ok()
+        });
         let limits = Limits {
             per_zone: self.orders(orders_per_zone, PER_ZONE),
             per_account: self.orders(orders_per_account, PER_ACCOUNT),
             in_all: self.orders(orders_per_minute, IN_ALL),
         };
-        Some(Terms { directory, email, ca, challenges, zones: Vec::new(), limits, keys })
+        Some(Terms {
+            directory,
+            email,
+            ca,
+            external,
+            challenges,
+            zones: Vec::new(),
+            addresses,
+            resolver,
+            limits,
+        })
+    }
+
+    /// By which an authority knows a customer whom it has given a key.
+    fn external_account(
+        &mut self,
+        table: &Range<usize>,
+        id: Option<Spanned<String>>,
+        file: Option<Spanned<PathBuf>>,
+    ) -> Option<ExternalAccount> {
+        let (id, file) = match (id, file) {
+            (None, None) => return None,
+            (Some(id), Some(file)) => (id, file),
+            (Some(_), None) => {
+                let help = "a file with the key that the authority has given you, in base64url";
+                self.required(table, "external-account-key-file", None::<Spanned<PathBuf>>, help);
+                return None;
+            }
+            (None, Some(_)) => {
+                let help = "the key's id, as the authority has given it to you";
+                self.required(table, "external-account", None::<Spanned<String>>, help);
+                return None;
+            }
+        };
+        let read = adit_files::read_text(&self.folder.join(file.get_ref()), LARGEST_KEY);
+        let key = match read {
+            Ok(text) => {
+                // Some give it in the other alphabet, or with what fills it up.
+                let text = text.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
+                URL_SAFE_NO_PAD.decode(text).ok().filter(|key| key.len() >= SHORTEST_KEY)
+            }
+            Err(error) => {
+                self.mistakes.add(file.span(), format!("reading {}: {error}", file.get_ref().display()));
+                return None;
+            }
+        };
+        if key.is_none() {
+            let message = format!("{} holds no key of an external account", file.get_ref().display());
+            let help =
+                "it has the key (HMAC) that the authority has given you, in base64url, and nothing else";
+            self.mistakes.add_with_help(file.span(), message, help);
+        }
+        if id.get_ref().is_empty() {
+            self.mistakes.add(id.span(), "an external account has an id");
+        }
+        Some(ExternalAccount { id: id.into_inner(), key: key? })
     }
 
     /// The first that an authority offers is used.
@@ -150,6 +208,7 @@ impl Rules<'_> {
 }
 
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
-/// In the data folder, where the document names no other.
-const KEY_FILE: &str = "seal.key";
 const MOST_ORDERS: usize = 10_000;
+const LARGEST_KEY: usize = 4096;
+/// Bytes: RFC 2104 asks for no less than this of a good key.
+const SHORTEST_KEY: usize = 16;

@@ -1,13 +1,17 @@
 //! What an operator wants of visitors: how old their TLS may be, and of which names they come over TLS and remember to.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use adit_config_reader::Spanned;
 use http::HeaderValue;
+use rustls::server::danger::ClientCertVerifier;
 
 use super::{Rules, document};
-use crate::tls::TlsPolicy;
-use crate::visitor::{Secure, Wish};
+use crate::tls::{self, Identity, TlsPolicy};
+use crate::visitor::{CertificateWish, Secure, Wish};
 
 impl Rules<'_> {
     pub(super) fn policy(&mut self, word: Option<Spanned<String>>) -> TlsPolicy {
@@ -25,10 +29,11 @@ impl Rules<'_> {
     }
 
     pub(super) fn secure(&mut self, tables: Vec<Spanned<document::Name>>, has_https: bool) -> Secure {
-        let (mut known, mut all) = (HashMap::new(), Vec::new());
+        let (mut known, mut all, mut verifiers) = (HashMap::new(), Vec::new(), Vec::new());
         for table in tables {
             let span = table.span();
-            let document::Name { hostnames, redirect, hsts_days } = table.into_inner();
+            let document::Name { hostnames, redirect, hsts_days, client_certificate, client_ca } =
+                table.into_inner();
             if !has_https && !self.mistakes.speaks_for(&(0..0), "visitors") {
                 let help = "add https = \"0.0.0.0:443\" to [visitors]";
                 self.mistakes.add_with_help(
@@ -49,17 +54,65 @@ impl Rules<'_> {
                 None
             });
             let redirect = redirect.is_some_and(Spanned::into_inner);
-            if redirect || hsts.is_some() {
-                let wish = Wish { redirect, hsts };
+            let certificate = if client_certificate.is_some() || client_ca.is_some() {
+                let Some((is_required, verifier)) = self.verifier(&span, client_certificate, client_ca)
+                else {
+                    continue;
+                };
+                verifiers.push(verifier);
+                Some(CertificateWish { verifier: verifiers.len() - 1, is_required })
+            } else {
+                None
+            };
+            if redirect || hsts.is_some() || certificate.is_some() {
+                let wish = Wish { redirect, hsts, certificate };
                 let hostnames = hostnames.map_or_else(Vec::new, Spanned::into_inner).into_iter();
                 let hostnames = hostnames.filter_map(|name| self.hostname(name, &mut known));
                 all.extend(hostnames.map(|name| (name, wish.clone())).collect::<Vec<_>>());
             } else {
-                let help = "write redirect = true, hsts-days = 365 or both";
+                let help = "write redirect = true, hsts-days = 365, or client-certificate = \"required\" with client-ca";
                 self.mistakes.add_with_help(span, "nothing is wanted of these names", help);
             }
         }
-        Secure::new(all)
+        Secure::new(all, verifiers)
+    }
+
+    /// Whether visitors need a certificate, and which are believed.
+    fn verifier(
+        &mut self,
+        table: &Range<usize>,
+        word: Option<Spanned<String>>,
+        file: Option<Spanned<PathBuf>>,
+    ) -> Option<(bool, Arc<dyn ClientCertVerifier>)> {
+        let word = word.or_else(|| {
+            let help = "\"required\", or \"optional\" if visitors without one are let in, too";
+            self.required(table, "client-certificate", None, help)
+        });
+        let file = self.required(
+            table,
+            "client-ca",
+            file,
+            "a PEM file with the authority of the visitors' certificates",
+        );
+        let word = word?;
+        let is_required = match word.get_ref().as_str() {
+            "required" => true,
+            "optional" => false,
+            other => {
+                let message = format!("`{}` says nothing about certificates", other.escape_debug());
+                let help = "write \"required\", or \"optional\" if visitors without one are let in, too";
+                self.mistakes.add_with_help(word.span(), message, help);
+                return None;
+            }
+        };
+        let file = file?;
+        let authorities = Identity::read_chain(&self.folder.join(file.get_ref()));
+        let verifier = authorities.map_err(|error| error.to_string());
+        let verifier = verifier.and_then(|authorities| tls::client_verifier(authorities, is_required));
+        verifier
+            .map(|verifier| (is_required, verifier))
+            .map_err(|error| self.mistakes.add(file.span(), error))
+            .ok()
     }
 }
 

@@ -258,3 +258,81 @@ fn a_stop_and_a_tunnel_are_what_the_document_says() {
         assert!(says.iter().all(|part| mistakes.contains(part)), "{mistakes}");
     }
 }
+
+#[test]
+fn what_is_said_of_certificates_is_taken_or_has_its_mistake() {
+    let folder = folder();
+    let ca = DevelopmentCa::open(folder.path()).unwrap();
+    let ca = ca.path().file_name().unwrap().to_str().unwrap().to_owned();
+    fs::write(folder.path().join("eab.key"), "c2VjcmV0LXNlY3JldC1zZWNyZXQ\n").unwrap();
+    fs::write(folder.path().join("short.key"), "c2hvcnQ").unwrap();
+    fs::write(folder.path().join("seal.key"), "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").unwrap();
+    let with = |part: &str| {
+        let visitors = "[visitors]\nhttp = \"127.0.0.1:0\"\nhttps = \"127.0.0.1:0\"\n";
+        parse(&folder, &format!("{visitors}{SERVER}{TUNNEL}{part}")).map_err(|mistakes| mistakes.to_string())
+    };
+    let api = |keys: &str| format!("[api]\nlisten = \"127.0.0.1:0\"\n{keys}\n");
+    let acme = |keys: &str| format!("{}[acme]\n{keys}\n", api(""));
+    let name = |keys: &str| format!("[[name]]\nhostnames = [\"a.test\"]\n{keys}\n");
+
+    let own = api("certificate = \"acme\"\nhostname = \"API.example.com\"");
+    let settings = with(&format!("{own}[acme]\n")).unwrap();
+    assert_eq!(settings.api.unwrap().hostname.as_deref(), Some("api.example.com"));
+    let external = "external-account = \"kid\"\nexternal-account-key-file = \"eab.key\"";
+    let settings = with(&acme(external)).unwrap();
+    let external = settings.acme.unwrap().external.unwrap();
+    assert_eq!((external.id.as_str(), external.key.as_slice()), ("kid", &b"secret-secret-secret"[..]));
+    assert_eq!(format!("{external:?}"), "ExternalAccount(\"kid\", ..)");
+    let node = "[dns]\nlisten = \"127.0.0.1:0\"\nzones = [\"example.com\"]\nname-servers = [\"ns.example.net\"]\n\
+        [[dns.node]]\nregion = \"west\"\naddresses = [\"192.0.2.1\"]\n";
+    let addresses = |keys: &str| with(&format!("{}{node}", acme(keys))).unwrap().acme.unwrap().addresses;
+    assert_eq!(
+        addresses(""),
+        ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()],
+        "those that resolvers are told"
+    );
+    assert_eq!(
+        addresses("addresses = [\"2001:db8::1\"]"),
+        ["2001:db8::1".parse::<std::net::IpAddr>().unwrap()]
+    );
+    assert!(matches!(with(&api("key-file = \"seal.key\"")).unwrap().seal, Keys::Given(_)));
+    assert!(matches!(with(&acme("key-file = \"seal.key\"")).unwrap().seal, Keys::Given(_)));
+    let wanted = name(&format!("client-certificate = \"required\"\nclient-ca = \"{ca}\""));
+    let wish = with(&wanted).unwrap().secure.find("A.test:443").unwrap().certificate.unwrap();
+    assert!(wish.is_required);
+
+    for (part, said) in [
+        (own.clone(), "a certificate is to be ordered, but there is no [acme]"),
+        (format!("{}[acme]\n", api("certificate = \"acme\"")), "`hostname` is missing"),
+        (api("hostname = \"api.example.com\""), "a name for which no certificate is ordered"),
+        (acme("external-account = \"kid\""), "`external-account-key-file` is missing"),
+        (acme("external-account-key-file = \"eab.key\""), "`external-account` is missing"),
+        (
+            acme("external-account = \"kid\"\nexternal-account-key-file = \"short.key\""),
+            "holds no key of an external account",
+        ),
+        (acme("external-account = \"kid\"\nexternal-account-key-file = \"none.key\""), "reading none.key"),
+        (acme("addresses = [\"example.com\"]"), "`example.com` is no IP address"),
+        (acme("resolver = \"192.0.2.53\""), "`192.0.2.53` is no address of a name server"),
+        (api("key-file = \"eab.key\""), "openssl rand -base64 32"),
+        (
+            format!("{}[acme]\nkey-file = \"seal.key\"\n", api("key-file = \"seal.key\"")),
+            "the key file is named twice",
+        ),
+        (name("client-certificate = \"required\""), "`client-ca` is missing"),
+        (name(&format!("client-ca = \"{ca}\"")), "`client-certificate` is missing"),
+        (
+            name(&format!("client-certificate = \"yes\"\nclient-ca = \"{ca}\"")),
+            "`yes` says nothing about certificates",
+        ),
+        (name("client-certificate = \"required\"\nclient-ca = \"eab.key\""), "holds no certificate"),
+        (name("client-certificate = \"required\"\nclient-ca = \"none.pem\""), "none.pem"),
+    ] {
+        let Err(mistakes) = with(&part) else { panic!("{part}") };
+        assert!(mistakes.contains(said), "{said}: {mistakes}");
+        assert!(
+            !mistakes.contains("c2VjcmV0") && !mistakes.contains("BwcH"),
+            "a secret is printed: {mistakes}"
+        );
+    }
+}

@@ -42,6 +42,7 @@ enum Ask {
     Look { answer: oneshot::Sender<Result<StoreRevision, StoreError>> },
     Probe { answer: oneshot::Sender<Result<StoreRevision, StoreError>> },
     Restore { answer: oneshot::Sender<Result<Restored, StoreError>> },
+    Scrub { answer: oneshot::Sender<Result<(), StoreError>> },
 }
 
 impl Sqlite {
@@ -65,6 +66,11 @@ impl Sqlite {
             .spawn(move || engine.run(inbox))
             .map_err(|error| unavailable(&path, error))?;
         Ok(Self { asks: Some(asks), thread: Some(thread) })
+    }
+
+    /// Leaves nothing in the file of what records were before they were last written.
+    pub(crate) fn scrub(&self) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.ask(|answer| Ask::Scrub { answer })
     }
 
     fn ask<T: Send + 'static>(
@@ -264,6 +270,11 @@ impl Engine {
                     self.commit_all(&mut commits);
                     let _ = answer.send(self.probe().map_err(|reason| unavailable(&self.path, reason)));
                 }
+                Ask::Scrub { answer } => {
+                    self.commit_all(&mut commits);
+                    let scrubbed = transactions::scrub(&mut self.connection);
+                    let _ = answer.send(scrubbed.map_err(|error| unavailable(&self.path, error)));
+                }
                 Ask::Restore { answer } => {
                     self.commit_all(&mut commits);
                     let _ = answer.send(self.restore());
@@ -429,7 +440,7 @@ impl Engine {
         let (batches, receiver) = mpsc::channel(UNSEEN_BATCHES);
         self.watchers.push(Watcher { prefix, at: from, batches });
         deliver(&mut self.watchers, &self.connection).map_err(|error| unavailable(&self.path, error))?;
-        Ok(Watch { batches: receiver })
+        Ok(Watch { batches: receiver, keys: None })
     }
 
     /// Delivers what another process has written, if it has.

@@ -26,6 +26,10 @@ pub(crate) enum Problem {
     Coding,
     /// 404: no tunnel is configured for the host name. (Cloudflare would not resolve the name.)
     UnknownHost,
+    /// 403: the name wants a certificate of its visitors, which comes over TLS.
+    NoCertificate,
+    /// 421: the connection was made for another name, and this one wants a certificate.
+    Misdirected,
     /// 405: CONNECT and TRACE go through no tunnel.
     Method,
     /// 429: whoever asks has too many requests under way.
@@ -165,6 +169,8 @@ impl Problem {
             Self::BadRequest(_) | Self::BrokenBody | Self::Unreadable => StatusCode::BAD_REQUEST,
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::UnknownHost => StatusCode::NOT_FOUND,
+            Self::NoCertificate => StatusCode::FORBIDDEN,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -184,6 +190,8 @@ impl Problem {
             | Self::Unreadable
             | Self::Coding
             | Self::UnknownHost
+            | Self::NoCertificate
+            | Self::Misdirected
             | Self::Method
             | Self::TooMany
             | Self::HeadTooLong
@@ -201,6 +209,8 @@ impl Problem {
             Self::BadRequest(_) | Self::BrokenBody | Self::Unreadable => "bad-request",
             Self::Coding => "transfer-coding",
             Self::UnknownHost => "unknown-host",
+            Self::NoCertificate => "no-certificate",
+            Self::Misdirected => "misdirected",
             Self::Method => "method-not-allowed",
             Self::TooMany => "too-many-requests",
             Self::HeadTooLong => "head-too-long",
@@ -218,6 +228,8 @@ impl Problem {
             Self::BadRequest(_) | Self::BrokenBody | Self::Unreadable => "Bad request",
             Self::Coding => "Transfer coding not supported",
             Self::UnknownHost => "Unknown host name",
+            Self::NoCertificate => "Certificate required",
+            Self::Misdirected => "Misdirected request",
             Self::Method => "Method not allowed",
             Self::TooMany => "Too many requests",
             Self::HeadTooLong => "Request head too long",
@@ -237,6 +249,10 @@ impl Problem {
                  as %3C %3E %20"
             }
             Self::Coding => "the body has a transfer coding besides chunked, which does not go through a tunnel",
+            Self::NoCertificate => "this host name wants a certificate of its visitors, over TLS",
+            Self::Misdirected => {
+                "this host name wants a certificate of its visitors, and the connection was made for another one"
+            }
             Self::UnknownHost => "no tunnel is configured for this host name",
             Self::Method => "this method does not go through a tunnel",
             Self::TooMany => "too many requests from your address are under way",

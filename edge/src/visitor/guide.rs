@@ -8,7 +8,7 @@ use adit_balance::Key;
 use adit_balance::steer::Place;
 use http::request::Parts;
 use http::uri::Authority;
-use http::{Method, Request, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Version};
 
 use super::error_page::Problem;
 use super::geography::{Geography, Said};
@@ -28,9 +28,11 @@ pub(crate) struct Guide {
 
 /// Who has opened the connection that a head came by; a proxy in front may say more with each head.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
+pub(super) struct Peer<'c> {
     pub(super) address: IpAddr,
     pub(super) is_secure: bool,
+    /// What its certificate says.
+    pub(super) certificate: &'c [(HeaderName, HeaderValue)],
 }
 
 /// A request that is led somewhere.
@@ -75,7 +77,7 @@ impl Guide {
         &self,
         parts: Parts,
         (authority, found): (Authority, &'f Destination),
-        peer: Peer,
+        peer: Peer<'_>,
         upload: Upload,
         ray: &Ray,
     ) -> Result<Led<'f>, Problem> {
@@ -91,7 +93,8 @@ impl Guide {
             }
         };
         let source = Source { visitor, is_secure, version: parts.version, said };
-        let facts = Facts { visitor, chain: chain.as_ref(), is_secure, ray };
+        let certificate = peer.certificate;
+        let facts = Facts { visitor, chain: chain.as_ref(), is_secure, certificate, ray };
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
         let course = match found {
             Destination::Tunnel(tunnel) => {

@@ -19,10 +19,11 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::connection;
+use super::identified::Identified;
 use super::preface::{self, Protocol};
 use super::service::{Handler, Service};
 use super::socket::Socket;
-use crate::certificates::challenges::ACME_TLS;
+use crate::certificates::challenges::{self, ACME_TLS};
 use crate::limits::in_flight::{Activity, InFlight};
 use crate::limits::pace::Share;
 use crate::limits::per_address::{AddressLimits, Source};
@@ -149,19 +150,33 @@ impl Newcomer {
         let share = Share::new(&service.account, service.shard, visitor);
         let activity = Activity::new(place, source, &share);
         let share = share.within(activity.group());
-        let handler =
-            Handler { service, activity: activity.clone(), visitor, share, is_secure: tls.is_some() };
+        let mut handler = Handler {
+            service,
+            activity: activity.clone(),
+            visitor,
+            share,
+            is_secure: tls.is_some(),
+            identified: None,
+        };
         let stream = Socket::new(stream, activity.clone());
         match tls {
             Some(tls) => {
-                let shaking = activity.unless_dismissed(begun(shake(stream, &tls, hosts.as_ref()), &stop));
+                let shaking = shake(stream, &tls, hosts.as_ref(), &handler.service);
+                let shaking = activity.unless_dismissed(begun(shaking, &stop));
                 let shaken = shaking.await.unwrap_or(Err(Handshake::Late));
                 let outcome = shaken.as_ref().map_or_else(|outcome| *outcome, |_| Handshake::Done);
                 let Service { counters, shard, .. } = &*handler.service;
                 counters.handshake(*shard, metrics::Listener::Https, outcome);
-                let Ok((stream, host)) = shaken else { return };
-                if let Some(hosts) = host {
-                    return hosts.take(stream, SocketAddr::new(visitor, port), activity.begin());
+                let Ok((stream, role)) = shaken else { return };
+                match role {
+                    Role::Visitor => {}
+                    Role::Identified(host) => {
+                        let chain = stream.get_ref().1.peer_certificates();
+                        handler.identified = Some(Arc::new(Identified::new(host, chain)));
+                    }
+                    Role::Host(hosts) => {
+                        return hosts.take(stream, SocketAddr::new(visitor, port), activity.begin());
+                    }
                 }
                 let protocol = match stream.get_ref().1.alpn_protocol() {
                     Some(b"h2") => Protocol::Http2,
@@ -180,18 +195,39 @@ impl Newcomer {
     }
 }
 
+/// As what somebody has come.
+enum Role {
+    Visitor,
+    /// For this host, which wants a certificate.
+    Identified(String),
+    Host(Arc<dyn Hosts>),
+}
+
 /// Shakes hands as a visitor's server, or as that of hosts if it is one of them who has come.
 async fn shake(
     stream: Socket,
     tls: &TlsAcceptor,
     hosts: Option<&Arc<dyn Hosts>>,
-) -> io::Result<(TlsStream<Socket>, Option<Arc<dyn Hosts>>)> {
-    let Some(hosts) = hosts else { return Ok((tls.accept(stream).await?, None)) };
+    service: &Service,
+) -> io::Result<(TlsStream<Socket>, Role)> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    if hosts.are_meant(&start.client_hello()) {
-        return Ok((start.into_stream(hosts.tls()).await?, Some(hosts.clone())));
+    let hello = start.client_hello();
+    if let Some(hosts) = hosts.filter(|hosts| hosts.are_meant(&hello)) {
+        return Ok((start.into_stream(hosts.tls()).await?, Role::Host(hosts.clone())));
     }
-    Ok((start.into_stream(tls.config().clone()).await?, None))
+    if let Some(host) = challenges::looked_for(&hello) {
+        service.challenges.await_over_tls(&host).await;
+    } else if let Some((host, identifying)) = identifying(&hello, service) {
+        return Ok((start.into_stream(identifying).await?, Role::Identified(host)));
+    }
+    Ok((start.into_stream(tls.config().clone()).await?, Role::Visitor))
+}
+
+/// The host that somebody asks for and what asks for its certificate, if that host wants any: found as requests find it.
+fn identifying(hello: &ClientHello<'_>, service: &Service) -> Option<(String, Arc<ServerConfig>)> {
+    let host = adit_address::host(hello.server_name()?).ok()?;
+    let wanted = service.secure.find(&host)?.certificate?;
+    Some((host.into_owned(), service.identifying.get(wanted.verifier)?.clone()))
 }
 
 fn door(tls: Option<&TlsAcceptor>) -> Door {
@@ -258,6 +294,7 @@ mod tests {
             }),
             challenges: Arc::default(),
             secure: Arc::default(),
+            identifying: Arc::new([]),
             rays: Arc::new(Rays::new("test")),
             shard: 0,
             patience: Patience { answer: HANDSHAKE, upload: HANDSHAKE },

@@ -1,13 +1,21 @@
-//! What an operator wants of a name's visitors: that they come over TLS, and remember to. Knows names and headers; does
-//! not know certificates.
+//! What an operator wants of a name's visitors: that they come over TLS, remember to, and say who they are. Knows names
+//! and headers; does not know connections.
+
+use std::sync::Arc;
 
 use http::HeaderValue;
+use rustls::server::danger::ClientCertVerifier;
 
+use super::identified::CertificateWish;
 use crate::settings::host_name::{HostName, HostNames};
 
 /// By host name.
 #[derive(Default)]
-pub(crate) struct Secure(HostNames<Wish>);
+pub(crate) struct Secure {
+    names: HostNames<Wish>,
+    /// Whose certificates are believed, one for each table that wants any.
+    pub(crate) verifiers: Vec<Arc<dyn ClientCertVerifier>>,
+}
 
 /// For one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,15 +24,20 @@ pub(crate) struct Wish {
     pub(crate) redirect: bool,
     /// `Strict-Transport-Security` of answers over TLS.
     pub(crate) hsts: Option<HeaderValue>,
+    /// By a certificate its visitors say who they are.
+    pub(crate) certificate: Option<CertificateWish>,
 }
 
 impl Secure {
-    pub(crate) fn new(wishes: impl IntoIterator<Item = (HostName, Wish)>) -> Self {
-        Self(HostNames::new(wishes))
+    pub(crate) fn new(
+        wishes: impl IntoIterator<Item = (HostName, Wish)>,
+        verifiers: Vec<Arc<dyn ClientCertVerifier>>,
+    ) -> Self {
+        Self { names: HostNames::new(wishes), verifiers }
     }
 
     pub(crate) fn find(&self, authority: &str) -> Option<&Wish> {
-        self.0.find(authority)
+        self.names.find(authority)
     }
 }
 

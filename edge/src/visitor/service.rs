@@ -11,11 +11,13 @@ use http::header::{CONNECTION, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
+use rustls::ServerConfig;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::connection::{HTTP1_BUFFER, HTTP2_WINDOW};
 use super::guide::{Course, Guide, Led, Peer};
+use super::identified::{self, Identified};
 use super::secure::Secure;
 use crate::balancer::retry_budget::Reason;
 use crate::certificates::challenges::{Challenges, WELL_KNOWN};
@@ -37,6 +39,8 @@ pub(crate) struct Service {
     pub(crate) challenges: Arc<Challenges>,
     /// What names want of their visitors.
     pub(crate) secure: Arc<Secure>,
+    /// TLS for names that want certificates of their visitors, one for each of its verifiers.
+    pub(crate) identifying: Arc<[Arc<ServerConfig>]>,
     pub(crate) rays: Arc<Rays>,
     pub(crate) shard: usize,
     pub(crate) patience: Patience,
@@ -58,6 +62,8 @@ pub(super) struct Handler {
     pub(super) visitor: IpAddr,
     pub(super) share: Share,
     pub(super) is_secure: bool,
+    /// A certificate was asked for when the connection was made.
+    pub(super) identified: Option<Arc<Identified>>,
 }
 
 impl Service {
@@ -116,12 +122,13 @@ impl Service {
 
 impl Handler {
     /// What an authority finds here that looks whether a name leads here.
-    fn looked_for(&self, parts: &Parts) -> Option<String> {
+    async fn looked_for(&self, parts: &Parts) -> Option<String> {
         if !parts.uri.path().starts_with(WELL_KNOWN) {
             return None;
         }
         let authority = headers::authority(parts).ok()?;
-        self.service.challenges.over_http(authority.as_str(), parts.uri.path())
+        // Boxed, because hardly any request waits for it.
+        Box::pin(self.service.challenges.find_over_http(authority.as_str(), parts.uri.path())).await
     }
 
     async fn carry(
@@ -138,16 +145,21 @@ impl Handler {
         if !busy.is_welcome() {
             return Err(Problem::TooMany.into());
         }
-        if let Some(answer) = self.looked_for(&parts) {
+        if let Some(answer) = self.looked_for(&parts).await {
             return Ok(error_page::plain(answer, ray).map(Body::text));
         }
         let (authority, found) = self.service.guide.find(&parts)?;
+        let mut certificate: &[_] = &[];
         if let Some(wish) = self.service.secure.find(authority.as_str()) {
             let caller = self.service.guide.proxies.caller(&parts.headers, self.visitor, self.is_secure);
             if !caller.is_secure && wish.redirect {
                 return Ok(error_page::to_tls(authority.host(), &parts.uri, ray).map(Body::text));
             }
             count.hsts = wish.hsts.clone().filter(|_| caller.is_secure);
+            if let Some(wanted) = wish.certificate {
+                let host = adit_address::host(authority.as_str()).map_err(|_| Problem::UnknownHost)?;
+                certificate = identified::told(wanted, self.identified.as_deref(), &host, self.is_secure)?;
+            }
         }
         if let Destination::Tunnel(tunnel) = &found {
             count.leads_to(tunnel);
@@ -164,7 +176,7 @@ impl Handler {
         };
         let window = if parts.version < Version::HTTP_2 { HTTP1_BUFFER as u64 } else { HTTP2_WINDOW.into() };
         let trailers = Trailers::of(&parts, upload);
-        let peer = Peer { address: self.visitor, is_secure: self.is_secure };
+        let peer = Peer { address: self.visitor, is_secure: self.is_secure, certificate };
         let Led { request, source, course } =
             self.service.guide.lead(parts, (authority, &found), peer, upload, ray)?;
         let (target, key) = match &course {

@@ -5,6 +5,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::net::{TcpStream, UdpSocket};
@@ -17,13 +19,18 @@ pub(crate) struct Planned {
     program: PathBuf,
     port: u16,
     folder: tempfile::TempDir,
+    names: std::net::UdpSocket,
+    /// How long the name server of this file takes.
+    delay: Duration,
+    /// Whom it takes orders from: an id and a key in base64url.
+    customer: Option<(&'static str, &'static str)>,
 }
 
 /// A running one. Dropping it stops it.
 pub(crate) struct Authority {
     child: Child,
     folder: tempfile::TempDir,
-    _names: Option<AbortOnDropHandle<()>>,
+    _names: AbortOnDropHandle<()>,
 }
 
 impl Planned {
@@ -53,24 +60,34 @@ impl Planned {
         {
             fs::write(folder.path().join(file), text).unwrap();
         }
-        Some(Self { program, port: free_port(), folder })
+        let names = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        names.set_nonblocking(true).unwrap();
+        Some(Self { program, port: free_port(), folder, names, delay: Duration::ZERO, customer: None })
+    }
+
+    /// One that asks a name server which takes so long.
+    pub(crate) fn slow(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+
+    /// One that takes orders from nobody else.
+    pub(crate) fn of_customer(self, id: &'static str, key: &'static str) -> Self {
+        Self { customer: Some((id, key)), ..self }
     }
 
     /// What an edge's document says about it, with more keys.
     pub(crate) fn section(&self, keys: &str) -> String {
         let ca = self.folder.path().join("root.pem");
-        let port = self.port;
+        let (port, resolver) = (self.port, self.names.local_addr().unwrap());
         format!(
-            "[acme]\nemail = \"ops@example.com\"\ndirectory = \"https://127.0.0.1:{port}/dir\"\ndirectory-ca = {ca:?}\norders-per-minute = 1000\n{keys}\n"
+            "[acme]\nemail = \"ops@example.com\"\ndirectory = \"https://127.0.0.1:{port}/dir\"\ndirectory-ca = {ca:?}\nresolver = \"{resolver}\"\norders-per-minute = 1000\n{keys}\n"
         )
     }
 
     /// Starts it: it looks at names at these addresses of an edge, and issues for so many seconds.
     pub(crate) async fn start(self, http: SocketAddr, https: SocketAddr, seconds: u64) -> Authority {
-        let names = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let server = names.local_addr().unwrap();
-        let names = AbortOnDropHandle::new(tokio::spawn(everything_is_here(names)));
-        self.start_asking(http, https, seconds, server, Some(names)).await
+        let server = self.names.local_addr().unwrap();
+        self.start_asking(http, https, seconds, server).await
     }
 
     /// The same, which asks this name server.
@@ -80,9 +97,12 @@ impl Planned {
         https: SocketAddr,
         seconds: u64,
         server: SocketAddr,
-        names: Option<AbortOnDropHandle<()>>,
     ) -> Authority {
-        let Self { program, port, folder } = self;
+        let Self { program, port, folder, names, delay, customer } = self;
+        let names = UdpSocket::from_std(names).unwrap();
+        let names = AbortOnDropHandle::new(tokio::spawn(everything_is_here(names, delay)));
+        let customers: serde_json::Map<String, serde_json::Value> =
+            customer.iter().map(|(id, key)| ((*id).to_owned(), (*key).into())).collect();
         let config = serde_json::json!({ "pebble": {
             "listenAddress": format!("127.0.0.1:{port}"),
             "managementListenAddress": "127.0.0.1:0",
@@ -91,7 +111,8 @@ impl Planned {
             "httpPort": http.port(),
             "tlsPort": https.port(),
             "ocspResponderURL": "",
-            "externalAccountBindingRequired": false,
+            "externalAccountBindingRequired": customer.is_some(),
+            "externalAccountMACKeys": customers,
             "certificateValidityPeriod": seconds,
         }});
         let path = folder.path().join("pebble.json");
@@ -130,8 +151,10 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A name server for which every name has the address of this machine, and nothing else.
-async fn everything_is_here(socket: UdpSocket) {
+/// A name server for which every name has the address of this machine, and nothing else; but for `nowhere.`, which is
+/// none.
+async fn everything_is_here(socket: UdpSocket, delay: Duration) {
+    let socket = Arc::new(socket);
     let mut question = [0; 512];
     loop {
         let Ok((length, from)) = socket.recv_from(&mut question).await else { continue };
@@ -144,13 +167,18 @@ async fn everything_is_here(socket: UdpSocket) {
         if end > length {
             continue;
         }
-        let is_address = question[end - 4..end - 2] == [0, 1];
+        let is_none = question[12..end].starts_with(b"\x07nowhere");
+        let is_address = question[end - 4..end - 2] == [0, 1] && !is_none;
         let mut answer = question[..end].to_vec();
-        answer[2..4].copy_from_slice(&[0x84, 0]);
+        answer[2..4].copy_from_slice(&[0x84, if is_none { 3 } else { 0 }]);
         answer[4..12].copy_from_slice(&[0, 1, 0, u8::from(is_address), 0, 0, 0, 0]);
         if is_address {
             answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
         }
-        let _ = socket.send_to(&answer, from).await;
+        let socket = socket.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            let _ = socket.send_to(&answer, from).await;
+        });
     }
 }

@@ -16,13 +16,14 @@ use crate::issuance::is_shown;
 use crate::office::Office;
 use crate::shown_certificates::until;
 
-fn section(nodes: &str) -> String {
+pub(crate) fn section(nodes: &str) -> String {
     format!(
         "[dns]\nlisten = \"127.0.0.1:0\"\nzones = [\"example.com\"]\nname-servers = [\"ns1.example.net\"]\n{nodes}\n"
     )
 }
 
-const HERE: &str = "[[dns.node]]\nregion = \"west\"\naddresses = [\"127.0.0.1\"]\nports = [7844]\n";
+pub(crate) const HERE: &str =
+    "[[dns.node]]\nregion = \"west\"\naddresses = [\"127.0.0.1\"]\nports = [7844]\n";
 
 fn question(name: &str, kind: RecordType) -> Message {
     let mut message = Message::query();
@@ -53,7 +54,7 @@ async fn over_tcp(server: SocketAddr, message: &Message) -> Message {
     Message::from_vec(&answer).unwrap()
 }
 
-async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> (ResponseCode, Vec<String>) {
+pub(crate) async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> (ResponseCode, Vec<String>) {
     let message = question(name, kind);
     let mut udp = over_udp(server, &message).await;
     loop {
@@ -207,11 +208,60 @@ async fn a_wildcard_is_certified_by_what_the_edge_says_about_its_own_names() {
             let acme = planned.section("challenges = [\"dns-01\"]");
             let office = Office::open_with(&format!("{acme}{}", section(HERE))).await;
             let (http, https) = (office.edge.http, office.edge.https);
-            let authority = planned.start_asking(http, https, 86_400, office.edge.dns.unwrap(), None).await;
+            let authority = planned.start_asking(http, https, 86_400, office.edge.dns.unwrap()).await;
             let tunnel = office.create("one").await["id"].as_str().unwrap().to_owned();
             office.route(&tunnel, "*.example.com", false).await.result();
             until(async || is_shown(&office.edge, "*.example.com", "any.example.com").await).await;
             assert_eq!(authority.orders(), 1, "no wildcard of a domain that this edge does not answer for");
+        })
+        .await;
+}
+
+/// `cargo test -p adit-edge --test edge -- --ignored --nocapture names::answers_a_second`
+#[ignore = "measures, and wants a machine for itself"]
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_a_second() {
+    const NETWORKS: u32 = 1024;
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let office = Office::open_with(&section(HERE)).await;
+            let server = office.edge.dns.unwrap();
+            let bytes = question("example.com", RecordType::A).to_vec().unwrap();
+            let time = Duration::from_secs(10);
+            // Each network has a ration of its own; every address that begins with 127 is this machine.
+            let asking = (0..4_u32).map(|part| {
+                let bytes = bytes.clone();
+                std::thread::spawn(move || {
+                    let sockets: Vec<_> = (0..NETWORKS / 4)
+                        .map(|number| {
+                            let network = part * (NETWORKS / 4) + number;
+                            let from = std::net::Ipv4Addr::from((127 << 24) + ((network + 256) << 8) + 1);
+                            let socket = std::net::UdpSocket::bind((from, 0)).unwrap();
+                            socket.set_nonblocking(true).unwrap();
+                            socket
+                        })
+                        .collect();
+                    let (began, mut answered, mut answer) = (std::time::Instant::now(), 0_u64, [0; 512]);
+                    while began.elapsed() < time {
+                        for socket in &sockets {
+                            let _ = socket.send_to(&bytes, server);
+                            while let Ok(length) = socket.recv(&mut answer) {
+                                // Not the word that there is more over TCP.
+                                answered += u64::from(length > 12 && answer[2] & 2 == 0);
+                            }
+                        }
+                    }
+                    answered
+                })
+            });
+            let asking: Vec<_> = asking.collect();
+            let answered = tokio::task::spawn_blocking(|| {
+                asking.into_iter().map(|one| one.join().unwrap()).sum::<u64>()
+            });
+            let answered = answered.await.unwrap();
+            println!("{} answers a second, asked by {NETWORKS} networks", answered / time.as_secs());
+            assert!(answered > 0);
         })
         .await;
 }

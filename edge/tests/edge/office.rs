@@ -49,6 +49,11 @@ impl Office {
         Self::open_as(Arc::new(tempfile::tempdir().unwrap()), BEHIND_PROXY, more).await
     }
 
+    /// The same in a folder where something is already.
+    pub(crate) async fn open_in_with(folder: Arc<TempDir>, keys: &str) -> Self {
+        Self::open_told(folder, keys).await
+    }
+
     async fn open_told(folder: Arc<TempDir>, more: &str) -> Self {
         Self::open_as(folder, "", more).await
     }

@@ -43,8 +43,10 @@ pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
             // Of instrumentation only what leads the search, which needs no compiler of the night: there is
             // hardly any unsafe code of ours that a sanitizer could watch.
             command.args(["fuzz", "run", "--sanitizer", "none", "--codegen-units", "16"]);
-            if matches!(*target, "protocol" | "condition") {
-                command.arg("--no-default-features");
+            match *target {
+                "protocol" | "condition" => drop(command.arg("--no-default-features")),
+                "names" => drop(command.args(["--no-default-features", "--features", "edge"])),
+                _ => {}
             }
             // The first folder is the one that is written to.
             command.arg(target).args([corpus, seeds]);
@@ -73,7 +75,7 @@ fn named(target: &str) -> Result<&'static [&'static str]> {
 fn longest(target: &str) -> usize {
     match target {
         "component" => 200 * 1024,
-        "decision" => 2048,
+        "decision" | "names" => 2048,
         _ => 8192,
     }
 }
@@ -99,6 +101,6 @@ fn provide(tree: &Tree) -> Result<PathBuf> {
 }
 
 /// The cheapest to build first.
-const TARGETS: &[&str] = &["protocol", "condition", "document", "decision", "component"];
+const TARGETS: &[&str] = &["protocol", "condition", "names", "document", "decision", "component"];
 const SECONDS: u64 = 120;
 const VERSION: &str = "0.13.2";

@@ -9,8 +9,13 @@ fn crossing(request: http::request::Builder, upload: Upload) -> http::Request<()
     let parts = parts(request);
     let authority = authority(&parts).unwrap();
     let ray = Rays::new("west").next();
-    let facts =
-        Facts { visitor: "::ffff:192.0.2.7".parse().unwrap(), chain: None, is_secure: true, ray: &ray };
+    let facts = Facts {
+        visitor: "::ffff:192.0.2.7".parse().unwrap(),
+        chain: None,
+        is_secure: true,
+        certificate: &[],
+        ray: &ray,
+    };
     for_origin(parts, authority, upload, &facts).unwrap()
 }
 
@@ -175,7 +180,8 @@ fn the_target_keeps_path_and_query() {
     }
     let asterisk = parts(http::Request::options("*").header(HOST, "a"));
     let ray = Rays::new("west").next();
-    let facts = Facts { visitor: "::1".parse().unwrap(), chain: None, is_secure: false, ray: &ray };
+    let facts =
+        Facts { visitor: "::1".parse().unwrap(), chain: None, is_secure: false, certificate: &[], ray: &ray };
     let refused = for_origin(asterisk, Authority::from_static("a"), Upload::None, &facts);
     assert_eq!(refused.unwrap_err(), Unacceptable::NoPath);
 }

@@ -80,6 +80,20 @@ fn apply(sql: &Connection, transaction: &Transaction, revision: u64) -> rusqlite
     Ok(())
 }
 
+/// Takes out of the file what records were before. Whoever follows changes is told of the last of each: the same comes
+/// of it.
+pub(super) fn scrub(connection: &mut Connection) -> rusqlite::Result<()> {
+    let sql = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    sql.execute(
+        "UPDATE change SET value = (SELECT value FROM record WHERE record.key = change.key) WHERE value IS NOT NULL",
+        [],
+    )?;
+    sql.commit()?;
+    // What was written over is still in pages that nothing uses, and in the log.
+    connection.execute_batch("VACUUM")?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
 pub(super) fn counter(sql: &Connection, name: &str) -> rusqlite::Result<u64> {
     sql.prepare("SELECT value FROM counter WHERE name = ?1")?.query_row([name], |row| row.get(0))
 }

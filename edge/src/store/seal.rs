@@ -23,6 +23,11 @@ pub(crate) enum SealError {
     File { verb: &'static str, path: PathBuf, source: io::Error },
     #[error("{} holds no key: it needs 1 to {MOST_KEYS} lines of 32 bytes in base64, as `openssl rand -base64 32` makes one", path.display())]
     NoKey { path: PathBuf },
+    #[error(
+        "{} is not there, and secrets of the state are sealed with it: bring it back from where its copy is kept, or name the place where it is with key-file in [api]",
+        path.display()
+    )]
+    Gone { path: PathBuf },
 }
 
 impl SealKeys {
@@ -81,17 +86,59 @@ impl SealKeys {
         Some(STANDARD.encode(whole))
     }
 
+    /// Whether the first key opens it.
+    pub(super) fn is_current(&self, place: &str, sealed: &str) -> bool {
+        self.0.first().is_some_and(|key| open(key, place, sealed).is_some())
+    }
+
     /// `None` if no key opens it, or it was sealed for another record.
     pub(crate) fn open(&self, place: &str, sealed: &str) -> Option<Vec<u8>> {
-        let whole = STANDARD.decode(sealed).ok()?;
-        let (nonce, sealed) = whole.split_at_checked(NONCE_LEN)?;
-        self.0.iter().find_map(|key| {
-            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-            let mut opened = sealed.to_vec();
-            let length = key.open_in_place(nonce, Aad::from(place), &mut opened).ok()?.len();
-            opened.truncate(length);
-            Some(opened)
-        })
+        self.0.iter().find_map(|key| open(key, place, sealed))
+    }
+}
+
+fn open(key: &RandomizedNonceKey, place: &str, sealed: &str) -> Option<Vec<u8>> {
+    let whole = STANDARD.decode(sealed).ok()?;
+    let (nonce, sealed) = whole.split_at_checked(NONCE_LEN)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let mut opened = sealed.to_vec();
+    let length = key.open_in_place(nonce, Aad::from(place), &mut opened).ok()?.len();
+    opened.truncate(length);
+    Some(opened)
+}
+
+/// Where the keys that seal come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Keys {
+    /// Named by the operator, and read already.
+    Given(SealKeys),
+    /// Made where it is not there yet.
+    Made(PathBuf),
+}
+
+impl Keys {
+    /// The keys; they are made if there are none yet, the operator has named no file, and nothing `is_sealed` that they
+    /// would have to open.
+    ///
+    /// # Errors
+    /// They cannot be made or read.
+    pub(crate) fn take(&self, is_sealed: bool) -> Result<SealKeys, SealError> {
+        match self {
+            Self::Given(keys) => Ok(keys.clone()),
+            Self::Made(path) if is_sealed && !path.exists() => Err(SealError::Gone { path: path.clone() }),
+            Self::Made(path) => SealKeys::read_or_make(path),
+        }
+    }
+
+    /// What to do where they are the wrong ones.
+    pub(crate) fn help(&self) -> String {
+        let file = match self {
+            Self::Given(_) => "the file that key-file names".to_owned(),
+            Self::Made(path) => path.display().to_string(),
+        };
+        format!(
+            "{file} does not have the key that secrets of the state are sealed with: bring the file of before back, or add its lines below those that are there"
+        )
     }
 }
 

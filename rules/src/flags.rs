@@ -25,6 +25,8 @@ pub struct Flags {
     /// Absolute: the folder of the document has nothing to do with it.
     pub edge_ca: Option<PathBuf>,
     pub connections: Option<i64>,
+    /// Circuits at once.
+    pub most_circuits: Option<i64>,
     /// Where the admin API listens.
     pub admin: Option<String>,
     /// Only what withstands quantum computers is agreed on with edges, by QUIC.
@@ -43,7 +45,7 @@ pub struct FlagMistakes(Vec<(&'static str, Invalid)>);
 
 /// Where values of flags stand: behind the end of any document.
 const BEHIND: usize = usize::MAX / 2;
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "--edge",
     "--region",
     "--edge-ip-version",
@@ -55,12 +57,14 @@ const NAMES: [&str; 11] = [
     "--cacert",
     "--ha-connections",
     "--metrics",
+    "--max-active-flows",
 ];
 
 impl Flags {
     /// Puts what was given in the place of what the document says.
     pub fn put_into(&self, document: &mut Document) {
         put(&mut document.admin.listen, 10, self.admin.clone());
+        put(&mut document.tcp.most_circuits, 11, self.most_circuits);
         let Some(tunnel) = &mut document.tunnel else { return };
         let tunnel = tunnel.get_mut();
         if !self.edges.is_empty() {

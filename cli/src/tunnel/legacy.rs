@@ -21,7 +21,7 @@ pub(super) use duration::duration;
 pub(crate) use duration::go_duration;
 #[cfg(test)]
 use translation::Translation;
-pub(super) use translation::{Given, Proof, translate};
+pub(super) use translation::{Given, MOST_CIRCUITS, Proof, translate};
 pub(super) use yaml::flag;
 
 use super::{Arguments, Options, Single, places, reference};

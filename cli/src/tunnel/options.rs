@@ -9,6 +9,7 @@ use adit_host::config::settings;
 use clap::Args;
 use uuid::Uuid;
 
+use super::legacy::MOST_CIRCUITS;
 use super::reference::Idle;
 use super::{legacy, places, usage};
 use crate::Failure;
@@ -243,6 +244,9 @@ pub(crate) struct EdgeOptions {
     /// Connections to keep, 1 to 4
     #[arg(long = "ha-connections", alias = "connections", global = true, value_name = "N")]
     pub(super) connections: Option<i64>,
+    /// How many TCP circuits there may be at once, as `[tcp] most-circuits`; 0 leaves it as it is
+    #[arg(long, global = true, value_name = "N", env = "TUNNEL_MAX_ACTIVE_FLOWS")]
+    pub(super) max_active_flows: Option<u64>,
     /// After SIGTERM or SIGINT, how long requests may take to finish, such as "30s"; at most 3m. The host ends
     /// as soon as the last one has; a second signal ends it at once, with exit code 130
     #[arg(long, global = true, value_name = "DURATION", env = "TUNNEL_GRACE_PERIOD")]
@@ -302,6 +306,11 @@ impl Options {
             exit_after_unconnected: edge.exit_after_unconnected.clone(),
             edge_ca: edge_ca.transpose().map_err(|error| usage(format!("--cacert: {error}")))?,
             connections: edge.connections,
+            // 0 is no limit there.
+            most_circuits: edge
+                .max_active_flows
+                .filter(|most| *most > 0)
+                .and_then(|most| i64::try_from(most.min(MOST_CIRCUITS)).ok()),
             admin: edge.metrics.as_deref().map(listen),
             post_quantum: is_quantum,
             retries: self.process.retries,

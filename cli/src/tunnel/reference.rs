@@ -114,7 +114,7 @@ pub(crate) const WORDS: &[Word] = &[
     value("service-op-ip", &["TUNNEL_SERVICE_OP_IP"], HasNone(MANAGEMENT)),
     value("icmpv4-src", &["TUNNEL_ICMPV4_SRC"], HasNone(PRIVATE)),
     value("icmpv6-src", &["TUNNEL_ICMPV6_SRC"], HasNone(PRIVATE)),
-    value("max-active-flows", &["TUNNEL_MAX_ACTIVE_FLOWS"], HasNone(PRIVATE)),
+    value("max-active-flows", &["TUNNEL_MAX_ACTIVE_FLOWS"], Works),
     value("dns-resolver-addrs", &["TUNNEL_DNS_RESOLVER_ADDRS"], HasNone(PRIVATE)),
     // One origin in place of rules.
     value("url", &["TUNNEL_URL"], Works),
@@ -168,7 +168,7 @@ const QUIC: &str = "QUIC finds its packet size and its windows by itself";
 const MANAGEMENT: &str = "a host is managed at its own admin address";
 const PRIVATE: &str = "private networks are not carried yet";
 const DEPRECATED: &str = "it has none in cloudflared either";
-const NO_PROXY: &str = "only HTTP services are reached yet";
+const NO_PROXY: &str = "a SOCKS proxy is reached through its tunnel, and listens nowhere";
 const NO_DNS: &str = "the DNS proxy was removed from cloudflared too";
 const NO_SSH: &str = "there is no SSH server in this program";
 

@@ -81,6 +81,7 @@ const ROWS: &[Row] = &[
     ("cacert", "/ca.pem", |seen| seen.says("edge-ca = \"/ca.pem\"")),
     ("protocol", "http2", |seen| seen.says("protocol = \"http2\"")),
     ("ha-connections", "2", |seen| seen.says("connections = 2")),
+    ("max-active-flows", "7", |seen| seen.says("most-circuits = 7")),
     ("grace-period", "1m30s", |seen| seen.says("grace-period = \"90000ms\"")),
     ("retries", "7", |seen| seen.options().process.retries == Some(7)),
     ("post-quantum", "true", |seen| seen.options().process.post_quantum == Some(true)),

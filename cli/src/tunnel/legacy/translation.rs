@@ -226,18 +226,23 @@ impl Translation {
                 None => self.wrong(at, "not a time such as 30s"),
             }
         }
-        if let Some((at, warp)) = entry("warp-routing")
-            && let Value::Map(keys) = &warp.value.value
-            && let Some(most) = keys.get("maxActiveFlows").filter(|most| !most.value.is_null())
-        {
-            // 0 is no limit there.
-            match most.value.number() {
+        let flows =
+            entry("max-active-flows").map(|(at, entry)| (at, "max-active-flows", entry.value.clone()));
+        let flows = flows.or_else(|| {
+            let (at, warp) = entry("warp-routing")?;
+            let Value::Map(keys) = &warp.value.value else { return None };
+            let most = keys.get("maxActiveFlows").filter(|most| !most.value.is_null())?;
+            Some((at, "maxActiveFlows", most.value.clone()))
+        });
+        if let Some((at, key, most)) = flows {
+            match most.number() {
+                // No limit there.
                 Some(0) => {}
                 Some(most) => {
                     self.line(none, "[tcp]");
                     self.line(at, &format!("most-circuits = {}", most.min(MOST_CIRCUITS)));
                 }
-                None => self.wrong(at, "`maxActiveFlows` is not a number"),
+                None => self.wrong(at, &format!("`{key}` is not a number")),
             }
         }
         let metrics = entry("metrics").and_then(|(at, entry)| Some((at, entry.value.text()?)));
@@ -451,7 +456,7 @@ fn counts(rest: &str) -> bool {
 }
 
 /// As many as a document may ask for.
-const MOST_CIRCUITS: u64 = 1_000_000;
+pub(in crate::tunnel) const MOST_CIRCUITS: u64 = 1_000_000;
 /// What of `[ingress.origin]` there is to say about services of bytes.
 const OF_BYTES: [&str; 3] = ["connect-timeout ", "tcp-keep-alive ", "happy-eyeballs "];
 const MOST_MISTAKES: usize = 100;

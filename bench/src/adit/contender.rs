@@ -1,5 +1,6 @@
 //! Who carries the visitors' requests to the origin, each started once and kept for all rounds.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use e2e::reference;
 use tempfile::TempDir;
 
 use crate::balanced::{self, By};
+use crate::circuits::{self, Ends};
 use crate::cpu::Cpu;
 use crate::options::Options;
 use crate::visitor::Door;
@@ -37,6 +39,8 @@ pub(crate) enum Kind {
     Adit { protocol: &'static str, plugins: usize, is_fresh: bool },
     /// Our edge and our host, behind a name of the edge's state.
     Named { protocol: &'static str, by: By },
+    /// A client at the visitor's side, our edge and a host: ours, or the reference's at both ends.
+    Circuit { protocol: &'static str, program: Option<PathBuf> },
     /// Our edge and another connector.
     Reference { protocol: &'static str, program: PathBuf },
 }
@@ -67,6 +71,7 @@ enum Running {
         client: Process,
         _folder: TempDir,
     },
+    Ends(Box<Ends>),
     Tunnel {
         host: Box<Host>,
         edge: Box<Edge>,
@@ -92,6 +97,8 @@ pub(crate) fn all(options: &Options) -> Vec<Kind> {
         kinds.extend([By::Route, By::Balancer].map(|by| Kind::Named { protocol, by }));
         let programs = options.reference.iter();
         kinds.extend(programs.map(|program| Kind::Reference { protocol, program: program.clone() }));
+        let programs = std::iter::once(None).chain(options.reference.clone().map(Some));
+        kinds.extend(programs.map(|program| Kind::Circuit { protocol, program }));
     }
     let names: Vec<String> = kinds.iter().map(Kind::to_string).collect();
     kinds.into_iter().filter(|kind| options.wants(&kind.to_string(), &names)).collect()
@@ -130,6 +137,10 @@ impl Contender {
                 edge.process.forget();
                 (edge.http, Running::Tunnel { host: host.into(), edge: edge.into(), _site: site })
             }
+            Kind::Circuit { protocol, program } => {
+                let (address, ends) = circuits::start(protocol, program.as_deref()).await?;
+                (address, Running::Ends(ends.into()))
+            }
             Kind::Reference { protocol, program } => {
                 let document = document(protocol, 0, false, origins);
                 let (site, edge) = edge().await;
@@ -142,7 +153,10 @@ impl Contender {
 
     /// Whether it can carry what these visitors do.
     pub(crate) fn takes(&self, kind: scenario::Kind) -> bool {
+        let is_circuit = matches!(self.kind, Kind::Circuit { .. });
         match kind {
+            scenario::Kind::CircuitDown(_) | scenario::Kind::CircuitUp(_) => is_circuit,
+            _ if is_circuit => false,
             // The others would want it over TLS, or as an origin of its own.
             scenario::Kind::Call => matches!(self.kind, Kind::Adit { .. } | Kind::Named { .. }),
             // It would have to be told of upgrades.
@@ -159,15 +173,20 @@ impl Contender {
     }
 
     pub(crate) fn cpu(&self) -> Cpu {
-        Cpu::of(self.processes().into_iter().map(|(name, process)| {
-            let ids = std::iter::once(process.id()).chain(process.children());
-            (name, ids.collect())
-        }))
+        let mut ids = HashMap::<_, Vec<u32>>::new();
+        for (name, process) in self.processes() {
+            ids.entry(name).or_default().extend(std::iter::once(process.id()).chain(process.children()));
+        }
+        Cpu::of(ids)
     }
 
     /// Resident bytes of each process.
-    pub(crate) fn memory(&self) -> Vec<(&'static str, u64)> {
-        self.processes().into_iter().map(|(name, process)| (name, process.memory())).collect()
+    pub(crate) fn memory(&self) -> HashMap<&'static str, u64> {
+        let mut memory = HashMap::new();
+        for (name, process) in self.processes() {
+            *memory.entry(name).or_default() += process.memory();
+        }
+        memory
     }
 
     fn processes(&self) -> Vec<(&'static str, &Process)> {
@@ -175,6 +194,10 @@ impl Contender {
             Running::Nothing => Vec::new(),
             Running::Proxy { process, .. } => vec![("proxy", process)],
             Running::Pair { server, client, .. } => vec![("edge", server), ("host", client)],
+            // The client is the other half of the host's work.
+            Running::Ends(ends) => {
+                vec![("edge", &ends.edge.process), ("host", &ends.host.process), ("host", &ends.client)]
+            }
             Running::Tunnel { host, edge, .. } => vec![("edge", &edge.process), ("host", &host.process)],
         }
     }
@@ -195,6 +218,10 @@ impl fmt::Display for Kind {
                 write!(f, "adit {protocol} + {plugins} {fresh}plugin{s}")
             }
             Self::Named { protocol, by } => write!(f, "adit {protocol} behind {by}"),
+            Self::Circuit { protocol, program: None } => write!(f, "adit {protocol} at both ends"),
+            Self::Circuit { protocol, program: Some(_) } => {
+                write!(f, "the reference {protocol} at both ends")
+            }
             Self::Reference { protocol, program } => {
                 let name = program.file_name().unwrap_or(program.as_os_str());
                 write!(f, "{} {protocol}", name.display())

@@ -1,13 +1,14 @@
 //! Adit and its peers on one machine: the same origin, the same load, in alternated rounds.
 //!
 //! `cargo xtask bench` builds and runs it; `cargo xtask bench --help` lists the options. Read in this order:
-//! [`options`], [`contender`] (who carries the requests; [`balanced`] behind a load balancer), [`scenario`] (what the visitors do), [`visitor`] (how),
+//! [`options`], [`contender`] (who carries the requests; [`balanced`] behind a load balancer, [`circuits`] for bytes), [`scenario`] (what the visitors do), [`visitor`] (how),
 //! [`cpu`] and [`wire`] (what it cost), [`report`] (medians, the table, the JSON and the chart).
 //!
 //! On a machine that does other work too, only processor time per request and ratios within one run mean
 //! anything: requests per second and latency say as much about the neighbours.
 
 mod balanced;
+mod circuits;
 mod contender;
 mod cpu;
 mod options;

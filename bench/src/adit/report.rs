@@ -58,7 +58,7 @@ impl Sample {
         load: Load,
         cpu: HashMap<&'static str, Duration>,
         wire: u64,
-        memory: Vec<(&'static str, u64)>,
+        memory: HashMap<&'static str, u64>,
     ) -> Self {
         let Load { mut latencies, bytes, time } = load;
         latencies.sort_unstable();
@@ -78,7 +78,7 @@ impl Sample {
             per_request: per(1e6, requests as f64),
             per_gigabyte: per(1e3, bytes as f64 / 1e9),
             wire: wire as f64 / requests as f64,
-            memory: memory.into_iter().collect(),
+            memory,
         }
     }
 }
@@ -182,6 +182,7 @@ impl Report {
             text.push('\n');
         }
         text.push_str(&self.balanced());
+        text.push_str(&self.circuits());
         text.push_str(
             "Spreads are least / median / greatest of the rounds. Wire is what the loopback device carried for \
              a request on all hops together, the visitor's and the origin's too.\n",
@@ -213,6 +214,36 @@ impl Report {
         }
         format!(
             "## What a load balancer costs\n\n| | edge CPU per request, to a route's |\n|---|---|\n{rows}\n"
+        )
+    }
+
+    /// What carrying bytes of services costs our client and host against the reference's, round by round.
+    fn circuits(&self) -> String {
+        let mut rows = String::new();
+        for (at, name) in self.contenders.iter().enumerate() {
+            let Some(protocol) = name.strip_prefix("adit ").filter(|rest| rest.ends_with(" at both ends"))
+            else {
+                continue;
+            };
+            let theirs =
+                self.contenders.iter().position(|other| *other == format!("the reference {protocol}"));
+            let Some(theirs) = theirs else { continue };
+            for (scenario, (own, others)) in
+                self.scenarios.iter().zip(self.samples[at].iter().zip(&self.samples[theirs]))
+            {
+                let ends = |sample: &Sample| sample.per_gigabyte.get("host").copied();
+                let ratios =
+                    own.iter().zip(others).filter_map(|(own, other)| Some(ends(own)? / ends(other)?));
+                if let Some(spread) = Spread::of(ratios) {
+                    let _ = writeln!(rows, "| {name}, {scenario} | {} |", spread.to_text(3));
+                }
+            }
+        }
+        if rows.is_empty() {
+            return rows;
+        }
+        format!(
+            "## What circuits cost\n\n| | CPU of client and host, to the reference's |\n|---|---|\n{rows}\n"
         )
     }
 

@@ -32,6 +32,9 @@ pub(crate) enum Kind {
     Down(u64),
     /// One body from the visitor.
     Up(u64),
+    /// Bytes of a service that speaks no HTTP, and for one.
+    CircuitDown(u64),
+    CircuitUp(u64),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +64,8 @@ pub(crate) fn all(options: &Options) -> Vec<Scenario> {
         Scenario { kind: Kind::Messages, visitors: 32 },
         Scenario { kind: Kind::Call, visitors: 32 },
     ];
-    let bulk = [Kind::Down(options.bulk), Kind::Up(options.bulk)];
+    let size = options.bulk;
+    let bulk = [Kind::Down(size), Kind::Up(size), Kind::CircuitDown(size), Kind::CircuitUp(size)];
     let bulk = bulk.into_iter().map(|kind| Scenario { kind, visitors: 1 });
     let all: Vec<Scenario> = small.chain(steady).chain(bulk).collect();
     let names: Vec<String> = all.iter().map(Scenario::to_string).collect();
@@ -70,7 +74,7 @@ pub(crate) fn all(options: &Options) -> Vec<Scenario> {
 
 impl Scenario {
     pub(crate) fn is_bulk(&self) -> bool {
-        matches!(self.kind, Kind::Down(_) | Kind::Up(_))
+        matches!(self.kind, Kind::Down(_) | Kind::Up(_) | Kind::CircuitDown(_) | Kind::CircuitUp(_))
     }
 
     /// Every visitor begins requests until `time` is over; those under way are finished and counted.
@@ -111,6 +115,8 @@ impl fmt::Display for Scenario {
             Kind::Call => write!(f, "unary grpc x{visitors}"),
             Kind::Down(bytes) => write!(f, "down {} MiB", bytes >> 20),
             Kind::Up(bytes) => write!(f, "up {} MiB", bytes >> 20),
+            Kind::CircuitDown(bytes) => write!(f, "circuit down {} MiB", bytes >> 20),
+            Kind::CircuitUp(bytes) => write!(f, "circuit up {} MiB", bytes >> 20),
         }
     }
 }

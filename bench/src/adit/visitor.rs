@@ -22,6 +22,7 @@ use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::circuits;
 use crate::scenario::{Kind, Load, Scenario};
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -46,6 +47,8 @@ pub(crate) async fn visit(scenario: Scenario, number: usize, door: Door, until: 
         Kind::Messages => chat(door, until).await,
         Kind::Call => call(door, until).await,
         Kind::Paced(rate) => pace(scenario.visitors, number, rate, door, until).await,
+        Kind::CircuitDown(bytes) => carry(circuits::DOWN, bytes, door, until).await,
+        Kind::CircuitUp(bytes) => carry(circuits::UP, bytes, door, until).await,
         kind @ (Kind::Get | Kind::Browser | Kind::Fresh | Kind::Post | Kind::Down(_) | Kind::Up(_)) => {
             ask(kind, door, until).await
         }
@@ -65,7 +68,7 @@ async fn open(door: Door) -> Result<Open> {
     Ok(Open { sender, host: door.host, _driver: driver })
 }
 
-async fn dial(door: Door) -> Result<TcpStream> {
+pub(crate) async fn dial(door: Door) -> Result<TcpStream> {
     let stream = TcpStream::connect(door.address).await.context("connecting as a visitor")?;
     stream.set_nodelay(true)?;
     Ok(stream)
@@ -86,6 +89,16 @@ async fn ask(kind: Kind, door: Door, until: Instant) -> Result<Load> {
         if kind != Kind::Fresh {
             kept = Some(connection);
         }
+    }
+    Ok(load)
+}
+
+async fn carry(word: u8, bytes: u64, door: Door, until: Instant) -> Result<Load> {
+    let mut load = Load::default();
+    while Instant::now() < until || load.latencies.is_empty() {
+        let start = Instant::now();
+        load.bytes += circuits::exchange(word, bytes, door).await?;
+        load.took(start);
     }
     Ok(load)
 }
@@ -182,7 +195,12 @@ async fn exchange(open: &mut Open, kind: Kind) -> Result<u64> {
             let request = request.method(Method::POST).uri("/sink").header(CONTENT_LENGTH, bytes);
             (request, Bulk::new(bytes).boxed(), bytes)
         }
-        Kind::Paced(_) | Kind::Events | Kind::Messages | Kind::Call => bail!("has a way of its own"),
+        Kind::Paced(_)
+        | Kind::Events
+        | Kind::Messages
+        | Kind::Call
+        | Kind::CircuitDown(_)
+        | Kind::CircuitUp(_) => bail!("has a way of its own"),
     };
     let response = open.sender.send_request(request.body(body)?).await?;
     ensure!(response.status().is_success(), "status {}", response.status());

@@ -18,6 +18,7 @@ mod grpc;
 mod languages;
 mod plugin_costs;
 mod plugins;
+mod programs;
 mod progress;
 mod pypi;
 mod reference;
@@ -50,8 +51,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, arguments: &[String]) -> Result<()> {
-    const WITH_ARGUMENTS: [&str; 7] =
-        ["demo", "bench", "charts", "fuzz", "reference", "release", "component-tests"];
+    const WITH_ARGUMENTS: [&str; 8] =
+        ["demo", "bench", "charts", "fuzz", "reference", "programs", "release", "component-tests"];
     if !WITH_ARGUMENTS.contains(&command) && !arguments.is_empty() {
         bail!("takes no arguments, got {}", arguments.join(" "));
     }
@@ -83,6 +84,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         "check" => check::run(&tree)?,
         "test" => checks::run(&tree)?,
         "reference" => reference::run(&tree, arguments)?,
+        "programs" => programs::run(&tree, arguments)?,
         "release" => release::run(&tree, arguments)?,
         "roots" => roots::run(&tree)?,
         "charts" => charts::run(&tree, arguments)?,
@@ -112,6 +114,9 @@ Usage: cargo xtask <command>
   reference PROGRAM
                   the tests that need the reference's own program, such as /usr/bin/cloudflared; all
                   others are part of `test`, where nothing that is missing is skipped
+  programs [PROGRAM]
+                  OpenSSH, PostgreSQL, Redis and a remote desktop over a tunnel, through our client and,
+                  with the path of its program, the reference's; says which of them have to be installed
   swaps           the long tests of changes under load, optimised: 1,000 swaps, 200 kills, replicas
                   replaced under 100,000 requests
   plugins         build the plugins into target/plugins

@@ -180,6 +180,11 @@ pub(crate) struct Answer {
 }
 
 impl Admin {
+    /// That of a host.
+    pub(crate) fn of_host(admin: String, admin_token_file: Option<PathBuf>) -> Self {
+        Self { admin, admin_token_file, whose: "host" }
+    }
+
     /// That of an edge.
     pub(crate) fn of_edge(admin: String, admin_token_file: Option<PathBuf>) -> Self {
         Self { admin, admin_token_file, whose: "edge" }

@@ -15,7 +15,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Failure, credentials, password, signals};
+use crate::admin::Admin;
+use crate::{Failure, credentials, dashboard, password, signals};
 
 const PREFERRED_PORT: u16 = 8080;
 const SERVERS: usize = 4;
@@ -23,6 +24,10 @@ const SERVERS: usize = 4;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// What each process may take to stop before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long the requests of a demo are kept; nobody looks at one for longer.
+const WATCH: Duration = Duration::from_secs(24 * 60 * 60);
+const TOKEN: &str = "admin.token";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -125,6 +130,8 @@ struct Running {
     host: Process,
     visitors: String,
     admin: String,
+    /// The pages, with a code to sign in.
+    pages: String,
     servers: Vec<String>,
     connections: Vec<String>,
 }
@@ -134,6 +141,8 @@ impl Scene {
         println!("Starting an edge with two regions of two servers each …");
         let credentials = credentials::make()?;
         write(&self.dir.join("demo.json"), &credentials.to_json())?;
+        // Random like the credentials of a tunnel; nobody else is to look at the requests.
+        private(&self.dir.join(TOKEN), &uuid::Uuid::new_v4().simple().to_string())?;
         write(&self.dir.join("edge.toml"), &self.edge_configuration())?;
         let mut edge = Process::spawn("edge", &["edge", "run", "--config"], &self.dir, "edge.toml")?;
         let mut servers = Vec::new();
@@ -168,8 +177,11 @@ impl Scene {
         }
         edge.follow();
         host.follow();
+        let asked = Admin::of_host(admin.clone(), Some(self.dir.join(TOKEN)));
+        dashboard::watch(&asked, WATCH, true).await?;
+        let pages = dashboard::sign_in(&asked).await?;
         let visitors = visitors.context("the edge did not say where it listens")?;
-        Ok(Running { edge, host, visitors, admin, servers, connections })
+        Ok(Running { edge, host, visitors, admin, pages, servers, connections })
     }
 
     fn edge_configuration(&self) -> String {
@@ -201,6 +213,7 @@ edge-ca = "edge-data/ca.pem"
 
 [admin]
 listen = "127.0.0.1:0"
+token-file = "{TOKEN}"
 
 [[plugin]]
 name = "headers"
@@ -242,16 +255,21 @@ impl Running {
     fn introduce(&self, scene: &Scene) {
         let url = format!("http://demo.localhost:{}", self.visitors.rsplit(':').next().unwrap_or_default());
         println!(
-            "\nReady: {} connections to {} edge servers, {}.\n\n  Open  {url}/\n\n\
+            "\nLook at every request as it comes (good once, for ten minutes):\n\n  Watch  {}\n\n\
+             Ready: {} connections to {} edge servers, {}.\n\n  Open  {url}/\n\n\
              A plugin at work (look for x-adit-demo):\n  curl -i {url}/\n\n\
              A path that a plugin protects, without and with a password:\n  \
              curl -i {url}/private\n  curl -i -u demo:adit {url}/private\n\n\
-             The host's own view:\n  curl http://{}/ready\n\n\
+             The host's own view, and a new code for its pages:\n  curl http://{}/ready\n  \
+             adit dashboard --admin {} --admin-token-file {}\n\n\
              Configuration and logs: {}\nCtrl-C stops everything.",
+            self.pages,
             self.connections.len(),
             self.servers.len(),
             regions(&self.connections),
             self.admin,
+            self.admin,
+            scene.dir.join(TOKEN).display(),
             scene.dir.display(),
         );
     }
@@ -275,6 +293,11 @@ fn regions(locations: &[String]) -> String {
     regions.sort_unstable();
     regions.dedup();
     format!("regions {}", regions.join(" and "))
+}
+
+/// For this user alone.
+fn private(path: &Path, text: &str) -> anyhow::Result<()> {
+    adit_files::replace(path, text.as_bytes(), 0o600).with_context(|| format!("writing {}", path.display()))
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
+use crate::table::print;
 use crate::{Failure, signals, systemd};
 
 /// What a process does besides serving.
@@ -52,6 +53,11 @@ pub(crate) async fn run(
     let mut host = adit_host::Host::start(reader, state_dir, flags).await.map_err(Failure::Configuration)?;
     if let Some(hostname) = extras.quick_tunnel {
         host.set_quick_tunnel(hostname);
+        // Its requests are somebody's who tries something out, at a terminal.
+        host.watch_requests();
+        if let Some(url) = host.dashboard()? {
+            print(&format!("Look at its requests: {url}"));
+        }
     }
     let _systemd = systemd::watch(&mut host, stop.clone()).map_err(anyhow::Error::from)?;
     let _reloads = signals::reload_on_hangup(host.reload()).map_err(anyhow::Error::from)?;

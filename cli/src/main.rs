@@ -4,6 +4,7 @@
 mod access;
 mod admin;
 mod credentials;
+mod dashboard;
 mod demo;
 mod edge;
 mod host;
@@ -85,6 +86,8 @@ enum Command {
     },
     /// What a running host would do with a request: rule, plugins, origin, headers
     Explain(admin::Question),
+    /// Where a browser is shown what a running host does, with a code to sign in
+    Dashboard(dashboard::Dashboard),
     /// A host's configuration: check a file, and look at or change what a running host serves
     #[command(subcommand, arg_required_else_help = true)]
     Config(Config),
@@ -289,6 +292,7 @@ fn main() -> ExitCode {
         Command::Access(access) => access::run(access, with_stdin),
         Command::Reload { admin } => admin::reload(&admin),
         Command::Explain(question) => admin::explain(&question),
+        Command::Dashboard(asked) => dashboard::run(&asked),
         Command::Config(Config::Check { config }) => host::check(&config),
         Command::Config(Config::Show { generation, admin }) => admin::show(&admin, generation),
         Command::Config(Config::History { json, admin }) => admin::history(&admin, json),

@@ -2,6 +2,7 @@
 //! chain, and what comes after it is a chain of its own.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use adit_rules::plan::OnError;
 use http::{HeaderMap, Method, StatusCode, request, response};
@@ -11,6 +12,7 @@ use super::failure::Failure;
 use crate::background::Served;
 use crate::bodies::{self, BodySource, NoBody};
 use crate::filter::{Plugin, RequestStep, ResponseStep};
+use crate::stopwatch::Stopwatch;
 
 /// What is known about a request besides its head.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +23,20 @@ pub struct Facts<'a> {
     pub client_ip: &'a str,
     /// "http" or "https".
     pub scheme: &'a str,
+    /// Somebody wants to know how long each plugin takes.
+    pub stopwatch: Option<&'a Stopwatch>,
+}
+
+impl Facts<'_> {
+    fn clock(&self) -> Option<(&Stopwatch, Instant)> {
+        self.stopwatch.map(|stopwatch| (stopwatch, Instant::now()))
+    }
+}
+
+fn lap(clock: Option<(&Stopwatch, Instant)>, plugin: &Plugin) {
+    if let Some((stopwatch, begun)) = clock {
+        stopwatch.lap(plugin.name(), begun, begun.elapsed());
+    }
 }
 
 /// Plugins in the order in which they see a request.
@@ -185,6 +201,7 @@ impl Chain {
         let mut left = Vec::new();
         'plugins: for (index, plugin) in self.plugins.iter().enumerate() {
             for phase in [Phase::Head, Phase::Body] {
+                let clock = facts.clock();
                 let step = match (phase, plugin.request_bodies()) {
                     (Phase::Head, _) if plugin.filters_requests() => {
                         plugin.on_request(shard, facts, head).await
@@ -195,6 +212,7 @@ impl Chain {
                         Box::pin(plugin.on_request_body(limits, shard, facts, head, body)).await
                     }
                 };
+                lap(clock, plugin);
                 match step {
                     Ok(RequestStep::Next) => {}
                     Ok(RequestStep::Edited { carry }) if carry.is_empty() => {}
@@ -260,6 +278,7 @@ impl Chain {
                 Some((_, Left::Skipped)) => continue,
             };
             for phase in [Phase::Head, Phase::Body] {
+                let clock = facts.clock();
                 let step = match (phase, plugin.response_bodies()) {
                     (Phase::Head, _) if plugin.filters_responses() => {
                         plugin.on_response(shard, facts, head, &carry).await
@@ -278,6 +297,7 @@ impl Chain {
                         Box::pin(call).await
                     }
                 };
+                lap(clock, plugin);
                 match step {
                     Ok(ResponseStep::Next | ResponseStep::Edited) => {}
                     Ok(ResponseStep::Respond(reply)) => {

@@ -4,7 +4,9 @@
 mod config;
 mod diag;
 mod explain;
+mod inspector;
 mod metrics;
+mod ui;
 
 pub use diag::configuration;
 
@@ -12,9 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_engine::Number;
+use adit_inspector::Keeper;
 use adit_net::admission::{Admission, Guest};
 use adit_net::clients::{self, Clients};
 use adit_net::guard::{Asks, Guard};
+use adit_pages::Door;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -45,6 +49,10 @@ pub struct Admin {
     pub tags: Tags,
     pub circuits: Circuits,
     pub rooms: Rooms,
+    pub inspector: Arc<Keeper>,
+    pub door: Arc<Door>,
+    /// Where it listens.
+    pub port: u16,
 }
 
 /// Who is at the listeners.
@@ -81,6 +89,9 @@ impl Admin {
         guard: &Guard,
         guest: &Guest,
     ) -> Response<Full<Bytes>> {
+        if ui::is_about(request.uri().path()) {
+            return ui::answer(self, request, guard, guest).await;
+        }
         match guard.judge(&request, asks(request.uri().path())) {
             Ok(()) => self.answer(request, guest).await,
             Err(refusal) => refusal.answer(),
@@ -93,6 +104,9 @@ impl Admin {
         }
         if (request.method(), request.uri().path()) == (&Method::POST, "/explain") {
             return explain::answer(self, request, guest).await;
+        }
+        if request.uri().path() == "/inspector" {
+            return inspector::answer(self, request, guest).await;
         }
         let _busy = guest.busy();
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -129,7 +143,7 @@ impl Admin {
                 Some(page) => json(StatusCode::OK, &page),
                 None => problem(
                     StatusCode::NOT_FOUND,
-                    "served here: /livez /readyz /status /metrics /ready /healthcheck /diag/tunnel /diag/system /diag/configuration /quicktunnel /config /config/document /config/history, POST /reload, POST /explain and PUT /config",
+                    "served here: /livez /readyz /status /metrics /ready /healthcheck /diag/tunnel /diag/system /diag/configuration /quicktunnel /config /config/document /config/history /inspector /ui/, POST /reload, POST /explain and PUT /config",
                 ),
             },
         }
@@ -203,6 +217,7 @@ fn asks(path: &str) -> Asks {
     match path {
         "/livez" | "/readyz" | "/ready" | "/healthcheck" => Asks::Probe,
         "/metrics" => Asks::Metrics,
+        "/inspector" => Asks::Captures,
         _ => Asks::Rest,
     }
 }

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_engine::Engine;
+use adit_inspector::{Keeper, Setting};
 use adit_net::guard::Guard;
 use adit_pace::Account;
+use adit_pages::Door;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -64,6 +66,8 @@ pub struct Host {
     configuration: Value,
     quick_tunnel: Option<String>,
     tags: Tags,
+    inspector_of_requests: Arc<Keeper>,
+    door: Arc<Door>,
     /// What people call this host.
     label: Option<String>,
     /// How long nothing may serve; `None` for ever.
@@ -107,6 +111,7 @@ impl Host {
             !settings.edges.source.is_public(),
             settings.config_source != ConfigSource::Local,
         );
+        let inspector_of_requests = Arc::new(Keeper::new(settings.shards).context("random numbers")?);
         let tags = Tags::new(identity.connector, &settings.flags.tags)?;
         let label = settings.flags.label;
         let shared = Shared {
@@ -141,6 +146,8 @@ impl Host {
             configuration,
             quick_tunnel: None,
             tags,
+            inspector_of_requests,
+            door: Arc::new(Door::new().context("random numbers")?),
             label,
             patience: settings.exit_after_unconnected,
         })
@@ -154,6 +161,22 @@ impl Host {
     /// Says under which host name the edge serves its quick tunnel, for `/quicktunnel` and the metrics.
     pub fn set_quick_tunnel(&mut self, hostname: String) {
         self.quick_tunnel = Some(hostname);
+    }
+
+    /// Keeps the heads of exchanges, until the process ends.
+    pub fn watch_requests(&self) {
+        self.inspector_of_requests.start(Setting { bodies: 0, rule: None, period: None }, Instant::now());
+    }
+
+    /// Where a browser is shown what this host does, with a code for one sign-in; `None` where that is no address
+    /// of this machine.
+    pub fn dashboard(&self) -> anyhow::Result<Option<String>> {
+        let address = self.admin_address()?;
+        if !address.ip().to_canonical().is_loopback() {
+            return Ok(None);
+        }
+        let code = self.door.code(Instant::now()).context("random numbers")?;
+        Ok(Some(format!("http://{}:{}/ui/enter#{code}", self.door.name(), address.port())))
     }
 
     /// Calls `observer` with `true` when a reload begins and with `false` when it is over, good or bad.
@@ -210,7 +233,17 @@ impl Host {
             tags: self.tags.clone(),
             circuits: circuits.clone(),
             rooms: Rooms::default(),
+            inspector: self.inspector_of_requests.clone(),
+            door: self.door,
+            port: address.port(),
         });
+        let inspector = self.inspector_of_requests.clone();
+        let _tidy = AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TIDY_EVERY).await;
+                inspector.tidy(Instant::now());
+            }
+        }));
         let _account = AbortOnDropHandle::new(tokio::spawn(pace::keep(self.shared.account.clone())));
         let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
         let _watch = self.watched.then(|| AbortOnDropHandle::new(tokio::spawn(watch::watch(watching))));
@@ -251,6 +284,7 @@ impl Host {
                 prober: self.prober.clone(),
                 shared: self.shared.clone(),
                 tags: self.tags.clone(),
+                inspector: self.inspector_of_requests.clone(),
                 stop: stop.clone(),
             };
             let report = report.clone();
@@ -295,6 +329,9 @@ impl Host {
     }
 }
 
+/// How often it is looked whether what was kept of exchanges has had its time.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+
 /// One thread with its runtime, slots and origin pool.
 struct Shard {
     index: usize,
@@ -306,6 +343,7 @@ struct Shard {
     prober: Prober,
     shared: Arc<Shared>,
     tags: Tags,
+    inspector: Arc<Keeper>,
     stop: CancellationToken,
 }
 
@@ -331,6 +369,7 @@ impl Shard {
                 prober: self.prober,
                 shard: self.index,
                 tags: self.tags,
+                inspector: self.inspector,
             });
             let mut slots = JoinSet::new();
             for slot in self.slots {

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of QUIC, HTTP/2 framing or configuration files.
 
+mod capture;
 mod carry;
 mod explain;
 mod held;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_engine::{Chain, Facts, RequestOutcome, ResponseOutcome};
+use adit_inspector::Keeper;
 use adit_net::network::source;
 use adit_protocol::extensions;
 use arc_swap::ArcSwap;
@@ -37,6 +39,7 @@ pub use tags::Tags;
 
 use crate::generation::{Backend, Generation, Rule};
 use crate::origin::{Circuits, Pool, Room, Trace};
+use capture::Capture;
 use held::Held;
 use observe::Observation;
 use probe::{Probe, Prober};
@@ -64,6 +67,7 @@ pub struct Proxy {
     pub prober: Prober,
     pub shard: usize,
     pub tags: Tags,
+    pub inspector: Arc<Keeper>,
 }
 
 impl Proxy {
@@ -78,7 +82,9 @@ impl Proxy {
         let generation = self.current.load_full();
         request::settle(&mut request.head);
         let asked = RequestContext::of(&request.head);
-        let mut note = RequestLog::begin(&generation, self.shard, &asked.id, &request.head);
+        let visitor = client_ip(request.head.headers.get(&CONNECTING_IP));
+        let capture = Capture::begin(&self.inspector, &request.head, visitor);
+        let mut note = RequestLog::begin(&generation, self.shard, &asked.id, &request.head, capture);
         let answer = self.answer(&generation, &asked, request, &mut note).await;
         note.follow(answer, &self.streams)
     }
@@ -96,7 +102,7 @@ impl Proxy {
         request: Request,
         note: &mut RequestLog,
     ) -> Answer {
-        let Request { kind, mut head, body, takes_trailers } = request;
+        let Request { kind, mut head, mut body, takes_trailers } = request;
         let rule = match request::route(generation, &head) {
             Ok(rule) => rule,
             Err(trouble) => return asked.refuse(trouble),
@@ -104,7 +110,20 @@ impl Proxy {
         note.routed(rule);
         // A share of the header's bytes: the header itself may be edited or removed.
         let client = head.headers.get(&CONNECTING_IP).cloned();
-        let facts = Facts { id: &asked.id, client_ip: client_ip(client.as_ref()), scheme: scheme(&head) };
+        let mut stopwatch = None;
+        if let Some(capture) = &mut note.capture {
+            stopwatch = Some(capture.stopwatch());
+            // What follows a handshake is no body.
+            if kind == Kind::Http {
+                body = capture.tap(body);
+            }
+        }
+        let facts = Facts {
+            id: &asked.id,
+            client_ip: client_ip(client.as_ref()),
+            scheme: scheme(&head),
+            stopwatch: stopwatch.as_deref(),
+        };
 
         remove_hop_by_hop(&mut head.headers);
         if !rule.passes_path_headers {
@@ -188,7 +207,7 @@ impl Proxy {
                             .map_err(ProxyError::Service)
                     }
                 };
-                note.origin_time = since(begun);
+                note.origin_answered(begun);
                 match sent {
                     Ok(response) => {
                         if let (Some(trace), Backend::Origin(origin, _)) =

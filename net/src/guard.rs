@@ -25,6 +25,8 @@ pub enum Asks {
     Metrics,
     /// All that says more, or changes something.
     Rest,
+    /// What visitors have sent: for the token's bearer alone, on this machine too.
+    Captures,
 }
 
 /// The rule of one listener.
@@ -73,6 +75,11 @@ pub enum Refusal {
          answered; give [admin] a token-file, or let it listen on 127.0.0.1"
     )]
     Closed,
+    #[error(
+        "what visitors have sent is shown to whoever has a token, on this machine too, and there is none; give \
+         [admin] a token-file"
+    )]
+    NoTokenFile,
     #[error("there are only probes and metrics here")]
     OnlyProbes,
 }
@@ -97,6 +104,18 @@ impl Guard {
         self.reach == Reach::Network && self.token.is_none()
     }
 
+    /// Whether only this machine gets here.
+    #[must_use]
+    pub fn is_of_this_machine(&self) -> bool {
+        self.reach == Reach::Machine
+    }
+
+    /// Whether anything but probes and metrics wants a token.
+    #[must_use]
+    pub fn wants_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Whether a request with this head is to be answered.
     ///
     /// # Errors
@@ -111,9 +130,10 @@ impl Guard {
         self.turn_pages_away(headers)?;
         match (asks, self.reach) {
             (Asks::Probe | Asks::Metrics, _) => Ok(()),
-            (Asks::Rest, Reach::Probes) => Err(Refusal::OnlyProbes),
-            (Asks::Rest, _) if self.token.is_some() => Err(Refusal::NoToken),
-            (Asks::Rest, Reach::Network) => Err(Refusal::Closed),
+            (Asks::Rest | Asks::Captures, Reach::Probes) => Err(Refusal::OnlyProbes),
+            (Asks::Rest | Asks::Captures, _) if self.token.is_some() => Err(Refusal::NoToken),
+            (Asks::Rest | Asks::Captures, Reach::Network) => Err(Refusal::Closed),
+            (Asks::Captures, Reach::Machine) => Err(Refusal::NoTokenFile),
             (Asks::Rest, Reach::Machine) => Ok(()),
         }
     }
@@ -157,7 +177,9 @@ impl Refusal {
     #[must_use]
     pub fn answer(&self) -> Response<Full<Bytes>> {
         let status = match self {
-            Self::Origin | Self::FetchSite | Self::Host | Self::Closed => StatusCode::FORBIDDEN,
+            Self::Origin | Self::FetchSite | Self::Host | Self::Closed | Self::NoTokenFile => {
+                StatusCode::FORBIDDEN
+            }
             Self::NoToken => StatusCode::UNAUTHORIZED,
             Self::OnlyProbes => StatusCode::NOT_FOUND,
         };
@@ -313,6 +335,22 @@ mod tests {
             assert_eq!(judge(&guard, Asks::Rest, &[host, right]), Ok(()));
             assert_eq!(judge(&guard, Asks::Rest, &[("host", "admin.example.com"), right]), Ok(()));
         }
+    }
+
+    #[test]
+    fn what_visitors_have_sent_needs_a_token_on_this_machine_too() {
+        let host = ("host", "localhost");
+        let right = ("authorization", "Bearer 0123456789abcdef");
+        assert_eq!(judge(&Guard::new(LOCAL, None), Asks::Captures, &[host]), Err(Refusal::NoTokenFile));
+        assert_eq!(
+            judge(&Guard::new(LOCAL, None), Asks::Captures, &[host, right]),
+            Err(Refusal::NoTokenFile)
+        );
+        let guard = Guard::new(LOCAL, Some(token()));
+        assert_eq!(judge(&guard, Asks::Captures, &[host]), Err(Refusal::NoToken));
+        assert_eq!(judge(&guard, Asks::Captures, &[host, right]), Ok(()));
+        assert_eq!(judge(&Guard::probes(), Asks::Captures, &[host, right]), Err(Refusal::OnlyProbes));
+        assert_eq!(judge(&Guard::new(ANY, None), Asks::Captures, &[host, right]), Err(Refusal::Closed));
     }
 
     #[test]

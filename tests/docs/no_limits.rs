@@ -18,6 +18,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "addresses.rs FORGET_FAILURE",
             "addresses.rs FORGET_FAMILY",
             "app.rs LOOK",
+            "host/app.rs TIDY_EVERY",
             "edge/admin/metrics.rs FRESH",
             "watchdog.rs LOOK",
             "background.rs FLUSH",

@@ -51,6 +51,7 @@ mod readiness;
 mod ready;
 mod reload;
 mod revisions;
+mod seeing;
 mod services;
 mod shelf;
 mod shipping;

@@ -12,7 +12,11 @@ pub(super) const ENGINE: &[Module] = &[
         &["bindings", "bodies", "chain::Facts", "edit", "failure", "filter", "head"],
         &["hyper", "wasmtime", "std::fs"],
     ),
-    ("chain", &["background::Served", "bodies", "edit", "failure", "filter"], &["hyper", "wasmtime"]),
+    (
+        "chain",
+        &["background::Served", "bodies", "edit", "failure", "filter", "stopwatch::Stopwatch"],
+        &["hyper", "wasmtime"],
+    ),
     ("circuit_breaker", &[], &["hyper", "tokio", "wasmtime"]),
     ("clock", &[], &["hyper", "tokio", "http"]),
     ("compiler", &["component", "engine", "failure"], &["hyper", "http"]),
@@ -102,5 +106,6 @@ pub(super) const ENGINE: &[Module] = &[
         &["std::fs"],
     ),
     ("store", &["bindings", "component", "failure", "imports", "meter", "sandbox"], &["hyper", "std::fs"]),
+    ("stopwatch", &[], &["hyper", "tokio", "wasmtime"]),
     ("text", &[], &["tokio", "wasmtime", "http"]),
 ];

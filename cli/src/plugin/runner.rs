@@ -310,7 +310,7 @@ async fn ask(plugin: &Arc<Plugin>, step: &Step, asked: &Asked, expected: &Expect
         behind.is_some() || !plugin.looks_at_responses() || plugin.looks_at_requests() || plugin.mediates(),
         "a plugin that looks at responses only is asked nothing without `response` and `expect-response`"
     );
-    let facts = Facts { id: ID, client_ip: &asked.client_ip, scheme: &asked.scheme };
+    let facts = Facts { id: ID, client_ip: &asked.client_ip, scheme: &asked.scheme, stopwatch: None };
     let Exchange { request: onward, response } =
         exchange::pass(plugin, &facts, request.clone(), behind.as_ref()).await?;
     let reply = |answer: Response<Bytes>| {

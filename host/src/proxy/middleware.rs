@@ -66,7 +66,11 @@ pub(super) async fn pass(
         }
     };
     let others = (note.origin_time + note.plugin_time).saturating_sub(before);
-    note.plugin_time += since(begun).saturating_sub(others);
+    let took = since(begun).saturating_sub(others);
+    note.plugin_time += took;
+    if let (Some(stopwatch), Some(begun)) = (facts.stopwatch, begun) {
+        stopwatch.lap(middleware.name(), begun, took);
+    }
     match (outcome, unreachable) {
         (Ok(MiddlewareOutcome::Response(response)), _) => {
             if !is_passed {

@@ -12,6 +12,7 @@ use http::{Method, Response, request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tracing::{Level, debug, enabled, info};
 
+use super::capture::{Capture, End};
 use super::respond::Answer;
 use super::streams::{Place, Streams, Tenure};
 use crate::generation::lifetime::{GenerationLifetime, RequestEnd, RuleMetrics};
@@ -40,6 +41,9 @@ pub(crate) struct RequestLog {
     pub(crate) plugin_time: Duration,
     /// Of it all, what the origin took until the head of its answer was there.
     pub(crate) origin_time: Duration,
+    /// Of an exchange that somebody will look at.
+    pub(super) capture: Option<Box<Capture>>,
+    id: Arc<str>,
     /// Absent if nobody will read it.
     line: Option<Box<Line>>,
 }
@@ -58,7 +62,6 @@ pub(crate) enum Plugins {
 
 /// What only the access log says. No query, no visitor: they are nobody's business.
 struct Line {
-    id: Arc<str>,
     method: Method,
     /// The host, and behind it the path.
     place: String,
@@ -67,13 +70,18 @@ struct Line {
 }
 
 impl RequestLog {
-    pub(crate) fn begin(generation: &Generation, shard: usize, id: &Arc<str>, head: &request::Parts) -> Self {
+    pub(super) fn begin(
+        generation: &Generation,
+        shard: usize,
+        id: &Arc<str>,
+        head: &request::Parts,
+        capture: Option<Box<Capture>>,
+    ) -> Self {
         let is_asked_for = generation.access_log;
         generation.lifetime.begin(shard);
         let line = (is_asked_for || enabled!(Level::DEBUG)).then(|| {
             let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
             Box::new(Line {
-                id: id.clone(),
                 method: head.method.clone(),
                 place: [host, head.uri.path()].concat(),
                 host_length: host.len(),
@@ -95,19 +103,31 @@ impl RequestLog {
             plugins: Plugins::None,
             plugin_time: Duration::ZERO,
             origin_time: Duration::ZERO,
+            capture,
+            id: id.clone(),
             line,
         }
     }
 
     /// The time, if somebody will read how long something took.
     pub(crate) fn clock(&self) -> Option<Instant> {
-        self.line.is_some().then(Instant::now)
+        (self.line.is_some() || self.capture.is_some()).then(Instant::now)
     }
 
     pub(crate) fn routed(&mut self, rule: &Rule) {
         self.metrics = Some(rule.metrics.clone());
         if !rule.chain.is_empty() {
             self.plugins = Plugins::Passed;
+        }
+        self.capture.take_if(|capture| !capture.wants(&rule.name));
+    }
+
+    /// The origin was asked at `begun`, and there is an answer, or none.
+    pub(crate) fn origin_answered(&mut self, begun: Option<Instant>) {
+        let Some(begun) = begun else { return };
+        self.origin_time = begun.elapsed();
+        if let Some(capture) = &mut self.capture {
+            capture.stage("origin", begun, self.origin_time);
         }
     }
 
@@ -117,6 +137,9 @@ impl RequestLog {
             Answer::Response(response) => {
                 let (head, body) = response.into_parts();
                 self.status = head.status.as_u16();
+                if let Some(capture) = &mut self.capture {
+                    capture.answered(&head);
+                }
                 if body.is_end_stream() {
                     self.is_whole = true;
                     return Answer::Response(Response::from_parts(head, body));
@@ -144,13 +167,12 @@ impl Drop for RequestLog {
         if let Some(metrics) = &self.metrics {
             metrics.count(self.shard, RequestEnd { status, bytes, duration, is_whole, is_reached });
         }
-        let Some(line) = &self.line else { return };
-        let Line { id, method, place, host_length, is_asked_for } = &**line;
-        let (id, method, (host, path)) = (&**id, method.as_str(), place.split_at(*host_length));
+        if self.line.is_none() && self.capture.is_none() {
+            return;
+        }
+        let id = &*self.id;
         let rule = self.metrics.as_ref().map_or("", |metrics| &metrics.name);
         let generation = self.lifetime.number;
-        let (milliseconds, plugin_ms, origin_ms) =
-            (milliseconds(duration), milliseconds(self.plugin_time), milliseconds(self.origin_time));
         let outcome = match (is_whole && !self.is_cancelled, self.is_broken) {
             (true, _) => "whole",
             (false, true) => "broken off",
@@ -163,6 +185,15 @@ impl Drop for RequestLog {
             Plugins::Answered => ("answered", ""),
             Plugins::Failed(plugin) => ("failed", plugin.as_str()),
         };
+        if let Some(capture) = self.capture.take() {
+            let plugins = [plugins, failed].join(" ").trim_end().to_owned();
+            capture.end(self.shard, End { id, generation, rule, status, outcome, plugins, took: duration });
+        }
+        let Some(line) = &self.line else { return };
+        let Line { method, place, host_length, is_asked_for } = &**line;
+        let (method, (host, path)) = (method.as_str(), place.split_at(*host_length));
+        let (milliseconds, plugin_ms, origin_ms) =
+            (milliseconds(duration), milliseconds(self.plugin_time), milliseconds(self.origin_time));
         if let Some((trace, _)) = &self.circuit {
             let (received, sent) = trace.bytes();
             let ended = trace.end().map_or("dropped", CircuitEnd::word);
@@ -216,7 +247,12 @@ impl HttpBody for LoggedBody {
         };
         match &frame {
             Some(Ok(piece)) => {
-                this.note.bytes += piece.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(data) = piece.data_ref() {
+                    this.note.bytes += data.len() as u64;
+                    if let Some(capture) = &mut this.note.capture {
+                        capture.sent(data);
+                    }
+                }
                 this.note.is_whole = this.body.is_end_stream();
             }
             Some(Err(_)) => this.note.is_broken = true,

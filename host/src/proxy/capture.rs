@@ -1,0 +1,246 @@
+//! One exchange while it is under way and somebody wants to look at it afterwards: heads without secrets, the
+//! beginnings of bodies, and where its time went. Made only while the inspector is on; keeps nothing itself.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use adit_engine::Stopwatch;
+use adit_inspector::{Body as KeptBody, BodyHeaders, Exchange, Keeper, Message, Setting, Stage};
+use bytes::Bytes;
+use http::header::HOST;
+use http::{request, response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::origin::{Body, BoxError};
+
+/// What is known so far.
+pub(super) struct Capture {
+    keeper: Arc<Keeper>,
+    setting: Arc<Setting>,
+    begun: Instant,
+    started: SystemTime,
+    head: Head,
+    request: Message,
+    answer: Message,
+    request_body: Option<Arc<Mutex<Tap>>>,
+    request_kind: BodyHeaders,
+    answer_body: Option<(Tap, BodyHeaders)>,
+    stopwatch: Arc<Stopwatch>,
+    stages: Vec<Stage>,
+    /// When the answer's head was on its way.
+    answered: Option<Instant>,
+}
+
+/// Of the request, what is no header.
+struct Head {
+    method: String,
+    scheme: &'static str,
+    host: String,
+    target: String,
+    visitor: String,
+}
+
+/// The beginning of a body that passes, and how long it was.
+#[derive(Default)]
+struct Tap {
+    begin: Vec<Bytes>,
+    kept: usize,
+    most: usize,
+    length: u64,
+}
+
+/// What the log knows of how it ended.
+pub(super) struct End<'a> {
+    pub(super) id: &'a str,
+    pub(super) generation: u64,
+    pub(super) rule: &'a str,
+    pub(super) status: u16,
+    pub(super) outcome: &'a str,
+    pub(super) plugins: String,
+    pub(super) took: Duration,
+}
+
+impl Capture {
+    /// Of an exchange that begins; `None` while nobody wants one.
+    #[inline]
+    pub(super) fn begin(keeper: &Arc<Keeper>, head: &request::Parts, visitor: &str) -> Option<Box<Self>> {
+        let setting = keeper.begin()?;
+        Some(Box::new(Self::of(keeper.clone(), setting, head, visitor)))
+    }
+
+    fn of(keeper: Arc<Keeper>, setting: Arc<Setting>, head: &request::Parts, visitor: &str) -> Self {
+        let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let mut request = keeper.message(&head.headers);
+        let target = keeper.target(head.uri.path_and_query().map_or("/", |target| target.as_str()));
+        request.redacted += target.marks;
+        Self {
+            head: Head {
+                method: head.method.to_string(),
+                scheme: super::scheme(head),
+                host: keeper.text(host),
+                target: target.text,
+                visitor: visitor.to_owned(),
+            },
+            request,
+            request_kind: BodyHeaders::of(&head.headers),
+            answer: Message::default(),
+            request_body: None,
+            answer_body: None,
+            stopwatch: Arc::default(),
+            stages: Vec::new(),
+            answered: None,
+            begun: Instant::now(),
+            started: SystemTime::now(),
+            keeper,
+            setting,
+        }
+    }
+
+    /// Whether exchanges of this rule are wanted.
+    pub(super) fn wants(&self, rule: &str) -> bool {
+        self.setting.rule.as_deref().is_none_or(|wanted| wanted == rule)
+    }
+
+    pub(super) fn stopwatch(&self) -> Arc<Stopwatch> {
+        self.stopwatch.clone()
+    }
+
+    /// The body of the request, looked at while it passes.
+    pub(super) fn tap(&mut self, body: Body) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        let tap = Arc::new(Mutex::new(Tap::new(self.setting.bodies)));
+        self.request_body = Some(tap.clone());
+        Box::pin(Tapped { body, tap })
+    }
+
+    /// Something took so long, from `begun` on.
+    pub(super) fn stage(&mut self, name: &str, begun: Instant, took: Duration) {
+        if self.stages.len() < MOST_STAGES {
+            let at = begun.saturating_duration_since(self.begun);
+            self.stages.push(Stage { name: name.to_owned(), at: micros(at) as i64, took: micros(took) });
+        }
+    }
+
+    /// The head of the answer is on its way.
+    pub(super) fn answered(&mut self, head: &response::Parts) {
+        self.answered = Some(Instant::now());
+        self.answer = self.keeper.message(&head.headers);
+        self.answer_body = Some((Tap::new(self.setting.bodies), BodyHeaders::of(&head.headers)));
+    }
+
+    /// A piece of the answer's body is on its way.
+    pub(super) fn sent(&mut self, piece: &Bytes) {
+        if let Some((tap, _)) = &mut self.answer_body {
+            tap.take(piece);
+        }
+    }
+
+    /// Hands it to the keeper.
+    pub(super) fn end(mut self, shard: usize, end: End<'_>) {
+        if let Some(answered) = self.answered {
+            let body = end.took.saturating_sub(answered.saturating_duration_since(self.begun));
+            self.stage("body", answered, body);
+        }
+        for lap in self.stopwatch.take() {
+            self.stage(&format!("plugin {}", lap.plugin), lap.begun, lap.took);
+        }
+        self.stages.sort_by_key(|stage| stage.at);
+        let keeper = &self.keeper;
+        if let Some(tap) = &self.request_body {
+            let tap = tap.lock().unwrap_or_else(PoisonError::into_inner);
+            tap.put(keeper, &mut self.request, &self.request_kind);
+        }
+        if let Some((tap, kind)) = &self.answer_body {
+            tap.put(keeper, &mut self.answer, kind);
+        }
+        let Head { method, scheme, host, target, visitor } = self.head;
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let exchange = Exchange {
+            number: keeper.next_number(),
+            id: end.id.to_owned(),
+            started: u64::try_from(started.as_millis()).unwrap_or_default(),
+            generation: end.generation,
+            rule: end.rule.to_owned(),
+            method,
+            scheme: scheme.to_owned(),
+            host,
+            target,
+            status: end.status,
+            outcome: end.outcome.to_owned(),
+            plugins: end.plugins,
+            total: micros(end.took),
+            stages: self.stages,
+            request: self.request,
+            answer: self.answer,
+            visitor,
+        };
+        let source = exchange.visitor.clone();
+        keeper.keep(shard, &source, exchange);
+    }
+}
+
+impl Tap {
+    fn new(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
+    fn take(&mut self, piece: &Bytes) {
+        self.length += piece.len() as u64;
+        let room = (self.most - self.kept).min(piece.len());
+        if room > 0 {
+            // A copy: what passes may be part of something far larger.
+            self.begin.push(Bytes::copy_from_slice(&piece[..room]));
+            self.kept += room;
+        }
+    }
+
+    fn put(&self, keeper: &Keeper, message: &mut Message, kind: &BodyHeaders) {
+        if self.most == 0 && self.length > 0 {
+            message.body = KeptBody::LeftOut { bytes: self.length, why: "bodies are not kept" };
+        } else {
+            keeper.put_body(message, kind, &self.begin, self.length);
+        }
+    }
+}
+
+struct Tapped {
+    body: Body,
+    tap: Arc<Mutex<Tap>>,
+}
+
+impl HttpBody for Tapped {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(self.body.as_mut().poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(piece) = frame.data_ref()
+        {
+            self.tap.lock().unwrap_or_else(PoisonError::into_inner).take(piece);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Of one exchange: middleware may ask for the same again and again.
+const MOST_STAGES: usize = 64;

@@ -214,6 +214,8 @@ const STATUSES: &[(&str, &[&str])] = &[
             "host/src/admin.rs",
             "host/src/admin/config.rs",
             "host/src/admin/explain.rs",
+            "host/src/admin/ui.rs",
+            "host/src/admin/ui/replay.rs",
             "host/src/tunnel/notice.rs",
         ],
     ),

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 use crate::origin::Circuits;
-use crate::proxy::{Current, Tags};
+use crate::proxy::{Current, Replays, Tags};
 use crate::revision::Reload;
 
 const ADMINISTRATORS: Clients =
@@ -51,6 +51,7 @@ pub struct Admin {
     pub rooms: Rooms,
     pub inspector: Arc<Keeper>,
     pub door: Arc<Door>,
+    pub replays: Replays,
     /// Where it listens.
     pub port: u16,
 }

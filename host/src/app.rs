@@ -31,7 +31,7 @@ use crate::config::settings::Flags;
 use crate::health::{Health, Heartbeat, Heartbeats};
 use crate::origin::{Circuits, Pool};
 use crate::proxy::probe::{Inspector, Prober};
-use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Streams, Tags};
+use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Replayed, Replays, Streams, Tags};
 use crate::revision::bootstrap::{self, Start};
 use crate::revision::watch;
 use crate::revision::{self, Reload, Writer};
@@ -224,6 +224,8 @@ impl Host {
         info!(tunnel = %identity.credentials.tunnel_id, connector = %identity.connector, label, shards = self.shards, "host starts");
         let watching = self.reload.clone();
         let circuits = Circuits::new(self.shards);
+        let (replays, replayed) = Replays::new();
+        let mut replayed = Some(replayed);
         let admin = Arc::new(Admin {
             health: self.health(stop.clone()),
             current: self.current.clone(),
@@ -235,6 +237,7 @@ impl Host {
             rooms: Rooms::default(),
             inspector: self.inspector_of_requests.clone(),
             door: self.door,
+            replays,
             port: address.port(),
         });
         let inspector = self.inspector_of_requests.clone();
@@ -285,6 +288,8 @@ impl Host {
                 shared: self.shared.clone(),
                 tags: self.tags.clone(),
                 inspector: self.inspector_of_requests.clone(),
+                // The first does it beside its own.
+                replayed: replayed.take(),
                 stop: stop.clone(),
             };
             let report = report.clone();
@@ -344,6 +349,7 @@ struct Shard {
     shared: Arc<Shared>,
     tags: Tags,
     inspector: Arc<Keeper>,
+    replayed: Option<Replayed>,
     stop: CancellationToken,
 }
 
@@ -370,6 +376,9 @@ impl Shard {
                 shard: self.index,
                 tags: self.tags,
                 inspector: self.inspector,
+            });
+            let _replayed = self.replayed.map(|replayed| {
+                AbortOnDropHandle::new(tokio::task::spawn_local(replayed.serve(proxy.clone())))
             });
             let mut slots = JoinSet::new();
             for slot in self.slots {

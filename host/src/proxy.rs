@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of QUIC, HTTP/2 framing or configuration files.
 
+mod again;
 mod capture;
 mod carry;
 mod explain;
@@ -29,6 +30,7 @@ use adit_protocol::extensions;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
 
+pub use again::{NotReplayed, Outcome, Replayed, Replays};
 pub use carry::Refused;
 pub use explain::explain;
 pub use push::{Push, PushVerdict, Pushes};

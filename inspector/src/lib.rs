@@ -3,6 +3,7 @@
 //!
 //! Knows heads, bytes and times that it is handed. Knows no tunnel, no page and no configuration; opens nothing.
 
+mod again;
 mod exchange;
 mod export;
 mod filter;
@@ -10,6 +11,7 @@ mod keeper;
 mod redact;
 mod ring;
 
+pub use again::{CannotRepeat, repeat, wanted};
 pub use exchange::{Body, Exchange, Message, Stage};
 pub use export::{curl, plugin_case};
 pub use filter::{Filter, FilterError};

@@ -146,7 +146,7 @@ impl Redactor {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("any key does");
         mac.update(secret.as_bytes());
         let sum = mac.finalize().into_bytes();
-        format!("‹redacted {} bytes, {:02x}{:02x}{:02x}{:02x}›", secret.len(), sum[0], sum[1], sum[2], sum[3])
+        format!("{MARK}{} bytes, {:02x}{:02x}{:02x}{:02x}›", secret.len(), sum[0], sum[1], sum[2], sum[3])
     }
 
     fn writer(&self) -> Writer<'_> {
@@ -233,6 +233,8 @@ fn is_id(value: &str) -> bool {
         && value.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-' || byte.is_ascii_uppercase())
 }
 
+/// How a mark begins.
+pub(crate) const MARK: &str = "‹redacted ";
 /// In `Authorization`, and in texts before a secret.
 const SCHEMES: [&str; 9] =
     ["bearer", "basic", "digest", "negotiate", "ntlm", "apikey", "dpop", "gnap", "aws4-hmac-sha256"];

@@ -160,6 +160,8 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "the form of what stands on the wire, in a file or in a text",
         &[
+            "chart.rs WIDTH",
+            "chart.rs LEAST",
             "leaf.rs EXTENSIONS",
             "settings/secure.rs SECONDS_A_DAY",
             "message.rs HEAD",

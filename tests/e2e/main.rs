@@ -16,6 +16,7 @@ mod balancing;
 mod bastion;
 mod bodies;
 mod broken;
+mod browser;
 mod cancel;
 mod certificates;
 mod commands;

@@ -149,7 +149,7 @@ async fn what_visitors_send_is_seen_without_their_secrets_and_only_while_somebod
                 .header("content-type", "application/json");
             let body = "{\"name\":\"Ada Lovelace\",\"login\":{\"password\":\"hunter2-in-json\"}}";
             let answer = product.visitor(speaks).send(with_text(request, body)).await;
-            assert_eq!(answer.text(), body, "the visitor gets all of it");
+            assert_eq!(answer.json()["body"], body, "the service gets all of it, and the visitor");
         }
         let texts = browser.all(2).await;
         let shown = texts.concat();
@@ -205,6 +205,50 @@ async fn the_waterfall_sums_to_the_time_of_the_access_log() {
             1e-3
         };
     assert!((took - logged).abs() < 1.0_f64.max(logged / 100.0), "{took} ms here, {logged} ms in the log");
+}
+
+/// What webhooks have sent arrives a second time byte for byte, but for the headers that say what it is.
+#[tokio::test]
+async fn a_request_is_sent_again_as_it_was_and_only_because_somebody_says_so() {
+    let origin = Origin::start();
+    let product = product(&origin, super::PROTOCOL).await;
+    let browser = Browser::sign_in(product.host.admin).await;
+    assert_eq!(browser.send("/ui/inspector", "what=start&for=10m&bodies=65536").await.status, 303);
+    let bodies = ["{\"order\": 7,  \"note\": \"caf\u{e9} \\u00e9\"}\r\n", "plain text,\n\twith a tab", ""];
+    for (number, body) in bodies.iter().enumerate() {
+        let request = to("POST", &format!("/echo?order={number}&b=%20+"))
+            .header("content-type", "application/json")
+            .header("x-event", "a, b")
+            .header("x-api-key", "hunter2");
+        let before = product.visitor(Speaks::Http1).send(with_text(request, body)).await;
+        let shown = browser.all(2 * number + 1).await.concat();
+        assert!(!shown.contains("hunter2"), "{shown}");
+        let live = browser.ask("GET", "/ui/requests.json?since=0", &[], None).await.json();
+        let one = live["exchanges"].as_array().unwrap().last().unwrap()["number"].as_u64().unwrap();
+        let path = format!("/ui/requests/{one}/again");
+        assert!(browser.page(&format!("/ui/requests/{one}")).await.contains("name=\"header-x-api-key\""));
+        // A POST wants to be meant, and a form of our page.
+        assert_eq!(browser.send(&path, "").await.status, 400);
+        assert_eq!(browser.ask("POST", &path, &[], Some("sure=yes")).await.status, 403);
+        let again = browser.send(&path, "sure=yes&header-x-api-key=hunter2").await;
+        assert!(again.status == 200 && again.text().contains("Sent again"), "{}", again.text());
+        assert_eq!(before.json()["body"], *body);
+        let live = browser.ask("GET", "/ui/requests.json?since=0", &[], None).await.json();
+        let two = live["exchanges"].as_array().unwrap().last().unwrap()["number"].as_u64().unwrap();
+        assert_eq!(two, one + 1);
+        // What the service says that it was sent.
+        let mut told = Vec::new();
+        for number in [one, two] {
+            let page = browser.page(&format!("/ui/requests/{number}")).await;
+            let answer = page.split("<h2>Answer</h2>").nth(1).unwrap().to_owned();
+            assert_eq!(answer.contains("adit-replay"), number == two, "{answer}");
+            let sent = answer.split("<pre>").nth(1).unwrap();
+            assert!(sent.contains("&quot;path&quot;:&quot;/echo?order="), "{sent}");
+            told.push(sent.split("&quot;headers&quot;").next().unwrap().to_owned());
+        }
+        assert!(told[0] == told[1] && told[0].contains("&quot;body&quot;:"), "{told:?}");
+        product.host.process.event("a request is sent again", |event| event["method"] == "POST").await;
+    }
 }
 
 #[tokio::test]

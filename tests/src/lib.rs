@@ -12,6 +12,7 @@
 
 pub mod bulk;
 pub mod certificate;
+pub mod chromium;
 pub mod dns;
 pub mod document;
 pub mod fleet;

@@ -24,13 +24,15 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     // One after the other: both ask the same machine for packages.
     let for_tools = tree.clone();
     let tools = beside(
-        "finding schemathesis, gRPC, SDKs, a registry, promtool, pebble and systemd-analyze",
+        "finding schemathesis, gRPC, SDKs, a registry, promtool, pebble, a browser and systemd-analyze",
         move || {
             let (schemathesis, grpc) = (schemathesis::provide(&for_tools)?, grpc::provide(&for_tools)?);
             let (sdks, registry) = (sdks::provide(&for_tools), debian_package::docker_registry(&for_tools)?);
             let promtool = debian_package::promtool(&for_tools)?;
             let pebble = debian_package::pebble(&for_tools)?;
-            Ok((schemathesis, grpc, sdks, registry, promtool, pebble, systemd::provide(&for_tools)?))
+            let browser = debian_package::chromium(&for_tools)?;
+            let analyze = systemd::provide(&for_tools)?;
+            Ok((schemathesis, grpc, sdks, registry, promtool, pebble, browser, analyze))
         },
     );
 
@@ -57,7 +59,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("checking the code", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
-    let (schemathesis, grpc, sdks, registry, promtool, pebble, analyze) = progress.join(tools)?;
+    let (schemathesis, grpc, sdks, registry, promtool, pebble, browser, analyze) = progress.join(tools)?;
     progress.join(languages)?;
     progress.step("testing each crate by itself", || {
         // They wait more than they work: with four threads in half the time on two cores.
@@ -97,6 +99,9 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         }
         if let Some(program) = &pebble {
             cargo.env("ADIT_PEBBLE", program);
+        }
+        if let Some(folder) = &browser {
+            cargo.env("ADIT_CHROMIUM", folder);
         }
         child::stream(&mut cargo, "")
     })?;

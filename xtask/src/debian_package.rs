@@ -1,5 +1,5 @@
 //! Programs that Debian packages: downloaded and unpacked under target/tools. Nothing is installed, and no root is
-//! needed: each of these packages holds a program of its own.
+//! needed: each of these packages holds a program of its own, and a browser comes with its libraries.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,6 +39,20 @@ pub(crate) fn testssl(tree: &Tree) -> Result<Option<PathBuf>> {
     Ok(program.inspect(|program| note(format!("in {}", tree.short(program)))))
 }
 
+/// A browser without a window, for tests of pages: the folder that it was unpacked to, with what it needs and this
+/// machine has not. Nothing where it cannot be had, and a word about it.
+pub(crate) fn chromium(tree: &Tree) -> Result<Option<PathBuf>> {
+    let folder = tree.target("tools").join(CHROMIUM);
+    if !folder.join("usr/lib/chromium").join(CHROMIUM).is_file()
+        && let Err(error) = fetch_with_what_it_needs(&folder, CHROMIUM)
+    {
+        note(format!("SKIPPED: there is no browser here, so no page is looked at ({error:#})"));
+        return Ok(None);
+    }
+    note(format!("in {}", tree.short(&folder)));
+    Ok(Some(folder))
+}
+
 fn provide(tree: &Tree, package: &str, program: &str, without: &str) -> Result<Option<PathBuf>> {
     let Some(program) = find(tree, package, program, without) else { return Ok(None) };
     let version = child::capture(Command::new(&program).arg("--version"), child::SHORT, "")?;
@@ -59,24 +73,44 @@ fn find(tree: &Tree, package: &str, program: &str, without: &str) -> Option<Path
 }
 
 fn fetch(folder: &Path, package: &str) -> Result<()> {
+    fetch_all(folder, &[package.to_owned()])
+}
+
+/// What would be installed with it, as apt says itself; nothing is.
+fn fetch_with_what_it_needs(folder: &Path, package: &str) -> Result<()> {
+    let mut plan = Command::new("apt-get");
+    plan.args(["install", "--simulate", "--no-install-recommends", package]);
+    let plan = child::capture(&mut plan, FETCH_LIMIT, "run `apt-get update` first")?;
+    let packages = plan.lines().filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next());
+    let mut packages: Vec<String> = packages.map(str::to_owned).collect();
+    if packages.is_empty() {
+        // It is installed, and is taken from there no less than from here.
+        packages.push(package.to_owned());
+    }
+    fetch_all(folder, &packages)
+}
+
+fn fetch_all(folder: &Path, packages: &[String]) -> Result<()> {
     for program in ["apt-get", "dpkg-deb"] {
         ensure!(child::is_there(program), "`{program}` is not there; is this machine a Debian?");
     }
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let mut download = Command::new("apt-get");
-    download.current_dir(folder).args(["download", "-qq", package]);
+    download.current_dir(folder).args(["download", "-qq"]).args(packages);
     child::capture(&mut download, FETCH_LIMIT, "run `apt-get update` first")?;
-    let downloaded = std::fs::read_dir(folder)?
-        .flatten()
-        .map(|file| file.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    let downloaded = downloaded.context("nothing was downloaded")?;
-    let mut unpack = Command::new("dpkg-deb");
-    unpack.arg("--extract").arg(&downloaded).arg(folder);
-    child::capture(&mut unpack, FETCH_LIMIT, "")?;
-    // Only disk space.
-    let _ = std::fs::remove_file(downloaded);
+    let files = std::fs::read_dir(folder)?.flatten().map(|file| file.path());
+    let downloaded: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect();
+    ensure!(!downloaded.is_empty(), "nothing was downloaded");
+    for package in downloaded {
+        let mut unpack = Command::new("dpkg-deb");
+        unpack.arg("--extract").arg(&package).arg(folder);
+        child::capture(&mut unpack, FETCH_LIMIT, "")?;
+        // Only disk space.
+        let _ = std::fs::remove_file(package);
+    }
     Ok(())
 }
 
+const CHROMIUM: &str = "chromium-headless-shell";
 const FETCH_LIMIT: Duration = Duration::from_secs(120);

@@ -4,6 +4,7 @@
 //! Pages are answered on addresses of this machine alone: there is no TLS here, and a session would travel in clear.
 
 mod overview;
+mod replay;
 mod requests;
 mod revisions;
 
@@ -174,7 +175,10 @@ impl Visit<'_> {
             "/ui/inspector" => requests::switch(self, form),
             "/ui/reload" => revisions::reload(self).await,
             "/ui/rollback" => revisions::rollback(self, form).await,
-            _ => self.missing(),
+            _ => match path.strip_prefix("/ui/requests/").and_then(|rest| rest.strip_suffix("/again")) {
+                Some(number) => replay::send(self, number, form).await,
+                None => self.missing(),
+            },
         }
     }
 

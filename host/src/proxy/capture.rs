@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use adit_engine::Stopwatch;
 use adit_inspector::{Body as KeptBody, BodyHeaders, Exchange, Keeper, Message, Setting, Stage};
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{request, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
@@ -26,6 +26,8 @@ pub(super) struct Capture {
     answer: Message,
     request_body: Option<Arc<Mutex<Tap>>>,
     request_kind: BodyHeaders,
+    /// Of the request's body, as its head says.
+    stated: Option<u64>,
     answer_body: Option<(Tap, BodyHeaders)>,
     stopwatch: Arc<Stopwatch>,
     stages: Vec<Stage>,
@@ -49,6 +51,10 @@ struct Tap {
     kept: usize,
     most: usize,
     length: u64,
+    /// As the head says, if it does; whoever has read so much asks for no more.
+    stated: Option<u64>,
+    /// It was seen to its end.
+    is_over: bool,
 }
 
 /// What the log knows of how it ended.
@@ -85,6 +91,7 @@ impl Capture {
             },
             request,
             request_kind: BodyHeaders::of(&head.headers),
+            stated: head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
             answer: Message::default(),
             request_body: None,
             answer_body: None,
@@ -112,7 +119,8 @@ impl Capture {
         if body.is_end_stream() {
             return body;
         }
-        let tap = Arc::new(Mutex::new(Tap::new(self.setting.bodies)));
+        let tap = Tap { stated: self.stated, ..Tap::new(self.setting.bodies) };
+        let tap = Arc::new(Mutex::new(tap));
         self.request_body = Some(tap.clone());
         Box::pin(Tapped { body, tap })
     }
@@ -129,7 +137,9 @@ impl Capture {
     pub(super) fn answered(&mut self, head: &response::Parts) {
         self.answered = Some(Instant::now());
         self.answer = self.keeper.message(&head.headers);
-        self.answer_body = Some((Tap::new(self.setting.bodies), BodyHeaders::of(&head.headers)));
+        // How far it came is said beside it.
+        let tap = Tap { is_over: true, ..Tap::new(self.setting.bodies) };
+        self.answer_body = Some((tap, BodyHeaders::of(&head.headers)));
     }
 
     /// A piece of the answer's body is on its way.
@@ -199,7 +209,10 @@ impl Tap {
     }
 
     fn put(&self, keeper: &Keeper, message: &mut Message, kind: &BodyHeaders) {
-        if self.most == 0 && self.length > 0 {
+        if !self.is_over && self.stated != Some(self.length) {
+            // A part that looks like the whole would be sent again as such.
+            message.body = KeptBody::LeftOut { bytes: self.length, why: "nobody read it to its end" };
+        } else if self.most == 0 && self.length > 0 {
             message.body = KeptBody::LeftOut { bytes: self.length, why: "bodies are not kept" };
         } else {
             keeper.put_body(message, kind, &self.begin, self.length);
@@ -221,11 +234,19 @@ impl HttpBody for Tapped {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(self.body.as_mut().poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(piece) = frame.data_ref()
-        {
-            self.tap.lock().unwrap_or_else(PoisonError::into_inner).take(piece);
+        let is_end = self.body.is_end_stream();
+        let mut tap = self.tap.lock().unwrap_or_else(PoisonError::into_inner);
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(piece) = frame.data_ref() {
+                    tap.take(piece);
+                }
+                tap.is_over = is_end;
+            }
+            Some(Err(_)) => {}
+            None => tap.is_over = true,
         }
+        drop(tap);
         Poll::Ready(frame)
     }
 

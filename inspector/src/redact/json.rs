@@ -7,13 +7,13 @@ use super::{Writer, is_secret_name};
 
 impl Writer<'_> {
     pub(super) fn json(&mut self, text: &str) {
-        // Of each object and array that is open: whether all in it is secret.
-        let mut open = vec![false];
+        let mut open = vec![Open { is_secret: false, is_array: false }];
         let (mut rest, mut is_named) = (text, false);
-        // Whether the value that comes says what the one beside it is: `{"name": "password", "value": "…"}`.
+        // Whether the value that comes says what the one beside it is: `{"name": "password", "value": "…"}`. In
+        // arrays each may: `["password", "…"]`.
         let mut says_name = false;
         while let Some(letter) = rest.chars().next() {
-            let is_secret = is_named || open.last().copied().unwrap_or_default();
+            let is_secret = is_named || open.last().is_some_and(|open| open.is_secret);
             match letter {
                 '"' => {
                     let (inner, length) = string(rest);
@@ -38,19 +38,20 @@ impl Writer<'_> {
                         self.push("\"");
                     }
                     is_named = is_name && is_secret_name(&meant);
-                    if says_name
+                    if let Some(within) = open.last_mut()
                         && !is_name
+                        && (says_name || within.is_array)
+                        && meant.len() <= LONGEST_NAME
                         && is_secret_name(&meant)
-                        && let Some(object) = open.last_mut()
                     {
-                        *object = true;
+                        within.is_secret = true;
                     }
                     says_name = is_name && NAMES.contains(&meant.as_str());
                     rest = behind;
                     continue;
                 }
                 '{' | '[' => {
-                    open.push(is_secret);
+                    open.push(Open { is_secret, is_array: letter == '[' });
                     // As deep as nobody writes: all of it is secret from here on.
                     if open.len() > DEEPEST {
                         self.push(&rest[..1]);
@@ -70,7 +71,7 @@ impl Writer<'_> {
                 _ => {
                     // A number, a word, or what is no JSON.
                     let end = rest
-                        .find(|end: char| matches!(end, ',' | '}' | ']' | '{' | '[' | '"' | '\n'))
+                        .find([',', '}', ']', '{', '[', '"', '\n'])
                         .unwrap_or(rest.len())
                         .max(letter.len_utf8());
                     let scalar = rest[..end].trim_end();
@@ -88,6 +89,13 @@ impl Writer<'_> {
             rest = &rest[width..];
         }
     }
+}
+
+/// An object or an array that is open.
+struct Open {
+    /// All in it is secret from here on.
+    is_secret: bool,
+    is_array: bool,
 }
 
 /// What is in the string that a text begins with, and how long that is with its quotes.
@@ -114,6 +122,8 @@ fn unescaped(inner: &str) -> String {
     serde_json::from_str(&quoted).unwrap_or_else(|_| inner.replace('\\', ""))
 }
 
+/// Longer texts are no names.
+const LONGEST_NAME: usize = 64;
 /// Fields that say what the value beside them is.
 const NAMES: [&str; 4] = ["name", "field", "header", "label"];
 /// Objects and arrays within one another.

@@ -152,6 +152,7 @@ fn five_hundred_secrets_of_twenty_kinds_are_nowhere() {
                 ("application/json", format!("{{\"{name}\":{{\"deep\":[{quoted}]}}}}")),
                 ("application/json", format!("{{\"within\":{within}}}")),
                 ("application/json", format!("[{{\"name\":\"{name}\",\"value\":{quoted}}}]")),
+                ("application/json", format!("{{\"headers\":[[\"{name}\",{quoted}]]}}")),
                 // Cut off.
                 (
                     "application/json",

@@ -153,6 +153,7 @@ fn detail(visit: &Visit<'_>, exchange: &Exchange) -> Answer {
         .raw(" ")
         .link(format_args!("/ui/requests/{}/case", exchange.number), "as a case of adit plugin test")
         .raw("</p>");
+    super::replay::form(&mut content, visit, exchange);
     message(&mut content, "Request", &exchange.request);
     message(&mut content, "Answer", &exchange.answer);
     visit.page(StatusCode::OK, &format!("{} {}", exchange.method, place(exchange)), &content)

@@ -1,6 +1,7 @@
 //! Build, run, drain: the only file that names every module. It wires and orders; it decides nothing.
 
 mod addresses;
+mod authority;
 mod control_plane;
 mod names;
 pub(crate) mod shard;
@@ -9,7 +10,6 @@ pub(crate) mod watchdog;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,18 +44,19 @@ use crate::metrics::Counters;
 use crate::registry::warm_up::WarmUp;
 use crate::registry::{Connection, Registry};
 use crate::settings::{self, Drain, Https, Server, Settings};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{AllAtOnce, Shutdown};
 use crate::state::fresh::Fresh;
 use crate::state::publish::{Publisher, Pushing, StaticTunnels};
 use crate::state::snapshot::Changes;
 use crate::steering::Balancers;
-use crate::tls::{self, CONNECTOR_NAMES, DevelopmentCa, Identity};
+use crate::tls::{self, CONNECTOR_NAMES, DevelopmentCa, visitors};
 use crate::tunnel::accept_quic;
 use crate::tunnel::control::{self, Inbox};
 use crate::tunnel::session::Unregistered;
 use crate::visitor::{Explainer, Guide, HostTable};
 use addresses::Addresses;
 pub use addresses::ServerAddress;
+use authority::LazyCa;
 use control_plane::{ControlPlane, load};
 use names::Names;
 use shard::{Shard, ShardPhase, Shared};
@@ -144,10 +145,10 @@ impl Edge {
                 };
                 let shown = certificates.for_visitors(own, fallback);
                 for verifier in &secure.verifiers {
-                    let asks = tls::identifying_tls(shown.clone(), policy, verifier.clone())?;
+                    let asks = visitors::identifying_tls(shown.clone(), policy, verifier.clone())?;
                     identifying.push(Arc::new(asks));
                 }
-                Some((listen, Arc::new(tls::visitor_tls(shown, policy)?)))
+                Some((listen, Arc::new(visitors::visitor_tls(shown, policy)?)))
             }
         };
         let identifying = identifying.into();
@@ -214,7 +215,7 @@ impl Edge {
 
         let (stop, counters) = (Shutdown::default(), Counters::new(count));
         let (strangers, api_room) = (Unregistered::default(), Api::room());
-        let api_tls = api_shown.map(|shown| tls::visitor_tls(shown, policy)).transpose()?;
+        let api_tls = api_shown.map(|shown| visitors::visitor_tls(shown, policy)).transpose()?;
         certificates.keys = keys.clone().filter(|_| acme.is_some());
         let certificates = Arc::new(certificates);
         let mut administrators = Vec::new();
@@ -285,7 +286,7 @@ impl Edge {
             (Some(api), Some((state, follower))) => {
                 let settings::Api { listen, identity: _, hostname, tunnel_domain: _, quick_domain, share } =
                     api;
-                let tls = api_tls.map(|tls| TlsAcceptor::from(Arc::new(tls::http1_only(tls))));
+                let tls = api_tls.map(|tls| TlsAcceptor::from(Arc::new(visitors::http1_only(tls))));
                 if tls.is_none() && !listen.ip().is_loopback() {
                     warn!(%listen, "the control API is spoken in the clear beyond this machine; give [api] a certificate");
                 }
@@ -478,35 +479,10 @@ impl Edge {
     }
 }
 
-/// Lets everything stop when it is dropped, however that comes.
-struct AllAtOnce(Shutdown);
-
-impl Drop for AllAtOnce {
-    fn drop(&mut self) {
-        self.0.all();
-    }
-}
-
 /// Waits for something that happens rarely enough to be looked for.
 async fn until(is_so: impl Fn() -> bool) {
     while !is_so() {
         sleep(LOOK).await;
-    }
-}
-
-/// The development CA, opened only if something needs it.
-struct LazyCa<'a> {
-    data_dir: &'a Path,
-    made: Option<DevelopmentCa>,
-}
-
-impl LazyCa<'_> {
-    fn issue(&mut self, names: Vec<String>) -> anyhow::Result<Identity> {
-        let ca = match self.made.take() {
-            Some(ca) => ca,
-            None => DevelopmentCa::open(self.data_dir).context("opening the development CA")?,
-        };
-        Ok(self.made.insert(ca).issue(names)?)
     }
 }
 

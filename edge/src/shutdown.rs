@@ -56,3 +56,12 @@ impl Shutdown {
         }
     }
 }
+
+/// Lets everything stop when it is dropped, however that comes.
+pub(crate) struct AllAtOnce(pub(crate) Shutdown);
+
+impl Drop for AllAtOnce {
+    fn drop(&mut self) {
+        self.0.all();
+    }
+}

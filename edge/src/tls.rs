@@ -4,6 +4,7 @@
 
 pub(crate) mod distinguished;
 pub(crate) mod leaf;
+pub(crate) mod visitors;
 
 use std::fmt;
 use std::fs;
@@ -20,8 +21,7 @@ use rcgen::{
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, version};
 use rustls_pki_types::pem::PemObject;
@@ -29,6 +29,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use thiserror::Error;
 
 use leaf::Leaf;
+pub(crate) use visitors::TlsPolicy;
 
 /// The names that connectors ask for: over QUIC, over HTTP/2, and in pre-checks (wire.md section 2).
 pub(crate) const CONNECTOR_NAMES: [&str; 3] = ["quic.cftunnel.com", "h2.cftunnel.com", PROBE_NAME];
@@ -174,82 +175,6 @@ pub(crate) fn connector_tls(shown: Arc<dyn ResolvesServerCert>) -> Result<Server
 /// The same TLS for connectors that come over TCP: they offer no ALPN (wire.md section 6).
 pub(crate) fn without_alpn(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols.clear();
-    config
-}
-
-/// How old a visitor's TLS may be, in Mozilla's words.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum TlsPolicy {
-    /// TLS 1.2 with forward secrecy and authenticated encryption, and TLS 1.3.
-    #[default]
-    Intermediate,
-    /// TLS 1.3 alone.
-    Modern,
-}
-
-/// TLS towards visitors, HTTP/2 preferred.
-pub(crate) fn visitor_tls(
-    shown: Arc<dyn ResolvesServerCert>,
-    policy: TlsPolicy,
-) -> Result<ServerConfig, rustls::Error> {
-    let mut config = towards_visitors(shown, policy, WebPkiClientVerifier::no_client_auth())?;
-    // The last is an authority's that looks whether a name leads here.
-    config.alpn_protocols.push(b"acme-tls/1".to_vec());
-    Ok(config)
-}
-
-/// The same for names whose visitors may say by a certificate who they are. Each connection says it anew: a session that
-/// is taken up again would go on with a certificate that has ended since.
-pub(crate) fn identifying_tls(
-    shown: Arc<dyn ResolvesServerCert>,
-    policy: TlsPolicy,
-    verifier: Arc<dyn ClientCertVerifier>,
-) -> Result<ServerConfig, rustls::Error> {
-    let mut config = towards_visitors(shown, policy, verifier)?;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(config)
-}
-
-/// Believes visitors whose certificates these have issued; who has none is let in unless it `is_required`.
-///
-/// # Errors
-/// One of them is no authority's.
-pub(crate) fn client_verifier(
-    authorities: Vec<CertificateDer<'static>>,
-    is_required: bool,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let mut roots = RootCertStore::empty();
-    for authority in authorities {
-        roots.add(authority).map_err(|error| error.to_string())?;
-    }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()));
-    let builder = if is_required { builder } else { builder.allow_unauthenticated() };
-    builder.build().map(|verifier| verifier as Arc<dyn ClientCertVerifier>).map_err(|error| error.to_string())
-}
-
-fn towards_visitors(
-    shown: Arc<dyn ResolvesServerCert>,
-    policy: TlsPolicy,
-    verifier: Arc<dyn ClientCertVerifier>,
-) -> Result<ServerConfig, rustls::Error> {
-    let versions: &[_] = match policy {
-        TlsPolicy::Intermediate => &[&version::TLS13, &version::TLS12],
-        TlsPolicy::Modern => &[&version::TLS13],
-    };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
-        .with_protocol_versions(versions)?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(shown);
-    // All that is offered is good; tools that look at servers count it against one that has no opinion.
-    config.ignore_client_order = true;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// The same for a server that speaks HTTP/1 alone.
-pub(crate) fn http1_only(mut config: ServerConfig) -> ServerConfig {
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
 }
 

@@ -50,6 +50,7 @@ pub(super) const EDGE: &[Module] = &[
         &["quinn", "h2", "capnp"],
     ),
     ("api::connectors", &["registry", "store::timestamp"], &["hyper", "quinn", "h2", "http"]),
+    ("app::authority", &["tls"], &["tokio", "hyper", "quinn", "h2", "http", "capnp"]),
     ("app::addresses", &["app::Edge"], &["tokio", "hyper", "quinn", "h2", "http", "capnp"]),
     (
         "app::control_plane",

@@ -155,9 +155,10 @@ impl Bench {
         run(&["edge", "init", "--zone", "example.com", "--config", &edge, "--cert", &cert]);
         run(&["edge", "credentials", "--output", &path("demo.json")]);
         let made = |name: &str| bench.folder.path().join("edge-data").join(name);
-        for name in ["ca.pem", "api.pem"] {
+        for name in ["ca.pem", "api.pem", "staff-ca.pem"] {
             fs::copy(made("ca.pem"), path(name)).expect("an authority was made");
         }
+        fs::copy(made("seal.key"), path("seal.key")).expect("what seals the state was made");
         fs::copy(made("ca.key"), path("api.key")).expect("an authority was made");
         for name in ["example.com", "shop", "wildcard"] {
             let key = rcgen::KeyPair::generate().expect("a key is made");

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use rustls::server::danger::ClientCertVerifier;
 
 use super::{Rules, document};
-use crate::tls::{self, Identity, TlsPolicy};
+use crate::tls::{Identity, TlsPolicy, visitors};
 use crate::visitor::{CertificateWish, Secure, Wish};
 
 impl Rules<'_> {
@@ -108,7 +108,7 @@ impl Rules<'_> {
         let file = file?;
         let authorities = Identity::read_chain(&self.folder.join(file.get_ref()));
         let verifier = authorities.map_err(|error| error.to_string());
-        let verifier = verifier.and_then(|authorities| tls::client_verifier(authorities, is_required));
+        let verifier = verifier.and_then(|authorities| visitors::client_verifier(authorities, is_required));
         verifier
             .map(|verifier| (is_required, verifier))
             .map_err(|error| self.mistakes.add(file.span(), error))

@@ -278,7 +278,8 @@ mod tests {
     use crate::forward::ray::Rays;
     use crate::limits::per_address::Limits;
     use crate::settings::host_name::HostNames;
-    use crate::tls::{DevelopmentCa, TlsPolicy, visitor_tls};
+    use crate::tls::visitors::visitor_tls;
+    use crate::tls::{DevelopmentCa, TlsPolicy};
     use crate::visitor::{Guide, HostTable, Table};
 
     fn service(tasks: &TaskTracker, stop: &Shutdown) -> Arc<Service> {

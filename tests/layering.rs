@@ -181,6 +181,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["host/src/tunnel/discovery/", "edge/src/issuance/ahead.rs"]),
     ("clap", &["cli/src/"]),
     ("instant_acme", &["edge/src/issuance/"]),
+    ("prost", &["edge/src/store/etcd.rs", "edge/src/store/etcd/"]),
     ("rusqlite", &["edge/src/store/"]),
     ("rustls_native_certs", &["trust/src/"]),
     ("webpki", &["trust/src/"]),

@@ -168,6 +168,9 @@ enum Edge {
         #[command(flatten)]
         shown: office::Shown,
     },
+    /// Move the state to etcd, which the edges of a fleet share, or back into a file. Stop the edge first: the
+    /// configuration keeps its [store], which says where etcd is
+    Migrate(office::Migrate),
     /// Who changed what and when, newest first
     Audit {
         /// How many
@@ -285,6 +288,7 @@ fn main() -> ExitCode {
             office::add_zone(&at, account.as_deref(), &domain, &shown)
         }
         Command::Edge(Edge::Backup { file, at, shown }) => office::backup(&at, &file, &shown),
+        Command::Edge(Edge::Migrate(migrate)) => office::migrate(migrate),
         Command::Edge(Edge::Audit { lines, shown, at }) => office::audit(&at, lines, &shown),
         Command::Lb(lb) => tunnel::balancing::lb(lb),
         Command::Pool(pool) => tunnel::balancing::pool(pool),

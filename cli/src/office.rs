@@ -1,6 +1,8 @@
 //! `adit edge init`, `token`, `accounts`, `add-zone`, `records`, `backup` and `audit`: an edge's state, on the spot.
 
 mod listing;
+mod migrate;
+mod store;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use crate::table::{Form, Table, show};
 use crate::tunnel::places;
 
 pub(crate) use listing::{Accounts, Records, accounts, records};
+pub(crate) use migrate::{Migrate, migrate};
 
 #[derive(Args)]
 pub(crate) struct Init {
@@ -36,6 +39,8 @@ pub(crate) struct Init {
     /// configuration that is written then listens beyond this machine
     #[arg(long, value_name = "EMAIL")]
     acme: Option<String>,
+    #[command(flatten)]
+    store: store::StoreFlags,
     /// Where cert.pem goes, which is what creates tunnels and names; never overwritten
     #[arg(long, value_name = "FILE", default_value = "cert.pem")]
     cert: PathBuf,
@@ -113,7 +118,7 @@ pub(crate) struct At {
 impl At {
     fn ledger(&self) -> Result<Provisioning, Failure> {
         let settings = Settings::load(&self.config).map_err(|error| Failure::Configuration(error.into()))?;
-        Ok(Provisioning::open(settings.data_dir())?)
+        Ok(Provisioning::open(&settings)?)
     }
 }
 
@@ -148,8 +153,14 @@ pub(crate) async fn init(init: Init) -> Result<(), Failure> {
             format!("{} is there already and is not changed; add [acme] to it", init.config.display());
         return Err(anyhow!(message).into());
     }
+    if !is_new && init.store.is_given() {
+        let message =
+            format!("{} is there already and is not changed; add [store] to it", init.config.display());
+        return Err(anyhow!(message).into());
+    }
     if is_new {
-        std::fs::write(&init.config, document(&zone, &init.data_dir, init.acme.as_deref()))
+        let text = document(&zone, &init.data_dir, init.acme.as_deref());
+        std::fs::write(&init.config, text + &init.store.section())
             .with_context(|| format!("writing {}", init.config.display()))?;
     }
     let settings = Settings::load(&init.config).map_err(|error| {
@@ -160,7 +171,7 @@ pub(crate) async fn init(init: Init) -> Result<(), Failure> {
         Failure::Configuration(error.into())
     })?;
     settings.make_seal()?;
-    let (ledger, founding) = Provisioning::found(settings.data_dir(), &init.account, &init.zones).await?;
+    let (ledger, founding) = Provisioning::found_for(&settings, &init.account, &init.zones).await?;
     let (_, zone_id) = founding.zones.first().context("a zone")?;
     let wish = TokenRequest {
         name: "made by adit edge init".to_owned(),
@@ -297,8 +308,9 @@ pub(crate) fn backup(at: &At, to: &Path, shown: &Shown) -> Result<(), Failure> {
 }
 
 /// Who changed what.
-pub(crate) fn audit(at: &At, count: u32, shown: &Shown) -> Result<(), Failure> {
-    let lines = at.ledger()?.audit(count)?;
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn audit(at: &At, count: u32, shown: &Shown) -> Result<(), Failure> {
+    let lines = at.ledger()?.audit(count).await?;
     let listed = lines.iter().map(|line| {
         json!({ "revision": line.revision, "at": line.at, "actor": line.actor, "action": line.action, "subject": line.subject })
     });

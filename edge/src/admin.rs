@@ -10,7 +10,7 @@ mod view;
 use std::convert::Infallible;
 use std::net;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use adit_balance::MOST_WEIGHT;
 use adit_net::admission::{Admission, Guest};
@@ -39,6 +39,7 @@ use crate::settings;
 use crate::shutdown::Phase;
 use crate::state::{ChangeError, State};
 use crate::store::records::{ReplicaShare, key, to_json};
+use crate::store::timestamp::Timestamp;
 use crate::store::{AuditEntry, Restored, StoreError, Transaction};
 use crate::tunnel::control::Control;
 use crate::visitor::Explainer;
@@ -295,7 +296,10 @@ impl Admin {
         let connections = connections.map(|all| all.iter().filter(|live| live.is_serving()).count()).sum();
         let waits_for = self.warm_up.waits_for();
         let is_ready = waits_for == 0 && !self.draining.is_fired();
-        Ready { status: if is_ready { 200 } else { 503 }, connections, waits_for }
+        let silence = self.state.as_ref().map(State::silent_for).filter(|silence| *silence > SILENT);
+        let store = silence.and_then(|silence| SystemTime::now().checked_sub(silence));
+        let store = store.map(|since| format!("stale since {}", Timestamp::from(since)));
+        Ready { status: if is_ready { 200 } else { 503 }, connections, waits_for, store }
     }
 }
 
@@ -446,6 +450,8 @@ const READ: &str = "GET, HEAD";
 /// Bytes.
 const LONGEST_BODY: usize = 4096;
 const BODY: Duration = Duration::from_secs(10);
+/// A store somewhere else that is not heard for so long is away.
+const SILENT: Duration = Duration::from_secs(10);
 /// In an answer that says what there is.
 const MOST_NAMED: usize = 25;
 const LONGEST_NAME: usize = 64;

@@ -219,6 +219,10 @@ impl Api {
             let _busy = guest.busy();
             return self.create_quick_tunnel(peer).await;
         }
+        // Whoever holds a token that was revoked meanwhile must not read on here, so nobody does.
+        if self.state.silent_for() > STALE {
+            return Err(Problem::Stale);
+        }
         // A token that a command on this machine has just made is good, and one that it has ended is not.
         self.state.catch_up().await;
         let identity = self.state.read(|snapshot| Identity::of(&head.headers, snapshot, Timestamp::now()));
@@ -325,6 +329,8 @@ const OPENAPI: &str = include_str!("api/openapi.json");
 
 const CLIENTS: Clients =
     Clients { whose: "clients of the control API", most: 256, farewell: Duration::from_secs(2) };
+/// How old what is known of tokens may be, where the store is somewhere else and is not heard.
+const STALE: Duration = Duration::from_secs(30);
 const BODY: Duration = Duration::from_secs(10);
 /// What one token may call at once, and what comes back per second.
 const CALLS: u32 = 1_200;

@@ -101,6 +101,7 @@ impl Edge {
             proxies,
             bodies,
             mut api,
+            store,
             alerts,
             geography,
         } = settings;
@@ -110,7 +111,7 @@ impl Edge {
             tunnel.hostnames.iter().map(move |name| (name.clone(), id))
         });
         let names: Vec<_> = names.collect();
-        let known = api.as_ref().map(|_| load(&data_dir, &seal)).transpose()?;
+        let known = api.as_ref().map(|_| load(&data_dir, store, &seal)).transpose()?;
         let (known, keys) = known.map_or((None, None), |(known, keys)| (Some(known), Some(keys)));
         let zones = known.iter().flat_map(|(state, _)| state.read(|snapshot| snapshot.zone_names()));
         let domains = api.iter().flat_map(|api| [&api.tunnel_domain, &api.quick_domain]).flatten().cloned();

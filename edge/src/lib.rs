@@ -44,6 +44,7 @@ pub use app::{Edge, ServerAddress};
 #[doc(hidden)]
 pub use dns::answers as dns_answers;
 pub use settings::{Settings, SettingsError};
+pub use state::migrate::{MigrateTo, Migrated};
 pub use state::provision::{
     AccountLine, AuditLine, Provisioned, Provisioning, RecordLine, TokenRequest, TokenSummary,
 };

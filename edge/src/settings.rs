@@ -13,6 +13,7 @@ mod issuance;
 mod limits;
 mod seal;
 mod secure;
+mod store;
 mod tunnels;
 
 use std::collections::HashMap;
@@ -79,6 +80,8 @@ pub struct Settings {
     /// What peers have to take of what is sent to them.
     pub(crate) bodies: adit_pace::Limits,
     pub(crate) api: Option<Api>,
+    /// Where the state is kept; `None`: in the data folder.
+    pub(crate) store: Option<crate::store::etcd::Terms>,
     pub(crate) alerts: Terms,
     /// Where the edge and its visitors are.
     pub(crate) geography: Geography,
@@ -272,6 +275,7 @@ impl Rules<'_> {
             bodies: self.bodies(document.bodies),
             alerts: self.alerts(document.alerts, has_api),
             geography: self.geography(document.geography),
+            store: self.store(document.store, has_api),
             api: document.api.and_then(|section| self.api(section, has_acme)),
         }
     }

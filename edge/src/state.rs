@@ -1,24 +1,28 @@
 //! The state that this edge knows: a snapshot in memory, fed by the store's watch. Reading it asks
-//! nobody; if the store is gone, it stays as it was. Knows the store; does not know who reads.
+//! nobody; if the store is gone, it stays as it was. A node of a fleet also keeps it on its own disk (`saved`). Knows
+//! the store; does not know who reads.
 
 pub(crate) mod fresh;
 pub(crate) mod holdings;
+pub(crate) mod migrate;
 pub(crate) mod name;
 pub(crate) mod provision;
 pub(crate) mod publish;
+pub(crate) mod saved;
 pub(crate) mod snapshot;
 pub(crate) mod token;
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
-use crate::store::{Commit, Restored, Store, StoreError, StoreRevision, Transaction, Watch};
+use crate::store::{Batch, Commit, Listing, Restored, Store, StoreError, StoreRevision, Transaction, Watch};
+use saved::Saved;
 use snapshot::{Changes, Snapshot};
 
 /// Handle on the snapshot and on the store behind it.
@@ -28,6 +32,8 @@ pub(crate) struct State {
     snapshot: Arc<RwLock<Snapshot>>,
     /// Up to here the snapshot, and what is made from it, follows the store.
     published: watch::Receiver<StoreRevision>,
+    /// When that was written which the snapshot was made of, if it was not the store's.
+    saved_at: Option<SystemTime>,
 }
 
 /// Whatever keeps the snapshot up to date; without it the snapshot never changes.
@@ -35,6 +41,12 @@ pub(crate) struct Follower {
     store: Arc<dyn Store>,
     snapshot: Arc<RwLock<Snapshot>>,
     published: watch::Sender<StoreRevision>,
+    /// Where what is known is kept for a start without the store.
+    saved: Option<Saved>,
+    /// What is known is from there: all of it is read anew, whatever the store has now.
+    is_from_disk: bool,
+    /// When it was begun anew last.
+    tidied: Option<Instant>,
 }
 
 /// Why a change was not made, or is not known to be.
@@ -52,11 +64,62 @@ pub(crate) enum ChangeError {
 impl State {
     /// Reads everything once.
     pub(crate) async fn load(store: Arc<dyn Store>) -> Result<(Self, Follower), StoreError> {
-        let snapshot = Snapshot::from_listing(store.list("").await?);
+        let listing = store.list("").await?;
+        Ok(Self::of(store, listing, None, None))
+    }
+
+    /// The same for a node of a fleet: if the store is away, what was known here before it was stopped.
+    pub(crate) async fn load_or_saved(
+        store: Arc<dyn Store>,
+        mut saved: Saved,
+    ) -> Result<(Self, Follower), StoreError> {
+        let known = saved.read().unwrap_or_else(|error| {
+            warn!(%error, "what was known of the fleet is not used");
+            None
+        });
+        if let Some((fleet, _)) = &known {
+            store.expect(*fleet);
+        }
+        match (store.list("").await, known) {
+            (Ok(listing), _) => {
+                if let Some(fleet) = store.fleet() {
+                    saved.begin(fleet, &listing);
+                }
+                Ok(Self::of(store, listing, Some(saved), None))
+            }
+            (Err(error), Some((fleet, listing))) => {
+                let revision = listing.revision.0;
+                error!(
+                    %error, %fleet, revision, path = %saved.path().display(),
+                    "the store cannot be used: serving what was known when this edge was stopped, and taking no \
+                     change; if this edge is to serve another fleet, remove that file"
+                );
+                let saved_at = saved.written_at();
+                Ok(Self::of(store, listing, Some(saved), Some(saved_at)))
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    fn of(
+        store: Arc<dyn Store>,
+        listing: Listing,
+        saved: Option<Saved>,
+        saved_at: Option<SystemTime>,
+    ) -> (Self, Follower) {
+        let snapshot = Snapshot::from_listing(listing);
         let (sender, published) = watch::channel(snapshot.revision);
         let snapshot = Arc::new(RwLock::new(snapshot));
-        let follower = Follower { store: store.clone(), snapshot: snapshot.clone(), published: sender };
-        Ok((Self { store, snapshot, published }, follower))
+        let (theirs, known, is_from_disk) = (store.clone(), snapshot.clone(), saved_at.is_some());
+        let follower =
+            Follower { store: theirs, snapshot: known, published: sender, saved, is_from_disk, tidied: None };
+        (Self { store, snapshot, published, saved_at }, follower)
+    }
+
+    /// How long nothing was heard of the store, while that is somewhere else.
+    pub(crate) fn silent_for(&self) -> Duration {
+        let since_saved = || self.saved_at.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        self.store.silent_for().unwrap_or_else(since_saved)
     }
 
     /// Looks at the snapshot. `look` must be brief: changes wait for it.
@@ -117,19 +180,27 @@ impl State {
 
 impl Follower {
     /// Follows the store until `stop`; calls `publish` after each change with what it touched.
-    pub(crate) async fn run(self, mut publish: impl FnMut(&Snapshot, &Changes), stop: CancellationToken) {
+    pub(crate) async fn run(mut self, mut publish: impl FnMut(&Snapshot, &Changes), stop: CancellationToken) {
         let follow = async {
+            let mut pause = AGAIN;
             loop {
-                let from = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).revision;
-                match self.store.watch("", from).await {
+                match self.watch().await {
                     Ok(watch) => {
+                        pause = AGAIN;
                         self.follow(watch, &mut publish).await;
                         warn!("the watch on the state ended; beginning again");
                     }
-                    Err(StoreError::Compacted(_)) => self.start_over(&mut publish).await,
-                    Err(error) => error!(%error, "cannot watch the state; serving what was known last"),
+                    Err(StoreError::Compacted(_)) => {
+                        pause = AGAIN;
+                        self.start_over(&mut publish).await;
+                    }
+                    Err(error) => {
+                        error!(%error, "cannot watch the state; serving what was known last");
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
                 }
-                sleep(AGAIN).await;
+                // Not all edges of a fleet at the same moment.
+                sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             }
         };
         tokio::select! {
@@ -138,27 +209,64 @@ impl Follower {
         }
     }
 
-    async fn follow(&self, mut watch: Watch, publish: &mut impl FnMut(&Snapshot, &Changes)) {
+    async fn watch(&self) -> Result<Watch, StoreError> {
+        let from = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).revision;
+        if self.is_from_disk {
+            // Whether the store is back, and still the same.
+            self.store.look().await?;
+            return Err(StoreError::Compacted(from));
+        }
+        self.store.watch("", from).await
+    }
+
+    async fn follow(&mut self, mut watch: Watch, publish: &mut impl FnMut(&Snapshot, &Changes)) {
         while let Some(batch) = watch.next().await {
             let mut touched = Changes::default();
+            self.apply(batch, &mut touched);
+            // What is there already shares one publication.
+            for _ in 0..MOST_AT_ONCE {
+                let Some(batch) = watch.ready() else { break };
+                self.apply(batch, &mut touched);
+            }
             let revision = {
-                let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
-                snapshot.apply(batch, &mut touched);
-                // What is there already shares one publication.
-                for _ in 0..MOST_AT_ONCE {
-                    let Some(batch) = watch.ready() else { break };
-                    snapshot.apply(batch, &mut touched);
-                }
+                let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+                publish(&snapshot, &touched);
                 snapshot.revision
             };
-            publish(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner), &touched);
             self.published.send_replace(revision);
+            self.tidy().await;
         }
     }
 
-    async fn start_over(&self, publish: &mut impl FnMut(&Snapshot, &Changes)) {
+    fn apply(&mut self, batch: Batch, touched: &mut Changes) {
+        if let Some(saved) = &mut self.saved {
+            saved.append(&batch);
+        }
+        self.snapshot.write().unwrap_or_else(PoisonError::into_inner).apply(batch, touched);
+    }
+
+    /// Begins what is kept on the disk anew once it has grown long, but not all the time.
+    async fn tidy(&mut self) {
+        let (Some(saved), Some(fleet)) = (&mut self.saved, self.store.fleet()) else { return };
+        if saved.is_long()
+            && self.tidied.is_none_or(|last| last.elapsed() > TIDY)
+            && let Ok(listing) = self.store.list("").await
+        {
+            self.tidied = Some(Instant::now());
+            saved.begin(fleet, &listing);
+        }
+    }
+
+    async fn start_over(&mut self, publish: &mut impl FnMut(&Snapshot, &Changes)) {
         match self.store.list("").await {
             Ok(listing) => {
+                if let (Some(saved), Some(fleet)) = (&mut self.saved, self.store.fleet()) {
+                    saved.begin(fleet, &listing);
+                }
+                if self.is_from_disk {
+                    info!(revision = listing.revision.0, "the store is back");
+                }
+                self.is_from_disk = false;
                 let fresh = Snapshot::from_listing(listing);
                 let revision = fresh.revision;
                 *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = fresh;
@@ -174,6 +282,10 @@ impl Follower {
 const PUBLISHED: Duration = Duration::from_secs(5);
 const CATCH_UP: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(1);
+/// Between two attempts to reach a store that is away.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Between two times at which all of the state is written to the disk.
+const TIDY: Duration = Duration::from_secs(60);
 const MOST_AT_ONCE: usize = 1024;
 
 #[cfg(test)]

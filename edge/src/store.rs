@@ -5,6 +5,9 @@
 //! the revision at which that was so, `watch` gives every change since a revision without a gap, and
 //! `commit` changes several records or none. Nothing on the path of a visitor's request asks a store.
 
+#[cfg(test)]
+pub(crate) mod contract;
+pub(crate) mod etcd;
 mod place;
 pub(crate) mod records;
 mod schema;
@@ -13,10 +16,13 @@ pub(crate) mod sealed;
 pub(crate) mod sqlite;
 pub(crate) mod timestamp;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 /// Counts the transactions of a store; the first one makes revision 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -42,6 +48,30 @@ pub(crate) trait Store: Send + Sync {
 
     /// Writes everything anew to where it is kept, after it was lost from there; nothing if it was not.
     fn restore(&self) -> BoxFuture<'static, Result<Restored, StoreError>>;
+
+    /// Which fleet's records these are, once that is known; those of one edge are no fleet's.
+    fn fleet(&self) -> Option<Uuid> {
+        None
+    }
+
+    /// Takes no other fleet's records from now on.
+    fn expect(&self, _fleet: Uuid) {}
+
+    /// How long nothing was heard of what holds the records, while that is somewhere else; `None` if it never was.
+    fn silent_for(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+}
+
+/// One line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditLine {
+    pub revision: u64,
+    /// RFC 3339.
+    pub at: String,
+    pub actor: String,
+    pub action: String,
+    pub subject: String,
 }
 
 /// What a store had to do to be where it is kept.
@@ -66,7 +96,7 @@ pub(crate) struct Entry {
     pub(crate) revision: StoreRevision,
 }
 
-/// The changes of one transaction, as far as a watch asked for them.
+/// The changes of one transaction, as far as a watch asked for them; there may be none, and the revision counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) revision: StoreRevision,

@@ -146,6 +146,7 @@ pub(super) const EDGE: &[Module] = &[
             "forward::Patience",
             "issuance",
             "limits::per_address",
+            "store::etcd",
             "store::records::certificates",
             "store::seal",
             "tls",
@@ -165,7 +166,13 @@ pub(super) const EDGE: &[Module] = &[
     ("settings::host_name", &[], &["tokio", "hyper", "http", "tracing"]),
     ("shutdown", &[], &["hyper", "quinn", "http", "tracing"]),
     ("state", &["store"], &["quinn", "h2", "http", "hyper"]),
-    ("state::provision", &["settings::host_name", "state", "store", "tls"], &["hyper", "quinn"]),
+    ("state::migrate", &["settings::Settings", "state", "store"], &["hyper", "quinn"]),
+    ("state::saved", &["store"], &["hyper", "quinn", "tokio"]),
+    (
+        "state::provision",
+        &["settings::Settings", "settings::host_name", "state", "store", "tls"],
+        &["hyper", "quinn"],
+    ),
     (
         "state::publish",
         &[
@@ -201,6 +208,10 @@ pub(super) const EDGE: &[Module] = &[
         &["tokio", "quinn", "h2", "hyper", "capnp"],
     ),
     ("store", &[], &["quinn", "h2", "http", "hyper"]),
+    ("store::etcd", &["store"], &["quinn", "h2", "capnp", "std::fs", "rusqlite"]),
+    ("store::etcd::address", &[], &["tokio", "hyper", "tracing", "prost"]),
+    ("store::etcd::messages", &[], &["tokio", "hyper", "tracing"]),
+    ("store::etcd::writing", &["store"], &["tokio", "hyper", "tracing"]),
     ("tls", &[], &["tokio", "hyper", "quinn", "http"]),
     ("transport", &[], &["capnp", "hyper", "tokio::net"]),
     ("transport::connection", &["transport"], &["http", "hyper", "h2", "capnp", "tracing"]),

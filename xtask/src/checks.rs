@@ -24,15 +24,15 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     // One after the other: both ask the same machine for packages.
     let for_tools = tree.clone();
     let tools = beside(
-        "finding schemathesis, gRPC, SDKs, a registry, promtool, pebble, a browser and systemd-analyze",
+        "finding schemathesis, gRPC, SDKs, a registry, promtool, pebble, etcd, a browser and systemd-analyze",
         move || {
             let (schemathesis, grpc) = (schemathesis::provide(&for_tools)?, grpc::provide(&for_tools)?);
             let (sdks, registry) = (sdks::provide(&for_tools), debian_package::docker_registry(&for_tools)?);
             let promtool = debian_package::promtool(&for_tools)?;
-            let pebble = debian_package::pebble(&for_tools)?;
+            let (pebble, etcd) = (debian_package::pebble(&for_tools)?, debian_package::etcd(&for_tools)?);
             let browser = debian_package::chromium(&for_tools)?;
             let analyze = systemd::provide(&for_tools)?;
-            Ok((schemathesis, grpc, sdks, registry, promtool, pebble, browser, analyze))
+            Ok((schemathesis, grpc, sdks, registry, promtool, pebble, etcd, browser, analyze))
         },
     );
 
@@ -59,13 +59,21 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("checking the code", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
-    let (schemathesis, grpc, sdks, registry, promtool, pebble, browser, analyze) = progress.join(tools)?;
+    let (schemathesis, grpc, sdks, registry, promtool, pebble, etcd, browser, analyze) =
+        progress.join(tools)?;
     progress.join(languages)?;
     progress.step("testing each crate by itself", || {
         // They wait more than they work: with four threads in half the time on two cores.
         let arguments = ["test", "--locked", "--workspace", "--lib", "--bins"];
         let mut cargo = short(tree.cargo());
-        child::stream(cargo.args(arguments).env("RUST_TEST_THREADS", "4"), "")
+        cargo.args(arguments).env("RUST_TEST_THREADS", "4");
+        if std::env::var_os("ADIT_SKIP_NOTHING").is_none() {
+            cargo.env("ADIT_SKIP_NOTHING", "1");
+        }
+        if let Some(program) = &etcd {
+            cargo.env("ADIT_ETCD", program);
+        }
+        child::stream(&mut cargo, "")
     })?;
     // Builds the binary as well, which the tests of the whole product start: `cli` has a test of its own for it.
     progress.step("testing the whole", || {
@@ -102,6 +110,9 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         }
         if let Some(folder) = &browser {
             cargo.env("ADIT_CHROMIUM", folder);
+        }
+        if let Some(program) = &etcd {
+            cargo.env("ADIT_ETCD", program);
         }
         child::stream(&mut cargo, "")
     })?;

@@ -53,6 +53,12 @@ pub(crate) fn chromium(tree: &Tree) -> Result<Option<PathBuf>> {
     Ok(Some(folder))
 }
 
+/// What keeps the state of a fleet of edges, for tests; the same where it cannot be had. Debian's is older than what an
+/// edge takes unless it is told to.
+pub(crate) fn etcd(tree: &Tree) -> Result<Option<PathBuf>> {
+    provide(tree, "etcd-server", "etcd", "there is no etcd here, so no fleet keeps its state there")
+}
+
 fn provide(tree: &Tree, package: &str, program: &str, without: &str) -> Result<Option<PathBuf>> {
     let Some(program) = find(tree, package, program, without) else { return Ok(None) };
     let version = child::capture(Command::new(&program).arg("--version"), child::SHORT, "")?;

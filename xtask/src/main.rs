@@ -66,6 +66,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
             progress.step("finding promtool", || debian_package::promtool(&tree))?;
             progress.step("finding pebble", || debian_package::pebble(&tree))?;
             progress.step("finding a browser", || debian_package::chromium(&tree))?;
+            progress.step("finding etcd", || debian_package::etcd(&tree))?;
             progress.finish("everything is set up");
         }
         "plugins" => {
@@ -101,7 +102,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-const SETUP_STEPS: usize = 6;
+const SETUP_STEPS: usize = 7;
 const PLUGIN_STEPS: usize = 2;
 const LANGUAGE_STEPS: usize = 2;
 
@@ -141,7 +142,7 @@ Usage: cargo xtask <command>
   component-tests FOLDER [PROGRAM]
                   run cloudflared's component tests, which lie in FOLDER, with our program in its place
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny, a
-                  registry, promtool, pebble, a browser
+                  registry, promtool, pebble, etcd, a browser
   help            this text
 
 Nothing is installed outside of target/, except that `rustup target add wasm32-wasip2` is tried

@@ -20,6 +20,9 @@ pub(super) struct Ready {
     /// Hosts that were connected before a restart and are not back.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) waits_for: usize,
+    /// Of a node that is cut off from its fleet's store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) store: Option<String>,
 }
 
 /// `/status`

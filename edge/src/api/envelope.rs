@@ -53,6 +53,8 @@ pub(super) enum Problem {
     Slow,
     /// The store does not take changes.
     Unavailable,
+    /// It is not known whether a token is still good.
+    Stale,
 }
 
 /// Where a page stands in its list.
@@ -165,7 +167,7 @@ impl Problem {
             Self::Later(_) | Self::RecordType(_) => (StatusCode::BAD_REQUEST, 1099),
             Self::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, 971),
             Self::Slow => (StatusCode::REQUEST_TIMEOUT, 1007),
-            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, 1006),
+            Self::Unavailable | Self::Stale => (StatusCode::SERVICE_UNAVAILABLE, 1006),
         }
     }
 
@@ -206,6 +208,10 @@ impl Problem {
             Self::Slow => "the body did not come in time".to_owned(),
             Self::Unavailable => {
                 "the edge cannot change its state now; nothing was changed, or it is not known whether"
+                    .to_owned()
+            }
+            Self::Stale => {
+                "this edge is cut off from the fleet's store and does not know which tokens are still good; ask another edge, or the admin address of this one on its own machine"
                     .to_owned()
             }
         }

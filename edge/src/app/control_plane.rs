@@ -22,8 +22,10 @@ use crate::registry::Registry;
 use crate::state::fresh::Fresh;
 use crate::state::provision::Provisioning;
 use crate::state::publish::Publisher;
+use crate::state::saved::Saved;
 use crate::state::{Follower, State};
 use crate::store::Store;
+use crate::store::etcd::{self, Etcd};
 use crate::store::seal::{Keys, SealKeys};
 use crate::store::sealed::{self, Sealed};
 use crate::store::sqlite::Sqlite;
@@ -84,25 +86,54 @@ impl ControlPlane {
 }
 
 /// Opens the state, seals what is secret in it, and reads it once. Blocks, wherever it is called.
-pub(super) fn load(data_dir: &Path, seal: &Keys) -> anyhow::Result<((State, Follower), SealKeys)> {
+pub(super) fn load(
+    data_dir: &Path,
+    fleet: Option<etcd::Terms>,
+    seal: &Keys,
+) -> anyhow::Result<((State, Follower), SealKeys)> {
     std::fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
-    let kept = Arc::new(Sqlite::open_to_serve(&Provisioning::file(data_dir))?);
     let read = || {
         let runtime = Builder::new_current_thread().enable_all().build().context("reading the state")?;
         runtime.block_on(async {
-            let listing = kept.list("").await?;
-            let keys = seal.take(sealed::is_sealed(&listing))?;
-            let store = Sealed::new(kept.clone(), keys.clone());
-            let count = store.settle(&listing).await.with_context(|| seal.help())?;
-            if count > 0 {
-                info!(records = count, "secrets of the state are sealed with the first key of the key file");
-                if let Err(error) = kept.scrub().await {
-                    warn!(%error, "what they were before may still be in the file of the state");
-                }
+            match fleet {
+                None => of_file(data_dir, seal).await,
+                Some(terms) => of_fleet(data_dir, terms, seal).await,
             }
-            Ok((State::load(Arc::new(store)).await?, keys))
         })
     };
     // A thread of its own, because a runtime may be around this one already.
     thread::scope(|scope| scope.spawn(read).join()).unwrap_or_else(|_| anyhow::bail!("reading the state"))
+}
+
+async fn of_file(data_dir: &Path, seal: &Keys) -> anyhow::Result<((State, Follower), SealKeys)> {
+    let kept = Arc::new(Sqlite::open_to_serve(&Provisioning::file(data_dir))?);
+    let listing = kept.list("").await?;
+    let keys = seal.take(sealed::is_sealed(&listing))?;
+    let store = Sealed::new(kept.clone(), keys.clone());
+    let count = store.settle(&listing).await.with_context(|| seal.help())?;
+    if count > 0 {
+        info!(records = count, "secrets of the state are sealed with the first key of the key file");
+        if let Err(error) = kept.scrub().await {
+            warn!(%error, "what they were before may still be in the file of the state");
+        }
+    }
+    Ok((State::load(Arc::new(store)).await?, keys))
+}
+
+async fn of_fleet(
+    data_dir: &Path,
+    terms: etcd::Terms,
+    seal: &Keys,
+) -> anyhow::Result<((State, Follower), SealKeys)> {
+    let path = Saved::path_of(data_dir, &terms.address.fleet);
+    // What was kept here was sealed with it.
+    let keys = seal.take(path.exists())?;
+    let kept = Arc::new(Etcd::new(terms)?);
+    let store = Arc::new(Sealed::new(kept.clone(), keys.clone()));
+    let loaded = State::load_or_saved(store.clone(), Saved::at(path, keys.clone())).await?;
+    // Where the store is away, whoever comes first once it is back does so.
+    if let Ok(listing) = kept.list("").await {
+        store.settle(&listing).await.with_context(|| seal.help())?;
+    }
+    Ok((loaded, keys))
 }

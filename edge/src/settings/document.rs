@@ -17,6 +17,7 @@ pub(super) struct Document {
     pub(super) tunnel: Option<Vec<Spanned<Tunnel>>>,
     pub(super) admin: Option<Spanned<Admin>>,
     pub(super) api: Option<Spanned<Api>>,
+    pub(super) store: Option<Spanned<Store>>,
     pub(super) acme: Option<Spanned<Acme>>,
     pub(super) name: Option<Vec<Spanned<Name>>>,
     pub(super) dns: Option<Spanned<Dns>>,
@@ -99,6 +100,18 @@ pub(super) struct Api {
     pub(super) tunnels_per_account: Option<Spanned<i64>>,
     pub(super) records_per_account: Option<Spanned<i64>>,
     pub(super) state_per_account: Option<Spanned<String>>,
+}
+
+/// Where the state is kept, if not in the data folder.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Store {
+    /// `etcd://HOST:PORT,HOST:PORT/FLEET`.
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) ca: Option<Spanned<PathBuf>>,
+    pub(super) certificate: Option<Spanned<PathBuf>>,
+    pub(super) private_key: Option<Spanned<PathBuf>>,
+    pub(super) allow_old: Option<Spanned<bool>>,
 }
 
 /// What is wanted of the visitors of some names.

@@ -12,21 +12,29 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
+use crate::settings::Settings;
 use crate::settings::host_name::HostName;
 use crate::state::snapshot::Snapshot;
 use crate::state::{name, token};
+use crate::store::etcd::Etcd;
 use crate::store::records::{Account, Scope, Token, Tunnel, Zone, key, to_json};
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::timestamp::Timestamp;
 use crate::store::{AuditEntry, Commit, Store, Transaction};
 use crate::tls::DevelopmentCa;
 
-pub use crate::store::sqlite::AuditLine;
+pub use crate::store::AuditLine;
 
 /// An edge's state, opened.
 pub struct Provisioning {
-    path: PathBuf,
-    store: Arc<Sqlite>,
+    place: Place,
+    store: Arc<dyn Store>,
+}
+
+/// Where that is kept.
+enum Place {
+    File(PathBuf),
+    Fleet(Arc<Etcd>),
 }
 
 /// What a new token may do. Without zones and tunnels: everything in its account.
@@ -100,33 +108,67 @@ impl Provisioning {
     }
 
     /// Opens the state of an edge that was set up before.
-    pub fn open(data_dir: &Path) -> anyhow::Result<Self> {
+    pub fn open(settings: &Settings) -> anyhow::Result<Self> {
+        if let Some(terms) = &settings.store {
+            return Ok(Self::fleet(Etcd::new(terms.clone())?));
+        }
+        let data_dir = settings.data_dir();
         let path = Self::file(data_dir);
         ensure!(path.exists(), "there is no state in {}; `adit edge init` makes it", data_dir.display());
-        Ok(Self { store: Arc::new(Sqlite::open(&path)?), path })
+        Ok(Self { store: Arc::new(Sqlite::open(&path)?), place: Place::File(path) })
     }
 
-    /// Makes the data folder, the development CA, the state, an account and its zones, as far as they are
-    /// not there yet.
+    fn fleet(store: Etcd) -> Self {
+        let store = Arc::new(store);
+        Self { store: store.clone(), place: Place::Fleet(store) }
+    }
+
+    /// Makes what an edge with these settings keeps: the data folder, the development CA, the state, an account
+    /// and its zones, as far as they are not there yet.
+    pub async fn found_for(
+        settings: &Settings,
+        account_name: &str,
+        zones: &[String],
+    ) -> anyhow::Result<(Self, Provisioned)> {
+        match &settings.store {
+            None => Self::found(settings.data_dir(), account_name, zones).await,
+            Some(terms) => {
+                let ledger = Self::fleet(Etcd::found(terms.clone()).await?);
+                ledger.furnish(settings.data_dir(), account_name, zones).await
+            }
+        }
+    }
+
+    /// The same with the state in the data folder.
     pub async fn found(
         data_dir: &Path,
         account_name: &str,
         zones: &[String],
     ) -> anyhow::Result<(Self, Provisioned)> {
-        let ca = DevelopmentCa::open(data_dir).context("making the development CA")?;
+        std::fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
         let path = Self::file(data_dir);
-        let ledger = Self { store: Arc::new(Sqlite::open(&path)?), path };
-        let snapshot = ledger.snapshot().await?;
+        let ledger = Self { store: Arc::new(Sqlite::open(&path)?), place: Place::File(path) };
+        ledger.furnish(data_dir, account_name, zones).await
+    }
+
+    async fn furnish(
+        self,
+        data_dir: &Path,
+        account_name: &str,
+        zones: &[String],
+    ) -> anyhow::Result<(Self, Provisioned)> {
+        let ca = DevelopmentCa::open(data_dir).context("making the development CA")?;
+        let snapshot = self.snapshot().await?;
         let known = snapshot.accounts.iter().find(|(_, account)| account.record.name == account_name);
         let account = match known {
             Some((id, _)) => id.clone(),
-            None => ledger.create_account(account_name).await?,
+            None => self.create_account(account_name).await?,
         };
         let mut made = Vec::new();
         for zone in zones {
-            made.push(ledger.add_zone(&account, zone).await?);
+            made.push(self.add_zone(&account, zone).await?);
         }
-        Ok((ledger, Provisioned { account, zones: made, ca: ca.path().to_owned() }))
+        Ok((self, Provisioned { account, zones: made, ca: ca.path().to_owned() }))
     }
 
     /// Makes an account, whose name no other one has. Its id.
@@ -342,12 +384,21 @@ impl Provisioning {
 
     /// Copies the state, as it is now, to a new file; the edge may run meanwhile.
     pub fn backup(&self, to: &Path) -> anyhow::Result<()> {
-        Ok(sqlite::backup(&self.path, to)?)
+        match &self.place {
+            Place::File(path) => Ok(sqlite::backup(path, to)?),
+            Place::Fleet(_) => bail!(
+                "this state is in etcd, whose own tool copies all of it: `etcdctl snapshot save`; `adit edge \
+                 migrate --to sqlite` makes a file of this fleet's records"
+            ),
+        }
     }
 
     /// Who changed what and when: the last `count` changes, newest first.
-    pub fn audit(&self, count: u32) -> anyhow::Result<Vec<AuditLine>> {
-        Ok(sqlite::audit(&self.path, count)?)
+    pub async fn audit(&self, count: u32) -> anyhow::Result<Vec<AuditLine>> {
+        match &self.place {
+            Place::File(path) => Ok(sqlite::audit(path, count)?),
+            Place::Fleet(store) => Ok(store.audit(count).await?),
+        }
     }
 
     async fn snapshot(&self) -> anyhow::Result<Snapshot> {

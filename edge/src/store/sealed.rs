@@ -2,6 +2,7 @@
 //! no tunnel and signs nothing. Knows which fields of which records are secret; does not know what they are for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -9,6 +10,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use thiserror::Error;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use super::records::certificates::{AUTHORITY, CERTIFICATE};
 use super::records::key;
@@ -131,6 +133,18 @@ impl Store for Sealed {
 
     fn restore(&self) -> BoxFuture<'static, Result<Restored, StoreError>> {
         self.below.restore()
+    }
+
+    fn fleet(&self) -> Option<Uuid> {
+        self.below.fleet()
+    }
+
+    fn expect(&self, fleet: Uuid) {
+        self.below.expect(fleet);
+    }
+
+    fn silent_for(&self) -> Option<Duration> {
+        self.below.silent_for()
     }
 }
 

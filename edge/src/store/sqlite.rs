@@ -26,7 +26,6 @@ use super::{
 use transactions::{counter, data_version, last_change};
 use watchers::{UNSEEN_BATCHES, Watcher, deliver};
 
-pub use reading::AuditLine;
 pub(crate) use reading::{audit, backup};
 
 /// Handle of the thread that owns the file. The thread ends when the last handle is gone.

@@ -241,7 +241,7 @@ async fn a_tunnel_and_its_pool_that_go_down_and_come_back_are_told_once_each() {
             let pool = office.pool("shop", &[&tunnel]).await;
             // One that was never there is not down.
             let mut turns = tokio::time::interval(Duration::from_millis(50));
-            while !office.ledger.audit(20).unwrap().iter().any(|line| line.action == "tunnel.active") {
+            while !office.ledger.audit(20).await.unwrap().iter().any(|line| line.action == "tunnel.active") {
                 turns.tick().await;
             }
             host.iter().for_each(|one| one.connection.close(0u32.into(), b""));

@@ -209,7 +209,7 @@ async fn objects_are_kept_word_for_word_with_what_goes_without_saying() {
         assert!(path.ends_with(gone["id"].as_str().unwrap()));
         office.ask(Method::GET, path, None).await.refused(404, "not found");
     }
-    let lines = office.ledger.audit(20).unwrap();
+    let lines = office.ledger.audit(20).await.unwrap();
     assert!(lines.iter().any(|line| line.action == "pool.delete" && line.subject.contains("east_1")));
 }
 

@@ -5,6 +5,7 @@
 
 mod authority;
 mod connector;
+mod etcd;
 mod harness;
 mod office;
 mod relay;
@@ -21,7 +22,7 @@ mod drain;
 mod ecosystem;
 mod ejection;
 mod explain;
-
+mod fleet;
 mod hold;
 mod hostile;
 mod http2;

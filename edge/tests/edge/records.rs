@@ -123,7 +123,7 @@ async fn a_batch_is_made_as_a_whole_and_its_changes_see_each_other() {
     let made = ask(json!({ "deletes": [{ "id": a["id"] }], "posts": many })).await.result();
     assert_eq!(made["posts"].as_array().unwrap().len(), 200);
     assert_eq!(ask(json!({})).await.result()["posts"], json!([]));
-    let lines = office.ledger.audit(1).unwrap();
+    let lines = office.ledger.audit(1).await.unwrap();
     assert_eq!(lines[0].action, "record.batch");
     assert!(lines[0].subject.ends_with("and 193 more"), "{}", lines[0].subject);
 }

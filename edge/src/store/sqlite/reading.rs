@@ -12,18 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{connect, unavailable};
-use crate::store::StoreError;
-
-/// One line of the audit log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditLine {
-    pub revision: u64,
-    /// RFC 3339.
-    pub at: String,
-    pub actor: String,
-    pub action: String,
-    pub subject: String,
-}
+use crate::store::{AuditLine, StoreError};
 
 /// Copies the state at `from` to a new file at `to` while others read and write it. The copy is whole and
 /// has everything that was committed before.

@@ -3,108 +3,23 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::super::{AuditEntry, Batch, Change};
 use super::transactions::{COMPACT_EVERY, KEPT_AUDIT, KEPT_REVISIONS, set_counter, write};
 use super::*;
+use crate::store::AuditEntry;
+use crate::store::contract::{self, done, keys};
 
-fn note(action: &'static str) -> AuditEntry {
-    AuditEntry { actor: "test".to_owned(), action, subject: String::new() }
-}
-
+/// Values are texts here.
 fn put(key: &str, value: &str) -> Transaction {
-    Transaction::new(note("put")).put(key, value.to_owned())
+    contract::put(key, value.to_owned())
 }
 
-async fn done(store: &Sqlite, transaction: Transaction) -> StoreRevision {
-    match store.commit(transaction).await.unwrap() {
-        Commit::Done(revision) => revision,
-        Commit::Conflict { key } => panic!("conflict on {key}"),
+#[tokio::test]
+async fn sqlite_keeps_the_contract() {
+    for (name, promise) in contract::PROMISES {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        eprintln!("{name}");
+        promise(Arc::new(move || Arc::new(Sqlite::open(&folder.path().join("state.db")).unwrap()))).await;
     }
-}
-
-async fn keys(store: &Sqlite, prefix: &str) -> Vec<String> {
-    store.list(prefix).await.unwrap().entries.into_iter().map(|entry| entry.key).collect()
-}
-
-#[tokio::test]
-async fn a_transaction_is_done_wholly_or_not_at_all() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
-    let first = done(&store, put("a", "1")).await;
-    let twice = || put("b", "2").put("c", "3").if_absent("a");
-    assert_eq!(store.commit(twice()).await.unwrap(), Commit::Conflict { key: "a".into() });
-    assert_eq!(keys(&store, "").await, ["a"]);
-    let second = done(&store, put("b", "2").remove("a").if_at("a", first)).await;
-    assert_eq!((first, second), (StoreRevision(1), StoreRevision(2)), "a conflict takes no revision");
-    assert_eq!(
-        store.commit(put("x", "").if_at("b", first)).await.unwrap(),
-        Commit::Conflict { key: "b".into() }
-    );
-    assert_eq!(keys(&store, "").await, ["b"]);
-}
-
-#[tokio::test]
-async fn of_writers_that_compare_the_same_record_one_wins() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(Sqlite::open(&folder.path().join("state.db")).unwrap());
-    let start = done(&store, put("a", "0")).await;
-    let writers: Vec<_> = (0..50)
-        .map(|writer| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                store.commit(put("a", &writer.to_string()).if_at("a", start)).await.unwrap()
-            })
-        })
-        .collect();
-    let mut winners = 0;
-    for writer in writers {
-        winners += usize::from(matches!(writer.await.unwrap(), Commit::Done(_)));
-    }
-    assert_eq!(winners, 1);
-}
-
-#[tokio::test]
-async fn a_list_holds_what_begins_with_the_prefix_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
-    for key in ["a", "b/1", "b/2", "b0", "c"] {
-        done(&store, put(key, "")).await;
-    }
-    assert_eq!(keys(&store, "b/").await, ["b/1", "b/2"]);
-    assert_eq!(keys(&store, "").await.len(), 5);
-    assert_eq!(keys(&store, "d").await, [""; 0]);
-}
-
-#[tokio::test]
-async fn a_watch_has_every_change_since_its_revision_in_order() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
-    let first = done(&store, put("a/1", "1")).await;
-    let second = done(&store, put("a/1", "2").put("b", "")).await;
-    let mut watch = store.watch("a/", first).await.unwrap();
-    let third = done(&store, put("b", "2")).await;
-    let fourth = done(&store, Transaction::new(note("remove")).remove("a/1")).await;
-    let change = |value: Option<&str>| Change {
-        key: "a/1".to_owned(),
-        value: value.map(|value| Bytes::from(value.to_owned())),
-    };
-    assert_eq!(watch.next().await, Some(Batch { revision: second, changes: vec![change(Some("2"))] }));
-    assert_eq!(watch.next().await, Some(Batch { revision: fourth, changes: vec![change(None)] }));
-    assert!(watch.ready().is_none() && third < fourth);
-}
-
-#[tokio::test]
-async fn a_watch_sees_what_another_process_writes() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("state.db");
-    let (one, other) = (Sqlite::open(&path).unwrap(), Sqlite::open(&path).unwrap());
-    let mut watch = one.watch("", StoreRevision(0)).await.unwrap();
-    let revision = done(&other, put("a", "1")).await;
-    assert_eq!(watch.next().await.unwrap().revision, revision);
-    // And they never give the same revision twice.
-    assert_eq!(done(&one, put("b", "1")).await, StoreRevision(revision.0 + 1));
 }
 
 #[tokio::test]
@@ -140,7 +55,7 @@ async fn a_backup_taken_under_writes_is_whole() {
     let (path, copy) = (folder.path().join("state.db"), folder.path().join("copy.db"));
     let store = Arc::new(Sqlite::open(&path).unwrap());
     for count in 0..500 {
-        done(&store, put(&format!("a/{count:03}"), &"x".repeat(2000))).await;
+        done(&*store, put(&format!("a/{count:03}"), &"x".repeat(2000))).await;
     }
     let writer = {
         let store = store.clone();
@@ -148,7 +63,7 @@ async fn a_backup_taken_under_writes_is_whole() {
             for count in 0..200 {
                 // Both or neither must be in the copy.
                 let name = format!("{count:03}");
-                done(&store, put(&format!("b/{name}"), "").put(format!("c/{name}"), "")).await;
+                done(&*store, put(&format!("b/{name}"), "").put(format!("c/{name}"), "")).await;
             }
         })
     };

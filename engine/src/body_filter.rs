@@ -4,7 +4,6 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, request, response};
 
-use crate::bindings::adit::plugin::types::{RequestHead, ResponseHead};
 use crate::bindings::exports::adit::plugin::request_body_filter::RequestBodyAction;
 use crate::bindings::exports::adit::plugin::response_body_filter::ResponseBodyAction;
 use crate::bodies::{self, BodyLimits, BodyRoom, BodySource, Gathered};
@@ -69,15 +68,8 @@ impl Plugin {
         let (place, mut instance) = self.member.enter(shard).await?;
         let answer = {
             let mut repaired = Vec::new();
-            let shown = RequestHead {
-                id: facts.id,
-                method: head.method.as_str(),
-                scheme: facts.scheme,
-                authority: head::authority(head),
-                path_with_query: head::path_with_query(head),
-                client_ip: facts.client_ip,
-                headers: &self.request_headers.pairs(&head.headers, &mut repaired),
-            };
+            let headers = self.request_headers.pairs(&head.headers, &mut repaired);
+            let shown = head::of_request(facts, head, &headers);
             let _running = self.member.engine.clock().running(shard);
             instance.on_request_body(self.member.budget, shown, body).await?
         };
@@ -158,12 +150,8 @@ impl Plugin {
         let (place, mut instance) = self.member.enter(shard).await?;
         let answer = {
             let mut repaired = Vec::new();
-            let shown = ResponseHead {
-                id: facts.id,
-                status: head.status.as_u16(),
-                headers: &self.response_headers.pairs(&head.headers, &mut repaired),
-                carry,
-            };
+            let headers = self.response_headers.pairs(&head.headers, &mut repaired);
+            let shown = head::of_response(facts, head, &headers, carry);
             let _running = self.member.engine.clock().running(shard);
             instance.on_response_body(self.member.budget, shown, body).await?
         };

@@ -15,7 +15,6 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::background::{self, Served, Waiting};
-use crate::bindings::adit::plugin::types::{RequestHead, ResponseHead};
 use crate::bindings::exports::adit::plugin::lifecycle::Manifest;
 use crate::bindings::exports::adit::plugin::request_filter::RequestAction;
 use crate::bindings::exports::adit::plugin::response_filter::ResponseAction;
@@ -339,15 +338,8 @@ impl Plugin {
         let (place, mut instance) = self.member.enter(shard).await?;
         let answer = {
             let mut repaired = Vec::new();
-            let shown = RequestHead {
-                id: facts.id,
-                method: head.method.as_str(),
-                scheme: facts.scheme,
-                authority: head::authority(head),
-                path_with_query: head::path_with_query(head),
-                client_ip: facts.client_ip,
-                headers: &self.request_headers.pairs(&head.headers, &mut repaired),
-            };
+            let headers = self.request_headers.pairs(&head.headers, &mut repaired);
+            let shown = head::of_request(facts, head, &headers);
             let _running = self.member.engine.clock().running(shard);
             instance.on_request(self.member.budget, shown).await?
         };
@@ -374,12 +366,8 @@ impl Plugin {
         let (place, mut instance) = self.member.enter(shard).await?;
         let answer = {
             let mut repaired = Vec::new();
-            let shown = ResponseHead {
-                id: facts.id,
-                status: head.status.as_u16(),
-                headers: &self.response_headers.pairs(&head.headers, &mut repaired),
-                carry,
-            };
+            let headers = self.response_headers.pairs(&head.headers, &mut repaired);
+            let shown = head::of_response(facts, head, &headers, carry);
             let _running = self.member.engine.clock().running(shard);
             instance.on_response(self.member.budget, shown).await?
         };

@@ -4,7 +4,10 @@
 use std::str;
 
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, request};
+use http::{HeaderMap, HeaderName, request, response};
+
+use crate::bindings::adit::plugin::types::{RequestHead, ResponseHead};
+use crate::chain::Facts;
 
 /// Most header names in one list of a manifest.
 const DECLARED: usize = 64;
@@ -74,14 +77,41 @@ impl Declared {
     }
 }
 
+/// A request as a plugin sees it, with those of its headers that it asked for.
+pub(super) fn of_request<'a>(
+    facts: &Facts<'a>,
+    head: &'a request::Parts,
+    headers: &'a [(&'a str, &'a str)],
+) -> RequestHead<'a> {
+    RequestHead {
+        id: facts.id,
+        method: head.method.as_str(),
+        scheme: facts.scheme,
+        authority: authority(head),
+        path_with_query: path_with_query(head),
+        client_ip: facts.client_ip,
+        headers,
+    }
+}
+
+/// The same of an answer; `carry` is what the plugin left for it.
+pub(super) fn of_response<'a>(
+    facts: &Facts<'a>,
+    head: &'a response::Parts,
+    headers: &'a [(&'a str, &'a str)],
+    carry: &'a [u8],
+) -> ResponseHead<'a> {
+    ResponseHead { id: facts.id, status: head.status.as_u16(), headers, carry }
+}
+
 /// The host that the visitor asked for.
-pub(super) fn authority(head: &request::Parts) -> &str {
+fn authority(head: &request::Parts) -> &str {
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     host.or_else(|| head.uri.authority().map(http::uri::Authority::as_str)).unwrap_or_default()
 }
 
 /// Path and query, "/" if the URI has none.
-pub(super) fn path_with_query(head: &request::Parts) -> &str {
+fn path_with_query(head: &request::Parts) -> &str {
     head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
 }
 

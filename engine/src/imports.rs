@@ -3,10 +3,12 @@
 //! middleware, what stands behind it.
 
 mod clock;
+mod crypto;
 pub(super) mod handler;
 pub(super) mod http;
 mod http_client;
 pub(super) mod key_value;
+mod keyed;
 pub(super) mod log;
 pub(super) mod metrics;
 mod secret;
@@ -71,11 +73,13 @@ const WASI: [(&str, &[&str], &[&str]); 7] = [
     ),
 ];
 /// The interfaces of our own package that a guest may import. `types` and `bodies` have no functions.
-const INTERFACES: [&str; 8] = [
+const INTERFACES: [&str; 10] = [
     "adit:plugin/bodies",
     "adit:plugin/clock",
+    "adit:plugin/crypto",
     "adit:plugin/http-client",
     "adit:plugin/key-value",
+    "adit:plugin/keyed",
     "adit:plugin/log",
     "adit:plugin/metrics",
     "adit:plugin/secret",
@@ -89,6 +93,8 @@ pub(super) fn linker(engine: &wasmtime::Engine, kind: Kind) -> wasmtime::Result<
     bound::metrics::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::clock::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::secret::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    bound::crypto::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    bound::keyed::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::key_value::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::http_client::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     standard::add_to_linker(&mut linker)?;
@@ -135,7 +141,7 @@ impl Needs {
 /// among them, see [`useful`].
 pub(super) fn missing(component: &Component, grants: &Grants) -> Vec<(String, &'static str)> {
     grants_of(component, |interface| match interface {
-        "adit:plugin/secret" if grants.secrets.is_empty() => Some("secrets"),
+        "adit:plugin/secret" | "adit:plugin/keyed" if grants.secrets.is_empty() => Some("secrets"),
         "adit:plugin/key-value" if grants.buckets.is_empty() => Some("buckets"),
         "adit:plugin/http-client" if grants.http.is_empty() => Some("http"),
         _ => None,
@@ -221,6 +227,8 @@ mod tests {
             ("adit:plugin/log", No),
             ("adit:plugin/kv@0.1.0", No),
             ("adit:plugin/key-value@0.1.0", Yes),
+            ("adit:plugin/crypto@0.1.0", Yes),
+            ("adit:plugin/keyed@0.1.1", Yes),
             ("wasi:cli/stderr@0.2.9", Yes),
             ("wasi:cli/stderr@0.2.0-rc-2023-11-10", Draft),
             ("wasi:cli/stderr@0.20.0", No),

@@ -254,7 +254,7 @@ deep.er = []
         for (component, wanted) in [
             ("shelf:header", "did you mean shelf:headers?"),
             ("shelf:basic_auth", "did you mean shelf:basic-auth?"),
-            ("shelf:", "there are basic-auth, canary-split"),
+            ("shelf:", "there are basic-auth, block-list, body-replace, canary-split"),
         ] {
             let said = read(component).unwrap_err().to_string();
             assert!(said.contains("host.toml:3:13") && said.contains(wanted), "{said}");

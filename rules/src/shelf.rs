@@ -4,10 +4,15 @@
 use std::path::Path;
 
 /// Each is a crate below `plugins/`.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 16] = [
     "basic-auth",
+    "block-list",
+    "body-replace",
     "canary-split",
     "compress",
+    "cors",
+    "forward-auth",
+    "geo-block",
     "headers",
     "ip-allow",
     "jwt",
@@ -15,6 +20,7 @@ pub const NAMES: [&str; 10] = [
     "rate-limit",
     "request-id",
     "rewrite-redirect",
+    "webhook-verify",
 ];
 
 /// Which of them a component is, if it is meant as one.

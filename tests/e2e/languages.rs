@@ -118,6 +118,80 @@ async fn typescript_is_begun_built_and_tested_like_javascript() {
     assert!(said.contains("0 failed"), "{said}");
 }
 
+/// The languages in which a kind of plugin can be begun.
+const KINDS: [(&str, &[&str]); 4] = [
+    ("service", &["rust", "python"]),
+    ("middleware", &["rust"]),
+    ("ticker", &["rust", "js", "python"]),
+    ("access-log", &["rust", "js", "python"]),
+];
+
+#[tokio::test]
+async fn every_kind_of_plugin_is_begun_built_and_tested() {
+    let built = built().await;
+    let folder = target().join("tmp/every-kind");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    for (kind, languages) in KINDS {
+        for language in
+            languages.iter().filter(|language| built.languages.iter().any(|there| there == *language))
+        {
+            let project = format!("\"$1/my-{kind}-{language}\"");
+            let what = format!(
+                "\"$ADIT\" plugin new --lang {language} --kind {kind} --in \"$1\" my-{kind}-{language} && \
+                 \"$ADIT\" plugin build {project} && \"$ADIT\" plugin test {project}"
+            );
+            let said = with_tools(&what, &[&folder]).await;
+            assert!(said.contains(" 0 failed"), "{kind} in {language}: {said}");
+        }
+    }
+}
+
+/// It was a component, and a trap at the first request.
+#[tokio::test]
+async fn a_function_that_javascript_does_not_export_is_named_when_it_is_built() {
+    if !built().await.languages.iter().any(|language| language == "js") {
+        return;
+    }
+    let folder = target().join("tmp/misnamed");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    with_tools("\"$ADIT\" plugin new --lang js --in \"$1\" misnamed", &[&folder]).await;
+    let source = folder.join("misnamed/plugin.js");
+    let text = std::fs::read_to_string(&source).unwrap();
+    std::fs::write(&source, text.replace("onResponse", "onRespons")).unwrap();
+    let said = with_tools("! \"$ADIT\" plugin build \"$1/misnamed\" 2>&1", &[&folder]).await;
+    assert!(said.contains("responseFilter.onResponse") && !said.contains("requestFilter"), "{said}");
+}
+
+/// The same guard, which compares with a secret that it does not see, as each of these would write it.
+#[tokio::test]
+async fn a_body_is_guarded_by_a_signature_in_three_languages() {
+    let built = built().await;
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let example = sources.join("examples/plugins/body-signature");
+    let folder = target().join("tmp/body-signature");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    for (language, file) in [("rust", "src/lib.rs"), ("js", "plugin.js"), ("python", "app.py")] {
+        if !built.languages.iter().any(|there| there == language) {
+            continue;
+        }
+        let text = std::fs::read_to_string(example.join(language).join(file)).unwrap();
+        assert!(text.lines().count() < 60, "{language}");
+        let name = format!("body-signature-{language}");
+        with_tools(&format!("\"$ADIT\" plugin new --lang {language} --in \"$1\" {name}"), &[&folder]).await;
+        let project = folder.join(&name);
+        std::fs::write(project.join(file), text).unwrap();
+        for shared in ["tests.toml", "wit/world.wit"] {
+            std::fs::copy(example.join(shared), project.join(shared)).unwrap();
+        }
+        let said =
+            with_tools("\"$ADIT\" plugin build \"$1\" && \"$ADIT\" plugin test \"$1\"", &[&project]).await;
+        assert!(said.contains("3 passed, 0 failed"), "{language}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn filters_in_several_languages_stand_in_one_chain() {
     let built = built().await;

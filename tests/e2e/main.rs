@@ -55,6 +55,7 @@ mod revisions;
 mod seeing;
 mod services;
 mod shelf;
+mod shelf_guards;
 mod shipping;
 mod slow;
 mod sources;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use e2e::document::{EdgeDocument, HostDocument};
-use e2e::origin::Origin;
+use e2e::origin::{Origin, RawOrigin};
 use e2e::process::{Process, adit, component};
 use e2e::product::{Lent, Product, Site, Stage};
 use e2e::visitor::{Answer, Speaks, bare, to};
@@ -229,6 +229,8 @@ async fn who_may_choose_a_variant_gets_it_and_goes_on_undrawn_by_any_other_word(
 async fn the_example_of_every_page_is_a_good_configuration() {
     let site = Site::new();
     site.write("edge-ca.pem", e2e::certificate::Certificate::new(&["quic.cftunnel.com"]).ca_pem);
+    site.write("webhook.key", "s3cret");
+    let networks = RawOrigin::start(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n192.0.2.0/24").service();
     let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
     let mut seen = Vec::new();
     for entry in std::fs::read_dir(pages).unwrap() {
@@ -243,7 +245,8 @@ async fn the_example_of_every_page_is_a_good_configuration() {
                 "i=10000,l=32$…",
                 "i=10000,l=32$c2FsdHNhbHRzYWx0c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
             )
-            .replace("https://id.example.com", "http://127.0.0.1:9");
+            .replace("https://id.example.com", "http://127.0.0.1:9")
+            .replace("https://lists.example.com", &networks);
         let head = HostDocument { edge_ca: "edge-ca.pem".into(), ..HostDocument::new() };
         let head = head.to_toml(&["127.0.0.1:1".parse().unwrap()]);
         site.write("host.toml", format!("{head}\n{example}"));
@@ -253,7 +256,7 @@ async fn the_example_of_every_page_is_a_good_configuration() {
         assert!(!checked.output.contains("warning"), "{name}: {checked:?}");
         seen.push(name.to_owned());
     }
-    assert_eq!(seen.len(), 10, "{seen:?}");
+    assert_eq!(seen.len(), 16, "{seen:?}");
 }
 
 /// As a document names what is inside of the program.
@@ -269,8 +272,13 @@ async fn the_program_alone_holds_the_whole_shelf() {
     std::fs::copy(adit(), &alone).unwrap();
     for name in [
         "basic-auth",
+        "block-list",
+        "body-replace",
         "canary-split",
         "compress",
+        "cors",
+        "forward-auth",
+        "geo-block",
         "headers",
         "ip-allow",
         "jwt",
@@ -278,6 +286,7 @@ async fn the_program_alone_holds_the_whole_shelf() {
         "rate-limit",
         "request-id",
         "rewrite-redirect",
+        "webhook-verify",
     ] {
         let mut command = std::process::Command::new(&alone);
         command

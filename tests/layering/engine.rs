@@ -53,7 +53,7 @@ pub(super) const ENGINE: &[Module] = &[
         ],
         &["hyper", "std::fs"],
     ),
-    ("head", &[], &["hyper", "tokio", "wasmtime"]),
+    ("head", &["bindings", "chain::Facts"], &["hyper", "tokio", "wasmtime"]),
     ("imports", &["bindings", "engine", "outbound", "sandbox", "store", "text"], &["std::fs", "tokio::fs"]),
     (
         "inspect",

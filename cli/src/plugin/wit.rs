@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use wit_bindgen_core::wit_parser::{Resolve, WorldId};
+use wit_bindgen_core::wit_parser::{Resolve, WorldId, WorldItem};
 use wit_bindgen_core::{Files, WorldGenerator};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
@@ -33,6 +33,29 @@ impl World {
 
     pub(super) fn name(&self) -> &str {
         &self.resolve.worlds[self.id].name
+    }
+
+    /// Whether it names interfaces of WASI itself, so that they cannot be taken from what is built.
+    pub(super) fn names_wasi(&self) -> bool {
+        let world = &self.resolve.worlds[self.id];
+        world.imports.values().chain(world.exports.values()).any(|item| {
+            let WorldItem::Interface { id, .. } = item else { return false };
+            let package = self.resolve.interfaces[*id].package;
+            package.is_some_and(|package| self.resolve.packages[package].name.namespace == "wasi")
+        })
+    }
+
+    /// The functions that a component of it has to have, by interface.
+    pub(super) fn exports(&self) -> Vec<(String, Vec<String>)> {
+        let world = &self.resolve.worlds[self.id];
+        let interfaces = world.exports.values().filter_map(|item| {
+            let WorldItem::Interface { id, .. } = item else { return None };
+            let interface = &self.resolve.interfaces[*id];
+            let functions = interface.functions.values();
+            let functions = functions.filter(|function| function.kind.resource().is_none());
+            Some((interface.name.clone()?, functions.map(|function| function.name.clone()).collect()))
+        });
+        interfaces.collect()
     }
 
     /// Source files by their paths.

@@ -29,6 +29,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) is_secure: bool,
     /// What is known by the visitor's certificate.
     pub(crate) certificate: &'a [(HeaderName, HeaderValue)],
+    /// Where the visitor is, if the edge knows.
+    pub(crate) country: Option<&'a str>,
     pub(crate) ray: &'a Ray,
 }
 
@@ -283,6 +285,9 @@ fn add_facts(headers: &mut HeaderMap, scheme: &Scheme, facts: &Facts<'_>) {
         headers.insert(name, value.clone());
     }
     headers.insert(CF_RAY, facts.ray.header());
+    if let Some(country) = facts.country.and_then(|country| HeaderValue::from_str(country).ok()) {
+        headers.insert(CF_IPCOUNTRY, country);
+    }
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -299,6 +304,7 @@ const TRIES: HeaderName = HeaderName::from_static("adit-tries");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const CF_CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
+const CF_IPCOUNTRY: HeaderName = HeaderName::from_static("cf-ipcountry");
 const CF_VISITOR: HeaderName = HeaderName::from_static("cf-visitor");
 
 const HOP_BY_HOP: [HeaderName; 9] = [

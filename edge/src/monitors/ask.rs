@@ -96,6 +96,7 @@ fn request(
         chain: None,
         is_secure: http.is_secure,
         certificate: &[],
+        country: None,
         ray,
     };
     headers::for_origin(parts, host.clone(), Upload::None, &facts)

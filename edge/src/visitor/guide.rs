@@ -86,15 +86,11 @@ impl Guide {
         }
         let Caller { address: visitor, is_secure, chain } =
             self.proxies.caller(&parts.headers, peer.address, peer.is_secure);
-        let said = match found {
-            Destination::Tunnel(_) => Said::default(),
-            Destination::Balancer(_) => {
-                self.geography.said(&parts.headers, self.proxies.trusts(peer.address))
-            }
-        };
+        let said = self.geography.said(&parts.headers, self.proxies.trusts(peer.address));
         let source = Source { visitor, is_secure, version: parts.version, said };
         let certificate = peer.certificate;
-        let facts = Facts { visitor, chain: chain.as_ref(), is_secure, certificate, ray };
+        let country = self.place(&source).country;
+        let facts = Facts { visitor, chain: chain.as_ref(), is_secure, certificate, country, ray };
         let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
         let course = match found {
             Destination::Tunnel(tunnel) => {

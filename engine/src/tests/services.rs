@@ -35,8 +35,13 @@ async fn outcome(chain: &Chain, command: &str) -> String {
 async fn what_imports_ask_for_and_is_not_granted_refuses_the_load_before_any_code_runs() {
     let error = toolbox("ungranted", "").await.expect_err("nothing is granted");
     let LoadError::NotGranted { imports } = &error else { panic!("{error}") };
-    assert_eq!(imports.len(), 3, "{error}");
-    for (import, grant) in [("secret", "`secrets`"), ("key-value", "`buckets`"), ("http-client", "`http`")] {
+    assert_eq!(imports.len(), 4, "{error}");
+    for (import, grant) in [
+        ("secret", "`secrets`"),
+        ("keyed", "`secrets`"),
+        ("key-value", "`buckets`"),
+        ("http-client", "`http`"),
+    ] {
         let named = format!("adit:plugin/{import}@0.1.0");
         assert!(error.to_string().contains(&named) && error.to_string().contains(grant), "{error}");
     }
@@ -59,6 +64,37 @@ async fn a_plugin_reads_granted_secrets_and_no_others() {
     assert_eq!(outcome(&chain, "secret other").await, "none");
     assert_eq!(plugin.counters().denied, 1);
     assert!(!format!("{plugin:?} {:?}", secrets()).contains("hunter2"));
+}
+
+#[tokio::test]
+async fn a_guest_has_cryptography_and_secrets_by_name_that_it_does_not_see() {
+    let plugin = toolbox("sealed", ALL).await.expect("a good plugin");
+    let chain = Chain::new(vec![plugin.clone()]);
+    // FIPS 180-4.
+    let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(outcome(&chain, "digest abc").await, abc);
+    let tag = outcome(&chain, "hmac hunter2 said").await;
+    assert_eq!(outcome(&chain, "keyed key said").await, format!("{tag} Ok(true) Ok(false)"));
+    assert_eq!(outcome(&chain, "is-secret key hunter2").await, "Ok(true)");
+    assert_eq!(outcome(&chain, "is-secret key hunter").await, "Ok(false)");
+    assert_eq!(outcome(&chain, "equal same same").await, "true");
+    assert_eq!(outcome(&chain, "equal same sam").await, "false");
+    assert_eq!(outcome(&chain, "keyed other said").await, "no-such-secret");
+    assert!(outcome(&chain, "is-secret other x").await.contains("no-such-secret"));
+    assert_eq!(plugin.counters().denied, 2);
+
+    // RFC 8037, appendix A: the key, and its signature of this text.
+    let key = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    let said = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
+    let signature = "860c98d2297f3060a33f42739672d61b53cf3adefed3d3c672f320dc021b411e\
+                     9d59b8628dc351e248b88b29468e0e41855b0fb7d83bb15be902bfccb8cd0a02";
+    assert_eq!(outcome(&chain, &format!("verify {key} {said} {signature}")).await, "Ok(true)");
+    assert_eq!(outcome(&chain, &format!("verify {key} {said}. {signature}")).await, "Ok(false)");
+    assert!(outcome(&chain, &format!("verify {{}} {said} {signature}")).await.contains("bad-key"));
+
+    let (one, other) = (outcome(&chain, "random 16").await, outcome(&chain, "random 16").await);
+    assert!(one.len() == 32 && one != other, "{one} {other}");
+    assert_eq!(outcome(&chain, "random 65537").await, "too-many");
 }
 
 #[tokio::test]
@@ -85,6 +121,19 @@ async fn buckets_are_shared_by_all_instances_survive_a_swap_and_belong_to_one_pl
 
     let other = Chain::new(vec![toolbox("another", ALL).await.expect("a good plugin")]);
     assert_eq!(outcome(&other, "get seen n").await, "none", "another plugin's bucket of this name");
+}
+
+#[tokio::test]
+async fn a_value_is_swapped_only_where_it_is_what_was_seen() {
+    let chain = Chain::new(vec![toolbox("swapper", ALL).await.expect("a good plugin")]);
+    assert_eq!(outcome(&chain, "swap seen n - one").await, "swapped", "nothing was there, and is seen");
+    assert_eq!(outcome(&chain, "swap seen n - two").await, "swapped");
+    assert_eq!(outcome(&chain, "get seen n").await, "two");
+    let told = outcome(&chain, "swap seen n three four").await;
+    assert_eq!(told, "three was there, swapped: true", "what is there is handed back, to try again with");
+    assert_eq!(outcome(&chain, "get seen n").await, "four");
+    assert_eq!(outcome(&chain, "swap absent n - one").await, "no bucket");
+    assert!(outcome(&chain, &format!("swap tiny n - {}", "x".repeat(2000))).await.contains("Other"), "full");
 }
 
 #[tokio::test]

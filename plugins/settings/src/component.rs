@@ -11,9 +11,9 @@
 /// ```
 ///
 /// The world stands in the package `adit:shelf`, is named `it`, and exports `lifecycle` and `schema`; `from`
-/// behind it names other files than `wit/`. `headers` are those that the request phase is shown. The state
-/// is what the function makes of the configuration, a `fn(&str) -> Result<State, Vec<settings::Fault>>`. The
-/// schema is the file `schema.json` beside the source.
+/// behind it names other files than `wit/`. `headers` are those that the request phase is shown, and `of answers`
+/// those of the response phase, if there are any. The state is what the function makes of the configuration, a
+/// `fn(&str) -> Result<State, Vec<settings::Fault>>`. The schema is the file `schema.json` beside the source.
 ///
 /// What is written: a module `bindings`; the struct, for which the source implements what else it exports;
 /// and `fn configured<T>(work: impl FnOnce(&State) -> T) -> Result<T, Fault>`.
@@ -23,6 +23,17 @@ macro_rules! component {
         $crate::component! { $name: $world from "../../wit", headers: $headers, state: $state = $read }
     };
     ($name:ident: $world:tt from $path:tt, headers: $headers:expr, state: $state:ty = $read:expr $(,)?) => {
+        $crate::component! { $name: $world from $path, headers: $headers, of answers: [], state: $state = $read }
+    };
+    ($name:ident: $world:tt, headers: $headers:expr, of answers: $answers:expr, state: $state:ty = $read:expr $(,)?) => {
+        $crate::component! {
+            $name: $world from "../../wit", headers: $headers, of answers: $answers, state: $state = $read
+        }
+    };
+    (
+        $name:ident: $world:tt from $path:tt, headers: $headers:expr, of answers: $answers:expr,
+        state: $state:ty = $read:expr $(,)?
+    ) => {
         #[allow(unsafe_code)]
         mod bindings {
             wit_bindgen::generate!({
@@ -49,11 +60,12 @@ macro_rules! component {
         impl bindings::exports::adit::plugin::lifecycle::Guest for $name {
             fn describe() -> bindings::exports::adit::plugin::lifecycle::Manifest {
                 let headers: &[&str] = &$headers;
+                let answers: &[&str] = &$answers;
                 bindings::exports::adit::plugin::lifecycle::Manifest {
                     name: env!("CARGO_PKG_NAME").to_owned(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     request_headers: headers.iter().map(|name| (*name).to_owned()).collect(),
-                    response_headers: Vec::new(),
+                    response_headers: answers.iter().map(|name| (*name).to_owned()).collect(),
                 }
             }
 

@@ -43,7 +43,8 @@ pub fn address(text: &str) -> Option<IpAddr> {
     text.parse().ok().map(|address: IpAddr| address.to_canonical())
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
+/// The network that a text is: "10.0.0.0/8", or one address alone.
+pub fn network(text: &str) -> Result<IpNet, String> {
     let wrong = || "expected a network such as \"10.0.0.0/8\" or one address".to_owned();
     let Some((_, length)) = text.split_once('/') else {
         return address(text).map(IpNet::from).ok_or_else(wrong);

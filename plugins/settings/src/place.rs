@@ -180,6 +180,11 @@ impl<'a> Place<'a> {
         found
     }
 
+    /// Whether this is that word, for values that may be a word or a list.
+    pub fn word_is(&self, word: &str) -> bool {
+        self.value.as_str() == Some(word)
+    }
+
     /// Whether this is a table, for values that may be a word or a table.
     pub fn is_table(&self) -> bool {
         self.value.is_object()

@@ -23,7 +23,7 @@ pub(super) fn build(project: &Project, debug: bool) -> Result<()> {
         world.name(),
         "componentize",
     ]);
-    if !debug {
+    if !debug && !world.names_wasi() {
         command.arg("--stub-wasi");
     }
     command.args(["--python-path", ".", "app", "--output"]).arg(project.component());

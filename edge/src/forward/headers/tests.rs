@@ -14,6 +14,7 @@ fn crossing(request: http::request::Builder, upload: Upload) -> http::Request<()
         chain: None,
         is_secure: true,
         certificate: &[],
+        country: None,
         ray: &ray,
     };
     for_origin(parts, authority, upload, &facts).unwrap()
@@ -180,8 +181,14 @@ fn the_target_keeps_path_and_query() {
     }
     let asterisk = parts(http::Request::options("*").header(HOST, "a"));
     let ray = Rays::new("west").next();
-    let facts =
-        Facts { visitor: "::1".parse().unwrap(), chain: None, is_secure: false, certificate: &[], ray: &ray };
+    let facts = Facts {
+        visitor: "::1".parse().unwrap(),
+        chain: None,
+        is_secure: false,
+        certificate: &[],
+        country: None,
+        ray: &ray,
+    };
     let refused = for_origin(asterisk, Authority::from_static("a"), Upload::None, &facts);
     assert_eq!(refused.unwrap_err(), Unacceptable::NoPath);
 }

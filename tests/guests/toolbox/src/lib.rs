@@ -6,8 +6,9 @@
 
 use std::sync::OnceLock;
 
+use bindings::adit::plugin::crypto::{Algorithm, Hash, PublicKey};
 use bindings::adit::plugin::types::{Fault, Reply, RequestHead, ResponseHead};
-use bindings::adit::plugin::{clock, http_client, key_value, metrics, secret};
+use bindings::adit::plugin::{clock, crypto, http_client, key_value, keyed, metrics, secret};
 use bindings::exports::adit::plugin::access_log::{Entry, Guest as AccessLog};
 use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use bindings::exports::adit::plugin::probe::Guest as Probe;
@@ -15,6 +16,8 @@ use bindings::exports::adit::plugin::request_filter::{Guest as RequestFilter, Re
 use bindings::exports::adit::plugin::response_filter::{Guest as ResponseFilter, ResponseAction};
 use bindings::exports::adit::plugin::schema::Guest as Schema;
 use bindings::exports::adit::plugin::ticker::Guest as Ticker;
+use bindings::wasi::keyvalue::atomics::{self, Cas, CasError};
+use bindings::wasi::keyvalue::store;
 
 #[allow(unsafe_code)]
 mod bindings {
@@ -24,6 +27,7 @@ mod bindings {
             package test:toolbox;
             world toolbox {
                 include adit:plugin/services@0.1.0;
+                import wasi:keyvalue/atomics@0.2.0-draft2;
                 export adit:plugin/lifecycle@0.1.0;
                 export adit:plugin/schema@0.1.0;
                 export adit:plugin/probe@0.1.0;
@@ -31,6 +35,24 @@ mod bindings {
                 export adit:plugin/response-filter@0.1.0;
                 export adit:plugin/access-log@0.1.0;
                 export adit:plugin/ticker@0.1.0;
+            }
+            package wasi:keyvalue@0.2.0-draft2 {
+                interface store {
+                    variant error { no-such-store, access-denied, other(string) }
+                    open: func(identifier: string) -> result<bucket, error>;
+                    resource bucket {
+                        get: func(key: string) -> result<option<list<u8>>, error>;
+                    }
+                }
+                interface atomics {
+                    use store.{bucket, error};
+                    variant cas-error { store-error(error), cas-failed(cas) }
+                    resource cas {
+                        new: static func(bucket: borrow<bucket>, key: string) -> result<cas, error>;
+                        current: func() -> result<option<list<u8>>, error>;
+                    }
+                    swap: func(cas: cas, value: list<u8>) -> result<_, cas-error>;
+                }
             }
         ",
         world: "test:toolbox/toolbox",
@@ -95,6 +117,25 @@ impl RequestFilter for Toolbox {
 fn obey(words: &[&str]) -> Option<String> {
     Some(match *words {
         ["secret", name] => secret::read(name).map_or_else(|| "none".to_owned(), |bytes| text(&bytes)),
+        ["digest", data] => hex(&crypto::digest(Hash::Sha256, data.as_bytes())),
+        ["hmac", key, data] => hex(&crypto::hmac(Hash::Sha256, key.as_bytes(), data.as_bytes())),
+        ["keyed", secret, data] => match keyed::hmac(Hash::Sha256, secret, data.as_bytes()) {
+            Ok(tag) => {
+                let holds = |tag: &[u8]| keyed::verify_hmac(Hash::Sha256, secret, data.as_bytes(), tag);
+                format!("{} {:?} {:?}", hex(&tag), holds(&tag), holds(&tag[1..]))
+            }
+            Err(error) => error.name().to_owned(),
+        },
+        ["is-secret", secret, value] => format!("{:?}", keyed::is_secret(secret, value.as_bytes())),
+        ["verify", jwk, data, signature] => {
+            let key = PublicKey::Jwk(jwk.to_owned());
+            format!("{:?}", crypto::verify(Algorithm::Ed25519, &key, data.as_bytes(), &unhex(signature)?))
+        }
+        ["equal", one, other] => crypto::equal(one.as_bytes(), other.as_bytes()).to_string(),
+        ["random", count] => match crypto::random_bytes(count.parse().ok()?) {
+            Ok(bytes) => hex(&bytes),
+            Err(error) => error.name().to_owned(),
+        },
         ["get", bucket, key] => match key_value::get(bucket, key) {
             Ok(value) => value.map_or_else(|| "none".to_owned(), |bytes| text(&bytes)),
             Err(error) => error.name().to_owned(),
@@ -108,6 +149,7 @@ fn obey(words: &[&str]) -> Option<String> {
             Ok(sum) => sum.to_string(),
             Err(error) => error.name().to_owned(),
         },
+        ["swap", bucket, key, between, value] => swap(bucket, key, between, value.as_bytes()),
         ["count", name, by] => {
             metrics::add(name, by.parse().ok()?);
             "done".to_owned()
@@ -124,6 +166,25 @@ fn obey(words: &[&str]) -> Option<String> {
         ["wait", url, timeout] => fetch(url, 0, Some(timeout.parse().ok()?)),
         _ => return None,
     })
+}
+
+/// Looks at a value, has another one put there in between unless it is `-`, and swaps what it saw; where that fails,
+/// it says what is there instead and swaps that.
+fn swap(bucket: &str, key: &str, between: &str, value: &[u8]) -> String {
+    let seen = store::open(bucket).and_then(|opened| Cas::new(&opened, key));
+    let Ok(seen) = seen else { return "no bucket".to_owned() };
+    if between != "-" && key_value::set(bucket, key, between.as_bytes(), None).is_err() {
+        return "not set".to_owned();
+    }
+    match atomics::swap(seen, value) {
+        Ok(()) => "swapped".to_owned(),
+        Err(CasError::StoreError(error)) => format!("{error:?}"),
+        Err(CasError::CasFailed(now)) => {
+            let current = now.current().ok().flatten().unwrap_or_default();
+            let again = atomics::swap(now, value).is_ok();
+            format!("{} was there, swapped: {again}", text(&current))
+        }
+    }
 }
 
 fn fetch(url: &str, redirects: u8, timeout_ms: Option<u32>) -> String {
@@ -143,6 +204,14 @@ fn fetch(url: &str, redirects: u8, timeout_ms: Option<u32>) -> String {
 
 fn outcome(result: Result<(), key_value::Error>) -> String {
     result.map_or_else(|error| error.name().to_owned(), |()| "done".to_owned())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -81,7 +81,7 @@ fn refresh(plan: &Plan) -> Result<(), Fault> {
     if answer.status != 200 {
         return Err(fault("fetch", &format!("{}: status {}", plan.url, answer.status)));
     }
-    let text = str::from_utf8(&answer.body).map_err(|_| fault("list", "it is no text"))?;
+    let text = std::str::from_utf8(&answer.body).map_err(|_| fault("list", "it is no text"))?;
     let list = List::read(text).map_err(|message| fault("list", &format!("{}, {message}", plan.url)))?;
     if list.is_empty() {
         return Err(fault("list", &format!("{}: there is no network in it", plan.url)));

@@ -59,7 +59,7 @@ impl Plan {
         if !self.has_type(content_type) {
             return None;
         }
-        let text = str::from_utf8(body).ok()?;
+        let text = std::str::from_utf8(body).ok()?;
         let replaced = self.rules.iter().fold(Cow::Borrowed(text), |text, rule| match rule.applied(&text) {
             Some(replaced) => Cow::Owned(replaced),
             None => text,

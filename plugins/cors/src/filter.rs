@@ -22,7 +22,7 @@ impl RequestFilter for Cors {
 
 impl ResponseFilter for Cors {
     fn on_response(head: ResponseHead) -> Result<ResponseAction, Fault> {
-        configured(|plan| tell(plan, str::from_utf8(&head.carry).unwrap_or_default()))
+        configured(|plan| tell(plan, std::str::from_utf8(&head.carry).unwrap_or_default()))
     }
 }
 

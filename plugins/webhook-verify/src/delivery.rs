@@ -73,7 +73,7 @@ pub fn read(kind: Kind, headers: &[(String, String)], body: &[u8]) -> Option<Del
 pub fn key(kind: Kind, secret: &[u8]) -> Option<Vec<u8>> {
     let key = match kind {
         Kind::Standard => {
-            let text = str::from_utf8(secret).ok()?.trim();
+            let text = std::str::from_utf8(secret).ok()?.trim();
             Base64::decode_vec(text.strip_prefix("whsec_").unwrap_or(text)).ok()?
         }
         Kind::Github | Kind::Stripe | Kind::Slack => secret.to_vec(),
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn each_service_signs_something_else() {
         let github = [("x-hub-signature-256", "sha256=0aff"), ("x-github-delivery", "d-1")];
-        let read = |kind, list: &[(&str, &str)], body: &[u8]| super::read(kind, &headers(list), body);
+        let read = |kind, list: &[(&str, &str)], body: &[u8]| read(kind, &headers(list), body);
         let found = read(Kind::Github, &github, b"body").unwrap();
         assert_eq!((&found.content[..], &found.tags[..]), (&b"body"[..], &[vec![0x0a, 0xff]][..]));
         assert_eq!((found.time, found.id.as_deref()), (None, Some("d-1")));

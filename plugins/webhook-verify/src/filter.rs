@@ -89,7 +89,7 @@ impl ResponseFilter for WebhookVerify {
     fn on_response(head: ResponseHead) -> Result<ResponseAction, Fault> {
         configured(|state| {
             let Plan { bucket, remember, .. } = &state.plan;
-            if let Ok(name) = str::from_utf8(&head.carry)
+            if let Ok(name) = std::str::from_utf8(&head.carry)
                 && !name.is_empty()
             {
                 if (200..300).contains(&head.status) {

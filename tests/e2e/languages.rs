@@ -120,7 +120,7 @@ async fn typescript_is_begun_built_and_tested_like_javascript() {
 
 /// The languages in which a kind of plugin can be begun.
 const KINDS: [(&str, &[&str]); 4] = [
-    ("service", &["rust", "python"]),
+    ("service", &["rust"]),
     ("middleware", &["rust"]),
     ("ticker", &["rust", "js", "python"]),
     ("access-log", &["rust", "js", "python"]),

@@ -153,9 +153,6 @@ fn files(kind: Kind, language: Language) -> Option<Files> {
         (Kind::Service, Language::Rust) => {
             files!("greeting/rust": "Cargo.toml", "Cargo.lock", ".gitignore"; "welcome-page/rust": "src/lib.rs")
         }
-        (Kind::Service, Language::Python) => {
-            files!("greeting/python": "requirements.txt", ".gitignore"; "welcome-page/python": "app.py")
-        }
         (Kind::Middleware, Language::Rust) => {
             files!("greeting/rust": ".gitignore"; "stopwatch/rust": "Cargo.toml", "Cargo.lock", "src/lib.rs")
         }
@@ -244,10 +241,7 @@ mod tests {
         }
         assert!(files(Kind::Service, Language::C).is_none());
         let error = missing(Kind::Service, Language::C).to_string();
-        assert!(
-            error.contains("this kind in C") && error.contains("--lang rust or --lang python"),
-            "{error}"
-        );
+        assert!(error.contains("this kind in C") && error.contains("--lang rust"), "{error}");
     }
 
     #[test]

@@ -335,11 +335,12 @@ impl Keeper {
                     note("authority.account", &record.directory).if_absent(&at).put(&at, to_json(&record));
                 match self.state.change(transaction).await {
                     Ok(()) => account,
-                    // Another edge was first; this account stays unused.
-                    Err(_) => self
-                        .kept_account(&at)
-                        .await?
-                        .ok_or_else(|| "the account cannot be written".to_owned())?,
+                    // Another edge was first, which need not be known here yet; this account stays unused.
+                    Err(_) => {
+                        self.state.catch_up().await;
+                        let kept = self.kept_account(&at).await?;
+                        kept.ok_or_else(|| "the account cannot be written".to_owned())?
+                    }
                 }
             }
         };

@@ -114,7 +114,10 @@ async fn ask(product: &Product, request: String) -> String {
 async fn what_visitors_send_becomes_what_the_page_says() {
     let origin = Origin::start();
     let host = HostDocument::new().over(super::PROTOCOL).otherwise(&origin.service());
-    let product = Product::start(EdgeDocument::new(&["west"], 1), host).await;
+    // What is set where an edge knows places has to be known.
+    let place = "[[geography.network]]\naddresses = [\"127.0.0.0/8\"]\ncountry = \"DE\"\n";
+    let edge = EdgeDocument { more: place.to_owned(), ..EdgeDocument::new(&["west"], 1) };
+    let product = Product::start(edge, host).await;
     let table = table();
     for row in &table {
         let host = if row.name == "Host" { String::new() } else { format!("Host: {HOST}\r\n") };

@@ -233,6 +233,8 @@ async fn a_visitor_who_leaves_is_a_line_in_the_access_log_and_nothing_else() {
         (line["outcome"].as_str().unwrap().to_owned(), line["status"].as_u64().unwrap())
     };
     assert_eq!(outcome("/bytes/10").await, ("whole".to_owned(), 200));
+    // A request may be served before this line is there.
+    product.edge.process.event("registered", |_| true).await;
     let before = (product.host.process.log(), product.edge.process.log());
     for speaks in Speaks::ALL {
         for when in ["thinking", "downloading", "uploading"] {

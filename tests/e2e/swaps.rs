@@ -299,7 +299,17 @@ async fn a_swap_every_tenth_of_a_second_loses_and_mixes_nothing() {
     );
     let status = product.host.admin("/status").await.json();
     assert_eq!(status["generation"], number, "{status}");
-    assert_eq!(status["retired"].as_array().unwrap().iter().filter(|open| open["open"] != 0).count(), 0);
+    // The last answers of those before end a moment after their visitors have them.
+    let let_go = async {
+        loop {
+            let status = product.host.admin("/status").await.json();
+            if status["retired"].as_array().unwrap().iter().all(|old| old["open"] == 0) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    within("no old generation is held", let_go).await;
     if strict.is_some() {
         assert!(busy <= calm.mul_f64(1.5), "p99.9 was {busy:?} and {calm:?} without swaps");
         assert!(after <= before + before / 20, "memory went from {before} to {after} bytes");

@@ -79,6 +79,12 @@ impl Chromium {
 
     /// One command, and what came of it.
     pub async fn call(&mut self, method: &str, parameters: Value) -> Value {
+        let answer = self.answer(method, parameters).await;
+        assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
+        answer["result"].clone()
+    }
+
+    async fn answer(&mut self, method: &str, parameters: Value) -> Value {
         self.last += 1;
         let mut command = json!({ "id": self.last, "method": method, "params": parameters });
         if !self.session.is_empty() {
@@ -88,8 +94,7 @@ impl Chromium {
         loop {
             let message = self.message(method).await;
             if message["id"] == self.last {
-                assert!(message["error"].is_null(), "{method}: {}", message["error"]);
-                return message["result"].clone();
+                return message;
             }
         }
     }
@@ -121,10 +126,14 @@ impl Chromium {
         None
     }
 
-    /// What an expression of JavaScript is.
+    /// What an expression of JavaScript is; null where the page is left while it is asked.
     pub async fn value(&mut self, expression: &str) -> Value {
         let asked = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        self.call("Runtime.evaluate", asked).await["result"]["value"].clone()
+        let answer = self.answer("Runtime.evaluate", asked).await;
+        let error = answer["error"]["message"].as_str();
+        let is_left = error.is_some_and(|error| error.contains("navigated") || error.contains("context"));
+        assert!(error.is_none() || is_left, "{expression}: {}", answer["error"]);
+        answer["result"]["result"]["value"].clone()
     }
 
     /// Waits until it holds.

@@ -169,7 +169,7 @@ enum Edge {
         shown: office::Shown,
     },
     /// Move the state to etcd, which the edges of a fleet share, or back into a file. Stop the edge first: the
-    /// configuration keeps its [store], which says where etcd is
+    /// configuration keeps its `[store]`, which says where etcd is
     Migrate(office::Migrate),
     /// Who changed what and when, newest first
     Audit {

@@ -110,7 +110,7 @@ impl Door {
         }
     }
 
-    /// A code with which somebody signs in, once, within [`CODE_LIFE`].
+    /// A code with which somebody signs in, once, within `CODE_LIFE`.
     ///
     /// # Errors
     /// If the system has no random numbers.

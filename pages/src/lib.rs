@@ -1,5 +1,5 @@
-//! Pages for a browser, as both ends show them: markup that text cannot become ([`html`]), the policy under which
-//! they are sent ([`answer`]), who may see them ([`door`]), and pictures of numbers ([`chart`]).
+//! Pages for a browser, as both ends show them: markup that text cannot become (`html`), the policy under which
+//! they are sent (`answer`), who may see them (`door`), and pictures of numbers (`chart`).
 //!
 //! Knows heads and texts. Knows no tunnel; opens nothing.
 

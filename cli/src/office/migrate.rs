@@ -21,7 +21,7 @@ pub(crate) struct Migrate {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Place {
-    /// Where [store] says
+    /// Where `[store]` says
     Etcd,
     /// state.db in the data folder
     Sqlite,

@@ -86,7 +86,7 @@ fn fetch(folder: &Path, package: &str) -> Result<()> {
 fn fetch_with_what_it_needs(folder: &Path, package: &str) -> Result<()> {
     let mut plan = Command::new("apt-get");
     plan.args(["install", "--simulate", "--no-install-recommends", package]);
-    let plan = child::capture(&mut plan, FETCH_LIMIT, "run `apt-get update` first")?;
+    let plan = by_fresh_lists(&mut plan)?;
     let packages = plan.lines().filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next());
     let mut packages: Vec<String> = packages.map(str::to_owned).collect();
     if packages.is_empty() {
@@ -103,7 +103,7 @@ fn fetch_all(folder: &Path, packages: &[String]) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let mut download = Command::new("apt-get");
     download.current_dir(folder).args(["download", "-qq"]).args(packages);
-    child::capture(&mut download, FETCH_LIMIT, "run `apt-get update` first")?;
+    by_fresh_lists(&mut download)?;
     let files = std::fs::read_dir(folder)?.flatten().map(|file| file.path());
     let downloaded: Vec<PathBuf> =
         files.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect();
@@ -116,6 +116,15 @@ fn fetch_all(folder: &Path, packages: &[String]) -> Result<()> {
         let _ = std::fs::remove_file(package);
     }
     Ok(())
+}
+
+/// What apt says. A machine's lists may be missing, or name what is no longer there: then they are fetched once.
+fn by_fresh_lists(apt: &mut Command) -> Result<String> {
+    child::capture(apt, FETCH_LIMIT, "").or_else(|_| {
+        let mut update = Command::new("apt-get");
+        child::capture(update.args(["update", "-qq"]), FETCH_LIMIT, "")?;
+        child::capture(apt, FETCH_LIMIT, "run `apt-get update` first")
+    })
 }
 
 const CHROMIUM: &str = "chromium-headless-shell";

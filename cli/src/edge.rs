@@ -1,4 +1,4 @@
-//! `adit edge run`, `check`, `certificates` and `explain`.
+//! `adit edge run`, `check`, `certificates`, `nodes` and `explain`.
 
 pub(crate) mod explain;
 
@@ -78,6 +78,38 @@ pub(crate) async fn certificates(ask: Ask) -> Result<(), Failure> {
             table.row(["order".to_owned(), text("name"), String::new(), text("next"), trouble]);
         }
         table.text()
+    });
+    Ok(())
+}
+
+/// Prints the nodes of a running edge's fleet.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn nodes(ask: Ask) -> Result<(), Failure> {
+    let (admin, shown) = ask.edge();
+    let page = admin.look("/nodes").await?;
+    show(shown.form, &page, || {
+        let mut table = Table::new(&["NODE", "REGION", "WANTED", "ALIVE", "STARTED", "VERSION", "ADDRESSES"]);
+        for one in page["nodes"].as_array().into_iter().flatten() {
+            let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+            let alive = &one["alive"];
+            let said = |key: &str| alive[key].as_str().unwrap_or_default().to_owned();
+            let addresses = one["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let addresses = addresses.collect::<Vec<_>>().join(" ");
+            let is_own = one["name"] == page["own"];
+            let name = if is_own { format!("{} (this one)", text("name")) } else { text("name") };
+            let is_alive = if alive.is_null() { "no" } else { "yes" };
+            table.row([
+                name,
+                text("region"),
+                text("wanted"),
+                is_alive.to_owned(),
+                said("started_at"),
+                said("version"),
+                addresses,
+            ]);
+        }
+        let (revision, store) = (&page["revision"], page["store"].as_str().unwrap_or_default());
+        format!("{}\nrevision {revision}, store {store}", table.text())
     });
     Ok(())
 }

@@ -171,6 +171,26 @@ enum Edge {
     /// Move the state to etcd, which the edges of a fleet share, or back into a file. Stop the edge first: the
     /// configuration keeps its `[store]`, which says where etcd is
     Migrate(office::Migrate),
+    /// Leave for one machine to become a node of this edge's fleet: a token that is printed once, for one use within an
+    /// hour
+    Invite(office::Invite),
+    /// Make this machine a node of a fleet, by a token that one of its nodes has made; its key is made here and stays
+    Join(office::Join),
+    /// The nodes of a running edge's fleet: regions, what is wanted of each, whether it is alive, and how far this one
+    /// follows the store
+    Nodes(edge::Ask),
+    /// Have a node of the fleet serve what it has and end
+    Drain(office::Drain),
+    /// Have this machine be a node of the fleet no more
+    Leave(office::Leave),
+    /// Have another authority vouch for the nodes of the fleet, in three steps: it is believed, it signs, the old one is
+    /// believed no more. Each is this command once more, when all nodes follow
+    RotateAuthority {
+        #[command(flatten)]
+        at: office::At,
+        #[command(flatten)]
+        shown: office::Shown,
+    },
     /// Who changed what and when, newest first
     Audit {
         /// How many
@@ -289,6 +309,12 @@ fn main() -> ExitCode {
         }
         Command::Edge(Edge::Backup { file, at, shown }) => office::backup(&at, &file, &shown),
         Command::Edge(Edge::Migrate(migrate)) => office::migrate(migrate),
+        Command::Edge(Edge::Invite(asked)) => office::invite(asked),
+        Command::Edge(Edge::Join(asked)) => office::join(asked),
+        Command::Edge(Edge::Nodes(ask)) => edge::nodes(ask),
+        Command::Edge(Edge::Drain(asked)) => office::drain(asked),
+        Command::Edge(Edge::Leave(asked)) => office::leave(asked),
+        Command::Edge(Edge::RotateAuthority { at, shown }) => office::rotate_authority(&at, &shown),
         Command::Edge(Edge::Audit { lines, shown, at }) => office::audit(&at, lines, &shown),
         Command::Lb(lb) => tunnel::balancing::lb(lb),
         Command::Pool(pool) => tunnel::balancing::pool(pool),

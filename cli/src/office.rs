@@ -1,7 +1,9 @@
-//! `adit edge init`, `token`, `accounts`, `add-zone`, `records`, `backup` and `audit`: an edge's state, on the spot.
+//! `adit edge init`, `token`, `accounts`, `add-zone`, `records`, `backup` and `audit`: an edge's state, on the spot;
+//! and `invite`, `join`, `drain`, `leave` and `nodes`: the fleet that shares it.
 
 mod listing;
 mod migrate;
+mod nodes;
 mod store;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use crate::tunnel::places;
 
 pub(crate) use listing::{Accounts, Records, accounts, records};
 pub(crate) use migrate::{Migrate, migrate};
+pub(crate) use nodes::{Drain, Invite, Join, Leave, drain, invite, join, leave, rotate_authority};
 
 #[derive(Args)]
 pub(crate) struct Init {
@@ -116,9 +119,12 @@ pub(crate) struct At {
 }
 
 impl At {
+    fn settings(&self) -> Result<Settings, Failure> {
+        Settings::load(&self.config).map_err(|error| Failure::Configuration(error.into()))
+    }
+
     fn ledger(&self) -> Result<Provisioning, Failure> {
-        let settings = Settings::load(&self.config).map_err(|error| Failure::Configuration(error.into()))?;
-        Ok(Provisioning::open(&settings)?)
+        Ok(Provisioning::open(&self.settings()?)?)
     }
 }
 
@@ -193,10 +199,12 @@ pub(crate) async fn init(init: Init) -> Result<(), Failure> {
         "configuration": config.to_string(),
         "authority": ca.to_string(),
         "certificate": pem.to_string(),
+        "node": founding.node,
     });
+    let node = founding.node.as_ref().map_or(String::new(), |node| format!("\nnode           {node}"));
     show(init.shown.form, &made, || {
         format!(
-            "account        {}\nzones          {}\nconfiguration  {config} ({state})\nauthority      {ca}\ncertificate    {pem}: keep it secret, it creates tunnels and names\n\nNext: adit edge run --config {config}",
+            "account        {}\nzones          {}{node}\nconfiguration  {config} ({state})\nauthority      {ca}\ncertificate    {pem}: keep it secret, it creates tunnels and names\n\nNext: adit edge run --config {config}",
             founding.account,
             zones.join(", "),
         )

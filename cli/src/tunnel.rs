@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::table::Form;
 use crate::telemetry::{self, LogFormat, Logging};
 use crate::{Failure, ready};
+pub(crate) use client::Api;
 use legacy::Legacy;
 pub(crate) use legacy::go_duration;
 pub(crate) use options::Options;

@@ -5,6 +5,7 @@ mod certificates;
 mod config;
 mod explain;
 mod metrics;
+mod nodes;
 mod view;
 
 use std::convert::Infallible;
@@ -33,6 +34,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use crate::balancer::weights::Weight;
+use crate::nodes::OwnNode;
 use crate::registry::warm_up::WarmUp;
 use crate::registry::{Registry, Tunnel, UnknownReplica};
 use crate::settings;
@@ -44,6 +46,7 @@ use crate::store::{AuditEntry, Restored, StoreError, Transaction};
 use crate::tunnel::control::Control;
 use crate::visitor::Explainer;
 pub(crate) use metrics::{Figures, Probed};
+use nodes::Nodes;
 use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
 
 #[derive(Clone)]
@@ -52,6 +55,8 @@ pub(crate) struct Admin {
     control: Control,
     /// Of an edge with a control API.
     state: Option<State>,
+    /// Of a node of a fleet.
+    node: Option<Arc<OwnNode>>,
     servers: Arc<[Arc<settings::Server>]>,
     warm_up: Arc<WarmUp>,
     /// The edge has begun to drain.
@@ -77,7 +82,7 @@ impl Admin {
     pub(crate) fn new(
         registry: Arc<Registry>,
         control: Control,
-        state: Option<State>,
+        (state, node): (Option<State>, Option<Arc<OwnNode>>),
         servers: Vec<Arc<settings::Server>>,
         (warm_up, draining): (WarmUp, Phase),
         figures: Figures,
@@ -85,7 +90,7 @@ impl Admin {
     ) -> Self {
         let (warm_up, figures) = (Arc::new(warm_up), Arc::new(figures));
         let (servers, explainer) = (servers.into(), Arc::new(explainer));
-        Self { registry, control, state, servers, warm_up, draining, figures, explainer }
+        Self { registry, control, state, node, servers, warm_up, draining, figures, explainer }
     }
 
     /// Answers on every listener by its rule, until `stop`.
@@ -161,11 +166,15 @@ impl Admin {
             ["certificates"] if is_read => {
                 Ok(shown(&certificates::Shown::of(&self.figures.certificates, self.state.as_ref())))
             }
+            ["nodes"] if is_read => match &self.state {
+                Some(state) if state.fleet().is_some() => Ok(shown(&Nodes::of(state, self.node.as_deref()))),
+                Some(_) | None => Err(Refusal::NoFleet),
+            },
             ["state"] if parts.method == Method::POST => self.restore(body).await,
             ["state"] => Err(Refusal::Method("POST")),
             ["tunnels"] if is_read => Ok(shown(&Tunnels::of(&self.registry))),
             ["tunnels", tunnel, rest @ ..] => self.tunnel(tunnel, rest, &parts, body).await,
-            ["certificates" | "healthcheck" | "ready" | "metrics" | "status" | "tunnels"] => {
+            ["certificates" | "healthcheck" | "ready" | "metrics" | "nodes" | "status" | "tunnels"] => {
                 Err(Refusal::Method(READ))
             }
             _ => Err(Refusal::NoPath),
@@ -358,7 +367,7 @@ struct Written {
 #[derive(Debug, Error)]
 enum Refusal {
     #[error(
-        "there is nothing here; there are /healthcheck, /ready, /metrics, /status, /certificates, /tunnels, /tunnels/ID, \
+        "there is nothing here; there are /healthcheck, /ready, /metrics, /status, /certificates, /nodes, /tunnels, /tunnels/ID, \
          /tunnels/ID/config, /tunnels/ID/replicas, /tunnels/ID/replicas/CONNECTOR, POST …/drain and …/undrain below it, \
          POST /explain and POST /state"
     )]
@@ -369,6 +378,8 @@ enum Refusal {
     NoReplica { wanted: String, tunnel: String, known: String },
     #[error("this edge has no control API, and so keeps no state")]
     NoState,
+    #[error("this edge is in no fleet: its configuration has no [store]")]
+    NoFleet,
     #[error("{0}")]
     State(StoreError),
     #[error("{0} takes no body")]
@@ -384,7 +395,7 @@ enum Refusal {
 impl Refusal {
     fn answer(&self) -> Response<Full<Bytes>> {
         let status = match self {
-            Self::NoPath | Self::NoTunnel { .. } | Self::NoReplica { .. } | Self::NoState => {
+            Self::NoPath | Self::NoTunnel { .. } | Self::NoReplica { .. } | Self::NoState | Self::NoFleet => {
                 StatusCode::NOT_FOUND
             }
             Self::State(_) => StatusCode::INSUFFICIENT_STORAGE,

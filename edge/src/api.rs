@@ -15,6 +15,7 @@ mod envelope;
 pub(crate) mod housekeeping;
 pub(crate) mod identity;
 mod limits;
+mod nodes;
 mod paging;
 mod query;
 mod quick;
@@ -47,6 +48,7 @@ use tracing::{debug, info, warn};
 use crate::alerts::sender::Sender;
 use crate::forward::ray::Rays;
 use crate::metrics::{Counters, Handshake, Listener};
+use crate::nodes::admit::Admitting;
 use crate::registry::Registry;
 use crate::state::publish::StaticTunnels;
 use crate::state::{ChangeError, State};
@@ -78,6 +80,7 @@ pub(crate) struct Api {
     /// Of webhooks, by account.
     trials: Buckets<String>,
     counters: Arc<Counters>,
+    admitting: Option<Admitting>,
 }
 
 /// What an API is told about its accounts and their names.
@@ -87,6 +90,8 @@ pub(crate) struct Rules {
     pub(crate) sender: Arc<Sender>,
     /// Of what it asks hosts.
     pub(crate) rays: Arc<Rays>,
+    /// Of a fleet.
+    pub(crate) admitting: Option<Admitting>,
 }
 
 impl Api {
@@ -98,7 +103,7 @@ impl Api {
         rules: Rules,
         counters: Arc<Counters>,
     ) -> Self {
-        let Rules { quick_domain, share, sender, rays } = rules;
+        let Rules { quick_domain, share, sender, rays, admitting } = rules;
         let by_token = Buckets::new(CALLS, CALLS_PER_SECOND);
         let by_stranger = Buckets::new(STRANGERS_CALLS, STRANGERS_CALLS_PER_SECOND);
         let quick_by_visitor = Buckets::new(QUICK_TUNNELS, QUICK_TUNNELS_PER_SECOND);
@@ -117,6 +122,7 @@ impl Api {
             quick_by_visitor,
             trials: Buckets::new(TRIALS, TRIALS_PER_SECOND),
             counters,
+            admitting,
         }
     }
 
@@ -219,6 +225,12 @@ impl Api {
             let _busy = guest.busy();
             return self.create_quick_tunnel(peer).await;
         }
+        if call == Call::JoinFleet {
+            self.by_stranger.take(peer, now).map_err(too_many)?;
+            let body = timeout(BODY, read(body, limit)).await.map_err(|_| Problem::Slow)??;
+            let _busy = guest.busy();
+            return self.join_fleet(parse(&body)?).await;
+        }
         // Whoever holds a token that was revoked meanwhile must not read on here, so nobody does.
         if self.state.silent_for() > STALE {
             return Err(Problem::Stale);
@@ -246,7 +258,7 @@ impl Api {
     async fn perform(&self, permit: Permit, query: &Query, body: &[u8]) -> Result<Answer, Problem> {
         let (call, who) = permit.into_parts();
         match call {
-            Call::OpenApi | Call::CreateQuickTunnel => Err(Problem::NoSuchPath),
+            Call::OpenApi | Call::CreateQuickTunnel | Call::JoinFleet => Err(Problem::NoSuchPath),
             Call::VerifyToken { .. } => Ok(verify(&who)),
             Call::ListAccounts => self.list_accounts(&who, query),
             Call::LookAtAccount { .. } => self.look_at_account(&who),

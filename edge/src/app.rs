@@ -41,12 +41,15 @@ use crate::limits::pace;
 use crate::limits::per_address::AddressLimits;
 use crate::listen;
 use crate::metrics::Counters;
+use crate::nodes::OwnNode;
+use crate::nodes::admit::Admitting;
+use crate::nodes::folder::Folder;
 use crate::registry::warm_up::WarmUp;
 use crate::registry::{Connection, Registry};
 use crate::settings::{self, Drain, Https, Server, Settings};
 use crate::shutdown::{AllAtOnce, Shutdown};
 use crate::state::fresh::Fresh;
-use crate::state::publish::{Publisher, Pushing, StaticTunnels};
+use crate::state::publish::{Publisher, Pushing, StaticTunnels, Weighed};
 use crate::state::snapshot::Changes;
 use crate::steering::Balancers;
 use crate::tls::{self, CONNECTOR_NAMES, DevelopmentCa, visitors};
@@ -68,6 +71,7 @@ pub struct Edge {
     inbox: Inbox,
     admin: Option<(Admin, Vec<admin::Listener>)>,
     office: Option<ControlPlane>,
+    node: Option<Arc<OwnNode>>,
     certificates: Arc<Certificates>,
     names: Option<Names>,
     addresses: Addresses,
@@ -102,6 +106,7 @@ impl Edge {
             bodies,
             mut api,
             store,
+            node,
             alerts,
             geography,
         } = settings;
@@ -111,8 +116,16 @@ impl Edge {
             tunnel.hostnames.iter().map(move |name| (name.clone(), id))
         });
         let names: Vec<_> = names.collect();
+        let is_fleet = store.is_some();
         let known = api.as_ref().map(|_| load(&data_dir, store, &seal)).transpose()?;
         let (known, keys) = known.map_or((None, None), |(known, keys)| (Some(known), Some(keys)));
+        let node = match (node, &known) {
+            (Some(terms), Some((state, _))) => {
+                let folder = Folder::of(&data_dir);
+                Some(OwnNode::open(&terms, folder, state.clone()).context("[node]")?)
+            }
+            _ => None,
+        };
         let zones = known.iter().flat_map(|(state, _)| state.read(|snapshot| snapshot.zone_names()));
         let domains = api.iter().flat_map(|api| [&api.tunnel_domain, &api.quick_domain]).flatten().cloned();
         let domains: Vec<String> = zones.chain(domains).collect();
@@ -275,7 +288,7 @@ impl Edge {
             let admin = Admin::new(
                 registry.clone(),
                 control,
-                state,
+                (state, node.clone()),
                 bound_servers,
                 (warm_up, draining),
                 figures,
@@ -303,11 +316,11 @@ impl Edge {
                     hold,
                     control: control.clone(),
                     pushing: Pushing::default(),
+                    weighed: Weighed::default(),
                 };
-                state.read(|snapshot| {
-                    serving.publish(snapshot, &Changes::all());
-                    serving.recall(snapshot);
-                });
+                state.read(|snapshot| serving.publish(snapshot, &Changes::all()));
+                let admitting =
+                    keys.clone().filter(|_| is_fleet).map(|keys| Admitting { state: state.clone(), keys });
                 let keeper = acme.zip(keys).map(|(terms, keys)| {
                     let (state, fixed) = (state.clone(), fixed.clone());
                     let own = OwnNames { quick: quick_domain.clone(), api: hostname };
@@ -319,7 +332,7 @@ impl Edge {
                     registry.clone(),
                     fixed,
                     balancers,
-                    api::Rules { quick_domain, share, sender: sender.clone(), rays: rays.clone() },
+                    api::Rules { quick_domain, share, sender: sender.clone(), rays: rays.clone(), admitting },
                     counters.clone(),
                 );
                 Some(ControlPlane {
@@ -335,6 +348,7 @@ impl Edge {
                     alerts,
                     keeper,
                     fresh,
+                    node: node.clone(),
                 })
             }
             _ => None,
@@ -360,7 +374,7 @@ impl Edge {
             account,
             counters,
         });
-        Ok(Self { shards, shared, inbox, admin, office, certificates, names: dns, addresses, drain })
+        Ok(Self { shards, shared, inbox, admin, office, node, certificates, names: dns, addresses, drain })
     }
 
     /// What a supervisor wants to know of it.
@@ -371,7 +385,7 @@ impl Edge {
     /// Serves until `stop`, then drains. An error means that a part of the edge failed. Needs no
     /// particular runtime around it; dropped midway, the threads stop by themselves.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { shards, shared, inbox, admin, office, certificates, names, addresses, drain } = self;
+        let Self { shards, shared, inbox, admin, office, node, certificates, names, addresses, drain } = self;
         let (order, watchdog) = (shared.stop.clone(), shared.watchdog.clone());
         let _stop_threads = AllAtOnce(order.clone());
         let (back_office, last) = (CancellationToken::new(), CancellationToken::new());
@@ -434,8 +448,15 @@ impl Edge {
         progress.pass(ShardPhase::Started).await?;
         addresses.log();
         watchdog.start();
+        let dismissed = async {
+            match &node {
+                Some(node) => node.dismissed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => {}
+            () = dismissed => {}
             early = progress.fail() => return Err(early),
         }
 

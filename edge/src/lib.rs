@@ -27,6 +27,7 @@ mod limits;
 mod listen;
 mod metrics;
 mod monitors;
+mod nodes;
 mod registry;
 mod remote_config;
 mod settings;
@@ -43,6 +44,8 @@ pub use app::watchdog::Watchdog;
 pub use app::{Edge, ServerAddress};
 #[doc(hidden)]
 pub use dns::answers as dns_answers;
+pub use nodes::join::Joining;
+pub use nodes::provision::{FleetNodes, InvitationRequest, Invited, NodeLine};
 pub use settings::{Settings, SettingsError};
 pub use state::migrate::{MigrateTo, Migrated};
 pub use state::provision::{

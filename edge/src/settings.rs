@@ -11,6 +11,7 @@ mod geography;
 pub(crate) mod host_name;
 mod issuance;
 mod limits;
+pub(crate) mod node;
 mod seal;
 mod secure;
 mod store;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub(crate) api: Option<Api>,
     /// Where the state is kept; `None`: in the data folder.
     pub(crate) store: Option<crate::store::etcd::Terms>,
+    /// What this edge is to a fleet.
+    pub(crate) node: Option<crate::nodes::Terms>,
     pub(crate) alerts: Terms,
     /// Where the edge and its visitors are.
     pub(crate) geography: Geography,
@@ -173,6 +176,17 @@ impl Settings {
     /// Where the edge keeps what it makes itself.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// The URL of the control API, as far as it can be known from here.
+    pub fn api_url(&self) -> Option<String> {
+        let api = self.api.as_ref()?;
+        let port = Some(api.listen.port()).filter(|port| *port != 0)?;
+        if let Some(name) = &api.hostname {
+            return Some(format!("https://{name}:{port}"));
+        }
+        let scheme = if api.identity.is_some() { "https" } else { "http" };
+        (!api.listen.ip().is_unspecified()).then(|| format!("{scheme}://{}", api.listen))
     }
 
     /// Makes what secrets of the state are sealed with, if the document names no file and it is not there yet.
@@ -275,6 +289,7 @@ impl Rules<'_> {
             bodies: self.bodies(document.bodies),
             alerts: self.alerts(document.alerts, has_api),
             geography: self.geography(document.geography),
+            node: self.node_of_fleet(document.node, document.store.is_some()),
             store: self.store(document.store, has_api),
             api: document.api.and_then(|section| self.api(section, has_acme)),
         }

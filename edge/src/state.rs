@@ -15,11 +15,13 @@ pub(crate) mod token;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use crate::store::{Batch, Commit, Listing, Restored, Store, StoreError, StoreRevision, Transaction, Watch};
 use saved::Saved;
@@ -114,6 +116,16 @@ impl State {
         let follower =
             Follower { store: theirs, snapshot: known, published: sender, saved, is_from_disk, tidied: None };
         (Self { store, snapshot, published, saved_at }, follower)
+    }
+
+    /// See [`Store::hold`].
+    pub(crate) async fn hold(&self, key: &str, value: Bytes, stop: CancellationToken) {
+        self.store.hold(key, value, stop).await;
+    }
+
+    /// Which fleet's records these are, if they are a fleet's.
+    pub(crate) fn fleet(&self) -> Option<Uuid> {
+        self.store.fleet()
     }
 
     /// How long nothing was heard of the store, while that is somewhere else.

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Counts the transactions of a store; the first one makes revision 1.
@@ -60,6 +61,12 @@ pub(crate) trait Store: Send + Sync {
     /// How long nothing was heard of what holds the records, while that is somewhere else; `None` if it never was.
     fn silent_for(&self) -> Option<Duration> {
         Some(Duration::ZERO)
+    }
+
+    /// Keeps a record there until `stop`, and no longer than some seconds after this process has ended. Nobody else
+    /// has what is in the file of one edge, so nothing is kept there.
+    fn hold(&self, _key: &str, _value: Bytes, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(async move { stop.cancelled().await })
     }
 }
 

@@ -348,13 +348,13 @@ fn write_new(path: &Path, text: &str, secret: bool) -> Result<(), CaError> {
 }
 
 /// 16 random bytes, positive: two certificates of one issuer must never share a number (RFC 5280 4.1.2.2).
-fn serial_number() -> SerialNumber {
+pub(crate) fn serial_number() -> SerialNumber {
     let mut bytes = uuid::Uuid::new_v4().into_bytes();
     bytes[0] &= 0x7f;
     SerialNumber::from_slice(&bytes)
 }
 
-fn since_epoch() -> Duration {
+pub(crate) fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
@@ -366,7 +366,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CA_VALIDITY: Duration = Duration::from_secs(10 * 365 * DAY.as_secs());
 /// Clients refuse server certificates that live longer than this.
 const LEAF_VALIDITY: Duration = Duration::from_secs(397 * DAY.as_secs());
-const CLOCK_SKEW: Duration = DAY;
+pub(crate) const CLOCK_SKEW: Duration = DAY;
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,15 @@ pub(crate) struct StoreFlags {
     /// Take versions of etcd before 3.5.18 too, which are known to lose changes
     #[arg(long, requires = "store")]
     store_allow_old: bool,
+    /// What the fleet calls this edge, in lower-case letters, digits and `-`; by default as this machine is called
+    #[arg(long, value_name = "NAME", requires = "store")]
+    node: Option<String>,
+    /// Where this edge is
+    #[arg(long, value_name = "REGION", requires = "store", default_value = "west")]
+    region: String,
+    /// Where the other nodes of the fleet reach this one
+    #[arg(long, value_name = "ADDRESS", requires = "store", default_value = "127.0.0.1:7850")]
+    node_listen: String,
 }
 
 impl StoreFlags {
@@ -30,7 +39,7 @@ impl StoreFlags {
         self.store.is_some()
     }
 
-    /// `[store]`, or nothing.
+    /// `[store]` and `[node]`, or nothing.
     pub(crate) fn section(&self) -> String {
         let Some(url) = &self.store else { return String::new() };
         // A JSON string is a TOML string.
@@ -48,11 +57,35 @@ impl StoreFlags {
         if self.store_allow_old {
             text.push_str("allow-old = true\n");
         }
+        let name = self.node.clone().unwrap_or_else(machine);
+        let (region, listen) = (&self.region, &self.node_listen);
+        text.push_str(&format!(
+            "\n[node]\nname = {}\nregion = {}\nlisten = {}\n",
+            json!(name),
+            json!(region),
+            json!(listen)
+        ));
         text
     }
+}
+
+/// As this machine is called, in the letters that a node's name may have.
+fn machine() -> String {
+    let name =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_ascii_lowercase();
+    let name = name
+        .split('.')
+        .next()
+        .unwrap_or_default()
+        .replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    let name: String = name.trim_matches('-').chars().take(LONGEST).collect();
+    if name.is_empty() { "node-1".to_owned() } else { name }
 }
 
 /// The document's paths are relative to its own folder.
 fn absolute(file: &Path) -> PathBuf {
     std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
+
+/// Letters of a node's name.
+const LONGEST: usize = 63;

@@ -29,7 +29,7 @@ pub(super) struct Client {
 }
 
 /// The API without an account.
-pub(super) struct Api {
+pub(crate) struct Api {
     base: Uri,
     tls: Option<TlsConnector>,
     token: Option<HeaderValue>,
@@ -185,7 +185,7 @@ impl Api {
         Self::at(base, options.api_ca.as_deref(), token)
     }
 
-    pub(super) fn at(base: &str, ca: Option<&Path>, token: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn at(base: &str, ca: Option<&Path>, token: Option<&str>) -> anyhow::Result<Self> {
         let base: Uri = base.trim_end_matches('/').parse().with_context(|| format!("`{base}` is no URL"))?;
         let secure = match base.scheme_str() {
             Some("https") => true,
@@ -202,7 +202,7 @@ impl Api {
         Ok(Self { base, tls, token: token.transpose()? })
     }
 
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &self,
         what: &'static str,
         method: Method,

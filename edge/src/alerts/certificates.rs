@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::event::{self, AlertType, Event, Turn, brief};
 use crate::state::snapshot::Snapshot;
-use crate::store::records::alerts::{Said, said_key};
+use crate::store::records::alerts::{Said, said_key, unsaid};
 use crate::store::records::certificates::Certificate;
 use crate::store::records::objects::Kind;
 use crate::store::records::to_json;
@@ -83,10 +83,7 @@ fn told(snapshot: &Snapshot, name: &str, now: Timestamp) -> Option<Transaction> 
     let event =
         Event { account, kind: AlertType::Certificate, turn, correlation, text: brief(&text), labels };
     let note = AuditEntry { actor: "edge".to_owned(), action: "alert", subject: event.text.clone() };
-    let transaction = match before {
-        Some(kept) => Transaction::new(note).if_at(said_key(&key), kept.revision),
-        None => Transaction::new(note).if_absent(said_key(&key)),
-    };
+    let transaction = unsaid(Transaction::new(note), &key, before.map(|kept| kept.revision));
     let transaction = event.tell_once(snapshot, transaction, &mut said.told, now);
     Some(transaction.put(said_key(&key), to_json(&said)))
 }

@@ -69,6 +69,11 @@ impl<S: Copy + Eq> Damper<S> {
         (state != self.told).then_some(Word::Changed(state))
     }
 
+    /// Goes on from what was told last, by whomever.
+    pub(crate) fn follow(&mut self, told: S, is_flapping: bool) {
+        (self.told, self.is_flapping) = (told, is_flapping);
+    }
+
     /// It was told.
     pub(crate) fn tell(&mut self, word: Word<S>) {
         match word {
@@ -123,6 +128,18 @@ mod tests {
         assert_eq!(said.len(), 2, "{said:?}");
         assert_eq!(said[0].1, Word::Flapping);
         assert!(said[1].0 > 850 && said[1].1 == Word::Settled(true), "{said:?}");
+    }
+
+    #[test]
+    fn what_another_edge_has_told_is_not_told_again() {
+        let now = Instant::now();
+        let mut damper = Damper::new(true, false);
+        damper.see(false, now);
+        assert_eq!(damper.word(now + HOLD, |_| HOLD), Some(Word::Changed(false)));
+        damper.follow(false, false);
+        assert_eq!(damper.word(now + HOLD, |_| HOLD), None);
+        damper.follow(true, false);
+        assert_eq!(damper.word(now + HOLD, |_| HOLD), Some(Word::Changed(false)), "it was taken back");
     }
 
     #[test]

@@ -247,6 +247,7 @@ impl Event {
             created_at: now,
             attempts: 0,
             due: now,
+            claim: None,
         }
     }
 }

@@ -9,31 +9,36 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::sender::{self, Attempt, Sender};
+use crate::nodes::duties::Duties;
 use crate::state::State;
 use crate::state::snapshot::Snapshot;
-use crate::store::records::alerts::{Fares, Message, Sent, fares_key, message_key, sent_key};
+use crate::store::records::alerts::{Claim, Fares, Message, Sent, fares_key, message_key, sent_key};
 use crate::store::records::objects::{Kind, Secret};
 use crate::store::records::to_json;
 use crate::store::timestamp::Timestamp;
-use crate::store::{AuditEntry, Transaction};
+use crate::store::{AuditEntry, StoreRevision, Transaction};
 
 /// A message on its way.
 struct Flight {
     id: String,
     message: Message,
+    revision: StoreRevision,
     /// `None`: there is no such webhook any more, or it is gone.
     to: Option<(String, Vec<Secret>)>,
 }
 
 /// Sends what is due until `stop`.
-pub(crate) async fn run(state: State, sender: Arc<Sender>, stop: CancellationToken) {
+pub(crate) async fn run(state: State, sender: Arc<Sender>, node: Option<String>, stop: CancellationToken) {
+    // The edges of a fleet share what waits: each webhook is one node's, and a message is claimed before it is sent.
+    let own = state.fleet().map(|_| Uuid::new_v4());
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut changes = state.changes();
-    let mut under_way: JoinSet<(Flight, Attempt)> = JoinSet::new();
+    let mut under_way: JoinSet<(Flight, Option<Attempt>)> = JoinSet::new();
     // By webhook: one message at a time, and none for a while if what became of the last cannot be written.
     let mut busy: HashMap<String, (String, Option<Instant>)> = HashMap::new();
     loop {
@@ -42,6 +47,11 @@ pub(crate) async fn run(state: State, sender: Arc<Sender>, stop: CancellationTok
             Some(ended) = under_way.join_next(), if !under_way.is_empty() => {
                 let Ok((flight, attempt)) = ended else { continue };
                 let webhook = flight.message.webhook.clone();
+                let Some(attempt) = attempt else {
+                    // Another edge has it, or none can: looked at again when that has shown.
+                    busy.insert(webhook, (flight.message.account, Some(Instant::now() + UNCLAIMED)));
+                    continue;
+                };
                 if note(&state, flight, attempt).await {
                     busy.remove(&webhook);
                 } else if let Some((_, until)) = busy.get_mut(&webhook) {
@@ -53,17 +63,43 @@ pub(crate) async fn run(state: State, sender: Arc<Sender>, stop: CancellationTok
         }
         let now = Instant::now();
         busy.retain(|_, (_, until)| until.is_none_or(|until| until > now));
-        for flight in state.read(|snapshot| due(snapshot, &busy, Timestamp::now())) {
+        let wanted = state.read(|snapshot| {
+            let duties = Duties::of(node.as_deref(), snapshot);
+            due(snapshot, &busy, own, &duties, Timestamp::now())
+        });
+        for mut flight in wanted {
             let message = &flight.message;
             busy.insert(message.webhook.clone(), (message.account.clone(), None));
-            let sender = sender.clone();
+            let (sender, state) = (sender.clone(), state.clone());
             under_way.spawn(async move {
+                if let Some(own) = own
+                    && !claim(&state, &mut flight, own).await
+                {
+                    return (flight, None);
+                }
                 let attempt = match &flight.to {
                     Some((url, secrets)) => sender.send(url, secrets, &flight.id, &flight.message.body).await,
                     None => Attempt::Gone,
                 };
-                (flight, attempt)
+                (flight, Some(attempt))
             });
+        }
+    }
+}
+
+/// Has this edge be the one that sends a message, for as long as that takes at most; whether it is.
+async fn claim(state: &State, flight: &mut Flight, own: Uuid) -> bool {
+    let key = message_key(&flight.id);
+    let until = Timestamp::now().after(CLAIMED);
+    let message = Message { claim: Some(Claim { by: own, until }), ..flight.message.clone() };
+    let subject = format!("{} to {}", flight.id, message.webhook);
+    let note = AuditEntry { actor: "edge".to_owned(), action: "alert.claim", subject };
+    let transaction = Transaction::new(note).if_at(&key, flight.revision).put(key, to_json(&message));
+    match state.change(transaction).await {
+        Ok(()) => true,
+        Err(error) => {
+            debug!(id = flight.id, %error, "an alert is not sent from here");
+            false
         }
     }
 }
@@ -72,11 +108,18 @@ pub(crate) async fn run(state: State, sender: Arc<Sender>, stop: CancellationTok
 fn due(
     snapshot: &Snapshot,
     busy: &HashMap<String, (String, Option<Instant>)>,
+    own: Option<Uuid>,
+    duties: &Duties,
     now: Timestamp,
 ) -> Vec<Flight> {
     let mut first: HashMap<&str, (&String, &Message)> = HashMap::new();
     for (id, kept) in &snapshot.alerts.messages {
         let message = &kept.record;
+        let claim = message.claim.as_ref();
+        let is_claimed = claim.is_some_and(|claim| Some(claim.by) != own && claim.until > now);
+        if is_claimed || !duties.has(message.webhook.as_bytes()) {
+            continue;
+        }
         let fares = snapshot.alerts.fares.get(&message.webhook).map(|kept| &kept.record);
         let waits = fares.and_then(|fares| fares.not_before).is_some_and(|until| until > now);
         if message.due > now || waits || busy.contains_key(&message.webhook) {
@@ -106,7 +149,8 @@ fn due(
         };
         let to = webhook.filter(|_| !is_gone());
         let to = to.map(|kept| (sender::url_of(&kept.record).to_owned(), kept.record.secrets.clone()));
-        flights.push(Flight { id: id.clone(), message: message.clone(), to });
+        let Some(revision) = snapshot.alerts.messages.get(id).map(|kept| kept.revision) else { continue };
+        flights.push(Flight { id: id.clone(), message: message.clone(), revision, to });
     }
     flights
 }
@@ -138,7 +182,7 @@ async fn note(state: &State, flight: Flight, attempt: Attempt) -> bool {
 }
 
 fn outcome(snapshot: &Snapshot, flight: &Flight, attempt: &Attempt, now: Timestamp) -> Transaction {
-    let Flight { id, message, to } = flight;
+    let Flight { id, message, revision: _, to } = flight;
     let action = match attempt {
         Attempt::Taken => "alert.sent",
         Attempt::Gone => "alert.gone",
@@ -168,7 +212,7 @@ fn outcome(snapshot: &Snapshot, flight: &Flight, attempt: &Attempt, now: Timesta
     };
     transaction = match again {
         Some(due) => {
-            let message = Message { attempts, due, ..message.clone() };
+            let message = Message { attempts, due, claim: None, ..message.clone() };
             transaction.put(message_key(id), to_json(&message))
         }
         None => transaction.remove(message_key(id)),
@@ -200,6 +244,10 @@ fn pause(attempts: u32) -> Option<Duration> {
 }
 
 const EVERY: Duration = Duration::from_secs(1);
+/// How long a message is one edge's: longer than an attempt may take.
+const CLAIMED: Duration = Duration::from_secs(60);
+/// Before a webhook is looked at again whose message another edge has claimed.
+const UNCLAIMED: Duration = Duration::from_secs(2);
 /// From one attempt to the next; the fifth stands for half a day and more.
 const PAUSES: [Duration; 9] = [
     Duration::from_secs(5),

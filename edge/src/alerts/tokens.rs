@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::event::{self, AlertType, Event, Turn, brief};
 use crate::state::snapshot::Snapshot;
 use crate::store::records::Token;
-use crate::store::records::alerts::{Said, said_key};
+use crate::store::records::alerts::{Said, said_key, unsaid};
 use crate::store::records::to_json;
 use crate::store::timestamp::Timestamp;
 use crate::store::{AuditEntry, Transaction};
@@ -16,7 +16,8 @@ use crate::store::{AuditEntry, Transaction};
 pub(super) fn tell(snapshot: &Snapshot, now: Timestamp) -> Vec<Transaction> {
     let told = snapshot.tokens.iter().filter_map(|(id, kept)| {
         let (token, key) = (&kept.record, subject(id));
-        let said = snapshot.alerts.said.get(&key).map(|kept| &kept.record);
+        let before = snapshot.alerts.said.get(&key);
+        let said = before.map(|kept| &kept.record);
         let state = said.map(|said| said.state.as_str());
         let (is_over, ended) = (token.is_over(now), ended(token, now));
         let (word, turn, what) = match (is_over, state) {
@@ -49,7 +50,8 @@ pub(super) fn tell(snapshot: &Snapshot, now: Timestamp) -> Vec<Transaction> {
             labels,
         };
         let note = AuditEntry { actor: "edge".to_owned(), action: "alert", subject: event.text.clone() };
-        let transaction = event.tell_once(snapshot, Transaction::new(note), &mut said.told, now);
+        let transaction = unsaid(Transaction::new(note), &key, before.map(|kept| kept.revision));
+        let transaction = event.tell_once(snapshot, transaction, &mut said.told, now);
         Some(transaction.put(said_key(&key), to_json(&said)))
     });
     let over = snapshot.alerts.said.iter().filter_map(|(key, kept)| {

@@ -16,11 +16,12 @@ use super::damping::{Damper, Word};
 use super::event::{self, AlertType, Event, Labels, Turn, brief};
 use super::{Terms, certificates, tokens};
 use crate::api::connectors::{self, Status, USUAL_CONNECTIONS};
+use crate::nodes::duties::Duties;
 use crate::registry::Registry;
 use crate::state::State;
 use crate::state::snapshot::Snapshot;
 use crate::steering::{Balancers, Pool};
-use crate::store::records::alerts::{Said, said_key};
+use crate::store::records::alerts::{Said, said_key, unsaid};
 use crate::store::records::objects::{Kind, Object};
 use crate::store::records::to_json;
 use crate::store::timestamp::Timestamp;
@@ -70,6 +71,7 @@ pub(crate) async fn run(
     registry: Arc<Registry>,
     balancers: Arc<Balancers>,
     terms: Terms,
+    node: Option<String>,
     stop: CancellationToken,
 ) {
     let (started, mut watched) = (Instant::now(), Watched::default());
@@ -85,7 +87,14 @@ pub(crate) async fn run(
         // Hosts of before need a moment to come back.
         if now.duration_since(started) > SETTLING {
             let hold = |health| if health == Health::Well { terms.up_for } else { terms.down_for };
-            let words = state.read(|snapshot| watched.words(snapshot, now, hold));
+            let words = state.read(|snapshot| {
+                // Each is told by one node of the fleet; it goes on from what another has said.
+                let duties = Duties::of(node.as_deref(), snapshot);
+                if node.is_some() {
+                    watched.follow(snapshot);
+                }
+                watched.words(snapshot, now, hold, &duties)
+            });
             for (subject, word) in words {
                 let told = state.read(|snapshot| tell(snapshot, &subject, word, Timestamp::now()));
                 if change(&state, told).await
@@ -94,6 +103,9 @@ pub(crate) async fn run(
                     damper.tell(word);
                 }
             }
+        }
+        if !state.read(|snapshot| Duties::of(node.as_deref(), snapshot).has(b"alerts")) {
+            continue;
         }
         let told = state.read(|snapshot| tokens::tell(snapshot, Timestamp::now()));
         let forgotten = state.read(|snapshot| forget(snapshot, Timestamp::now()));
@@ -161,12 +173,32 @@ impl Watched {
         self.tunnels = tunnels;
     }
 
-    /// What is to be told, of accounts that ask for it.
+    /// Goes on from what was said by all nodes of the fleet.
+    fn follow(&mut self, snapshot: &Snapshot) {
+        let follow = |damper: &mut Damper<Health>, subject: &Subject| {
+            let said = snapshot.alerts.said.get(&subject.key()).map(|kept| &kept.record);
+            let (told, is_flapping) =
+                said.map_or((Health::Well, false), |said| (Health::of(&said.state), said.is_flapping));
+            damper.follow(told, is_flapping);
+        };
+        for (id, damper) in &mut self.tunnels {
+            follow(damper, &Subject::Tunnel(*id));
+        }
+        for (id, seen) in &mut self.pools {
+            follow(&mut seen.damper, &Subject::Pool(id.clone()));
+            for (address, seen) in &mut seen.endpoints {
+                follow(&mut seen.damper, &Subject::Endpoint(id.clone(), address.clone()));
+            }
+        }
+    }
+
+    /// What is to be told by this node, of accounts that ask for it.
     fn words(
         &self,
         snapshot: &Snapshot,
         now: Instant,
         hold: impl Fn(Health) -> Duration,
+        duties: &Duties,
     ) -> Vec<(Subject, Word<Health>)> {
         let mut words = Vec::new();
         for (id, damper) in &self.tunnels {
@@ -186,6 +218,7 @@ impl Watched {
                 words.extend(all);
             }
         }
+        words.retain(|(subject, _)| duties.has(subject.key().as_bytes()));
         words.truncate(MOST_AT_ONCE);
         words
     }
@@ -372,8 +405,9 @@ impl Subject {
 /// Notes that this was told, with the messages about it. `None` if it is of something that is not there any more.
 fn tell(snapshot: &Snapshot, subject: &Subject, word: Word<Health>, now: Timestamp) -> Option<Transaction> {
     let (account, name, mut labels) = subject.described(snapshot)?;
-    let before = snapshot.alerts.said.get(&subject.key()).map(|kept| kept.record.clone());
-    let mut said = before.unwrap_or_else(|| Said {
+    let before = snapshot.alerts.said.get(&subject.key());
+    let since = before.map(|kept| kept.revision);
+    let mut said = before.map(|kept| kept.record.clone()).unwrap_or_else(|| Said {
         account: account.clone(),
         state: Health::Well.word().to_owned(),
         correlation: Uuid::new_v4().simple().to_string(),
@@ -402,7 +436,8 @@ fn tell(snapshot: &Snapshot, subject: &Subject, word: Word<Health>, now: Timesta
     let event = Event { account, kind: subject.kind(), turn, correlation, text, labels };
     let key = subject.key();
     let note = AuditEntry { actor: "edge".to_owned(), action: "alert", subject: event.text.clone() };
-    let transaction = event.tell_once(snapshot, Transaction::new(note), &mut said.told, now);
+    let transaction =
+        event.tell_once(snapshot, unsaid(Transaction::new(note), &key, since), &mut said.told, now);
     Some(transaction.put(said_key(&key), to_json(&said)))
 }
 

@@ -17,6 +17,8 @@ pub(super) enum Call {
         account: Option<String>,
     },
     CreateQuickTunnel,
+    /// By an invitation instead of a token.
+    JoinFleet,
     ListAccounts,
     LookAtAccount {
         account: String,
@@ -117,6 +119,7 @@ impl Call {
         match segments[..] {
             ["openapi.json"] => by_method(method, "GET", [(Method::GET, Self::OpenApi)]),
             ["tunnel"] => by_method(method, "POST", [(Method::POST, Self::CreateQuickTunnel)]),
+            ["nodes"] => by_method(method, "POST", [(Method::POST, Self::JoinFleet)]),
             ["user", "tokens", "verify"] => {
                 by_method(method, "GET", [(Method::GET, Self::VerifyToken { account: None })])
             }

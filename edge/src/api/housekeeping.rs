@@ -11,9 +11,10 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::quick::QUICK;
+use crate::nodes::duties::Duties;
 use crate::registry::Registry;
-use crate::state::State;
 use crate::state::snapshot::Snapshot;
+use crate::state::{ChangeError, State};
 use crate::store::records::objects::Kind;
 use crate::store::records::sessions::SessionKeys;
 use crate::store::records::{Seen, key, to_json};
@@ -21,7 +22,12 @@ use crate::store::timestamp::Timestamp;
 use crate::store::{AuditEntry, Transaction};
 
 /// Works until `stop`.
-pub(crate) async fn run(state: State, registry: Arc<Registry>, stop: CancellationToken) {
+pub(crate) async fn run(
+    state: State,
+    registry: Arc<Registry>,
+    node: Option<String>,
+    stop: CancellationToken,
+) {
     let (started, mut has_failed) = (Timestamp::now(), false);
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -35,12 +41,19 @@ pub(crate) async fn run(state: State, registry: Arc<Registry>, stop: Cancellatio
         // Hosts of before need a moment to come back; until then nobody is said to have gone.
         let settled = now.since(started) > SETTLING;
         let ever = ever_connected(&registry);
-        let notes = state.read(|snapshot| notes(snapshot, &connected, &ever, now, settled));
+        let notes = state.read(|snapshot| {
+            let duties = Duties::of(node.as_deref(), snapshot);
+            notes(snapshot, &connected, &ever, (node.as_deref(), &duties), now, settled)
+        });
         let unused = state.read(|snapshot| unused(snapshot, &connected, now));
         let keys = state.read(|snapshot| session_keys(snapshot, now));
-        let strangers = state.read(|snapshot| strangers(snapshot, &registry));
+        let strangers = state.read(|snapshot| strangers(snapshot, &registry, node.is_some()));
         for transaction in notes.into_iter().chain(unused).chain(keys).chain(strangers) {
             let noted = state.change(transaction).await;
+            // Another edge has noted something of it: that counts.
+            if matches!(noted, Err(ChangeError::Conflict { .. })) {
+                continue;
+            }
             // Said once, however long it lasts.
             if let Err(error) = &noted
                 && !has_failed
@@ -68,11 +81,13 @@ fn ever_connected(registry: &Registry) -> HashSet<Uuid> {
 }
 
 /// What is to be written about tunnels whose first host came or whose last host went. `ever` are those that had a host
-/// since this process began.
+/// since this process began. In a fleet whoever has noted that hosts came says that they went, or another node for one
+/// that is not there any more; a node that still has some says so again.
 fn notes(
     snapshot: &Snapshot,
     connected: &HashSet<Uuid>,
     ever: &HashSet<Uuid>,
+    (node, duties): (Option<&str>, &Duties),
     now: Timestamp,
     settled: bool,
 ) -> Vec<Transaction> {
@@ -82,9 +97,17 @@ fn notes(
         Some(seen) => seen.record.inactive_at.is_some() && connected.contains(id),
     };
     let came = ever.union(connected).filter(|id| known(id) && is_new(id));
-    let came = came.map(|id| (*id, "tunnel.active", Seen { active_at: now, inactive_at: None }));
+    let came = came.map(|id| {
+        (*id, "tunnel.active", Seen { active_at: now, inactive_at: None, by: node.map(str::to_owned) })
+    });
+    let is_own = |id: &Uuid, seen: &Seen| {
+        let by = seen.by.as_deref();
+        let is_gone = || by.is_none_or(|by| !snapshot.alive.contains_key(by));
+        node.is_none() || by == node || (is_gone() && duties.has(id.as_bytes()))
+    };
     let went = snapshot.seen.iter().filter(|(id, seen)| {
-        settled && seen.record.inactive_at.is_none() && known(id) && !connected.contains(id)
+        let seen = &seen.record;
+        settled && seen.inactive_at.is_none() && known(id) && !connected.contains(id) && is_own(id, seen)
     });
     let went = went
         .map(|(id, seen)| (*id, "tunnel.inactive", Seen { inactive_at: Some(now), ..seen.record.clone() }));
@@ -92,7 +115,12 @@ fn notes(
         .take(MOST_AT_ONCE)
         .map(|(id, action, seen)| {
             let note = AuditEntry { actor: EDGE.to_owned(), action, subject: id.to_string() };
-            Transaction::new(note).put(key::seen(id), to_json(&seen))
+            let (transaction, key) = (Transaction::new(note), key::seen(id));
+            let transaction = match snapshot.seen.get(&id) {
+                Some(kept) => transaction.if_at(&key, kept.revision),
+                None => transaction.if_absent(&key),
+            };
+            transaction.put(key, to_json(&seen))
         })
         .collect()
 }
@@ -116,10 +144,11 @@ fn session_keys(snapshot: &Snapshot, now: Timestamp) -> Option<Transaction> {
     })
 }
 
-/// What was said of replicas that nobody knows any more is forgotten.
-fn strangers(snapshot: &Snapshot, registry: &Registry) -> Vec<Transaction> {
+/// What was said of replicas that nobody knows any more is forgotten; in a fleet, where others may know them, with their
+/// tunnel.
+fn strangers(snapshot: &Snapshot, registry: &Registry, is_fleet: bool) -> Vec<Transaction> {
     let is_known = |tunnel: &Uuid, connector: &Uuid| {
-        registry.tunnel(tunnel).is_some_and(|tunnel| tunnel.knows(connector))
+        registry.tunnel(tunnel).is_some_and(|tunnel| is_fleet || tunnel.knows(connector))
     };
     let gone = snapshot.replicas.iter().filter(|((tunnel, connector), _)| !is_known(tunnel, connector));
     gone.take(MOST_AT_ONCE)
@@ -136,8 +165,12 @@ fn strangers(snapshot: &Snapshot, registry: &Registry) -> Vec<Transaction> {
 fn unused(snapshot: &Snapshot, connected: &HashSet<Uuid>, now: Timestamp) -> Vec<Transaction> {
     let quick = snapshot.tunnels.iter().filter(|(id, tunnel)| tunnel.record.quick && !connected.contains(id));
     let idle = quick.filter(|(id, tunnel)| {
-        let seen = snapshot.seen.get(id).and_then(|seen| seen.record.inactive_at);
-        now.since(seen.unwrap_or(tunnel.record.created_at)) > UNUSED
+        let since = match snapshot.seen.get(id) {
+            None => Some(tunnel.record.created_at),
+            // Somewhere, until that is taken back.
+            Some(seen) => seen.record.inactive_at,
+        };
+        since.is_some_and(|since| now.since(since) > UNUSED)
     });
     idle.take(MOST_AT_ONCE)
         .map(|(id, tunnel)| {
@@ -167,6 +200,7 @@ const MOST_AT_ONCE: usize = 64;
 mod tests {
     use super::*;
     use crate::state::snapshot::Changes;
+    use crate::store::records::nodes::{Alive, alive_key};
     use crate::store::records::{Route, Tunnel};
     use crate::store::{Batch, Change, StoreRevision};
 
@@ -197,8 +231,8 @@ mod tests {
     #[test]
     fn coming_and_going_is_noted_once() {
         let now = Timestamp::now();
-        let here = Seen { active_at: now, inactive_at: None };
-        let gone = Seen { active_at: now, inactive_at: Some(now) };
+        let here = Seen { active_at: now, inactive_at: None, by: None };
+        let gone = Seen { active_at: now, inactive_at: Some(now), by: None };
         for (seen, is_connected, settled, wanted) in [
             (None, true, false, 1),
             (None, false, true, 0),
@@ -211,13 +245,38 @@ mod tests {
         ] {
             let (id, snapshot) = snapshot(false, now, seen.clone());
             let connected = if is_connected { HashSet::from([id]) } else { HashSet::new() };
-            let noted = notes(&snapshot, &connected, &connected, now, settled).len();
+            let alone = Duties::of(None, &snapshot);
+            let noted = notes(&snapshot, &connected, &connected, (None, &alone), now, settled).len();
             assert_eq!(noted, wanted, "{seen:?}, connected: {is_connected}, settled: {settled}");
         }
         // It came and went between two looks.
         for (seen, wanted) in [(None, 1), (Some(gone), 0)] {
             let (id, snapshot) = snapshot(false, now, seen);
-            assert_eq!(notes(&snapshot, &HashSet::new(), &HashSet::from([id]), now, true).len(), wanted);
+            let alone = Duties::of(None, &snapshot);
+            let noted = notes(&snapshot, &HashSet::new(), &HashSet::from([id]), (None, &alone), now, true);
+            assert_eq!(noted.len(), wanted);
+        }
+    }
+
+    #[test]
+    fn a_node_takes_back_what_it_has_said_itself_and_what_a_node_has_that_is_gone() {
+        let now = Timestamp::now();
+        for (by, is_alive, wanted) in
+            [(Some("a"), true, 1), (Some("b"), true, 0), (Some("b"), false, 1), (None, true, 1)]
+        {
+            let seen = Seen { active_at: now, inactive_at: None, by: by.map(str::to_owned) };
+            let (_, mut snapshot) = snapshot(false, now, Some(seen));
+            if is_alive {
+                let alive = Alive { epoch: 1, version: String::new(), started_at: now };
+                let change = Change { key: alive_key("b"), value: Some(to_json(&alive)) };
+                snapshot.apply(
+                    Batch { revision: StoreRevision(2), changes: vec![change] },
+                    &mut Changes::default(),
+                );
+            }
+            let duties = Duties::of(Some("a"), &snapshot);
+            let (none, node) = (HashSet::new(), (Some("a"), &duties));
+            assert_eq!(notes(&snapshot, &none, &none, node, now, true).len(), wanted, "{by:?} {is_alive}");
         }
     }
 
@@ -225,12 +284,14 @@ mod tests {
     fn only_quick_tunnels_that_nobody_uses_go() {
         let start = Timestamp::now();
         let later = start.after(UNUSED + Duration::from_secs(1));
-        let left = Seen { active_at: start, inactive_at: Some(later) };
+        let left = Seen { active_at: start, inactive_at: Some(later), by: None };
+        let there = Seen { active_at: start, inactive_at: None, by: Some("b".to_owned()) };
         for (quick, seen, is_connected, at, wanted) in [
             (true, None, false, later, 1),
             (true, None, false, start, 0),
             (true, None, true, later, 0),
             (true, Some(left.clone()), false, later, 0),
+            (true, Some(there), false, later, 0),
             (true, Some(left), false, later.after(UNUSED + Duration::from_secs(1)), 1),
             (false, None, false, later, 0),
         ] {

@@ -95,7 +95,7 @@ impl Identity {
             return Err(Problem::Forbidden);
         }
         let reaches = match (&call, &self.token.scope) {
-            (Call::OpenApi | Call::VerifyToken { .. } | Call::CreateQuickTunnel, _) => true,
+            (Call::OpenApi | Call::VerifyToken { .. } | Call::CreateQuickTunnel | Call::JoinFleet, _) => true,
             (Call::ListAccounts | Call::LookAtAccount { .. }, _) => true,
             (Call::ListTunnels { .. } | Call::Later { .. }, _) => true,
             (Call::CreateTunnel { .. }, scope) => *scope == Scope::Account,
@@ -149,6 +149,7 @@ fn account_of(call: &Call) -> Option<(&str, &'static str)> {
         Call::OpenApi
         | Call::VerifyToken { account: None }
         | Call::CreateQuickTunnel
+        | Call::JoinFleet
         | Call::ListAccounts
         | Call::ListZones
         | Call::LookAtZone { .. }
@@ -179,6 +180,7 @@ fn is_read(call: &Call) -> bool {
             matches!(ask, Ask::Look | Ask::Connectors | Ask::Connector(_) | Ask::Configuration)
         }
         Call::CreateQuickTunnel
+        | Call::JoinFleet
         | Call::CreateTunnel { .. }
         | Call::PutRoute { .. }
         | Call::DeleteRoute { .. }

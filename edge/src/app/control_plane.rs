@@ -18,6 +18,7 @@ use crate::alerts::{Terms, outbox, watch};
 use crate::api::{Api, housekeeping};
 use crate::forward::ray::Rays;
 use crate::issuance::keeper::Keeper;
+use crate::nodes::OwnNode;
 use crate::registry::Registry;
 use crate::state::fresh::Fresh;
 use crate::state::provision::Provisioning;
@@ -44,12 +45,26 @@ pub(super) struct ControlPlane {
     pub(super) alerts: Terms,
     pub(super) keeper: Option<Arc<Keeper>>,
     pub(super) fresh: Option<Fresh>,
+    pub(super) node: Option<Arc<OwnNode>>,
 }
 
 impl ControlPlane {
     pub(super) async fn run(self, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { api, socket, room, tls, state, follower, serving, rays, sender, alerts, keeper, fresh } =
-            self;
+        let Self {
+            api,
+            socket,
+            room,
+            tls,
+            state,
+            follower,
+            serving,
+            rays,
+            sender,
+            alerts,
+            keeper,
+            fresh,
+            node,
+        } = self;
         let balancers = serving.balancers.clone();
         let publish = |snapshot: &_, touched: &_| serving.publish(snapshot, touched);
         // The API last: whoever still waits for its change needs the follower.
@@ -66,9 +81,17 @@ impl ControlPlane {
                 () = stop.cancelled() => {}
             }
         };
-        let watch = watch::run(state.clone(), registry.clone(), balancers.clone(), alerts, stop.clone());
-        let outbox = outbox::run(state.clone(), sender, stop.clone());
-        let housekeeping = housekeeping::run(state, registry, stop.clone());
+        let name = node.as_ref().map(|node| node.name.clone());
+        let watch = watch::run(
+            state.clone(),
+            registry.clone(),
+            balancers.clone(),
+            alerts,
+            name.clone(),
+            stop.clone(),
+        );
+        let outbox = outbox::run(state.clone(), sender, name.clone(), stop.clone());
+        let housekeeping = housekeeping::run(state, registry, name, stop.clone());
         let issuance = async {
             if let Some(keeper) = keeper {
                 keeper.run(stop.clone()).await;
@@ -79,8 +102,13 @@ impl ControlPlane {
                 fresh.run(follow.clone()).await;
             }
         };
-        let (served, (), (), (), (), (), (), ()) =
-            tokio::join!(work, follower, housekeeping, monitors, watch, outbox, issuance, fresh);
+        let node = async {
+            if let Some(node) = node {
+                node.keep(stop.clone()).await;
+            }
+        };
+        let (served, (), (), (), (), (), (), (), ()) =
+            tokio::join!(work, follower, housekeeping, monitors, watch, outbox, issuance, fresh, node);
         served
     }
 }

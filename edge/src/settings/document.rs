@@ -18,6 +18,7 @@ pub(super) struct Document {
     pub(super) admin: Option<Spanned<Admin>>,
     pub(super) api: Option<Spanned<Api>>,
     pub(super) store: Option<Spanned<Store>>,
+    pub(super) node: Option<Spanned<Node>>,
     pub(super) acme: Option<Spanned<Acme>>,
     pub(super) name: Option<Vec<Spanned<Name>>>,
     pub(super) dns: Option<Spanned<Dns>>,
@@ -112,6 +113,17 @@ pub(super) struct Store {
     pub(super) certificate: Option<Spanned<PathBuf>>,
     pub(super) private_key: Option<Spanned<PathBuf>>,
     pub(super) allow_old: Option<Spanned<bool>>,
+}
+
+/// What this edge is to a fleet.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Node {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) region: Option<Spanned<String>>,
+    pub(super) listen: Option<Spanned<String>>,
+    /// Addresses with ports.
+    pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 /// What is wanted of the visitors of some names.

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
+use crate::nodes::provision::FleetNodes;
 use crate::settings::Settings;
 use crate::settings::host_name::HostName;
 use crate::state::snapshot::Snapshot;
@@ -99,6 +100,8 @@ pub struct Provisioned {
     /// Zone names with their ids.
     pub zones: Vec<(String, String)>,
     pub ca: PathBuf,
+    /// As what this edge is a node of its fleet.
+    pub node: Option<String>,
 }
 
 impl Provisioning {
@@ -134,7 +137,9 @@ impl Provisioning {
             None => Self::found(settings.data_dir(), account_name, zones).await,
             Some(terms) => {
                 let ledger = Self::fleet(Etcd::found(terms.clone()).await?);
-                ledger.furnish(settings.data_dir(), account_name, zones).await
+                let (ledger, made) = ledger.furnish(settings.data_dir(), account_name, zones).await?;
+                let node = FleetNodes::found(settings).await?;
+                Ok((ledger, Provisioned { node, ..made }))
             }
         }
     }
@@ -168,7 +173,7 @@ impl Provisioning {
         for zone in zones {
             made.push(self.add_zone(&account, zone).await?);
         }
-        Ok((self, Provisioned { account, zones: made, ca: ca.path().to_owned() }))
+        Ok((self, Provisioned { account, zones: made, ca: ca.path().to_owned(), node: None }))
     }
 
     /// Makes an account, whose name no other one has. Its id.

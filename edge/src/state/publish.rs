@@ -32,7 +32,12 @@ pub(crate) struct Publisher {
     pub(crate) hold: Duration,
     pub(crate) control: Control,
     pub(crate) pushing: Pushing,
+    pub(crate) weighed: Weighed,
 }
+
+/// What was taken over last of what operators have said of replicas, by tunnel and connector.
+#[derive(Default)]
+pub(crate) struct Weighed(Mutex<HashMap<(Uuid, Uuid), ReplicaShare>>);
 
 /// The tunnels whose replicas are being given a configuration. A later one takes the place of an earlier.
 #[derive(Default)]
@@ -90,6 +95,9 @@ impl Publisher {
             });
             self.registry.replace(kept.chain(fixed), self.hold);
         }
+        if touched.replicas {
+            self.weigh(snapshot);
+        }
         if touched.tunnels || touched.objects {
             self.balancers.follow(snapshot, &self.registry.tunnels(), self.fixed.domain.as_deref());
         }
@@ -113,20 +121,29 @@ impl Publisher {
         }
     }
 
-    /// What an operator has said of replicas outlives the process that was told. Once, before the hosts are back: from
-    /// then on it is the registry that knows, and the store that follows.
-    pub(crate) fn recall(&self, snapshot: &Snapshot) {
+    /// What an operator has said of replicas, here or at another edge. Only what has changed is taken over: what this
+    /// edge has just been told is in the store a moment later.
+    fn weigh(&self, snapshot: &Snapshot) {
+        let now: HashMap<(Uuid, Uuid), ReplicaShare> =
+            snapshot.replicas.iter().map(|(id, kept)| (*id, kept.record)).collect();
+        let mut known = self.weighed.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = now.iter().filter(|(id, share)| known.get(id) != Some(share));
+        let changed = changed.map(|((tunnel, connector), share)| {
+            let share = Weight { weight: share.weight.min(MOST_WEIGHT), is_draining: share.draining };
+            (*tunnel, (*connector, share))
+        });
+        let gone = known.keys().filter(|id| !now.contains_key(id));
+        let gone = gone.map(|(tunnel, connector)| (*tunnel, (*connector, Weight::default())));
         let mut by_tunnel: HashMap<Uuid, Vec<(Uuid, Weight)>> = HashMap::new();
-        for ((tunnel, connector), kept) in &snapshot.replicas {
-            let ReplicaShare { weight, draining } = kept.record;
-            let share = Weight { weight: weight.min(MOST_WEIGHT), is_draining: draining };
-            by_tunnel.entry(*tunnel).or_default().push((*connector, share));
+        for (tunnel, share) in changed.chain(gone) {
+            by_tunnel.entry(tunnel).or_default().push(share);
         }
         for (tunnel, shares) in by_tunnel {
             if let Some(tunnel) = self.registry.tunnel(&tunnel) {
                 tunnel.recall(shares.into_iter());
             }
         }
+        *known = now;
     }
 
     /// Gives the replicas of a tunnel what it wants now. Those that come later are given it when they do.

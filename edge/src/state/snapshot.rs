@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::state::holdings::Holdings;
 use crate::store::records::alerts::{self, Fares, Message, Said, Sent};
 use crate::store::records::certificates::{self, AuthorityAccount, Certificate, Challenge, Ledger, Order};
+use crate::store::records::nodes::{self, Alive, Invitation, NodeAuthority, NodeRecord};
 use crate::store::records::objects::{Kind, Object, TURN};
 use crate::store::records::sessions::SessionKeys;
 use crate::store::records::{
@@ -55,6 +56,11 @@ pub(crate) struct Snapshot {
     pub(crate) challenges: HashMap<String, Kept<Challenge>>,
     pub(crate) authorities: HashMap<String, Kept<AuthorityAccount>>,
     pub(crate) order_ledger: Option<Kept<Ledger>>,
+    /// The nodes of the fleet, by name, those of them that run, and who is invited to become one.
+    pub(crate) nodes: BTreeMap<String, Kept<NodeRecord>>,
+    pub(crate) alive: HashMap<String, Kept<Alive>>,
+    pub(crate) invitations: HashMap<String, Kept<Invitation>>,
+    pub(crate) node_authority: Option<Kept<NodeAuthority>>,
     /// What each account has of these.
     pub(crate) holdings: Holdings,
 }
@@ -177,11 +183,21 @@ pub(crate) struct Changes {
     pub(crate) configurations: bool,
     pub(crate) objects: bool,
     pub(crate) certificates: bool,
+    pub(crate) nodes: bool,
+    pub(crate) replicas: bool,
 }
 
 impl Changes {
     pub(crate) fn all() -> Self {
-        Self { tunnels: true, routes: true, configurations: true, objects: true, certificates: true }
+        Self {
+            tunnels: true,
+            routes: true,
+            configurations: true,
+            objects: true,
+            certificates: true,
+            nodes: true,
+            replicas: true,
+        }
     }
 }
 
@@ -275,6 +291,7 @@ impl Snapshot {
                 }
             }
             key::REPLICA => {
+                touched.replicas = true;
                 let id = name.split_once('/');
                 let id =
                     id.and_then(|(tunnel, connector)| Some((tunnel.parse().ok()?, connector.parse().ok()?)));
@@ -312,6 +329,33 @@ impl Snapshot {
                         self.order_ledger.take()
                     }
                 });
+            }
+            nodes::NODE => {
+                touched.nodes = true;
+                match value.map(records::from_json) {
+                    Some(Ok(record)) => {
+                        let bytes = value.map_or(0, <[u8]>::len);
+                        self.nodes.insert(name.to_owned(), Kept { record, revision, bytes });
+                    }
+                    Some(Err(error)) => unreadable(whole, &error),
+                    None => drop(self.nodes.remove(name)),
+                }
+            }
+            nodes::ALIVE => {
+                touched.nodes = true;
+                set(&mut self.alive, whole, Some(name.to_owned()), value, revision);
+            }
+            nodes::INVITATION => set(&mut self.invitations, whole, Some(name.to_owned()), value, revision),
+            nodes::NODE_AUTHORITY => {
+                touched.nodes = true;
+                match value.map(records::from_json) {
+                    Some(Ok(record)) => {
+                        let bytes = value.map_or(0, <[u8]>::len);
+                        self.node_authority = Some(Kept { record, revision, bytes });
+                    }
+                    Some(Err(error)) => unreadable(whole, &error),
+                    None => self.node_authority = None,
+                }
             }
             alerts::MESSAGE => self.alerts.set_message(whole, name, value, revision),
             alerts::SAID => set(&mut self.alerts.said, whole, Some(name.to_owned()), value, revision),

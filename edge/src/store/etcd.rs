@@ -2,11 +2,12 @@
 //! know what a record means.
 //!
 //! `address` says where it is, `channel` speaks to one member, `client` to whichever answers, `writing` makes
-//! transactions, `watching` follows changes. All of it runs on a thread of its own, whoever asks.
+//! transactions, `watching` follows changes, `lease` holds records that go with this process. All of it runs on a thread of its own, whoever asks.
 
 pub(crate) mod address;
 mod channel;
 mod client;
+mod lease;
 mod messages;
 mod watching;
 mod writing;
@@ -21,6 +22,7 @@ use futures_util::future::BoxFuture;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -170,6 +172,15 @@ impl Store for Etcd {
 
     fn silent_for(&self) -> Option<Duration> {
         self.client.silent_for()
+    }
+
+    fn hold(&self, key: &str, value: Bytes, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        let (client, key) = (self.client.clone(), key.to_owned());
+        let held = self.run(async move {
+            lease::hold(client, key, value, stop).await;
+            Ok(())
+        });
+        async move { drop(held.await) }.boxed()
     }
 }
 

@@ -1,9 +1,10 @@
 //! The records of an edge: their keys and their JSON. Knows what is kept; does not know who may see it. Those of load
 //! balancing are in `objects` and `sessions`, what is noted about alerts is in `alerts`, what
-//! authorities have issued in `certificates`.
+//! authorities have issued in `certificates`, the nodes of a fleet in `nodes`.
 
 pub(crate) mod alerts;
 pub(crate) mod certificates;
+pub(crate) mod nodes;
 pub(crate) mod objects;
 pub(crate) mod sessions;
 
@@ -265,6 +266,9 @@ pub(crate) struct Seen {
     pub(crate) active_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) inactive_at: Option<Timestamp>,
+    /// The node of a fleet that has noted it, and that will say when they are gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<String>,
 }
 
 /// How much of a tunnel's requests a replica is to get, where an operator has said so.

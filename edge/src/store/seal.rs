@@ -15,7 +15,11 @@ use thiserror::Error;
 
 /// The keys of a key file: the first seals, each opens.
 #[derive(Clone)]
-pub(crate) struct SealKeys(Arc<[RandomizedNonceKey]>);
+pub(crate) struct SealKeys {
+    keys: Arc<[RandomizedNonceKey]>,
+    /// As the file has them.
+    lines: Arc<str>,
+}
 
 #[derive(Debug, Error)]
 pub(crate) enum SealError {
@@ -28,6 +32,10 @@ pub(crate) enum SealError {
         path.display()
     )]
     Gone { path: PathBuf },
+    #[error(
+        "{file} has another key than the fleet's: this edge has sealed its own secrets with it. Move it away if they are not needed any more"
+    )]
+    Other { file: String },
 }
 
 impl SealKeys {
@@ -48,7 +56,7 @@ impl SealKeys {
         if keys.is_empty() || keys.len() > MOST_KEYS {
             return Err(no_key());
         }
-        Ok(Self(keys.into()))
+        Ok(Self { keys: keys.into(), lines: text.into() })
     }
 
     /// The same; the file is made, for its owner alone, if it is not there.
@@ -77,10 +85,15 @@ impl SealKeys {
         Self::read(path)
     }
 
+    /// What a machine that is to have these keys too writes to its own file.
+    pub(crate) fn lines(&self) -> &str {
+        &self.lines
+    }
+
     /// Seals a secret for the record `place`; in no other one is it opened.
     pub(crate) fn seal(&self, place: &str, secret: &[u8]) -> Option<String> {
         let mut sealed = secret.to_vec();
-        let nonce = self.0.first()?.seal_in_place_append_tag(Aad::from(place), &mut sealed).ok()?;
+        let nonce = self.keys.first()?.seal_in_place_append_tag(Aad::from(place), &mut sealed).ok()?;
         let mut whole = nonce.as_ref().to_vec();
         whole.extend_from_slice(&sealed);
         Some(STANDARD.encode(whole))
@@ -88,12 +101,12 @@ impl SealKeys {
 
     /// Whether the first key opens it.
     pub(super) fn is_current(&self, place: &str, sealed: &str) -> bool {
-        self.0.first().is_some_and(|key| open(key, place, sealed).is_some())
+        self.keys.first().is_some_and(|key| open(key, place, sealed).is_some())
     }
 
     /// `None` if no key opens it, or it was sealed for another record.
     pub(crate) fn open(&self, place: &str, sealed: &str) -> Option<Vec<u8>> {
-        self.0.iter().find_map(|key| open(key, place, sealed))
+        self.keys.iter().find_map(|key| open(key, place, sealed))
     }
 }
 
@@ -128,6 +141,29 @@ impl Keys {
             Self::Made(path) if is_sealed && !path.exists() => Err(SealError::Gone { path: path.clone() }),
             Self::Made(path) => SealKeys::read_or_make(path),
         }
+    }
+
+    /// Has the keys of another edge be these from now on.
+    ///
+    /// # Errors
+    /// Others are here already, or they cannot be written.
+    pub(crate) fn adopt(&self, lines: &str) -> Result<(), SealError> {
+        let is_same = |known: &SealKeys| known.lines().trim() == lines.trim();
+        let path = match self {
+            Self::Given(known) if is_same(known) => return Ok(()),
+            Self::Given(_) => {
+                return Err(SealError::Other { file: "the file that key-file names".to_owned() });
+            }
+            Self::Made(path) => path,
+        };
+        if path.exists() {
+            let is_known = is_same(&SealKeys::read(path)?);
+            let other = || SealError::Other { file: path.display().to_string() };
+            return if is_known { Ok(()) } else { Err(other()) };
+        }
+        let file = |source| SealError::File { verb: "writing", path: path.clone(), source };
+        adit_files::replace(path, lines.as_bytes(), 0o600).map_err(file)?;
+        SealKeys::read(path).map(drop)
     }
 
     /// What to do where they are the wrong ones.
@@ -175,6 +211,22 @@ mod tests {
         }
         assert_eq!(fs::metadata(&one).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(format!("{keys:?}"), "SealKeys(..)");
+    }
+
+    #[test]
+    fn the_keys_of_a_fleet_are_adopted_where_there_are_none_and_never_in_the_place_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        let keys = SealKeys::read_or_make(&one).unwrap();
+        let made = Keys::Made(other.clone());
+        made.adopt(keys.lines()).unwrap();
+        made.adopt(keys.lines()).unwrap();
+        assert_eq!(fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
+        let sealed = keys.seal("a", b"secret").unwrap();
+        assert_eq!(made.take(true).unwrap().open("a", &sealed).unwrap(), b"secret");
+        let third = SealKeys::read_or_make(&folder.path().join("third")).unwrap();
+        assert!(matches!(made.adopt(third.lines()), Err(SealError::Other { .. })));
+        assert!(matches!(Keys::Given(keys).adopt(third.lines()), Err(SealError::Other { .. })));
     }
 
     #[test]

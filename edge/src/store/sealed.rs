@@ -9,11 +9,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::records::certificates::{AUTHORITY, CERTIFICATE};
 use super::records::key;
+use super::records::nodes::{INVITATION, NODE_AUTHORITY};
 use super::seal::SealKeys;
 use super::{
     AuditEntry, Batch, Change, Commit, Entry, Listing, Operation, Restored, Store, StoreError, StoreRevision,
@@ -146,6 +148,10 @@ impl Store for Sealed {
     fn silent_for(&self) -> Option<Duration> {
         self.below.silent_for()
     }
+
+    fn hold(&self, key: &str, value: Bytes, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        self.below.hold(key, value, stop)
+    }
 }
 
 /// Opens what a watch brings.
@@ -172,6 +178,8 @@ fn fields(key: &str) -> Option<Fields> {
         key::TUNNEL => Fields::Open(&["secret", "previous"]),
         key::SESSIONS => Fields::Open(&["current", "other"]),
         WEBHOOK => Fields::Open(&["secrets"]),
+        NODE_AUTHORITY => Fields::Open(&["key", "next_key"]),
+        INVITATION => Fields::Open(&["secret"]),
         CERTIFICATE => Fields::Sealed("key"),
         AUTHORITY => Fields::Sealed("credentials"),
         _ => return None,

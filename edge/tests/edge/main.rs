@@ -35,6 +35,7 @@ mod limits;
 mod lists;
 mod monitors;
 mod names;
+mod nodes;
 mod notices;
 mod proxies;
 mod records;

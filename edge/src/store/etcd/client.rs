@@ -236,7 +236,7 @@ impl Client {
         let value = serde_json::to_vec(&fleet).expect("it has a JSON form").into();
         let question = TxnRequest {
             compare: vec![absent],
-            success: vec![Request::Put(PutRequest { key: key.clone(), value }).into()],
+            success: vec![Request::Put(PutRequest { key: key.clone(), value, lease: 0 }).into()],
             failure: Vec::new(),
         };
         let made: Result<TxnResponse, _> = self.ask(TXN, &question, PATIENCE).await;

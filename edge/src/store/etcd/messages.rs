@@ -69,6 +69,9 @@ pub(super) struct PutRequest {
     pub(super) key: Bytes,
     #[prost(bytes = "bytes", tag = "2")]
     pub(super) value: Bytes,
+    /// 0: none.
+    #[prost(int64, tag = "3")]
+    pub(super) lease: i64,
 }
 
 impl fmt::Debug for PutRequest {
@@ -242,6 +245,47 @@ pub(super) struct StatusResponse {
     pub(super) errors: Vec<String>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LeaseGrant {
+    /// Seconds.
+    #[prost(int64, tag = "1")]
+    pub(super) ttl: i64,
+    /// 0: any.
+    #[prost(int64, tag = "2")]
+    pub(super) id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LeaseGranted {
+    #[prost(int64, tag = "2")]
+    pub(super) id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LeaseKeepAlive {
+    #[prost(int64, tag = "1")]
+    pub(super) id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LeaseKept {
+    /// Seconds; 0: it is over.
+    #[prost(int64, tag = "3")]
+    pub(super) ttl: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LeaseRevoke {
+    #[prost(int64, tag = "1")]
+    pub(super) id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LeaseRevoked {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<Header>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,7 +300,7 @@ mod tests {
                 create_revision: Some(0),
                 mod_revision: None,
             }],
-            success: vec![Request::Put(PutRequest { key: "k".into(), value: "v".into() }).into()],
+            success: vec![Request::Put(PutRequest { key: "k".into(), value: "v".into(), lease: 0 }).into()],
             failure: Vec::new(),
         };
         // By hand from the format and the numbers of etcd's rpc.proto: an alternative that is 0 is there all the same.

@@ -94,7 +94,7 @@ impl Writing {
         for operation in operations {
             let (key, request) = match operation {
                 Operation::Put(key, value) => {
-                    let put = PutRequest { key: keys.record(&key).into(), value };
+                    let put = PutRequest { key: keys.record(&key).into(), value, lease: 0 };
                     (key, Request::Put(put))
                 }
                 Operation::Remove(key) => {
@@ -111,10 +111,10 @@ impl Writing {
             }
         }
         let mark = Bytes::copy_from_slice(id.as_bytes());
-        wanted.push(Request::Put(PutRequest { key: keys.mark().into(), value: mark }));
+        wanted.push(Request::Put(PutRequest { key: keys.mark().into(), value: mark, lease: 0 }));
         let said = serde_json::json!({ "at": now, "actor": note.actor, "action": note.action, "subject": note.subject });
         let said = said.to_string().into();
-        wanted.push(Request::Put(PutRequest { key: line.clone().into(), value: said }));
+        wanted.push(Request::Put(PutRequest { key: line.clone().into(), value: said, lease: 0 }));
 
         let failure = compared.iter().map(|(key, _)| keys.record(key));
         let failure = failure.take(compared.len() - 1).chain([line]).map(look).collect();

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::store::timestamp::Timestamp;
+use crate::store::{StoreRevision, Transaction};
 
 /// A message to one webhook. It is kept until it was taken, or given up; its id is in its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,24 @@ pub(crate) struct Message {
     pub(crate) attempts: u32,
     /// Not before.
     pub(crate) due: Timestamp,
+    /// Who sends it now, and until when nobody else does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) claim: Option<Claim>,
+}
+
+/// Of a message, by the process of one edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    pub(crate) by: Uuid,
+    pub(crate) until: Timestamp,
+}
+
+/// What a transaction about an object depends on: that nobody has said anything of it since, at this edge or another.
+pub(crate) fn unsaid(transaction: Transaction, key: &str, before: Option<StoreRevision>) -> Transaction {
+    match before {
+        Some(revision) => transaction.if_at(said_key(key), revision),
+        None => transaction.if_absent(said_key(key)),
+    }
 }
 
 /// What was said last of an object, while that is worth remembering.

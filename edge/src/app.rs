@@ -56,7 +56,7 @@ use crate::tls::{self, CONNECTOR_NAMES, DevelopmentCa, visitors};
 use crate::tunnel::accept_quic;
 use crate::tunnel::control::{self, Inbox};
 use crate::tunnel::session::Unregistered;
-use crate::visitor::{Explainer, Guide, HostTable};
+use crate::visitor::{Database, Explainer, Guide, HostTable, watch_countries};
 use addresses::Addresses;
 pub use addresses::ServerAddress;
 use authority::LazyCa;
@@ -74,6 +74,7 @@ pub struct Edge {
     node: Option<Arc<OwnNode>>,
     certificates: Arc<Certificates>,
     names: Option<Names>,
+    countries: Option<Arc<Database>>,
     addresses: Addresses,
     drain: Drain,
 }
@@ -265,6 +266,7 @@ impl Edge {
             }
         };
         let balancers = Arc::new(Balancers::new(registry.turns.clone(), geography.point));
+        let countries = geography.database.clone();
         let (proxies, geography) = (Arc::new(proxies), Arc::new(geography));
         let guide = Arc::new(Guide { names: names.clone(), proxies, geography });
         let admin = (!administrators.is_empty()).then(|| {
@@ -374,7 +376,19 @@ impl Edge {
             account,
             counters,
         });
-        Ok(Self { shards, shared, inbox, admin, office, node, certificates, names: dns, addresses, drain })
+        Ok(Self {
+            shards,
+            shared,
+            inbox,
+            admin,
+            office,
+            node,
+            certificates,
+            names: dns,
+            countries,
+            addresses,
+            drain,
+        })
     }
 
     /// What a supervisor wants to know of it.
@@ -385,7 +399,19 @@ impl Edge {
     /// Serves until `stop`, then drains. An error means that a part of the edge failed. Needs no
     /// particular runtime around it; dropped midway, the threads stop by themselves.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { shards, shared, inbox, admin, office, node, certificates, names, addresses, drain } = self;
+        let Self {
+            shards,
+            shared,
+            inbox,
+            admin,
+            office,
+            node,
+            certificates,
+            names,
+            countries,
+            addresses,
+            drain,
+        } = self;
         let (order, watchdog) = (shared.stop.clone(), shared.watchdog.clone());
         let _stop_threads = AllAtOnce(order.clone());
         let (back_office, last) = (CancellationToken::new(), CancellationToken::new());
@@ -427,6 +453,14 @@ impl Edge {
             let stop = last.clone();
             threads.start("certificates", move |runtime| {
                 runtime.block_on(certificate_watch::run(certificates, stop));
+                Ok(())
+            })?;
+            parts += 1;
+        }
+        if let Some(countries) = countries {
+            let stop = last.clone();
+            threads.start("countries", move |runtime| {
+                runtime.block_on(watch_countries(countries, stop));
                 Ok(())
             })?;
             parts += 1;

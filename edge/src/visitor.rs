@@ -19,6 +19,7 @@ mod service;
 mod socket;
 
 pub(crate) use explain::{Explainer, Question};
+pub(crate) use geography::database::watch as watch_countries;
 pub(crate) use geography::{Codes, Database, Geography, Headers, LONGEST_CODE, Networks};
 pub(crate) use guide::Guide;
 pub(crate) use host_table::{Destination, HostTable, Table};

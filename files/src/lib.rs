@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, test_kill_process};
@@ -50,6 +50,24 @@ pub fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
 pub fn read_text(path: &Path, limit: usize) -> io::Result<String> {
     String::from_utf8(read(path, limit)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "this is not UTF-8 text"))
+}
+
+/// What would be different if a file had changed: device, inode, size, and the times of content and of inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark([i128; 5]);
+
+/// How a file is now; a link counts as what it leads to. `None` where there is none. Looking at marks also sees files
+/// behind links, as Kubernetes swaps them, and those on network file systems, of which no events come.
+pub fn mark(path: &Path) -> Option<Mark> {
+    let found = fs::metadata(path).ok()?;
+    let time = |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    Some(Mark([
+        found.dev().into(),
+        found.ino().into(),
+        found.size().into(),
+        time(found.mtime(), found.mtime_nsec()),
+        time(found.ctime(), found.ctime_nsec()),
+    ]))
 }
 
 /// Replaces a file so that there is either the old one or the new one, whole, whenever the power fails. What a

@@ -25,6 +25,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "office/store.rs LONGEST",
             "alerts/watch.rs EVERY",
             "certificates/watch.rs EVERY",
+            "geography/database.rs EVERY",
             "nodes.rs EVERY",
             "issuance/keeper.rs EVERY",
             "issuance/keeper.rs BREATH",

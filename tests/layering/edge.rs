@@ -44,6 +44,7 @@ pub(super) const EDGE: &[Module] = &[
             "nodes::admit",
             "nodes::duties",
             "nodes::invitation",
+            "regions",
             "registry::Registry",
             "settings::host_name",
             "state",
@@ -174,6 +175,7 @@ pub(super) const EDGE: &[Module] = &[
         &["tokio", "quinn", "hyper", "http", "tracing"],
     ),
     ("settings::dns", &["dns", "settings"], &["tokio", "quinn", "hyper", "tracing"]),
+    ("regions", &[], &["tokio", "hyper", "http", "tracing"]),
     ("settings::geography", &["settings", "visitor"], &["tokio", "quinn", "hyper", "tracing"]),
     (
         "settings::issuance",
@@ -291,6 +293,7 @@ pub(super) const EDGE: &[Module] = &[
             "limits",
             "listen",
             "metrics",
+            "regions",
             "registry::Tunnel",
             "shutdown",
             "steering",
@@ -320,6 +323,7 @@ pub(super) const EDGE: &[Module] = &[
         &["tokio", "hyper", "tracing", "rustls"],
     ),
     ("visitor::secure", &["settings::host_name", "visitor::identified"], &["tokio", "hyper", "tracing"]),
-    ("visitor::geography", &[], &["tokio", "hyper", "tracing"]),
+    ("visitor::geography", &["regions"], &["tokio", "hyper", "tracing"]),
+    ("visitor::geography::database", &["visitor::geography"], &["hyper", "http"]),
     ("visitor::proxies", &[], &["tokio", "hyper", "tracing"]),
 ];

@@ -1,11 +1,10 @@
 //! Looks whether files of certificates have changed, and has what is good in them shown. Looks at metadata instead of
 //! listening for events: that also sees files behind links, as Kubernetes swaps them, and on network file systems.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_files::{Mark, mark};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -14,8 +13,7 @@ use super::Certificates;
 use super::place::{Place, moment};
 use crate::tls::IdentityFiles;
 
-/// What would be different if a file had changed: device, inode, size, and the times of content and of inode.
-type Marks = [Option<[i128; 5]>; 2];
+type Marks = [Option<Mark>; 2];
 
 /// How the files of one place were found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,18 +75,6 @@ fn look(place: &Place, files: &IdentityFiles) -> bool {
 
 fn marks(files: &IdentityFiles) -> Marks {
     [mark(&files.chain), mark(&files.key)]
-}
-
-fn mark(path: &Path) -> Option<[i128; 5]> {
-    let found = std::fs::metadata(path).ok()?;
-    let time = |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-    Some([
-        found.dev().into(),
-        found.ino().into(),
-        found.size().into(),
-        time(found.mtime(), found.mtime_nsec()),
-        time(found.ctime(), found.ctime_nsec()),
-    ])
 }
 
 /// How often files are looked at. They are read when two looks found the same.

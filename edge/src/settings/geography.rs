@@ -1,6 +1,7 @@
 //! Where this edge is, and where networks are, as an operator says it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use adit_balance::steer::Point;
 use adit_config_reader::Spanned;
@@ -57,13 +58,9 @@ impl Rules<'_> {
         Geography { here, point, headers, networks, database }
     }
 
-    fn database(&mut self, file: &Spanned<PathBuf>) -> Option<Database> {
-        let path = self.folder.join(file.get_ref());
-        let read = adit_files::read(&path, LARGEST_DATABASE)
-            .map_err(|error| format!("reading {}: {error}", path.display()));
-        let database = read
-            .and_then(|bytes| Database::of(bytes).map_err(|error| format!("{}: {error}", path.display())));
-        database.map_err(|message| self.mistakes.add(file.span(), message)).ok()
+    fn database(&mut self, file: &Spanned<PathBuf>) -> Option<Arc<Database>> {
+        let database = Database::open(self.folder.join(file.get_ref()));
+        database.map_err(|message| self.mistakes.add(file.span(), message)).ok().map(Arc::new)
     }
 
     fn networks_of(&mut self, table: Spanned<document::NetworkPlace>, networks: &mut Networks) {
@@ -103,7 +100,5 @@ impl Rules<'_> {
     }
 }
 
-/// Bytes of a file with countries, which is kept in memory.
-const LARGEST_DATABASE: usize = 512 << 20;
 /// Of the table.
 const MOST_NETWORKS: usize = 100_000;

@@ -2,14 +2,19 @@
 //! edge and of networks, and what trusted proxies say of their visitors. Knows codes as they were written; does not
 //! know what they mean.
 
+pub(crate) mod database;
+
 use std::collections::HashMap;
-use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use adit_balance::steer::{Place, Point};
 use adit_net::network::Network;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use maxminddb::{MaxMindDbError, PathElement, Reader};
+
+use self::database::Countries;
+pub(crate) use self::database::Database;
+use crate::regions;
 
 /// What is known beforehand.
 #[derive(Debug, Default)]
@@ -20,11 +25,8 @@ pub(crate) struct Geography {
     /// In which trusted proxies say where a visitor is.
     pub(crate) headers: Headers,
     pub(crate) networks: Networks,
-    pub(crate) database: Option<Database>,
+    pub(crate) database: Option<Arc<Database>>,
 }
-
-/// Countries of networks, as a file in the form of MaxMind DB has them.
-pub(crate) struct Database(Reader<Vec<u8>>);
 
 /// A place, as far as it is known. In capitals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,35 +54,12 @@ pub(crate) struct Networks {
     lengths: Vec<u32>,
 }
 
-/// What a trusted proxy says of a request.
+/// What a trusted proxy says of a request, and the file as it was when the request came.
 #[derive(Debug, Default)]
 pub(super) struct Said {
     country: Option<String>,
     region: Option<String>,
-}
-
-impl Database {
-    /// # Errors
-    /// It is no such file.
-    pub(crate) fn of(bytes: Vec<u8>) -> Result<Self, MaxMindDbError> {
-        Reader::from_source(bytes).map(Self)
-    }
-
-    fn country(&self, address: IpAddr) -> Option<&str> {
-        let found = self.0.lookup(address.to_canonical()).ok()?;
-        // Where an address is, or else where it is registered.
-        ["country", "registered_country"].into_iter().find_map(|whose| {
-            let path = [PathElement::Key(whose), PathElement::Key("iso_code")];
-            let code: Option<&str> = found.decode_path(&path).ok().flatten();
-            code.filter(|code| (1..=LONGEST_CODE).contains(&code.len()))
-        })
-    }
-}
-
-impl fmt::Debug for Database {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Database({})", self.0.metadata().database_type)
-    }
+    countries: Option<Arc<Countries>>,
 }
 
 impl Networks {
@@ -110,33 +89,36 @@ impl Networks {
 impl Geography {
     /// What a head says, if whoever has sent it is believed.
     pub(super) fn said(&self, headers: &HeaderMap, is_trusted: bool) -> Said {
+        let countries = self.database.as_ref().map(|database| database.now());
         if !is_trusted {
-            return Said::default();
+            return Said { countries, ..Said::default() };
         }
         let code = |name: &Option<HeaderName>| {
             let mut values = headers.get_all(name.as_ref()?).iter();
             let (Some(value), None) = (values.next(), values.next()) else { return None };
             code(value)
         };
-        Said { country: code(&self.headers.country), region: code(&self.headers.region) }
+        Said { country: code(&self.headers.country), region: code(&self.headers.region), countries }
     }
 
-    /// Where a request of this visitor is from, and comes in. A proxy knows best, then the table, then the file; else
-    /// it is as if the visitor were where the edge is, of which the country is not said.
+    /// Where a request of this visitor is from, and comes in. A proxy knows best, then the table, then the file; the
+    /// region may follow from the country. Else it is as if the visitor were where the edge is, of which the country
+    /// is not said.
     pub(super) fn place<'g>(&'g self, said: &'g Said, visitor: IpAddr) -> Place<'g> {
         let known = self.networks.find(visitor);
         let of_network = |code: fn(&Codes) -> &Option<String>| known.and_then(|known| code(known).as_deref());
+        let (country, part) = match said.country.as_deref().or(of_network(|codes| &codes.country)) {
+            Some(country) => (Some(country), None),
+            None => said.countries.as_ref().map_or((None, None), |countries| countries.of(visitor)),
+        };
         Place {
             pop: of_network(|codes| &codes.pop).or(self.here.pop.as_deref()),
-            country: said
-                .country
-                .as_deref()
-                .or(of_network(|codes| &codes.country))
-                .or_else(|| self.database.as_ref()?.country(visitor)),
+            country,
             region: said
                 .region
                 .as_deref()
                 .or(of_network(|codes| &codes.region))
+                .or_else(|| regions::of(country?, part))
                 .or(self.here.region.as_deref()),
         }
     }
@@ -179,9 +161,9 @@ mod tests {
         for (visitor, is_trusted, country, region) in [
             ("10.9.9.9", false, Some("DE"), Some("WEU")),
             ("::ffff:10.9.9.9", false, Some("DE"), Some("WEU")),
-            ("10.1.9.9", false, Some("AT"), Some("NEAR")),
+            ("10.1.9.9", false, Some("AT"), Some("WEU")),
             ("10.1.9.9", true, Some("US"), Some("NEAR")),
-            ("2001:db8::1", false, Some("FR"), Some("NEAR")),
+            ("2001:db8::1", false, Some("FR"), Some("WEU")),
             ("192.0.2.1", false, None, Some("NEAR")),
         ] {
             let said = geography.said(&asked, is_trusted);
@@ -191,87 +173,5 @@ mod tests {
         }
         asked.append("x-country", HeaderValue::from_static("de"));
         assert!(geography.said(&asked, true).country.is_none(), "two words are none");
-    }
-
-    /// A file in the form of MaxMind DB (version 2.0) with the countries of IPv4 networks.
-    fn file(networks: &[(&str, &str)]) -> Vec<u8> {
-        const EMPTY: u32 = u32::MAX;
-        let text = |text: &str| [&[0x40 | text.len() as u8][..], text.as_bytes()].concat();
-        let (mut tree, mut data) = (vec![[EMPTY; 2]], Vec::new());
-        let mut leaves = Vec::new();
-        for (network, code) in networks {
-            let (address, length) = network.split_once('/').unwrap();
-            let (bits, length) =
-                (u32::from(address.parse::<std::net::Ipv4Addr>().unwrap()), length.parse::<usize>().unwrap());
-            let bit = |at: usize| ((bits >> (31 - at)) & 1) as usize;
-            let mut node = 0;
-            for at in 0..length - 1 {
-                if tree[node][bit(at)] == EMPTY {
-                    tree[node][bit(at)] = tree.len() as u32;
-                    tree.push([EMPTY; 2]);
-                }
-                node = tree[node][bit(at)] as usize;
-            }
-            leaves.push((node, bit(length - 1), data.len() as u32));
-            data.extend([&[0xe1][..], &text("country"), &[0xe1], &text("iso_code"), &text(code)].concat());
-        }
-        let count = tree.len() as u32;
-        for (node, bit, offset) in leaves {
-            tree[node][bit] = count + 16 + offset;
-        }
-        let records = tree.iter().flatten().map(|record| if *record == EMPTY { count } else { *record });
-        let mut file: Vec<u8> = records.flat_map(|record| record.to_be_bytes()[1..].to_vec()).collect();
-        file.extend([0; 16]);
-        file.extend(data);
-        file.extend(b"\xab\xcd\xefMaxMind.com\xe9");
-        let count = [&[0xc4][..], &count.to_be_bytes()].concat();
-        for (name, value) in [
-            ("binary_format_major_version", &[0xa1, 2][..]),
-            ("binary_format_minor_version", &[0xa0]),
-            ("build_epoch", &[0x01, 0x02, 1]),
-            ("database_type", &text("Test")),
-            ("description", &[0xe0]),
-            ("ip_version", &[0xa1, 4]),
-            ("languages", &[0x00, 0x04]),
-            ("node_count", &count),
-            ("record_size", &[0xa1, 24]),
-        ] {
-            file.extend([&text(name)[..], value].concat());
-        }
-        file
-    }
-
-    #[test]
-    fn a_file_knows_the_countries_that_neither_a_proxy_nor_the_table_does() {
-        let database = Database::of(file(&[("192.0.2.0/24", "PL"), ("198.51.100.0/25", "US")])).unwrap();
-        let mut networks = Networks::default();
-        assert!(networks.add("192.0.2.128/25".parse().unwrap(), &codes("DE", None)));
-        let headers = Headers { country: Some(HeaderName::from_static("x-country")), region: None };
-        let geography = Geography { headers, networks, database: Some(database), ..Geography::default() };
-        let mut asked = HeaderMap::new();
-        asked.insert("x-country", HeaderValue::from_static("fr"));
-        for (visitor, is_trusted, country) in [
-            ("192.0.2.1", false, Some("PL")),
-            ("::ffff:192.0.2.1", false, Some("PL")),
-            ("192.0.2.200", false, Some("DE")),
-            ("192.0.2.1", true, Some("FR")),
-            ("198.51.100.1", false, Some("US")),
-            ("198.51.100.129", false, None),
-            ("2001:db8::1", false, None),
-        ] {
-            let said = geography.said(&asked, is_trusted);
-            let place = geography.place(&said, visitor.parse().unwrap());
-            assert_eq!(place.country, country, "{visitor} {is_trusted}");
-        }
-        assert!(Database::of(b"no such file".to_vec()).is_err());
-        // Whatever is in it, nothing but a wrong answer comes of it.
-        let whole = file(&[("192.0.2.0/24", "PL")]);
-        for at in 0..whole.len() {
-            let mut broken = whole.clone();
-            broken[at] ^= 0xff;
-            if let Ok(database) = Database::of(broken) {
-                let _ = database.country([192, 0, 2, 1].into());
-            }
-        }
     }
 }

@@ -22,7 +22,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::authority::Planned;
 use crate::balancing::id;
 use crate::connector::Connector;
 use crate::harness::LocalSet;
@@ -49,7 +48,7 @@ pub(crate) struct Hook {
 }
 
 impl Told {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap()
     }
 
@@ -461,41 +460,6 @@ async fn a_token_that_ends_is_told_before_and_then() {
     assert_eq!(before["alert_correlation_id"], then["alert_correlation_id"]);
 }
 
-#[tokio::test]
-async fn a_name_whose_order_fails_is_told_with_the_authoritys_words_and_again_when_it_is_well() {
-    let Some(planned) = Planned::new() else { return };
-    let office =
-        Office::open_with(&format!("{TELLING}\n{}", planned.section("challenges = [\"http-01\"]"))).await;
-    let hook = Hook::open().await;
-    let made = id(&office.hook(&hook.url(), None).await);
-    office.policy(&made, "universal_ssl_event_type", json!({ "new_status": ["failing", "issued"] })).await;
-    // It looks where nobody is.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let _authority = planned.start(nobody, office.edge.https, 3600).await;
-    let tunnel = office.create("one").await["id"].as_str().unwrap().to_owned();
-    office.route(&tunnel, "app.example.com", false).await.result();
-    let told = hook.alerts(1, "universal_ssl_event_type").await;
-    let failing = told[0].json();
-    assert_eq!(failing["alert_event"], START, "{failing}");
-    assert_eq!(
-        (&failing["data"]["hostname"], &failing["data"]["new_status"]),
-        (&json!("app.example.com"), &json!("failing"))
-    );
-    let text = failing["text"].as_str().unwrap();
-    assert!(
-        text.starts_with("No certificate for app.example.com was issued: ")
-            && text.contains("connection refused"),
-        "{text}"
-    );
-    // A name that leads nowhere any more is nobody's trouble.
-    let path = format!("/zones/{}/tunnels/routes/app.example.com", office.zone);
-    assert_eq!(office.ask(Method::DELETE, &path, None).await.status, 200);
-    let told = hook.alerts(2, "universal_ssl_event_type").await;
-    let over = told[1].json();
-    assert_eq!((&over["alert_event"], &over["data"]["new_status"]), (&json!(END), &json!("issued")));
-    assert_eq!(over["alert_correlation_id"], failing["alert_correlation_id"]);
-}
-
-const START: &str = "ALERT_STATE_EVENT_START";
-const END: &str = "ALERT_STATE_EVENT_END";
+pub(crate) const START: &str = "ALERT_STATE_EVENT_START";
+pub(crate) const END: &str = "ALERT_STATE_EVENT_END";
 const PATIENCE: Duration = Duration::from_secs(50);

@@ -307,12 +307,40 @@ async fn everything_that_is_wrong_is_said_at_once() {
         .await
         .refused(409, "already");
     assert_eq!(office.get(&pools).await.as_array().unwrap().len(), 1, "nothing was made");
-    for (method, path) in
-        [(Method::GET, office.objects("search")), (Method::GET, office.objects("regions?country_code_a2=DE"))]
-    {
-        let refused = office.ask(method, &path, None).await;
-        assert_eq!((refused.status.as_u16(), &refused.json["errors"][0]["code"]), (400, &json!(1099)));
+    let refused = office.ask(Method::GET, &office.objects("search"), None).await;
+    assert_eq!((refused.status.as_u16(), &refused.json["errors"][0]["code"]), (400, &json!(1099)));
+}
+
+#[tokio::test]
+async fn regions_are_found_by_a_country_and_by_a_part_of_one() {
+    let office = Office::open().await;
+    let all = office.get(&office.objects("regions")).await;
+    let countries = |region: &Value| region["countries"].as_array().unwrap().len();
+    let regions = all["regions"].as_array().unwrap();
+    assert_eq!((regions.len(), regions.iter().map(countries).sum::<usize>()), (13, 252), "CA and US twice");
+    for (asked, found) in [
+        ("country_code_a2=DE", json!([["WEU", "DE", "Germany"]])),
+        (
+            "country_code_a2=us&subdivision_code_a2=ca",
+            json!([["WNAM", "US", "United States", "CA", "California"]]),
+        ),
+        ("subdivision_code=QC", json!([["ENAM", "CA", "Canada", "QC", "Quebec"]])),
+        ("country_code_a2=DE&subdivision_code_a2=BE", json!([])),
+        ("country_code_a2=ZZ", json!([])),
+    ] {
+        let answer = office.get(&office.objects(&format!("regions?{asked}"))).await;
+        let rows = answer["regions"].as_array().unwrap().iter().map(|region| {
+            let country = &region["countries"][0];
+            let mut row = vec![&region["region_code"], &country["country_code_a2"], &country["country_name"]];
+            if let Some(part) = country["country_subdivisions"].get(0) {
+                row.extend([&part["subdivision_code_a2"], &part["subdivision_name"]]);
+            }
+            json!(row)
+        });
+        assert_eq!(Value::Array(rows.collect()), found, "{asked}");
     }
+    let one = office.get(&office.objects("regions/SAS")).await;
+    assert!(one["name"] == "Southern Asia" && one["countries"][0]["country_code_a2"] == "AF", "{one}");
 }
 
 #[tokio::test]

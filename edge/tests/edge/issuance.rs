@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
+use http::Method;
 use rustls_pki_types::ServerName;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
+use crate::alerts::{END, Hook, START, TELLING};
 use crate::authority::{Authority, Planned};
+use crate::balancing::id;
 use crate::harness::{Fixture, LocalSet, get, start_told};
 use crate::names;
 use crate::office::{API, Office};
@@ -126,7 +129,7 @@ async fn what_an_authority_says_against_a_name_is_shown_and_the_name_is_left_alo
             assert_eq!(authority.orders(), 1);
             // A name that leads nowhere any more has no order to wait for.
             let path = format!("/zones/{}/tunnels/routes/{APP}", office.zone);
-            assert_eq!(office.ask(http::Method::DELETE, &path, None).await.status, 200);
+            assert_eq!(office.ask(Method::DELETE, &path, None).await.status, 200);
             until(async || failing(&office.edge, APP).await.is_none().then_some(())).await;
         })
         .await;
@@ -415,4 +418,39 @@ async fn a_thousand_made_up_names_a_second_cause_no_order_and_hold_up_nobody() {
         "{answered} made-up names, {orders} orders; visitors' p99 {before:?} before, {during:?} meanwhile"
     );
     assert_eq!(orders, 0);
+}
+
+#[tokio::test]
+async fn a_name_whose_order_fails_is_told_with_the_authoritys_words_and_again_when_it_is_well() {
+    let Some(planned) = Planned::new() else { return };
+    let office =
+        Office::open_with(&format!("{TELLING}\n{}", planned.section("challenges = [\"http-01\"]"))).await;
+    let hook = Hook::open().await;
+    let made = id(&office.hook(&hook.url(), None).await);
+    office.policy(&made, "universal_ssl_event_type", json!({ "new_status": ["failing", "issued"] })).await;
+    // It looks where nobody is.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let _authority = planned.start(nobody, office.edge.https, 3600).await;
+    let tunnel = office.create("one").await["id"].as_str().unwrap().to_owned();
+    office.route(&tunnel, "app.example.com", false).await.result();
+    let told = hook.alerts(1, "universal_ssl_event_type").await;
+    let failing = told[0].json();
+    assert_eq!(failing["alert_event"], START, "{failing}");
+    assert_eq!(
+        (&failing["data"]["hostname"], &failing["data"]["new_status"]),
+        (&json!("app.example.com"), &json!("failing"))
+    );
+    let text = failing["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("No certificate for app.example.com was issued: ")
+            && text.contains("connection refused"),
+        "{text}"
+    );
+    // A name that leads nowhere any more is nobody's trouble.
+    let path = format!("/zones/{}/tunnels/routes/app.example.com", office.zone);
+    assert_eq!(office.ask(Method::DELETE, &path, None).await.status, 200);
+    let told = hook.alerts(2, "universal_ssl_event_type").await;
+    let over = told[1].json();
+    assert_eq!((&over["alert_event"], &over["data"]["new_status"]), (&json!(END), &json!("issued")));
+    assert_eq!(over["alert_correlation_id"], failing["alert_correlation_id"]);
 }

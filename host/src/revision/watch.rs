@@ -5,11 +5,11 @@
 //! Kubernetes swaps them, on network file systems and in bind mounts, where events do not arrive.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use adit_files::{Mark, mark};
 use tokio::time::sleep;
 
 use crate::revision::Reload;
@@ -22,9 +22,8 @@ const REST: Duration = Duration::from_millis(250);
 /// One that is written without an end is read as it is after so many: 10 s.
 const MOST_RESTS: usize = 40;
 
-/// What would be different if a file had changed: device, inode, size, and the times of content and of inode;
-/// absent where there is no file. A link counts as what it leads to.
-type Facts = Option<[i128; 5]>;
+/// Absent where there is no file.
+type Facts = Option<Mark>;
 
 /// By path, so that it does not matter in which order files are named.
 type Marks = BTreeMap<PathBuf, Facts>;
@@ -37,7 +36,7 @@ pub struct OwnWriting(Mutex<Option<(PathBuf, Facts)>>);
 impl OwnWriting {
     /// Remembers the document, unless somebody else has written it since. Waits for the file system.
     pub(super) fn wrote(&self, document: PathBuf, text: &[u8]) {
-        let facts = facts(&document);
+        let facts = mark(&document);
         let is_ours = std::fs::read(&document).is_ok_and(|read| read == text);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = is_ours.then_some((document, facts));
     }
@@ -99,24 +98,12 @@ async fn look(files: Vec<PathBuf>) -> Marks {
         files
             .into_iter()
             .map(|path| {
-                let facts = facts(&path);
+                let facts = mark(&path);
                 (path, facts)
             })
             .collect()
     });
     looked.await.unwrap_or_default()
-}
-
-fn facts(path: &Path) -> Facts {
-    let file = std::fs::metadata(path).ok()?;
-    let time = |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-    Some([
-        i128::from(file.dev()),
-        i128::from(file.ino()),
-        i128::from(file.size()),
-        time(file.mtime(), file.mtime_nsec()),
-        time(file.ctime(), file.ctime_nsec()),
-    ])
 }
 
 #[cfg(test)]

@@ -115,6 +115,7 @@ const CRATES: &[Crate] = &[
                 "adit-metrics",
                 "adit-net",
                 "adit-pace",
+                "adit-pages",
                 "adit-rules",
             ],
         )

@@ -1,11 +1,12 @@
 //! The admin listener: whether the edge is alive and ready, who is connected, and what each replica is to
-//! get. Translates; holds no state. Knows the registry; does not know shards or requests.
+//! get, for programs and, in `ui`, for people. Translates; holds no state. Knows the registry; does not know shards or requests.
 
 mod certificates;
 mod config;
 mod explain;
 mod metrics;
 mod nodes;
+mod ui;
 mod view;
 
 use std::convert::Infallible;
@@ -47,6 +48,7 @@ use crate::tunnel::control::Control;
 use crate::visitor::Explainer;
 pub(crate) use metrics::{Figures, Probed};
 use nodes::Nodes;
+pub(crate) use ui::Pages;
 use view::{Ready, ReplicaView, Replicas, Status, TunnelView, Tunnels};
 
 #[derive(Clone)]
@@ -63,6 +65,7 @@ pub(crate) struct Admin {
     draining: Phase,
     figures: Arc<Figures>,
     explainer: Arc<Explainer>,
+    pages: Arc<Pages>,
 }
 
 /// Where administrators come in.
@@ -86,11 +89,11 @@ impl Admin {
         servers: Vec<Arc<settings::Server>>,
         (warm_up, draining): (WarmUp, Phase),
         figures: Figures,
-        explainer: Explainer,
+        (explainer, pages): (Explainer, Pages),
     ) -> Self {
         let (warm_up, figures) = (Arc::new(warm_up), Arc::new(figures));
-        let (servers, explainer) = (servers.into(), Arc::new(explainer));
-        Self { registry, control, state, node, servers, warm_up, draining, figures, explainer }
+        let (servers, explainer, pages) = (servers.into(), Arc::new(explainer), Arc::new(pages));
+        Self { registry, control, state, node, servers, warm_up, draining, figures, explainer, pages }
     }
 
     /// Answers on every listener by its rule, until `stop`.
@@ -133,6 +136,9 @@ impl Admin {
         guard: &Guard,
         guest: &Guest,
     ) -> Response<Full<Bytes>> {
+        if ui::is_about(request.uri().path()) {
+            return ui::answer(self, request, guard, guest).await;
+        }
         if let Err(refusal) = guard.judge(&request, asks(request.uri().path())) {
             return refusal.answer();
         }
@@ -218,7 +224,7 @@ impl Admin {
             Refusal::NoReplica { wanted, tunnel, known: listed(known) }
         };
         let connector = Uuid::parse_str(connector).map_err(|_| unknown())?;
-        let change: Box<dyn FnOnce(&mut Weight) + Send> = match (action, &parts.method) {
+        let change: Change = match (action, &parts.method) {
             (None, _) if is_read => {
                 if !tunnel.knows(&connector) {
                     return Err(unknown());
@@ -239,16 +245,34 @@ impl Admin {
             (None, _) => return Err(Refusal::Method("GET, HEAD, PUT, PATCH")),
             (Some(_), _) => return Err(Refusal::Method("POST")),
         };
+        match self.share(*id, tunnel, connector, change).await {
+            Ok(Ok(_)) => Ok(shown(&ReplicaView::of(tunnel, connector))),
+            Ok(Err(UnknownReplica)) => Err(unknown()),
+            Err(error) => Err(Refusal::State(error)),
+        }
+    }
+
+    /// Changes what a replica gets, so that it outlives this process.
+    async fn share(
+        &self,
+        id: Uuid,
+        tunnel: &Tunnel,
+        connector: Uuid,
+        change: impl FnOnce(&mut Weight) + Send,
+    ) -> Result<Result<Weight, UnknownReplica>, StoreError> {
         let before = tunnel.share(&connector);
-        let share = tunnel.set_share(connector, change).map_err(|UnknownReplica| unknown())?;
-        if let Err(error) = self.keep(*id, tunnel, connector).await {
+        let share = match tunnel.set_share(connector, change) {
+            Ok(share) => share,
+            Err(unknown) => return Ok(Err(unknown)),
+        };
+        if let Err(error) = self.keep(id, tunnel, connector).await {
             // What cannot be kept is not done, or it would be undone by the next start.
             let _ = tunnel.set_share(connector, |share| *share = before);
-            return Err(Refusal::State(error));
+            return Err(error);
         }
         let Weight { weight, is_draining } = share;
         info!(tunnel = %tunnel.name(), %connector, weight, is_draining, "replica changed");
-        Ok(shown(&ReplicaView::of(tunnel, connector)))
+        Ok(Ok(share))
     }
 
     /// Writes down what a replica is to get, so that it outlives this process. An edge without a state has nowhere to.
@@ -312,6 +336,9 @@ impl Admin {
     }
 }
 
+/// What is to become of a replica's share.
+type Change = Box<dyn FnOnce(&mut Weight) + Send>;
+
 /// What a path is, for the guard.
 fn asks(path: &str) -> Asks {
     match path {
@@ -369,7 +396,7 @@ enum Refusal {
     #[error(
         "there is nothing here; there are /healthcheck, /ready, /metrics, /status, /certificates, /nodes, /tunnels, /tunnels/ID, \
          /tunnels/ID/config, /tunnels/ID/replicas, /tunnels/ID/replicas/CONNECTOR, POST …/drain and …/undrain below it, \
-         POST /explain and POST /state"
+         POST /explain and POST /state; pages for a browser are below /ui/"
     )]
     NoPath,
     #[error("there is no tunnel `{wanted}`; there are {known}")]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use adit_net::guard::Guard;
 use adit_net::outbound::Client;
 use adit_pace::Account;
+use adit_pages::Door;
 use anyhow::Context;
 use rustls::server::ResolvesServerCert;
 use tokio::sync::mpsc;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin::{self, Admin, Figures, Probed};
+use crate::admin::{self, Admin, Figures, Pages, Probed};
 use crate::alerts::sender::Sender;
 use crate::api::{self, Api};
 use crate::app::threads::{Progress, Threads};
@@ -251,17 +252,19 @@ impl Edge {
         }
         let orders = Arc::new(Counts::default());
         let dns_room = NameServer::room();
+        let mut seen_nodes = None;
         let dns = match dns {
             None => None,
             Some(terms) => {
                 let (mut udp, mut tcp) = bound(terms.listen, listen::both(terms.listen, 1))?;
                 let (udp, tcp) = (udp.remove(0), tcp.remove(0));
                 addresses.dns = Some(tcp.local_addr()?);
-                let nodes = Nodes::new(terms.nodes.len());
+                let (terms, nodes) = (Arc::new(terms), Nodes::new(terms.nodes.len()));
+                seen_nodes = Some((terms.clone(), nodes.clone()));
                 let state = known.as_ref().map(|(state, _)| state.clone());
                 let (names, challenges) = (names.clone(), certificates.challenges.clone());
                 let own = api.as_ref().and_then(|api| api.hostname.clone());
-                let server = NameServer { terms: Arc::new(terms), names, own, challenges, nodes, state };
+                let server = NameServer { terms, names, own, challenges, nodes, state };
                 Some(Names { server, client: Client::new(MOST_NODES)?, udp, tcp, room: dns_room.clone() })
             }
         };
@@ -269,6 +272,7 @@ impl Edge {
         let countries = geography.database.clone();
         let (proxies, geography) = (Arc::new(proxies), Arc::new(geography));
         let guide = Arc::new(Guide { names: names.clone(), proxies, geography });
+        let door = Door::new().context("random numbers")?;
         let admin = (!administrators.is_empty()).then(|| {
             let warm_up = WarmUp::new(registry.clone(), &data_dir, warm_up);
             let draining = stop.draining.clone();
@@ -287,6 +291,8 @@ impl Edge {
             };
             let control = control.clone();
             let explainer = Explainer::new(&guide, &rays, patience, &account);
+            let port = addresses.admin.map_or(0, |address| address.port());
+            let pages = Pages { door, port, names: names.clone(), nodes: seen_nodes };
             let admin = Admin::new(
                 registry.clone(),
                 control,
@@ -294,7 +300,7 @@ impl Edge {
                 bound_servers,
                 (warm_up, draining),
                 figures,
-                explainer,
+                (explainer, pages),
             );
             (admin, administrators.into_iter().map(|(_, listener)| listener).collect())
         });

@@ -23,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::store::{Batch, Commit, Listing, Restored, Store, StoreError, StoreRevision, Transaction, Watch};
+use crate::store::{
+    AuditLine, Batch, Commit, Listing, Restored, Store, StoreError, StoreRevision, Transaction, Watch,
+};
 use saved::Saved;
 use snapshot::{Changes, Snapshot};
 
@@ -154,6 +156,14 @@ impl State {
             }
         };
         let _ = timeout(limit, caught_up).await;
+    }
+
+    /// Who changed what and when: the newest lines of the audit log, newest first.
+    pub(crate) async fn audit(&self, count: u32) -> Result<Vec<AuditLine>, StoreError> {
+        match timeout(AUDIT, self.store.audit(count)).await {
+            Ok(lines) => lines,
+            Err(_) => Err(StoreError::Stopped),
+        }
     }
 
     /// Writes everything anew to where it is kept, if it was lost from there.
@@ -292,6 +302,8 @@ impl Follower {
 
 /// How long a change may take from the disk to what is served.
 const PUBLISHED: Duration = Duration::from_secs(5);
+/// How long the audit log may take to be read.
+const AUDIT: Duration = Duration::from_secs(5);
 const CATCH_UP: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Between two attempts to reach a store that is away.

@@ -249,6 +249,18 @@ impl Balancer {
         })
     }
 
+    /// Its host name, as it is written.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pools that it names anywhere, by their names.
+    pub(crate) fn pools(&self) -> Vec<&Arc<Pool>> {
+        let mut pools: Vec<_> = self.pools.values().collect();
+        pools.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
+        pools
+    }
+
     /// What becomes of a request.
     pub(crate) fn enter(&self, asked: &Asked<'_>) -> Entry<'_> {
         let plan = match self.look(asked) {

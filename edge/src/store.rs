@@ -50,6 +50,9 @@ pub(crate) trait Store: Send + Sync {
     /// Writes everything anew to where it is kept, after it was lost from there; nothing if it was not.
     fn restore(&self) -> BoxFuture<'static, Result<Restored, StoreError>>;
 
+    /// Who changed what and when: the newest `count` lines of the audit log, newest first.
+    fn audit(&self, count: u32) -> BoxFuture<'static, Result<Vec<AuditLine>, StoreError>>;
+
     /// Which fleet's records these are, once that is known; those of one edge are no fleet's.
     fn fleet(&self) -> Option<Uuid> {
         None

@@ -7,10 +7,12 @@ mod answer;
 mod assets;
 mod chart;
 mod door;
+mod form;
 mod html;
 
 pub use answer::{Answer, download, forbidden, page, redirect, signed_in, signed_out};
 pub use assets::{find as asset, script, style};
 pub use chart::{Bar, time, waterfall};
 pub use door::{Door, Host, Session, SignInError};
+pub use form::{Form, value};
 pub use html::Html;

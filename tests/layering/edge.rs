@@ -10,6 +10,7 @@ pub(super) const EDGE: &[Module] = &[
             "balancer::retry_budget",
             "balancer::weights",
             "certificates",
+            "dns",
             "issuance",
             "metrics",
             "nodes::OwnNode",

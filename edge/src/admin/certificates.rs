@@ -18,52 +18,52 @@ use crate::tls::leaf::Leaf;
 
 #[derive(Serialize)]
 pub(super) struct Shown {
-    certificates: Vec<One>,
+    pub(super) certificates: Vec<One>,
     /// By an authority, for names that lead somewhere.
-    issued: Vec<Issued>,
+    pub(super) issued: Vec<Issued>,
     /// Names that are ordered, or wait to be.
-    orders: Vec<Waiting>,
+    pub(super) orders: Vec<Waiting>,
     /// How many of either are not listed.
-    more: usize,
+    pub(super) more: usize,
 }
 
 #[derive(Serialize)]
-struct Issued {
-    name: String,
-    not_before: Timestamp,
-    not_after: Timestamp,
-    renew_at: Timestamp,
-    serial: String,
-    directory: String,
+pub(super) struct Issued {
+    pub(super) name: String,
+    pub(super) not_before: Timestamp,
+    pub(super) not_after: Timestamp,
+    pub(super) renew_at: Timestamp,
+    pub(super) serial: String,
+    pub(super) directory: String,
 }
 
 #[derive(Serialize)]
-struct Waiting {
-    name: String,
-    is_under_way: bool,
-    failures: u32,
+pub(super) struct Waiting {
+    pub(super) name: String,
+    pub(super) is_under_way: bool,
+    pub(super) failures: u32,
     /// From here on it is tried again.
-    next: Timestamp,
+    pub(super) next: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    pub(super) error: Option<String>,
 }
 
 #[derive(Serialize)]
-struct One {
+pub(super) struct One {
     #[serde(rename = "use")]
-    usage: &'static str,
-    names: Vec<String>,
-    source: &'static str,
-    not_before: Timestamp,
-    not_after: Timestamp,
-    serial: String,
+    pub(super) usage: &'static str,
+    pub(super) names: Vec<String>,
+    pub(super) source: &'static str,
+    pub(super) not_before: Timestamp,
+    pub(super) not_after: Timestamp,
+    pub(super) serial: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<String>,
+    pub(super) file: Option<String>,
     /// How often it was exchanged since the start.
-    exchanged: u64,
+    pub(super) exchanged: u64,
     /// Why what is in its files now is not shown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    pub(super) error: Option<String>,
 }
 
 impl Shown {

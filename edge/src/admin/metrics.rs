@@ -54,7 +54,7 @@ pub(crate) struct Probed(Mutex<Option<(Instant, Option<StoreRevision>)>>);
 
 impl Probed {
     /// The revision of the last change, if one more would be taken.
-    async fn revision(&self, state: &State) -> Option<StoreRevision> {
+    pub(super) async fn revision(&self, state: &State) -> Option<StoreRevision> {
         let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, revision)) = last
             && at.elapsed() < FRESH

@@ -28,139 +28,139 @@ pub(super) struct Ready {
 /// `/status`
 #[derive(Serialize)]
 pub(super) struct Status {
-    draining: bool,
-    servers: Vec<ServerView>,
-    tunnels: Vec<TunnelStatus>,
+    pub(super) draining: bool,
+    pub(super) servers: Vec<ServerView>,
+    pub(super) tunnels: Vec<TunnelStatus>,
 }
 
 #[derive(Serialize)]
-struct ServerView {
-    region: String,
-    name: String,
-    address: String,
+pub(super) struct ServerView {
+    pub(super) region: String,
+    pub(super) name: String,
+    pub(super) address: String,
 }
 
 #[derive(Serialize)]
-struct TunnelStatus {
-    name: String,
-    id: Uuid,
-    connections: Vec<StatusOfConnection>,
+pub(super) struct TunnelStatus {
+    pub(super) name: String,
+    pub(super) id: Uuid,
+    pub(super) connections: Vec<StatusOfConnection>,
 }
 
 /// In `/status` connections stand by themselves, so each says whose it is.
 #[derive(Serialize)]
-struct StatusOfConnection {
-    connector: Uuid,
-    version: String,
-    arch: String,
+pub(super) struct StatusOfConnection {
+    pub(super) connector: Uuid,
+    pub(super) version: String,
+    pub(super) arch: String,
     #[serde(flatten)]
-    connection: ConnectionView,
+    pub(super) connection: ConnectionView,
 }
 
 /// `/tunnels`
 #[derive(Serialize)]
 pub(super) struct Tunnels {
-    tunnels: Vec<TunnelView>,
+    pub(super) tunnels: Vec<TunnelView>,
 }
 
 /// `/tunnels/ID`
 #[derive(Serialize)]
 pub(super) struct TunnelView {
-    name: String,
-    id: Uuid,
-    stickiness: String,
-    replicas: usize,
-    connections: usize,
-    requests: usize,
+    pub(super) name: String,
+    pub(super) id: Uuid,
+    pub(super) stickiness: String,
+    pub(super) replicas: usize,
+    pub(super) connections: usize,
+    pub(super) requests: usize,
     /// Requests that wait for a connection.
-    held: usize,
-    held_total: u64,
-    retries: Counts,
+    pub(super) held: usize,
+    pub(super) held_total: u64,
+    pub(super) retries: Counts,
 }
 
 /// `/tunnels/ID/replicas`
 #[derive(Serialize)]
 pub(super) struct Replicas {
-    tunnel: String,
-    id: Uuid,
-    stickiness: String,
-    replicas: Vec<ReplicaView>,
+    pub(super) tunnel: String,
+    pub(super) id: Uuid,
+    pub(super) stickiness: String,
+    pub(super) replicas: Vec<ReplicaView>,
     /// Weights that are kept for replicas that are not there.
-    absent: Vec<AbsentView>,
+    pub(super) absent: Vec<AbsentView>,
 }
 
 /// `/tunnels/ID/replicas/CONNECTOR`
 #[derive(Serialize)]
 pub(super) struct ReplicaView {
-    connector: Uuid,
-    version: String,
-    arch: String,
-    features: Vec<String>,
-    weight: u8,
-    draining: bool,
-    requests: usize,
-    requests_total: u64,
-    connections: Vec<ConnectionView>,
+    pub(super) connector: Uuid,
+    pub(super) version: String,
+    pub(super) arch: String,
+    pub(super) features: Vec<String>,
+    pub(super) weight: u8,
+    pub(super) draining: bool,
+    pub(super) requests: usize,
+    pub(super) requests_total: u64,
+    pub(super) connections: Vec<ConnectionView>,
 }
 
 #[derive(Serialize)]
-struct AbsentView {
-    connector: Uuid,
-    weight: u8,
-    draining: bool,
+pub(super) struct AbsentView {
+    pub(super) connector: Uuid,
+    pub(super) weight: u8,
+    pub(super) draining: bool,
 }
 
 #[derive(Serialize)]
-struct ConnectionView {
-    id: Uuid,
-    index: u8,
-    server: String,
-    region: String,
-    address: String,
+pub(super) struct ConnectionView {
+    pub(super) id: Uuid,
+    pub(super) index: u8,
+    pub(super) server: String,
+    pub(super) region: String,
+    pub(super) address: String,
     /// `quic` or `http2`
-    protocol: &'static str,
+    pub(super) protocol: &'static str,
     /// RFC 3339
-    since: String,
+    pub(super) since: String,
     /// Requests under way.
-    requests: usize,
-    requests_total: u64,
+    pub(super) requests: usize,
+    pub(super) requests_total: u64,
     /// The host was asked and says nothing.
-    silent: bool,
+    pub(super) silent: bool,
     /// It has not been heard for longer than it should take.
-    suspect: bool,
-    leaving: bool,
+    pub(super) suspect: bool,
+    pub(super) leaving: bool,
     /// What the host said about its own configuration, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    configuration: Option<ConfigurationView>,
+    pub(super) configuration: Option<ConfigurationView>,
     /// What it said the last time when it was asked for its origins.
     #[serde(skip_serializing_if = "Option::is_none")]
-    probe: Option<ProbeView>,
+    pub(super) probe: Option<ProbeView>,
 }
 
 #[derive(Serialize)]
-struct ConfigurationView {
-    bytes: usize,
-    digest: String,
+pub(super) struct ConfigurationView {
+    pub(super) bytes: usize,
+    pub(super) digest: String,
 }
 
 #[derive(Serialize)]
-struct ProbeView {
+pub(super) struct ProbeView {
     /// RFC 3339
-    at: String,
-    took_ms: u128,
-    ready: bool,
+    pub(super) at: String,
+    pub(super) took_ms: u128,
+    pub(super) ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    origins: Vec<OriginView>,
+    pub(super) error: Option<String>,
+    pub(super) origins: Vec<OriginView>,
 }
 
 #[derive(Serialize)]
-struct OriginView {
-    rule: String,
-    origin: String,
-    ok: bool,
+pub(super) struct OriginView {
+    pub(super) rule: String,
+    pub(super) origin: String,
+    pub(super) ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    pub(super) error: Option<String>,
 }
 
 impl Status {

@@ -68,6 +68,12 @@ impl<T> HostNames<T> {
         table
     }
 
+    /// Every name with what it leads to, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (HostName, &T)> {
+        let exact = self.exact.iter().map(|(name, target)| (HostName::Exact(name.clone()), target));
+        exact.chain(self.wildcards.iter().map(|(name, target)| (HostName::Wildcard(name.clone()), target)))
+    }
+
     /// What the host of an authority leads to: an exact name first, then the longest wildcard. Case,
     /// port and a final dot make no difference. A wildcard stands for one or more labels.
     pub(crate) fn find(&self, authority: &str) -> Option<&T> {

@@ -219,6 +219,10 @@ impl Pool {
         })
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What its endpoints are together.
     pub(crate) fn health(&self) -> PoolHealth {
         self.board(Instant::now()).health

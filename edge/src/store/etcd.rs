@@ -97,12 +97,6 @@ impl Etcd {
         }
         .boxed()
     }
-
-    /// The newest lines of the audit log, newest first.
-    pub(crate) fn audit(&self, count: u32) -> BoxFuture<'static, Result<Vec<AuditLine>, StoreError>> {
-        let client = self.client.clone();
-        self.run(async move { audit(&client, count).await })
-    }
 }
 
 impl Drop for Etcd {
@@ -160,6 +154,11 @@ impl Store for Etcd {
         // What etcd has lost is put back from a backup of etcd's; an edge does not do so by itself.
         let probe = self.probe();
         async move { probe.await.map(|_| Restored::WasThere) }.boxed()
+    }
+
+    fn audit(&self, count: u32) -> BoxFuture<'static, Result<Vec<AuditLine>, StoreError>> {
+        let client = self.client.clone();
+        self.run(async move { audit(&client, count).await })
     }
 
     fn fleet(&self) -> Option<Uuid> {

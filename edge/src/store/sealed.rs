@@ -18,7 +18,7 @@ use super::records::key;
 use super::records::nodes::{INVITATION, NODE_AUTHORITY};
 use super::seal::SealKeys;
 use super::{
-    AuditEntry, Batch, Change, Commit, Entry, Listing, Operation, Restored, Store, StoreError, StoreRevision,
+    AuditEntry, AuditLine, Batch, Change, Commit, Entry, Listing, Operation, Restored, Store, StoreError, StoreRevision,
     Transaction, Watch,
 };
 
@@ -135,6 +135,10 @@ impl Store for Sealed {
 
     fn restore(&self) -> BoxFuture<'static, Result<Restored, StoreError>> {
         self.below.restore()
+    }
+
+    fn audit(&self, count: u32) -> BoxFuture<'static, Result<Vec<AuditLine>, StoreError>> {
+        self.below.audit(count)
     }
 
     fn fleet(&self) -> Option<Uuid> {

@@ -21,7 +21,8 @@ use tracing::{error, info, warn};
 
 use super::place::Place;
 use super::{
-    Commit, Entry, Listing, Restored, Store, StoreError, StoreRevision, Transaction, Watch, behind, schema,
+    AuditLine, Commit, Entry, Listing, Restored, Store, StoreError, StoreRevision, Transaction, Watch, behind,
+    schema,
 };
 use transactions::{counter, data_version, last_change};
 use watchers::{UNSEEN_BATCHES, Watcher, deliver};
@@ -41,6 +42,7 @@ enum Ask {
     Look { answer: oneshot::Sender<Result<StoreRevision, StoreError>> },
     Probe { answer: oneshot::Sender<Result<StoreRevision, StoreError>> },
     Restore { answer: oneshot::Sender<Result<Restored, StoreError>> },
+    Audit { count: u32, answer: oneshot::Sender<Result<Vec<AuditLine>, StoreError>> },
     Scrub { answer: oneshot::Sender<Result<(), StoreError>> },
 }
 
@@ -111,6 +113,10 @@ impl Store for Sqlite {
 
     fn restore(&self) -> BoxFuture<'static, Result<Restored, StoreError>> {
         self.ask(|answer| Ask::Restore { answer })
+    }
+
+    fn audit(&self, count: u32) -> BoxFuture<'static, Result<Vec<AuditLine>, StoreError>> {
+        self.ask(|answer| Ask::Audit { count, answer })
     }
 }
 
@@ -268,6 +274,11 @@ impl Engine {
                 Ask::Probe { answer } => {
                     self.commit_all(&mut commits);
                     let _ = answer.send(self.probe().map_err(|reason| unavailable(&self.path, reason)));
+                }
+                Ask::Audit { count, answer } => {
+                    self.commit_all(&mut commits);
+                    let lines = reading::audit_lines(&self.connection, count);
+                    let _ = answer.send(lines.map_err(|error| unavailable(&self.path, error)));
                 }
                 Ask::Scrub { answer } => {
                     self.commit_all(&mut commits);

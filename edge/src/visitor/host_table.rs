@@ -45,6 +45,15 @@ impl HostTable {
         own.or_else(|| table.names.find(authority).cloned())
     }
 
+    /// Every name and what it leads to, in their order, and the domain of tunnels' own names.
+    pub(crate) fn all(&self) -> (Vec<(String, Destination)>, Option<String>) {
+        let table = self.0.load();
+        let named = table.names.all().map(|(name, leads)| (name.to_string(), leads.clone()));
+        let mut named: Vec<_> = named.collect();
+        named.sort_by(|(one, _), (other, _)| one.cmp(other));
+        (named, table.domain.clone())
+    }
+
     /// By which name it does, for people.
     pub(super) fn name_of(&self, authority: &str) -> Option<String> {
         let table = self.0.load();

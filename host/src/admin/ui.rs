@@ -8,17 +8,16 @@ mod replay;
 mod requests;
 mod revisions;
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use adit_net::admission::Guest;
 use adit_net::guard::{Asks, Guard};
-use adit_pages::{Answer, Host, Html, Session, asset, forbidden, page, redirect, signed_in, signed_out};
-use bytes::Bytes;
+use adit_pages::{
+    Answer, Form, Host, Html, Session, asset, forbidden, page, redirect, signed_in, signed_out, value,
+};
 use http::{Method, Request, StatusCode, request};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use percent_encoding::percent_decode_str;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -92,25 +91,6 @@ struct Visit<'a> {
     may_read: bool,
     session: Option<Session>,
     head: request::Parts,
-}
-
-/// What a form has sent.
-struct Form(Bytes);
-
-impl Form {
-    /// The first value of this name, decoded.
-    fn get(&self, name: &str) -> Option<String> {
-        let text = str::from_utf8(&self.0).ok()?;
-        value(text, name)
-    }
-}
-
-/// The first value of this name in `name=value&…`.
-fn value(pairs: &str, name: &str) -> Option<String> {
-    let mut pairs = pairs.split('&').filter_map(|pair| pair.split_once('='));
-    let (_, value) = pairs.find(|(key, _)| *key == name)?;
-    let value: Cow<'_, str> = if value.contains('+') { value.replace('+', " ").into() } else { value.into() };
-    Some(percent_decode_str(&value).decode_utf8_lossy().into_owned())
 }
 
 impl Visit<'_> {

@@ -82,22 +82,22 @@ pub(super) fn copy(source: &Connection, to: &Path) -> io::Result<()> {
 /// The newest `count` lines of the audit log, newest first.
 pub(crate) fn audit(path: &Path, count: u32) -> Result<Vec<AuditLine>, StoreError> {
     let connection = connect(path, false)?;
-    let read = || {
-        let mut query = connection.prepare(
-            "SELECT revision, at, actor, action, subject FROM audit ORDER BY revision DESC LIMIT ?1",
-        )?;
-        let lines = query.query_map([count], |row| {
-            Ok(AuditLine {
-                revision: row.get(0)?,
-                at: row.get(1)?,
-                actor: row.get(2)?,
-                action: row.get(3)?,
-                subject: row.get(4)?,
-            })
-        })?;
-        lines.collect::<rusqlite::Result<_>>()
-    };
-    read().map_err(|error| unavailable(path, error))
+    audit_lines(&connection, count).map_err(|error| unavailable(path, error))
+}
+
+pub(super) fn audit_lines(connection: &Connection, count: u32) -> rusqlite::Result<Vec<AuditLine>> {
+    let mut query = connection
+        .prepare("SELECT revision, at, actor, action, subject FROM audit ORDER BY revision DESC LIMIT ?1")?;
+    let lines = query.query_map([count], |row| {
+        Ok(AuditLine {
+            revision: row.get(0)?,
+            at: row.get(1)?,
+            actor: row.get(2)?,
+            action: row.get(3)?,
+            subject: row.get(4)?,
+        })
+    })?;
+    lines.collect()
 }
 
 const BACKUP_PAGES: i32 = 256;

@@ -2,10 +2,10 @@
 //! so on its page.
 
 use adit_inspector::{Exchange, repeat, wanted};
-use adit_pages::{Answer, Html};
+use adit_pages::{Answer, Form, Html};
 use http::StatusCode;
 
-use super::{Form, Visit};
+use super::Visit;
 
 /// What the page of an exchange offers.
 pub(super) fn form(content: &mut Html, visit: &Visit<'_>, exchange: &Exchange) {

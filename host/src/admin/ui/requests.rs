@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use adit_inspector::{Body, Exchange, Filter, Message, Setting, Standing, curl, plugin_case};
-use adit_pages::{Answer, Bar, Html, download, forbidden, redirect, time, waterfall};
+use adit_pages::{Answer, Bar, Form, Html, download, forbidden, redirect, time, waterfall};
 use http::StatusCode;
 use serde_json::json;
 
-use super::{Form, Visit};
+use super::Visit;
 use crate::admin::inspector;
 
 pub(super) fn list(visit: &Visit<'_>) -> Answer {

@@ -1,10 +1,10 @@
 //! Every revision with its verdict, what differs, and the way back.
 
-use adit_pages::{Answer, Html, redirect};
+use adit_pages::{Answer, Form, Html, redirect};
 use http::StatusCode;
 use similar::{ChangeTag, TextDiff};
 
-use super::{Form, Visit};
+use super::Visit;
 use crate::revision::history::{Outcome, Source};
 use crate::revision::{Put, Verdict};
 

@@ -72,6 +72,7 @@ const CRATES: &[Crate] = &[
     Crate { is_pure: true, ..krate("rules", &["adit-config-reader"]) },
     krate("oci", &["adit-files", "adit-rules", "adit-trust"]),
     krate("net", &["adit-trust"]),
+    krate("traces", &["adit-net"]),
     Crate {
         modules: Some(ENGINE),
         table: "ENGINE",
@@ -98,6 +99,7 @@ const CRATES: &[Crate] = &[
                 "adit-rules",
                 "adit-oci",
                 "adit-shelf",
+                "adit-traces",
             ],
         )
     },
@@ -117,6 +119,7 @@ const CRATES: &[Crate] = &[
                 "adit-pace",
                 "adit-pages",
                 "adit-rules",
+                "adit-traces",
             ],
         )
     },

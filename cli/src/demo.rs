@@ -130,8 +130,9 @@ struct Running {
     host: Process,
     visitors: String,
     admin: String,
-    /// The pages, with a code to sign in.
+    /// The pages of host and edge, each with a code to sign in.
     pages: String,
+    edge_pages: String,
     servers: Vec<String>,
     connections: Vec<String>,
 }
@@ -146,12 +147,13 @@ impl Scene {
         write(&self.dir.join("edge.toml"), &self.edge_configuration())?;
         let mut edge = Process::spawn("edge", &["edge", "run", "--config"], &self.dir, "edge.toml")?;
         let mut servers = Vec::new();
-        let mut visitors = None;
-        while visitors.is_none() || servers.len() < SERVERS {
+        let (mut visitors, mut office) = (None, None);
+        while visitors.is_none() || office.is_none() || servers.len() < SERVERS {
             let event = edge.event("listening").await?;
             let address = event.text("address");
             match event.text("kind").as_str() {
                 "visitors-http" => visitors = Some(address),
+                "admin" => office = Some(address),
                 "server" => {
                     println!("  {} in region {} on {address}", event.text("name"), event.text("region"));
                     servers.push(address);
@@ -180,8 +182,13 @@ impl Scene {
         let asked = Admin::of_host(admin.clone(), Some(self.dir.join(TOKEN)));
         dashboard::watch(&asked, WATCH, true).await?;
         let pages = dashboard::sign_in(&asked).await?;
+        let office = Admin::of_edge(
+            office.context("the edge did not say where it is asked")?,
+            Some(self.dir.join(TOKEN)),
+        );
+        let edge_pages = dashboard::sign_in(&office).await?;
         let visitors = visitors.context("the edge did not say where it listens")?;
-        Ok(Running { edge, host, visitors, admin, pages, servers, connections })
+        Ok(Running { edge, host, visitors, admin, pages, edge_pages, servers, connections })
     }
 
     fn edge_configuration(&self) -> String {
@@ -193,7 +200,7 @@ impl Scene {
             })
             .collect();
         format!(
-            "data-dir = \"edge-data\"\n\n[visitors]\nhttp = {}\n{servers}\n\
+            "data-dir = \"edge-data\"\n\n[visitors]\nhttp = {}\n\n[admin]\nlisten = \"127.0.0.1:0\"\ntoken-file = \"{TOKEN}\"\n{servers}\n\
              [[tunnel]]\nname = \"demo\"\ncredentials-file = \"demo.json\"\n\
              hostnames = [\"demo.localhost\", \"localhost\"]\n",
             toml_string(&self.listen)
@@ -255,7 +262,7 @@ impl Running {
     fn introduce(&self, scene: &Scene) {
         let url = format!("http://demo.localhost:{}", self.visitors.rsplit(':').next().unwrap_or_default());
         println!(
-            "\nLook at every request as it comes (good once, for ten minutes):\n\n  Watch  {}\n\n\
+            "\nLook at every request as it comes, and at the edge (each good once, for ten minutes):\n\n  Watch  {}\n  Edge   {}\n\n\
              Ready: {} connections to {} edge servers, {}.\n\n  Open  {url}/\n\n\
              A plugin at work (look for x-adit-demo):\n  curl -i {url}/\n\n\
              A path that a plugin protects, without and with a password:\n  \
@@ -264,6 +271,7 @@ impl Running {
              adit dashboard --admin {} --admin-token-file {}\n\n\
              Configuration and logs: {}\nCtrl-C stops everything.",
             self.pages,
+            self.edge_pages,
             self.connections.len(),
             self.servers.len(),
             regions(&self.connections),

@@ -17,6 +17,7 @@ use adit_net::guard::Guard;
 use adit_net::outbound::Client;
 use adit_pace::Account;
 use adit_pages::Door;
+use adit_traces::Exporter;
 use anyhow::Context;
 use rustls::server::ResolvesServerCert;
 use tokio::sync::mpsc;
@@ -78,6 +79,8 @@ pub struct Edge {
     countries: Option<Arc<Database>>,
     addresses: Addresses,
     drain: Drain,
+    /// Goes last.
+    traces: Option<Exporter>,
 }
 
 impl Edge {
@@ -111,6 +114,7 @@ impl Edge {
             node,
             alerts,
             geography,
+            traces,
         } = settings;
         let count = shard::count();
         let names = tunnels.iter().flat_map(|tunnel| {
@@ -259,7 +263,7 @@ impl Edge {
                 let (mut udp, mut tcp) = bound(terms.listen, listen::both(terms.listen, 1))?;
                 let (udp, tcp) = (udp.remove(0), tcp.remove(0));
                 addresses.dns = Some(tcp.local_addr()?);
-                let (terms, nodes) = (Arc::new(terms), Nodes::new(terms.nodes.len()));
+                let (nodes, terms) = (Nodes::new(terms.nodes.len()), Arc::new(terms));
                 seen_nodes = Some((terms.clone(), nodes.clone()));
                 let state = known.as_ref().map(|(state, _)| state.clone());
                 let (names, challenges) = (names.clone(), certificates.challenges.clone());
@@ -272,6 +276,9 @@ impl Edge {
         let countries = geography.database.clone();
         let (proxies, geography) = (Arc::new(proxies), Arc::new(geography));
         let guide = Arc::new(Guide { names: names.clone(), proxies, geography });
+        let instance = uuid::Uuid::new_v4().to_string();
+        let traces = traces.map(|terms| Exporter::start(terms, instance)).transpose().context("[traces]")?;
+        let (tracer, traces) = traces.unzip();
         let door = Door::new().context("random numbers")?;
         let admin = (!administrators.is_empty()).then(|| {
             let warm_up = WarmUp::new(registry.clone(), &data_dir, warm_up);
@@ -288,6 +295,7 @@ impl Edge {
                 authority,
                 orders: orders.clone(),
                 balancers: api.as_ref().map(|_| balancers.clone()),
+                tracer: tracer.clone(),
             };
             let control = control.clone();
             let explainer = Explainer::new(&guide, &rays, patience, &account);
@@ -381,6 +389,7 @@ impl Edge {
             watchdog: Watchdog::new(count),
             account,
             counters,
+            tracer,
         });
         Ok(Self {
             shards,
@@ -394,6 +403,7 @@ impl Edge {
             countries,
             addresses,
             drain,
+            traces,
         })
     }
 
@@ -417,6 +427,7 @@ impl Edge {
             countries,
             addresses,
             drain,
+            traces: _traces,
         } = self;
         let (order, watchdog) = (shared.stop.clone(), shared.watchdog.clone());
         let _stop_threads = AllAtOnce(order.clone());

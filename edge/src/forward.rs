@@ -10,6 +10,7 @@ mod head;
 pub(crate) mod headers;
 pub(crate) mod ray;
 mod replay;
+mod traced;
 mod upload;
 mod websocket;
 
@@ -45,6 +46,7 @@ use body::Rest;
 pub(crate) use failure::{Failed, Failure};
 use head::Head;
 use replay::ReplayBody;
+pub(crate) use traced::Traced;
 use upload::{Upload, UploadEnd};
 
 /// A request that is ready to leave.
@@ -102,6 +104,7 @@ pub(crate) async fn forward(
     order: ForwardRequest,
     place: &ForwardContext<'_>,
     led: &mut Option<Arc<Tunnel>>,
+    traced: &mut Option<Box<Traced>>,
 ) -> Result<Response<Body>, Failed> {
     let ForwardRequest { request, body, window, trailers, upgrade, busy } = order;
     let is_head = request.method() == Method::HEAD;
@@ -124,7 +127,7 @@ pub(crate) async fn forward(
     };
     let answered = tokio::select! {
         biased;
-        answered = ask(&mut attempts, &mut head, &mut source) => answered,
+        answered = ask(&mut attempts, &mut head, &mut source, traced) => answered,
         _ = stalled => Err(Failure::Stalled),
     };
     if let Some(source) = source {
@@ -186,11 +189,19 @@ async fn ask(
     attempts: &mut Attempts<'_>,
     head: &mut Head,
     source: &mut Option<ReplayBody>,
+    traced: &mut Option<Box<Traced>>,
 ) -> Result<Answered, Failure> {
     loop {
         let chosen = attempts.next().await?;
         let live = chosen.live.clone();
-        match attempt(attempts, chosen, head, source).await {
+        if let Some(traced) = traced {
+            head.change(|headers| traced.attempt(&live, headers));
+        }
+        let outcome = attempt(attempts, chosen, head, source).await;
+        if let Some(traced) = traced {
+            traced.attempted(outcome.as_ref().map(|answered| &answered.answer));
+        }
+        match outcome {
             Ok(answered) => {
                 attempts.answered(instead(&answered.answer, &live));
                 return Ok(answered);

@@ -15,6 +15,7 @@ pub(crate) mod node;
 mod seal;
 mod secure;
 mod store;
+mod traces;
 mod tunnels;
 
 use std::collections::HashMap;
@@ -88,6 +89,8 @@ pub struct Settings {
     pub(crate) alerts: Terms,
     /// Where the edge and its visitors are.
     pub(crate) geography: Geography,
+    /// Whom traces are told.
+    pub(crate) traces: Option<adit_traces::Terms>,
 }
 
 /// Where administrators ask, and who may.
@@ -290,6 +293,7 @@ impl Rules<'_> {
             alerts: self.alerts(document.alerts, has_api),
             geography: self.geography(document.geography),
             node: self.node_of_fleet(document.node, document.store.is_some()),
+            traces: self.traces(document.traces),
             store: self.store(document.store, has_api),
             api: document.api.and_then(|section| self.api(section, has_acme)),
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 
 use adit_net::outbound::{Client, Target};
@@ -69,6 +69,7 @@ impl Outbound {
         mut redirects: u8,
     ) -> Result<Response<Bytes>, OutboundError> {
         let (mut head, mut body) = request.into_parts();
+        carry_on(&mut head.headers);
         loop {
             let mut request = Request::new(Full::new(body.clone()));
             (*request.method_mut(), *request.uri_mut()) = (head.method.clone(), head.uri.clone());
@@ -113,7 +114,7 @@ impl Outbound {
     /// streams. Follows nothing. `patience` bounds the connection and the wait for the head, each.
     pub async fn exchange<B>(
         &self,
-        request: Request<B>,
+        mut request: Request<B>,
         patience: Duration,
     ) -> Result<Exchange, OutboundError>
     where
@@ -125,10 +126,37 @@ impl Outbound {
         if self.script.is_some() {
             return Err(OutboundError::Failed("a test answers http-client only".to_owned()));
         }
+        carry_on(request.headers_mut());
         let may = |address| policy::may_connect(&target, address, &self.grants);
         self.client.exchange(&target, request, may, patience).await
     }
 }
+
+tokio::task_local! {
+    /// The context of the trace that goes on here.
+    static TRACE: HeaderValue;
+}
+
+/// What plugins ask for meanwhile belongs to a trace.
+pub async fn tracing_on<F: Future>(context: HeaderValue, work: F) -> F::Output {
+    TRACE.scope(context, work).await
+}
+
+/// The trace that goes on here, if one does.
+pub(crate) fn trace() -> Option<HeaderValue> {
+    TRACE.try_with(HeaderValue::clone).ok()
+}
+
+/// Says so to whoever is asked, if the guest does not say something else.
+fn carry_on(headers: &mut HeaderMap) {
+    if let Some(context) = trace()
+        && !headers.contains_key(TRACEPARENT)
+    {
+        headers.insert(TRACEPARENT, context);
+    }
+}
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Whether a guest may choose this method.
 pub fn is_sendable(method: &Method) -> bool {

@@ -141,7 +141,8 @@ where
     let broken = Arc::new(AtomicBool::new(false));
     let mut guest = {
         let (member, id, broken, next) = (member.clone(), id.to_owned(), broken.clone(), next.clone());
-        AbortOnDropHandle::new(tokio::spawn(async move {
+        let trace = crate::outbound::trace();
+        let work = async move {
             let _seat = seat;
             let budget = CallBudget { wall: WALL, ..member.budget };
             let exchange = Exchange { shard, id: &id, secure, budget };
@@ -152,7 +153,12 @@ where
                 }
                 Err(trouble) => Err(member.report(shard, &id, trouble)),
             }
-        }))
+        };
+        // What it asks for belongs to the trace of its request.
+        AbortOnDropHandle::new(match trace {
+            None => tokio::spawn(work),
+            Some(context) => tokio::spawn(crate::outbound::tracing_on(context, work)),
+        })
     };
     let answer = {
         let mut head = pin!(async {

@@ -25,9 +25,9 @@ impl Stopwatch {
         }
     }
 
-    /// What was measured; the next begins anew.
-    pub fn take(&self) -> Vec<Lap> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What was measured so far.
+    pub fn laps(&self) -> Vec<Lap> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

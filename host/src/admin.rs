@@ -19,6 +19,7 @@ use adit_net::admission::{Admission, Guest};
 use adit_net::clients::{self, Clients};
 use adit_net::guard::{Asks, Guard};
 use adit_pages::Door;
+use adit_traces::Tracer;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -51,6 +52,8 @@ pub struct Admin {
     pub rooms: Rooms,
     pub inspector: Arc<Keeper>,
     pub door: Arc<Door>,
+    /// Where traces are on.
+    pub tracer: Option<Tracer>,
     pub replays: Replays,
     /// Where it listens.
     pub port: u16,

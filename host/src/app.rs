@@ -13,6 +13,7 @@ use adit_inspector::{Keeper, Setting};
 use adit_net::guard::Guard;
 use adit_pace::Account;
 use adit_pages::Door;
+use adit_traces::{Exporter, Tracer};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -68,6 +69,9 @@ pub struct Host {
     tags: Tags,
     inspector_of_requests: Arc<Keeper>,
     door: Arc<Door>,
+    tracer: Option<Tracer>,
+    /// Goes last.
+    traces: Option<Exporter>,
     /// What people call this host.
     label: Option<String>,
     /// How long nothing may serve; `None` for ever.
@@ -112,6 +116,8 @@ impl Host {
             settings.config_source != ConfigSource::Local,
         );
         let inspector_of_requests = Arc::new(Keeper::new(settings.shards).context("random numbers")?);
+        let traces = settings.traces.map(|terms| Exporter::start(terms, identity.connector.to_string()));
+        let (tracer, traces) = traces.transpose().context("[traces]")?.unzip();
         let tags = Tags::new(identity.connector, &settings.flags.tags)?;
         let label = settings.flags.label;
         let shared = Shared {
@@ -148,6 +154,8 @@ impl Host {
             tags,
             inspector_of_requests,
             door: Arc::new(Door::new().context("random numbers")?),
+            tracer,
+            traces,
             label,
             patience: settings.exit_after_unconnected,
         })
@@ -213,7 +221,8 @@ impl Host {
 
     /// Serves until `stop`, then drains: the admin API says "not ready", every slot unregisters,
     /// finishes its requests within the grace period and closes; the admin API ends last.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let _traces = self.traces.take();
         let identity = &self.shared.identity;
         let address = self.admin_address()?;
         info!(kind = "admin", %address, "listening");
@@ -237,6 +246,7 @@ impl Host {
             rooms: Rooms::default(),
             inspector: self.inspector_of_requests.clone(),
             door: self.door,
+            tracer: self.tracer.clone(),
             replays,
             port: address.port(),
         });
@@ -288,6 +298,7 @@ impl Host {
                 shared: self.shared.clone(),
                 tags: self.tags.clone(),
                 inspector: self.inspector_of_requests.clone(),
+                tracer: self.tracer.clone(),
                 // The first does it beside its own.
                 replayed: replayed.take(),
                 stop: stop.clone(),
@@ -349,6 +360,7 @@ struct Shard {
     shared: Arc<Shared>,
     tags: Tags,
     inspector: Arc<Keeper>,
+    tracer: Option<Tracer>,
     replayed: Option<Replayed>,
     stop: CancellationToken,
 }
@@ -376,6 +388,7 @@ impl Shard {
                 shard: self.index,
                 tags: self.tags,
                 inspector: self.inspector,
+                tracer: self.tracer,
             });
             let _replayed = self.replayed.map(|replayed| {
                 AbortOnDropHandle::new(tokio::task::spawn_local(replayed.serve(proxy.clone())))

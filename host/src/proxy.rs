@@ -17,6 +17,7 @@ mod respond;
 mod service;
 mod streams;
 mod tags;
+mod traced;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -27,6 +28,7 @@ use adit_engine::{Chain, Facts, RequestOutcome, ResponseOutcome};
 use adit_inspector::Keeper;
 use adit_net::network::source;
 use adit_protocol::extensions;
+use adit_traces::Tracer;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
 
@@ -47,6 +49,7 @@ use observe::Observation;
 use probe::{Probe, Prober};
 use request::remove_hop_by_hop;
 use request_log::{Plugins, RequestLog};
+use traced::Traced;
 
 /// Where the edge puts the visitor's address.
 const CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
@@ -70,6 +73,8 @@ pub struct Proxy {
     pub shard: usize,
     pub tags: Tags,
     pub inspector: Arc<Keeper>,
+    /// Where traces are on.
+    pub tracer: Option<Tracer>,
 }
 
 impl Proxy {
@@ -86,7 +91,9 @@ impl Proxy {
         let asked = RequestContext::of(&request.head);
         let visitor = client_ip(request.head.headers.get(&CONNECTING_IP));
         let capture = Capture::begin(&self.inspector, &request.head, visitor);
-        let mut note = RequestLog::begin(&generation, self.shard, &asked.id, &request.head, capture);
+        let traced = self.tracer.as_ref().map(|tracer| Traced::begin(tracer, &mut request.head));
+        let mut note =
+            RequestLog::begin(&generation, self.shard, &asked.id, &request.head, (capture, traced));
         let answer = self.answer(&generation, &asked, request, &mut note).await;
         note.follow(answer, &self.streams)
     }
@@ -112,9 +119,9 @@ impl Proxy {
         note.routed(rule);
         // A share of the header's bytes: the header itself may be edited or removed.
         let client = head.headers.get(&CONNECTING_IP).cloned();
-        let mut stopwatch = None;
+        let mut stopwatch = note.traced.as_ref().map(|traced| traced.stopwatch());
         if let Some(capture) = &mut note.capture {
-            stopwatch = Some(capture.stopwatch());
+            stopwatch = Some(capture.watched_by(stopwatch));
             // What follows a handshake is no body.
             if kind == Kind::Http {
                 body = capture.tap(body);
@@ -136,7 +143,13 @@ impl Proxy {
             .observers()
             .map(|observers| Observation::begin(observers, self.shard, &rule.name, &facts, &head));
         let request = Request { kind, head, body, takes_trailers };
-        let mut answer = self.pass(rule, &rule.chain, &facts, asked, request, note).await;
+        let plugins = note.traced.as_ref().map(|traced| traced.of_plugins());
+        let passing = self.pass(rule, &rule.chain, &facts, asked, request, note);
+        let mut answer = match plugins {
+            None => passing.await,
+            // Boxed, because it is rare.
+            Some(context) => Box::pin(adit_engine::outbound::tracing_on(context, passing)).await,
+        };
         let status = answer.status();
         let is_asked_for = kind == Kind::WebSocket && status == StatusCode::SWITCHING_PROTOCOLS;
         if status.is_informational() && !is_asked_for {
@@ -195,6 +208,9 @@ impl Proxy {
                     head.headers.insert(header::TE, TRAILERS);
                 }
                 let begun = note.clock();
+                if let Some(traced) = &mut note.traced {
+                    traced.asks(&mut head.headers);
+                }
                 let sent = match (&rule.backend, kind) {
                     (Backend::Origin(origin, _), Kind::Http) => {
                         origin.send(&self.pool, head, body).await.map_err(ProxyError::from)

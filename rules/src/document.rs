@@ -26,6 +26,7 @@ pub struct Document {
     pub ready: Ready,
     pub bodies: Bodies,
     pub tcp: Tcp,
+    pub traces: Option<Spanned<Traces>>,
     pub pushed: Pushed,
     pub plugin: Vec<Spanned<Plugin>>,
     pub ingress: Vec<Spanned<Rule>>,
@@ -92,6 +93,28 @@ pub struct Bodies {
     pub held: Option<Spanned<Quantity>>,
     pub grace: Option<Spanned<Quantity>>,
     pub minimum_rate: Option<Spanned<Quantity>>,
+}
+
+/// `[traces]`: whom traces are told, and which.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Traces {
+    pub collector: Option<Spanned<String>>,
+    pub headers_file: Option<Spanned<PathBuf>>,
+    pub service: Option<Spanned<String>>,
+    pub share: Option<Spanned<f64>>,
+    pub context: Option<Spanned<TraceContext>>,
+    pub slow: Option<Spanned<Quantity>>,
+    pub errors: Option<Spanned<bool>>,
+}
+
+/// What the context of a trace is worth that somebody sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TraceContext {
+    Link,
+    Accept,
+    Ignore,
 }
 
 /// `[tcp]`: circuits, which are what requests to services of bytes become.

@@ -1,5 +1,7 @@
-//! A host's pages in a real browser: that they work, with scripts and without, by keyboard, on a small screen and in
+//! Pages in a real browser, a host's here and an edge's in `edge`: that they work, with scripts and without, by keyboard, on a small screen and in
 //! the dark, that what visitors send stays text, and that a session reaches nobody else on the machine.
+
+mod edge;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -148,11 +150,14 @@ fn hash(root: &Path) -> String {
         "pages/src/answer.rs",
         "pages/src/chart.rs",
         "host/src/admin/ui.rs",
+        "edge/src/admin/ui.rs",
     ]
     .map(|file| root.join(file))
     .to_vec();
-    let pages = std::fs::read_dir(root.join("host/src/admin/ui")).unwrap();
-    files.extend(pages.map(|file| file.unwrap().path()));
+    for folder in ["host/src/admin/ui", "edge/src/admin/ui"] {
+        let pages = std::fs::read_dir(root.join(folder)).unwrap();
+        files.extend(pages.map(|file| file.unwrap().path()));
+    }
     files.sort();
     let mut sum = Sha256::new();
     files.iter().for_each(|file| sum.update(std::fs::read(file).unwrap()));

@@ -56,6 +56,44 @@ async fn the_demo_serves_what_it_prints_and_stops_on_ctrl_c() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it left files where it was started");
 }
 
+/// From nothing to where the time of the first request went, by what it prints alone. Told, not judged: a busy machine
+/// is late, and a release is faster than what tests run.
+#[tokio::test]
+async fn the_demo_shows_where_the_time_of_the_first_request_went() {
+    let began = std::time::Instant::now();
+    let folder = TempDir::new().unwrap();
+    let demo = demo(&folder);
+    let watch = demo.printed("Watch  http://").await;
+    let visitor = url(&demo).await;
+    let (pages, code) = watch.trim().trim_start_matches("Watch  http://").split_once("/ui/enter#").unwrap();
+    let admin = Visitor::new(
+        ([127, 0, 0, 1], pages.rsplit(':').next().unwrap().parse().unwrap()).into(),
+        Speaks::Http1,
+        None,
+    );
+    let ask = |method: &str, path: &str| e2e::visitor::to(method, path).header("host", pages);
+    let entered =
+        admin.send(e2e::visitor::with_text(ask("POST", "/ui/enter"), &format!("code={code}"))).await;
+    assert_eq!(entered.status, 303, "{}", entered.text());
+    let cookie = entered.header("set-cookie").split(';').next().unwrap().to_owned();
+    assert_eq!(visitor.send(bare(page("/"))).await.status, 200);
+    let shown = e2e::within("the request is kept", async {
+        loop {
+            let live =
+                admin.send(bare(ask("GET", "/ui/requests.json?since=0").header("cookie", &cookie))).await;
+            if let Some(number) = live.json()["exchanges"][0]["number"].as_u64() {
+                let path = format!("/ui/requests/{number}");
+                return admin.send(bare(ask("GET", &path).header("cookie", &cookie))).await;
+            }
+        }
+    })
+    .await;
+    assert!(shown.text().contains("class=\"waterfall\"") && shown.text().contains("plugin headers"));
+    println!("from the start of the demo to the first waterfall: {:.1?}", began.elapsed());
+    demo.terminate();
+    demo.exit().await;
+}
+
 #[tokio::test]
 async fn a_terminated_demo_takes_its_children_with_it() {
     let folder = TempDir::new().unwrap();

@@ -63,6 +63,7 @@ mod stop;
 mod swaps;
 mod tcp;
 mod tokens;
+mod traces;
 mod trailers;
 mod transports;
 mod tunnels;

@@ -1,5 +1,8 @@
 //! What a host shows of itself in a browser, to whom, and what it never shows.
 
+mod edge;
+mod secrets;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -68,7 +71,7 @@ impl Browser {
         assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
         let cookie = cookie.split(';').next().unwrap().to_owned();
         let mut browser = Self { admin, host, cookie, sign: String::new() };
-        let page = browser.page("/ui/requests").await;
+        let page = browser.page("/ui/").await;
         let sign = page.split("name=\"sign\" value=\"").nth(1).unwrap();
         browser.sign = sign.split('"').next().unwrap().to_owned();
         browser

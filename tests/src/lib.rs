@@ -13,6 +13,7 @@
 pub mod bulk;
 pub mod certificate;
 pub mod chromium;
+pub mod collector;
 pub mod dns;
 pub mod document;
 pub mod fleet;

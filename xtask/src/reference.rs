@@ -31,6 +31,6 @@ pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
 
 const TESTS: [(&str, &str); 3] = [
     ("its commands and connector at our edge", "edge"),
-    ("its diagnosis of our host, what is pushed to it, gRPC through it, and its access tcp", "e2e"),
+    ("its diagnosis of our host, what is pushed to it, gRPC through it, its access tcp, and traces", "e2e"),
     ("its connector while things go away", "availability"),
 ];

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use adit_metrics::{Kind, Page, number, process};
 use adit_net::admission::Admission;
 use adit_pace::Account;
+use adit_traces::Tracer;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -46,6 +47,8 @@ pub(crate) struct Figures {
     pub(crate) probed: Probed,
     /// Of an edge with a control API.
     pub(crate) balancers: Option<Arc<Balancers>>,
+    /// Where traces are on.
+    pub(crate) tracer: Option<Tracer>,
 }
 
 /// What the store said last, and when: it is asked again after a while, however many ask for the page.
@@ -102,6 +105,15 @@ pub(super) async fn page(admin: &Admin) -> String {
     for (status, count) in figures.counters.api_statuses() {
         page.sample(name, &[("code", &status.to_string())], number(count));
     }
+    let name = "adit_edge_trace_spans_total";
+    page.family(
+        name,
+        Kind::Counter,
+        "Spans that the collector of [traces] has taken, and those that were dropped",
+    );
+    let told = figures.tracer.as_ref().map(Tracer::told).unwrap_or_default();
+    page.sample(name, &[("outcome", "sent")], number(told.sent));
+    page.sample(name, &[("outcome", "dropped")], number(told.dropped));
     process::write(&mut page);
     page.finish()
 }

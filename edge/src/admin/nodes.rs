@@ -14,36 +14,36 @@ use crate::store::timestamp::Timestamp;
 /// `/nodes`
 #[derive(Serialize)]
 pub(super) struct Nodes {
-    fleet: Option<Uuid>,
+    pub(super) fleet: Option<Uuid>,
     /// Which of them answers.
-    own: Option<String>,
+    pub(super) own: Option<String>,
     /// Up to where it serves.
-    revision: u64,
+    pub(super) revision: u64,
     /// `there`, or since when nothing was heard of it.
-    store: String,
-    nodes: Vec<NodeView>,
+    pub(super) store: String,
+    pub(super) nodes: Vec<NodeView>,
 }
 
 #[derive(Serialize)]
-struct NodeView {
-    name: String,
-    region: String,
+pub(super) struct NodeView {
+    pub(super) name: String,
+    pub(super) region: String,
     /// What an operator wants of it: `active`, `draining` or `left`.
-    wanted: &'static str,
-    addresses: Vec<String>,
+    pub(super) wanted: &'static str,
+    pub(super) addresses: Vec<String>,
     /// SHA-256 of its public key.
-    pin: String,
-    joined_at: String,
+    pub(super) pin: String,
+    pub(super) joined_at: String,
     /// Of its last start; `null`: the store has not heard of it for some seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    alive: Option<AliveView>,
+    pub(super) alive: Option<AliveView>,
 }
 
 #[derive(Serialize)]
-struct AliveView {
-    epoch: u64,
-    version: String,
-    started_at: String,
+pub(super) struct AliveView {
+    pub(super) epoch: u64,
+    pub(super) version: String,
+    pub(super) started_at: String,
 }
 
 impl Nodes {

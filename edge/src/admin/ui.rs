@@ -93,9 +93,9 @@ fn code<B>(admin: &Admin, request: &Request<B>, guard: &Guard) -> Answer {
     }
     let Pages { door, port, .. } = &*admin.pages;
     match door.code(Instant::now()) {
-        Ok(code) => super::shown(
-            &json!({ "url": format!("http://{}:{port}/ui/enter", door.name()), "code": code }),
-        ),
+        Ok(code) => {
+            super::shown(&json!({ "url": format!("http://{}:{port}/ui/enter", door.name()), "code": code }))
+        }
         Err(error) => super::problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
 }

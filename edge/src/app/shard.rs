@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_pace::Account;
+use adit_traces::Tracer;
 use anyhow::Context;
 use rustls::server::ClientHello;
 use tokio::net::TcpListener;
@@ -83,6 +84,7 @@ pub(crate) struct Shared {
     /// What peers do not take.
     pub(crate) account: Arc<Account>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) tracer: Option<Tracer>,
 }
 
 /// What a shard tells whoever started it.
@@ -118,6 +120,7 @@ impl Shard {
             tasks: visitors.clone(),
             account: shared.account.clone(),
             counters: shared.counters.clone(),
+            tracer: shared.tracer.clone(),
         });
         let mut acceptors = JoinSet::new();
         let mut hosts: Option<Arc<dyn Hosts>> = None;

@@ -14,8 +14,8 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::ForwardContext;
 use super::upload::{Brake, UploadEnd};
+use super::{ForwardContext, Traced};
 use crate::forward::headers;
 use crate::limits::in_flight::{Activity, InFlight};
 use crate::registry::RequestGuard;
@@ -27,6 +27,8 @@ pub(crate) struct Body {
     content: Content,
     /// Keeps the visitor's connection from looking idle.
     busy: Option<InFlight>,
+    /// Its end is that of the trace.
+    traced: Option<Box<Traced>>,
 }
 
 enum Content {
@@ -37,17 +39,22 @@ enum Content {
 
 impl Body {
     pub(crate) fn empty() -> Self {
-        Self { content: Content::Empty, busy: None }
+        Self { content: Content::Empty, busy: None, traced: None }
     }
 
     pub(crate) fn text(text: Bytes) -> Self {
-        Self { content: Content::Text(text), busy: None }
+        Self { content: Content::Text(text), busy: None, traced: None }
     }
 
     /// The visitor's connection is the one of `busy`.
     pub(super) fn origin(body: OriginBody, busy: InFlight, place: &ForwardContext<'_>) -> Self {
         let content = Content::Origin(Passing::new(body, busy.activity().clone(), place));
-        Self { content, busy: Some(busy) }
+        Self { content, busy: Some(busy), traced: None }
+    }
+
+    pub(crate) fn traced(mut self, traced: Option<Box<Traced>>) -> Self {
+        self.traced = traced;
+        self
     }
 
     pub(crate) fn keeping(mut self, busy: InFlight) -> Self {

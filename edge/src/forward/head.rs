@@ -40,6 +40,13 @@ impl Head {
         Self { connect, is_whole, trailers, speech: Speech::Nothing, encoded: None, host: None }
     }
 
+    /// What the next attempt says otherwise than the one before.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut HeaderMap)) {
+        self.encoded = None;
+        let (Connect::Http(request) | Connect::WebSocket(request)) = &mut self.connect else { return };
+        change(request.headers_mut());
+    }
+
     /// Has it ask as another host, or as the visitor did.
     pub(super) fn ask_as(&mut self, host: Option<Authority>) {
         if host.as_ref() == self.host.as_ref().map(|(host, _)| host) {

@@ -26,6 +26,7 @@ pub(super) struct Document {
     pub(super) drain: Option<Spanned<Drain>>,
     pub(super) bodies: Option<Spanned<Bodies>>,
     pub(super) geography: Option<Spanned<Geography>>,
+    pub(super) traces: Option<Spanned<Traces>>,
 }
 
 #[derive(Deserialize)]
@@ -203,6 +204,21 @@ pub(super) struct Bodies {
     pub(super) held: Option<Spanned<String>>,
     pub(super) grace: Option<Spanned<String>>,
     pub(super) minimum_rate: Option<Spanned<String>>,
+}
+
+/// Whom traces are told, and which.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Traces {
+    /// A URL.
+    pub(super) collector: Option<Spanned<String>>,
+    pub(super) headers_file: Option<Spanned<PathBuf>>,
+    pub(super) service: Option<Spanned<String>>,
+    pub(super) share: Option<Spanned<f64>>,
+    pub(super) context: Option<Spanned<String>>,
+    /// A duration.
+    pub(super) slow: Option<Spanned<String>>,
+    pub(super) errors: Option<Spanned<bool>>,
 }
 
 /// Where this edge is, and where visitors are.

@@ -18,8 +18,8 @@ use super::records::key;
 use super::records::nodes::{INVITATION, NODE_AUTHORITY};
 use super::seal::SealKeys;
 use super::{
-    AuditEntry, AuditLine, Batch, Change, Commit, Entry, Listing, Operation, Restored, Store, StoreError, StoreRevision,
-    Transaction, Watch,
+    AuditEntry, AuditLine, Batch, Change, Commit, Entry, Listing, Operation, Restored, Store, StoreError,
+    StoreRevision, Transaction, Watch,
 };
 
 /// Seals what is put and opens what is read.

@@ -21,8 +21,8 @@ use tracing::{error, info, warn};
 
 use super::place::Place;
 use super::{
-    AuditLine, Commit, Entry, Listing, Restored, Store, StoreError, StoreRevision, Transaction, Watch, behind,
-    schema,
+    AuditLine, Commit, Entry, Listing, Restored, Store, StoreError, StoreRevision, Transaction, Watch,
+    behind, schema,
 };
 use transactions::{counter, data_version, last_change};
 use watchers::{UNSEEN_BATCHES, Watcher, deliver};

@@ -304,6 +304,7 @@ mod tests {
             tasks: tasks.clone(),
             account: Account::new(adit_pace::Limits::default(), 1),
             counters: metrics::Counters::new(1),
+            tracer: None,
         })
     }
 

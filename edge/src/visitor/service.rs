@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_pace::Account;
+use adit_traces::Tracer;
 use http::header::{CONNECTION, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -23,7 +24,7 @@ use crate::balancer::retry_budget::Reason;
 use crate::certificates::challenges::{Challenges, WELL_KNOWN};
 use crate::forward::headers::{self, Trailers, Upload};
 use crate::forward::ray::{Ray, Rays};
-use crate::forward::{self, Body, Failed, Failure, ForwardContext, ForwardRequest, Patience, Target};
+use crate::forward::{self, Body, Failed, Failure, ForwardContext, ForwardRequest, Patience, Target, Traced};
 use crate::limits::in_flight::{Activity, InFlight};
 use crate::limits::pace::Share;
 use crate::metrics::{Counters, Speaks, Traffic};
@@ -51,6 +52,8 @@ pub(crate) struct Service {
     pub(crate) tasks: TaskTracker,
     pub(crate) account: Arc<Account>,
     pub(crate) counters: Arc<Counters>,
+    /// Where traces are on.
+    pub(crate) tracer: Option<Tracer>,
 }
 
 /// The service for the requests of one connection.
@@ -87,11 +90,18 @@ impl Service {
         let waits = headers::waits_to_be_asked(request.headers());
         debug!(ray = ray.as_str(), method = %request.method(), "request");
         let mut count = Count::begin(&handler.service, version);
+        let tracer = handler.service.tracer.as_ref();
+        let mut traced =
+            tracer.map(|tracer| Traced::begin(tracer, &request, ray.as_str(), handler.is_secure));
         let mut dismissed = None;
-        let mut response = match handler.carry(request, &mut dismissed, &ray, busy, &mut count).await {
+        let carried = handler.carry(request, &mut dismissed, &ray, busy, (&mut count, &mut traced)).await;
+        let mut response = match carried {
             Ok(response) => response,
             Err(Told { problem, tries }) => {
                 count.page(problem);
+                if let Some(traced) = &mut traced {
+                    traced.page(problem.word());
+                }
                 if let Some(body) = dismissed {
                     let (activity, tasks) = (handler.activity.clone(), &handler.service.tasks);
                     forward::dismiss(body, activity, &handler.share, tasks);
@@ -116,6 +126,10 @@ impl Service {
         {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        if let Some(mut traced) = traced {
+            traced.answered(response.status(), count.tunnel.as_ref().map(|tunnel| tunnel.id));
+            response = response.map(|body| body.traced(Some(traced)));
+        }
         Ok(response)
     }
 }
@@ -137,7 +151,7 @@ impl Handler {
         dismissed: &mut Option<Incoming>,
         ray: &Ray,
         busy: InFlight,
-        count: &mut Count<'_>,
+        (count, traced): (&mut Count<'_>, &mut Option<Box<Traced>>),
     ) -> Result<Response<Body>, Told> {
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
@@ -149,6 +163,9 @@ impl Handler {
             return Ok(error_page::plain(answer, ray).map(Body::text));
         }
         let (authority, found) = self.service.guide.find(&parts)?;
+        if let Some(traced) = traced {
+            traced.asks_for(authority.host());
+        }
         let mut certificate: &[_] = &[];
         if let Some(wish) = self.service.secure.find(authority.as_str()) {
             let caller = self.service.guide.proxies.caller(&parts.headers, self.visitor, self.is_secure);
@@ -193,7 +210,7 @@ impl Handler {
         let place = ForwardContext { shard: *shard, key, ray, patience: *patience, tasks, share: &share };
         let Some(body) = dismissed.take() else { return Err(Problem::BrokenBody.into()) };
         let order = ForwardRequest { request, body, window, trailers, upgrade, busy };
-        forward::forward(target, order, &place, &mut count.tunnel).await.map_err(
+        forward::forward(target, order, &place, &mut count.tunnel, traced).await.map_err(
             |Failed { failure, tries }| {
                 debug!(ray = ray.as_str(), reason = %failure, tries, "request failed");
                 Told { problem: problem(&failure, target), tries }

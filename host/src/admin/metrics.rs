@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use adit_metrics::{Kind, Page, number as float, process};
+use adit_traces::Tracer;
 
 use super::Admin;
 use crate::generation::Generation;
@@ -93,6 +94,7 @@ pub(super) fn page(admin: &Admin) -> String {
     connections(&mut page, admin);
     calls(&mut page, admin);
     held(&mut page, admin);
+    traces(&mut page, admin);
     turned_away(&mut page, admin);
     process::write(&mut page);
     page.finish()
@@ -299,6 +301,19 @@ fn held(page: &mut Page, admin: &Admin) {
     );
     page.sample(name, &[("reason", "too-slow")], float(too_slow));
     page.sample(name, &[("reason", "shed")], float(shed));
+}
+
+/// What became of spans.
+fn traces(page: &mut Page, admin: &Admin) {
+    let told = admin.tracer.as_ref().map(Tracer::told).unwrap_or_default();
+    let name = "adit_trace_spans_total";
+    page.family(
+        name,
+        Kind::Counter,
+        "Spans that the collector of [traces] has taken, and those that were dropped",
+    );
+    page.sample(name, &[("outcome", "sent")], float(told.sent));
+    page.sample(name, &[("outcome", "dropped")], float(told.dropped));
 }
 
 fn turned_away(page: &mut Page, admin: &Admin) {

@@ -3,6 +3,7 @@
 //! taken for good that could not run; connects to nothing.
 
 mod edges;
+mod traces;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -55,6 +56,8 @@ pub struct Settings {
     pub ready_connections: usize,
     /// What peers have to take of what is sent to them.
     pub bodies: Limits,
+    /// Whom traces are told.
+    pub traces: Option<adit_traces::Terms>,
     /// What the command line said in place of the document; a reload says it again.
     pub flags: Flags,
     /// What is allowed but hardly meant, one sentence each.
@@ -93,6 +96,7 @@ pub(crate) fn lower(document: &Document, flags: &Flags, reading: &mut Reader<'_>
         reading.duration(Some(written), LEAST_UNCONNECTED, LEAST_UNCONNECTED..=LONGEST_UNCONNECTED)
     });
     let bodies = bodies(&document.bodies, reading);
+    let traces = traces::lower(document.traces.as_ref(), reading);
     let protocol = match tunnel.protocol.as_ref().map(Spanned::get_ref) {
         None | Some(document::Protocol::Auto) => Protocol::Auto,
         Some(document::Protocol::Quic) => Protocol::Quic,
@@ -128,6 +132,7 @@ pub(crate) fn lower(document: &Document, flags: &Flags, reading: &mut Reader<'_>
         watch,
         ready_connections,
         bodies,
+        traces,
         flags: flags.clone(),
         warnings,
     })

@@ -110,7 +110,11 @@ impl Capture {
         self.setting.rule.as_deref().is_none_or(|wanted| wanted == rule)
     }
 
-    pub(super) fn stopwatch(&self) -> Arc<Stopwatch> {
+    /// What the plugins of its chain are measured with: what somebody else looks at too, if there is one.
+    pub(super) fn watched_by(&mut self, other: Option<Arc<Stopwatch>>) -> Arc<Stopwatch> {
+        if let Some(other) = other {
+            self.stopwatch = other;
+        }
         self.stopwatch.clone()
     }
 
@@ -155,7 +159,7 @@ impl Capture {
             let body = end.took.saturating_sub(answered.saturating_duration_since(self.begun));
             self.stage("body", answered, body);
         }
-        for lap in self.stopwatch.take() {
+        for lap in self.stopwatch.laps() {
             self.stage(&format!("plugin {}", lap.plugin), lap.begun, lap.took);
         }
         self.stages.sort_by_key(|stage| stage.at);

@@ -15,6 +15,7 @@ use tracing::{Level, debug, enabled, info};
 use super::capture::{Capture, End};
 use super::respond::Answer;
 use super::streams::{Place, Streams, Tenure};
+use super::traced::{self, Traced};
 use crate::generation::lifetime::{GenerationLifetime, RequestEnd, RuleMetrics};
 use crate::generation::{Generation, Rule};
 use crate::origin::{Body, BoxError, CircuitEnd, Origin, Trace};
@@ -43,6 +44,8 @@ pub(crate) struct RequestLog {
     pub(crate) origin_time: Duration,
     /// Of an exchange that somebody will look at.
     pub(super) capture: Option<Box<Capture>>,
+    /// Where traces are on.
+    pub(super) traced: Option<Box<Traced>>,
     id: Arc<str>,
     /// Absent if nobody will read it.
     line: Option<Box<Line>>,
@@ -75,7 +78,7 @@ impl RequestLog {
         shard: usize,
         id: &Arc<str>,
         head: &request::Parts,
-        capture: Option<Box<Capture>>,
+        (capture, traced): (Option<Box<Capture>>, Option<Box<Traced>>),
     ) -> Self {
         let is_asked_for = generation.access_log;
         generation.lifetime.begin(shard);
@@ -104,6 +107,7 @@ impl RequestLog {
             plugin_time: Duration::ZERO,
             origin_time: Duration::ZERO,
             capture,
+            traced,
             id: id.clone(),
             line,
         }
@@ -111,7 +115,7 @@ impl RequestLog {
 
     /// The time, if somebody will read how long something took.
     pub(crate) fn clock(&self) -> Option<Instant> {
-        (self.line.is_some() || self.capture.is_some()).then(Instant::now)
+        (self.line.is_some() || self.capture.is_some() || self.traced.is_some()).then(Instant::now)
     }
 
     pub(crate) fn routed(&mut self, rule: &Rule) {
@@ -126,6 +130,9 @@ impl RequestLog {
     pub(crate) fn origin_answered(&mut self, begun: Option<Instant>) {
         let Some(begun) = begun else { return };
         self.origin_time = begun.elapsed();
+        if let Some(traced) = &mut self.traced {
+            traced.has_asked(self.origin_time);
+        }
         if let Some(capture) = &mut self.capture {
             capture.stage("origin", begun, self.origin_time);
         }
@@ -167,7 +174,7 @@ impl Drop for RequestLog {
         if let Some(metrics) = &self.metrics {
             metrics.count(self.shard, RequestEnd { status, bytes, duration, is_whole, is_reached });
         }
-        if self.line.is_none() && self.capture.is_none() {
+        if self.line.is_none() && self.capture.is_none() && self.traced.is_none() {
             return;
         }
         let id = &*self.id;
@@ -185,6 +192,10 @@ impl Drop for RequestLog {
             Plugins::Answered => ("answered", ""),
             Plugins::Failed(plugin) => ("failed", plugin.as_str()),
         };
+        if let Some(traced) = self.traced.take() {
+            let time = (self.begun, duration);
+            traced.end(&traced::End { id, generation, rule, status, outcome, failed, time });
+        }
         if let Some(capture) = self.capture.take() {
             let plugins = [plugins, failed].join(" ").trim_end().to_owned();
             capture.end(self.shard, End { id, generation, rule, status, outcome, plugins, took: duration });

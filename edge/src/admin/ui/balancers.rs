@@ -18,7 +18,10 @@ pub(super) fn list(visit: &Visit<'_>) -> Answer {
     };
     let mut balancers: Vec<Arc<Balancer>> = known.balancers().into_values().collect();
     balancers.sort_by(|one, other| one.name().cmp(other.name()));
-    table(&mut content, &["name", "pools", "#requests", "#by a rule", "#tried again", "#in another pool", "#in the fallback"]);
+    table(
+        &mut content,
+        &["name", "pools", "#requests", "#by a rule", "#tried again", "#in another pool", "#in the fallback"],
+    );
     for balancer in balancers.iter().take(MOST_ROWS) {
         let counted = balancer.counted();
         content.raw("<tr><th scope=\"row\">").text(balancer.name()).raw("</th><td>");
@@ -26,7 +29,8 @@ pub(super) fn list(visit: &Visit<'_>) -> Answer {
             content.raw("<div>").text(pool.name()).raw("</div>");
         }
         content.raw("</td>");
-        for count in [counted.requests, counted.rules, counted.retries, counted.failovers, counted.fallbacks] {
+        for count in [counted.requests, counted.rules, counted.retries, counted.failovers, counted.fallbacks]
+        {
             number(&mut content, count);
         }
         content.raw("</tr>");
@@ -39,7 +43,10 @@ pub(super) fn list(visit: &Visit<'_>) -> Answer {
         one(&mut content, pool, now);
     }
     if pools.len() > MOST_POOLS {
-        content.raw("<p class=\"quiet\">").show(pools.len() - MOST_POOLS).raw(" more pools are not shown.</p>");
+        content
+            .raw("<p class=\"quiet\">")
+            .show(pools.len() - MOST_POOLS)
+            .raw(" more pools are not shown.</p>");
     }
     visit.page(StatusCode::OK, "Load balancers", &content)
 }
@@ -53,8 +60,12 @@ fn one(content: &mut Html, pool: &Pool, now: Instant) {
         PoolHealth::Critical | PoolHealth::Disabled => "bad",
     });
     content.raw("\">").text(health.word()).raw("</span></h2>");
-    table(content, &["endpoint", "state", "why", "#weight", "#of the last minute", "#share", "#under way", "#attempts"]);
-    let lately: Vec<u64> = pool.endpoints.iter().map(|endpoint| endpoint.condition.last_minute(now)).collect();
+    table(
+        content,
+        &["endpoint", "state", "why", "#weight", "#of the last minute", "#share", "#under way", "#attempts"],
+    );
+    let lately: Vec<u64> =
+        pool.endpoints.iter().map(|endpoint| endpoint.condition.last_minute(now)).collect();
     let all: u64 = lately.iter().sum();
     for (endpoint, lately) in pool.endpoints.iter().zip(lately).take(MOST_ROWS) {
         let state = endpoint.state();

@@ -20,7 +20,9 @@ pub(super) fn list(visit: &Visit<'_>) -> Answer {
         content.raw("<tr><th scope=\"row\">").text(name).raw("</th><td>");
         let is_up = match leads {
             Destination::Tunnel(tunnel) => {
-                content.link(format_args!("/ui/tunnels/{}", tunnel.id), tunnel.name()).raw("</td><td>tunnel</td>");
+                content
+                    .link(format_args!("/ui/tunnels/{}", tunnel.id), tunnel.name())
+                    .raw("</td><td>tunnel</td>");
                 tunnel.is_connected()
             }
             Destination::Balancer(balancer) => {

@@ -9,9 +9,13 @@ use crate::admin::view::{Ready, Status};
 pub(super) async fn list(visit: &Visit<'_>) -> Answer {
     let admin = visit.admin;
     let Ready { status, connections, waits_for, store } = admin.ready();
-    let Status { draining, servers, .. } = Status::of(&admin.registry, &admin.servers, admin.draining.is_fired());
+    let Status { draining, servers, .. } =
+        Status::of(&admin.registry, &admin.servers, admin.draining.is_fired());
     let mut content = Html::new();
-    content.raw("<dl><dt>version</dt><dd>").raw(env!("CARGO_PKG_VERSION")).raw("</dd><dt>ready</dt><dd class=\"");
+    content
+        .raw("<dl><dt>version</dt><dd>")
+        .raw(env!("CARGO_PKG_VERSION"))
+        .raw("</dd><dt>ready</dt><dd class=\"");
     content.raw(match (status, draining) {
         (200, _) => "good\">yes",
         (_, true) => "warn\">no: it leaves",
@@ -61,14 +65,23 @@ pub(super) async fn audit(visit: &Visit<'_>) -> Answer {
     let lines = match state.audit(MOST_LINES).await {
         Ok(lines) => lines,
         Err(error) => {
-            content.raw("<p class=\"note bad\" role=\"alert\">The log cannot be read: ").show(error).raw("</p>");
+            content
+                .raw("<p class=\"note bad\" role=\"alert\">The log cannot be read: ")
+                .show(error)
+                .raw("</p>");
             return visit.page(StatusCode::SERVICE_UNAVAILABLE, "Audit", &content);
         }
     };
     content.raw("<p class=\"quiet\">The newest changes; <code>adit edge audit</code> prints more.</p>");
     table(&mut content, &["time", "who", "what", "of what"]);
     for line in &lines {
-        content.raw("<tr>").cell(&line.at).cell(&line.actor).cell(&line.action).cell(&line.subject).raw("</tr>");
+        content
+            .raw("<tr>")
+            .cell(&line.at)
+            .cell(&line.actor)
+            .cell(&line.action)
+            .cell(&line.subject)
+            .raw("</tr>");
     }
     end(&mut content, lines.len());
     visit.page(StatusCode::OK, "Audit", &content)

@@ -24,8 +24,15 @@ pub(super) fn list(visit: &Visit<'_>) -> Answer {
     });
     for (id, tunnel) in all.iter().take(MOST_ROWS) {
         let shown = TunnelView::of(id, tunnel);
-        content.raw("<tr><th scope=\"row\">").link(format_args!("/ui/tunnels/{id}"), &shown.name).raw("</th>");
-        verdict(&mut content, shown.connections > 0, if shown.connections > 0 { "connected" } else { "down" });
+        content
+            .raw("<tr><th scope=\"row\">")
+            .link(format_args!("/ui/tunnels/{id}"), &shown.name)
+            .raw("</th>");
+        verdict(
+            &mut content,
+            shown.connections > 0,
+            if shown.connections > 0 { "connected" } else { "down" },
+        );
         number(&mut content, shown.replicas);
         number(&mut content, shown.connections);
         number(&mut content, shown.requests);
@@ -52,8 +59,15 @@ pub(super) fn one(visit: &Visit<'_>, id: &str) -> Answer {
     let Some((id, tunnel)) = found(visit, id) else { return visit.missing() };
     let Replicas { stickiness, replicas, absent, .. } = Replicas::of(&id, &tunnel);
     let mut content = Html::new();
-    content.raw("<dl><dt>tunnel</dt><dd class=\"code\">").show(id).raw("</dd><dt>account</dt><dd class=\"code\">");
-    content.text(tunnel.account()).raw("</dd><dt>visitors stay by</dt><dd>").text(&stickiness).raw("</dd></dl>");
+    content
+        .raw("<dl><dt>tunnel</dt><dd class=\"code\">")
+        .show(id)
+        .raw("</dd><dt>account</dt><dd class=\"code\">");
+    content
+        .text(tunnel.account())
+        .raw("</dd><dt>visitors stay by</dt><dd>")
+        .text(&stickiness)
+        .raw("</dd></dl>");
     content.raw("<h2>Replicas</h2>");
     table(&mut content, &["replica", "version", "weight", "#under way", "#requests", "#connections", ""]);
     for replica in &replicas {
@@ -63,7 +77,18 @@ pub(super) fn one(visit: &Visit<'_>, id: &str) -> Answer {
     content.raw("<h2>Connections</h2>");
     table(
         &mut content,
-        &["replica", "#slot", "server", "region", "over", "from", "since", "state", "#under way", "#requests"],
+        &[
+            "replica",
+            "#slot",
+            "server",
+            "region",
+            "over",
+            "from",
+            "since",
+            "state",
+            "#under way",
+            "#requests",
+        ],
     );
     for replica in &replicas {
         for connection in &replica.connections {
@@ -109,9 +134,13 @@ fn row(content: &mut Html, visit: &Visit<'_>, tunnel: Uuid, replica: &ReplicaVie
     if let Some(session) = &visit.session {
         content.raw("<form class=\"row\" method=\"post\" action=\"/ui/tunnels/").show(tunnel);
         content.raw("/replicas/").show(replica.connector).raw("\">").add(&session.hidden());
-        content.raw("<label>weight <input type=\"number\" name=\"weight\" min=\"0\" max=\"").show(MOST_WEIGHT);
+        content
+            .raw("<label>weight <input type=\"number\" name=\"weight\" min=\"0\" max=\"")
+            .show(MOST_WEIGHT);
         content.raw("\" value=\"").show(replica.weight);
-        content.raw("\"></label><button name=\"what\" value=\"weight\">Set</button><button name=\"what\" value=\"");
+        content.raw(
+            "\"></label><button name=\"what\" value=\"weight\">Set</button><button name=\"what\" value=\"",
+        );
         content.raw(if replica.draining { "undrain\">Undrain" } else { "drain\">Drain" });
         content.raw("</button></form>");
     }
@@ -140,7 +169,9 @@ pub(super) async fn change(visit: &Visit<'_>, tunnel: &str, connector: &str, for
     let weight = weight.filter(|weight| *weight <= MOST_WEIGHT);
     let mut content = Html::new();
     let outcome = match (form.get("what").as_deref(), weight) {
-        (Some("drain"), _) => visit.admin.share(id, &tunnel, connector, |share| share.is_draining = true).await,
+        (Some("drain"), _) => {
+            visit.admin.share(id, &tunnel, connector, |share| share.is_draining = true).await
+        }
         (Some("undrain"), _) => {
             visit.admin.share(id, &tunnel, connector, |share| share.is_draining = false).await
         }
@@ -148,7 +179,9 @@ pub(super) async fn change(visit: &Visit<'_>, tunnel: &str, connector: &str, for
             visit.admin.share(id, &tunnel, connector, move |share| share.weight = weight).await
         }
         _ => {
-            content.raw("<p class=\"note bad\" role=\"alert\">Nothing was changed: a weight is a number from 0 to ");
+            content.raw(
+                "<p class=\"note bad\" role=\"alert\">Nothing was changed: a weight is a number from 0 to ",
+            );
             content.show(MOST_WEIGHT).raw(".</p>");
             return visit.page(StatusCode::BAD_REQUEST, "Not changed", &content);
         }

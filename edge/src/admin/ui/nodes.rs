@@ -3,7 +3,8 @@
 use adit_pages::{Answer, Html};
 use http::StatusCode;
 
-use super::{Visit, end, table, verdict};
+use super::{MOST_ROWS, Visit, end, table, verdict};
+use crate::admin::nodes::Nodes;
 use crate::admin::view::{Ready, Status};
 
 pub(super) async fn list(visit: &Visit<'_>) -> Answer {
@@ -40,6 +41,9 @@ pub(super) async fn list(visit: &Visit<'_>) -> Answer {
         content.raw("<tr>").cell(&server.region).cell(&server.name).cell(&server.address).raw("</tr>");
     }
     end(&mut content, servers.len());
+    if let Some(state) = admin.state.as_ref().filter(|state| state.fleet().is_some()) {
+        fleet(&mut content, &Nodes::of(state, admin.node.as_deref()));
+    }
     if let Some((terms, nodes)) = &admin.pages.nodes {
         content.raw("<h2>Edges that names are answered with</h2>");
         table(&mut content, &["region", "addresses", "asked at", "state"]);
@@ -53,6 +57,25 @@ pub(super) async fn list(visit: &Visit<'_>) -> Answer {
         end(&mut content, terms.nodes.len());
     }
     visit.page(StatusCode::OK, "Edge", &content)
+}
+
+/// The nodes of its fleet, as the state has them.
+fn fleet(content: &mut Html, nodes: &Nodes) {
+    content.raw("<h2>Nodes of the fleet</h2>");
+    table(content, &["name", "region", "wanted", "addresses", "joined", "state", "version", "since"]);
+    for node in nodes.nodes.iter().take(MOST_ROWS) {
+        content.raw("<tr><th scope=\"row\">").text(&node.name);
+        if nodes.own.as_ref() == Some(&node.name) {
+            content.raw(" <span class=\"quiet\">this one</span>");
+        }
+        content.raw("</th>").cell(&node.region).cell(node.wanted).cell(node.addresses.join(", "));
+        content.cell(&node.joined_at);
+        verdict(content, node.alive.is_some(), if node.alive.is_some() { "alive" } else { "not heard" });
+        let alive = node.alive.as_ref();
+        content.cell(alive.map(|alive| alive.version.as_str()).unwrap_or_default());
+        content.cell(alive.map(|alive| alive.started_at.as_str()).unwrap_or_default()).raw("</tr>");
+    }
+    end(content, nodes.nodes.len());
 }
 
 /// The newest lines of the audit log.

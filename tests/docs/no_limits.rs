@@ -27,6 +27,9 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "certificates/watch.rs EVERY",
             "geography/database.rs EVERY",
             "nodes.rs EVERY",
+            "traces/exporter.rs GATHER",
+            "traces/exporter.rs PAUSE",
+            "traces/exporter.rs LONGEST_PAUSE",
             "issuance/keeper.rs EVERY",
             "issuance/keeper.rs BREATH",
             "issuance/order.rs FIRST_LOOK",
@@ -198,6 +201,10 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "the form of what stands on the wire, in a file or in a text",
         &[
+            "traces/context.rs LENGTH",
+            "otlp.rs VARINT",
+            "otlp.rs FIXED",
+            "otlp.rs LENGTH",
             "chart.rs WIDTH",
             "chart.rs LEAST",
             "leaf.rs EXTENSIONS",
@@ -249,6 +256,9 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
     (
         "a word for something, in numbers",
         &[
+            "traces/context.rs SAMPLED",
+            "traces/context.rs RANDOM",
+            "otlp.rs ERROR",
             "websocket.rs END_OF_DIRECTION",
             "socks.rs VERSION",
             "socks.rs NO_PASSWORD",

@@ -35,7 +35,7 @@ impl Proxy {
             head.headers.insert(HOST, host);
         }
         let asked = RequestContext::of(&head);
-        let mut note = RequestLog::begin(&generation, self.shard, &asked.id, &head, None);
+        let mut note = RequestLog::begin(&generation, self.shard, &asked.id, &head, (None, None));
         let refused = |reason: String, is_full: bool| Refused { reason, is_full };
         let outcome = match generation.stream(to) {
             Err(none) => {

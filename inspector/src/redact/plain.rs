@@ -85,7 +85,8 @@ impl Writer<'_> {
                         }
                         (in_tag, last) = (false, "");
                     }
-                    ' ' | '\t' | '"' | '\'' | '\\' => {}
+                    // A name in brackets, as forms have them.
+                    ' ' | '\t' | '"' | '\'' | '\\' | ']' => {}
                     _ => last = "",
                 }
                 self.push(&rest[..width]);
@@ -97,6 +98,14 @@ impl Writer<'_> {
             if has_secret_shape(found) {
                 self.mark(found);
                 last = "";
+            } else if is_encoded(found) {
+                // An address or a form within a text; what is too long to be looked into may be anything.
+                if found.len() > LONGEST_ENCODED {
+                    self.mark(found)
+                } else {
+                    self.encoded(found, false)
+                }
+                last = found;
             } else {
                 self.push(found);
                 last = found;
@@ -104,6 +113,12 @@ impl Writer<'_> {
             rest = &rest[length..];
         }
     }
+}
+
+/// Whether a word means another one in percent encoding.
+fn is_encoded(word: &str) -> bool {
+    let is_digit = |at: usize| word.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
+    word.match_indices('%').any(|(at, _)| is_digit(at + 1) && is_digit(at + 2))
 }
 
 /// How long the word is that a text begins with: letters as tokens have them, and what fills up Base64.
@@ -143,6 +158,8 @@ const LINE_ENDS: &[char] = &['\r', '\n', '<'];
 const AUTHORITY_ENDS: &[char] = &['/', '?', '#', ' ', '\t', '\r', '\n', '"', '\'', '<', '>'];
 const PEM: &str = "-----BEGIN ";
 const PEM_END: &str = "-----END ";
+/// Bytes of a word in percent encoding that is looked into.
+const LONGEST_ENCODED: usize = 1024;
 /// Letters of a word that no name of ours has.
 const SHORTEST: usize = 20;
 /// Letters of a word that begins as keys of well-known services do.

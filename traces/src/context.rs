@@ -175,7 +175,7 @@ impl TraceState {
                     return Self::default();
                 }
                 count += 1;
-                if state.len() + member.len() + 1 <= LONGEST_STATE {
+                if state.len() + member.len() < LONGEST_STATE {
                     if !state.is_empty() {
                         state.push(',');
                     }
@@ -192,7 +192,7 @@ impl TraceState {
         let mut state = format!("{OWN}={span}");
         let mut count = 1;
         for member in self.0.split(',').filter(|member| key(member).is_some_and(|key| key != OWN)) {
-            if count < MOST_MEMBERS && state.len() + 1 + member.len() <= LONGEST_STATE {
+            if count < MOST_MEMBERS && state.len() + member.len() < LONGEST_STATE {
                 count += 1;
                 state.push(',');
                 state.push_str(member);

@@ -231,6 +231,8 @@ const STATUSES: &[(&str, &[&str])] = &[
             "edge/src/admin.rs",
             "edge/src/admin/config.rs",
             "edge/src/admin/explain.rs",
+            "edge/src/admin/ui.rs",
+            "edge/src/admin/ui/nodes.rs",
             "edge/src/api/envelope.rs",
         ],
     ),

@@ -102,7 +102,7 @@ pub(super) const ENGINE: &[Module] = &[
     ),
     (
         "service",
-        &["component", "concurrent", "failure", "imports::handler", "member", "meter", "store"],
+        &["component", "concurrent", "failure", "imports::handler", "member", "meter", "outbound", "store"],
         &["std::fs"],
     ),
     ("store", &["bindings", "component", "failure", "imports", "meter", "sandbox"], &["hyper", "std::fs"]),

@@ -149,7 +149,7 @@ const CRATES: &[Crate] = &[
 
 /// Workspaces beside this one, and what each of their members may name of ours.
 const BESIDE: &[Crate] = &[
-    krate("plugins", &["adit-address", "settings"]),
+    krate("plugins", &["adit-address", "jose", "settings"]),
     krate("fuzz", &["adit-balance", "adit-edge", "adit-engine", "adit-host", "adit-protocol", "adit-rules"]),
 ];
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// Each is a crate below `plugins/`.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 17] = [
     "basic-auth",
     "block-list",
     "body-replace",
@@ -17,6 +17,7 @@ pub const NAMES: [&str; 16] = [
     "ip-allow",
     "jwt",
     "maintenance",
+    "oidc",
     "rate-limit",
     "request-id",
     "rewrite-redirect",

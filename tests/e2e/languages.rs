@@ -19,6 +19,9 @@ const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 const ALL: [&str; 5] = ["rust", "js", "python", "c", "go"];
 
+/// Three of them, each with the file that an example is.
+const SOURCES: [(&str, &str); 3] = [("rust", "src/lib.rs"), ("js", "plugin.js"), ("python", "app.py")];
+
 struct Built {
     folder: PathBuf,
     languages: Vec<String>,
@@ -167,29 +170,67 @@ async fn a_function_that_javascript_does_not_export_is_named_when_it_is_built() 
 /// The same guard, which compares with a secret that it does not see, as each of these would write it.
 #[tokio::test]
 async fn a_body_is_guarded_by_a_signature_in_three_languages() {
+    in_three_languages("body-signature", 3).await;
+}
+
+#[tokio::test]
+async fn a_list_that_is_fetched_keeps_visitors_out_in_three_languages() {
+    in_three_languages("block-list", 3).await;
+}
+
+#[tokio::test]
+async fn another_service_is_asked_about_each_request_in_three_languages() {
+    in_three_languages("forward-auth", 5).await;
+}
+
+/// The example builds in each of these that is here, is short, and all cases of its tests hold.
+async fn in_three_languages(name: &str, cases: usize) {
     let built = built().await;
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let example = sources.join("examples/plugins/body-signature");
-    let folder = target().join("tmp/body-signature");
+    let folder = target().join("tmp").join(name);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
-    for (language, file) in [("rust", "src/lib.rs"), ("js", "plugin.js"), ("python", "app.py")] {
+    for (language, file) in SOURCES {
         if !built.languages.iter().any(|there| there == language) {
             continue;
         }
-        let text = std::fs::read_to_string(example.join(language).join(file)).unwrap();
-        assert!(text.lines().count() < 60, "{language}");
-        let name = format!("body-signature-{language}");
-        with_tools(&format!("\"$ADIT\" plugin new --lang {language} --in \"$1\" {name}"), &[&folder]).await;
-        let project = folder.join(&name);
-        std::fs::write(project.join(file), text).unwrap();
-        for shared in ["tests.toml", "wit/world.wit"] {
-            std::fs::copy(example.join(shared), project.join(shared)).unwrap();
-        }
+        let lines = example(name, language, file, &folder).await;
+        assert!(lines < 60, "{name} in {language}: {lines} lines");
+        let project = folder.join(language);
         let said =
             with_tools("\"$ADIT\" plugin build \"$1\" && \"$ADIT\" plugin test \"$1\"", &[&project]).await;
-        assert!(said.contains("3 passed, 0 failed"), "{language}: {said}");
+        assert!(said.contains(&format!("{cases} passed, 0 failed")), "{name} in {language}: {said}");
     }
+}
+
+/// Makes a project of an example, as its page says, in a folder of the language's name. How many lines its source has.
+async fn example(name: &str, language: &str, file: &str, folder: &Path) -> usize {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/plugins").join(name);
+    let text = std::fs::read_to_string(example.join(language).join(file)).unwrap();
+    with_tools(&format!("\"$ADIT\" plugin new --lang {language} --in \"$1\" {name}-{language}"), &[folder])
+        .await;
+    let project = folder.join(language);
+    std::fs::rename(folder.join(format!("{name}-{language}")), &project).unwrap();
+    std::fs::write(project.join(file), &text).unwrap();
+    for shared in ["tests.toml", "wit/world.wit"] {
+        std::fs::copy(example.join(shared), project.join(shared)).unwrap();
+    }
+    text.lines().count()
+}
+
+/// The component of an example in one language, whose tests pass; nothing where the language is not here.
+pub(super) async fn example_in(name: &str, language: &str) -> Option<PathBuf> {
+    let (_, file) = SOURCES.into_iter().find(|(known, _)| *known == language)?;
+    if !built().await.languages.iter().any(|there| there == language) {
+        return None;
+    }
+    let folder = target().join("tmp").join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    example(name, language, file, &folder).await;
+    let project = folder.join(language);
+    let said = with_tools("\"$ADIT\" plugin build \"$1\" && \"$ADIT\" plugin test \"$1\"", &[&project]).await;
+    assert!(said.contains(" 0 failed"), "{name} in {language}: {said}");
+    Some(project.join("build/plugin.wasm"))
 }
 
 #[tokio::test]

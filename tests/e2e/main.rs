@@ -57,6 +57,7 @@ mod services;
 mod shelf;
 mod shelf_guards;
 mod shipping;
+mod sign_in;
 mod slow;
 mod sources;
 mod stop;

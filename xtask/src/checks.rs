@@ -6,7 +6,10 @@ use anyhow::Result;
 
 use crate::progress::{Progress, beside, note};
 use crate::tree::Tree;
-use crate::{cargo_deny, child, debian_package, grpc, languages, plugins, schemathesis, sdks, systemd, wasm};
+use crate::{
+    cargo_deny, child, debian_package, grpc, languages, oidc_provider, plugins, schemathesis, sdks, systemd,
+    wasm,
+};
 
 /// Runs every check and stops at the first that fails. What is fetched is fetched while something is compiled.
 pub(crate) fn run(tree: &Tree) -> Result<()> {
@@ -24,15 +27,15 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     // One after the other: both ask the same machine for packages.
     let for_tools = tree.clone();
     let tools = beside(
-        "finding schemathesis, gRPC, SDKs, a registry, promtool, pebble, etcd, a browser and systemd-analyze",
+        "finding schemathesis, gRPC, SDKs, a registry, promtool, pebble, etcd, a browser, an OpenID provider and systemd-analyze",
         move || {
             let (schemathesis, grpc) = (schemathesis::provide(&for_tools)?, grpc::provide(&for_tools)?);
             let (sdks, registry) = (sdks::provide(&for_tools), debian_package::docker_registry(&for_tools)?);
             let promtool = debian_package::promtool(&for_tools)?;
             let (pebble, etcd) = (debian_package::pebble(&for_tools)?, debian_package::etcd(&for_tools)?);
             let browser = debian_package::chromium(&for_tools)?;
-            let analyze = systemd::provide(&for_tools)?;
-            Ok((schemathesis, grpc, sdks, registry, promtool, pebble, etcd, browser, analyze))
+            let (provider, analyze) = (oidc_provider::provide(&for_tools)?, systemd::provide(&for_tools)?);
+            Ok((schemathesis, grpc, sdks, registry, promtool, pebble, etcd, browser, provider, analyze))
         },
     );
 
@@ -59,7 +62,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("checking the code", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
-    let (schemathesis, grpc, sdks, registry, promtool, pebble, etcd, browser, analyze) =
+    let (schemathesis, grpc, sdks, registry, promtool, pebble, etcd, browser, provider, analyze) =
         progress.join(tools)?;
     progress.join(languages)?;
     progress.step("testing each crate by itself", || {
@@ -113,6 +116,9 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         }
         if let Some(program) = &etcd {
             cargo.env("ADIT_ETCD", program);
+        }
+        if let Some(folder) = &provider {
+            cargo.env("ADIT_OIDC_PROVIDER", folder);
         }
         child::stream(&mut cargo, "")
     })?;

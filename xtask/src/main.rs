@@ -16,6 +16,8 @@ mod demo;
 mod fuzz;
 mod grpc;
 mod languages;
+mod npm;
+mod oidc_provider;
 mod plugin_costs;
 mod plugins;
 mod programs;
@@ -67,6 +69,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
             progress.step("finding pebble", || debian_package::pebble(&tree))?;
             progress.step("finding a browser", || debian_package::chromium(&tree))?;
             progress.step("finding etcd", || debian_package::etcd(&tree))?;
+            progress.step("finding an OpenID provider", || oidc_provider::provide(&tree))?;
             progress.finish("everything is set up");
         }
         "plugins" => {
@@ -102,7 +105,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-const SETUP_STEPS: usize = 7;
+const SETUP_STEPS: usize = 8;
 const PLUGIN_STEPS: usize = 2;
 const LANGUAGE_STEPS: usize = 2;
 
@@ -142,7 +145,7 @@ Usage: cargo xtask <command>
   component-tests FOLDER [PROGRAM]
                   run cloudflared's component tests, which lie in FOLDER, with our program in its place
   setup           only find or fetch the tools: a compiler for plugins, cargo-deny, a
-                  registry, promtool, pebble, etcd, a browser
+                  registry, promtool, pebble, etcd, a browser, an OpenID provider
   help            this text
 
 Nothing is installed outside of target/, except that `rustup target add wasm32-wasip2` is tried

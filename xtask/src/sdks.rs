@@ -1,15 +1,13 @@
 //! Finds the official SDKs of the public API, which drive an edge as programs that were written for the reference do.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::progress::note;
 use crate::tree::Tree;
-use crate::{child, pypi};
+use crate::{child, npm, pypi};
 
 /// What the tests are told.
 #[derive(Debug)]
@@ -53,26 +51,12 @@ fn python(folder: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
-/// One package, which needs no other; its content is what the lock says.
+/// One package, which needs no other.
 fn node(folder: &Path) -> Result<PathBuf> {
-    ensure!(child::is_there("node") && child::is_there("npm"), "there is no Node.js with npm");
-    let version =
-        || fs::read_to_string(folder.join("node_modules/cloudflare/package.json")).unwrap_or_default();
-    let is_there = || version().contains(&format!("\"version\": \"{NODE}\""));
-    if !is_there() {
-        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        let wanted = format!("{{\"private\": true, \"dependencies\": {{\"cloudflare\": \"{NODE}\"}}}}");
-        fs::write(folder.join("package.json"), wanted).context("writing package.json")?;
-        fs::write(folder.join("package-lock.json"), LOCK).context("writing package-lock.json")?;
-        let mut npm = Command::new("npm");
-        npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder);
-        child::capture(&mut npm, FETCH_LIMIT, "")?;
-        ensure!(is_there(), "the installed package is of another version");
-    }
+    npm::install(folder, "cloudflare", NODE, LOCK)?;
     Ok(folder.to_owned())
 }
 
 const PYTHON: &str = "5.9.0";
 const NODE: &str = "7.3.0";
 const LOCK: &str = include_str!("pins/sdk-node.json");
-const FETCH_LIMIT: Duration = Duration::from_secs(300);

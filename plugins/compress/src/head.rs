@@ -1,6 +1,6 @@
 //! Which answers are compressed, and what that does to their heads. RFC 9110 and 9111.
 
-use crate::accept::Accepted;
+use crate::accept::{Accepted, Coding};
 use crate::plan::Plan;
 
 /// Lower-case names and values.
@@ -23,7 +23,7 @@ pub enum Outcome {
     /// Its head is another, its body the same.
     Marked,
     /// Its body is to be what its head says now.
-    Compressed,
+    Compressed(Coding),
 }
 
 impl Asked {
@@ -51,36 +51,35 @@ pub fn judge(plan: &Plan, asked: &Asked, status: u16, headers: &mut Headers) -> 
         (204..=206 | 304, _) | (_, None | Some(false)) => Outcome::AsItIs,
         (_, Some(true)) => {
             let varies = vary(headers);
-            if is_wanted(plan, asked, headers) {
-                encode(headers);
-                Outcome::Compressed
-            } else if varies {
-                Outcome::Marked
-            } else {
-                Outcome::AsItIs
+            match wanted(plan, asked, headers) {
+                Some(coding) => {
+                    encode(coding, headers);
+                    Outcome::Compressed(coding)
+                }
+                None if varies => Outcome::Marked,
+                None => Outcome::AsItIs,
             }
         }
     }
 }
 
-fn is_wanted(plan: &Plan, asked: &Asked, headers: &Headers) -> bool {
-    let Accepted { gzip, not_identity } = asked.accepted;
+fn wanted(plan: &Plan, asked: &Asked, headers: &Headers) -> Option<Coding> {
     let length = texts(headers, "content-length").next().and_then(|length| length.trim().parse::<u64>().ok());
     let is_worth_it = match length {
         Some(0) => false,
-        Some(length) => length >= plan.min_size || not_identity,
+        Some(length) => length >= plan.min_size || asked.accepted.not_identity(),
         None => true,
     };
-    gzip && is_worth_it && !asked.no_transform
+    asked.accepted.best(&plan.codings).filter(|_| is_worth_it && !asked.no_transform)
 }
 
 /// The head of the same answer, encoded.
-fn encode(headers: &mut Headers) {
+fn encode(coding: Coding, headers: &mut Headers) {
     headers.retain(|(name, _)| !OF_THE_PLAIN_BODY.contains(&name.as_str()));
     for (_, tag) in headers.iter_mut().filter(|(name, _)| name == "etag") {
         weaken(tag);
     }
-    headers.push(("content-encoding".to_owned(), b"gzip".to_vec()));
+    headers.push(("content-encoding".to_owned(), coding.name().into()));
 }
 
 /// The same content in another coding has another strong validator, RFC 9110 section 8.8.3.3; a weak one
@@ -180,12 +179,23 @@ mod tests {
                 ("x-other", "stays"),
             ],
         );
-        assert_eq!(outcome, Outcome::Compressed);
+        assert_eq!(outcome, Outcome::Compressed(Coding::Gzip));
         let whole =
             ["content-type: text/html", "etag: W/\"v1\"", "x-other: stays", VARY, "content-encoding: gzip"];
         assert_eq!(head, whole);
         let (_, head) = judged(&[GZIP], 200, &[HTML, ("etag", "W/\"v1\"")]);
         assert!(head.contains(&"etag: W/\"v1\"".to_owned()), "{head:?}");
+    }
+
+    #[test]
+    fn the_head_names_the_coding_that_the_visitor_likes_best() {
+        for (field, coding, name) in
+            [("gzip, br", Coding::Brotli, "br"), ("gzip, br;q=0.5", Coding::Gzip, "gzip")]
+        {
+            let (outcome, head) = judged(&[("accept-encoding", field)], 200, &[HTML]);
+            assert_eq!(outcome, Outcome::Compressed(coding));
+            assert_eq!(head[2], format!("content-encoding: {name}"));
+        }
     }
 
     #[test]
@@ -212,7 +222,7 @@ mod tests {
     fn what_could_have_been_compressed_says_what_it_varies_with() {
         for (request, length) in [
             (&[][..], "4096"),
-            (&[("accept-encoding", "br")], "4096"),
+            (&[("accept-encoding", "zstd")], "4096"),
             (&[("accept-encoding", "gzip;q=0.5, identity")], "4096"),
             (&[GZIP, ("cache-control", "no-transform")], "4096"),
             (&[GZIP], "1023"),
@@ -233,11 +243,11 @@ mod tests {
     #[test]
     fn a_length_that_is_not_known_and_a_visitor_who_insists_are_served() {
         for status in [200, 201, 404, 500] {
-            assert_eq!(judged(&[GZIP], status, &[HTML]).0, Outcome::Compressed, "{status}");
+            assert_eq!(judged(&[GZIP], status, &[HTML]).0, Outcome::Compressed(Coding::Gzip), "{status}");
         }
         let insists = [("accept-encoding", "gzip, identity;q=0")];
         let (outcome, _) = judged(&insists, 200, &[HTML, ("content-length", "5")]);
-        assert_eq!(outcome, Outcome::Compressed);
+        assert_eq!(outcome, Outcome::Compressed(Coding::Gzip));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The plugin as the host sees it: WIT on the outside, [`judge`] and [`Gzip`] inside.
+//! The plugin as the host sees it: WIT on the outside, [`judge`] and [`Encoder`] inside.
 
 use std::future::poll_fn;
 use std::io;
@@ -11,7 +11,7 @@ use bindings::wasi::http::types::{ErrorCode, Fields, Method, Request, Response};
 use bindings::{wit_future, wit_stream};
 use wit_bindgen::{FutureReader, StreamReader, StreamResult, StreamWriter};
 
-use crate::gzip::Gzip;
+use crate::encoder::Encoder;
 use crate::head::{Asked, OF_THE_PLAIN_BODY, Outcome, judge};
 use crate::plan::Plan;
 
@@ -31,20 +31,23 @@ impl Handler for Compress {
         let is_head = matches!(request.get_method(), Method::Head);
         let response = handler::handle(request).await?;
         let (status, mut headers) = (response.get_status_code(), response.get_headers().copy_all());
-        let judged = configured(|plan| (judge(plan, &asked, status, &mut headers), plan.level));
-        let (outcome, level) = judged.map_err(|fault| internal(fault.message))?;
+        let judged = configured(|plan| match judge(plan, &asked, status, &mut headers) {
+            outcome @ Outcome::Compressed(coding) => (outcome, Some(Encoder::new(plan, coding))),
+            outcome @ (Outcome::AsItIs | Outcome::Marked) => (outcome, None),
+        });
+        let (outcome, encoder) = judged.map_err(|fault| internal(fault.message))?;
         if outcome == Outcome::AsItIs {
             return Ok(response);
         }
         let fields = Fields::from_list(&headers).map_err(|error| internal(format!("{error:?}")))?;
         let (body, end) = Response::consume_body(response, wit_future::new(|| Ok(())).1);
-        let (body, end) = match outcome {
+        let (body, end) = match encoder {
             _ if is_head => (None, end),
-            Outcome::Compressed => {
-                let (body, end) = compressed(body, end, level);
+            Some(encoder) => {
+                let (body, end) = compressed(body, end, encoder);
                 (Some(body), end)
             }
-            Outcome::AsItIs | Outcome::Marked => (Some(body), end),
+            None => (Some(body), end),
         };
         let (response, _) = Response::new(fields, body, end);
         response.set_status_code(status).map_err(|()| internal("a status that cannot be set".to_owned()))?;
@@ -56,13 +59,13 @@ impl Handler for Compress {
 fn compressed(
     body: StreamReader<u8>,
     end: FutureReader<End>,
-    level: u32,
+    encoder: Encoder,
 ) -> (StreamReader<u8>, FutureReader<End>) {
     let (mut writer, reader) = wit_stream::new();
     // What is not written to its end must not look complete.
     let (ending, ended) = wit_future::new(|| Err(ErrorCode::HttpResponseIncomplete));
     wit_bindgen::spawn_local(async move {
-        let end = press(body, end, &mut writer, level).await;
+        let end = press(body, end, &mut writer, encoder).await;
         drop(writer);
         // One that has gone wants none.
         let _ = ending.write(end).await;
@@ -75,10 +78,9 @@ async fn press(
     mut body: StreamReader<u8>,
     end: FutureReader<End>,
     writer: &mut StreamWriter<u8>,
-    level: u32,
+    mut encoder: Encoder,
 ) -> End {
     let broken = |error: io::Error| internal(error.to_string());
-    let mut gzip = Gzip::new(level);
     let mut buffer = Vec::with_capacity(PIECE);
     loop {
         let (result, mut piece) = {
@@ -88,12 +90,12 @@ async fn press(
                 Poll::Ready(read) => read,
                 Poll::Pending => {
                     // Nothing waits here for what may come late, or never.
-                    send(writer, gzip.flush().map_err(broken)?).await?;
+                    send(writer, encoder.flush().map_err(broken)?).await?;
                     reading.await
                 }
             }
         };
-        send(writer, gzip.press(&piece).map_err(broken)?).await?;
+        send(writer, encoder.press(&piece).map_err(broken)?).await?;
         if result == StreamResult::Dropped {
             break;
         }
@@ -102,7 +104,7 @@ async fn press(
     }
     // Before the checksum, which would make a broken body look whole.
     let trailers = end.await?;
-    send(writer, gzip.finish().map_err(broken)?).await?;
+    send(writer, encoder.finish().map_err(broken)?).await?;
     Ok(trailers.map(without_digests))
 }
 

@@ -2,6 +2,7 @@
 
 use settings::{Fault, Faults, Place};
 
+use crate::accept::Coding;
 use crate::media::Media;
 
 #[derive(Clone, Debug)]
@@ -9,18 +10,26 @@ pub struct Plan {
     types: Vec<Media>,
     /// A body that is known to be shorter goes as it is, bytes.
     pub min_size: u64,
-    /// 1, the fastest, to 9.
+    /// Those that are made, the one that is liked best first.
+    pub codings: Vec<Coding>,
+    /// Of gzip: 1, the fastest, to 9.
     pub level: u32,
+    /// Of brotli: 0, the fastest, to 9.
+    pub brotli_level: u32,
 }
 
 impl Plan {
     /// Reads the configuration, a JSON object, and reports everything that is wrong with it.
     pub fn read(config: &str) -> Result<Self, Vec<Fault>> {
         settings::read(config, |place, faults| {
-            let object = place.object(&["types", "min-size", "level"], faults)?;
+            let object = place.object(&["types", "min-size", "codings", "level", "brotli-level"], faults)?;
             let types = match object.optional("types") {
                 None => Some(TYPES.iter().filter_map(|text| Media::parse(text)).collect()),
                 Some(place) => types(&place, faults),
+            };
+            let codings = match object.optional("codings") {
+                None => Some(CODINGS.map(|(_, coding)| coding).to_vec()),
+                Some(place) => codings(&place, faults),
             };
             let mut number = |key, range, default| match object.optional(key) {
                 None => Some(default),
@@ -28,7 +37,14 @@ impl Plan {
             };
             let min_size = number("min-size", 0..=LARGEST, MIN_SIZE);
             let level = number("level", 1..=9, LEVEL);
-            Some(Self { types: types?, min_size: min_size?, level: u32::try_from(level?).ok()? })
+            let brotli_level = number("brotli-level", 0..=9, BROTLI_LEVEL);
+            Some(Self {
+                types: types?,
+                min_size: min_size?,
+                codings: codings?,
+                level: u32::try_from(level?).ok()?,
+                brotli_level: u32::try_from(brotli_level?).ok()?,
+            })
         })
     }
 
@@ -53,6 +69,16 @@ fn types(place: &Place<'_>, faults: &mut Faults) -> Option<Vec<Media>> {
     Some(types)
 }
 
+fn codings(place: &Place<'_>, faults: &mut Faults) -> Option<Vec<Coding>> {
+    let list = place.list(faults)?;
+    if list.is_empty() {
+        place.fault(faults, "this list is empty: nothing would be compressed");
+    }
+    list.iter().map(|place| place.word(&CODINGS, faults)).collect()
+}
+
+/// Brotli first: of visitors that take both it makes less.
+const CODINGS: [(&str, Coding); 2] = [("br", Coding::Brotli), ("gzip", Coding::Gzip)];
 /// Text, and what is text in all but name.
 const TYPES: [&str; 12] = [
     "text/*",
@@ -72,6 +98,8 @@ const TYPES: [&str; 12] = [
 const MIN_SIZE: u64 = 1024;
 const LARGEST: u64 = 1 << 30;
 const LEVEL: u64 = 6;
+/// As much work as gzip at its level, and a smaller body.
+const BROTLI_LEVEL: u64 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -107,9 +135,12 @@ mod tests {
     #[test]
     fn every_fault_is_reported_at_once() {
         let faults =
-            Plan::read(r#"{"types": ["html", 1], "min-size": -1, "level": 10, "brotli": true}"#).unwrap_err();
+            Plan::read(r#"{"types": ["html", 1], "min-size": -1, "codings": ["br", "zstd"], "level": 10, "brotli-level": 11, "brotli": true}"#).unwrap_err();
         let found: Vec<_> = faults.into_iter().map(|fault| fault.pointer).collect();
-        assert_eq!(found, ["/brotli", "/types/0", "/types/1", "/min-size", "/level"]);
+        assert_eq!(
+            found,
+            ["/brotli", "/types/0", "/types/1", "/codings/1", "/min-size", "/level", "/brotli-level"]
+        );
         assert_eq!(Plan::read(r#"{"types": []}"#).unwrap_err()[0].pointer, "/types");
     }
 }

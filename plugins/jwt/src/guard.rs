@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 
+use jose::Token;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::claims;
 use crate::key::{Keys, Signed};
 use crate::plan::Plan;
-use crate::token::Token;
 
 #[derive(Debug)]
 pub struct Guard {
@@ -69,7 +69,7 @@ impl Guard {
 
 fn pass(plan: &Plan, claims: &Value, now: u64) -> Option<Pass> {
     let until = claims::check(plan, claims, now)?;
-    let values = plan.headers.iter().map(|(_, claim)| claims::text(claims, claim)).collect();
+    let values = plan.headers.iter().map(|(_, claim)| jose::text(claims, claim)).collect();
     Some(Pass { until, values })
 }
 

@@ -1,13 +1,13 @@
 //! Public keys as a JSON Web Key Set lists them (RFC 7517), for RS256, ES256 and EdDSA.
 
 use ed25519_dalek::VerifyingKey as Ed25519;
+use jose::{Token, decode};
 use p256::ecdsa::signature::Verifier;
 use p256::ecdsa::{Signature, VerifyingKey as P256};
 use p256::{EncodedPoint, FieldBytes};
 use serde_json::Value;
 
 use crate::rsa;
-use crate::token::{Token, decode};
 
 /// The keys of a set that can be used here; others are left out, as RFC 7517 section 5 asks.
 #[derive(Debug, Default)]

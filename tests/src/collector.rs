@@ -201,6 +201,11 @@ fn fields(mut message: &[u8]) -> Vec<(u64, Value<'_>)> {
                 message = rest;
                 Value::Number(u64::from_le_bytes(number.try_into().expect("eight bytes")))
             }
+            5 => {
+                let (number, rest) = message.split_at(4);
+                message = rest;
+                Value::Number(u32::from_le_bytes(number.try_into().expect("four bytes")).into())
+            }
             2 => {
                 let length = usize::try_from(varint(&mut message)).expect("a length");
                 let (bytes, rest) = message.split_at(length);

@@ -349,8 +349,12 @@ mod tests {
         let store = Arc::new(Sqlite::open(&folder.path().join("state.db")).unwrap());
         let (state, follower) = State::load(store.clone()).await.unwrap();
         // More than is kept for watches.
-        let commits = (0..12_005).map(|number| store.commit(put(number)));
+        let commits = (0..12_000).map(|number| store.commit(put(number)));
         futures_util::future::join_all(commits).await;
+        // What is asked at once is done in any order, so the last ones are asked one after the other.
+        for number in 12_000..12_005 {
+            store.commit(put(number)).await.unwrap();
+        }
         let stop = CancellationToken::new();
         let following = tokio::spawn(follower.run(|_, _| {}, stop.clone()));
         state.change(put(12_005)).await.unwrap();

@@ -176,6 +176,10 @@ impl Admin {
                 Some(state) if state.fleet().is_some() => Ok(shown(&Nodes::of(state, self.node.as_deref()))),
                 Some(_) | None => Err(Refusal::NoFleet),
             },
+            ["nodes", "peers"] if is_read => match &self.figures.peers {
+                Some(peers) => Ok(shown(&serde_json::json!({ "peers": peers.view() }))),
+                None => Err(Refusal::NoFleet),
+            },
             ["state"] if parts.method == Method::POST => self.restore(body).await,
             ["state"] => Err(Refusal::Method("POST")),
             ["tunnels"] if is_read => Ok(shown(&Tunnels::of(&self.registry))),

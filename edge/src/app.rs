@@ -37,6 +37,7 @@ use crate::certificates::place::Use;
 use crate::certificates::{Certificates, watch as certificate_watch};
 use crate::dns::nodes::{MOST_NODES, Nodes};
 use crate::dns::serve::NameServer;
+use crate::forward::loops::Loops;
 use crate::forward::ray::Rays;
 use crate::issuance::keeper::{Counts, Keeper, OwnNames};
 use crate::limits::pace;
@@ -46,6 +47,7 @@ use crate::metrics::Counters;
 use crate::nodes::OwnNode;
 use crate::nodes::admit::Admitting;
 use crate::nodes::folder::Folder;
+use crate::peers::Peers;
 use crate::registry::warm_up::WarmUp;
 use crate::registry::{Connection, Registry};
 use crate::settings::{self, Drain, Https, Server, Settings};
@@ -125,6 +127,7 @@ impl Edge {
         let is_fleet = store.is_some();
         let known = api.as_ref().map(|_| load(&data_dir, store, &seal)).transpose()?;
         let (known, keys) = known.map_or((None, None), |(known, keys)| (Some(known), Some(keys)));
+        let nodes_at = node.as_ref().map(|terms| terms.listen);
         let node = match (node, &known) {
             (Some(terms), Some((state, _))) => {
                 let folder = Folder::of(&data_dir);
@@ -199,6 +202,7 @@ impl Edge {
             http: None,
             https: None,
             servers: Vec::new(),
+            nodes: None,
             visitors: TaskTracker::new(),
         };
         let mut shards: Vec<Shard> = (0..count).map(shard).collect();
@@ -234,6 +238,21 @@ impl Edge {
         }
 
         let (stop, counters) = (Shutdown::default(), Counters::new(count));
+        let peers = match (&node, &known, nodes_at) {
+            (Some(node), Some((state, _)), Some(listen)) => {
+                for (shard, socket) in
+                    shards.iter_mut().zip(bound(listen, listen::tcp_listeners(listen, count))?)
+                {
+                    addresses.nodes = Some(socket.local_addr()?);
+                    shard.nodes = Some(socket);
+                }
+                node.bound(addresses.nodes.unwrap_or(listen));
+                let window = bodies.connection_window();
+                let state = state.clone();
+                Some(Peers::new(node.clone(), state, registry.clone(), count, window, stop.clone()))
+            }
+            _ => None,
+        };
         let (strangers, api_room) = (Unregistered::default(), Api::room());
         let api_tls = api_shown.map(|shown| visitors::visitor_tls(shown, policy)).transpose()?;
         certificates.keys = keys.clone().filter(|_| acme.is_some());
@@ -275,11 +294,12 @@ impl Edge {
         let balancers = Arc::new(Balancers::new(registry.turns.clone(), geography.point));
         let countries = geography.database.clone();
         let (proxies, geography) = (Arc::new(proxies), Arc::new(geography));
-        let guide = Arc::new(Guide { names: names.clone(), proxies, geography });
         let instance = uuid::Uuid::new_v4().to_string();
         let traces = traces.map(|terms| Exporter::start(terms, instance)).transpose().context("[traces]")?;
         let (tracer, traces) = traces.unzip();
         let door = Door::new().context("random numbers")?;
+        let loops = node.as_ref().map(|node| Loops::of(&node.fleet.to_string()));
+        let guide = Arc::new(Guide { names: names.clone(), proxies, geography, loops });
         let admin = (!administrators.is_empty()).then(|| {
             let warm_up = WarmUp::new(registry.clone(), &data_dir, warm_up);
             let draining = stop.draining.clone();
@@ -296,6 +316,7 @@ impl Edge {
                 orders: orders.clone(),
                 balancers: api.as_ref().map(|_| balancers.clone()),
                 tracer: tracer.clone(),
+                peers: peers.clone(),
             };
             let control = control.clone();
             let explainer = Explainer::new(&guide, &rays, patience, &account);
@@ -390,6 +411,7 @@ impl Edge {
             account,
             counters,
             tracer,
+            peers,
         });
         Ok(Self {
             shards,
@@ -459,6 +481,14 @@ impl Edge {
         if let Some(office) = office {
             let (stop, registry) = (back_office.clone(), shared.registry.clone());
             threads.start("control-api", move |runtime| runtime.block_on(office.run(registry, stop)))?;
+            parts += 1;
+        }
+        if let Some(peers) = shared.peers.clone() {
+            let stop = last.clone();
+            threads.start("peers", move |runtime| {
+                runtime.block_on(peers.run(stop));
+                Ok(())
+            })?;
             parts += 1;
         }
         if let Some(names) = names {

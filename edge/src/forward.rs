@@ -8,6 +8,7 @@ mod body;
 mod failure;
 mod head;
 pub(crate) mod headers;
+pub(crate) mod loops;
 pub(crate) mod ray;
 mod replay;
 mod traced;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_balance::Key;
+use adit_protocol::extensions::{self, Instead};
 use adit_protocol::stream::{Answer, Connect};
 use http::header::SET_COOKIE;
 use http::{Method, Response};
@@ -67,6 +69,8 @@ pub(crate) struct ForwardRequest {
 pub(crate) enum Target<'a> {
     Tunnel(&'a Arc<Tunnel>),
     Balancer(&'a Balancer, &'a Visit),
+    /// One replica of a tunnel, as it is connected here: another node has chosen it, and owns the attempts.
+    Replica(&'a Arc<Tunnel>, Uuid),
 }
 
 /// Where a request is served.
@@ -135,7 +139,7 @@ pub(crate) async fn forward(
     }
     let tries = attempts.tries();
     let failed = |failure| Failed { failure, tries };
-    let Answered { answer, up, upload, mut down, slot, connector } = answered.map_err(failed)?;
+    let Answered { answer, up, upload, mut down, slot, connector, instead } = answered.map_err(failed)?;
     let cookie = attempts.cookie(connector);
     let response = match (upgrade, switched(&answer), up) {
         (Some(upgrade), Some(mut response), Some(up)) => {
@@ -158,6 +162,9 @@ pub(crate) async fn forward(
     };
     let mut response = response.map_err(failed)?;
     headers::add_tries(response.headers_mut(), tries);
+    if let (Target::Replica(..), Some(instead)) = (target, instead) {
+        response.headers_mut().insert(extensions::INSTEAD, instead.word());
+    }
     if let Some(cookie) = cookie {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
@@ -181,6 +188,8 @@ struct Answered {
     slot: RequestGuard,
     /// Whose answer it is.
     connector: Uuid,
+    /// Who has answered in the place of the service.
+    instead: Option<Instead>,
 }
 
 /// Asks one connection after the other until there is an answer or no reason to go on. The `source` is
@@ -203,7 +212,7 @@ async fn ask(
         }
         match outcome {
             Ok(answered) => {
-                attempts.answered(instead(&answered.answer, &live));
+                attempts.answered(answered.instead);
                 return Ok(answered);
             }
             Err(failure) => {
@@ -229,14 +238,19 @@ async fn attempt(
     let (up, mut down) = sent.await.unwrap_or(Err(Failure::Stalled))?;
     let Some(body) = source.take() else {
         let (answer, _) = answer(attempts, &live, &mut down, None).await?;
-        return Ok(Answered { answer, down, up: Some(up), upload: None, slot, connector });
+        let instead = instead(&answer, &live);
+        return Ok(Answered { answer, down, up: Some(up), upload: None, slot, connector, instead });
     };
     let mut upload = Upload { up, source: body, patience: attempts.patience().upload };
     match answer(attempts, &live, &mut down, Some(&mut upload)).await {
-        Ok((answer, false)) => Ok(Answered { answer, down, up: None, upload: Some(upload), slot, connector }),
+        Ok((answer, false)) => {
+            let instead = instead(&answer, &live);
+            Ok(Answered { answer, down, up: None, upload: Some(upload), slot, connector, instead })
+        }
         Ok((answer, true)) => {
             *source = Some(upload.source);
-            Ok(Answered { answer, down, up: None, upload: None, slot, connector })
+            let instead = instead(&answer, &live);
+            Ok(Answered { answer, down, up: None, upload: None, slot, connector, instead })
         }
         Err(failure) => {
             *source = Some(upload.source);
@@ -254,6 +268,8 @@ async fn answer(
     mut upload: Option<&mut Upload>,
 ) -> Result<(Answer, bool), Failure> {
     let (budget, patience) = (attempts.budget(), attempts.patience().answer);
+    // Whoever has asked for it pays for another.
+    let is_only = attempts.are_one();
     let mut answered = pin!(down.answer());
     let mut doubt = pin!(attempts.failover_due(live));
     let (mut is_sent, mut may_doubt) = (upload.is_none(), true);
@@ -281,7 +297,7 @@ async fn answer(
             () = &mut doubt, if may_doubt => {
                 may_doubt = false;
                 let is_replayable = upload.as_ref().is_none_or(|upload| upload.source.is_replayable());
-                if is_replayable && budget.is_some_and(|budget| budget.allow(Reason::Silent)) {
+                if is_replayable && (is_only || budget.is_some_and(|budget| budget.allow(Reason::Silent))) {
                     return Err(Failure::Silent);
                 }
             }

@@ -28,6 +28,7 @@ mod listen;
 mod metrics;
 mod monitors;
 mod nodes;
+mod peers;
 mod regions;
 mod registry;
 mod remote_config;

@@ -73,7 +73,6 @@ pub(crate) struct NodeLeaf {
 }
 
 /// Why a peer whose chain is right is none all the same.
-#[allow(dead_code, reason = "for connections between nodes")]
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum NotAPeer {
     #[error("its certificate names no node")]
@@ -90,7 +89,6 @@ pub(crate) enum NotAPeer {
     Itself,
 }
 
-#[allow(dead_code, reason = "as above")]
 impl OwnNode {
     /// What this node became when it joined.
     ///

@@ -5,10 +5,13 @@
 
 mod connection;
 pub(crate) mod liveness;
+mod moves;
+mod remote;
 mod replicas;
 pub(crate) mod warm_up;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +35,9 @@ use crate::settings;
 use replicas::Replicas;
 
 pub(crate) use connection::{Connection, ConnectionInfo, Doubt, Move, Origin, Probe, Report, RequestGuard};
+pub(crate) use moves::Moves;
+use remote::Remote;
+pub(crate) use remote::{RemoteNode, RemoteReplica};
 pub(crate) use replicas::Candidates;
 
 /// All tunnels of this edge.
@@ -43,6 +49,8 @@ pub(crate) struct Registry {
     pub(crate) fleet: Arc<RemoteConfigs>,
     /// Turned when a tunnel has its first connection, or no longer has one.
     pub(crate) turns: Turns,
+    /// Which tunnels' connections have come or gone.
+    pub(crate) moves: Moves,
 }
 
 /// One tunnel: who may serve it, and who does.
@@ -62,14 +70,22 @@ pub(crate) struct Tunnel {
     roster: ArcSwap<Replicas>,
     book: Mutex<Members>,
     arrivals: watch::Sender<()>,
+    /// A request has asked for ways to it, so that those through other nodes are made. Of most tunnels of a fleet a
+    /// node is asked for none.
+    is_asked: AtomicBool,
+    /// Another node has some of it.
+    is_elsewhere: AtomicBool,
     /// Those of the registry.
     pub(crate) turns: Turns,
+    moves: Moves,
 }
 
 #[derive(Default)]
 struct Members {
     /// All registered connections, those that are leaving included.
     connections: Vec<Arc<Connection>>,
+    /// What other nodes of the fleet have.
+    remote: Vec<Remote>,
     shares: Shares,
     /// When nobody was left the last time.
     lost: Option<Instant>,
@@ -79,7 +95,12 @@ struct Members {
 
 impl Members {
     fn knows(&self, connector: &Uuid) -> bool {
-        self.connections.iter().any(|known| known.connector == *connector) || self.shares.knows(connector)
+        self.is_there(connector) || self.shares.knows(connector)
+    }
+
+    fn is_there(&self, connector: &Uuid) -> bool {
+        self.connections.iter().any(|known| known.connector == *connector)
+            || self.remote.iter().any(|known| known.connector == *connector)
     }
 }
 
@@ -103,16 +124,17 @@ pub(crate) struct UnknownReplica;
 
 impl Registry {
     pub(crate) fn new(tunnels: impl IntoIterator<Item = settings::Tunnel>) -> Self {
-        let turns = Turns::default();
+        let (turns, moves) = (Turns::default(), Moves::default());
         let tunnels: HashMap<_, _> = tunnels
             .into_iter()
             .map(|settings::Tunnel { name, credentials, stickiness, hold, hostnames: _ }| {
                 let id = credentials.tunnel_id;
                 let keys = credentials.into();
-                (id, Arc::new(Tunnel::new(id, name, keys, stickiness, hold, turns.clone())))
+                let about = (turns.clone(), moves.clone());
+                (id, Arc::new(Tunnel::new(id, name, keys, stickiness, hold, about)))
             })
             .collect();
-        Self { tunnels: ArcSwap::from_pointee(tunnels), decoy: decoy(), fleet: Arc::default(), turns }
+        Self { tunnels: ArcSwap::from_pointee(tunnels), decoy: decoy(), fleet: Arc::default(), turns, moves }
     }
 
     pub(crate) fn tunnel(&self, id: &Uuid) -> Option<Arc<Tunnel>> {
@@ -145,7 +167,8 @@ impl Registry {
                     (id, known.clone())
                 }
                 None => {
-                    let tunnel = Tunnel::new(id, name, keys, Stickiness::None, hold, self.turns.clone());
+                    let about = (self.turns.clone(), self.moves.clone());
+                    let tunnel = Tunnel::new(id, name, keys, Stickiness::None, hold, about);
                     (id, Arc::new(tunnel))
                 }
             })
@@ -187,7 +210,14 @@ impl From<Credentials> for Keys {
 }
 
 impl Tunnel {
-    fn new(id: Uuid, name: String, keys: Keys, stickiness: Stickiness, hold: Duration, turns: Turns) -> Self {
+    fn new(
+        id: Uuid,
+        name: String,
+        keys: Keys,
+        stickiness: Stickiness,
+        hold: Duration,
+        (turns, moves): (Turns, Moves),
+    ) -> Self {
         Self {
             id,
             name: ArcSwap::from_pointee(name),
@@ -200,7 +230,10 @@ impl Tunnel {
             roster: ArcSwap::default(),
             book: Mutex::default(),
             arrivals: watch::Sender::new(()),
+            is_asked: AtomicBool::new(false),
+            is_elsewhere: AtomicBool::new(false),
             turns,
+            moves,
         }
     }
 
@@ -220,8 +253,10 @@ impl Tunnel {
         for live in &book.connections {
             live.leave();
         }
+        book.remote.clear();
         self.apply(&mut book);
         drop(book);
+        self.moves.note(self.id);
         // Whoever waits for a connection waits in vain.
         self.arrivals.send_replace(());
     }
@@ -231,12 +266,12 @@ impl Tunnel {
         lock(&self.book).is_gone
     }
 
-    /// Whether there is a connection that takes requests, one that is not heard included.
+    /// Whether there is a connection that takes requests, one that is not heard or is at another node included.
     pub(crate) fn is_connected(&self) -> bool {
-        !self.roster.load().is_empty()
+        !self.roster.load().is_empty() || self.is_elsewhere.load(Ordering::Acquire)
     }
 
-    /// All registered connections, those that are leaving included.
+    /// All connections that are registered here, those that are leaving included.
     pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
         lock(&self.book).connections.clone()
     }
@@ -254,7 +289,9 @@ impl Tunnel {
             return Err(AddError::Duplicate);
         }
         let others = book.connections.iter().enumerate().filter(|(other, _)| Some(*other) != at);
-        if others.filter(|(_, known)| known.is_serving()).count() >= MOST_CONNECTIONS {
+        // Of the whole fleet, as far as this node knows.
+        let elsewhere: usize = book.remote.iter().map(|known| usize::from(known.connections)).sum();
+        if others.filter(|(_, known)| known.is_serving()).count() + elsewhere >= MOST_CONNECTIONS {
             return Err(AddError::Full);
         }
         if let Some(at) = at {
@@ -263,16 +300,20 @@ impl Tunnel {
         book.connections.push(live);
         self.apply(&mut book);
         drop(book);
+        self.moves.note(self.id);
         self.arrivals.send_replace(());
         Ok(())
     }
 
-    /// From now on no request begins on `live`; those under way go on.
+    /// From now on no request begins on `live`, which may be a way through another node; those under way go on.
     pub(crate) fn leave(&self, live: &Connection) {
         let mut book = lock(&self.book);
         if !live.is_leaving() {
             live.leave();
             self.apply(&mut book);
+            if live.link.distance() == 0 {
+                self.moves.note(self.id);
+            }
         }
     }
 
@@ -282,6 +323,7 @@ impl Tunnel {
         live.leave();
         book.connections.retain(|known| known.id != live.id);
         self.apply(&mut book);
+        self.moves.note(self.id);
     }
 
     /// The connections in the order in which a request that came in on `shard` should try them. Those who
@@ -296,6 +338,11 @@ impl Tunnel {
         self.arrivals.send_replace(());
     }
 
+    /// Of a connection that is registered here other things are to be said to other nodes: whether it is heard.
+    pub(crate) fn turned(&self) {
+        self.moves.note(self.id);
+    }
+
     /// Sees a change whenever a connection has begun to serve, or is heard again, or the tunnel is deleted.
     /// To be had before looking for one, so that none is missed.
     pub(crate) fn arrivals(&self) -> watch::Receiver<()> {
@@ -306,7 +353,7 @@ impl Tunnel {
     /// to be found dead, and `None` if it never had one.
     pub(crate) fn lost(&self) -> Option<Instant> {
         let book = lock(&self.book);
-        if self.roster.load().is_empty() { book.lost } else { Some(Instant::now()) }
+        if self.is_connected() { Some(Instant::now()) } else { book.lost }
     }
 
     /// Whether this replica is there, or was and is remembered.
@@ -349,22 +396,36 @@ impl Tunnel {
 
     /// Makes what requests see of what the book says.
     fn apply(&self, book: &mut Members) {
-        let Members { connections, shares, lost, is_gone: _ } = book;
+        let Members { connections, remote, shares, lost, is_gone: _ } = book;
         let now = Instant::now();
-        shares.see(now, |connector| connections.iter().any(|known| known.connector == *connector));
-        let staying = connections.iter().filter(|known| !known.is_leaving());
+        shares.see(now, |connector| {
+            connections.iter().any(|known| known.connector == *connector)
+                || remote.iter().any(|known| known.connector == *connector)
+        });
+        if self.is_asked.load(Ordering::Acquire) {
+            remote.iter_mut().for_each(|known| known.make_ways(self.id));
+        }
+        let all = connections.iter().chain(remote.iter().flat_map(Remote::ways));
+        let staying = all.filter(|known| !known.is_leaving());
         let roster = Replicas::new(staying, |connector| shares.of(connector));
-        let is_empty = roster.is_empty();
-        let before = self.roster.swap(Arc::new(roster));
-        if is_empty && !before.is_empty() {
+        let was_connected = self.is_connected();
+        self.roster.store(Arc::new(roster));
+        self.is_elsewhere.store(remote.iter().any(Remote::is_open), Ordering::Release);
+        let is_connected = self.is_connected();
+        if was_connected && !is_connected {
             *lost = Some(now);
         }
-        if is_empty != before.is_empty() {
+        if was_connected != is_connected {
             self.turns.turn();
         }
     }
 
     fn roster(&self) -> Arc<Replicas> {
+        if !self.is_asked.load(Ordering::Acquire) {
+            let mut book = lock(&self.book);
+            self.is_asked.store(true, Ordering::Release);
+            self.apply(&mut book);
+        }
         self.roster.load_full()
     }
 }

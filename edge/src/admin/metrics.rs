@@ -24,6 +24,7 @@ use crate::issuance::keeper::Counts;
 use crate::metrics::{
     Counters, Door, Handshake, Listener, NoHold, PAGES, Registration, Speaks, TRANSPORTS, Totals,
 };
+use crate::peers::Peers;
 use crate::registry::Tunnel;
 use crate::state::State;
 use crate::steering::Balancers;
@@ -49,6 +50,8 @@ pub(crate) struct Figures {
     pub(crate) balancers: Option<Arc<Balancers>>,
     /// Where traces are on.
     pub(crate) tracer: Option<Tracer>,
+    /// Of a node of a fleet.
+    pub(crate) peers: Option<Arc<Peers>>,
 }
 
 /// What the store said last, and when: it is asked again after a while, however many ask for the page.

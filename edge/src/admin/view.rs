@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::balancer::retry_budget::Counts;
 use crate::balancer::weights::Weight;
-use crate::registry::{Connection, Origin, Probe, Registry, Tunnel};
+use crate::registry::{Connection, Origin, Probe, Registry, RemoteReplica, Tunnel};
 use crate::settings;
 
 /// `/ready`
@@ -87,6 +87,21 @@ pub(super) struct Replicas {
     pub(super) replicas: Vec<ReplicaView>,
     /// Weights that are kept for replicas that are not there.
     pub(super) absent: Vec<AbsentView>,
+    /// What other nodes of the fleet have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) elsewhere: Vec<ElsewhereView>,
+}
+
+/// A replica that is connected to another node.
+#[derive(Serialize)]
+pub(super) struct ElsewhereView {
+    pub(super) connector: Uuid,
+    pub(super) node: String,
+    connections: u8,
+    /// Nothing is heard of it there.
+    silent: bool,
+    weight: u8,
+    draining: bool,
 }
 
 /// `/tunnels/ID/replicas/CONNECTOR`
@@ -217,6 +232,11 @@ impl TunnelView {
 impl Replicas {
     pub(super) fn of(id: &Uuid, tunnel: &Tunnel) -> Self {
         let replicas = replicas(tunnel);
+        let elsewhere = tunnel.replicas_elsewhere().into_iter().map(|(node, replica)| {
+            let RemoteReplica { connector, connections, is_silent: silent } = replica;
+            let Weight { weight, is_draining: draining } = tunnel.share(&connector);
+            ElsewhereView { connector, node, connections, silent, weight, draining }
+        });
         let absent = tunnel.absent();
         let absent = absent.into_iter().map(|(connector, Weight { weight, is_draining })| AbsentView {
             connector,
@@ -232,6 +252,7 @@ impl Replicas {
                 .map(|(connector, connections)| ReplicaView::new(tunnel, connector, &connections))
                 .collect(),
             absent: absent.collect(),
+            elsewhere: elsewhere.collect(),
         }
     }
 }

@@ -25,6 +25,7 @@ pub(super) struct Addresses {
     pub(super) probes: Option<SocketAddr>,
     pub(super) api: Option<SocketAddr>,
     pub(super) dns: Option<SocketAddr>,
+    pub(super) nodes: Option<SocketAddr>,
     pub(super) ca: Option<PathBuf>,
 }
 
@@ -64,6 +65,11 @@ impl Edge {
         self.addresses.dns
     }
 
+    /// Address for other nodes of the fleet.
+    pub fn nodes(&self) -> Option<SocketAddr> {
+        self.addresses.nodes
+    }
+
     /// The certificate of the development CA, if any certificate of this edge was made by it.
     pub fn ca_path(&self) -> Option<&Path> {
         self.addresses.ca.as_deref()
@@ -79,6 +85,7 @@ impl Addresses {
             ("probes", self.probes),
             ("api", self.api),
             ("dns", self.dns),
+            ("nodes", self.nodes),
         ] {
             if let Some(address) = address {
                 info!(kind, %address, "listening");

@@ -28,6 +28,7 @@ use crate::forward::ray::Rays;
 use crate::limits::in_flight::InFlight;
 use crate::limits::per_address::AddressLimits;
 use crate::metrics::Counters;
+use crate::peers::{Door, Peers};
 use crate::registry::Registry;
 use crate::settings;
 use crate::shutdown::Shutdown;
@@ -51,6 +52,8 @@ pub(crate) struct Shard {
     pub(crate) http: Option<net::TcpListener>,
     pub(crate) https: Option<(net::TcpListener, Arc<rustls::ServerConfig>)>,
     pub(crate) servers: Vec<Server>,
+    /// Where other nodes of the fleet come in.
+    pub(crate) nodes: Option<net::TcpListener>,
     /// Everything that is there for visitors: their connections, and what outlives the answers.
     pub(crate) visitors: TaskTracker,
 }
@@ -85,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) account: Arc<Account>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) tracer: Option<Tracer>,
+    /// The other nodes of the fleet.
+    pub(crate) peers: Option<Arc<Peers>>,
 }
 
 /// What a shard tells whoever started it.
@@ -146,6 +151,18 @@ impl Shard {
                 hosts = Some(Arc::new(HostsAmongVisitors { door: door.clone(), tls: shared.http2.clone() }));
             }
             acceptors.spawn(door.run(listener, TlsAcceptor::from(shared.http2.clone())));
+        }
+        if let (Some(peers), Some(socket)) = (&shared.peers, self.nodes) {
+            let listener = TcpListener::from_std(socket).context("listening for other nodes")?;
+            let door = Door {
+                peers: peers.clone(),
+                shard: self.index,
+                patience: shared.patience,
+                tasks: visitors.clone(),
+                account: shared.account.clone(),
+            };
+            acceptors.spawn(door.run(listener));
+            acceptors.spawn(peers.clone().connect(self.index));
         }
         let room = Listener::room();
         let http = self.http.map(|socket| (socket, None));

@@ -52,6 +52,8 @@ pub(crate) struct Attempts<'a> {
     missed: Option<FailedAttempt>,
     /// A request that the origin may see twice.
     is_idempotent: bool,
+    /// Another node owns the attempts, and this is one of them.
+    is_one: bool,
 }
 
 /// What becomes of connections that were asked and say nothing.
@@ -99,6 +101,7 @@ impl<'a> Attempts<'a> {
         match target {
             Target::Tunnel(tunnel) => tunnel.retries.request(attempts.began),
             Target::Balancer(balancer, _) => balancer.begin(attempts.began, place.shard),
+            Target::Replica(..) => {}
         }
         attempts
     }
@@ -124,15 +127,35 @@ impl<'a> Attempts<'a> {
         let (way, stop) = match target {
             Target::Tunnel(tunnel) => (None, Some(Stop::plain(tunnel, place))),
             Target::Balancer(balancer, visit) => (Some(balancer.way(visit, is_idempotent)), None),
+            Target::Replica(tunnel, connector) => (None, Some(Stop::here(tunnel, connector, place))),
         };
+        let is_one = matches!(target, Target::Replica(..));
         let behind = VecDeque::new();
         let (asked, missed) = (began, None);
-        Self { place, way, stop, behind, revisits: 0, led, began, asked, tries: 0, missed, is_idempotent }
+        Self {
+            place,
+            way,
+            stop,
+            behind,
+            revisits: 0,
+            led,
+            began,
+            asked,
+            tries: 0,
+            missed,
+            is_idempotent,
+            is_one,
+        }
     }
 
     /// Attempts that began.
     pub(crate) fn tries(&self) -> u32 {
         self.tries
+    }
+
+    /// Whether there is one attempt and no more, whatever becomes of it.
+    pub(crate) fn are_one(&self) -> bool {
+        self.is_one
     }
 
     /// Of what is asked now: only once something is.
@@ -145,6 +168,9 @@ impl<'a> Attempts<'a> {
     /// The connection for the next attempt. Waits for one that has room if all are at their limit, and
     /// for one to come if there is none and waiting is of use.
     pub(crate) async fn next(&mut self) -> Result<Selected, Failure> {
+        if self.is_one {
+            return self.only().await;
+        }
         let mut waiting: Option<Waiting<'_>> = None;
         if self.missed.is_some() {
             // Somebody may have come meanwhile.
@@ -184,6 +210,19 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    /// The connection for the only attempt. Nobody waits here: who has asked knows other ways.
+    async fn only(&mut self) -> Result<Selected, Failure> {
+        if let Some(chosen) = self.choose(Silent::PassedOver).await? {
+            return Ok(self.begin(chosen));
+        }
+        let is_there = self.stop.as_ref().is_some_and(Stop::has_any);
+        Err(if is_there {
+            Failure::NotSent("nothing is heard of the host".to_owned())
+        } else {
+            Failure::NoConnection
+        })
+    }
+
     /// Takes note of an attempt that was answered: what a plugin or a rule says in the place of a service is no word
     /// about that, and that it was waited for in vain is a bad one.
     pub(crate) fn answered(&self, instead: Option<Instead>) {
@@ -213,6 +252,13 @@ impl<'a> Attempts<'a> {
         is_replayable: bool,
     ) -> Result<(), Failure> {
         self.end(if failure.is_of_endpoint() { End::Bad } else { End::Nothing });
+        if self.is_one {
+            return Err(failure);
+        }
+        if let (Failure::Absent, Some(stop)) = (&failure, &self.stop) {
+            // Until the node says so anew.
+            stop.tunnel().leave(live);
+        }
         let Some(reason) = failure.reason() else { return Err(failure) };
         if reason.is_unknown() && !self.is_idempotent {
             return Err(failure);
@@ -220,6 +266,7 @@ impl<'a> Attempts<'a> {
         if !is_replayable {
             return Err(Failure::NotReplayable(reason));
         }
+        let is_given_up = matches!(failure, Failure::Silent);
         let Some(stop) = &mut self.stop else { return Err(failure) };
         if reason == Reason::NotHere {
             stop.exclude(live.connector);
@@ -232,7 +279,7 @@ impl<'a> Attempts<'a> {
             index: live.index,
             is_over: !live.is_serving() || matches!(reason, Reason::NotSent | Reason::Refused),
             // By whoever gave the connection up.
-            is_paid: reason == Reason::Silent,
+            is_paid: is_given_up,
             receiver: None,
         });
         Ok(())
@@ -246,6 +293,9 @@ impl<'a> Attempts<'a> {
         }
         loop {
             live.liveness.suspected().await;
+            if self.is_one {
+                return;
+            }
             self.refresh_stops();
             if self.is_another_well() && self.may_try_again() {
                 return;
@@ -370,7 +420,7 @@ impl<'a> Attempts<'a> {
                 }
                 let Some(slot) = live.begin() else { continue };
                 self.permit()?;
-                match live.link.channel().now_or_never() {
+                match live.link.channel(self.place.shard).now_or_never() {
                     Some(Ok(channel)) => return Ok(Some(self.chosen(live, slot, channel))),
                     Some(Err(error)) => {
                         debug!(ray = self.place.ray.as_str(), %error, "passing over a connection");
@@ -386,9 +436,10 @@ impl<'a> Attempts<'a> {
             return Ok(None);
         }
         // Whichever has room first.
+        let shard = self.place.shard;
         let waiting = busy.into_iter().map(|(live, slot)| {
             Box::pin(async move {
-                let channel = live.link.channel().await?;
+                let channel = live.link.channel(shard).await?;
                 Ok::<_, Lost>((live, slot, channel))
             })
         });

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::balancer::retry_budget::Reason;
 use crate::transport::connection::WriteError;
 use crate::transport::http2;
+use crate::transport::peer::Outcome;
 use crate::transport::stream::Unanswered;
 
 /// Why there is no answer of an origin, and after how many attempts.
@@ -52,6 +53,14 @@ pub(crate) enum Failure {
     Stalled,
     #[error("the visitor's body broke off")]
     Visitor,
+    #[error("another node no longer has the replica")]
+    Absent,
+    #[error("another node hears nothing of the host")]
+    SilentThere,
+    #[error("the host broke off before its answer, at another node")]
+    BrokenThere,
+    #[error("the origin broke off behind the head of its answer, at another node")]
+    OriginThere,
     #[error("the body is too long to be sent once more ({})", .0.word())]
     NotReplayable(Reason),
 }
@@ -63,15 +72,53 @@ impl From<Unanswered> for Failure {
             Unanswered::Read(error) => Self::Read(error),
             Unanswered::Http2(error) => Self::NoAnswer(error),
             Unanswered::Ended => Self::Ended,
+            Unanswered::AtNode(outcome) => outcome.into(),
             Unanswered::Decode(error) => Self::Decode(error),
         }
     }
 }
 
+/// What another node says of its attempt is as good as what is seen here.
+impl From<Outcome> for Failure {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Absent => Self::Absent,
+            Outcome::NotSent => Self::NotSent("another node could not send it".to_owned()),
+            Outcome::Refused => Self::TurnedAway,
+            Outcome::NotHere => Self::Refused(format!("{}at another node", extensions::NOT_HERE_REASON)),
+            Outcome::Broken => Self::BrokenThere,
+            Outcome::Silent => Self::SilentThere,
+            Outcome::BrokenOff => Self::OriginThere,
+            Outcome::Late => Self::Late,
+            Outcome::Failed => Self::Refused("at another node".to_owned()),
+        }
+    }
+}
+
 impl Failure {
+    /// What another node is told that has asked for this attempt.
+    pub(crate) fn outcome(&self) -> Outcome {
+        if self.is_of_origin() {
+            return Outcome::BrokenOff;
+        }
+        match (self, self.reason()) {
+            (Self::NoConnection, _) => Outcome::Absent,
+            (Self::Busy, _) | (_, Some(Reason::NotSent)) => Outcome::NotSent,
+            (_, Some(Reason::Refused)) => Outcome::Refused,
+            (_, Some(Reason::NotHere)) => Outcome::NotHere,
+            (_, Some(Reason::Broken)) => Outcome::Broken,
+            (_, Some(Reason::Silent)) => Outcome::Silent,
+            (Self::Late | Self::Stalled, None) => Outcome::Late,
+            (_, None) => Outcome::Failed,
+        }
+    }
+
     /// Whether the host says that an origin has answered and broken off: its head is lost, and the request was
     /// worked on.
     pub(crate) fn is_of_origin(&self) -> bool {
+        if matches!(self, Self::OriginThere) {
+            return true;
+        }
         if let Self::Read(quinn::ReadError::Reset(code)) = self {
             return code.into_inner() == u64::from(extensions::BROKEN_OFF);
         }
@@ -92,11 +139,15 @@ impl Failure {
             | Self::NoAnswer(http2::NoAnswer::Broken(_) | http2::NoAnswer::Malformed(_))
             | Self::Ended
             | Self::Silent
+            | Self::SilentThere
+            | Self::BrokenThere
+            | Self::OriginThere
             | Self::Decode(_)
             | Self::Refused(_)
             | Self::Late => true,
             Self::TurnedAway
-            | Self::NoAnswer(http2::NoAnswer::Refused)
+            | Self::Absent
+            | Self::NoAnswer(http2::NoAnswer::Refused | http2::NoAnswer::AtNode(_))
             | Self::NoConnection
             | Self::Head(_)
             | Self::Busy
@@ -113,14 +164,17 @@ impl Failure {
             return None;
         }
         match self {
-            Self::NotSent(_) => Some(Reason::NotSent),
+            Self::NotSent(_) | Self::Absent => Some(Reason::NotSent),
             Self::TurnedAway => Some(Reason::Refused),
             Self::Refused(reason) if reason.starts_with(extensions::NOT_HERE_REASON) => Some(Reason::NotHere),
-            Self::Lost | Self::Read(_) | Self::NoAnswer(http2::NoAnswer::Broken(_)) | Self::Ended => {
-                Some(Reason::Broken)
-            }
-            Self::Silent => Some(Reason::Silent),
+            Self::Lost
+            | Self::Read(_)
+            | Self::NoAnswer(http2::NoAnswer::Broken(_))
+            | Self::Ended
+            | Self::BrokenThere => Some(Reason::Broken),
+            Self::Silent | Self::SilentThere => Some(Reason::Silent),
             Self::NoConnection
+            | Self::OriginThere
             | Self::Head(_)
             | Self::Busy
             | Self::Write(_)

@@ -166,6 +166,15 @@ pub(crate) fn for_origin(
     Ok(request)
 }
 
+/// Turns what another node has made for the origin into what a request from here has: what nodes say to each other is
+/// cut, and the framing is that of this hop.
+pub(crate) fn from_node(headers: &mut HeaderMap, upload: Upload) {
+    cut_hop_by_hop(headers);
+    cut(headers, |name| name.starts_with("adit-"));
+    headers.remove(HOST);
+    frame(headers, upload);
+}
+
 /// Turns what the origin sent into what the visitor gets. What it announces of trailers is only true if
 /// they can cross.
 pub(crate) fn for_visitor(headers: &mut HeaderMap, ray: &Ray, has_trailers: bool) {
@@ -303,7 +312,7 @@ pub(crate) const CF_RAY: HeaderName = HeaderName::from_static("cf-ray");
 const TRIES: HeaderName = HeaderName::from_static("adit-tries");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const CF_CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
+pub(crate) const CF_CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
 const CF_IPCOUNTRY: HeaderName = HeaderName::from_static("cf-ipcountry");
 const CF_VISITOR: HeaderName = HeaderName::from_static("cf-visitor");
 

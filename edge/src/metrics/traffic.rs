@@ -143,7 +143,7 @@ impl NoHold {
 }
 
 /// Pages that the edge makes itself, by the words that programs read on them.
-pub(crate) const PAGES: [&str; 14] = [
+pub(crate) const PAGES: [&str; 15] = [
     "bad-request",
     "transfer-coding",
     "unknown-host",
@@ -158,6 +158,7 @@ pub(crate) const PAGES: [&str; 14] = [
     "origin-timeout",
     "no-connection",
     "no-endpoint",
+    "loop",
 ];
 /// First digits of statuses.
 pub(crate) const CLASSES: usize = 10;

@@ -33,7 +33,7 @@ pub(crate) struct Connection {
     pub(crate) since: SystemTime,
     leaving: Leaving,
     /// Kept up to date by the connection's monitor.
-    pub(crate) liveness: Liveness,
+    pub(crate) liveness: Arc<Liveness>,
     requests: TaskTracker,
     total: AtomicU64,
     report: Mutex<Option<Report>>,
@@ -146,20 +146,33 @@ pub(crate) struct ConnectionInfo {
 impl Connection {
     pub(crate) fn new(introduction: ConnectionInfo) -> Self {
         let ConnectionInfo { link, connector, index, version, arch, features, server, shard } = introduction;
+        let features = Features::of(features);
+        let live = Self::of(link, (connector, index), features, server, Arc::new(Liveness::new()));
+        Self { version, arch, shard, ..live }
+    }
+
+    /// One of which no more is known.
+    pub(super) fn of(
+        link: Transport,
+        (connector, index): (Uuid, u8),
+        features: Features,
+        server: Arc<settings::Server>,
+        liveness: Arc<Liveness>,
+    ) -> Self {
         Self {
             id: Uuid::new_v4(),
             address: link.remote_address(),
             link,
             connector,
             index,
-            version,
-            arch,
-            features: Features::of(features),
+            version: String::new(),
+            arch: String::new(),
+            features,
             server,
-            shard,
+            shard: usize::MAX,
             since: SystemTime::now(),
             leaving: Leaving::default(),
-            liveness: Liveness::new(),
+            liveness,
             requests: TaskTracker::new(),
             total: AtomicU64::new(0),
             report: Mutex::new(None),
@@ -180,7 +193,7 @@ impl Connection {
     /// The host was asked and says nothing: it gets no new request where there is another way, until it is
     /// heard again.
     pub(crate) fn is_silent(&self, now: Instant) -> bool {
-        self.liveness.is_silent(now)
+        self.liveness.is_silent(now) || self.link.is_silent()
     }
 
     /// The host has not been heard for longer than it should take.
@@ -260,6 +273,11 @@ impl Connection {
 }
 
 impl Features {
+    /// What crosses between nodes; whether it reaches the host is for the one that the host is connected to.
+    pub(super) fn of_nodes() -> Self {
+        Self { words: Vec::new(), trailers: true, instead: true, notices: false }
+    }
+
     fn of(mut words: Vec<String>) -> Self {
         let has = |word: &str| words.iter().any(|known| known == word);
         let (trailers, notices) = (has(extensions::FEATURE_TRAILERS), has(extensions::FEATURE_NOTICES));

@@ -21,6 +21,10 @@ pub(crate) struct Replicas {
     replicas: Vec<Replica>,
     /// Their weights, laid out for drawing.
     lots: Lots,
+    /// None of them is reached through another node.
+    are_all_here: bool,
+    /// All that take requests get as much.
+    are_even: bool,
 }
 
 struct Replica {
@@ -52,7 +56,11 @@ impl Replicas {
             }
         }
         let lots = Lots::new(replicas.iter().map(|replica| replica.weight));
-        Self { connections, replicas, lots }
+        let are_all_here = connections.iter().all(|live| live.link.distance() == 0);
+        let mut weights = replicas.iter().map(|replica| replica.weight).filter(|weight| *weight > 0);
+        let first = weights.next();
+        let are_even = weights.all(|weight| Some(weight) == first);
+        Self { connections, replicas, lots, are_all_here, are_even }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -92,6 +100,21 @@ impl<'a> Candidates<'a> {
     /// Connections of this replica come first.
     pub(crate) fn at_home(self, home: Option<Uuid>) -> Self {
         Self { home, ..self }
+    }
+
+    /// Only those of this replica, and none through another node.
+    pub(crate) fn only_here(mut self, connector: Uuid) -> Self {
+        for (at, live) in self.roster.connections.iter().enumerate() {
+            if live.connector != connector || live.link.distance() > 0 {
+                self.tried |= 1 << at;
+            }
+        }
+        self
+    }
+
+    /// Whether there is one to hand out, be it a silent one.
+    pub(crate) fn has_any(&self) -> bool {
+        (0..self.roster.connections.len()).any(|at| self.load(at).is_some())
     }
 
     /// Hands out no connection of this replica any more.
@@ -152,6 +175,12 @@ impl<'a> Candidates<'a> {
         if let Some(key) = self.key {
             return selection::sticky(scores, |at| key.with(replicas[at].hash));
         }
+        if !self.roster.are_all_here
+            && self.roster.are_even
+            && let Some(at) = self.nearest(chance)
+        {
+            return Some(at);
+        }
         // Two at random come close to the best of all at a fraction of its cost, and several edges that think
         // alike do not all run to the same one.
         if let Some((one, other)) = self.roster.lots.two(chance)
@@ -163,6 +192,24 @@ impl<'a> Candidates<'a> {
             }
         }
         selection::endpoint(scores, chance)
+    }
+
+    /// The replica with the least to do among those that are the least far away.
+    fn nearest(&self, chance: u64) -> Option<usize> {
+        let all = 0..self.roster.replicas.len();
+        let ranks = all.map(|at| Some((self.score(at)?, self.distance(at)?)));
+        let ranks: Vec<Option<(Score, (bool, u8))>> = ranks.collect();
+        let place = |(score, distance): &(Score, (bool, u8))| (score.rank, *distance);
+        let least = ranks.iter().flatten().map(place).min()?;
+        let near = |known: &(Score, (bool, u8))| (place(known) == least).then_some(known.0);
+        selection::endpoint(ranks.iter().map(|known| known.as_ref().and_then(near)), chance)
+    }
+
+    /// Whether nothing is heard of the best way to a replica that is left to try, and how far it is.
+    fn distance(&self, replica: usize) -> Option<(bool, u8)> {
+        let connections = self.roster.replicas[replica].connections.clone();
+        let open = connections.filter_map(|at| Some((self.load(at)?.is_silent, at)));
+        open.map(|(is_silent, at)| (is_silent, self.roster.connections[at].link.distance())).min()
     }
 
     /// `None` if none of its connections is left to try.
@@ -199,7 +246,12 @@ impl Iterator for Candidates<'_> {
         let at = loop {
             let replica = self.replica()?;
             let connections = self.roster.replicas[replica].connections.clone();
-            let loads = connections.clone().map(|at| self.load(at));
+            let nearest = if self.roster.are_all_here { None } else { self.distance(replica) };
+            let loads = connections.clone().map(|at| {
+                let load = self.load(at)?;
+                let distance = || (load.is_silent, self.roster.connections[at].link.distance());
+                nearest.is_none_or(|nearest| nearest == distance()).then_some(load)
+            });
             match selection::connection(loads, fastrand::u64(..)) {
                 Some(at) => break connections.start + at,
                 None if self.roster.replicas.len() < 2 => return None,

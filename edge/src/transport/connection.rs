@@ -2,11 +2,13 @@
 //! had; does not know what is sent on it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::http2;
+use super::peer::PeerWay;
 use super::signs::Traffic;
 
 /// What one slow visitor can make us hold of a download, in bytes. What all of them can is no matter of the
@@ -17,6 +19,8 @@ pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
 pub(crate) enum Transport {
     Quic(quinn::Connection),
     Http2(http2::Link),
+    /// By way of another node.
+    Peer(Arc<PeerWay>),
 }
 
 /// Room for one request on a connection. Nothing was sent yet.
@@ -52,14 +56,16 @@ pub(crate) enum WriteError {
 }
 
 impl Transport {
-    /// Waits until the host's limit of streams leaves room. May be dropped midway.
-    pub(crate) async fn channel(&self) -> Result<StreamPermit, Lost> {
+    /// Waits until the host's limit of streams leaves room, for a request that came in on `shard`. May be dropped
+    /// midway.
+    pub(crate) async fn channel(&self, shard: usize) -> Result<StreamPermit, Lost> {
         match self {
             Self::Quic(connection) => match connection.open_bi().await {
                 Ok((send, recv)) => Ok(StreamPermit::Quic(send, recv)),
                 Err(error) => Err(Lost { reason: error.to_string() }),
             },
             Self::Http2(link) => link.channel().await.map(StreamPermit::Http2),
+            Self::Peer(way) => way.channel(shard).await,
         }
     }
 
@@ -67,6 +73,8 @@ impl Transport {
         match self {
             Self::Quic(connection) => connection.remote_address(),
             Self::Http2(link) => link.remote_address(),
+            // The host's is known there.
+            Self::Peer(_) => SocketAddr::from(([0; 4], 0)),
         }
     }
 
@@ -74,13 +82,14 @@ impl Transport {
         match self {
             Self::Quic(connection) => connection.close_reason().is_some(),
             Self::Http2(link) => link.is_closed(),
+            Self::Peer(way) => way.peer.is_closed(),
         }
     }
 
     /// Waits until the connection takes no new requests although it is not closed.
     pub(crate) async fn spent(&self) {
         match self {
-            Self::Quic(_) => std::future::pending().await,
+            Self::Quic(_) | Self::Peer(_) => std::future::pending().await,
             Self::Http2(link) => link.spent().await,
         }
     }
@@ -94,6 +103,7 @@ impl Transport {
                 Traffic { sent, received, sent_before: None, is_asked: false, round_trip: stats.path.rtt }
             }
             Self::Http2(link) => link.signs(),
+            Self::Peer(way) => way.peer.signs(),
         }
     }
 
@@ -102,6 +112,23 @@ impl Transport {
         match self {
             Self::Quic(_) => "quic",
             Self::Http2(_) => "http2",
+            Self::Peer(_) => "peer",
+        }
+    }
+
+    /// How far the host is, in nodes and regions: 0 if it is connected here.
+    pub(crate) fn distance(&self) -> u8 {
+        match self {
+            Self::Quic(_) | Self::Http2(_) => 0,
+            Self::Peer(way) => way.peer.distance(),
+        }
+    }
+
+    /// Whether a node in between says nothing, or says that it hears nothing of the host.
+    pub(crate) fn is_silent(&self) -> bool {
+        match self {
+            Self::Quic(_) | Self::Http2(_) => false,
+            Self::Peer(way) => way.is_silent(),
         }
     }
 }

@@ -46,7 +46,7 @@ pub(crate) async fn exchange(
     connect: &Connect,
     most: usize,
 ) -> Result<Reply, ExchangeError> {
-    match link.channel().await? {
+    match link.channel(0).await? {
         StreamPermit::Quic(mut send, mut recv) => {
             send.write_chunk(connect.encode()?).await?;
             let _ = send.finish();

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::transport::connection::{self, ControlStream, Lost};
+use crate::transport::peer::Errand;
 use crate::transport::signs::{POLL, STANDSTILL, Traffic};
 use pulse::MeteredIo;
 
@@ -125,7 +126,11 @@ struct Shared {
 }
 
 /// A place under the host's limit of concurrent streams; given back when dropped.
-pub(crate) struct Channel(Link);
+pub(crate) struct Channel {
+    link: Link,
+    /// Of a connection to another node: what the request is about.
+    errand: Option<Errand>,
+}
 
 impl Link {
     fn new(
@@ -204,7 +209,7 @@ impl Link {
         };
         let more = |open| (open < limit).then_some(open + 1);
         let is_free = self.0.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        Ok(is_free.then(|| Channel(self.clone())))
+        Ok(is_free.then(|| Channel { link: self.clone(), errand: None }))
     }
 
     /// The stream that everything begins with (wire.md 3.1).
@@ -217,6 +222,17 @@ impl Link {
             read: Box::new(stream::ControlReader::new(response, self.0.bodies.clone())),
             write: Box::new(stream::ControlWriter::new(stream)),
         })
+    }
+
+    /// Whether the other side takes what becomes another protocol (RFC 8441). Known once its settings are here.
+    pub(crate) fn takes_websockets(&self) -> bool {
+        self.requests().as_ref().is_some_and(SendRequest::is_extended_connect_protocol_enabled)
+    }
+
+    /// Asks another node for what it says as long as the connection lives, and reads it.
+    pub(crate) fn listen(&self, request: Request<()>) -> Result<impl AsyncRead + use<>, Lost> {
+        let (response, _) = self.send(request, true)?;
+        Ok(stream::ControlReader::new(response, self.0.bodies.clone()))
     }
 
     fn send(
@@ -247,25 +263,39 @@ impl Link {
 impl Channel {
     /// Sends the head of a request. `is_whole` says that no body follows.
     pub(crate) fn send(self, connect: &Connect, is_whole: bool) -> Result<(Sending, Receiving), Lost> {
-        let request = head::request(connect);
+        let request = match &self.errand {
+            None => head::request(connect),
+            Some(errand) => head::to_peer(connect, errand),
+        };
         let is_websocket = matches!(connect, Connect::WebSocket(_));
-        let (response, stream) = self.0.send(request, is_whole)?;
+        let (response, stream) = self.link.send(request, is_whole)?;
         let channel = Arc::new(self);
         Ok((Sending::new(stream, is_whole, channel.clone()), Receiving::new(response, is_websocket, channel)))
     }
 }
 
 impl Channel {
+    /// The same on a connection to another node.
+    pub(super) fn for_errand(mut self, errand: Errand) -> Self {
+        self.errand = Some(errand);
+        self
+    }
+
+    /// Whether it is on one.
+    fn is_to_peer(&self) -> bool {
+        self.errand.is_some()
+    }
+
     /// Those of its connection.
     fn bodies(&self) -> &Bodies {
-        &self.0.0.bodies
+        &self.link.0.bodies
     }
 }
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        self.0.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.0.freed.notify_one();
+        self.link.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.link.0.freed.notify_one();
     }
 }
 

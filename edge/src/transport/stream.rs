@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::transport::connection::{Lost, WriteError};
 use crate::transport::http2;
+use crate::transport::peer::Outcome;
 
 /// Towards the host. Dropping it cancels, unless it was finished.
 pub(crate) enum Upstream {
@@ -34,6 +35,8 @@ pub(crate) enum Unanswered {
     TurnedAway,
     Read(ReadError),
     Http2(http2::NoAnswer),
+    /// What became of the attempt of another node.
+    AtNode(Outcome),
     /// The host ended the stream.
     Ended,
     Decode(DecodeError),
@@ -184,6 +187,7 @@ impl Downstream {
             Self::Quic(down) => down.answer().await,
             Self::Http2(down) => down.stream.answer().await.map_err(|reason| match reason {
                 http2::NoAnswer::Refused => Unanswered::TurnedAway,
+                http2::NoAnswer::AtNode(outcome) => Unanswered::AtNode(outcome),
                 reason @ (http2::NoAnswer::Broken(_) | http2::NoAnswer::Malformed(_)) => {
                     Unanswered::Http2(reason)
                 }

@@ -107,6 +107,8 @@ async fn push(
             let answer = link.update_configuration(body.into()).await?;
             read_answer(&answer)
         }
+        // The node that a host is connected to gives it its configuration.
+        Transport::Peer(_) => anyhow::bail!("the host is connected to another node"),
     }
 }
 

@@ -175,6 +175,9 @@ async fn monitor(tunnel: Arc<Tunnel>, live: Arc<Connection>) {
         if is == Health::Well {
             tunnel.heard();
         }
+        if is == Health::Well || was == Health::Well {
+            tunnel.turned();
+        }
         if !is_suspect && was != Health::Suspect {
             debug!(connector = %live.connector, index = live.index, health = ?is, "a connection hesitates");
             return;

@@ -51,6 +51,8 @@ pub(crate) enum Problem {
     NoConnection,
     /// 530, error 1016: no endpoint of this load balancer may serve.
     NoEndpoint,
+    /// 508: it has come through this fleet too often.
+    Looping,
 }
 
 /// In which form the visitor wants to hear about problems.
@@ -177,6 +179,7 @@ impl Problem {
             Self::OriginFailed | Self::Lost => StatusCode::BAD_GATEWAY,
             Self::NotTaken => StatusCode::SERVICE_UNAVAILABLE,
             Self::OriginTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Looping => StatusCode::LOOP_DETECTED,
             Self::NoConnection | Self::NoEndpoint => StatusCode::from_u16(530).expect("530 is a status"),
         }
     }
@@ -199,7 +202,8 @@ impl Problem {
             | Self::OriginFailed
             | Self::Lost
             | Self::NotTaken
-            | Self::OriginTimeout => None,
+            | Self::OriginTimeout
+            | Self::Looping => None,
         }
     }
 
@@ -220,6 +224,7 @@ impl Problem {
             Self::OriginTimeout => "origin-timeout",
             Self::NoConnection => "no-connection",
             Self::NoEndpoint => "no-endpoint",
+            Self::Looping => "loop",
         }
     }
 
@@ -238,6 +243,7 @@ impl Problem {
             Self::OriginTimeout => "Gateway timeout",
             Self::NoConnection => "Tunnel not connected",
             Self::NoEndpoint => "No endpoint",
+            Self::Looping => "Loop detected",
         }
     }
 
@@ -269,6 +275,7 @@ impl Problem {
             }
             Self::OriginTimeout => "the service behind the tunnel did not answer in time",
             Self::NoConnection => "error 1033: no host of this tunnel is connected",
+            Self::Looping => "the request leads back to where it came from, again and again",
             Self::NoEndpoint => "error 1016: no endpoint behind this load balancer is connected",
         }
         .to_owned()

@@ -15,6 +15,7 @@ use super::geography::{Geography, Said};
 use super::host_table::{Destination, HostTable};
 use super::proxies::{Caller, Proxies};
 use crate::forward::headers::{self, Facts, Upload};
+use crate::forward::loops::{Looping, Loops};
 use crate::forward::ray::Ray;
 use crate::registry::Tunnel;
 use crate::steering::{Asked, Balancer, Entry, FixedResponse, Visit};
@@ -24,6 +25,8 @@ pub(crate) struct Guide {
     pub(crate) names: Arc<HostTable>,
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) geography: Arc<Geography>,
+    /// Of a node of a fleet.
+    pub(crate) loops: Option<Loops>,
 }
 
 /// Who has opened the connection that a head came by; a proxy in front may say more with each head.
@@ -91,7 +94,11 @@ impl Guide {
         let certificate = peer.certificate;
         let country = self.place(&source).country;
         let facts = Facts { visitor, chain: chain.as_ref(), is_secure, certificate, country, ray };
-        let request = headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
+        let mut request =
+            headers::for_origin(parts, authority, upload, &facts).map_err(Problem::BadRequest)?;
+        if let Some(loops) = &self.loops {
+            loops.pass(request.headers_mut()).map_err(|Looping| Problem::Looping)?;
+        }
         let course = match found {
             Destination::Tunnel(tunnel) => {
                 Course::Tunnel(tunnel, tunnel.stickiness.key(visitor, request.headers()))

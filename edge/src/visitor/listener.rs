@@ -285,6 +285,7 @@ mod tests {
     fn service(tasks: &TaskTracker, stop: &Shutdown) -> Arc<Service> {
         Arc::new(Service {
             guide: Arc::new(Guide {
+                loops: None,
                 names: Arc::new(HostTable::new(Table {
                     names: HostNames::new([]),
                     domain: None,

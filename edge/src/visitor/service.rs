@@ -294,12 +294,13 @@ pub(super) fn problem(failure: &Failure, target: Target<'_>) -> Problem {
     match failure {
         failure if failure.is_of_origin() => Problem::OriginFailed,
         Failure::NoConnection => match target {
-            Target::Tunnel(_) => Problem::NoConnection,
+            Target::Tunnel(_) | Target::Replica(..) => Problem::NoConnection,
             Target::Balancer(..) => Problem::NoEndpoint,
         },
         Failure::Head(_) => Problem::HeadTooLong,
         Failure::Busy | Failure::Late | Failure::Stalled => Problem::OriginTimeout,
         Failure::NotSent(_)
+        | Failure::Absent
         | Failure::TurnedAway
         | Failure::NotReplayable(Reason::NotSent | Reason::Refused) => Problem::NotTaken,
         Failure::Lost
@@ -307,8 +308,11 @@ pub(super) fn problem(failure: &Failure, target: Target<'_>) -> Problem {
         | Failure::NoAnswer(_)
         | Failure::Ended
         | Failure::Silent
+        | Failure::SilentThere
+        | Failure::BrokenThere
         | Failure::NotReplayable(Reason::Broken | Reason::Silent) => Problem::Lost,
         Failure::Write(_)
+        | Failure::OriginThere
         | Failure::Decode(_)
         | Failure::Refused(_)
         | Failure::NotReplayable(Reason::NotHere) => Problem::OriginFailed,

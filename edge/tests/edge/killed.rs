@@ -2,6 +2,7 @@
 //! certificate at all of them.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,25 +17,38 @@ use crate::office::{API, Office};
 use crate::shown_certificates::until;
 
 const YEARS: u64 = 5 * 365 * 24 * 60 * 60;
+const READY: &str = "killable.ready";
 const FOLDER: &str = "ADIT_EDGE_OF_A_TEST";
 
 /// An edge in a process of its own, so that it can be killed.
-struct Killable(Child);
+pub(crate) struct Killable(Child);
 
 impl Killable {
     /// With the document of an edge in this folder, and its state.
-    async fn start(folder: &Path) -> Self {
+    pub(crate) async fn start(folder: &Path) -> Self {
         fs::copy(folder.join("edge.toml"), folder.join("killable.toml")).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--ignored", "--exact", "killed::is_killed", "--nocapture"]);
         command.env(FOLDER, folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
-        until(async || folder.join("killable.ready").exists().then_some(())).await;
+        let ready = folder.join(READY);
+        until(async || ready.exists().then_some(())).await;
         Self(child)
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Where it serves visitors, and hosts.
+    pub(crate) fn addresses(folder: &Path) -> [SocketAddr; 2] {
+        let text = fs::read_to_string(folder.join(READY)).unwrap();
+        let addresses: Vec<SocketAddr> = text.lines().map(|line| line.parse().unwrap()).collect();
+        addresses.try_into().unwrap()
+    }
+
     /// At once, as by the system.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
@@ -52,7 +66,10 @@ impl Drop for Killable {
 async fn is_killed() {
     let Some(folder) = std::env::var_os(FOLDER).map(std::path::PathBuf::from) else { return };
     let edge = Edge::build(Settings::load(&folder.join("killable.toml")).unwrap()).unwrap();
-    fs::write(folder.join("killable.ready"), "").unwrap();
+    let addresses = format!("{}\n{}\n", edge.visitors_http().unwrap(), edge.servers()[0].address);
+    // Whole at once, for those who look for it.
+    fs::write(folder.join("killable.begun"), addresses).unwrap();
+    fs::rename(folder.join("killable.begun"), folder.join(READY)).unwrap();
     edge.run(CancellationToken::new()).await.unwrap();
 }
 

@@ -37,6 +37,7 @@ mod monitors;
 mod names;
 mod nodes;
 mod notices;
+mod peers;
 mod proxies;
 mod records;
 mod reference;

@@ -260,10 +260,9 @@ async fn a_weight_that_one_edge_is_told_counts_at_all() {
             let request = Request::put(path).header("host", "localhost").body(body).unwrap();
             let answer = read(http1(one.edge.admin, request).await).await;
             assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
-            // It knows no such replica yet, and is ready for it.
             until("the other has heard of it", async || {
                 let (status, all) = page(&two, &format!("/tunnels/{}/replicas", host.tunnel)).await;
-                status == StatusCode::OK && all["absent"][0]["weight"] == 7
+                status == StatusCode::OK && all["elsewhere"][0]["weight"] == 7
             })
             .await;
             let _ = one.ask(Method::GET, &one.tunnels(), None).await.result();

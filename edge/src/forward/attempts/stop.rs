@@ -25,6 +25,12 @@ impl<'a> Stop<'a> {
         Self { tunnel, choices: tunnel.choices(place.shard, place.key), aside: Vec::new(), stopover: None }
     }
 
+    /// One replica, as it is connected here.
+    pub(super) fn here(tunnel: &'a Arc<Tunnel>, connector: Uuid, place: &ForwardContext<'_>) -> Self {
+        let stop = Self::plain(tunnel, place);
+        Self { choices: stop.choices.only_here(connector), ..stop }
+    }
+
     /// An endpoint of a load balancer.
     pub(super) fn of(stopover: Stopover<'a>, place: &ForwardContext<'_>) -> Self {
         let stop = Self::plain(stopover.tunnel, place);
@@ -83,6 +89,11 @@ impl<'a> Stop<'a> {
     pub(super) fn has_healthy(&self, now: Instant) -> bool {
         self.aside.iter().any(|aside| aside.is_serving() && !aside.is_silent(now))
             || self.choices.has_healthy()
+    }
+
+    /// Whether there is a connection left, be it a silent one.
+    pub(super) fn has_any(&self) -> bool {
+        self.choices.has_any()
     }
 
     /// Whether this is the tunnel of a connection.

@@ -7,9 +7,12 @@ use adit_protocol::headers::serialized::{
     TCP_SOURCE, UPGRADE, deserialize,
 };
 use adit_protocol::stream::{Answer, Connect};
-use http::header::{self, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use http::{Request, Response, StatusCode, response};
+use h2::ext::Protocol;
+use http::header::{self, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode, response};
 use thiserror::Error;
+
+use crate::transport::peer::{Errand, FLEET, OUTCOME, Outcome};
 
 /// An answer that a host must not give.
 #[derive(Debug, Error)]
@@ -44,6 +47,35 @@ pub(crate) fn request(connect: &Connect) -> Request<()> {
         asked.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
     asked
+}
+
+/// What another node is asked: the request as it is, and what it is about. A WebSocket is an extended CONNECT
+/// (RFC 8441).
+pub(crate) fn to_peer(connect: &Connect, errand: &Errand) -> Request<()> {
+    let mut asked = request(connect);
+    let headers = asked.headers_mut();
+    // HTTP/2 has none of these.
+    for name in [CONNECTION, header::UPGRADE, UPGRADE] {
+        headers.remove(name);
+    }
+    headers.insert(FLEET, errand.header());
+    if matches!(connect, Connect::WebSocket(_)) {
+        *asked.method_mut() = Method::CONNECT;
+        asked.extensions_mut().insert(Protocol::from_static("websocket"));
+    }
+    asked
+}
+
+/// What another node answered, or what became of its attempt.
+pub(crate) fn of_peer(mut head: response::Parts, is_websocket: bool) -> Result<Answer, Outcome> {
+    if let Some(outcome) = head.headers.get(OUTCOME) {
+        return Err(Outcome::of(outcome));
+    }
+    let mut response = Response::new(());
+    let has_switched = is_websocket && head.status == StatusCode::OK;
+    *response.status_mut() = if has_switched { StatusCode::SWITCHING_PROTOCOLS } else { head.status };
+    *response.headers_mut() = std::mem::take(&mut head.headers);
+    Ok(Answer::Http(response))
 }
 
 /// What a host answered. The headers around the wrapped ones are not the origin's.

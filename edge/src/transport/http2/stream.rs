@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Channel;
 use super::head::{self, AnswerError};
 use crate::transport::connection::{Lost, WriteError};
+use crate::transport::peer::Outcome;
 
 /// Towards the host. Dropping it cancels the whole request, unless [`Sending::finish`] was called.
 pub(crate) struct Sending {
@@ -54,6 +55,9 @@ pub(crate) enum NoAnswer {
     Broken(h2::Error),
     #[error("{0}")]
     Malformed(#[from] AnswerError),
+    /// What became of the attempt of another node.
+    #[error("at another node: {}", .0.word())]
+    AtNode(Outcome),
 }
 
 impl Sending {
@@ -116,6 +120,9 @@ impl Receiving {
         };
         let (head, body) = response.await.map_err(no_answer)?.into_parts();
         self.coming = Coming::Body(self.channel.bodies().watch(body));
+        if self.channel.is_to_peer() {
+            return head::of_peer(head, self.is_websocket).map_err(NoAnswer::AtNode);
+        }
         Ok(head::answer(&head, self.is_websocket)?)
     }
 

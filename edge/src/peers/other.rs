@@ -1,0 +1,367 @@
+//! One other node: what it says of itself, and the connections to it. It is dialled where its record says, and is who
+//! its certificate and its key say. Knows how it is followed; what follows from its words is `presence`.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use bytes::BytesMut;
+use http::{HeaderValue, Request, Uri};
+use rustls_pki_types::ServerName;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::frames::Frame;
+use super::presence::{Change, GONE, HEARTBEAT, Standing, View};
+use super::trust::ALPN;
+use super::{PeerView, Peers};
+use crate::registry::liveness::{self, Health, Liveness};
+use crate::registry::{Registry, RemoteNode};
+use crate::settings;
+use crate::store::records::nodes::{NodeRecord, Wanted};
+use crate::transport::http2::{self, Link};
+use crate::transport::peer::{FLEET, FORMAT, Peer};
+
+pub(super) struct Other {
+    name: String,
+    record: NodeRecord,
+    is_near: bool,
+    remote: Arc<RemoteNode>,
+    heard: Mutex<Followed>,
+    /// It is no node of the fleet any more, or another one than it was.
+    gone: CancellationToken,
+}
+
+struct Followed {
+    view: View,
+    /// Tunnels that it has and this node does not know yet.
+    unplaced: HashSet<Uuid>,
+    wanted: Wanted,
+}
+
+impl Other {
+    pub(super) fn new(name: String, record: NodeRecord, own_region: &str, shards: usize) -> Arc<Self> {
+        let is_near = record.region == own_region;
+        let server = settings::Server {
+            region: record.region.clone(),
+            name: format!("node {name}"),
+            listen: record.addresses.first().copied().unwrap_or_else(|| SocketAddr::from(([0; 4], 0))),
+            is_at_visitors: false,
+        };
+        let remote = Arc::new(RemoteNode {
+            peer: Arc::new(Peer::new(name.clone(), shards, if is_near { NEAR } else { FAR })),
+            liveness: Arc::new(Liveness::new()),
+            server: Arc::new(server),
+        });
+        let followed = Followed { view: View::new(), unplaced: HashSet::new(), wanted: record.wanted };
+        Arc::new(Self {
+            name,
+            record,
+            is_near,
+            remote,
+            heard: Mutex::new(followed),
+            gone: CancellationToken::new(),
+        })
+    }
+
+    /// Whether a record is of the same node in the same place.
+    pub(super) fn is_still(&self, record: &NodeRecord) -> bool {
+        let NodeRecord { region, addresses, pin, generation, wanted: _, joined_at: _ } = record;
+        let own = &self.record;
+        (region, addresses, pin, generation) == (&own.region, &own.addresses, &own.pin, &own.generation)
+    }
+
+    pub(super) fn set_wanted(&self, wanted: Wanted) {
+        self.followed().wanted = wanted;
+    }
+
+    pub(super) fn view(&self, now: Duration) -> PeerView {
+        let followed = self.followed();
+        let (peer, view, state) = (&self.remote.peer, &followed.view, followed.view.state());
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        PeerView {
+            name: self.name.clone(),
+            region: self.record.region.clone(),
+            connected: !peer.is_closed(),
+            suspect: view.standing() != Standing::Well || self.remote.liveness.is_suspect(),
+            gone: view.standing() == Standing::Gone,
+            leaving: state.is_leaving,
+            silent_ms: milliseconds(now.saturating_sub(view.heard())),
+            rtt_ms: milliseconds(peer.round_trip()),
+            tunnels: view.tunnels().len(),
+            epoch: view.epoch(),
+            sequence: view.sequence(),
+            revision: state.revision,
+            store_silent_ms: u64::from(state.store_silent) * 1_000,
+            requests: peer.begun(),
+        }
+    }
+
+    /// It is followed no longer, and no way leads through it.
+    pub(super) fn end(&self, registry: &Registry) {
+        self.gone.cancel();
+        let tunnels: Vec<Uuid> = self.followed().view.tunnels().copied().collect();
+        for tunnel in tunnels.iter().filter_map(|tunnel| registry.tunnel(tunnel)) {
+            tunnel.set_remote(&self.remote, &[]);
+        }
+    }
+
+    /// Listens to it for as long as it is a node of the fleet.
+    pub(super) async fn follow(self: Arc<Self>, peers: Arc<Peers>) {
+        let listen = async {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let begun = Instant::now();
+                let ended = self.listen(&peers).await;
+                self.remote.peer.set_presence(None);
+                if let Err(error) = ended {
+                    debug!(node = self.name, error = format!("{error:#}"), "another node is not heard");
+                }
+                pause = if begun.elapsed() > GONE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+                sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            }
+        };
+        let tick = async {
+            loop {
+                sleep(TICK).await;
+                self.tick(&peers);
+            }
+        };
+        let peer = &self.remote.peer;
+        let tell = |was: Health, is: Health| {
+            if is == Health::Well {
+                self.wake(&peers.registry);
+            }
+            if is == Health::Suspect || was == Health::Suspect {
+                info!(node = self.name, is_suspect = is == Health::Suspect, "whether another node answers");
+            }
+        };
+        let monitor = liveness::monitor(&self.remote.liveness, || peer.signs(), || peer.begun(), tell);
+        tokio::select! {
+            () = listen => {}
+            () = tick => {}
+            () = monitor => {}
+            () = self.gone.cancelled() => {}
+        }
+        // What it had just said counts for nothing any more.
+        self.end(&peers.registry);
+    }
+
+    /// One stream of its presence, to its end.
+    async fn listen(&self, peers: &Peers) -> anyhow::Result<()> {
+        let (link, _driver) = self.dial(peers).await?;
+        self.remote.peer.set_presence(Some(link.clone()));
+        let (epoch, sequence) = self.followed().view.heard_upto().unwrap_or_default();
+        let mut request = self.request()?;
+        let words = HeaderValue::try_from(format!("{FORMAT} presence {epoch} {sequence}"))?;
+        request.headers_mut().insert(FLEET, words);
+        let mut stream = std::pin::pin!(link.listen(request)?);
+        let mut bytes = BytesMut::new();
+        loop {
+            // It says something each second; what is late for so long is no longer awaited on this stream.
+            let read = timeout(GONE, stream.read_buf(&mut bytes)).await.context("nothing was heard")??;
+            ensure!(read > 0, "its words have ended");
+            while let Some(frame) = Frame::read(&mut bytes)? {
+                let is_goodbye = frame == Frame::Goodbye;
+                let (news, standing) = {
+                    let mut followed = self.followed();
+                    let before = followed.view.standing();
+                    let news = followed.view.hear(frame, peers.now());
+                    (news, (before, followed.view.standing()))
+                };
+                self.apply(&peers.registry, news.changes);
+                self.stands(peers, standing);
+                if news.is_confused {
+                    warn!(
+                        node = self.name,
+                        "what another node says does not fit together; asking for all of it"
+                    );
+                    bail!("its words do not fit together");
+                }
+                ensure!(!is_goodbye, "it has said goodbye");
+            }
+        }
+    }
+
+    fn tick(&self, peers: &Peers) {
+        let (changes, standing) = {
+            let mut followed = self.followed();
+            let before = followed.view.standing();
+            (followed.view.tick(peers.now()), (before, followed.view.standing()))
+        };
+        self.apply(&peers.registry, changes);
+        self.stands(peers, standing);
+    }
+
+    fn stands(&self, peers: &Peers, (before, now): (Standing, Standing)) {
+        let peer = &self.remote.peer;
+        peer.set_suspect(now >= Standing::Suspect);
+        let (is_leaving, wanted) = {
+            let followed = self.followed();
+            (followed.view.state().is_leaving, followed.wanted)
+        };
+        // What differs by less than this is as far.
+        let steps = peer.round_trip().as_millis() / STEP.as_millis();
+        peer.set_distance(match (is_leaving || wanted == Wanted::Draining, self.is_near) {
+            (true, _) => LEAVING,
+            (false, true) => NEAR,
+            (false, false) => FAR + (u128::BITS - steps.leading_zeros()) as u8,
+        });
+        if before == now {
+            return;
+        }
+        match now {
+            Standing::Well => {
+                info!(node = self.name, "another node is heard");
+                self.wake(&peers.registry);
+            }
+            Standing::Suspect => info!(node = self.name, "nothing is heard of another node; it comes last"),
+            Standing::Gone => warn!(node = self.name, "another node is gone, with all that it had"),
+        }
+    }
+
+    /// Requests that wait look again.
+    fn wake(&self, registry: &Registry) {
+        let tunnels: Vec<Uuid> = self.followed().view.tunnels().copied().collect();
+        for tunnel in tunnels.iter().filter_map(|tunnel| registry.tunnel(tunnel)) {
+            tunnel.heard();
+        }
+    }
+
+    fn apply(&self, registry: &Registry, changes: Vec<Change>) {
+        if changes.is_empty() || self.gone.is_cancelled() {
+            return;
+        }
+        let tunnels = registry.tunnels();
+        let mut unplaced = Vec::new();
+        for Change { tunnel, replicas } in changes {
+            match tunnels.get(&tunnel) {
+                Some(tunnel) => tunnel.set_remote(&self.remote, &replicas),
+                None => unplaced.push(tunnel),
+            }
+        }
+        self.followed().unplaced.extend(unplaced);
+    }
+
+    /// Places what it has said of tunnels that this node did not know then.
+    pub(super) fn place_the_rest(&self, registry: &Registry) {
+        let mut followed = self.followed();
+        let Followed { view, unplaced, wanted: _ } = &mut *followed;
+        unplaced.retain(|id| {
+            let replicas = view.replicas(id);
+            let Some(tunnel) = registry.tunnel(id).filter(|_| !replicas.is_empty()) else {
+                return !replicas.is_empty();
+            };
+            tunnel.set_remote(&self.remote, replicas);
+            false
+        });
+    }
+
+    /// Keeps the connection of one shard to it.
+    pub(super) async fn keep_link(self: Arc<Self>, peers: Arc<Peers>, shard: usize) {
+        let peer = &self.remote.peer;
+        let keep = async {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                match self.dial(&peers).await {
+                    Ok((link, _driver)) => {
+                        pause = FIRST_PAUSE;
+                        peer.set_link(shard, Some(link.clone()));
+                        self.wake(&peers.registry);
+                        tokio::select! {
+                            reason = link.closed() => debug!(node = self.name, shard, reason, "a connection to another node ended"),
+                            () = link.spent() => {}
+                        }
+                        peer.set_link(shard, None);
+                        // Those under way on it go on.
+                        tokio::spawn(async move {
+                            link.close();
+                            link.closed().await;
+                            drop(_driver);
+                        });
+                    }
+                    Err(error) => {
+                        debug!(
+                            node = self.name,
+                            shard,
+                            error = format!("{error:#}"),
+                            "another node is not reached"
+                        );
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
+                sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            }
+        };
+        tokio::select! {
+            () = keep => {}
+            () = self.gone.cancelled() => {}
+        }
+        peer.set_link(shard, None);
+    }
+
+    /// A connection to it, and to nobody else.
+    async fn dial(&self, peers: &Peers) -> anyhow::Result<(Link, AbortOnDropHandle<()>)> {
+        timeout(DIAL, self.dial_one(peers)).await.context("it took too long")?
+    }
+
+    async fn dial_one(&self, peers: &Peers) -> anyhow::Result<(Link, AbortOnDropHandle<()>)> {
+        let mut reached = Err(io::Error::new(io::ErrorKind::NotFound, "its record has no address"));
+        for address in &self.record.addresses {
+            let begun = Instant::now();
+            reached = TcpStream::connect(address).await.map(|tcp| (tcp, *address));
+            if reached.is_ok() {
+                self.remote.peer.measured(begun.elapsed());
+                break;
+            }
+        }
+        let (tcp, address) = reached?;
+        tcp.set_nodelay(true)?;
+        let tls = TlsConnector::from(peers.trust.client()?);
+        let io = tls.connect(ServerName::IpAddress(address.ip().into()), tcp).await?;
+        let session = io.get_ref().1;
+        ensure!(session.alpn_protocol() == Some(ALPN), "it does not speak as nodes do");
+        let (name, record) = peers.trust.judge(session.peer_certificates())?;
+        ensure!(name == self.name && self.is_still(&record), "it is `{name}` that is there");
+        let (link, driver) = http2::begin(io, address, peers.window).await?;
+        // Its settings say so, right behind the handshake.
+        while !link.takes_websockets() {
+            ensure!(!link.is_closed(), "it has hung up");
+            sleep(SETTINGS).await;
+        }
+        Ok((link, driver))
+    }
+
+    fn request(&self) -> anyhow::Result<Request<()>> {
+        let mut request = Request::new(());
+        *request.uri_mut() = Uri::try_from(format!("https://{}/", self.name))?;
+        Ok(request)
+    }
+
+    fn followed(&self) -> MutexGuard<'_, Followed> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const NEAR: u8 = 1;
+/// And farther by the round trip.
+const FAR: u8 = 2;
+const LEAVING: u8 = 255;
+const STEP: Duration = Duration::from_millis(16);
+const TICK: Duration = Duration::from_millis(250);
+const SETTINGS: Duration = Duration::from_millis(2);
+/// For a connection to another node, with all its handshakes.
+const DIAL: Duration = Duration::from_secs(5);
+/// Between two attempts to reach it.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const _: () = assert!(HEARTBEAT.as_millis() < GONE.as_millis());

@@ -82,34 +82,66 @@ pub(crate) async fn certificates(ask: Ask) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the nodes of a running edge's fleet.
+/// Prints the nodes of a running edge's fleet, with what it hears of the others.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn nodes(ask: Ask) -> Result<(), Failure> {
     let (admin, shown) = ask.edge();
-    let page = admin.look("/nodes").await?;
-    show(shown.form, &page, || {
-        let mut table = Table::new(&["NODE", "REGION", "WANTED", "ALIVE", "STARTED", "VERSION", "ADDRESSES"]);
-        for one in page["nodes"].as_array().into_iter().flatten() {
-            let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
-            let alive = &one["alive"];
-            let said = |key: &str| alive[key].as_str().unwrap_or_default().to_owned();
-            let addresses = one["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let addresses = addresses.collect::<Vec<_>>().join(" ");
-            let is_own = one["name"] == page["own"];
-            let name = if is_own { format!("{} (this one)", text("name")) } else { text("name") };
-            let is_alive = if alive.is_null() { "no" } else { "yes" };
-            table.row([
-                name,
-                text("region"),
-                text("wanted"),
-                is_alive.to_owned(),
-                said("started_at"),
-                said("version"),
-                addresses,
-            ]);
+    let mut page = admin.look("/nodes").await?;
+    // An edge that is no node itself hears of nobody.
+    let heard = admin.look("/nodes/peers").await.unwrap_or_default();
+    for node in page["nodes"].as_array_mut().into_iter().flatten() {
+        let mut peers = heard["peers"].as_array().into_iter().flatten();
+        if let Some(peer) = peers.find(|peer| peer["name"] == node["name"]) {
+            node["peer"] = peer.clone();
         }
-        let (revision, store) = (&page["revision"], page["store"].as_str().unwrap_or_default());
-        format!("{}\nrevision {revision}, store {store}", table.text())
+    }
+    show(shown.form, &page, || {
+        let mut table = Table::new(&HEAD);
+        let newest =
+            page["nodes"].as_array().into_iter().flatten().filter_map(|one| one["peer"]["revision"].as_u64());
+        let newest = newest.chain(page["revision"].as_u64()).max().unwrap_or_default();
+        for one in page["nodes"].as_array().into_iter().flatten() {
+            table.row(row(one, &page, newest));
+        }
+        table.text()
     });
     Ok(())
 }
+
+/// A node in the table. What it has not said itself stays empty.
+fn row(one: &Value, page: &Value, newest: u64) -> [String; 9] {
+    let text = |of: &Value, key: &str| of[key].as_str().unwrap_or_default().to_owned();
+    let (peer, alive) = (&one["peer"], &one["alive"]);
+    let is_own = one["name"] == page["own"];
+    let name = if is_own { format!("{} (this one)", text(one, "name")) } else { text(one, "name") };
+    let wanted = text(one, "wanted");
+    // What the store hears of is late; what the node says itself is not.
+    let is_there = is_own || peer["connected"] == true || !alive.is_null();
+    let state = if is_there || wanted == "left" { wanted } else { format!("{wanted}, away") };
+    let revision = if is_own { page["revision"].as_u64() } else { peer["revision"].as_u64() };
+    let lag = revision.map(|revision| newest.saturating_sub(revision).to_string());
+    let store = match (is_own, peer["store_silent_ms"].as_u64()) {
+        (true, _) => text(page, "store"),
+        (false, Some(silent)) if silent > SILENT => format!("silent for {} s", silent / 1_000),
+        (false, Some(_)) => "there".to_owned(),
+        (false, None) => String::new(),
+    };
+    let heard = match peer {
+        Value::Null => String::new(),
+        _ if peer["gone"] == true => "gone".to_owned(),
+        _ if peer["suspect"] == true => format!("silent for {} ms", peer["silent_ms"]),
+        _ if peer["connected"] == true => match peer["rtt_ms"].as_f64() {
+            Some(milliseconds) => format!("{milliseconds:.1} ms"),
+            None => "connected".to_owned(),
+        },
+        _ => "not connected".to_owned(),
+    };
+    let tunnels = peer["tunnels"].as_u64().map(|count| count.to_string()).unwrap_or_default();
+    let revision = revision.map(|revision| revision.to_string()).unwrap_or_default();
+    let version = text(alive, "version");
+    [name, text(one, "region"), state, revision, lag.unwrap_or_default(), store, heard, tunnels, version]
+}
+
+const HEAD: [&str; 9] = ["NODE", "REGION", "STATE", "REVISION", "LAG", "STORE", "PEER", "TUNNELS", "VERSION"];
+/// Milliseconds without a word of the store that are worth telling.
+const SILENT: u64 = 10_000;

@@ -31,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) ports: Vec<u16>,
     /// Where it says whether it is ready; it always is where nothing is said.
     pub(crate) probe: Option<String>,
+    /// Which node of the fleet it is: one that drains or has left is in no answer.
+    pub(crate) node: Option<String>,
 }
 
 /// What the name server of a zone `example.com` answers to these bytes: over UDP, over TCP, and to whoever asks too much.
@@ -43,6 +45,7 @@ pub fn answers(question: &[u8]) -> Option<[Vec<u8>; 3]> {
         addresses: vec![IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])],
         ports: vec![7844],
         probe: None,
+        node: None,
     };
     let terms = Terms {
         listen: SocketAddr::from(([127, 0, 0, 1], 53)),

@@ -23,6 +23,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "nodes/said.rs EXTENSIONS",
             "nodes/authority.rs DAY",
             "office/store.rs LONGEST",
+            "cli/edge.rs SILENT",
             "alerts/watch.rs EVERY",
             "certificates/watch.rs EVERY",
             "geography/database.rs EVERY",

@@ -38,6 +38,7 @@ mod letter;
 mod many_circuits;
 mod metrics;
 mod middleware;
+mod nodes;
 mod one_word;
 mod own;
 mod packages;

@@ -113,7 +113,7 @@ pub(super) const EDGE: &[Module] = &[
     ("certificates::place", &["store::timestamp", "tls"], &["tokio", "tracing", "std::fs"]),
     (
         "dns",
-        &["certificates::challenges", "state::State", "visitor::HostTable"],
+        &["certificates::challenges", "state::State", "store::records::nodes", "visitor::HostTable"],
         &["quinn", "h2", "hyper", "capnp", "std::fs"],
     ),
     ("dns::message", &["dns"], &["tokio", "tracing", "http"]),

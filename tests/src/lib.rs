@@ -16,6 +16,7 @@ pub mod chromium;
 pub mod collector;
 pub mod dns;
 pub mod document;
+pub mod etcd;
 pub mod fleet;
 pub mod gate;
 pub mod grpc;

@@ -54,6 +54,7 @@ const ENVIRONMENT: &[(&str, &[&str])] = &[
     ("tests", &["ADIT_WRITE", "ADIT_SKIP_NOTHING"]),
     ("a value of the control API, and no name", &["TUNNEL_STATUS_TYPE_HEALTHY"]),
     ("the build of a release", &["ADIT_COMMIT", "ADIT_SHELF"]),
+    ("a secret, which no flag may be", &["ADIT_JOIN_TOKEN"]),
 ];
 
 #[test]

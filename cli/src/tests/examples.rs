@@ -178,7 +178,7 @@ impl Bench {
     }
 
     fn toml(&self, fence: &Fence) -> Result<(), String> {
-        const OF_AN_EDGE: [&str; 13] = [
+        const OF_AN_EDGE: [&str; 15] = [
             "data-dir",
             "visitors",
             "server",
@@ -192,6 +192,8 @@ impl Bench {
             "acme",
             "dns",
             "name",
+            "node",
+            "store",
         ];
         let table: toml::Table = fence.text.parse().map_err(|error| format!("{error}"))?;
         if table.contains_key("case") {
@@ -212,6 +214,9 @@ impl Bench {
             }
             if !table.contains_key("api") && !table.contains_key("tunnel") {
                 text.push_str("\n[api]\nlisten = \"127.0.0.1:8787\"\n");
+            }
+            if table.contains_key("node") && !table.contains_key("store") {
+                text.push_str("\n[store]\nurl = \"etcd://localhost:2379/main\"\n");
             }
             let path = self.write("edge.toml", &text);
             return adit_edge::Settings::load(&path).map(|_| ()).map_err(|error| error.to_string());

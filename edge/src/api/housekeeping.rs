@@ -112,7 +112,7 @@ fn notes(
     let went = went
         .map(|(id, seen)| (*id, "tunnel.inactive", Seen { inactive_at: Some(now), ..seen.record.clone() }));
     came.chain(went)
-        .take(MOST_AT_ONCE)
+        .take(if node.is_some() { MOST_OF_NODE } else { MOST_AT_ONCE })
         .map(|(id, action, seen)| {
             let note = AuditEntry { actor: EDGE.to_owned(), action, subject: id.to_string() };
             let (transaction, key) = (Transaction::new(note), key::seen(id));
@@ -195,6 +195,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const SETTLING: Duration = Duration::from_secs(15);
 const UNUSED: Duration = Duration::from_secs(5 * 60);
 const MOST_AT_ONCE: usize = 64;
+/// The same of who is connected, at each node of a fleet, whose store is one for all of them.
+const MOST_OF_NODE: usize = 16;
 
 #[cfg(test)]
 mod tests {

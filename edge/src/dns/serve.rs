@@ -21,6 +21,7 @@ use super::zones::Known;
 use super::{Terms, message};
 use crate::certificates::challenges::Challenges;
 use crate::state::State;
+use crate::store::records::nodes::Wanted;
 use crate::visitor::HostTable;
 
 /// What answers.
@@ -131,10 +132,29 @@ impl NameServer {
                 is_certain.set(!texts.is_empty() || !self.challenges.can_catch_up());
                 texts
             },
-            is_up: &self.nodes.are_up(),
+            is_up: &self.are_up(),
             asker: network(from),
         };
         (message::answered(question, &self.terms, serial, &known), is_certain.get())
+    }
+
+    /// Which nodes are well: as they say themselves, and as the fleet wants them. Whether one is alive counts where
+    /// nothing says more: the store hears late of it.
+    fn are_up(&self) -> Vec<bool> {
+        let mut are_up = self.nodes.are_up();
+        if let Some(state) = &self.state
+            && self.terms.nodes.iter().any(|node| node.node.is_some())
+        {
+            state.read(|snapshot| {
+                for (node, is_up) in self.terms.nodes.iter().zip(&mut are_up) {
+                    let Some(name) = &node.node else { continue };
+                    let wanted = snapshot.nodes.get(name).map(|kept| kept.record.wanted);
+                    let is_alive = node.probe.is_some() || snapshot.alive.contains_key(name);
+                    *is_up &= wanted == Some(Wanted::Active) && is_alive;
+                }
+            });
+        }
+        are_up
     }
 
     pub(crate) fn room() -> Arc<Admission> {

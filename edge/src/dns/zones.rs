@@ -184,6 +184,7 @@ mod tests {
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             ports: vec![7844],
             probe: None,
+            node: None,
         };
         Terms {
             listen: "127.0.0.1:53".parse().unwrap(),

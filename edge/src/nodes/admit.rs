@@ -58,6 +58,14 @@ impl Admitting {
         if !is_name(&name) {
             return Err(AdmitError::Wrong("`name` cannot be the name of a node".to_owned()));
         }
+        let (region, addresses) = (&proved.request.region, &proved.request.addresses);
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if region.is_empty() || region.len() > LONGEST_REGION || !region.bytes().all(fits) {
+            return Err(AdmitError::Wrong("`region` cannot be a name".to_owned()));
+        }
+        if addresses.len() > MOST_ADDRESSES {
+            return Err(AdmitError::Wrong(format!("there are more than {MOST_ADDRESSES} `addresses`")));
+        }
         if invitation.name.as_ref().is_some_and(|wanted| *wanted != name) {
             return Err(JoinError::Refused.into());
         }
@@ -127,3 +135,6 @@ impl Admitting {
 
 /// Nodes that all know each other.
 pub(crate) const MOST_NODES: usize = 64;
+const LONGEST_REGION: usize = 64;
+/// Of one node.
+const MOST_ADDRESSES: usize = 16;

@@ -42,7 +42,7 @@ impl Rules<'_> {
 
     fn node(&mut self, table: Spanned<document::DnsNode>) -> Option<Node> {
         let span = table.span();
-        let document::DnsNode { region, addresses, ports, probe } = table.into_inner();
+        let document::DnsNode { region, addresses, ports, probe, node } = table.into_inner();
         let region = self.required(&span, "region", region, "that of its [[server]]");
         let region = region.and_then(|region| {
             let at = region.span();
@@ -81,6 +81,7 @@ impl Rules<'_> {
             }
             url.into_inner()
         });
-        Some(Node { region: region?, addresses, ports, probe })
+        let node = node.and_then(|name| self.node_name(name));
+        Some(Node { region: region?, addresses, ports, probe, node })
     }
 }

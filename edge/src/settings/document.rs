@@ -176,6 +176,8 @@ pub(super) struct DnsNode {
     pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) ports: Option<Spanned<Vec<Spanned<i64>>>>,
     pub(super) probe: Option<Spanned<String>>,
+    /// The name of a node of the fleet.
+    pub(super) node: Option<Spanned<String>>,
 }
 
 /// What accounts are told, and where. Durations are texts like "30s".

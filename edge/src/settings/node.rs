@@ -21,17 +21,7 @@ impl Rules<'_> {
             self.mistakes.add_with_help(span.clone(), "a node, but no [store]", help);
         }
         let name = self.required(&span, "name", name, "what the fleet calls this node, like \"west-1\"");
-        let name = name.and_then(|name| {
-            let at = name.span();
-            let name = name.into_inner();
-            if is_name(&name) {
-                return Some(name);
-            }
-            let message = format!("`{}` cannot be the name of a node", name.escape_debug());
-            let help = format!("use 1 to {LONGEST} lower-case letters, digits and `-`");
-            self.mistakes.add_with_help(at, message, help);
-            None
-        });
+        let name = name.and_then(|name| self.node_name(name));
         let region = self.required(&span, "region", region, "that of its [[server]]");
         let region = region.and_then(|region| self.word(region));
         let usual = "the address that other nodes connect to, like \"10.0.0.1:7850\"";
@@ -54,6 +44,18 @@ impl Rules<'_> {
             self.mistakes.add_with_help(at, "other nodes do not learn from this where to connect", help);
         }
         Some(Terms { name: name?, region: region?, listen: listen?, addresses })
+    }
+
+    pub(super) fn node_name(&mut self, name: Spanned<String>) -> Option<String> {
+        let at = name.span();
+        let name = name.into_inner();
+        if is_name(&name) {
+            return Some(name);
+        }
+        let message = format!("`{}` cannot be the name of a node", name.escape_debug());
+        let help = format!("use 1 to {LONGEST} lower-case letters, digits and `-`");
+        self.mistakes.add_with_help(at, message, help);
+        None
     }
 }
 

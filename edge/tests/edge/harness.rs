@@ -163,7 +163,7 @@ impl LocalSet {
     }
 
     pub(crate) async fn run_until<F: Future>(&self, test: F) -> F::Output {
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_secs(180);
         match tokio::time::timeout(limit, self.0.run_until(test)).await {
             Ok(output) => output,
             Err(_) => panic!("a step of this test was still awaited after {limit:?}"),

@@ -260,6 +260,34 @@ async fn a_full_etcd_refuses_changes_says_so_beforehand_and_is_read() {
 }
 
 #[tokio::test]
+async fn a_record_that_is_held_outlives_etcd_and_goes_with_its_holder() {
+    let Some(mut server) = Server::start().await else { return };
+    let (store, other) = (founded(&server, "main").await, founded(&server, "main").await);
+    let from = done(&store, put("a", "1")).await;
+    let mut watch = other.watch("alive/", from).await.unwrap();
+    let next = async |watch: &mut Watch| loop {
+        let batch = watch.next().await.expect("the watch goes on");
+        if let [change] = &batch.changes[..] {
+            return (change.key.clone(), change.value.clone());
+        }
+    };
+    let stop = CancellationToken::new();
+    let held = tokio::spawn(store.hold("alive/a", "here".into(), stop.clone()));
+    assert_eq!(next(&mut watch).await, ("alive/a".to_owned(), Some("here".into())));
+    assert_eq!(store.look().await.unwrap(), from, "it is no change of the state");
+    // The history that is known is still the one that is there.
+    assert!(other.watch("", from).await.is_ok());
+
+    server.start_again().await;
+    assert_eq!(keys(&other, "alive/").await, ["alive/a"]);
+    let seen = other.list("alive/").await.unwrap().revision;
+    let mut watch = other.watch("alive/", seen).await.unwrap();
+    stop.cancel();
+    held.await.unwrap();
+    assert_eq!(next(&mut watch).await, ("alive/a".to_owned(), None));
+}
+
+#[tokio::test]
 async fn a_member_that_stands_still_is_noticed_by_who_follows_it() {
     let Some(server) = Server::start().await else { return };
     let store = founded(&server, "main").await;

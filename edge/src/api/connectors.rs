@@ -83,6 +83,20 @@ pub(crate) fn status(connectors: &[Connector], wanted: usize, was_seen: bool) ->
     if counts.iter().all(|count| *count >= wanted) { Status::Healthy } else { Status::Degraded }
 }
 
+/// The same in a fleet, whose nodes know of each other's hosts that they are there, and not how many connections each
+/// has: no tunnel is degraded then.
+pub(crate) fn status_in_fleet(
+    registry: &Registry,
+    tunnel: Uuid,
+    connectors: &[Connector],
+    was_seen: bool,
+) -> Status {
+    match registry.tunnel(&tunnel) {
+        Some(tunnel) if tunnel.is_connected() => Status::Healthy,
+        Some(_) | None => status(connectors, 1, was_seen),
+    }
+}
+
 /// Makes the connections of a tunnel, or of one connector of it, leave. How many there were.
 pub(crate) fn disconnect(registry: &Registry, tunnel: Uuid, connector: Option<Uuid>) -> usize {
     let Some(tunnel) = registry.tunnel(&tunnel) else { return 0 };

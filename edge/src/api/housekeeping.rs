@@ -37,15 +37,15 @@ pub(crate) async fn run(
             _ = ticks.tick() => {}
         }
         let now = Timestamp::now();
-        let connected = connected(&registry);
+        let (connected, anywhere) = (connected(&registry), anywhere(&registry));
         // Hosts of before need a moment to come back; until then nobody is said to have gone.
         let settled = now.since(started) > SETTLING;
         let ever = ever_connected(&registry);
         let notes = state.read(|snapshot| {
             let duties = Duties::of(node.as_deref(), snapshot);
-            notes(snapshot, &connected, &ever, (node.as_deref(), &duties), now, settled)
+            notes(snapshot, (&connected, &anywhere), &ever, (node.as_deref(), &duties), now, settled)
         });
-        let unused = state.read(|snapshot| unused(snapshot, &connected, now));
+        let unused = state.read(|snapshot| unused(snapshot, &anywhere, now));
         let keys = state.read(|snapshot| session_keys(snapshot, now));
         let strangers = state.read(|snapshot| strangers(snapshot, &registry, node.is_some()));
         for transaction in notes.into_iter().chain(unused).chain(keys).chain(strangers) {
@@ -75,7 +75,13 @@ fn connected(registry: &Registry) -> HashSet<Uuid> {
     serving.map(|(id, _)| *id).collect()
 }
 
-/// The same with those whose last host has gone, however soon.
+/// The same with those that are connected to another node of the fleet.
+fn anywhere(registry: &Registry) -> HashSet<Uuid> {
+    let tunnels = registry.tunnels();
+    tunnels.iter().filter(|(_, tunnel)| tunnel.is_connected()).map(|(id, _)| *id).collect()
+}
+
+/// Those here with those whose last host has gone, however soon.
 fn ever_connected(registry: &Registry) -> HashSet<Uuid> {
     registry.tunnels().iter().filter(|(_, tunnel)| tunnel.lost().is_some()).map(|(id, _)| *id).collect()
 }
@@ -85,7 +91,7 @@ fn ever_connected(registry: &Registry) -> HashSet<Uuid> {
 /// that is not there any more; a node that still has some says so again.
 fn notes(
     snapshot: &Snapshot,
-    connected: &HashSet<Uuid>,
+    (connected, anywhere): (&HashSet<Uuid>, &HashSet<Uuid>),
     ever: &HashSet<Uuid>,
     (node, duties): (Option<&str>, &Duties),
     now: Timestamp,
@@ -107,7 +113,8 @@ fn notes(
     };
     let went = snapshot.seen.iter().filter(|(id, seen)| {
         let seen = &seen.record;
-        settled && seen.inactive_at.is_none() && known(id) && !connected.contains(id) && is_own(id, seen)
+        let is_here = connected.contains(id) || anywhere.contains(id);
+        settled && seen.inactive_at.is_none() && known(id) && !is_here && is_own(id, seen)
     });
     let went = went
         .map(|(id, seen)| (*id, "tunnel.inactive", Seen { inactive_at: Some(now), ..seen.record.clone() }));
@@ -248,14 +255,15 @@ mod tests {
             let (id, snapshot) = snapshot(false, now, seen.clone());
             let connected = if is_connected { HashSet::from([id]) } else { HashSet::new() };
             let alone = Duties::of(None, &snapshot);
-            let noted = notes(&snapshot, &connected, &connected, (None, &alone), now, settled).len();
+            let noted =
+                notes(&snapshot, (&connected, &connected), &connected, (None, &alone), now, settled).len();
             assert_eq!(noted, wanted, "{seen:?}, connected: {is_connected}, settled: {settled}");
         }
         // It came and went between two looks.
         for (seen, wanted) in [(None, 1), (Some(gone), 0)] {
             let (id, snapshot) = snapshot(false, now, seen);
-            let alone = Duties::of(None, &snapshot);
-            let noted = notes(&snapshot, &HashSet::new(), &HashSet::from([id]), (None, &alone), now, true);
+            let (alone, none) = (Duties::of(None, &snapshot), HashSet::new());
+            let noted = notes(&snapshot, (&none, &none), &HashSet::from([id]), (None, &alone), now, true);
             assert_eq!(noted.len(), wanted);
         }
     }
@@ -278,7 +286,14 @@ mod tests {
             }
             let duties = Duties::of(Some("a"), &snapshot);
             let (none, node) = (HashSet::new(), (Some("a"), &duties));
-            assert_eq!(notes(&snapshot, &none, &none, node, now, true).len(), wanted, "{by:?} {is_alive}");
+            assert_eq!(
+                notes(&snapshot, (&none, &none), &none, node, now, true).len(),
+                wanted,
+                "{by:?} {is_alive}"
+            );
+            let there = HashSet::from([Uuid::from_u128(7)]);
+            let noted = notes(&snapshot, (&none, &there), &none, node, now, true);
+            assert!(noted.is_empty(), "another node has its hosts: {by:?} {is_alive}");
         }
     }
 

@@ -91,7 +91,7 @@ impl Api {
         let transaction = self.told(id, &tunnel, "created", transaction);
         self.change(transaction, |_| Problem::NameTaken).await?;
         let token = tunnel.credentials(id).map(|credentials| credentials.to_token());
-        Ok(envelope::success(View { token, ..View::of(id, &tunnel, Vec::new(), None) }))
+        Ok(envelope::success(View { token, ..View::of(id, &tunnel, Vec::new(), Status::Inactive, None) }))
     }
 
     pub(super) fn list_tunnels(
@@ -271,7 +271,14 @@ impl Api {
 
     pub(super) fn view(&self, id: Uuid, tunnel: &Tunnel, snapshot: &Snapshot) -> View {
         let connectors = connectors::connectors(&self.registry, id);
-        View::of(id, tunnel, connectors, snapshot.seen.get(&id).map(|seen| &seen.record))
+        let seen = snapshot.seen.get(&id).map(|seen| &seen.record);
+        let wanted = if tunnel.quick { 1 } else { connectors::USUAL_CONNECTIONS };
+        let status = if self.admitting.is_some() {
+            connectors::status_in_fleet(&self.registry, id, &connectors, seen.is_some())
+        } else {
+            connectors::status(&connectors, wanted, seen.is_some())
+        };
+        View::of(id, tunnel, connectors, status, seen)
     }
 }
 
@@ -280,9 +287,13 @@ fn hostnames(snapshot: &Snapshot, tunnel: Uuid) -> Vec<String> {
 }
 
 impl View {
-    fn of(id: Uuid, tunnel: &Tunnel, connectors: Vec<Connector>, seen: Option<&Seen>) -> Self {
-        let wanted = if tunnel.quick { 1 } else { connectors::USUAL_CONNECTIONS };
-        let status = connectors::status(&connectors, wanted, seen.is_some());
+    fn of(
+        id: Uuid,
+        tunnel: &Tunnel,
+        connectors: Vec<Connector>,
+        status: Status,
+        seen: Option<&Seen>,
+    ) -> Self {
         let oldest = connectors.iter().map(|connector| connector.run_at).min();
         let active = matches!(status, Status::Healthy | Status::Degraded);
         Self {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
+use crate::alerts::{Hook, TELLING};
 use crate::etcd::Server;
 use crate::harness::{LocalSet, empty, full, http1, read, start_told};
 use crate::names::{ask, section};
@@ -279,6 +280,45 @@ async fn a_weight_that_one_edge_is_told_counts_at_all() {
             })
             .await;
             let _ = one.ask(Method::GET, &one.tunnels(), None).await.result();
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_is_to_be_told_is_told_and_sent_once_by_two_edges_of_one_store() {
+    let Some(server) = Server::start().await else { return };
+    LocalSet::new()
+        .run_until(async {
+            let machine = |name: &str| {
+                let mut machine = Machine::new(&server, name, "west");
+                machine.more.push_str(TELLING);
+                machine
+            };
+            let (one, first) = machine("a").found().await;
+            let token = invite(&first, None, false).await;
+            let (two, _) = machine("b").join(&token, &one).await;
+            until("both are alive", async || {
+                !seen(&two, "a").await["alive"].is_null() && !seen(&one, "b").await["alive"].is_null()
+            })
+            .await;
+            let hook = Hook::open().await;
+            let made = one.hook(&hook.url(), None).await["id"].as_str().unwrap().to_owned();
+            one.policy(&made, "expiring_api_token_alert", json!({})).await;
+            for _ in 0..3 {
+                let wish =
+                    TokenRequest { valid_for: Some(Duration::from_secs(20)), ..TokenRequest::default() };
+                one.token(wish).await;
+            }
+            // Each is said to end soon, and then to have ended.
+            hook.alerts(6, "expiring_api_token_alert").await;
+            let count = async |action: &str| {
+                let lines = one.ledger.audit(500).await.unwrap();
+                lines.iter().filter(|line| line.action == action).count()
+            };
+            until("what became of all is noted", async || count("alert.sent").await >= 6).await;
+            assert_eq!((count("alert").await, count("alert.sent").await), (6, 6));
+            assert!(count("alert.claim").await >= 6, "each was claimed before it was sent");
+            assert_eq!(hook.count("expiring_api_token_alert"), 6);
         })
         .await;
 }

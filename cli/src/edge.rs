@@ -126,15 +126,16 @@ fn row(one: &Value, page: &Value, newest: u64) -> [String; 9] {
         (false, Some(_)) => "there".to_owned(),
         (false, None) => String::new(),
     };
-    let heard = match peer {
-        Value::Null => String::new(),
-        _ if peer["gone"] == true => "gone".to_owned(),
-        _ if peer["suspect"] == true => format!("silent for {} ms", peer["silent_ms"]),
-        _ if peer["connected"] == true => match peer["rtt_ms"].as_f64() {
-            Some(milliseconds) => format!("{milliseconds:.1} ms"),
-            None => "connected".to_owned(),
-        },
-        _ => "not connected".to_owned(),
+    let heard = if peer.is_null() {
+        String::new()
+    } else if peer["gone"] == true {
+        "gone".to_owned()
+    } else if peer["suspect"] == true {
+        format!("silent for {} ms", peer["silent_ms"])
+    } else if peer["connected"] == true {
+        peer["rtt_ms"].as_f64().map_or("connected".to_owned(), |rtt| format!("{rtt:.1} ms"))
+    } else {
+        "not connected".to_owned()
     };
     let tunnels = peer["tunnels"].as_u64().map(|count| count.to_string()).unwrap_or_default();
     let revision = revision.map(|revision| revision.to_string()).unwrap_or_default();

@@ -33,7 +33,7 @@ use crate::store::records::to_json;
 use crate::store::timestamp::Timestamp;
 use crate::store::{AuditEntry, StoreRevision, Transaction};
 use crate::tls::since_epoch;
-use authority::{Authority, LEAF_VALIDITY, believed};
+use authority::{Authority, believed};
 use folder::Folder;
 use said::{PublicKey, Said};
 
@@ -296,7 +296,8 @@ impl OwnNode {
         let left = leaf.not_after - i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX);
         // Another authority signs by now.
         let signer = leaf.chain.get(1);
-        left < RENEWED_BEFORE || self.authorities().first().is_some_and(|first| signer != Some(first))
+        left < RENEWED_BEFORE.as_secs().cast_signed()
+            || self.authorities().first().is_some_and(|first| signer != Some(first))
     }
 
     fn renew(&self) -> anyhow::Result<()> {
@@ -315,8 +316,8 @@ impl OwnNode {
     }
 }
 
-/// Seconds before its end at which a certificate is renewed: a third of its life.
-const RENEWED_BEFORE: i64 = (LEAF_VALIDITY.as_secs() / 3).cast_signed();
+/// Before its end, when a certificate is renewed: a third of its life.
+const RENEWED_BEFORE: Duration = Duration::from_secs(10 * 24 * 60 * 60);
 /// Between two looks at what ends.
 const LOOK: Duration = Duration::from_secs(60 * 60);
 /// Between a change of the state and a look at it.

@@ -171,7 +171,7 @@ impl PublicKeyData for PublicKey {
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const VALIDITY: Duration = Duration::from_secs(10 * 365 * DAY.as_secs());
 /// Of a node's certificate; it is renewed after two thirds of that.
-pub(crate) const LEAF_VALIDITY: Duration = Duration::from_secs(30 * DAY.as_secs());
+const LEAF_VALIDITY: Duration = Duration::from_secs(30 * DAY.as_secs());
 
 #[cfg(test)]
 mod tests {

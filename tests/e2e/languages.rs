@@ -35,11 +35,7 @@ async fn built() -> &'static Built {
 }
 
 async fn build() -> Built {
-    let tools = target().join("tools/languages/env");
-    let languages = std::fs::read_to_string(&tools).unwrap_or_default();
-    let languages = languages.lines().find_map(|line| line.strip_prefix("export ADIT_LANGUAGES="));
-    let languages: Vec<String> =
-        languages.unwrap_or_default().trim_matches('\'').split_whitespace().map(str::to_owned).collect();
+    let (tools, languages) = (tools(), languages());
     for language in ALL.iter().filter(|language| !languages.iter().any(|there| there == *language)) {
         e2e::skip(&format!("no plugins in {language}: `cargo xtask languages` says what is missing"));
     }
@@ -68,10 +64,22 @@ async fn build() -> Built {
     Built { folder, languages }
 }
 
+/// What `cargo xtask languages` has written.
+fn tools() -> PathBuf {
+    target().join("tools/languages/env")
+}
+
+/// Those that this machine has the tools for.
+fn languages() -> Vec<String> {
+    let tools = std::fs::read_to_string(tools()).unwrap_or_default();
+    let languages = tools.lines().find_map(|line| line.strip_prefix("export ADIT_LANGUAGES="));
+    languages.unwrap_or_default().trim_matches('\'').split_whitespace().map(str::to_owned).collect()
+}
+
 /// Has a shell run something with the tools of all languages. Hands back what it said.
 async fn with_tools(what: &str, arguments: &[&Path]) -> String {
     let mut command = Command::new("sh");
-    command.arg("-c").arg(format!(". \"$0\" && {what}")).arg(target().join("tools/languages/env"));
+    command.arg("-c").arg(format!(". \"$0\" && {what}")).arg(tools());
     command.args(arguments).env("ADIT", adit()).env("XDG_CACHE_HOME", target().join("tmp/cache"));
     command.env_remove("CACHE_DIRECTORY").env_remove("ADIT_LOG").env_remove("ADIT_LOG_FORMAT");
     // Beside the plugins of the product, whose dependencies are built already.
@@ -220,7 +228,8 @@ async fn example(name: &str, language: &str, file: &str, folder: &Path) -> usize
 /// The component of an example in one language, whose tests pass; nothing where the language is not here.
 pub(super) async fn example_in(name: &str, language: &str) -> Option<PathBuf> {
     let (_, file) = SOURCES.into_iter().find(|(known, _)| *known == language)?;
-    if !built().await.languages.iter().any(|there| there == language) {
+    if !languages().iter().any(|there| there == language) {
+        e2e::skip(&format!("no plugins in {language}: `cargo xtask languages` says what is missing"));
         return None;
     }
     let folder = target().join("tmp").join(name);

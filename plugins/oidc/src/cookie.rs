@@ -11,7 +11,7 @@ pub struct Jar<'a> {
 impl Jar<'_> {
     /// What the cookie is called. Under the prefix no other address, of a subdomain or without HTTPS, can set one.
     fn full(&self, suffix: &str) -> String {
-        let prefix = if self.is_secure { "__Host-" } else { "" };
+        let prefix = if self.is_secure { SECURE } else { "" };
         format!("{prefix}{}{suffix}", self.name)
     }
 
@@ -30,18 +30,19 @@ impl Jar<'_> {
             .filter_map(move |pair| pair.split_once('=').filter(|(known, _)| *known == name))
             .map(|(_, value)| value)
     }
+}
 
-    /// The `Cookie` that the service gets: without ours. `None` if nothing changes, and empty if nothing is left.
-    pub fn without(&self, headers: &[(String, String)]) -> Option<String> {
-        let name = self.full("");
-        let is_ours = |pair: &&str| {
-            let known = pair.split_once('=').map_or(*pair, |(known, _)| known);
-            known.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with(LOGIN))
-        };
-        pairs(headers)
-            .any(|pair| is_ours(&pair))
-            .then(|| pairs(headers).filter(|pair| !is_ours(pair)).collect::<Vec<_>>().join("; "))
-    }
+/// The `Cookie` that the service gets: without those of this name, from wherever they were set. `None` if nothing changes,
+/// and empty if nothing is left.
+pub fn without(name: &str, headers: &[(String, String)]) -> Option<String> {
+    let is_ours = |pair: &&str| {
+        let known = pair.split_once('=').map_or(*pair, |(known, _)| known);
+        let known = known.strip_prefix(SECURE).unwrap_or(known);
+        known.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(LOGIN))
+    };
+    pairs(headers)
+        .any(|pair| is_ours(&pair))
+        .then(|| pairs(headers).filter(|pair| !is_ours(pair)).collect::<Vec<_>>().join("; "))
 }
 
 fn pairs(headers: &[(String, String)]) -> impl Iterator<Item = &str> {
@@ -49,6 +50,8 @@ fn pairs(headers: &[(String, String)]) -> impl Iterator<Item = &str> {
     lines.map(str::trim).filter(|pair| !pair.is_empty())
 }
 
+/// Before a name that only this address, over HTTPS, can set.
+const SECURE: &str = "__Host-";
 /// Behind the name, of what is kept while somebody signs in.
 pub const LOGIN: &str = "-login";
 
@@ -75,8 +78,9 @@ mod tests {
         let headers = sent(&["a=1; __Host-adit=x", "__Host-adit-login2=y; adit=z; b"]);
         assert_eq!(JAR.values("", &headers).collect::<Vec<_>>(), ["x"]);
         assert_eq!(JAR.values("-login2", &headers).collect::<Vec<_>>(), ["y"]);
-        assert_eq!(JAR.without(&headers).as_deref(), Some("a=1; adit=z; b"));
-        assert_eq!(JAR.without(&sent(&["__Host-adit=x"])).as_deref(), Some(""));
-        assert_eq!(JAR.without(&sent(&["__Host-adits=x"])), None);
+        // Whatever the visitor has of our name, by HTTPS or not.
+        assert_eq!(without("adit", &headers).as_deref(), Some("a=1; b"));
+        assert_eq!(without("adit", &sent(&["__Host-adit=x"])).as_deref(), Some(""));
+        assert_eq!(without("adit", &sent(&["__Host-adits=x; aadit=y"])), None);
     }
 }

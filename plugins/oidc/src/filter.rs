@@ -6,7 +6,7 @@ use bindings::exports::adit::plugin::probe::Guest as Probe;
 use bindings::exports::adit::plugin::request_filter::{Guest as RequestFilter, RequestAction};
 use bindings::exports::adit::plugin::ticker::Guest as Ticker;
 
-use crate::cookie::Jar;
+use crate::cookie::without;
 use crate::login::{Decision, Page, Visit, decide};
 use crate::plan::Plan;
 use crate::provider::Provider;
@@ -69,13 +69,10 @@ fn go_on(plan: &Plan, sent: &[(String, String)], session: Option<Session>) -> Re
         None => HeaderOp::Remove(name.clone()),
     });
     let mut headers: Vec<_> = told.collect();
-    for is_secure in [true, false] {
-        let cookies = Jar { name: &plan.cookie, is_secure }.without(sent);
-        headers.extend(cookies.map(|left| match left.is_empty() {
-            true => HeaderOp::Remove("cookie".to_owned()),
-            false => HeaderOp::Set(("cookie".to_owned(), left)),
-        }));
-    }
+    headers.extend(without(&plan.cookie, sent).map(|left| match left.is_empty() {
+        true => HeaderOp::Remove("cookie".to_owned()),
+        false => HeaderOp::Set(("cookie".to_owned(), left)),
+    }));
     if headers.is_empty() {
         return RequestAction::Next;
     }

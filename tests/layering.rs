@@ -233,6 +233,7 @@ const STATUSES: &[(&str, &[&str])] = &[
             "edge/src/admin/explain.rs",
             "edge/src/admin/ui.rs",
             "edge/src/admin/ui/nodes.rs",
+            "edge/src/peers/asked.rs",
             "edge/src/api/envelope.rs",
         ],
     ),

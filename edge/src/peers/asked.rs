@@ -55,7 +55,7 @@ pub(super) async fn carry(
         None => Upload::Chunked,
     };
     let trailers = Trailers::of(&parts, upload);
-    let (ray, visitor) = (Ray::of(&parts.headers), visitor(&parts.headers));
+    let (ray, visitor) = (Ray::of(parts.headers.get(headers::CF_RAY)), visitor(&parts.headers));
     let request = for_origin(parts, upload);
     let share = visitor.map_or_else(|| share.clone(), |visitor| share.of(visitor));
     let context = ForwardContext {

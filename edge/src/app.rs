@@ -125,6 +125,10 @@ impl Edge {
         });
         let names: Vec<_> = names.collect();
         let is_fleet = store.is_some();
+        if api.is_some() && node.is_some() {
+            // Who did not join has no key for what is sealed in the state.
+            Folder::of(&data_dir).joined().context("[node]")?;
+        }
         let known = api.as_ref().map(|_| load(&data_dir, store, &seal)).transpose()?;
         let (known, keys) = known.map_or((None, None), |(known, keys)| (Some(known), Some(keys)));
         let nodes_at = node.as_ref().map(|terms| terms.listen);

@@ -96,9 +96,7 @@ impl OwnNode {
     /// It did not join, or is no node any more.
     pub(crate) fn open(terms: &Terms, folder: Folder, state: State) -> anyhow::Result<Arc<Self>> {
         let Terms { name, region, listen: _, addresses } = terms;
-        let Some((key, chain)) = folder.read()? else {
-            bail!("this edge is not a node of the fleet yet: `adit edge join` makes it one");
-        };
+        let (key, chain) = folder.joined()?;
         let fleet = state.fleet().context("which fleet this is was never known here")?;
         let own = chain.first().and_then(Said::of).context("the node's certificate names no node")?;
         ensure!(

@@ -230,6 +230,8 @@ async fn the_example_of_every_page_is_a_good_configuration() {
     let site = Site::new();
     site.write("edge-ca.pem", e2e::certificate::Certificate::new(&["quic.cftunnel.com"]).ca_pem);
     site.write("webhook.key", "s3cret");
+    site.write("client.key", "s3cret");
+    site.write("cookie.key", "s3cret of thirty-two characters.");
     let networks = RawOrigin::start(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n192.0.2.0/24").service();
     let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
     let mut seen = Vec::new();
@@ -256,7 +258,7 @@ async fn the_example_of_every_page_is_a_good_configuration() {
         assert!(!checked.output.contains("warning"), "{name}: {checked:?}");
         seen.push(name.to_owned());
     }
-    assert_eq!(seen.len(), 16, "{seen:?}");
+    assert_eq!(seen.len(), 17, "{seen:?}");
 }
 
 /// As a document names what is inside of the program.

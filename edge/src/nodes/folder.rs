@@ -40,6 +40,14 @@ impl Folder {
         Ok(Some((Identity::read_key(&self.key_path())?, Identity::read_chain(&self.chain_path())?)))
     }
 
+    /// The same of a node that is one.
+    ///
+    /// # Errors
+    /// It did not join, or the files cannot be read.
+    pub(crate) fn joined(&self) -> anyhow::Result<(PrivateKeyDer<'static>, Vec<CertificateDer<'static>>)> {
+        self.read()?.context("this edge is not a node of the fleet yet: `adit edge join` makes it one")
+    }
+
     /// A key for a node, made where there is none; one that is there was made before by a `join` that did not come to
     /// its end.
     pub(crate) fn make_key(&self) -> anyhow::Result<KeyPair> {

@@ -13,22 +13,29 @@ use crate::office::Office;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_answers_as_its_document_says_whatever_is_asked() {
-    run("--exclude-path-regex", "/load_balancers|/alerting", "40").await;
+    // Nothing links one of these calls with another one.
+    run("--exclude-path-regex", "/load_balancers|/alerting|/cfd_tunnel", "25", "examples,coverage,fuzzing")
+        .await;
 }
 
-/// For itself: whoever leaves the token out on each of all the paths together is told to wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn tunnels_answer_as_the_document_says_whatever_is_asked() {
+    run("--include-path-regex", "/cfd_tunnel", "25", PHASES).await;
+}
+
+/// For itself, as tunnels are: whoever leaves the token out on each of all the paths together is told to wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn load_balancing_answers_as_its_document_says_whatever_is_asked() {
-    run("--include-path-regex", "/load_balancers", "25").await;
+    run("--include-path-regex", "/load_balancers", "25", PHASES).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alerting_answers_as_its_document_says_whatever_is_asked() {
-    run("--include-path-regex", "/alerting", "15").await;
+    run("--include-path-regex", "/alerting", "15", PHASES).await;
 }
 
 /// The paths that match, or all others.
-async fn run(which: &str, pattern: &str, seconds: &str) {
+async fn run(which: &str, pattern: &str, seconds: &str, phases: &str) {
     let Some(program) = std::env::var_os("ADIT_SCHEMATHESIS") else {
         let reason = "ADIT_SCHEMATHESIS does not say where schemathesis is";
         let must_not = std::env::var_os("ADIT_SKIP_NOTHING").is_some_and(|set| set == "1");
@@ -48,7 +55,7 @@ async fn run(which: &str, pattern: &str, seconds: &str) {
     let mut command = Command::new(program);
     command.current_dir(folder).kill_on_drop(true).stdin(Stdio::null());
     command.arg("run").arg(format!("http://{}/openapi.json", office.edge.api.unwrap()));
-    command.args([which, pattern]);
+    command.args([which, pattern, "--phases", phases]);
     command.args(["--header", &format!("Authorization: Bearer {}", office.token)]);
     // Whoever asks for a deleted tunnel by its id is told when it was deleted; a name of a foreign zone fits
     // the document; and a parameter without a value is none.
@@ -65,4 +72,5 @@ async fn run(which: &str, pattern: &str, seconds: &str) {
     eprintln!("{}", said.lines().find(|line| line.contains("generated,")).unwrap_or_default());
 }
 
+const PHASES: &str = "examples,coverage,fuzzing,stateful";
 const LIMIT: Duration = Duration::from_secs(150);

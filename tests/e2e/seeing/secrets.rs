@@ -48,7 +48,7 @@ fn secret(kind: usize, seed: u64) -> (String, &'static str, [&'static str; 2]) {
         12 => (all(12), "note", ["Bearer ", ""]),
         13 => (all(14), "note", ["https://user:", "@db.example/"]),
         14 => (format!("Summer{}", all(6)), "password", plain),
-        15 => (letters(seed, 8, DIGITS), "otp", plain),
+        15 => (letters(seed, 12, DIGITS), "otp", plain),
         16 => (all(10), "apiKey", plain),
         17 => (format!("correct-horse-{}", letters(seed, 8, b"abcdefgh")), "passphrase", plain),
         18 => (all(9), "session_id", plain),
@@ -135,8 +135,9 @@ async fn five_hundred_secrets_of_twenty_kinds_are_in_no_page_export_log_number_o
     let history = ask(product.host.admin, "GET", "/status", &[LOCAL, BEARER], None).await;
     let mut found = Vec::new();
     for secret in &planted {
-        // Most of a secret is a secret, too.
-        let most = &secret[..secret.len() * 7 / 10];
+        // Most of a secret is a secret, too; a few digits stand in ids and times by chance.
+        let is_number = secret.bytes().all(|byte| byte.is_ascii_digit());
+        let most = if is_number { secret.as_str() } else { &secret[..secret.len() * 7 / 10] };
         for (place, text) in [
             ("pages", shown.as_str()),
             ("log", &log),

@@ -11,6 +11,7 @@ use super::edit::Reply;
 use super::failure::Failure;
 use crate::background::Served;
 use crate::bodies::{self, BodySource, NoBody};
+use crate::exchange::Exchange;
 use crate::filter::{Plugin, RequestStep, ResponseStep};
 use crate::stopwatch::Stopwatch;
 
@@ -25,6 +26,8 @@ pub struct Facts<'a> {
     pub scheme: &'a str,
     /// Somebody wants to know how long each plugin takes.
     pub stopwatch: Option<&'a Stopwatch>,
+    /// What else is known, of a chain that [asks for it](Chain::sees_exchanges).
+    pub exchange: Option<&'a Arc<Exchange>>,
 }
 
 impl Facts<'_> {
@@ -48,6 +51,8 @@ pub struct Chain {
     /// Whether one of its filters looks at bodies of requests, and at those of answers.
     gathers_requests: bool,
     gathers_responses: bool,
+    /// Whether one of its filters, or of those behind a link, asks what is known of an exchange.
+    sees_exchanges: bool,
 }
 
 /// Where a chain of filters ends in a plugin through which the whole exchange passes.
@@ -97,7 +102,10 @@ enum Left {
 enum Phase {
     Head,
     Body,
+    Stream,
 }
+
+const PHASES: [Phase; 3] = [Phase::Head, Phase::Body, Phase::Stream];
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -135,9 +143,13 @@ impl Chain {
             }
             Box::new(Link { middleware, rest: Self::linked(rest) })
         });
-        let gathers_requests = plugins.iter().any(|plugin| plugin.request_bodies().is_some());
-        let gathers_responses = plugins.iter().any(|plugin| plugin.response_bodies().is_some());
-        Self { plugins, observers: None, link, gathers_requests, gathers_responses }
+        let gathers_requests =
+            plugins.iter().any(|plugin| plugin.request_bodies().is_some() || plugin.streams_requests());
+        let gathers_responses =
+            plugins.iter().any(|plugin| plugin.response_bodies().is_some() || plugin.streams_responses());
+        let sees_exchanges = plugins.iter().any(|plugin| plugin.sees_exchanges())
+            || link.as_ref().is_some_and(|link| link.rest.sees_exchanges);
+        Self { plugins, observers: None, link, gathers_requests, gathers_responses, sees_exchanges }
     }
 
     /// Whether [`Self::on_whole_request`] would look at the body, up to where it ends or a [`Link`] begins.
@@ -148,6 +160,11 @@ impl Chain {
     /// The same of [`Self::on_whole_response`].
     pub fn gathers_responses(&self) -> bool {
         self.gathers_responses
+    }
+
+    /// Whether [`Facts::exchange`] is of use to it.
+    pub fn sees_exchanges(&self) -> bool {
+        self.sees_exchanges
     }
 
     /// What follows its filters, if that is not the service itself.
@@ -200,7 +217,7 @@ impl Chain {
     ) -> RequestOutcome {
         let mut left = Vec::new();
         'plugins: for (index, plugin) in self.plugins.iter().enumerate() {
-            for phase in [Phase::Head, Phase::Body] {
+            for phase in PHASES {
                 let clock = facts.clock();
                 let step = match (phase, plugin.request_bodies()) {
                     (Phase::Head, _) if plugin.filters_requests() => {
@@ -211,6 +228,10 @@ impl Chain {
                     (Phase::Body, Some(limits)) => {
                         Box::pin(plugin.on_request_body(limits, shard, facts, head, body)).await
                     }
+                    (Phase::Stream, _) if plugin.streams_requests() => {
+                        Box::pin(plugin.begin_request(shard, facts, head, body)).await
+                    }
+                    (Phase::Stream, _) => continue,
                 };
                 lap(clock, plugin);
                 match step {
@@ -221,6 +242,10 @@ impl Chain {
                         left.push((index, Left::Carry(carry)));
                     }
                     Ok(RequestStep::Respond(reply)) => {
+                        if let Some(exchange) = facts.exchange {
+                            exchange.sent(head);
+                            exchange.answered(plugin.name());
+                        }
                         let is_head = head.method == Method::HEAD;
                         return RequestOutcome::Respond(
                             reply,
@@ -237,6 +262,9 @@ impl Chain {
                     },
                 }
             }
+        }
+        if let Some(exchange) = facts.exchange {
+            exchange.sent(head);
         }
         if self.gathers_responses {
             bodies::ask_for_all(&mut head.headers);
@@ -277,7 +305,7 @@ impl Chain {
                 Some((_, Left::Carry(carry))) => carry,
                 Some((_, Left::Skipped)) => continue,
             };
-            for phase in [Phase::Head, Phase::Body] {
+            for phase in PHASES {
                 let clock = facts.clock();
                 let step = match (phase, plugin.response_bodies()) {
                     (Phase::Head, _) if plugin.filters_responses() => {
@@ -296,11 +324,25 @@ impl Chain {
                             plugin.on_response_body(limits, shard, facts, head, &carry, source, &mut body);
                         Box::pin(call).await
                     }
+                    (Phase::Stream, _) if !plugin.streams_responses() => continue,
+                    (Phase::Stream, _) if !bodies::has_body(is_head, head.status) => {
+                        if is_head {
+                            bodies::forget_length(head);
+                        }
+                        continue;
+                    }
+                    (Phase::Stream, _) => {
+                        let call = plugin.begin_response(shard, facts, head, &carry, source, &mut body);
+                        Box::pin(call).await
+                    }
                 };
                 lap(clock, plugin);
                 match step {
                     Ok(ResponseStep::Next | ResponseStep::Edited) => {}
                     Ok(ResponseStep::Respond(reply)) => {
+                        if let Some(exchange) = facts.exchange {
+                            exchange.answered(plugin.name());
+                        }
                         head.status = StatusCode::from_u16(reply.status).expect("checked with the reply");
                         head.headers = reply.headers;
                         body = Some(reply.body);

@@ -8,8 +8,8 @@ use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 use wasmtime_wasi_http::p3::bindings::ServiceIndices;
 
 use super::bindings::exports::adit::plugin::{
-    access_log, lifecycle, probe, refresher, request_body_filter, request_filter, response_body_filter,
-    response_filter, schema, ticker,
+    access_log, decoding, lifecycle, probe, refresher, request_body_filter, request_filter,
+    request_stream_filter, response_body_filter, response_filter, response_stream_filter, schema, ticker,
 };
 use super::engine::Engine;
 use super::failure::LoadError;
@@ -26,17 +26,22 @@ const REQUEST_FILTER: &str = "adit:plugin/request-filter@0.1.0";
 const RESPONSE_FILTER: &str = "adit:plugin/response-filter@0.1.0";
 const REQUEST_BODY_FILTER: &str = "adit:plugin/request-body-filter@0.1.0";
 const RESPONSE_BODY_FILTER: &str = "adit:plugin/response-body-filter@0.1.0";
+const REQUEST_STREAM_FILTER: &str = "adit:plugin/request-stream-filter@0.1.0";
+const RESPONSE_STREAM_FILTER: &str = "adit:plugin/response-stream-filter@0.1.0";
+const DECODING: &str = "adit:plugin/decoding@0.1.0";
 const ACCESS_LOG: &str = "adit:plugin/access-log@0.1.0";
 const TICKER: &str = "adit:plugin/ticker@0.1.0";
 const REFRESHER: &str = "adit:plugin/refresher@0.1.0";
 /// What a filter for this host or for another exports; its version follows.
 const LIFECYCLE_OF_ANY: &str = "adit:plugin/lifecycle@";
 /// Without any of these there is nothing to call, unless it takes whole exchanges.
-const PHASES: [&str; 7] = [
+const PHASES: [&str; 9] = [
     REQUEST_FILTER,
     RESPONSE_FILTER,
     REQUEST_BODY_FILTER,
     RESPONSE_BODY_FILTER,
+    REQUEST_STREAM_FILTER,
+    RESPONSE_STREAM_FILTER,
     ACCESS_LOG,
     TICKER,
     REFRESHER,
@@ -87,6 +92,9 @@ pub(super) struct Phases {
     pub(super) response: Option<response_filter::GuestIndices>,
     pub(super) request_body: Option<request_body_filter::GuestIndices>,
     pub(super) response_body: Option<response_body_filter::GuestIndices>,
+    pub(super) decoding: Option<decoding::GuestIndices>,
+    pub(super) request_stream: Option<request_stream_filter::GuestIndices>,
+    pub(super) response_stream: Option<response_stream_filter::GuestIndices>,
     pub(super) log: Option<access_log::GuestIndices>,
     pub(super) tick: Option<ticker::GuestIndices>,
     pub(super) refresh: Option<refresher::GuestIndices>,
@@ -194,6 +202,13 @@ fn phases(pre: &InstancePre<State>, has: impl Fn(&str) -> bool) -> Result<Phases
                 .transpose()?,
             response_body: has(RESPONSE_BODY_FILTER)
                 .then(|| response_body_filter::GuestIndices::new(pre))
+                .transpose()?,
+            decoding: has(DECODING).then(|| decoding::GuestIndices::new(pre)).transpose()?,
+            request_stream: has(REQUEST_STREAM_FILTER)
+                .then(|| request_stream_filter::GuestIndices::new(pre))
+                .transpose()?,
+            response_stream: has(RESPONSE_STREAM_FILTER)
+                .then(|| response_stream_filter::GuestIndices::new(pre))
                 .transpose()?,
             log: has(ACCESS_LOG).then(|| access_log::GuestIndices::new(pre)).transpose()?,
             tick: has(TICKER).then(|| ticker::GuestIndices::new(pre)).transpose()?,

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    HeaderValue, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, StatusCode, request, response};
@@ -36,6 +36,9 @@ const RESERVED: [HeaderName; 9] = [
     CONTENT_LENGTH,
     HOST,
 ];
+
+/// What says how a message is to be read (RFC 9110, 6.5.1).
+const NOT_IN_TRAILERS: [HeaderName; 4] = [CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE, SET_COOKIE];
 
 /// A complete answer made by a plugin. Has no header that describes the body or the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +124,20 @@ pub(super) fn response(head: &mut response::Parts, edits: wit::ResponseEdits) ->
     if let Some(status) = status {
         head.status = status;
     }
+    Ok(())
+}
+
+/// Applies a plugin's changes to trailers, which must not have what is a part of heads alone.
+pub(super) fn trailers(trailers: &mut HeaderMap, ops: Vec<wit::HeaderOp>) -> Result<(), FailureKind> {
+    let ops = check(trailers, ops)?;
+    for op in &ops {
+        if let Op::Set(name, _) | Op::Append(name, _) = op
+            && NOT_IN_TRAILERS.contains(name)
+        {
+            return Err(FailureKind::invalid(format!("{name} cannot stand behind a body")));
+        }
+    }
+    apply(trailers, ops);
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use super::clock::Clock;
 use super::compiler::COMPILER;
 use super::failure::LoadError;
 use super::imports;
-use super::persistent::PersistentState;
+use super::persistent::{BucketFolder, PersistentState};
 use super::store::State;
 
 /// Instances of all plugins, in all shards and generations, that may exist at a time.
@@ -71,6 +71,19 @@ struct Inner {
     gathered: Arc<AtomicUsize>,
     /// Compiles elsewhere and keeps what it compiled, if it may.
     code: Option<Code>,
+}
+
+impl Engine {
+    /// From now on the buckets that documents want kept are kept there; without a place, such a document is refused.
+    /// Before the first plugin is loaded.
+    pub fn keep_buckets(&self, folder: Option<Arc<dyn BucketFolder>>) {
+        self.inner.persistent.keep_in(folder);
+    }
+
+    /// Writes those that have changed, and says of which plugin which bucket could not be written. Blocks.
+    pub fn save_buckets(&self) -> Vec<(String, String, std::io::Error)> {
+        self.inner.persistent.save()
+    }
 }
 
 /// What code is compiled for, runs in and is linked with. Nothing of one variant fits the other.

@@ -84,7 +84,7 @@ pub enum LoadError {
     )]
     OtherVersion { version: String },
     #[error(
-        "exports adit:plugin/lifecycle@0.1 and no phase of it (request-filter, response-filter, request-body-filter, response-body-filter, access-log, ticker, refresher), so there is nothing to call"
+        "exports adit:plugin/lifecycle@0.1 and no phase of it (request-filter, response-filter, request-body-filter, response-body-filter, request-stream-filter, response-stream-filter, access-log, ticker, refresher), so there is nothing to call"
     )]
     NoPhase,
     #[error(

@@ -63,6 +63,9 @@ pub struct Plugin {
     pub(crate) response_headers: Declared,
     pub(crate) request_bodies: Option<BodyLimits>,
     pub(crate) response_bodies: Option<BodyLimits>,
+    /// Whether compressed bodies of requests are undone for it, and those of answers.
+    pub(crate) decodes_requests: bool,
+    pub(crate) decodes_responses: bool,
     pub(crate) waiting: Arc<Waiting>,
     /// Ends with the plugin.
     _background: Option<AbortOnDropHandle<()>>,
@@ -147,6 +150,8 @@ impl Plugin {
             response_headers: Declared::Only(Box::default()),
             request_bodies: None,
             response_bodies: None,
+            decodes_requests: false,
+            decodes_responses: false,
             waiting: Arc::new(Waiting::new(shards)),
             _background: None,
         };
@@ -261,12 +266,12 @@ impl Plugin {
 
     /// Whether it is called for requests, with their bodies or without.
     pub fn looks_at_requests(&self) -> bool {
-        self.filters_requests() || self.request_bodies.is_some()
+        self.filters_requests() || self.request_bodies.is_some() || self.streams_requests()
     }
 
     /// Whether it is called for answers, with their bodies or without.
     pub fn looks_at_responses(&self) -> bool {
-        self.filters_responses() || self.response_bodies.is_some()
+        self.filters_responses() || self.response_bodies.is_some() || self.streams_responses()
     }
 
     pub(crate) fn filters_requests(&self) -> bool {
@@ -279,7 +284,10 @@ impl Plugin {
 
     /// Whether it looks at bodies, of requests or of answers.
     pub fn filters_bodies(&self) -> bool {
-        self.request_bodies.is_some() || self.response_bodies.is_some()
+        self.request_bodies.is_some()
+            || self.response_bodies.is_some()
+            || self.streams_requests()
+            || self.streams_responses()
     }
 
     pub(crate) fn observes(&self) -> bool {
@@ -298,6 +306,10 @@ impl Plugin {
     /// Whether it is told what was served.
     pub fn logs(&self) -> bool {
         self.member.linked_component.phases.as_ref().is_some_and(|phases| phases.log.is_some())
+    }
+
+    pub(crate) fn sees_exchanges(&self) -> bool {
+        self.member.sees_exchanges
     }
 
     pub(crate) fn on_error(&self) -> OnError {
@@ -335,7 +347,7 @@ impl Plugin {
         facts: &Facts<'_>,
         head: &mut request::Parts,
     ) -> Result<RequestStep, CallError> {
-        let (place, mut instance) = self.member.enter(shard).await?;
+        let (_place, mut instance) = self.member.enter(shard, facts).await?;
         let answer = {
             let mut repaired = Vec::new();
             let headers = self.request_headers.pairs(&head.headers, &mut repaired);
@@ -344,7 +356,7 @@ impl Plugin {
             instance.on_request(self.member.budget, shown).await?
         };
         self.member.returned();
-        self.member.rest(shard, &place, instance);
+        self.member.rest(shard, instance);
         match answer {
             Ok(RequestAction::Next) => Ok(RequestStep::Next),
             Ok(RequestAction::Edit(edits)) => {
@@ -363,7 +375,7 @@ impl Plugin {
         head: &mut response::Parts,
         carry: &[u8],
     ) -> Result<ResponseStep, CallError> {
-        let (place, mut instance) = self.member.enter(shard).await?;
+        let (_place, mut instance) = self.member.enter(shard, facts).await?;
         let answer = {
             let mut repaired = Vec::new();
             let headers = self.response_headers.pairs(&head.headers, &mut repaired);
@@ -372,7 +384,7 @@ impl Plugin {
             instance.on_response(self.member.budget, shown).await?
         };
         self.member.returned();
-        self.member.rest(shard, &place, instance);
+        self.member.rest(shard, instance);
         match answer {
             Ok(ResponseAction::Next) => Ok(ResponseStep::Next),
             Ok(ResponseAction::Edit(edits)) => {
@@ -412,6 +424,8 @@ impl Plugin {
         let [requests, responses] = limits.map(check);
         self.request_bodies = requests.map_err(|reason| LoadError::Manifest { reason })?;
         self.response_bodies = responses.map_err(|reason| LoadError::Manifest { reason })?;
+        let decoded = instance.decoded(LOADING).await.map_err(broken("decoded"))?;
+        (self.decodes_requests, self.decodes_responses) = (decoded.requests, decoded.responses);
         match instance.probe(LOADING).await.map_err(broken("probe"))? {
             Ok(()) => Ok(instance),
             Err(fault) => Err(LoadError::Probe { fault: ConfigFault::new(&fault.code, &fault.message) }),

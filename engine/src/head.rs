@@ -105,7 +105,7 @@ pub(super) fn of_response<'a>(
 }
 
 /// The host that the visitor asked for.
-fn authority(head: &request::Parts) -> &str {
+pub(super) fn authority(head: &request::Parts) -> &str {
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     host.or_else(|| head.uri.authority().map(http::uri::Authority::as_str)).unwrap_or_default()
 }

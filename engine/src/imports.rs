@@ -4,6 +4,7 @@
 
 mod clock;
 mod crypto;
+mod exchange;
 pub(super) mod handler;
 pub(super) mod http;
 mod http_client;
@@ -72,11 +73,13 @@ const WASI: [(&str, &[&str], &[&str]); 7] = [
         &["ip-name-lookup", "types"],
     ),
 ];
-/// The interfaces of our own package that a guest may import. `types` and `bodies` have no functions.
-const INTERFACES: [&str; 10] = [
+/// The interfaces of our own package that a guest may import. `types`, `bodies` and `body-streams` have no functions.
+const INTERFACES: [&str; 12] = [
     "adit:plugin/bodies",
+    "adit:plugin/body-streams",
     "adit:plugin/clock",
     "adit:plugin/crypto",
+    "adit:plugin/exchange",
     "adit:plugin/http-client",
     "adit:plugin/key-value",
     "adit:plugin/keyed",
@@ -92,6 +95,7 @@ pub(super) fn linker(engine: &wasmtime::Engine, kind: Kind) -> wasmtime::Result<
     bound::log::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::metrics::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::clock::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    bound::exchange::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::secret::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::crypto::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     bound::keyed::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
@@ -168,6 +172,12 @@ fn grants_of(
         Some((name.to_owned(), grant(interface)?))
     });
     imports.collect()
+}
+
+/// Whether a component asks what is known of an exchange.
+pub(super) fn sees_exchanges(component: &Component) -> bool {
+    let ty = component.component_type();
+    ty.imports(component.engine()).any(|(name, _)| name.starts_with("adit:plugin/exchange@"))
 }
 
 /// Whether a component reads its configuration as others standardise it.

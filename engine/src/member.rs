@@ -8,12 +8,14 @@ use adit_net::log_limiter::LogLimiter;
 use adit_rules::plan::PluginPlan;
 use tracing::{debug, warn};
 
+use super::chain::Facts;
 use super::circuit_breaker::CircuitBreaker;
 use super::component::{LinkedComponent, Phases};
 use super::engine::Engine;
 use super::failure::{CallError, Failure, FailureKind};
+use super::imports;
 use super::meter::{CallBudget, SETUP};
-use super::pool::{Permit, Pool};
+use super::pool::{OwnedPermit, Permit, Pool};
 use super::sandbox::Sandbox;
 use super::store::Instance;
 
@@ -29,6 +31,8 @@ pub(super) struct LoadedPlugin {
     pub(super) budget: CallBudget,
     /// Whether an instance of a service answers more than one request.
     pub(super) guests_stay: AtomicBool,
+    /// Whether it asks what is known of an exchange.
+    pub(super) sees_exchanges: bool,
     circuit_breaker: CircuitBreaker,
     failures: LogLimiter,
 }
@@ -43,6 +47,7 @@ impl LoadedPlugin {
         budget: CallBudget,
     ) -> Self {
         let pool = Arc::new(Pool::new(shards, plan.limits.concurrency));
+        let sees_exchanges = imports::sees_exchanges(&linked_component.component);
         let failures = LogLimiter::new(FAILURES_PER_SECOND);
         Self {
             plan,
@@ -51,6 +56,7 @@ impl LoadedPlugin {
             sandbox,
             pool,
             budget,
+            sees_exchanges,
             guests_stay: AtomicBool::new(false),
             circuit_breaker: CircuitBreaker::new(),
             failures,
@@ -69,24 +75,52 @@ impl LoadedPlugin {
     }
 
     /// A place in the shard and an instance for one call.
-    pub(super) async fn enter(&self, shard: usize) -> Result<(Permit<'_>, Instance), CallError> {
+    pub(super) async fn enter(
+        &self,
+        shard: usize,
+        facts: &Facts<'_>,
+    ) -> Result<(Permit<'_>, Instance), CallError> {
         self.admit(shard)?;
         let (place, at_rest) = self.pool.enter(shard).ok_or(FailureKind::Busy)?;
-        let instance = match at_rest {
+        let mut instance = match at_rest {
             Some(instance) => instance,
             None => self.instance(shard, SETUP).await?,
         };
+        if self.sees_exchanges {
+            instance.attach(facts.exchange);
+        }
         Ok((place, instance))
+    }
+
+    /// The same for calls that belong together, and outlive whoever made the first.
+    pub(super) async fn stay(
+        self: &Arc<Self>,
+        shard: usize,
+        facts: &Facts<'_>,
+    ) -> Result<(OwnedPermit, Instance), CallError> {
+        self.admit(shard)?;
+        let permit = self.pool.sit(shard).ok_or(FailureKind::Busy)?;
+        let mut instance = match self.pool.take(shard) {
+            Some(instance) => instance,
+            None => self.instance(shard, SETUP).await?,
+        };
+        if self.sees_exchanges {
+            instance.attach(facts.exchange);
+        }
+        Ok((permit, instance))
     }
 
     /// Keeps an instance whose call has returned, unless it has served its time: another is then made for
     /// the shard beside its requests.
-    pub(super) fn rest(self: &Arc<Self>, shard: usize, place: &Permit<'_>, mut instance: Instance) {
+    pub(super) fn rest(self: &Arc<Self>, shard: usize, mut instance: Instance) {
         if self.plan.reuse == Some(false) {
             return;
         }
+        if self.sees_exchanges {
+            instance.attach(None);
+        }
         if instance.stays() {
-            place.rest(instance);
+            self.pool.settle(shard, instance);
             return;
         }
         let member = self.clone();

@@ -73,6 +73,11 @@ impl Pool {
         Some(OwnedPermit { pool: self.clone(), shard })
     }
 
+    /// An instance that is at rest.
+    pub(super) fn take(&self, shard: usize) -> Option<Instance> {
+        self.shard(shard).rooms().at_rest.pop()
+    }
+
     /// An instance of a service that is at rest.
     pub(super) fn guest(&self, shard: usize) -> Option<Guest> {
         self.shard(shard).rooms().guests.pop()
@@ -124,13 +129,6 @@ impl Pool {
 
     fn shard(&self, shard: usize) -> &Shard {
         &self.shards[shard % self.shards.len()]
-    }
-}
-
-impl Permit<'_> {
-    /// Keeps an instance whose call has returned.
-    pub(super) fn rest(&self, instance: Instance) {
-        self.0.rest(instance);
     }
 }
 

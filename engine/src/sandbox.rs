@@ -54,15 +54,20 @@ impl Sandbox {
         let buckets = grants.buckets.iter();
         let outbound = (!grants.http.is_empty()).then(|| Outbound::new(grants)).transpose();
         let outbound = outbound.map_err(|error| LoadError::Sandbox { reason: format!("{error:#}") })?;
+        let bucket = |name: &String| match grants.kept.contains(name) {
+            true => persistent.kept_bucket(&plan.name, name).map_err(|reason| LoadError::Sandbox { reason }),
+            false => Ok(persistent.bucket(&plan.name, name)),
+        };
+        let buckets =
+            buckets.map(|(name, quota)| Ok::<_, LoadError>((name.clone(), (bucket(name)?, *quota))));
+        let buckets = buckets.collect::<Result<_, LoadError>>()?;
         Ok(Self {
             log: Arc::new(GuestLog::new(&plan.name)),
             memory: plan.limits.memory,
             metrics: persistent.metrics(&plan.name),
             secrets: secrets.clone(),
             config: standard::configuration(&plan.config),
-            buckets: buckets
-                .map(|(name, quota)| (name.clone(), (persistent.bucket(&plan.name, name), *quota)))
-                .collect(),
+            buckets,
             outbound: outbound.map(Arc::new),
             time: Time::default(),
             denied: AtomicU64::new(0),

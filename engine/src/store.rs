@@ -1,4 +1,6 @@
-//! One instance of a component: its store, its limits, and calls into it.
+//! One instance of a component: its store, its limits, and calls into it; those with bodies are in `bodies`.
+
+mod bodies;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,22 +9,25 @@ use std::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store};
 
-use super::bindings::adit::plugin::bodies::Limits;
 use super::bindings::adit::plugin::types::{Fault, RequestHead, ResponseHead};
 use super::bindings::exports::adit::plugin::access_log::{self, Entry};
 use super::bindings::exports::adit::plugin::lifecycle::{self, Manifest};
-use super::bindings::exports::adit::plugin::request_body_filter::{self, RequestBodyAction};
 use super::bindings::exports::adit::plugin::request_filter::{self, RequestAction};
-use super::bindings::exports::adit::plugin::response_body_filter::{self, ResponseBodyAction};
 use super::bindings::exports::adit::plugin::response_filter::{self, ResponseAction};
-use super::bindings::exports::adit::plugin::{probe, refresher, schema, ticker};
+use super::bindings::exports::adit::plugin::{
+    decoding, probe, refresher, request_body_filter, request_stream_filter, response_body_filter,
+    response_stream_filter, schema, ticker,
+};
 use super::component::{LinkedComponent, Phases};
+use super::exchange::Exchange;
 use super::failure::{CallError, FailureKind};
 use super::imports::handler::Next;
 use super::imports::http::Http;
 use super::imports::wasi::Wasi;
 use super::meter::{CallBudget, Meter, Stop, drive};
 use super::sandbox::Sandbox;
+
+pub(super) use bodies::Side;
 
 /// Most bytes that one call of a guest into the host, or one answer of it, may copy into the host: the largest value of
 /// a bucket with its names.
@@ -52,6 +57,8 @@ pub(super) struct State {
     pub(super) http: Option<Box<Http>>,
     /// What stands behind middleware; nothing behind all others.
     pub(super) next: Option<Next>,
+    /// The exchange that a plugin is called for which asks for it.
+    pub(super) exchange: Option<Arc<Exchange>>,
     pub(super) resources: ResourceTable,
     limiter: Limiter,
 }
@@ -76,6 +83,9 @@ struct Exports {
     response: Option<response_filter::Guest>,
     request_body: Option<request_body_filter::Guest>,
     response_body: Option<response_body_filter::Guest>,
+    decoding: Option<decoding::Guest>,
+    request_stream: Option<request_stream_filter::Guest>,
+    response_stream: Option<response_stream_filter::Guest>,
     log: Option<access_log::Guest>,
     tick: Option<ticker::Guest>,
     refresh: Option<refresher::Guest>,
@@ -94,6 +104,11 @@ impl Instance {
         let instance = made.map_err(|stop| trouble(&store, stop))?;
         let exports = bind(&mut store, phases, &instance)?;
         Ok(Self(Box::new(Parts { store, meter, exports, calls: CallLimit::after(FILTER_CALLS) })))
+    }
+
+    /// What the next calls are about.
+    pub(super) fn attach(&mut self, exchange: Option<&Arc<Exchange>>) {
+        self.0.store.data_mut().exchange = exchange.cloned();
     }
 
     /// Counts a call that has returned; whether there may be another.
@@ -163,56 +178,6 @@ impl Instance {
         answer.map_err(|stop| trouble(store, stop))
     }
 
-    /// What it wants to see of the bodies of requests and of answers, where it looks at them.
-    pub(super) async fn body_limits(&mut self, budget: CallBudget) -> Result<[Option<Limits>; 2], CallError> {
-        let Parts { store, meter, exports, .. } = &mut *self.0;
-        begin(store, "");
-        let call = async {
-            wasmtime::error::Ok([
-                match &exports.request_body {
-                    Some(phase) => Some(phase.call_request_body_limits(&mut *store).await?),
-                    None => None,
-                },
-                match &exports.response_body {
-                    Some(phase) => Some(phase.call_response_body_limits(&mut *store).await?),
-                    None => None,
-                },
-            ])
-        };
-        let answer = drive(meter, budget, pin!(call)).await;
-        answer.map_err(|stop| trouble(store, stop))
-    }
-
-    /// Only for a component with this phase.
-    pub(super) async fn on_request_body(
-        &mut self,
-        budget: CallBudget,
-        head: RequestHead<'_>,
-        body: &[u8],
-    ) -> Result<Result<RequestBodyAction, Fault>, CallError> {
-        let Parts { store, meter, exports, .. } = &mut *self.0;
-        let phase = exports.request_body.as_ref().expect("called only if the component has the phase");
-        begin(store, head.id);
-        store.set_hostcall_fuel(HOSTCALL_FUEL + 2 * body.len());
-        let answer = drive(meter, budget, pin!(phase.call_on_request_body(&mut *store, head, body))).await;
-        answer.map_err(|stop| trouble(store, stop))
-    }
-
-    /// Only for a component with this phase.
-    pub(super) async fn on_response_body(
-        &mut self,
-        budget: CallBudget,
-        head: ResponseHead<'_>,
-        body: &[u8],
-    ) -> Result<Result<ResponseBodyAction, Fault>, CallError> {
-        let Parts { store, meter, exports, .. } = &mut *self.0;
-        let phase = exports.response_body.as_ref().expect("called only if the component has the phase");
-        begin(store, head.id);
-        store.set_hostcall_fuel(HOSTCALL_FUEL + 2 * body.len());
-        let answer = drive(meter, budget, pin!(phase.call_on_response_body(&mut *store, head, body))).await;
-        answer.map_err(|stop| trouble(store, stop))
-    }
-
     /// Only for a component with this phase.
     pub(super) async fn on_log(
         &mut self,
@@ -258,6 +223,9 @@ fn bind(
         response,
         request_body,
         response_body,
+        decoding,
+        request_stream,
+        response_stream,
         log,
         tick,
         refresh,
@@ -283,6 +251,9 @@ fn bind(
         response: load!(maybe response, "response-filter")?,
         request_body: load!(maybe request_body, "request-body-filter")?,
         response_body: load!(maybe response_body, "response-body-filter")?,
+        decoding: load!(maybe decoding, "decoding")?,
+        request_stream: load!(maybe request_stream, "request-stream-filter")?,
+        response_stream: load!(maybe response_stream, "response-stream-filter")?,
         log: load!(maybe log, "access-log")?,
         tick: load!(maybe tick, "ticker")?,
         refresh: load!(maybe refresh, "refresher")?,
@@ -304,6 +275,7 @@ pub(super) fn store(
         wasi: None,
         http: None,
         next: None,
+        exchange: None,
         resources,
         limiter: Limiter { memory: sandbox.memory, used: 0, added: 0, wanted: 0 },
     };

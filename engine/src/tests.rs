@@ -30,7 +30,8 @@ const MISBEHAVE: &str = "test/misbehave.wasm";
 const REQUEST_ONLY: &str = "test/request_only.wasm";
 const HEADERS: &str = "headers.wasm";
 
-const FACTS: Facts<'_> = Facts { id: "a1b2", client_ip: "192.0.2.7", scheme: "https", stopwatch: None };
+const FACTS: Facts<'_> =
+    Facts { id: "a1b2", client_ip: "192.0.2.7", scheme: "https", stopwatch: None, exchange: None };
 
 /// One engine for all tests, as a process has one.
 fn engine() -> &'static Engine {

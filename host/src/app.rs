@@ -26,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
 use crate::admin::{self, Admin, Rooms};
+use crate::buckets;
 use crate::config::document::ConfigSource;
 use crate::config::reader::Reader;
 use crate::config::settings::Flags;
@@ -68,6 +69,8 @@ pub struct Host {
     quick_tunnel: Option<String>,
     tags: Tags,
     inspector_of_requests: Arc<Keeper>,
+    /// Has the buckets that are kept.
+    buckets: Engine,
     door: Arc<Door>,
     tracer: Option<Tracer>,
     /// Goes last.
@@ -106,6 +109,7 @@ impl Host {
             None => None,
         };
         let watched = settings.watch;
+        let buckets = engine.clone();
         let (reload, writer) = Reload::new(reader, settings.clone(), engine, current.clone(), history, files);
         let (prober, inspector) = Prober::new(current.clone());
         let (heartbeats, hearts) = Heartbeats::new(settings.shards);
@@ -153,6 +157,7 @@ impl Host {
             quick_tunnel: None,
             tags,
             inspector_of_requests,
+            buckets,
             door: Arc::new(Door::new().context("random numbers")?),
             tracer,
             traces,
@@ -257,6 +262,8 @@ impl Host {
                 inspector.tidy(Instant::now());
             }
         }));
+        let kept = self.buckets.clone();
+        let _buckets = AbortOnDropHandle::new(tokio::spawn(buckets::keep(self.buckets)));
         let _account = AbortOnDropHandle::new(tokio::spawn(pace::keep(self.shared.account.clone())));
         let _inspector = AbortOnDropHandle::new(tokio::spawn(self.inspector.run()));
         let _watch = self.watched.then(|| AbortOnDropHandle::new(tokio::spawn(watch::watch(watching))));
@@ -340,6 +347,7 @@ impl Host {
         if let Ok(reason) = given_up.try_recv() {
             outcome = outcome.and(Err(anyhow::anyhow!(reason)));
         }
+        let _ = tokio::task::spawn_blocking(move || buckets::save(&kept)).await;
         info!("host ended");
         outcome
     }

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod buckets;
 pub mod component;
 pub mod config;
 pub mod contents;

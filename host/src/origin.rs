@@ -31,7 +31,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 
 pub use body::{Body, BoxError, Unread};
-pub use pool::Pool;
+pub use pool::{Pool, Reached};
 pub use tcp::{CircuitEnd, CircuitTotals, Circuits, Room, Trace};
 
 use crate::config::plan::{IpRule, OriginPlan, Service};
@@ -237,6 +237,19 @@ impl Origin {
         }
     }
 
+    /// Makes sure that there is a connection for a request with this host, before anything of its body is taken: as
+    /// long as none of it is, another host may be asked.
+    pub async fn reach(
+        &self,
+        pool: &Pool,
+        host: Option<&::http::HeaderValue>,
+    ) -> Result<Reached, OriginError> {
+        match self {
+            Self::Http(origin) => origin.reach(pool, host).await,
+            Self::Tcp(_) | Self::Status(_) | Self::HelloWorld => Ok(Reached::default()),
+        }
+    }
+
     /// Sends one request and waits for the head of the answer. May be dropped midway: the exchange
     /// is then cancelled and its connection closed.
     pub async fn send(
@@ -245,8 +258,19 @@ impl Origin {
         head: request::Parts,
         body: Body,
     ) -> Result<Response<Body>, OriginError> {
+        self.send_on(Reached::default(), pool, head, body).await
+    }
+
+    /// The same on the connection that was made for it, if there is one.
+    pub async fn send_on(
+        &self,
+        reached: Reached,
+        pool: &Pool,
+        head: request::Parts,
+        body: Body,
+    ) -> Result<Response<Body>, OriginError> {
         match self {
-            Self::Http(origin) => origin.send(pool, head, body).await,
+            Self::Http(origin) => origin.send(reached, pool, head, body).await,
             // Bytes have to go both ways.
             Self::Tcp(_) => Ok(by_rule(StatusCode::UPGRADE_REQUIRED)),
             Self::Status(status) => Ok(by_rule(*status)),

@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_engine::{Chain, Facts, RequestOutcome, ResponseOutcome};
+use adit_engine::{BodyFailure, Chain, Exchange, Facts, RequestOutcome, ResponseOutcome, VisitorFacts};
 use adit_inspector::Keeper;
 use adit_net::network::source;
 use adit_protocol::extensions;
@@ -42,9 +42,9 @@ pub use streams::Streams;
 pub use tags::Tags;
 
 use crate::generation::{Backend, Generation, Rule};
-use crate::origin::{Circuits, Pool, Room, Trace};
+use crate::origin::{Circuits, Pool, Reached, Room, Trace};
 use capture::Capture;
-use held::Held;
+use held::{Gathering, Held};
 use observe::Observation;
 use probe::{Probe, Prober};
 use request::remove_hop_by_hop;
@@ -53,6 +53,8 @@ use traced::Traced;
 
 /// Where the edge puts the visitor's address.
 const CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
+/// Where the edge puts where the visitor is.
+const COUNTRY: HeaderName = HeaderName::from_static("cf-ipcountry");
 /// Where the edge puts how the visitor reached it.
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -127,11 +129,13 @@ impl Proxy {
                 body = capture.tap(body);
             }
         }
+        let exchange = rule.chain.sees_exchanges().then(|| Arc::new(exchange(rule, &head)));
         let facts = Facts {
             id: &asked.id,
             client_ip: client_ip(client.as_ref()),
             scheme: scheme(&head),
             stopwatch: stopwatch.as_deref(),
+            exchange: exchange.as_ref(),
         };
 
         remove_hop_by_hop(&mut head.headers);
@@ -173,10 +177,30 @@ impl Proxy {
     ) -> Answer {
         let Request { kind, mut head, body, takes_trailers } = request;
         let begun = note.clock();
+        let mut failures = Vec::new();
+        let mut reached = Reached::default();
         let (outcome, body) = if chain.gathers_requests() {
-            let mut held = if kind == Kind::Http { Held::new(body) } else { Held::upgrade(body) };
+            let held = if kind == Kind::Http { Held::new(body) } else { Held::upgrade(body) };
+            let mut gathering = match &rule.backend {
+                Backend::Origin(origin, _) if chain.link().is_none() => {
+                    let host = head.headers.get(header::HOST).cloned();
+                    let reaching = async move { origin.reach(&self.pool, host.as_ref()).await };
+                    Gathering::after(held, Box::pin(reaching))
+                }
+                Backend::Origin(..) | Backend::Component(_) => Gathering::of(held),
+            };
             // Boxed: most chains have no such plugin.
-            let outcome = Box::pin(chain.on_whole_request(self.shard, facts, &mut head, &mut held)).await;
+            let outcome =
+                Box::pin(chain.on_whole_request(self.shard, facts, &mut head, &mut gathering)).await;
+            let mut held;
+            (held, reached) = match gathering.end() {
+                Ok(gathered) => gathered,
+                Err(trouble) => {
+                    note.plugin_time += since(begun);
+                    return asked.refuse(trouble.into());
+                }
+            };
+            failures = held.take_failures();
             (outcome, held.into_body())
         } else {
             (chain.on_request(self.shard, facts, &mut head).await, body)
@@ -213,7 +237,7 @@ impl Proxy {
                 }
                 let sent = match (&rule.backend, kind) {
                     (Backend::Origin(origin, _), Kind::Http) => {
-                        origin.send(&self.pool, head, body).await.map_err(ProxyError::from)
+                        origin.send_on(reached, &self.pool, head, body).await.map_err(ProxyError::from)
                     }
                     (Backend::Origin(origin, _), Kind::WebSocket) => {
                         let room = self.room(facts.client_ip, rule.most_circuits);
@@ -236,6 +260,10 @@ impl Proxy {
                         response
                     }
                     Err(trouble) => {
+                        if let Some(failure) = failures.iter().find_map(BodyFailure::get) {
+                            note.plugins = Plugins::Failed(failure.plugin.clone());
+                            return asked.refuse(failure.clone().into());
+                        }
                         note.is_cancelled = trouble.is_cancelled();
                         return asked.refuse(trouble);
                     }
@@ -283,6 +311,20 @@ fn since(begun: Option<Instant>) -> Duration {
 fn client_ip(stated: Option<&HeaderValue>) -> &str {
     let text = stated.and_then(|value| value.to_str().ok()).unwrap_or_default();
     if text.parse::<IpAddr>().is_ok() { text } else { "" }
+}
+
+/// What plugins may ask of an exchange.
+fn exchange(rule: &Rule, head: &heads::Parts) -> Exchange {
+    let service = match &rule.backend {
+        Backend::Origin(origin, _) => origin.name().into_owned(),
+        Backend::Component(plugin) => format!("wasm:{}", plugin.name()),
+    };
+    let country = head.headers.get(&COUNTRY).and_then(|country| country.to_str().ok());
+    let visitor = VisitorFacts {
+        country: country.map(str::to_owned),
+        ..head.extensions.get::<VisitorFacts>().cloned().unwrap_or_default()
+    };
+    Exchange::new(&rule.name, &service, scheme(head), visitor)
 }
 
 /// How the visitor came.

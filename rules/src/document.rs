@@ -179,6 +179,7 @@ pub struct Grants {
     pub private_networks: Option<Spanned<Vec<Spanned<String>>>>,
     pub secrets: Option<Spanned<BTreeMap<String, Spanned<Secret>>>>,
     pub buckets: Option<Spanned<BTreeMap<String, Spanned<Quantity>>>>,
+    pub kept_buckets: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 /// `[plugin.verify]`: who must have signed the component.

@@ -1,7 +1,7 @@
 //! What a document grants a plugin: `[plugin.grants]`. Knows how grants are written and what they
 //! mean; reads no secret, resolves no name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -22,6 +22,8 @@ pub struct Grants {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Key-value buckets with how many bytes each may hold.
     pub buckets: BTreeMap<String, usize>,
+    /// Those of them that are on disk too.
+    pub kept: BTreeSet<String>,
 }
 
 /// Where a plugin may send requests: written as `https://api.example.com`, `http://10.0.0.5:8080` or
@@ -182,6 +184,20 @@ pub(super) fn lower(written: Option<&Spanned<document::Grants>>, reading: &mut R
             reading.refuse(buckets, too_many("buckets"));
         }
     }
+    for name in written.kept_buckets.iter().flat_map(Spanned::get_ref) {
+        let outcome = match grants.buckets.get(name.get_ref()) {
+            None => Err(Invalid::with_help(
+                format!("{:?} is not among `buckets`", name.get_ref()),
+                "name a bucket of this plugin, and its size in `buckets`",
+            )),
+            Some(quota) if *quota > LARGEST_KEPT => Err(Invalid::with_help(
+                "this bucket is too large to be kept: all of it is written when something in it has changed",
+                format!("give it at most {} MiB in `buckets`", LARGEST_KEPT >> 20),
+            )),
+            Some(_) => Ok(name.get_ref().clone()),
+        };
+        grants.kept.extend(reading.take(name, outcome));
+    }
     grants
 }
 
@@ -219,6 +235,7 @@ const LONGEST_NAME: usize = 64;
 const MOST_GRANTS: usize = 64;
 const DEFAULT_BUCKET: usize = 1 << 20;
 const BUCKET: RangeInclusive<usize> = 1 << 10..=1 << 30;
+const LARGEST_KEPT: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,17 @@
 //! Filters that ask for bodies see them whole, of requests and of answers, and what they make of them holds together;
 //! whatever cannot be shown whole stops a guard and passes by others.
 
+use std::io::Write;
+
 use bytes::Bytes;
+use e2e::bulk::Bulk;
 use e2e::document::{EdgeDocument, HostDocument};
-use e2e::origin::{Origin, RawOrigin};
+use e2e::origin::{Origin, RawOrigin, nobody};
 use e2e::process::component;
-use e2e::product::{Lent, Product, Stage};
+use e2e::product::{Host, Lent, Product, Site, Stage};
 use e2e::visitor::{Answer, Speaks, bare, to, with_body, with_text};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -32,6 +37,19 @@ const ANSWERS: [(&str, &[u8]); 5] = [
     ("same", b"HTTP/1.1 304 Not Modified\r\netag: \"one\"\r\n\r\n"),
 ];
 
+/// An answer that is compressed though nobody asked for that.
+fn compressed(text: &[u8]) -> &'static [u8] {
+    let body = gzip(text);
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", body.len());
+    Box::leak([head.as_bytes(), &body].concat().into_boxed_slice())
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
 async fn build() -> Stage {
     let origin = Origin::start();
     let bodies = component("test/bodies");
@@ -41,10 +59,27 @@ async fn build() -> Stage {
         .plugin("looks", &bodies, "[plugin.config]\nmost = 100\npass = true")
         .plugin("shouts", &bodies, "[plugin.config]\nmost = 100\npass = true\nresponse = \"shout\"")
         .plugin("strict", &bodies, "[plugin.config]\nmost = 100\nresponse = \"shout\"")
+        .plugin("undoes", &bodies, "[plugin.config]\nmost = 2000\ndecode = true\nresponse = \"shout\"")
+        .plugin("undoes-all", &bodies, "[plugin.config]\nmost = 2000\ndecode = true\nresponse = \"look\"")
         .plugin("after", &component("test/request_only"), "");
     for (path, answer) in ANSWERS {
         let service = RawOrigin::start(answer).service();
         for plugin in ["shouts", "strict"] {
+            host = host.rule(&format!(
+                "path = \"^/{plugin}/{path}$\"\nservice = \"{service}\"\nplugins = [\"{plugin}\"]"
+            ));
+        }
+    }
+    for (path, service) in [
+        ("gzip", RawOrigin::start(compressed(b"quiet")).service()),
+        ("bomb", RawOrigin::start(compressed(&vec![b'a'; 8 << 20])).service()),
+        (
+            "br",
+            RawOrigin::start(b"HTTP/1.1 200 OK\r\ncontent-encoding: br\r\ncontent-length: 2\r\n\r\nxx")
+                .service(),
+        ),
+    ] {
+        for plugin in ["undoes", "undoes-all"] {
             host = host.rule(&format!(
                 "path = \"^/{plugin}/{path}$\"\nservice = \"{service}\"\nplugins = [\"{plugin}\"]"
             ));
@@ -55,6 +90,7 @@ async fn build() -> Stage {
     };
     let host = host
         .rule(&rule("^/echo/guard", "\"guard\", \"after\""))
+        .rule(&rule("^/sink/undoes", "\"undoes\""))
         .rule(&rule("^/echo/looks", "\"looks\""))
         .rule(&rule("^/sink/looks", "\"looks\""))
         .rule(&rule("^/events", "\"shouts\""))
@@ -174,6 +210,41 @@ async fn an_answer_that_cannot_be_shown_whole_passes_by_or_fails_as_the_plugin_s
 }
 
 #[tokio::test]
+async fn a_plugin_that_wants_it_sees_what_a_compressed_body_says() {
+    let sent = |told: &str, coding: &str, body: Vec<u8>| {
+        let request = to("POST", "/sink/undoes").header("x-do", told).header("content-encoding", coding);
+        send(with_body(request, http_body_util::Full::new(Bytes::from(body))))
+    };
+    // What is left as it is goes on as it came, what is changed without compression.
+    let coded = gzip(b"one and two");
+    let length = coded.len() as u64;
+    assert_eq!(sent("look", "gzip", coded.clone()).await.json()["bytes"], length);
+    assert_eq!(sent("double", "gzip", coded.clone()).await.json()["bytes"], 22);
+    assert_eq!(sent("reply", "gzip", coded.clone()).await.text(), "one and two");
+    for (coding, body, status) in [
+        ("gzip", gzip(&[0; 8 << 20]), 413),
+        ("gzip", coded[..length as usize - 1].to_vec(), 400),
+        ("gzip", b"no gzip".to_vec(), 400),
+        ("br", coded.clone(), 415),
+        ("gzip, gzip", coded, 415),
+    ] {
+        assert_eq!(sent("look", coding, body).await.status, status, "{coding}");
+    }
+    let shouted = send(bare(to("GET", "/undoes/gzip"))).await;
+    assert_eq!(
+        (shouted.text(), shouted.header("x-shown"), shouted.header("content-length")),
+        ("QUIET", "5", "5")
+    );
+    assert!(!shouted.headers.contains_key("content-encoding"));
+    let looked = send(bare(to("GET", "/undoes-all/gzip"))).await;
+    assert_eq!((looked.header("content-encoding"), looked.header("x-shown")), ("gzip", "5"));
+    assert_eq!(&looked.body[..], &gzip(b"quiet")[..]);
+    for path in ["bomb", "br"] {
+        assert_eq!(send(bare(to("GET", &format!("/undoes/{path}")))).await.status, 500, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn an_origin_is_asked_neither_for_a_coded_answer_nor_for_a_part_where_answers_are_looked_at() {
     let asked = to("GET", "/echo/looks").header("accept-encoding", "gzip").header("range", "bytes=0-1");
     let seen = send(bare(asked)).await.json();
@@ -197,4 +268,29 @@ async fn events_and_upgrades_are_held_up_by_nobody() {
     futures_util::SinkExt::send(&mut socket, message.clone()).await.unwrap();
     let echoed = e2e::within("an echo", futures_util::StreamExt::next(&mut socket)).await;
     assert_eq!(echoed.expect("a message").unwrap(), message);
+}
+
+#[tokio::test]
+async fn an_origin_that_is_not_there_is_found_out_before_a_long_body_is_taken() {
+    let (origin, site) = (Origin::start(), Site::new());
+    let edge = site.edge(&EdgeDocument::new(&["west"], 1)).await;
+    let document = |service: &str| {
+        let rule = format!("service = \"{service}\"\nplugins = [\"guard\"]");
+        HostDocument::new()
+            .over(super::PROTOCOL)
+            .plugin("guard", &component("test/bodies"), "[plugin.config]\nmost = 4000000")
+            .rule(&rule)
+    };
+    let gone = document(&format!("http://{}", nobody()));
+    let gone = Host::connected(site.spawn_host_named("gone", &edge.servers, &gone), 1).await;
+    let well = document(&origin.service());
+    let _well = Host::connected(site.spawn_host_named("well", &edge.servers, &well), 1).await;
+    let visitor = edge.visitor(Speaks::Http1);
+    let length = 1_000_000;
+    for number in 0..20 {
+        let request = with_body(to("POST", &format!("/sink/{number}")), Bulk::new(length));
+        let sunk = visitor.send(request).await;
+        assert_eq!((sunk.status, &sunk.json()["bytes"]), (200, &Value::from(length)), "{}", sunk.text());
+    }
+    assert!(!gone.process.events("origin gave no answer").is_empty(), "all went to the other one");
 }

@@ -18,6 +18,7 @@ pub(super) const HOST: &[Module] = &[
         ],
         &["quinn", "capnp"],
     ),
+    ("buckets", &[], &["http", "hyper", "capnp", "quinn"]),
     ("component", &["config::source"], &["adit_engine", "adit_config_reader", "tokio", "tracing"]),
     ("config", &[], &["adit_engine", "hyper", "quinn", "tracing"]),
     ("config::reader", &["config::source"], &["tokio", "http", "hyper", "capnp", "quinn", "adit_engine"]),
@@ -49,7 +50,11 @@ pub(super) const HOST: &[Module] = &[
         &["config", "contents", "generation", "proxy::Current"],
         &["http", "hyper", "capnp", "quinn"],
     ),
-    ("revision::bootstrap", &["config", "generation", "revision"], &["http", "hyper", "capnp", "quinn"]),
+    (
+        "revision::bootstrap",
+        &["buckets", "config", "generation", "revision"],
+        &["http", "hyper", "capnp", "quinn"],
+    ),
     (
         "revision::history",
         &["component", "contents::Content"],

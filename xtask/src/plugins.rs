@@ -81,7 +81,7 @@ fn put(from: &Path, to: &Path) -> Result<usize> {
 }
 
 /// Names as cargo gives them to files.
-const FOR_TESTS: [&str; 10] = [
+const FOR_TESTS: [&str; 11] = [
     "bodies",
     "feeder",
     "middleware",
@@ -91,6 +91,7 @@ const FOR_TESTS: [&str; 10] = [
     "service",
     "service3",
     "shapes",
+    "streams",
     "toolbox",
 ];
 

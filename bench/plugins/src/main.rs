@@ -1,8 +1,9 @@
 //! What a plugin costs, in CPU time of the calling thread: first every shape in which a head could
-//! cross into a guest, then the filter of the product. Prints two tables; judges nothing.
+//! cross into a guest, then the filter of the product, without bodies and with them. Prints three tables; judges nothing.
 //!
 //! `cargo xtask bench-plugins` builds this optimised and runs it.
 
+mod bodies;
 mod product;
 mod shapes;
 mod timing;
@@ -36,5 +37,7 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(shapes::measure())?;
     println!();
-    runtime.block_on(product::measure())
+    runtime.block_on(product::measure())?;
+    println!();
+    runtime.block_on(bodies::measure())
 }

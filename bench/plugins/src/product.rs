@@ -37,8 +37,13 @@ pub(crate) async fn measure() -> Result<()> {
 }
 
 async fn row(name: &str, chain: Chain) -> Result<()> {
-    let facts =
-        Facts { id: "8d2f1c7e9a0b1c2d-TST", client_ip: "192.0.2.17", scheme: "https", stopwatch: None };
+    let facts = Facts {
+        id: "8d2f1c7e9a0b1c2d-TST",
+        client_ip: "192.0.2.17",
+        scheme: "https",
+        stopwatch: None,
+        exchange: None,
+    };
     let mut head = head();
     table_row(name, CALLS, async || {
         for _ in 0..CALLS {

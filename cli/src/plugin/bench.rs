@@ -132,8 +132,13 @@ async fn calls(plugin: &Arc<Plugin>, asked: &Bench, is_fresh: bool) -> Result<Du
     for (name, value) in HEADERS {
         request.headers_mut().append(*name, HeaderValue::from_static(value));
     }
-    let facts =
-        Facts { id: "8d2f1c7e9a0b1c2d-TST", client_ip: "192.0.2.17", scheme: "https", stopwatch: None };
+    let facts = Facts {
+        id: "8d2f1c7e9a0b1c2d-TST",
+        client_ip: "192.0.2.17",
+        scheme: "https",
+        stopwatch: None,
+        exchange: None,
+    };
     if role != "filter" || plugin.filters_bodies() {
         let body = Bytes::from(if plugin.filters_bodies() { vec![b'a'; BODY] } else { Vec::new() });
         *request.body_mut() = body.clone();

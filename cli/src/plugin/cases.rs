@@ -1,6 +1,7 @@
 //! tests.toml: what a plugin is asked, and what it shall decide. Knows how that is written; asks nobody.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
@@ -216,6 +217,49 @@ pub(super) struct Asked {
     pub(super) headers: Headers,
     /// Of a request to a service.
     pub(super) body: String,
+    /// Bytes of the pieces that the body comes in; all at once where it does not say.
+    pub(super) pieces: Option<NonZeroUsize>,
+    pub(super) exchange: Known,
+}
+
+/// What a plugin may ask of the exchange.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct Known {
+    rule: String,
+    service: String,
+    country: Option<String>,
+    client_port: Option<u16>,
+    http_version: Option<String>,
+    tls_version: Option<String>,
+    attempt: Option<u32>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self {
+            rule: "app.example.com".to_owned(),
+            service: "http://127.0.0.1:8080".to_owned(),
+            country: None,
+            client_port: None,
+            http_version: None,
+            tls_version: None,
+            attempt: None,
+        }
+    }
+}
+
+impl Known {
+    pub(super) fn exchange(&self, scheme: &str) -> adit_engine::Exchange {
+        let visitor = adit_engine::VisitorFacts {
+            attempt: self.attempt,
+            port: self.client_port,
+            http_version: self.http_version.clone(),
+            tls_version: self.tls_version.clone(),
+            country: self.country.clone(),
+        };
+        adit_engine::Exchange::new(&self.rule, &self.service, scheme, visitor)
+    }
 }
 
 impl Default for Asked {
@@ -228,6 +272,8 @@ impl Default for Asked {
             client_ip: "192.0.2.1".to_owned(),
             headers: Headers::default(),
             body: String::new(),
+            pieces: None,
+            exchange: Known::default(),
         }
     }
 }
@@ -238,11 +284,12 @@ pub(super) struct Answered {
     pub(super) status: u16,
     pub(super) headers: Headers,
     pub(super) body: String,
+    pub(super) pieces: Option<NonZeroUsize>,
 }
 
 impl Default for Answered {
     fn default() -> Self {
-        Self { status: 200, headers: Headers::default(), body: String::new() }
+        Self { status: 200, headers: Headers::default(), body: String::new(), pieces: None }
     }
 }
 

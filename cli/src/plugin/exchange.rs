@@ -1,16 +1,19 @@
 //! One exchange with a plugin, whichever role it has: what it hands on, what it makes of the answer that stands
 //! behind it, or its own answer. Prints nothing and expects nothing.
 
-use std::pin::pin;
+use std::num::NonZeroUsize;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use adit_engine::{
-    BodyRoom, BodySource, Chain, Facts, FailureKind, Gathered, Link, MiddlewareOutcome, Plugin,
-    RequestOutcome, ResponseOutcome, ServiceBody,
+    BodyFilter, BodyRoom, BodySource, Chain, Facts, Failure, FailureKind, FilteredBody, Gathered, Link,
+    MiddlewareOutcome, Plugin, RequestOutcome, ResponseOutcome, ServiceBody,
 };
 use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 
 /// What became of a request, and of the answer to it if it was handed on.
@@ -72,7 +75,7 @@ pub(super) async fn pass(
         return Ok(Exchange { request, response: None });
     }
     let chain = Chain::new(vec![plugin.clone()]);
-    let mut at_hand = AtHand(body);
+    let mut at_hand = AtHand::in_pieces(body, head.extensions.get());
     let progress = match chain.on_whole_request(0, facts, &mut head, &mut at_hand).await {
         RequestOutcome::Failed(failure) => {
             return Ok(Exchange { request: Onward::Failed(failure.kind), response: None });
@@ -82,7 +85,10 @@ pub(super) async fn pass(
         }
         RequestOutcome::Continue(progress) => progress,
     };
-    let AtHand(body) = at_hand;
+    let body = match at_hand.whole().await {
+        Ok(body) => body,
+        Err(error) => return Ok(Exchange { request: Onward::Failed(broken_by(error)?), response: None }),
+    };
     let (request, answer) = match chain.link() {
         None => (Onward::HandedOn(head, body), behind.cloned()),
         Some(link) => match mediate(link, facts, Request::from_parts(head, body), behind).await? {
@@ -106,29 +112,104 @@ pub(super) async fn pass(
     };
     let Some(answer) = answer else { return Ok(Exchange { request, response: None }) };
     let (mut head, body) = answer.into_parts();
-    let mut at_hand = AtHand(body);
+    let mut at_hand = AtHand::in_pieces(body, head.extensions.get());
     let response = match chain.on_whole_response(progress, 0, facts, &mut head, &mut at_hand).await {
         ResponseOutcome::Failed(failure) => Answered::Failed(failure.kind),
         ResponseOutcome::Respond(reply) => Answered::Replaced(replied(reply)?),
-        ResponseOutcome::Continue => Answered::Passed(Response::from_parts(head, at_hand.0)),
+        ResponseOutcome::Continue => match at_hand.whole().await {
+            Ok(body) => Answered::Passed(Response::from_parts(head, body)),
+            Err(error) => Answered::Failed(broken_by(error)?),
+        },
     };
     Ok(Exchange { request, response: Some(response) })
 }
 
-/// A body that need not be gathered.
-struct AtHand(Bytes);
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body that is all there, with the plugins that see it pass.
+struct AtHand(Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>);
+
+/// How long the pieces are that a body comes in, an extension of its head; all at once where it does not say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pieces(pub(super) Option<NonZeroUsize>);
+
+impl AtHand {
+    fn in_pieces(body: Bytes, pieces: Option<&Pieces>) -> Self {
+        match pieces {
+            Some(&Pieces(Some(length))) => Self(Box::pin(Cut { rest: body, length: length.get() })),
+            Some(Pieces(None)) | None => Self::new(body),
+        }
+    }
+
+    fn new(body: Bytes) -> Self {
+        Self(Box::pin(Full::new(body).map_err(|never| match never {})))
+    }
+
+    async fn whole(self) -> Result<Bytes, BoxError> {
+        Ok(self.0.collect().await?.to_bytes())
+    }
+}
 
 impl BodySource for AtHand {
     async fn gather(&mut self, most: usize, _room: BodyRoom) -> Gathered {
-        if self.0.len() <= most { Gathered::Whole(self.0.clone()) } else { Gathered::Beyond }
+        let Ok(body) = std::mem::replace(self, Self::new(Bytes::new())).whole().await else {
+            return Gathered::Broken;
+        };
+        *self = Self::new(body.clone());
+        if body.len() <= most { Gathered::Whole(body) } else { Gathered::Beyond }
     }
 
     fn may_have_one(&self) -> bool {
         true
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
     fn replace(&mut self, body: Bytes) {
-        self.0 = body;
+        *self = Self::new(body);
+    }
+
+    fn filter(&mut self, filter: BodyFilter) {
+        let Self(body) = std::mem::replace(self, Self::new(Bytes::new()));
+        self.0 = Box::pin(FilteredBody::new(body, filter));
+    }
+}
+
+/// A body that comes in pieces of one length.
+struct Cut {
+    rest: Bytes,
+    length: usize,
+}
+
+impl Body for Cut {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let length = self.length.min(self.rest.len());
+        let piece = self.rest.split_to(length);
+        Poll::Ready((length > 0).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// How the plugin failed that broke a body off.
+fn broken_by(error: BoxError) -> Result<FailureKind> {
+    match error.downcast::<Failure>() {
+        Ok(failure) => Ok(failure.kind),
+        Err(error) => Err(anyhow!("a body broke off: {error}")),
     }
 }
 

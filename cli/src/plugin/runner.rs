@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use super::cases::{
     Asked, Breakage, Call, Case, Cases, Decision, Elsewhere, Expected, Headers, Logged, Step, Stored,
 };
-use super::exchange::{self, Answered, Exchange, Onward};
+use super::exchange::{self, Answered, Exchange, Onward, Pieces};
 use super::outcome::{Outcome, compare, differ, differ_maybe};
 use super::project::{COMPONENT, Project};
 use super::{patiently, plan, read};
@@ -292,6 +292,7 @@ async fn ask(plugin: &Arc<Plugin>, step: &Step, asked: &Asked, expected: &Expect
     let body = Bytes::from(asked.body.clone());
     let mut request = Request::builder().method(asked.method.as_str()).uri(uri).body(body)?;
     *request.headers_mut() = headers(&asked.headers)?;
+    request.extensions_mut().insert(Pieces(asked.pieces));
     request.headers_mut().insert("host", HeaderValue::from_str(&asked.authority)?);
     let behind = match &step.response {
         None => None,
@@ -299,6 +300,7 @@ async fn ask(plugin: &Arc<Plugin>, step: &Step, asked: &Asked, expected: &Expect
             let body = Bytes::from(answered.body.clone());
             let mut response = Response::builder().status(answered.status).body(body)?;
             *response.headers_mut() = headers(&answered.headers)?;
+            response.extensions_mut().insert(Pieces(answered.pieces));
             Some(response)
         }
     };
@@ -310,7 +312,14 @@ async fn ask(plugin: &Arc<Plugin>, step: &Step, asked: &Asked, expected: &Expect
         behind.is_some() || !plugin.looks_at_responses() || plugin.looks_at_requests() || plugin.mediates(),
         "a plugin that looks at responses only is asked nothing without `response` and `expect-response`"
     );
-    let facts = Facts { id: ID, client_ip: &asked.client_ip, scheme: &asked.scheme, stopwatch: None };
+    let exchange = Arc::new(asked.exchange.exchange(&asked.scheme));
+    let facts = Facts {
+        id: ID,
+        client_ip: &asked.client_ip,
+        scheme: &asked.scheme,
+        stopwatch: None,
+        exchange: Some(&exchange),
+    };
     let Exchange { request: onward, response } =
         exchange::pass(plugin, &facts, request.clone(), behind.as_ref()).await?;
     let reply = |answer: Response<Bytes>| {

@@ -86,7 +86,7 @@ fn print_said(heard: &CapturedLogs) -> String {
 
 async fn decide(plugin: &Arc<Plugin>, request: Request<Bytes>) -> anyhow::Result<()> {
     let scheme = if request.uri().scheme_str() == Some("https") { "https" } else { "http" };
-    let facts = Facts { id: "run", client_ip: "192.0.2.1", scheme, stopwatch: None };
+    let facts = Facts { id: "run", client_ip: "192.0.2.1", scheme, stopwatch: None, exchange: None };
     let behind = Response::new(Bytes::from_static(b"the service's answer\n"));
     let begun = Instant::now();
     let passed = exchange::pass(plugin, &facts, request, Some(&behind)).await?;

@@ -1,5 +1,7 @@
 //! The `key-value` interface: buckets in memory with a quota, shared by the instances of a plugin.
 
+mod kept;
+
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +33,8 @@ struct Entries {
     /// Bytes that count against the quota.
     used: usize,
     swept: Option<Instant>,
+    /// Whether there was a change since it was last written down.
+    is_changed: bool,
 }
 
 #[derive(Debug)]
@@ -147,12 +151,14 @@ impl Entries {
             }
         }
         self.used = self.used - old(&self.map) + size;
+        self.is_changed = true;
         self.map.insert(key, Entry { value, expires });
         Ok(())
     }
 
     fn remove(&mut self, key: &str) {
         if let Some(entry) = self.map.remove(key) {
+            self.is_changed = true;
             self.used -= size(key, &entry.value);
         }
     }

@@ -22,7 +22,7 @@ use super::dial::Dial;
 use super::http2::{Http2, STREAM_WINDOW};
 use super::measure::{PATIENCE, measured};
 use super::metered::Metered;
-use super::pool::{Connected, Key, Lease, Pool};
+use super::pool::{Connected, Key, Lease, Pool, Reached};
 use super::replay::Repeatable;
 use super::{Body, LARGEST_HEAD, OriginError, Unread, answer, empty, tls};
 use crate::config::plan::{self, HeaderCase, OriginPlan, Service};
@@ -157,8 +157,30 @@ impl HttpOrigin {
         Ok(())
     }
 
+    /// A connection that a request with this host would go on, or an error that says that there is none. Over HTTP/2
+    /// it stays in the pool.
+    pub(super) async fn reach(
+        &self,
+        pool: &Pool,
+        host: Option<&HeaderValue>,
+    ) -> Result<Reached, OriginError> {
+        let named = self.named_after(self.host_header.as_ref().or(host), pool);
+        let way = named.as_ref().unwrap_or(&self.way);
+        if let Some(http2) = &way.http2
+            && http2.reach(pool).await?
+        {
+            return Ok(Reached::default());
+        }
+        let connected = match pool.take(&way.key) {
+            Some(connected) => connected,
+            None => way.open(self.header_case).await?,
+        };
+        Ok(Reached(Some((way.key.clone(), connected))))
+    }
+
     pub(super) async fn send(
         &self,
+        mut reached: Reached,
         pool: &Pool,
         head: request::Parts,
         body: Body,
@@ -179,6 +201,14 @@ impl HttpOrigin {
             // RFC 9110, 10.1.4: it concerns this connection only, and must be named as such.
             head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
+        if !self.chunked && !body.is_end_stream() && reached.0.is_none() {
+            // Before any of the body is taken.
+            let connected = match pool.take(&way.key) {
+                Some(connected) => connected,
+                None => Box::pin(way.open(self.header_case)).await?,
+            };
+            reached = Reached(Some((way.key.clone(), connected)));
+        }
         let body = match self.chunked {
             true => body,
             false => measured(&mut head, body, &way.target.name, PATIENCE).await?,
@@ -190,7 +220,12 @@ impl HttpOrigin {
             tokio::task::yield_now().await;
         }
         loop {
-            let pooled = if may_reuse { pool.take(&way.key) } else { None };
+            let reached = reached.0.take().filter(|(key, _)| *key == way.key);
+            let pooled = match reached {
+                Some((_, connected)) if connected.sender.is_ready() => Some(connected),
+                _ if may_reuse => pool.take(&way.key),
+                _ => None,
+            };
             let (mut connected, repeatable) = match pooled {
                 Some(connected) => {
                     let (repeatable, first) = Repeatable::of(request);
@@ -296,10 +331,14 @@ impl HttpOrigin {
 
     /// The way of a request that names this origin. What is no name leaves it the one that it has.
     fn named(&self, head: &request::Parts, pool: &Pool) -> Option<Way> {
+        self.named_after(head.headers.get(HOST), pool)
+    }
+
+    fn named_after(&self, host: Option<&HeaderValue>, pool: &Pool) -> Option<Way> {
         if !self.named_by_host {
             return None;
         }
-        let host = Authority::try_from(head.headers.get(HOST)?.as_bytes()).ok()?;
+        let host = Authority::try_from(host?.as_bytes()).ok()?;
         let name = host.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         let server_name = ServerName::try_from(name.as_str()).ok()?.to_owned();
         let key: Key = format!("{} {name}", self.way.key).into();

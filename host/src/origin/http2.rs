@@ -109,6 +109,14 @@ impl Http2 {
         }
     }
 
+    /// Whether requests go this way, and a connection is there for the next.
+    pub(super) async fn reach(&self, pool: &Pool) -> Result<bool, OriginError> {
+        if self.is_optional {
+            return self.is_spoken(pool).await;
+        }
+        self.place(pool).await.map(|_| true)
+    }
+
     pub(super) async fn send(
         &self,
         pool: &Pool,

@@ -42,6 +42,11 @@ pub(super) struct Connected {
     pub(super) _driver: AbortOnDropHandle<()>,
 }
 
+/// A connection that was made for a request before its body was taken; none where there is nothing to connect to, or
+/// others share it.
+#[derive(Default)]
+pub struct Reached(pub(super) Option<(Key, Connected)>);
+
 struct Idle {
     connected: Connected,
     until: Instant,

@@ -33,7 +33,7 @@ pub async fn explain(
     let mut outcome = json!("not asked");
     let mut reply = Value::Null;
     if runs_plugins {
-        let facts = adit_engine::Facts { id: &asked.id, client_ip, scheme, stopwatch: None };
+        let facts = adit_engine::Facts { id: &asked.id, client_ip, scheme, stopwatch: None, exchange: None };
         outcome = match rule.chain.on_request(0, &facts, &mut head).await {
             RequestOutcome::Continue(_) => json!("passed"),
             RequestOutcome::Respond(answer, _) => {

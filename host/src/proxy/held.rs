@@ -6,14 +6,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use adit_engine::{BodyRoom, BodySource, Gathered};
+use adit_engine::{BodyFailure, BodyFilter, BodyRoom, BodySource, FilteredBody, Gathered};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use crate::origin::{Body, BoxError, empty};
+use crate::origin::{Body, BoxError, OriginError, Reached, empty};
 
 /// How long a body that is gathered may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,6 +28,8 @@ pub(super) struct Held {
     is_whole: bool,
     is_upgrade: bool,
     room: Option<BodyRoom>,
+    /// Of the plugins that it passes by.
+    failures: Vec<BodyFailure>,
 }
 
 impl Held {
@@ -39,12 +41,18 @@ impl Held {
             is_whole: false,
             is_upgrade: false,
             room: None,
+            failures: Vec::new(),
         }
     }
 
     /// What follows the handshake is no body: it is looked at by nobody.
     pub(super) fn upgrade(body: Body) -> Self {
         Self { is_upgrade: true, ..Self::new(body) }
+    }
+
+    /// Where it will be found which plugin broke it off.
+    pub(super) fn take_failures(&mut self) -> Vec<BodyFailure> {
+        std::mem::take(&mut self.failures)
     }
 
     /// What goes on.
@@ -118,6 +126,18 @@ impl BodySource for Held {
         !self.is_upgrade
     }
 
+    fn is_empty(&self) -> bool {
+        self.is_upgrade || HttpBody::is_end_stream(self)
+    }
+
+    fn filter(&mut self, filter: BodyFilter) {
+        let mut failures = self.take_failures();
+        failures.push(filter.failure());
+        let held = std::mem::replace(self, Self::new(empty()));
+        let body: Body = Box::pin(FilteredBody::new(held.into_body(), filter));
+        *self = Self { failures, ..Self::new(body) };
+    }
+
     fn replace(&mut self, body: Bytes) {
         self.read.clear();
         if !body.is_empty() {
@@ -125,6 +145,70 @@ impl BodySource for Held {
         }
         self.rest = None;
         self.is_whole = true;
+    }
+}
+
+/// Makes the connection that a request will go on.
+pub(super) type Reaching<'a> = Pin<Box<dyn Future<Output = Result<Reached, OriginError>> + 'a>>;
+
+/// The body of a request, of which nothing is taken before it is known that its origin can be reached: until then
+/// another host may be asked, however long the body is.
+pub(super) struct Gathering<'a> {
+    held: Held,
+    reaching: Option<Reaching<'a>>,
+    reached: Reached,
+    unreachable: Option<OriginError>,
+}
+
+impl<'a> Gathering<'a> {
+    /// Whatever answers it needs no connection.
+    pub(super) fn of(held: Held) -> Self {
+        Self { held, reaching: None, reached: Reached::default(), unreachable: None }
+    }
+
+    pub(super) fn after(held: Held, reaching: Reaching<'a>) -> Self {
+        Self { reaching: Some(reaching), ..Self::of(held) }
+    }
+
+    /// The body, and the connection if there is one; or why there is none, whatever the plugins made of that.
+    pub(super) fn end(self) -> Result<(Held, Reached), OriginError> {
+        match self.unreachable {
+            None => Ok((self.held, self.reached)),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+impl BodySource for Gathering<'_> {
+    async fn gather(&mut self, most: usize, room: BodyRoom) -> Gathered {
+        if !self.held.is_empty()
+            && let Some(reaching) = self.reaching.take()
+        {
+            match reaching.await {
+                Ok(reached) => self.reached = reached,
+                Err(error) => self.unreachable = Some(error),
+            }
+        }
+        if self.unreachable.is_some() {
+            return Gathered::Broken;
+        }
+        self.held.gather(most, room).await
+    }
+
+    fn may_have_one(&self) -> bool {
+        self.held.may_have_one()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    fn replace(&mut self, body: Bytes) {
+        self.held.replace(body);
+    }
+
+    fn filter(&mut self, filter: BodyFilter) {
+        self.held.filter(filter);
     }
 }
 

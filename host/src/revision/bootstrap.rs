@@ -9,6 +9,7 @@ use adit_engine::Engine;
 use anyhow::{Context, anyhow};
 use tracing::{error, warn};
 
+use crate::buckets::BucketFiles;
 use crate::config::document::ConfigSource;
 use crate::config::files::Files;
 use crate::config::reader::Reader;
@@ -48,6 +49,7 @@ pub async fn start(
     // What is no document of ours says nothing of where its state is kept.
     let written = || config::state_dir(reader.path()).filter(|_| reader.is_document());
     let state_dir = state_dir.map(Path::to_owned).or_else(written);
+    engine.keep_buckets(state_dir.as_deref().map(BucketFiles::below));
     let history = Arc::new(History::open(state_dir.as_deref())?);
     let reasons = match from_document(read, &state_dir, flags, &history, engine).await {
         Ok(start) => return Ok(start),

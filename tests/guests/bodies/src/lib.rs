@@ -10,6 +10,7 @@ use bindings::adit::plugin::bodies::{Beyond, Limits};
 use bindings::adit::plugin::types::{
     Fault, HeaderOp, Reply, RequestEdits, RequestHead, ResponseEdits, ResponseHead,
 };
+use bindings::exports::adit::plugin::decoding::{Guest as Decoding, Messages};
 use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use bindings::exports::adit::plugin::request_body_filter::{
     Guest as RequestBodyFilter, RequestBodyAction, RequestBodyEdits,
@@ -20,7 +21,18 @@ use bindings::exports::adit::plugin::response_body_filter::{
 
 #[allow(unsafe_code)]
 mod bindings {
-    wit_bindgen::generate!({ path: "../../../wit", world: "body-filter" });
+    wit_bindgen::generate!({
+        path: "../../../wit",
+        inline: "
+            package test:bodies;
+            world guest {
+                include adit:plugin/body-filter@0.1.0;
+                export adit:plugin/decoding@0.1.0;
+            }
+        ",
+        world: "test:bodies/guest",
+        generate_all,
+    });
 
     #[cfg(target_arch = "wasm32")]
     use super::Bodies;
@@ -49,12 +61,20 @@ fn limits() -> Limits {
     Limits { most: most(), beyond }
 }
 
+impl Decoding for Bodies {
+    /// `"decode": true` in the configuration asks for it.
+    fn decoded() -> Messages {
+        let is_asked = CONFIG.get().is_some_and(|config| config.contains("\"decode\""));
+        Messages { requests: is_asked, responses: is_asked }
+    }
+}
+
 impl Lifecycle for Bodies {
     fn describe() -> Manifest {
         Manifest {
             name: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            request_headers: vec!["x-do".to_owned()],
+            request_headers: vec!["x-do".to_owned(), "content-encoding".to_owned()],
             response_headers: Vec::new(),
         }
     }
@@ -94,8 +114,10 @@ impl RequestBodyFilter for Bodies {
     }
 
     fn on_request_body(head: RequestHead, body: Vec<u8>) -> Result<RequestBodyAction, Fault> {
-        let told = head.headers.first().map_or("", |(_, value)| value.as_str());
-        let headers = shown(body.len());
+        let value = |name| head.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
+        let told = value("x-do").unwrap_or("");
+        let mut headers = shown(body.len());
+        headers.extend(value("content-encoding").map(|coding| HeaderOp::Set(("x-coding".to_owned(), coding.to_owned()))));
         let head =
             RequestEdits { method: None, authority: None, path_with_query: None, headers, carry: Vec::new() };
         match made(told, body) {

@@ -114,10 +114,13 @@ impl RequestBodyFilter for Bodies {
     }
 
     fn on_request_body(head: RequestHead, body: Vec<u8>) -> Result<RequestBodyAction, Fault> {
-        let value = |name| head.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
+        let value =
+            |name| head.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
         let told = value("x-do").unwrap_or("");
         let mut headers = shown(body.len());
-        headers.extend(value("content-encoding").map(|coding| HeaderOp::Set(("x-coding".to_owned(), coding.to_owned()))));
+        headers.extend(
+            value("content-encoding").map(|coding| HeaderOp::Set(("x-coding".to_owned(), coding.to_owned()))),
+        );
         let head =
             RequestEdits { method: None, authority: None, path_with_query: None, headers, carry: Vec::new() };
         match made(told, body) {

@@ -14,7 +14,9 @@ use bindings::adit::plugin::types::{
 };
 use bindings::exports::adit::plugin::decoding::{Guest as Decoding, Messages};
 use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
-use bindings::exports::adit::plugin::request_stream_filter::{Guest as RequestStreamFilter, RequestStreamAction};
+use bindings::exports::adit::plugin::request_stream_filter::{
+    Guest as RequestStreamFilter, RequestStreamAction,
+};
 use bindings::exports::adit::plugin::response_stream_filter::{
     Guest as ResponseStreamFilter, ResponseStreamAction,
 };
@@ -149,17 +151,15 @@ fn begun() -> Vec<HeaderOp> {
 
 impl RequestStreamFilter for Streams {
     fn begin_request(head: RequestHead) -> Result<RequestStreamAction, Fault> {
-        let value = |name| head.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
+        let value =
+            |name| head.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
         let told = value("x-do").unwrap_or("");
         let mut headers = begun();
-        headers.extend(value("content-encoding").map(|coding| HeaderOp::Set(("x-coding".to_owned(), coding.to_owned()))));
-        let edits = RequestEdits {
-            method: None,
-            authority: None,
-            path_with_query: None,
-            headers,
-            carry: Vec::new(),
-        };
+        headers.extend(
+            value("content-encoding").map(|coding| HeaderOp::Set(("x-coding".to_owned(), coding.to_owned()))),
+        );
+        let edits =
+            RequestEdits { method: None, authority: None, path_with_query: None, headers, carry: Vec::new() };
         Ok(match begin(told)? {
             Begun::Next => RequestStreamAction::Next,
             Begun::Read => RequestStreamAction::Read(edits),

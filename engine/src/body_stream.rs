@@ -29,6 +29,8 @@ pub struct BodyFilter {
     side: Side,
     changes: bool,
     coding: Option<Coding>,
+    /// How long its message says that it is.
+    length: Option<u64>,
     instance: Instance,
     failure: BodyFailure,
     _permit: OwnedPermit,
@@ -60,6 +62,11 @@ impl BodyFilter {
     /// What has to be undone before it sees the body.
     pub(crate) fn decoder(&self) -> Option<Decoder> {
         self.coding.map(Decoder::new)
+    }
+
+    /// How long the body is that it sees, where its message says that.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.length
     }
 
     /// Where it will be found why it broke a body off.
@@ -279,6 +286,7 @@ impl Plugin {
             side,
             changes,
             coding,
+            length: None,
             instance,
             failure: BodyFailure::default(),
             _permit: permit,
@@ -288,8 +296,11 @@ impl Plugin {
 
 impl BodyFilter {
     /// Has it see the body. One that is not there has its end at once, before the head goes on.
-    async fn show<B: BodySource>(self, headers: &mut HeaderMap, source: &mut B) -> Result<(), Failure> {
-        if !source.is_empty() {
+    async fn show<B: BodySource>(mut self, headers: &mut HeaderMap, source: &mut B) -> Result<(), Failure> {
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        self.length = length.and_then(|length| length.parse().ok());
+        // Of one without bytes nobody would wait for the end.
+        if !source.is_empty() && self.length != Some(0) {
             if self.changes {
                 body_filter::reveal(self.coding, headers);
                 bodies::rewritten(headers);

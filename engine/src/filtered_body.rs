@@ -63,7 +63,8 @@ where
 {
     pub fn new(inner: B, filter: BodyFilter) -> Self {
         Self {
-            left: inner.size_hint().exact(),
+            // Where the head says how long it is, whoever sends it on ends with the last byte.
+            left: inner.size_hint().exact().or(filter.length()),
             inner: Some(inner),
             unseen: Bytes::new(),
             decoder: filter.decoder(),

@@ -1,10 +1,11 @@
 //! Filters that ask for bodies see them whole, of requests and of answers, and what they make of them holds together;
 //! whatever cannot be shown whole stops a guard and passes by others.
 
+use std::convert::Infallible;
 use std::io::Write;
+use std::time::Duration;
 
 use bytes::Bytes;
-use e2e::bulk::Bulk;
 use e2e::document::{EdgeDocument, HostDocument};
 use e2e::origin::{Origin, RawOrigin, nobody};
 use e2e::process::component;
@@ -16,7 +17,7 @@ use futures_util::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 
 static STAGE: OnceCell<Stage> = OnceCell::const_new();
 
@@ -90,7 +91,7 @@ async fn build() -> Stage {
     };
     let host = host
         .rule(&rule("^/echo/guard", "\"guard\", \"after\""))
-        .rule(&rule("^/sink/undoes", "\"undoes\""))
+        .rule(&rule("^/sink/undoes", "\"undoes-all\""))
         .rule(&rule("^/echo/looks", "\"looks\""))
         .rule(&rule("^/sink/looks", "\"looks\""))
         .rule(&rule("^/events", "\"shouts\""))
@@ -271,11 +272,13 @@ async fn events_and_upgrades_are_held_up_by_nobody() {
 }
 
 #[tokio::test]
-async fn an_origin_that_is_not_there_is_found_out_before_a_long_body_is_taken() {
+async fn an_origin_that_is_not_there_is_found_out_before_the_body_has_come() {
     let (origin, site) = (Origin::start(), Site::new());
     let edge = site.edge(&EdgeDocument::new(&["west"], 1)).await;
     let document = |service: &str| {
-        let rule = format!("service = \"{service}\"\nplugins = [\"guard\"]");
+        // Each request is seen to connect.
+        let origin = "origin = { keep-alive-connections = 0 }";
+        let rule = format!("service = \"{service}\"\nplugins = [\"guard\"]\n{origin}");
         HostDocument::new()
             .over(super::PROTOCOL)
             .plugin("guard", &component("test/bodies"), "[plugin.config]\nmost = 4000000")
@@ -286,11 +289,27 @@ async fn an_origin_that_is_not_there_is_found_out_before_a_long_body_is_taken() 
     let well = document(&origin.service());
     let _well = Host::connected(site.spawn_host_named("well", &edge.servers, &well), 1).await;
     let visitor = edge.visitor(Speaks::Http1);
-    let length = 1_000_000;
+    let (beginning, rest) = (vec![b'a'; 1000], vec![b'b'; 999_000]);
     for number in 0..20 {
-        let request = with_body(to("POST", &format!("/sink/{number}")), Bulk::new(length));
-        let sunk = visitor.send(request).await;
-        assert_eq!((sunk.status, &sunk.json()["bytes"]), (200, &Value::from(length)), "{}", sunk.text());
+        let (feed, mut fed) = mpsc::channel::<Bytes>(1);
+        let frames = stream::poll_fn(move |context| {
+            let frame = |data| Ok::<_, Infallible>(Frame::data(data));
+            fed.poll_recv(context).map(|data| data.map(frame))
+        });
+        let request = with_body(to("POST", &format!("/sink/{number}")), StreamBody::new(frames));
+        let before = origin.connections();
+        let directed = async {
+            feed.send(beginning.clone().into()).await.unwrap();
+            // Whoever is asked first, the host whose origin is there connects to it while there is no more than that.
+            while origin.connections() == before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            feed.send(rest.clone().into()).await.unwrap();
+            drop(feed);
+        };
+        let (sunk, ()) = tokio::join!(visitor.send(request), e2e::within("a connection", directed));
+        assert_eq!(sunk.status, 200, "{}", sunk.text());
+        assert_eq!(sunk.json()["bytes"], 1_000_000);
     }
     assert!(!gone.process.events("origin gave no answer").is_empty(), "all went to the other one");
 }

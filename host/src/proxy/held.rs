@@ -152,7 +152,7 @@ impl BodySource for Held {
 pub(super) type Reaching<'a> = Pin<Box<dyn Future<Output = Result<Reached, OriginError>> + 'a>>;
 
 /// The body of a request, of which nothing is taken before it is known that its origin can be reached: until then
-/// another host may be asked, however long the body is.
+/// another host may be asked, whatever follows of the body.
 pub(super) struct Gathering<'a> {
     held: Held,
     reaching: Option<Reaching<'a>>,

@@ -157,6 +157,7 @@ pub(crate) const NO_LIMITS: &[(&str, &[&str])] = &[
             "clock.rs TICK",
             "compile-cache/folder.rs PIECE",
             "compiler.rs NICENESS",
+            "body_filter.rs STEPS",
             "yield_policy.rs BUSY",
             "yield_policy.rs LONGEST",
             "yield_policy.rs QUIET",

@@ -212,7 +212,7 @@ async fn decoded(coding: Coding, body: Bytes, most: usize, mut room: BodyRoom) -
         }
         whole.extend_from_slice(&step);
         steps += 1;
-        if steps % STEPS == 0 {
+        if steps.is_multiple_of(STEPS) {
             tokio::task::yield_now().await;
         }
     }

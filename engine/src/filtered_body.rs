@@ -50,10 +50,13 @@ enum Next {
     End(HeaderMap),
 }
 
+/// Of the plugin, on its way.
+type Call<T> = Pin<Box<dyn Future<Output = Result<T, Failure>>>>;
+
 enum Stage {
     Between(Box<BodyFilter>),
-    Piece(Pin<Box<dyn Future<Output = Result<(BodyFilter, Bytes), Failure>>>>),
-    End(Pin<Box<dyn Future<Output = Result<BodyEnd, Failure>>>>),
+    Piece(Call<(BodyFilter, Bytes)>),
+    End(Call<BodyEnd>),
     Ended,
 }
 

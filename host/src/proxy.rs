@@ -201,6 +201,11 @@ impl Proxy {
                 }
             };
             failures = held.take_failures();
+            // One that others have gathered since may have broken off already.
+            let outcome = match failures.iter().find_map(BodyFailure::get) {
+                Some(failure) => RequestOutcome::Failed(failure.clone()),
+                None => outcome,
+            };
             (outcome, held.into_body())
         } else {
             (chain.on_request(self.shard, facts, &mut head).await, body)

@@ -341,6 +341,8 @@ async fn a_whole_body_may_be_asked_for_behind_one_that_streams() {
     // The filter of whole bodies is told the same, and says how long what it saw was.
     assert_eq!((seen["body"].as_str(), header(&seen, "x-shown").as_deref()), (Some("ONE TWO"), Some("7")));
     assert_eq!(header(&seen, "content-length").as_deref(), Some("7"));
+    let refused = send(with_text(to("POST", "/echo/held").header("x-do", "refuse"), "a secret")).await;
+    assert_eq!(refused.status, 500, "the first is why: {}", refused.text());
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@ pub(super) struct Step {
 
 /// What a plugin is called for.
 pub(super) enum Call {
-    Request(Asked),
+    Request(Box<Asked>),
     Tick,
     Log(Vec<Logged>),
 }
@@ -157,7 +157,7 @@ impl Step {
         let call = match &self.log {
             Some(entries) => Call::Log(entries.clone()),
             None if self.tick => Call::Tick,
-            None => Call::Request(self.request.clone().unwrap_or_default()),
+            None => Call::Request(Box::new(self.request.clone().unwrap_or_default())),
         };
         match &self.expect {
             Some(expected) => Ok((call, expected.clone())),

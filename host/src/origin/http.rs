@@ -171,11 +171,26 @@ impl HttpOrigin {
         {
             return Ok(Reached::default());
         }
+        self.reach_by(way, pool).await
+    }
+
+    async fn reach_by(&self, way: &Way, pool: &Pool) -> Result<Reached, OriginError> {
         let connected = match pool.take(&way.key) {
             Some(connected) => connected,
-            None => way.open(self.header_case).await?,
+            None => {
+                let mut opened = way.open(self.header_case).await?;
+                // It takes a request once its driver has begun. One that breaks now is found out by whoever uses it.
+                let _ = opened.sender.ready().await;
+                opened
+            }
         };
-        Ok(Reached(Some((way.key.clone(), connected))))
+        Ok(Reached(Some(Lease {
+            connected,
+            pool: pool.clone(),
+            key: way.key.clone(),
+            keep: self.keep_alive,
+            limit: self.keep_alive_connections,
+        })))
     }
 
     pub(super) async fn send(
@@ -203,11 +218,7 @@ impl HttpOrigin {
         }
         if !self.chunked && !body.is_end_stream() && reached.0.is_none() {
             // Before any of the body is taken.
-            let connected = match pool.take(&way.key) {
-                Some(connected) => connected,
-                None => Box::pin(way.open(self.header_case)).await?,
-            };
-            reached = Reached(Some((way.key.clone(), connected)));
+            reached = Box::pin(self.reach_by(way, pool)).await?;
         }
         let body = match self.chunked {
             true => body,
@@ -220,9 +231,9 @@ impl HttpOrigin {
             tokio::task::yield_now().await;
         }
         loop {
-            let reached = reached.0.take().filter(|(key, _)| *key == way.key);
-            let pooled = match reached {
-                Some((_, connected)) if connected.sender.is_ready() => Some(connected),
+            let made = reached.0.take().filter(|lease| lease.key == way.key);
+            let pooled = match made {
+                Some(Lease { connected, .. }) if connected.sender.is_ready() => Some(connected),
                 _ if may_reuse => pool.take(&way.key),
                 _ => None,
             };

@@ -43,9 +43,17 @@ pub(super) struct Connected {
 }
 
 /// A connection that was made for a request before its body was taken; none where there is nothing to connect to, or
-/// others share it.
+/// others share it. Goes to the pool if the request does not need it.
 #[derive(Default)]
-pub struct Reached(pub(super) Option<(Key, Connected)>);
+pub struct Reached(pub(super) Option<Lease>);
+
+impl Drop for Reached {
+    fn drop(&mut self) {
+        if let Some(lease) = self.0.take() {
+            lease.give_back();
+        }
+    }
+}
 
 struct Idle {
     connected: Connected,

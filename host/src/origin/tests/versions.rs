@@ -297,3 +297,49 @@ fn a_service_that_takes_no_chunks_is_told_how_long_a_body_is() {
         assert!(requests.is_empty());
     });
 }
+
+#[test]
+fn a_connection_that_was_made_ahead_is_the_one_that_a_request_goes_on_and_none_is_lost_if_none_goes() {
+    on_a_shard(async {
+        let (listener, address) = listen().await;
+        let accepted = Rc::new(Cell::new(0));
+        let count = accepted.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.set(count.get() + 1);
+                tokio::task::spawn_local(async move {
+                    let mut buffer = [0; 1024];
+                    // Each request comes in one piece: its head and a short body.
+                    while stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                    }
+                });
+            }
+        });
+        let (origin, pool) = (origin(&format!("http://{address}"), ""), Pool::default());
+        let host = HeaderValue::from_static("app.example.com");
+        for _ in 0..5 {
+            drop(origin.reach(&pool, Some(&host)).await.unwrap());
+        }
+        let reached = origin.reach(&pool, Some(&host)).await.unwrap();
+        assert_eq!(accepted.get(), 1, "what is not needed is there for the next");
+        let sent = origin.send_on(reached, &pool, head("GET", "/"), empty()).await.unwrap();
+        assert_eq!(text(sent).await.0, "ok");
+        let next = origin.send(&pool, head("GET", "/"), empty()).await.unwrap();
+        assert_eq!((text(next).await.0.as_str(), accepted.get()), ("ok", 1));
+    });
+}
+
+#[test]
+fn an_origin_that_is_not_there_cannot_be_reached_ahead() {
+    on_a_shard(async {
+        let (listener, address) = listen().await;
+        drop(listener);
+        for keys in ["", "http2 = true"] {
+            let reached = origin(&format!("http://{address}"), keys).reach(&Pool::default(), None).await;
+            let refused = reached.err().expect("there is nobody");
+            assert!(refused.is_unsent(), "{keys}: {refused}");
+        }
+    });
+}

@@ -27,6 +27,7 @@ mod demo;
 mod differential_tcp;
 mod discovery;
 mod disks;
+mod exchange;
 mod fleet;
 mod garbage;
 mod grpc;

@@ -35,12 +35,16 @@ mod path;
 mod proxies;
 #[path = "slow.rs"]
 mod slow;
+#[path = "streamed_bodies.rs"]
+mod streamed_bodies;
 #[path = "tcp.rs"]
 mod tcp;
 #[path = "trailers.rs"]
 mod trailers;
 #[path = "websocket.rs"]
 mod websocket;
+#[path = "whole_bodies.rs"]
+mod whole_bodies;
 
 /// An edge whose servers are behind gates, and a host in front of them.
 struct Gated {

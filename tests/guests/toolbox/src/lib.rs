@@ -2,13 +2,14 @@
 //!
 //! The request header `x-do` holds one command, whose outcome becomes the reply; see [`obey`]. What
 //! the access log and the ticker see is left in the bucket `seen`. With `{"probe": "fail"}` in its
-//! configuration the plugin fails its probe.
+//! configuration the plugin fails its probe. Of `leave WORD` the first of two in a chain leaves the word for the
+//! second, which answers with it if it is `reply`; where something was left an answer says in `x-exchange` what is known.
 
 use std::sync::OnceLock;
 
 use bindings::adit::plugin::crypto::{Algorithm, Hash, PublicKey};
-use bindings::adit::plugin::types::{Fault, Reply, RequestHead, ResponseHead};
-use bindings::adit::plugin::{clock, crypto, http_client, key_value, keyed, metrics, secret};
+use bindings::adit::plugin::types::{Fault, HeaderOp, Reply, RequestHead, ResponseEdits, ResponseHead};
+use bindings::adit::plugin::{clock, crypto, exchange, http_client, key_value, keyed, metrics, secret};
 use bindings::exports::adit::plugin::access_log::{Entry, Guest as AccessLog};
 use bindings::exports::adit::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use bindings::exports::adit::plugin::probe::Guest as Probe;
@@ -108,6 +109,9 @@ impl RequestFilter for Toolbox {
     fn on_request(head: RequestHead) -> Result<RequestAction, Fault> {
         let Some((_, command)) = head.headers.first() else { return Ok(RequestAction::Next) };
         let words: Vec<&str> = command.split(' ').collect();
+        if let ["leave", word] = words[..] {
+            return leave(word);
+        }
         let body = obey(&words).unwrap_or_else(|| format!("unknown command: {command}"));
         Ok(RequestAction::Respond(Reply { status: 200, headers: Vec::new(), body: body.into_bytes() }))
     }
@@ -223,8 +227,49 @@ fn text(bytes: &[u8]) -> String {
 
 impl ResponseFilter for Toolbox {
     fn on_response(_head: ResponseHead) -> Result<ResponseAction, Fault> {
-        Ok(ResponseAction::Next)
+        let Some(left) = exchange::get(LEFT) else { return Ok(ResponseAction::Next) };
+        let headers =
+            vec![HeaderOp::Append(("x-exchange".to_owned(), format!("{}; {}", known(), text(&left))))];
+        Ok(ResponseAction::Edit(ResponseEdits { status: None, headers }))
     }
+}
+
+/// Where one leaves something for the next.
+const LEFT: &str = "toolbox/left";
+
+fn leave(word: &str) -> Result<RequestAction, Fault> {
+    let Some(left) = exchange::get(LEFT) else {
+        let left = exchange::set(LEFT, word.as_bytes());
+        left.map_err(|error| Fault { code: "exchange".to_owned(), message: format!("{error:?}") })?;
+        return Ok(RequestAction::Next);
+    };
+    if left != b"reply" {
+        return Ok(RequestAction::Next);
+    }
+    // Not before there is an answer.
+    let body = format!("{}; {}", known(), text(&left));
+    Ok(RequestAction::Respond(Reply { status: 200, headers: Vec::new(), body: body.into_bytes() }))
+}
+
+/// What is known of the exchange.
+fn known() -> String {
+    let or_none = |fact: Option<String>| fact.unwrap_or_else(|| "none".to_owned());
+    let request = exchange::request()
+        .map(|line| format!("{} {}://{}{}", line.method, line.scheme, line.authority, line.path_with_query));
+    let by = or_none(exchange::answered_by());
+    let facts = [
+        exchange::rule(),
+        exchange::service(),
+        or_none(exchange::country()),
+        or_none(exchange::client_port().map(|port| port.to_string())),
+        or_none(exchange::http_version()),
+        or_none(exchange::tls_version()),
+        or_none(exchange::attempt().map(|attempt| attempt.to_string())),
+        or_none(request),
+        exchange::request_header("x-do").join(","),
+        by,
+    ];
+    facts.join("; ")
 }
 
 impl AccessLog for Toolbox {

@@ -246,7 +246,8 @@ async fn a_full_etcd_refuses_changes_says_so_beforehand_and_is_read() {
     let store = founded(&server, "main").await;
     done(&store, put("a", "kept")).await;
     let mut refused = None;
-    for _ in 0..20 {
+    // It looks at its size only now and then, so a quick one takes more.
+    for _ in 0..500 {
         if let Err(error) = store.commit(put("b", vec![0; 500_000])).await {
             refused = Some(error.to_string());
             break;

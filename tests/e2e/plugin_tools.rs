@@ -118,6 +118,52 @@ async fn a_test_has_the_clock_the_secrets_the_buckets_and_the_network_in_its_han
     assert!(outcome.output.ends_with("4 passed, 0 failed"), "{outcome:?}");
 }
 
+const PIECES: &str = r#"
+[[case]]
+name = "a body that comes in pieces is shown in pieces"
+request = { method = "POST", headers = { x-do = "break" }, body = "one and two", pieces = 4 }
+expect = { decision = "fault" }
+
+[[case]]
+name = "and otherwise at once"
+request = { method = "POST", headers = { x-do = "break" }, body = "one and two" }
+expect = { decision = "edit", body = "one and two" }
+
+[[case]]
+name = "what was made of a body is in front of the service"
+request = { method = "POST", headers = { x-do = "shout" }, body = "one and two", pieces = 4 }
+expect = { decision = "edit", body = "ONE AND TWO" }
+
+[[case]]
+name = "and what was made of an answer in front of the visitor"
+config = { response = "shout" }
+request = {}
+expect = { decision = "next" }
+response = { body = "quiet", pieces = 2 }
+expect-response = { decision = "edit", body = "QUIET" }
+"#;
+
+const EXCHANGE: &str = r#"
+secrets = { key = "s3cret" }
+buckets = ["b", "seen"]
+
+[[case]]
+name = "what is known of an exchange is the test's"
+request = { path = "/a?b", headers = { x-do = "leave word" }, exchange = { rule = "shop", service = "http://here", country = "DE", client-port = 4711, http-version = "2", tls-version = "1.3", attempt = 2 } }
+expect = { decision = "next" }
+response = { body = "quiet" }
+expect-response = { decision = "edit", headers = { x-exchange = "shop; http://here; DE; 4711; 2; 1.3; 2; GET https://app.example.com/a?b; leave word; none; word" } }
+"#;
+
+#[tokio::test]
+async fn a_test_has_the_pieces_of_bodies_and_the_facts_of_the_exchange_in_its_hands() {
+    let folder = TempDir::new().unwrap();
+    let pieces = test(&folder, &component("test/streams"), PIECES).await;
+    assert!(pieces.output.ends_with("4 passed, 0 failed"), "{pieces:?}");
+    let exchange = test(&folder, &component("test/toolbox"), EXCHANGE).await;
+    assert!(exchange.output.ends_with("1 passed, 0 failed"), "{exchange:?}");
+}
+
 #[tokio::test]
 async fn a_failed_test_shows_both_sides_and_ends_with_1() {
     let folder = TempDir::new().unwrap();

@@ -10,7 +10,8 @@ use forge::{DECISION, LARGEST_IMAGE, configuration, engine, filter, plan, runtim
 use http::Request;
 use libfuzzer_sys::fuzz_target;
 
-const FACTS: Facts<'_> = Facts { id: "a1b2", client_ip: "192.0.2.7", scheme: "https", stopwatch: None };
+const FACTS: Facts<'_> =
+    Facts { id: "a1b2", client_ip: "192.0.2.7", scheme: "https", stopwatch: None, exchange: None };
 /// Bytes of `result<request-action, fault>`, behind which its strings and lists may lie.
 const RESULT: usize = 60;
 

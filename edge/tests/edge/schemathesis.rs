@@ -14,8 +14,13 @@ use crate::office::Office;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_answers_as_its_document_says_whatever_is_asked() {
     // Nothing links one of these calls with another one.
-    run("--exclude-path-regex", "/load_balancers|/alerting|/cfd_tunnel", "25", "examples,coverage,fuzzing")
-        .await;
+    run(
+        "--exclude-path-regex",
+        "/load_balancers|/alerting|/cfd_tunnel|^/nodes",
+        "25",
+        "examples,coverage,fuzzing",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,6 +32,12 @@ async fn tunnels_answer_as_the_document_says_whatever_is_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn load_balancing_answers_as_its_document_says_whatever_is_asked() {
     run("--include-path-regex", "/load_balancers", "25", PHASES).await;
+}
+
+/// For itself: whoever has no good token to join by is told to wait soon.
+#[tokio::test(flavor = "multi_thread")]
+async fn joining_answers_as_its_document_says_whatever_is_asked() {
+    run("--include-path-regex", "^/nodes", "10", "examples,coverage,fuzzing").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ pub(crate) struct Invite {
     /// Let another machine have the place of the node of that name, whose key opens nothing from then on
     #[arg(long, requires = "name")]
     replace: bool,
-    /// Where the new node reaches the control API of this edge, such as https://edge-1.example.net:20250; by default
+    /// Where the new node reaches the control API of this edge, such as `https://edge-1.example.net:20250`; by default
     /// what `[api]` says
     #[arg(long, value_name = "URL")]
     api_url: Option<String>,

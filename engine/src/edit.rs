@@ -202,12 +202,28 @@ fn apply(headers: &mut HeaderMap, ops: Vec<Op>) {
 }
 
 fn name(text: &str) -> Result<HeaderName, FailureKind> {
-    let name = HeaderName::from_bytes(text.as_bytes())
-        .map_err(|_| FailureKind::invalid(format!("{:?} is not a header name", short(text))))?;
+    let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
+        FailureKind::invalid(format!("{:?} is not a header name{}", short(text), instead(text)))
+    })?;
     if RESERVED.contains(&name) {
-        return Err(FailureKind::invalid(format!("it changes the header {name}, which only the host sets")));
+        return Err(FailureKind::invalid(format!(
+            "it changes the header {name}, which only the host sets{}",
+            instead(text)
+        )));
     }
     Ok(name)
+}
+
+/// What a plugin changes that wants to change this.
+fn instead(name: &str) -> &'static str {
+    match name.to_ascii_lowercase().as_str() {
+        ":path" => ": set `path-with-query`",
+        ":authority" | "host" => ": set `authority`",
+        ":method" => ": set `method`",
+        ":status" => ": set `status`",
+        ":scheme" => ", and the scheme cannot be changed",
+        _ => "",
+    }
 }
 
 // The value itself may be a secret, so that the message names the header only.
@@ -365,7 +381,9 @@ mod tests {
         for (wanted, named) in [
             (with(set("content-length", "5")), "content-length"),
             (with(append("Transfer-Encoding", "chunked")), "transfer-encoding"),
-            (with(set("host", "b.example")), "host"),
+            (with(set("host", "b.example")), "host, which only the host sets: set `authority`"),
+            (with(set(":path", "/two")), "\":path\" is not a header name: set `path-with-query`"),
+            (with(append(":Status", "204")), "is not a header name: set `status`"),
             (with(wit::HeaderOp::Remove("connection".to_owned())), "connection"),
             (with(set("keep-alive", "1")), "keep-alive"),
             (with(set("te", "trailers")), "te"),

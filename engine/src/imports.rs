@@ -183,7 +183,7 @@ pub(super) fn sees_exchanges(component: &Component) -> bool {
 /// Whether a component reads its configuration as others standardise it.
 pub(super) fn reads_configuration(component: &Component) -> bool {
     let ty = component.component_type();
-    ty.imports(component.engine()).any(|(name, _)| name == standard::INTERFACES[0])
+    ty.imports(component.engine()).any(|(name, _)| standard::is_configuration(name))
 }
 
 /// What the host has of an interface.
@@ -198,7 +198,7 @@ enum Served {
 /// Compares versions as the linker does: a version before a release fits itself alone, and within 0.x all
 /// patches fit each other.
 fn served(import: &str) -> Served {
-    if standard::INTERFACES.contains(&import) {
+    if standard::serves(import) {
         return Served::Yes;
     }
     let Some((name, version)) = import.split_once('@') else { return Served::No };
@@ -253,6 +253,9 @@ mod tests {
             ("acme:store/keys@1.0.0", No),
             ("wasi:keyvalue/store@0.2.0-draft2", Yes),
             ("wasi:keyvalue/store@0.2.0-draft3", No),
+            ("wasi:keyvalue/batch@0.2.0-draft", Yes),
+            ("wasi:config/store@0.2.0-draft-2024-09-27", Yes),
+            ("wasi:config/store@0.2.0-draft", No),
             ("wasi:logging/logging", Yes),
         ] {
             assert_eq!(served(import), known, "{import}");

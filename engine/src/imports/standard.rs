@@ -1,6 +1,8 @@
 //! What others standardise for configuration, values and logs, on what a plugin has here: `wasi:config`,
 //! `wasi:keyvalue` and `wasi:logging`. They are drafts, each of which fits its own version alone.
 
+mod bindings;
+
 use std::collections::BTreeMap;
 
 use tracing::Level;
@@ -9,110 +11,29 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 use super::super::bindings::adit::plugin::key_value::Error;
 use super::super::store::State;
 use super::key_value::Bucket;
+use bindings::{config, config_draft, draft, draft2, logging};
 
 /// The interfaces that are linked.
-pub(super) const INTERFACES: [&str; 7] = [
+const INTERFACES: [&str; 10] = [
+    "wasi:config/store@0.2.0-draft-2024-09-27",
     "wasi:config/store@0.2.0-rc.1",
     "wasi:keyvalue/store@0.2.0-draft",
     "wasi:keyvalue/atomics@0.2.0-draft",
+    "wasi:keyvalue/batch@0.2.0-draft",
     "wasi:keyvalue/store@0.2.0-draft2",
     "wasi:keyvalue/atomics@0.2.0-draft2",
+    "wasi:keyvalue/batch@0.2.0-draft2",
     "wasi:logging/logging",
     "wasi:logging/logging@0.1.0-draft",
 ];
+const CONFIGURATION: &str = "wasi:config/store";
+/// The bucket that a guest gets that names none, where several are granted.
+const DEFAULT_BUCKET: &str = "default";
 /// Keys of a bucket that are listed at once.
 const LISTED: usize = 1000;
-
-mod config {
-    wasmtime::component::bindgen!({
-        inline: "
-            package wasi:config@0.2.0-rc.1;
-            interface store {
-                variant error { upstream(string), io(string) }
-                get: func(key: string) -> result<option<string>, error>;
-                get-all: func() -> result<list<tuple<string, string>>, error>;
-            }
-            world imports { import store; }
-        ",
-        world: "imports",
-    });
-}
-
-mod draft {
-    wasmtime::component::bindgen!({
-        inline: "
-            package wasi:keyvalue@0.2.0-draft;
-            interface store {
-                variant error { no-such-store, access-denied, other(string) }
-                record key-response { keys: list<string>, cursor: option<u64> }
-                open: func(identifier: string) -> result<bucket, error>;
-                resource bucket {
-                    get: func(key: string) -> result<option<list<u8>>, error>;
-                    set: func(key: string, value: list<u8>) -> result<_, error>;
-                    delete: func(key: string) -> result<_, error>;
-                    exists: func(key: string) -> result<bool, error>;
-                    list-keys: func(cursor: option<u64>) -> result<key-response, error>;
-                }
-            }
-            interface atomics {
-                use store.{bucket, error};
-                increment: func(bucket: borrow<bucket>, key: string, delta: u64) -> result<u64, error>;
-            }
-            world imports { import store; import atomics; }
-        ",
-        world: "imports",
-        imports: { default: trappable },
-        with: { "wasi:keyvalue/store.bucket": super::Opened },
-    });
-}
-
-mod draft2 {
-    wasmtime::component::bindgen!({
-        inline: "
-            package wasi:keyvalue@0.2.0-draft2;
-            interface store {
-                variant error { no-such-store, access-denied, other(string) }
-                record key-response { keys: list<string>, cursor: option<string> }
-                open: func(identifier: string) -> result<bucket, error>;
-                resource bucket {
-                    get: func(key: string) -> result<option<list<u8>>, error>;
-                    set: func(key: string, value: list<u8>) -> result<_, error>;
-                    delete: func(key: string) -> result<_, error>;
-                    exists: func(key: string) -> result<bool, error>;
-                    list-keys: func(cursor: option<string>) -> result<key-response, error>;
-                }
-            }
-            interface atomics {
-                use store.{bucket, error};
-                variant cas-error { store-error(error), cas-failed(cas) }
-                resource cas {
-                    new: static func(bucket: borrow<bucket>, key: string) -> result<cas, error>;
-                    current: func() -> result<option<list<u8>>, error>;
-                }
-                increment: func(bucket: borrow<bucket>, key: string, delta: s64) -> result<s64, error>;
-                swap: func(cas: cas, value: list<u8>) -> result<_, cas-error>;
-            }
-            world imports { import store; import atomics; }
-        ",
-        world: "imports",
-        imports: { default: trappable },
-        with: { "wasi:keyvalue/store.bucket": super::Opened, "wasi:keyvalue/atomics.cas": super::Seen },
-    });
-}
-
-mod logging {
-    wasmtime::component::bindgen!({
-        inline: "
-            package wasi:logging;
-            interface logging {
-                enum level { trace, debug, info, warn, error, critical }
-                log: func(level: level, context: string, message: string);
-            }
-            world imports { import logging; }
-        ",
-        world: "imports",
-    });
-}
+/// Bytes of values, with their keys, that are read at once.
+const READ_AT_ONCE: usize = 16 * 1024 * 1024;
+const TOO_MUCH: &str = "query result exceeds limit of 16 MiB";
 
 /// An opened bucket, by its name.
 // What is generated exports it anew.
@@ -129,10 +50,13 @@ pub struct Seen {
 
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     config::wasi::config::store::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    config_draft::wasi::config::store::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     draft::wasi::keyvalue::store::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     draft::wasi::keyvalue::atomics::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     draft2::wasi::keyvalue::store::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     draft2::wasi::keyvalue::atomics::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    draft::wasi::keyvalue::batch::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    draft2::wasi::keyvalue::batch::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     logging::wasi::logging::logging::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     // The same with a version, as some have it.
     linker.instance("wasi:logging/logging@0.1.0-draft")?.func_wrap(
@@ -145,15 +69,23 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     )
 }
 
-impl config::wasi::config::store::Host for State {
-    fn get(&mut self, key: String) -> Result<Option<String>, config::wasi::config::store::Error> {
-        Ok(self.sandbox.config.get(&key).cloned())
-    }
+/// `store` of one version of `wasi:config`.
+macro_rules! config {
+    ($version:ident) => {
+        impl $version::wasi::config::store::Host for State {
+            fn get(&mut self, key: String) -> Result<Option<String>, $version::wasi::config::store::Error> {
+                Ok(self.sandbox.config.get(&key).cloned())
+            }
 
-    fn get_all(&mut self) -> Result<Vec<(String, String)>, config::wasi::config::store::Error> {
-        Ok(self.sandbox.config.clone().into_iter().collect())
-    }
+            fn get_all(&mut self) -> Result<Vec<(String, String)>, $version::wasi::config::store::Error> {
+                Ok(self.sandbox.config.clone().into_iter().collect())
+            }
+        }
+    };
 }
+
+config!(config);
+config!(config_draft);
 
 impl logging::wasi::logging::logging::Host for State {
     fn log(&mut self, level: logging::wasi::logging::logging::Level, context: String, message: String) {
@@ -178,9 +110,29 @@ impl State {
         Ok((bucket, quota, now))
     }
 
+    /// The bucket that a guest means: where it names none, the only one that is granted, or else `default`.
+    fn meant(&self, identifier: String) -> String {
+        let buckets = &self.sandbox.buckets;
+        if !identifier.is_empty() || buckets.contains_key("") {
+            return identifier;
+        }
+        let only = buckets.keys().next().filter(|_| buckets.len() == 1);
+        only.cloned().unwrap_or_else(|| DEFAULT_BUCKET.to_owned())
+    }
+
     fn name_of(&self, bucket: &Resource<Opened>) -> wasmtime::Result<String> {
         Ok(self.resources.get(bucket)?.0.clone())
     }
+}
+
+/// Whether an import is one of these.
+pub(super) fn serves(import: &str) -> bool {
+    INTERFACES.contains(&import)
+}
+
+/// Whether an import is of the configuration.
+pub(super) fn is_configuration(import: &str) -> bool {
+    serves(import) && import.split_once('@').is_some_and(|(name, _)| name == CONFIGURATION)
 }
 
 /// The configuration by key: texts as they are, and all else as JSON.
@@ -201,8 +153,9 @@ macro_rules! store {
                     &mut self,
                     identifier: String,
                 ) -> wasmtime::Result<Result<Resource<Opened>, theirs::Error>> {
+                    let identifier = self.meant(identifier);
                     if self.opened(&identifier).is_err() {
-                        return Ok(Err(theirs::Error::NoSuchStore));
+                        return Ok(Err(theirs::Error::AccessDenied));
                     }
                     Ok(Ok(self.resources.push(Opened(identifier))?))
                 }
@@ -280,7 +233,7 @@ macro_rules! store {
             impl From<Error> for theirs::Error {
                 fn from(error: Error) -> Self {
                     match error {
-                        Error::NoSuchBucket => Self::NoSuchStore,
+                        Error::NoSuchBucket => Self::AccessDenied,
                         Error::Full => Self::Other("the bucket is full".to_owned()),
                         Error::TooLarge => Self::Other("the key or the value is too large".to_owned()),
                         Error::NotANumber => Self::Other("the value is not a number".to_owned()),
@@ -293,6 +246,70 @@ macro_rules! store {
 
 store!(draft, u64);
 store!(draft2, String);
+
+/// `batch` of one version; what differs is how a key without a value is told.
+macro_rules! batch {
+    ($draft:ident, $told:ty, $tell:expr) => {
+        const _: () = {
+            use $draft::wasi::keyvalue::{batch, store::Error as Theirs};
+
+            impl batch::Host for State {
+                fn get_many(
+                    &mut self,
+                    bucket: Resource<Opened>,
+                    keys: Vec<String>,
+                ) -> wasmtime::Result<Result<Vec<$told>, Theirs>> {
+                    let name = self.name_of(&bucket)?;
+                    let (mut told, mut left) = (Vec::with_capacity(keys.len()), READ_AT_ONCE);
+                    for key in keys {
+                        let value = match self.opened(&name) {
+                            Ok((bucket, _, now)) => bucket.value(&key, now),
+                            Err(error) => return Ok(Err(error.into())),
+                        };
+                        let length = key.len() + value.as_ref().map_or(0, Vec::len);
+                        let Some(rest) = left.checked_sub(length) else {
+                            return Ok(Err(Theirs::Other(TOO_MUCH.to_owned())));
+                        };
+                        left = rest;
+                        told.push($tell(key, value));
+                    }
+                    Ok(Ok(told))
+                }
+
+                fn set_many(
+                    &mut self,
+                    bucket: Resource<Opened>,
+                    pairs: Vec<(String, Vec<u8>)>,
+                ) -> wasmtime::Result<Result<(), Theirs>> {
+                    let name = self.name_of(&bucket)?;
+                    for (key, value) in pairs {
+                        let opened = self.opened(&name);
+                        let done =
+                            opened.and_then(|(bucket, quota, now)| bucket.put(key, value, None, quota, now));
+                        if let Err(error) = done {
+                            return Ok(Err(error.into()));
+                        }
+                    }
+                    Ok(Ok(()))
+                }
+
+                fn delete_many(
+                    &mut self,
+                    bucket: Resource<Opened>,
+                    keys: Vec<String>,
+                ) -> wasmtime::Result<Result<(), Theirs>> {
+                    let name = self.name_of(&bucket)?;
+                    let done =
+                        self.opened(&name).map(|(bucket, ..)| keys.iter().for_each(|key| bucket.remove(key)));
+                    Ok(done.map_err(Into::into))
+                }
+            }
+        };
+    };
+}
+
+batch!(draft, Option<(String, Vec<u8>)>, |key, value: Option<Vec<u8>>| value.map(|value| (key, value)));
+batch!(draft2, (String, Option<Vec<u8>>), |key, value| (key, value));
 
 impl draft::wasi::keyvalue::atomics::Host for State {
     fn increment(

@@ -59,7 +59,7 @@ async fn an_import_of_wasi_that_is_not_served_breaks_nothing_but_its_own_calls()
 }
 
 /// What a guest says that speaks `wasi:config`, `wasi:keyvalue` and `wasi:logging` in these versions.
-async fn said_by_standard_imports(keyvalue: &str, cursor: &str, logging: &str) -> Vec<String> {
+async fn said_by_standard_imports(config: &str, keyvalue: &str, cursor: &str, logging: &str) -> Vec<String> {
     let module = r#"
         (type $say (func (param i32 i32 i32 i32 i32)))
         (type $ask (func (param i32 i32 i32)))
@@ -86,7 +86,7 @@ async fn said_by_standard_imports(keyvalue: &str, cursor: &str, logging: &str) -
     );
     let behind = format!(
         r#"
-        (import "wasi:config/store@0.2.0-rc.1" (instance $config
+        (import "wasi:config/store@{config}" (instance $config
             (type $error (variant (case "upstream" string) (case "io" string)))
             (export "error" (type $named (eq $error)))
             (type $maybe (option string))
@@ -149,11 +149,11 @@ async fn said_by_standard_imports(keyvalue: &str, cursor: &str, logging: &str) -
 
 #[tokio::test]
 async fn standard_imports_for_configuration_values_and_logs_are_what_a_plugin_has_here() {
-    for (keyvalue, cursor, logging) in [
-        ("0.2.0-draft", "u64", "wasi:logging/logging"),
-        ("0.2.0-draft2", "string", "wasi:logging/logging@0.1.0-draft"),
+    for (config, keyvalue, cursor, logging) in [
+        ("0.2.0-rc.1", "0.2.0-draft", "u64", "wasi:logging/logging"),
+        ("0.2.0-draft-2024-09-27", "0.2.0-draft2", "string", "wasi:logging/logging@0.1.0-draft"),
     ] {
-        let said = said_by_standard_imports(keyvalue, cursor, logging).await;
+        let said = said_by_standard_imports(config, keyvalue, cursor, logging).await;
         assert_eq!(said, ["warn: looks: from the document", "warn: looks: blue"], "{keyvalue}");
     }
 }

@@ -137,6 +137,45 @@ async fn a_value_is_swapped_only_where_it_is_what_was_seen() {
 }
 
 #[tokio::test]
+async fn many_values_are_put_read_and_removed_at_once() {
+    let chain = Chain::new(vec![toolbox("batches", ALL).await.expect("a good plugin")]);
+    assert_eq!(outcome(&chain, "batch seen blue a b c").await, "a=blue, b=blue, c is not there");
+    assert_eq!(outcome(&chain, "get seen a").await, "none");
+    assert_eq!(outcome(&chain, "get seen b").await, "blue", "only what was named is removed");
+    let large = "x".repeat(600);
+    assert!(outcome(&chain, &format!("batch tiny {large} a b c")).await.contains("Other"), "full");
+    assert_eq!(outcome(&chain, "get tiny a").await, large, "what was put before the bucket was full stays");
+    assert!(outcome(&chain, "batch absent blue a b").await.contains("AccessDenied"));
+}
+
+#[tokio::test]
+async fn what_is_read_at_once_has_a_limit() {
+    let mut plan = plan("{}");
+    (plan.name, plan.grants, plan.limits.memory) = ("reads".to_owned(), grants(ALL), 64 << 20);
+    let plugin = Plugin::load(engine(), &Arc::new(plan), &component(TOOLBOX), &secrets(), 1).await;
+    let chain = Chain::new(vec![Arc::new(plugin.expect("a good plugin"))]);
+    assert_eq!(outcome(&chain, "fill large 1000000").await, "done");
+    assert_eq!(outcome(&chain, "read large filled 16").await, "16");
+    assert!(outcome(&chain, "read large filled 17").await.contains("16 MiB"));
+}
+
+/// As examples of other hosts do it.
+#[tokio::test]
+async fn who_names_no_bucket_gets_the_only_one_or_the_default_one() {
+    let some = ALL.lines().take(2).collect::<Vec<_>>().join("\n");
+    for (buckets, name) in [(&["seen"][..], "seen"), (&["default", "seen"], "default")] {
+        let granted: Vec<_> = buckets.iter().map(|name| format!("{name} = \"1KiB\"")).collect();
+        let keys = format!("{some}\nbuckets = {{ {} }}", granted.join(", "));
+        let plugin = toolbox(&format!("opens-{name}"), &keys).await.expect("a good plugin");
+        let chain = Chain::new(vec![plugin]);
+        assert_eq!(outcome(&chain, &format!("set {name} name {name}")).await, "done");
+        assert_eq!(outcome(&chain, "open").await, name, "of {buckets:?}");
+    }
+    let chain = Chain::new(vec![toolbox("opens-none", ALL).await.expect("a good plugin")]);
+    assert!(outcome(&chain, "open").await.contains("AccessDenied"), "several, and none is the default");
+}
+
+#[tokio::test]
 async fn a_bucket_keeps_to_its_quota_and_one_not_granted_is_refused() {
     let plugin = toolbox("hoarder", ALL).await.expect("a good plugin");
     let chain = Chain::new(vec![plugin.clone()]);

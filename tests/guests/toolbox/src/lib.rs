@@ -18,7 +18,7 @@ use bindings::exports::adit::plugin::response_filter::{Guest as ResponseFilter, 
 use bindings::exports::adit::plugin::schema::Guest as Schema;
 use bindings::exports::adit::plugin::ticker::Guest as Ticker;
 use bindings::wasi::keyvalue::atomics::{self, Cas, CasError};
-use bindings::wasi::keyvalue::store;
+use bindings::wasi::keyvalue::{batch, store};
 
 #[allow(unsafe_code)]
 mod bindings {
@@ -29,6 +29,7 @@ mod bindings {
             world toolbox {
                 include adit:plugin/services@0.1.0;
                 import wasi:keyvalue/atomics@0.2.0-draft2;
+                import wasi:keyvalue/batch@0.2.0-draft2;
                 export adit:plugin/lifecycle@0.1.0;
                 export adit:plugin/schema@0.1.0;
                 export adit:plugin/probe@0.1.0;
@@ -53,6 +54,14 @@ mod bindings {
                         current: func() -> result<option<list<u8>>, error>;
                     }
                     swap: func(cas: cas, value: list<u8>) -> result<_, cas-error>;
+                }
+                interface batch {
+                    use store.{bucket, error};
+                    get-many: func(bucket: borrow<bucket>, keys: list<string>)
+                        -> result<list<tuple<string, option<list<u8>>>>, error>;
+                    set-many: func(bucket: borrow<bucket>, key-values: list<tuple<string, list<u8>>>)
+                        -> result<_, error>;
+                    delete-many: func(bucket: borrow<bucket>, keys: list<string>) -> result<_, error>;
                 }
             }
         ",
@@ -154,6 +163,17 @@ fn obey(words: &[&str]) -> Option<String> {
             Err(error) => error.name().to_owned(),
         },
         ["swap", bucket, key, between, value] => swap(bucket, key, between, value.as_bytes()),
+        ["open", ref bucket @ ..] => match store::open(bucket.first().unwrap_or(&"")) {
+            Ok(opened) => opened.get("name").ok().flatten().map_or_else(|| "none".to_owned(), |name| text(&name)),
+            Err(error) => format!("{error:?}"),
+        },
+        ["batch", bucket, value, ref keys @ ..] => many(bucket, value, keys).unwrap_or_else(|error| format!("{error:?}")),
+        ["read", bucket, key, times] => match store::open(bucket).and_then(|opened| {
+            batch::get_many(&opened, &vec![key.to_owned(); times.parse().unwrap_or(0)])
+        }) {
+            Ok(read) => read.len().to_string(),
+            Err(error) => format!("{error:?}"),
+        },
         ["count", name, by] => {
             metrics::add(name, by.parse().ok()?);
             "done".to_owned()
@@ -189,6 +209,21 @@ fn swap(bucket: &str, key: &str, between: &str, value: &[u8]) -> String {
             format!("{} was there, swapped: {again}", text(&current))
         }
     }
+}
+
+/// Puts a value under each of these keys but the last, reads all of them, and takes the first away again.
+fn many(bucket: &str, value: &str, keys: &[&str]) -> Result<String, store::Error> {
+    let opened = store::open(bucket)?;
+    let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+    let pairs: Vec<_> = keys.iter().map(|key| (key.clone(), value.as_bytes().to_vec())).collect();
+    batch::set_many(&opened, &pairs[..pairs.len() - 1])?;
+    let read = batch::get_many(&opened, &keys)?;
+    batch::delete_many(&opened, &keys[..1])?;
+    let told = read.into_iter().map(|(key, value)| match value {
+        Some(value) => format!("{key}={}", text(&value)),
+        None => format!("{key} is not there"),
+    });
+    Ok(told.collect::<Vec<_>>().join(", "))
 }
 
 fn fetch(url: &str, redirects: u8, timeout_ms: Option<u32>) -> String {

@@ -27,6 +27,11 @@ impl Verdict {
         self.is_up
     }
 
+    /// What somebody else has made of its results.
+    pub fn found(is_up: bool) -> Self {
+        Self { is_up: Some(is_up), against: 0 }
+    }
+
     /// Takes note of a result, and says whether it changed the verdict.
     pub fn see(&mut self, passed: bool, thresholds: Thresholds) -> bool {
         if self.is_up == Some(passed) {

@@ -40,6 +40,7 @@ use crate::registry::warm_up::WarmUp;
 use crate::registry::{Registry, Tunnel, UnknownReplica};
 use crate::settings;
 use crate::shutdown::Phase;
+use crate::state::snapshot::Snapshot;
 use crate::state::{ChangeError, State};
 use crate::store::records::{ReplicaShare, key, to_json};
 use crate::store::timestamp::Timestamp;
@@ -262,32 +263,39 @@ impl Admin {
         id: Uuid,
         tunnel: &Tunnel,
         connector: Uuid,
-        change: impl FnOnce(&mut Weight) + Send,
+        change: Change,
     ) -> Result<Result<Weight, UnknownReplica>, StoreError> {
-        let before = tunnel.share(&connector);
-        let share = match tunnel.set_share(connector, change) {
-            Ok(share) => share,
-            Err(unknown) => return Ok(Err(unknown)),
+        let share = match &self.state {
+            // An edge without a state has nowhere to write it down.
+            None => tunnel.set_share(connector, |share| change(share)),
+            Some(_) if !tunnel.knows(&connector) => Err(UnknownReplica),
+            Some(state) => Self::keep(state, id, tunnel, connector, &change).await?,
         };
-        if let Err(error) = self.keep(id, tunnel, connector).await {
-            // What cannot be kept is not done, or it would be undone by the next start.
-            let _ = tunnel.set_share(connector, |share| *share = before);
-            return Err(error);
+        if let Ok(Weight { weight, is_draining }) = share {
+            info!(tunnel = %tunnel.name(), %connector, weight, is_draining, "replica changed");
         }
-        let Weight { weight, is_draining } = share;
-        info!(tunnel = %tunnel.name(), %connector, weight, is_draining, "replica changed");
-        Ok(Ok(share))
+        Ok(share)
     }
 
-    /// Writes down what a replica is to get, so that it outlives this process. An edge without a state has nowhere to.
-    async fn keep(&self, id: Uuid, tunnel: &Tunnel, connector: Uuid) -> Result<(), StoreError> {
-        let Some(state) = &self.state else { return Ok(()) };
+    /// Changes what is written of a replica, whoever else changes it at the same moment: what was written meanwhile, here
+    /// or at another edge, is changed, and not what was read before. What cannot be kept is not done, or it would be
+    /// undone by the next start.
+    async fn keep(
+        state: &State,
+        id: Uuid,
+        tunnel: &Tunnel,
+        connector: Uuid,
+        change: &Change,
+    ) -> Result<Result<Weight, UnknownReplica>, StoreError> {
         let key = key::replica(id, connector);
+        let kept = |snapshot: &Snapshot| {
+            let kept = snapshot.replicas.get(&(id, connector));
+            let share = kept.map_or_else(Weight::default, |kept| Weight::from(kept.record));
+            (kept.map(|kept| kept.revision), share)
+        };
         for _ in 0..MOST_TURNS {
-            let known =
-                state.read(|snapshot| snapshot.replicas.get(&(id, connector)).map(|kept| kept.revision));
-            // As it is by now: another call may have changed it too.
-            let share = tunnel.share(&connector);
+            let (known, mut share) = state.read(kept);
+            change(&mut share);
             let subject = format!("{connector} of tunnel {id}");
             let note = AuditEntry { actor: "an administrator".to_owned(), action: "replica.change", subject };
             let transaction = match known {
@@ -301,7 +309,14 @@ impl Admin {
                 transaction.put(&key, to_json(&kept))
             };
             match state.change(transaction).await {
-                Ok(()) | Err(ChangeError::Behind) => return Ok(()),
+                // Read anew: somebody may have changed it again, and the last word counts.
+                Ok(()) => {
+                    return Ok(
+                        state.read(|snapshot| tunnel.set_share(connector, |now| *now = kept(snapshot).1))
+                    );
+                }
+                // It is taken over when it is heard of.
+                Err(ChangeError::Behind) => return Ok(Ok(share)),
                 Err(ChangeError::Store(error)) => return Err(error),
                 Err(ChangeError::Conflict { .. }) => state.catch_up().await,
             }
@@ -341,7 +356,7 @@ impl Admin {
 }
 
 /// What is to become of a replica's share.
-type Change = Box<dyn FnOnce(&mut Weight) + Send>;
+type Change = Box<dyn Fn(&mut Weight) + Send + Sync>;
 
 /// What a path is, for the guard.
 fn asks(path: &str) -> Asks {
@@ -381,7 +396,7 @@ impl Wanted {
         }
     }
 
-    fn apply(self, share: &mut Weight) {
+    fn apply(&self, share: &mut Weight) {
         share.weight = self.weight.unwrap_or(share.weight);
         share.is_draining = self.draining.unwrap_or(share.is_draining);
     }
@@ -498,6 +513,6 @@ const SILENT: Duration = Duration::from_secs(10);
 const MOST_NAMED: usize = 25;
 const LONGEST_NAME: usize = 64;
 /// How often a share is written while other calls change the same one.
-const MOST_TURNS: usize = 8;
+const MOST_TURNS: usize = 32;
 const ADMINISTRATORS: Clients =
     Clients { whose: "administrators", most: 64, farewell: Duration::from_secs(1) };

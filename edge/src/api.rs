@@ -49,6 +49,7 @@ use crate::alerts::sender::Sender;
 use crate::forward::ray::Rays;
 use crate::metrics::{Counters, Handshake, Listener};
 use crate::nodes::admit::Admitting;
+use crate::peers::Peers;
 use crate::registry::Registry;
 use crate::state::publish::StaticTunnels;
 use crate::state::{ChangeError, State};
@@ -81,6 +82,7 @@ pub(crate) struct Api {
     trials: Buckets<String>,
     counters: Arc<Counters>,
     admitting: Option<Admitting>,
+    peers: Option<Arc<Peers>>,
 }
 
 /// What an API is told about its accounts and their names.
@@ -92,6 +94,8 @@ pub(crate) struct Rules {
     pub(crate) rays: Arc<Rays>,
     /// Of a fleet.
     pub(crate) admitting: Option<Admitting>,
+    /// Of a node of one.
+    pub(crate) peers: Option<Arc<Peers>>,
 }
 
 impl Api {
@@ -103,7 +107,7 @@ impl Api {
         rules: Rules,
         counters: Arc<Counters>,
     ) -> Self {
-        let Rules { quick_domain, share, sender, rays, admitting } = rules;
+        let Rules { quick_domain, share, sender, rays, admitting, peers } = rules;
         let by_token = Buckets::new(CALLS, CALLS_PER_SECOND);
         let by_stranger = Buckets::new(STRANGERS_CALLS, STRANGERS_CALLS_PER_SECOND);
         let quick_by_visitor = Buckets::new(QUICK_TUNNELS, QUICK_TUNNELS_PER_SECOND);
@@ -123,6 +127,7 @@ impl Api {
             trials: Buckets::new(TRIALS, TRIALS_PER_SECOND),
             counters,
             admitting,
+            peers,
         }
     }
 
@@ -262,7 +267,7 @@ impl Api {
             Call::VerifyToken { .. } => Ok(verify(&who)),
             Call::ListAccounts => self.list_accounts(&who, query),
             Call::LookAtAccount { .. } => self.look_at_account(&who),
-            Call::ListTunnels { account } => self.list_tunnels(&who, &account, query),
+            Call::ListTunnels { account } => self.list_tunnels(&who, &account, query).await,
             Call::CreateTunnel { account } => self.create_tunnel(&who, account, parse(body)?).await,
             Call::Tunnel { account, tunnel, ask } => {
                 self.tunnel(&who, &account, tunnel, ask, query, body).await

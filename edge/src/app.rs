@@ -242,6 +242,7 @@ impl Edge {
         }
 
         let (stop, counters) = (Shutdown::default(), Counters::new(count));
+        let balancers = Arc::new(Balancers::new(registry.turns.clone(), geography.point));
         let peers = match (&node, &known, nodes_at) {
             (Some(node), Some((state, _)), Some(listen)) => {
                 for (shard, socket) in
@@ -253,7 +254,8 @@ impl Edge {
                 node.bound(addresses.nodes.unwrap_or(listen));
                 let window = bodies.connection_window();
                 let state = state.clone();
-                Some(Peers::new(node.clone(), state, registry.clone(), count, window, stop.clone()))
+                let all = (registry.clone(), balancers.monitors.sharing.clone());
+                Some(Peers::new(node.clone(), state, all, count, window, stop.clone()))
             }
             _ => None,
         };
@@ -295,7 +297,6 @@ impl Edge {
                 Some(Names { server, client: Client::new(MOST_NODES)?, udp, tcp, room: dns_room.clone() })
             }
         };
-        let balancers = Arc::new(Balancers::new(registry.turns.clone(), geography.point));
         let countries = geography.database.clone();
         let (proxies, geography) = (Arc::new(proxies), Arc::new(geography));
         let instance = uuid::Uuid::new_v4().to_string();
@@ -373,7 +374,14 @@ impl Edge {
                     registry.clone(),
                     fixed,
                     balancers,
-                    api::Rules { quick_domain, share, sender: sender.clone(), rays: rays.clone(), admitting },
+                    api::Rules {
+                        quick_domain,
+                        share,
+                        sender: sender.clone(),
+                        rays: rays.clone(),
+                        admitting,
+                        peers: peers.clone(),
+                    },
                     counters.clone(),
                 );
                 Some(ControlPlane {

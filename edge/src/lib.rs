@@ -48,6 +48,8 @@ pub use app::{Edge, ServerAddress};
 pub use dns::answers as dns_answers;
 pub use nodes::join::Joining;
 pub use nodes::provision::{FleetNodes, InvitationRequest, Invited, NodeLine};
+#[doc(hidden)]
+pub use peers::frames_again as peer_frames;
 pub use settings::{Settings, SettingsError};
 pub use state::migrate::{MigrateTo, Migrated};
 pub use state::provision::{

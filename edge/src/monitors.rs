@@ -1,15 +1,18 @@
 //! Health monitors: what is asked again and again of the endpoints of pools, through each replica of their tunnels.
-//! A question is a request on a connection that the tunnel has, like a visitor's; the edge dials nobody for it.
+//! A question is a request on a connection that the tunnel has, like a visitor's; the edge dials nobody for it. In a
+//! fleet each replica is asked by one node, which tells the others (`sharing`).
 //! Knows what is to be watched and what became of it; does not know pools or visitors' requests.
 
 mod ask;
 mod preview;
+mod sharing;
 mod terms;
 mod watched;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use adit_balance::Key;
 use adit_balance::health::{self, Active};
 use http::uri::Authority;
 use tokio::sync::{Semaphore, watch};
@@ -24,11 +27,15 @@ use terms::Terms;
 
 pub(crate) use ask::Outcome;
 pub(crate) use preview::Preview;
+pub(crate) use sharing::{SharedVerdict, Sharing};
 pub(crate) use watched::Watched;
 
 /// Everything that is watched.
 #[derive(Default)]
-pub(crate) struct Monitors(watch::Sender<HashMap<Subject, Arc<Watched>>>);
+pub(crate) struct Monitors {
+    subjects: watch::Sender<HashMap<Subject, Arc<Watched>>>,
+    pub(crate) sharing: Arc<Sharing>,
+}
 
 /// What a monitor looks at: a tunnel, asked as one host. Pools that have both in common share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +43,14 @@ struct Subject {
     monitor: String,
     tunnel: Uuid,
     host: String,
+}
+
+impl Subject {
+    /// The same at all nodes of a fleet.
+    fn key(&self) -> u64 {
+        let Self { monitor, tunnel, host } = self;
+        Key::of(format!("{monitor} {tunnel} {host}").as_bytes()).0
+    }
 }
 
 /// A monitor of an endpoint, and what its word is worth there.
@@ -96,7 +111,7 @@ impl Monitors {
 
     /// Asks. Never done; whatever it has begun ends with it.
     pub(crate) async fn run(&self, rays: Arc<Rays>) {
-        let mut changes = self.0.subscribe();
+        let mut changes = self.subjects.subscribe();
         let mut rooms: HashMap<String, Arc<Semaphore>> = HashMap::new();
         let mut tasks: HashMap<Uuid, AbortOnDropHandle<()>> = HashMap::new();
         loop {
@@ -134,7 +149,7 @@ impl Change<'_> {
         if let Some(watched) = self.now.get(&subject) {
             return Some(watched.clone());
         }
-        let before = self.monitors.0.borrow().get(&subject).cloned();
+        let before = self.monitors.subjects.borrow().get(&subject).cloned();
         let watched = match before {
             Some(before) if before.revision == kept.revision && Arc::ptr_eq(&before.tunnel, tunnel) => before,
             before => {
@@ -142,7 +157,8 @@ impl Change<'_> {
                 // The endpoint knows best, then the monitor.
                 let host = host.cloned().or_else(|| terms.host().cloned());
                 let host = host.or_else(|| address.parse().ok())?;
-                Arc::new(Watched::new(id, kept, terms, host, tunnel.clone(), before.as_deref()))
+                let sharing = (self.monitors.sharing.clone(), subject.key());
+                Watched::new((id, kept), terms, host, tunnel.clone(), before.as_deref(), sharing)
             }
         };
         self.now.insert(subject, watched.clone());
@@ -156,8 +172,8 @@ impl Change<'_> {
                 |(subject, watched)| before.get(subject).is_some_and(|known| Arc::ptr_eq(known, watched));
             before.len() == self.now.len() && self.now.iter().all(known)
         };
-        if !is_same(&self.monitors.0.borrow()) {
-            self.monitors.0.send_replace(self.now);
+        if !is_same(&self.monitors.subjects.borrow()) {
+            self.monitors.subjects.send_replace(self.now);
         }
     }
 }

@@ -3,10 +3,12 @@
 //! live connections; what becomes of a request is `forward`.
 //!
 //! `trust` says who is at the other end, `frames` is what is said in bytes, `telling` says it, `other` listens to one
-//! other node and keeps connections to it, `asked` is a request that another node hands on.
+//! other node and keeps connections to it, `asked` is a request that another node hands on, `elsewhere` asks others for
+//! what nobody has to know all the time.
 
 mod asked;
 mod door;
+mod elsewhere;
 mod frames;
 mod other;
 mod presence;
@@ -23,12 +25,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use crate::monitors::Sharing;
 use crate::nodes::OwnNode;
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
 use crate::state::State;
+use crate::transport::peer::Peer;
 pub(crate) use door::Door;
-use frames::NodeState;
+#[doc(hidden)]
+pub use frames::again as frames_again;
+use frames::{CONNECTIONS, Frame, NodeState};
 use other::Other;
 use presence::Own;
 use trust::Trust;
@@ -40,6 +46,8 @@ pub(crate) struct Peers {
     trust: Trust,
     registry: Arc<Registry>,
     own: Mutex<Own>,
+    /// What monitors find.
+    sharing: Arc<Sharing>,
     /// Sees a change whenever there is something to be told.
     news: watch::Sender<()>,
     /// The nodes that are followed.
@@ -78,22 +86,33 @@ pub(crate) struct PeerView {
     requests: u64,
 }
 
+/// The same in numbers.
+pub(crate) struct PeerFigures {
+    pub(crate) name: String,
+    pub(crate) region: String,
+    pub(crate) is_connected: bool,
+    pub(crate) silent: Duration,
+    pub(crate) peer: Arc<Peer>,
+}
+
 impl Peers {
     pub(crate) fn new(
         node: Arc<OwnNode>,
         state: State,
-        registry: Arc<Registry>,
+        (registry, sharing): (Arc<Registry>, Arc<Sharing>),
         shards: usize,
         window: u32,
         stop: Shutdown,
     ) -> Arc<Self> {
         registry.moves.want();
+        sharing.join(&node.name);
         Arc::new(Self {
             trust: Trust::new(node.clone()),
             own: Mutex::new(Own::new(node.epoch)),
             node,
             state,
             registry,
+            sharing,
             news: watch::Sender::new(()),
             others: watch::Sender::default(),
             shards,
@@ -109,11 +128,27 @@ impl Peers {
         others.values().map(|other| other.view(self.now())).collect()
     }
 
+    pub(crate) fn figures(&self) -> Vec<PeerFigures> {
+        let others = self.others.borrow().clone();
+        others.values().map(|other| other.figures(self.now())).collect()
+    }
+
     /// How this node is.
     fn state(&self) -> NodeState {
         let store_silent = u32::try_from(self.state.silent_for().as_secs()).unwrap_or(u32::MAX);
         let revision = self.state.served().0;
         NodeState { is_leaving: self.stop.draining.is_fired(), revision, store_silent }
+    }
+
+    /// The connections of the tunnels of a page, as they are now.
+    fn connections_of(&self, page: &Frame) -> impl Iterator<Item = Frame> {
+        let entries = if let Frame::Entries { entries, .. } = page { entries.as_slice() } else { &[] };
+        let tunnels = entries.iter().filter(|entry| !entry.replicas.is_empty());
+        let tunnels = tunnels.filter_map(|entry| self.registry.tunnel(&entry.tunnel));
+        let all: Vec<_> = tunnels.flat_map(|tunnel| tunnel.connections_here()).collect();
+        let frames: Vec<Frame> =
+            all.chunks(CONNECTIONS).map(|part| Frame::Connections(part.to_vec())).collect();
+        frames.into_iter()
     }
 
     /// Follows the other nodes, and tells them of this one, until `stop`.
@@ -226,3 +261,6 @@ impl Peers {
 
 /// Each node has a connection to each other one; beyond this the fleet needs another shape (docs/scale.md).
 const MOST_NODES: usize = 128;
+
+#[cfg(test)]
+mod scale;

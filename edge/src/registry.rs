@@ -4,8 +4,10 @@
 //! Shared by all shards: reading is one atomic load, writing (a connection comes or goes) is rare.
 
 mod connection;
+mod listing;
 pub(crate) mod liveness;
 mod moves;
+mod order;
 mod remote;
 mod replicas;
 pub(crate) mod warm_up;
@@ -35,9 +37,11 @@ use crate::settings;
 use replicas::Replicas;
 
 pub(crate) use connection::{Connection, ConnectionInfo, Doubt, Move, Origin, Probe, Report, RequestGuard};
+pub(crate) use listing::ListedConnection;
 pub(crate) use moves::Moves;
+pub(crate) use order::Order;
 use remote::Remote;
-pub(crate) use remote::{RemoteNode, RemoteReplica};
+pub(crate) use remote::{RemoteConnection, RemoteNode, RemoteReplica};
 pub(crate) use replicas::Candidates;
 
 /// All tunnels of this edge.
@@ -51,6 +55,8 @@ pub(crate) struct Registry {
     pub(crate) turns: Turns,
     /// Which tunnels' connections have come or gone.
     pub(crate) moves: Moves,
+    /// Draws the ids of connections.
+    pub(crate) order: Order,
 }
 
 /// One tunnel: who may serve it, and who does.
@@ -134,7 +140,14 @@ impl Registry {
                 (id, Arc::new(Tunnel::new(id, name, keys, stickiness, hold, about)))
             })
             .collect();
-        Self { tunnels: ArcSwap::from_pointee(tunnels), decoy: decoy(), fleet: Arc::default(), turns, moves }
+        Self {
+            tunnels: ArcSwap::from_pointee(tunnels),
+            decoy: decoy(),
+            fleet: Arc::default(),
+            turns,
+            moves,
+            order: Order::default(),
+        }
     }
 
     pub(crate) fn tunnel(&self, id: &Uuid) -> Option<Arc<Tunnel>> {

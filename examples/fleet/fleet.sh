@@ -19,7 +19,10 @@ until_true() { # waits up to 20 s for a command to succeed
 serves() { [ "$(curl --silent --output /dev/null --write-out '%{http_code}' -H 'host: app.example.localhost' "http://127.0.0.1:$1/")" = 200 ]; }
 
 say "etcd, with one member; a fleet that matters has three"
-etcd --data-dir etcd --auto-compaction-retention 1h 2> etcd.log & pids="$pids $!"
+etcd --data-dir etcd --auto-compaction-retention 1h \
+    --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
+    --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \
+    --initial-cluster default=http://127.0.0.1:2380 2> etcd.log & pids="$pids $!"
 until_true curl --silent --fail http://127.0.0.1:2379/health
 
 say "the first node: the fleet, its authority, an account"

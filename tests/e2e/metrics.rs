@@ -224,6 +224,11 @@ async fn the_page_lists_every_metric_of_both_ends_and_nothing_else() {
         "adit_edge_pool_info",
         "adit_edge_pool_may_serve",
         "adit_edge_pool_requests_open",
+        // Only a node of a fleet has these, at which `edge/tests/edge/whole_fleet.rs` looks.
+        "adit_edge_peer_bytes_total",
+        "adit_edge_peer_connected",
+        "adit_edge_peer_requests_total",
+        "adit_edge_peer_silent_seconds",
     ];
     for (section, scraped) in [("The edge", seen.edge()), ("The host", seen.host())] {
         let listed = listed(&[section, "Both"]);

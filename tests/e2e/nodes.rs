@@ -2,11 +2,14 @@
 //! back, and leaves.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use e2e::DEADLINE;
-use e2e::etcd::Etcd;
-use e2e::process::{Outcome, Process};
+use e2e::etcd::{self, Etcd};
+use e2e::process::{Outcome, Process, adit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -131,4 +134,59 @@ async fn a_machine_joins_by_a_token_drains_comes_back_and_leaves() {
     assert!(refused.code == Some(2) && refused.log.contains("adit edge join"), "{refused:?}");
     one.edge.as_ref().unwrap().terminate();
     one.ended().await;
+}
+
+/// What the example wants of curl, for a machine without it.
+const CURL: &str = r#"#!/usr/bin/env python3
+import sys, urllib.request
+words, headers, url = sys.argv[1:], {}, None
+while words:
+    word = words.pop(0)
+    if word == "-H":
+        name, value = words.pop(0).split(": ")
+        headers[name] = value
+    elif word in ("--output", "--write-out"):
+        words.pop(0)
+    elif not word.startswith("-"):
+        url = word
+try:
+    status = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10).status
+except urllib.error.HTTPError as error:
+    status = error.code
+except OSError:
+    sys.exit(7)
+print(status, end="")
+sys.exit(22 if "--fail" in sys.argv and status >= 400 else 0)
+"#;
+
+#[tokio::test]
+async fn the_example_of_a_fleet_does_what_it_says() {
+    let Some(etcd) = etcd::program() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/fleet");
+    // Its ports, at an address that nobody else has.
+    let own = format!("127.{}.{}.9", 192 + std::process::id() / 256 % 32, std::process::id() % 256);
+    for entry in fs::read_dir(example).unwrap() {
+        let entry = entry.unwrap();
+        let text = fs::read_to_string(entry.path()).unwrap().replace("127.0.0.1", &own);
+        fs::write(folder.path().join(entry.file_name()), text).unwrap();
+    }
+    let programs = folder.path().join("bin");
+    fs::create_dir(&programs).unwrap();
+    if Command::new("curl").arg("--version").output().is_err() {
+        fs::write(programs.join("curl"), CURL).unwrap();
+        fs::set_permissions(programs.join("curl"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let usual = std::env::var("PATH").unwrap();
+    let path = format!("{}:{}:{usual}", programs.display(), etcd.parent().unwrap().display());
+    let mut command = Command::new("sh");
+    command.arg(folder.path().join("fleet.sh")).env("ADIT", adit()).env("PATH", path);
+    command.env("TMPDIR", folder.path());
+    let script = Process::start("fleet.sh", command);
+    let status = script.exit().await;
+    assert!(status.success(), "{status}: {}\n{}", script.output(), script.log());
+    let said = script.output();
+    for words in ["node east-1 of the fleet", "the second node drains", "done: "] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
 }

@@ -75,6 +75,19 @@ impl Fleet {
     }
 
     async fn edges_at(regions: &[&str], servers: &impl Addresses) -> Self {
+        let mut fleet = Self::unstarted(regions, servers);
+        for edge in &mut fleet.edges {
+            edge.start().await;
+        }
+        fleet
+    }
+
+    /// Edges that have documents, and are not started.
+    pub fn stopped(regions: &[&str]) -> Self {
+        Self::unstarted(regions, &OnLoopback::new())
+    }
+
+    fn unstarted(regions: &[&str], servers: &impl Addresses) -> Self {
         let visitors = OnLoopback::new();
         let site = Arc::new(Site::new());
         let certificate = Certificate::new(&["quic.cftunnel.com", "h2.cftunnel.com", "probe.cftunnel.com"]);
@@ -92,7 +105,7 @@ impl Fleet {
             document.http = format!("{}:0", visitors.numbered(number));
             document.admin.clone_from(&document.http);
             document.servers[0].listen = format!("{}:0", servers.numbered(number));
-            let mut edge = EdgeServer {
+            let edge = EdgeServer {
                 name,
                 region: (*region).to_owned(),
                 gate: None,
@@ -100,7 +113,6 @@ impl Fleet {
                 site: site.clone(),
                 running: None,
             };
-            edge.start().await;
             edges.push(edge);
         }
         Self { hosts: Vec::new(), edges, site, begun: 0 }
@@ -119,6 +131,12 @@ impl Fleet {
         self.replicas_in(None, count, document).await;
     }
 
+    /// The same where they know the servers of these numbers alone.
+    pub async fn replicas_at(&mut self, at: &[usize], count: usize, document: &HostDocument) {
+        let edges: Vec<SocketAddr> = at.iter().map(|number| self.edges[*number].way()).collect();
+        self.replicas_of(None, edges, count, document).await;
+    }
+
     /// The same behind a network.
     pub async fn replicas_on(&mut self, network: &Arc<Network>, count: usize, document: &HostDocument) {
         let document = HostDocument { admin: format!("{}:0", network.host()), ..document.clone() };
@@ -127,6 +145,16 @@ impl Fleet {
 
     async fn replicas_in(&mut self, network: Option<&Arc<Network>>, count: usize, document: &HostDocument) {
         let edges: Vec<SocketAddr> = self.edges.iter().map(EdgeServer::way).collect();
+        self.replicas_of(network, edges, count, document).await;
+    }
+
+    async fn replicas_of(
+        &mut self,
+        network: Option<&Arc<Network>>,
+        edges: Vec<SocketAddr>,
+        count: usize,
+        document: &HostDocument,
+    ) {
         let first = self.hosts.len();
         for _ in 0..count {
             let name = format!("host-{}", self.begun);
@@ -192,6 +220,32 @@ impl EdgeServer {
 
     pub fn edge(&self) -> &Edge {
         self.running.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name))
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Before it is started.
+    pub fn document_mut(&mut self) -> &mut EdgeDocument {
+        &mut self.document
+    }
+
+    /// Writes its document, for commands about it.
+    pub fn write_document(&self) {
+        self.site.write(&format!("{}.toml", self.name), self.document.to_toml());
+    }
+
+    /// An address of its own on this machine, for what listens besides.
+    pub fn ip(&self) -> IpAddr {
+        self.document.http.parse::<SocketAddr>().expect("an address with a port").ip()
+    }
+
+    /// Waits until it has ended by itself, and well.
+    pub async fn ended(&mut self) {
+        let edge = self.running.take().expect("a running edge");
+        let status = edge.process.exit().await;
+        assert_eq!(status.code(), Some(0), "{}", edge.process.tail());
     }
 
     /// Where visitors reach it, whether it runs or not.

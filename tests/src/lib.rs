@@ -7,7 +7,7 @@
 //! Read in this order: [`process`] (one running program and its log), [`document`] (the
 //! configurations that tests write), [`product`] (an edge and a host together), [`fleet`] (many of
 //! both), [`origin`] and [`visitor`] (the two ends), [`load`] (many visitors), [`stalled`] (those who take nothing), [`dns`] (a name server),
-//! [`gate`] and [`network`] (between a host and an edge), [`stand_in`] (an edge made only from the description of the wire),
+//! [`gate`] and [`network`] (between a host and an edge), [`nodes`] (edges that know of each other) and [`line`] (between them), [`stand_in`] (an edge made only from the description of the wire),
 //! [`registry`], [`metrics`] and [`promtool`], [`tcp`] (services of bytes).
 
 pub mod bulk;
@@ -20,9 +20,11 @@ pub mod etcd;
 pub mod fleet;
 pub mod gate;
 pub mod grpc;
+pub mod line;
 pub mod load;
 pub mod metrics;
 pub mod network;
+pub mod nodes;
 pub mod origin;
 pub mod process;
 pub mod product;

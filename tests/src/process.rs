@@ -406,11 +406,16 @@ pub fn target() -> PathBuf {
 
 /// The product's binary, of the same profile as this test.
 pub fn adit() -> PathBuf {
+    if let Some(program) = std::env::var_os("ADIT_PROGRAM") {
+        return program.into();
+    }
     let exe = std::env::current_exe().expect("a test binary has a path");
-    let profile = exe.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
-    let adit = profile.join("adit");
-    assert!(adit.is_file(), "there is no {}; run `cargo build --workspace` first", adit.display());
-    adit
+    // Tests lie in target/PROFILE/deps, other programs beside it.
+    let places = exe.ancestors().skip(1).take(2).map(|folder| folder.join("adit"));
+    let found = places.clone().find(|program| program.is_file());
+    found.unwrap_or_else(|| {
+        panic!("there is none of {:?}; run `cargo build --workspace` first", places.collect::<Vec<_>>())
+    })
 }
 
 /// A component that `cargo xtask plugins` has built, such as "headers" or "test/misbehave".

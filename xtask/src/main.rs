@@ -6,6 +6,7 @@
 mod bench;
 mod bench_plugins;
 mod cargo_deny;
+mod chaos;
 mod charts;
 mod check;
 mod checks;
@@ -13,6 +14,7 @@ mod child;
 mod component_tests;
 mod debian_package;
 mod demo;
+mod fleet;
 mod fuzz;
 mod grpc;
 mod languages;
@@ -53,8 +55,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, arguments: &[String]) -> Result<()> {
-    const WITH_ARGUMENTS: [&str; 8] =
-        ["demo", "bench", "charts", "fuzz", "reference", "programs", "release", "component-tests"];
+    const WITH_ARGUMENTS: [&str; 9] =
+        ["demo", "bench", "chaos", "charts", "fuzz", "reference", "programs", "release", "component-tests"];
     if !WITH_ARGUMENTS.contains(&command) && !arguments.is_empty() {
         bail!("takes no arguments, got {}", arguments.join(" "));
     }
@@ -95,6 +97,8 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
         "charts" => charts::run(&tree, arguments)?,
         "swaps" => swaps::run(&tree)?,
         "testssl" => testssl::run(&tree)?,
+        "chaos" => chaos::run(&tree, arguments)?,
+        "fleet" => fleet::run(&tree)?,
         "bench" => bench::run(&tree, arguments)?,
         "bench-plugins" => bench_plugins::run(&tree)?,
         "fuzz" => fuzz::run(&tree, arguments)?,
@@ -138,9 +142,14 @@ Usage: cargo xtask <command>
   languages       find or fetch the tools of every language that plugins are written in
   plugin-costs    print what a plugin costs in each language, optimised
   bench-plugins   print what a plugin costs, optimised
+  fleet           run a fleet of six nodes in two regions over three members of etcd, with hosts and
+                  visitors, and a menu of what may go wrong
+  chaos [--long] [ROW]
+                  let each thing go wrong that the table of docs/fleet.md names, and print what came of
+                  it; --long for as long as the table says, else some seconds each
   testssl         have testssl.sh look at the TLS of an edge, and fail at anything above low
   fuzz [TARGET] [SECONDS]
-                  search for bytes that break a decoder: protocol, condition, names, document,
+                  search for bytes that break a decoder: protocol, condition, names, frames, document,
                   decision, component
   component-tests FOLDER [PROGRAM]
                   run cloudflared's component tests, which lie in FOLDER, with our program in its place

@@ -29,8 +29,9 @@ pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-const TESTS: [(&str, &str); 3] = [
+const TESTS: [(&str, &str); 4] = [
     ("its commands and connector at our edge", "edge"),
     ("its diagnosis of our host, what is pushed to it, gRPC through it, its access tcp, and traces", "e2e"),
     ("its connector while things go away", "availability"),
+    ("its four connections at four nodes of a fleet, of which some die", "chaos"),
 ];

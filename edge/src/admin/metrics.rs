@@ -2,6 +2,7 @@
 //! every name, and a test holds the two against each other.
 
 mod balancers;
+mod peers;
 mod pools;
 
 use std::collections::HashMap;
@@ -98,6 +99,7 @@ pub(super) async fn page(admin: &Admin) -> String {
         balancers::write(&mut page, state, balancers);
         pools::write(&mut page, state, balancers);
     }
+    peers::write(&mut page, &figures.peers.as_ref().map(|peers| peers.figures()).unwrap_or_default());
     listeners(&mut page, figures);
     held(&mut page, &figures.account);
     certificates(&mut page, figures);

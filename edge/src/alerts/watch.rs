@@ -83,8 +83,7 @@ pub(crate) async fn run(
             _ = ticks.tick() => {}
         }
         let now = Instant::now();
-        let is_fleet = node.is_some();
-        state.read(|snapshot| watched.look(snapshot, &registry, &balancers, is_fleet, now));
+        state.read(|snapshot| watched.look(snapshot, &registry, &balancers, now));
         // Hosts of before need a moment to come back.
         if now.duration_since(started) > SETTLING {
             let hold = |health| if health == Health::Well { terms.up_for } else { terms.down_for };
@@ -133,14 +132,7 @@ async fn change(state: &State, transaction: Option<Transaction>) -> bool {
 }
 
 impl Watched {
-    fn look(
-        &mut self,
-        snapshot: &Snapshot,
-        registry: &Registry,
-        balancers: &Balancers,
-        is_fleet: bool,
-        now: Instant,
-    ) {
+    fn look(&mut self, snapshot: &Snapshot, registry: &Registry, balancers: &Balancers, now: Instant) {
         let pools = balancers.pools();
         self.pools.retain(|id, _| pools.contains_key(id));
         for (id, pool) in &pools {
@@ -167,14 +159,8 @@ impl Watched {
             }
             let known = self.tunnels.remove(id);
             let mut damper = known.unwrap_or_else(|| damper(snapshot, &Subject::Tunnel(*id)));
-            let connectors = connectors::connectors(registry, *id);
-            let status = if is_fleet {
-                connectors::status_in_fleet(registry, *id, &connectors, true)
-            } else {
-                connectors::status(&connectors, USUAL_CONNECTIONS, true)
-            };
             damper.see(
-                match status {
+                match connectors::status(registry, *id, USUAL_CONNECTIONS, true) {
                     Status::Healthy => Health::Well,
                     Status::Degraded => Health::Degraded,
                     Status::Down | Status::Inactive => Health::Down,

@@ -1,6 +1,8 @@
 //! Tunnels and their connections. Knows what each call about a tunnel does; who may call it is decided
 //! before.
 
+use std::collections::HashMap;
+
 use adit_protocol::credentials::TunnelSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -14,6 +16,7 @@ use super::query::Query;
 use super::{Api, note, parse, share};
 use crate::alerts::event::{self, AlertType, Event};
 use crate::api::connectors::{self, ConnectionView, Connector, Status};
+use crate::registry::ListedConnection;
 use crate::state::name;
 use crate::state::snapshot::{Kept, Snapshot};
 use crate::store::Transaction;
@@ -94,7 +97,7 @@ impl Api {
         Ok(envelope::success(View { token, ..View::of(id, &tunnel, Vec::new(), Status::Inactive, None) }))
     }
 
-    pub(super) fn list_tunnels(
+    pub(super) async fn list_tunnels(
         &self,
         who: &Identity,
         account: &str,
@@ -122,17 +125,26 @@ impl Api {
                 if !filter.fits(*id, record, snapshot.seen.get(id).map(|seen| &seen.record)) {
                     continue;
                 }
-                if filter.status.is_some_and(|status| self.view(*id, record, snapshot).status != status) {
+                let status = || self.status(*id, record, snapshot);
+                if filter.status.is_some_and(|wanted| status() != wanted) {
                     continue;
                 }
                 total += 1;
                 if paging.has(total - 1) {
-                    found.push(self.view(*id, record, snapshot));
+                    found.push(*id);
                 }
             }
             (total, found)
         });
-        Ok(paging.answer(&found, total_count))
+        let mut elsewhere = self.elsewhere(&found).await;
+        let views: Vec<View> = self.state.read(|snapshot| {
+            let there = found.iter().filter_map(|id| Some((*id, snapshot.tunnel(account, *id)?)));
+            let view = |(id, kept): (Uuid, &Kept<Tunnel>)| {
+                self.view(id, &kept.record, snapshot, elsewhere.remove(&id).unwrap_or_default())
+            };
+            there.map(view).collect()
+        });
+        Ok(paging.answer(&views, total_count))
     }
 
     pub(super) async fn tunnel(
@@ -147,14 +159,14 @@ impl Api {
         let kept = self.state.read(|snapshot| snapshot.tunnel(account, id).cloned());
         let kept = kept.ok_or(Problem::NotFound("tunnel"))?;
         if ask == Ask::Look {
-            return Ok(self.look(id, &kept.record));
+            return Ok(self.look(id, &kept.record).await);
         }
         // Of a deleted one there is nothing left but to look at it.
         if kept.record.is_deleted() {
             return Err(Problem::NotFound("tunnel"));
         }
         match ask {
-            Ask::Look => Ok(self.look(id, &kept.record)),
+            Ask::Look => Ok(self.look(id, &kept.record).await),
             Ask::Change => self.change_tunnel(who, id, kept, parse(body)?).await,
             Ask::Delete => self.delete_tunnel(who, id, kept, query.value("cascade")?.unwrap_or(false)).await,
             Ask::Token => {
@@ -163,16 +175,20 @@ impl Api {
             }
             Ask::Connectors => {
                 let paging = Paging::of(query, LONGEST_PAGE)?;
-                Ok(paging.cut(connectors::connectors(&self.registry, id)))
+                Ok(paging.cut(self.connectors(id).await))
             }
             Ask::Connector(connector) => {
-                let mut connectors = connectors::connectors(&self.registry, id).into_iter();
-                let found = connectors.find(|known| known.id == connector);
+                let found = self.connectors(id).await.into_iter().find(|known| known.id == connector);
                 found.map(envelope::success).ok_or(Problem::NotFound("connector"))
             }
             Ask::Disconnect => {
                 let connector = query.value::<Uuid>("client_id")?;
-                let count = connectors::disconnect(&self.registry, id, connector);
+                let here = self.registry.tunnel(&id).map_or(0, |tunnel| tunnel.disconnect(connector));
+                let elsewhere = match &self.peers {
+                    Some(peers) => peers.disconnect(id, connector).await,
+                    None => 0,
+                };
+                let count = here + elsewhere;
                 tracing::info!(actor = who.actor(), tunnel = %id, count, "connections cleaned up");
                 Ok(envelope::success(Value::Null))
             }
@@ -182,8 +198,26 @@ impl Api {
         }
     }
 
-    fn look(&self, id: Uuid, tunnel: &Tunnel) -> Answer {
-        envelope::success(self.state.read(|snapshot| self.view(id, tunnel, snapshot)))
+    async fn look(&self, id: Uuid, tunnel: &Tunnel) -> Answer {
+        let elsewhere = self.elsewhere(&[id]).await.remove(&id).unwrap_or_default();
+        envelope::success(self.state.read(|snapshot| self.view(id, tunnel, snapshot, elsewhere)))
+    }
+
+    /// The connections of tunnels at other nodes of the fleet.
+    async fn elsewhere(&self, tunnels: &[Uuid]) -> HashMap<Uuid, Vec<ListedConnection>> {
+        match &self.peers {
+            Some(peers) => peers.connections(tunnels).await,
+            None => HashMap::new(),
+        }
+    }
+
+    async fn connectors(&self, id: Uuid) -> Vec<Connector> {
+        let elsewhere = self.elsewhere(&[id]).await.remove(&id).unwrap_or_default();
+        connectors::connectors(self.here(id).into_iter().chain(elsewhere))
+    }
+
+    fn here(&self, id: Uuid) -> Vec<ListedConnection> {
+        self.registry.tunnel(&id).map(|tunnel| tunnel.listed()).unwrap_or_default()
     }
 
     async fn change_tunnel(
@@ -224,7 +258,7 @@ impl Api {
             if Some(key) == new_name { Problem::NameTaken } else { Problem::ChangedMeanwhile }
         })
         .await?;
-        Ok(self.look(id, &tunnel))
+        Ok(self.look(id, &tunnel).await)
     }
 
     async fn delete_tunnel(
@@ -234,9 +268,8 @@ impl Api {
         kept: Kept<Tunnel>,
         cascade: bool,
     ) -> Result<Answer, Problem> {
-        let connectors = connectors::connectors(&self.registry, id);
-        let is_serving =
-            connectors.iter().flat_map(|connector| &connector.conns).any(|conn| !conn.is_pending_reconnect);
+        let serving = self.registry.tunnel(&id).map(|tunnel| tunnel.serving()).unwrap_or_default();
+        let is_serving = serving.values().any(|count| *count > 0);
         if is_serving && !cascade {
             return Err(Problem::HasConnections);
         }
@@ -257,7 +290,7 @@ impl Api {
         let transaction = transaction.put(key::tunnel(id), to_json(&tunnel));
         let transaction = self.told(id, &tunnel, "deleted", transaction);
         self.change(transaction, |_| Problem::ChangedMeanwhile).await?;
-        Ok(self.look(id, &tunnel))
+        Ok(self.look(id, &tunnel).await)
     }
 
     /// With the alerts about it.
@@ -269,16 +302,15 @@ impl Api {
         self.state.read(|snapshot| event.tell(snapshot, transaction, Timestamp::now()))
     }
 
-    pub(super) fn view(&self, id: Uuid, tunnel: &Tunnel, snapshot: &Snapshot) -> View {
-        let connectors = connectors::connectors(&self.registry, id);
+    fn view(&self, id: Uuid, tunnel: &Tunnel, snapshot: &Snapshot, elsewhere: Vec<ListedConnection>) -> View {
+        let connectors = connectors::connectors(self.here(id).into_iter().chain(elsewhere));
         let seen = snapshot.seen.get(&id).map(|seen| &seen.record);
+        View::of(id, tunnel, connectors, self.status(id, tunnel, snapshot), seen)
+    }
+
+    fn status(&self, id: Uuid, tunnel: &Tunnel, snapshot: &Snapshot) -> Status {
         let wanted = if tunnel.quick { 1 } else { connectors::USUAL_CONNECTIONS };
-        let status = if self.admitting.is_some() {
-            connectors::status_in_fleet(&self.registry, id, &connectors, seen.is_some())
-        } else {
-            connectors::status(&connectors, wanted, seen.is_some())
-        };
-        View::of(id, tunnel, connectors, status, seen)
+        connectors::status(&self.registry, id, wanted, snapshot.seen.contains_key(&id))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::transport::exchange::{Reply, exchange};
 use crate::tunnel::notice;
 
 /// What became of a question.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// What is wrong; `None` if nothing is.
     pub(crate) fault: Option<String>,

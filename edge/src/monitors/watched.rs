@@ -16,6 +16,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::ask::{self, Outcome};
+use super::sharing::{SharedVerdict, Sharing};
 use super::terms::Terms;
 use crate::forward::ray::Rays;
 use crate::registry::{Connection, Doubt, Tunnel};
@@ -37,6 +38,8 @@ pub(crate) struct Watched {
     /// The same: how soon it answers, as the bits of seconds; 0 as long as it has not.
     latency: AtomicU64,
     known: Mutex<Known>,
+    /// With the other nodes of a fleet, under this key.
+    sharing: (Arc<Sharing>, u64),
 }
 
 #[derive(Default)]
@@ -70,16 +73,16 @@ type Connections = BTreeMap<Uuid, Vec<Arc<Connection>>>;
 impl Watched {
     /// Keeps what is known by an earlier form of the same monitor.
     pub(super) fn new(
-        monitor: &str,
-        kept: &Kept<Object>,
+        (monitor, kept): (&str, &Kept<Object>),
         terms: Terms,
         host: Authority,
         tunnel: Arc<Tunnel>,
         before: Option<&Self>,
-    ) -> Self {
+        sharing: (Arc<Sharing>, u64),
+    ) -> Arc<Self> {
         let before = before.filter(|before| Arc::ptr_eq(&before.tunnel, &tunnel));
         let known = before.map(|before| std::mem::take(&mut *before.known())).unwrap_or_default();
-        Self {
+        let watched = Arc::new(Self {
             id: Uuid::new_v4(),
             account: kept.record.account.clone(),
             tunnel,
@@ -90,7 +93,11 @@ impl Watched {
             state: AtomicU8::new(known.state()),
             latency: AtomicU64::new(known.latency().map_or(0, f64::to_bits)),
             known: Mutex::new(known),
-        }
+            sharing,
+        });
+        let (sharing, key) = &watched.sharing;
+        sharing.watch(*key, &watched);
+        watched
     }
 
     /// `None` as long as nothing is known.
@@ -143,23 +150,54 @@ impl Watched {
     }
 
     async fn ask(&self, round: Round, room: &Semaphore, rays: &Rays) {
-        let mut connections = Connections::new();
-        for live in self.tunnel.connections().into_iter().filter(|live| live.is_serving()) {
-            connections.entry(live.connector).or_default().push(live);
-        }
-        self.look(&connections);
+        let all = self.connections();
+        self.look(&all);
+        let (sharing, key) = &self.sharing;
+        let is_here =
+            |connections: &[Arc<Connection>]| connections.iter().any(|live| live.link.distance() == 0);
+        let is_mine = |connector: &Uuid, connections: &[Arc<Connection>]| {
+            is_here(connections) && sharing.has(*key, &self.tunnel, *connector)
+        };
+        let mut mine: Connections = all.clone();
+        mine.retain(|connector, connections| is_mine(connector, connections));
+        sharing.keep(*key, |connector| mine.contains_key(connector));
         if round == Round::New {
             let known = self.known();
-            connections.retain(|connector, _| !known.replicas.contains_key(connector));
+            mine.retain(|connector, _| !known.replicas.contains_key(connector));
         }
-        join_all(connections.values().map(|connections| self.ask_one(connections, room, rays))).await;
+        join_all(mine.values().map(|connections| self.ask_one(connections, room, rays))).await;
+    }
+
+    /// Those of each replica, also of such as other nodes have; ways through those among them, if there are any yet.
+    fn connections(&self) -> Connections {
+        let mut connections = Connections::new();
+        for live in self.tunnel.connections_anywhere().into_iter().filter(|live| live.is_serving()) {
+            connections.entry(live.connector).or_default().push(live);
+        }
+        for (connector, count) in self.tunnel.serving() {
+            if count > 0 {
+                connections.entry(connector).or_default();
+            }
+        }
+        connections
+    }
+
+    /// Another node has asked a replica.
+    pub(super) fn hear(&self, verdict: SharedVerdict) {
+        let SharedVerdict { subject: _, connector, is_up, outcome } = verdict;
+        // Of one that is not there nothing is to be said.
+        let Some(connections) = self.connections().remove(&connector) else { return };
+        self.note(&connections, connector, outcome, |verdict| {
+            std::mem::replace(verdict, Verdict::found(is_up)).is_up() != Some(is_up)
+        });
     }
 
     async fn ask_one(&self, connections: &[Arc<Connection>], room: &Semaphore, rays: &Rays) {
         let Ok(_place) = room.acquire().await else { return };
         let now = std::time::Instant::now();
-        let heard = connections.iter().find(|live| !live.is_silent(now));
-        let Some(live) = heard.or(connections.first()) else { return };
+        let mut here = connections.iter().filter(|live| live.link.distance() == 0);
+        let heard = here.clone().find(|live| !live.is_silent(now));
+        let Some(live) = heard.or_else(|| here.next()) else { return };
         let outcome = ask::ask(&self.terms, &self.host, live, rays).await;
         // Of one that has gone nothing is to be said.
         if outcome.fault.is_none() || live.is_serving() {
@@ -180,9 +218,27 @@ impl Watched {
 
     fn see(&self, connections: &[Arc<Connection>], outcome: Outcome) {
         let Some(connector) = connections.first().map(|live| live.connector) else { return };
+        let (sharing, key) = &self.sharing;
+        self.note(connections, connector, outcome.clone(), |verdict| {
+            let has_changed = verdict.see(outcome.fault.is_none(), self.terms.thresholds);
+            if let Some(is_up) = verdict.is_up() {
+                sharing.tell(*key, connector, &outcome, is_up);
+            }
+            has_changed
+        });
+    }
+
+    /// Takes note of what became of a question; `change` says what is made of it, and whether that is new.
+    fn note(
+        &self,
+        connections: &[Arc<Connection>],
+        connector: Uuid,
+        outcome: Outcome,
+        change: impl FnOnce(&mut Verdict) -> bool,
+    ) {
         let mut known = self.known();
         let replica = known.replicas.entry(connector).or_default();
-        let has_changed = replica.verdict.see(outcome.fault.is_none(), self.terms.thresholds);
+        let has_changed = change(&mut replica.verdict);
         replica.doubt(connections);
         if has_changed {
             info!(
@@ -215,6 +271,13 @@ impl Watched {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let (sharing, key) = &self.sharing;
+        sharing.forget(*key, self);
     }
 }
 

@@ -79,6 +79,16 @@ impl Authority {
         name: &str,
         key: &PublicKey,
     ) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+        self.issue_at(name, key, since_epoch())
+    }
+
+    /// The same at a moment, said as the time since 1970.
+    pub(crate) fn issue_at(
+        &self,
+        name: &str,
+        key: &PublicKey,
+        now: Duration,
+    ) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
         let mut params = CertificateParams::default();
         params.distinguished_name.remove(DnType::CommonName);
         params.distinguished_name.push(DnType::CommonName, format!("Adit node {name}"));
@@ -88,7 +98,7 @@ impl Authority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial_number());
-        let now = rcgen::date_time_ymd(1970, 1, 1) + since_epoch();
+        let now = rcgen::date_time_ymd(1970, 1, 1) + now;
         params.not_before = now - CLOCK_SKEW;
         params.not_after = now + LEAF_VALIDITY;
         let leaf = params.signed_by(key, &self.issuer)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use adit_net::accept;
 use adit_net::admission::{Admission, Guest};
+use adit_net::log_limiter::LogLimiter;
 use adit_net::unread::Counting;
 use adit_pace::Account;
 use anyhow::{Context, ensure};
@@ -30,6 +31,7 @@ use tracing::{debug, warn};
 
 use super::Peers;
 use super::asked::{self, Answer};
+use super::elsewhere::Question;
 use super::telling::{self, Listening};
 use super::trust::ALPN;
 use crate::forward::Patience;
@@ -82,8 +84,9 @@ impl Door {
     ) -> anyhow::Result<()> {
         let tls = TlsAcceptor::from(self.peers.trust.server()?);
         let handshake = guest.unless_dismissed(timeout(HANDSHAKE, tls.accept(tcp))).await;
-        let io =
-            handshake.context("it made room for another one")?.context("its handshake takes too long")??;
+        let handshake =
+            handshake.context("it made room for another one")?.context("its handshake takes too long")?;
+        let io = handshake.inspect_err(|error| note_refusal(address, error))?;
         let session = io.get_ref().1;
         ensure!(session.alpn_protocol() == Some(ALPN), "it does not speak as nodes do");
         let chain: Option<Vec<CertificateDer<'static>>> = session
@@ -163,10 +166,25 @@ impl Door {
             let words = words.map_err(|never| match never {}).boxed_unsync();
             return Response::new(Either::Right(words));
         }
+        if let Some(question) = about.and_then(Question::of) {
+            let answer = http_body_util::Full::from(question.answer(&self.peers.registry));
+            let answer = answer.map_err(|never| match never {}).boxed_unsync();
+            return Response::new(Either::Right(answer));
+        }
         debug!(?about, "a node asks for what is not understood here");
         let mut response = asked::told(Outcome::Failed).map(Either::Left);
         *response.status_mut() = StatusCode::BAD_REQUEST;
         ready(response).await
+    }
+}
+
+/// Who shows a certificate that vouches for nobody is said: it may be a node whose clock or certificate is wrong.
+fn note_refusal(address: SocketAddr, error: &std::io::Error) {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::InvalidCertificate(why)) = error
+        && let Some(unsaid) = REFUSALS.take()
+    {
+        warn!(%address, ?why, unsaid, "refused: its certificate is none of this fleet's, or does not hold now");
     }
 }
 
@@ -188,6 +206,8 @@ fn builder() -> http2::Builder<TokioExecutor> {
     http2
 }
 
+/// Anybody can cause it.
+static REFUSALS: LogLimiter = LogLimiter::new(5);
 /// Connections that have not proved to be a node's.
 const MOST_STRANGERS: usize = 64;
 /// For the handshake of one.

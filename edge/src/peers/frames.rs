@@ -1,10 +1,13 @@
 //! What a node says of itself to another one, in bytes: frames of a kind, a length and a content. Of a neighbour that
 //! knows more, kinds that are not known here are passed over. Knows bytes; does not know what follows from them.
 
+use std::time::Duration;
+
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::registry::RemoteReplica;
+use crate::monitors::{Outcome, SharedVerdict};
+use crate::registry::{RemoteConnection, RemoteReplica};
 
 /// What is said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,11 @@ pub(super) enum Frame {
     Heartbeat { sequence: u64, digest: u64, state: NodeState },
     /// It ends now.
     Goodbye,
+    /// Some of the connections of the tunnels that were just said, so that who has an older one of the same kind lets
+    /// it go.
+    Connections(Vec<RemoteConnection>),
+    /// What its monitors have found.
+    Verdicts(Vec<SharedVerdict>),
 }
 
 /// How a node is, besides what it has.
@@ -69,6 +77,31 @@ impl Frame {
                 into.extend_from_slice(&state.store_silent.to_be_bytes());
             }
             Self::Goodbye => {}
+            Self::Connections(connections) => {
+                for RemoteConnection { tunnel, connector, index, id } in connections {
+                    into.extend_from_slice(tunnel.as_bytes());
+                    into.extend_from_slice(connector.as_bytes());
+                    into.push(*index);
+                    into.extend_from_slice(id.as_bytes());
+                }
+            }
+            Self::Verdicts(verdicts) => {
+                for SharedVerdict { subject, connector, is_up, outcome } in verdicts {
+                    let Outcome { fault, status, took } = outcome;
+                    let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+                    let fault = fault
+                        .as_ref()
+                        .map(|text| &text.as_bytes()[..text.floor_char_boundary(LONGEST_FAULT)]);
+                    into.extend_from_slice(&subject.to_be_bytes());
+                    into.extend_from_slice(connector.as_bytes());
+                    into.push(u8::from(*is_up) | u8::from(fault.is_some()) << 1);
+                    into.extend_from_slice(&status.unwrap_or_default().to_be_bytes());
+                    into.extend_from_slice(&took.to_be_bytes());
+                    let fault = fault.unwrap_or_default();
+                    into.extend_from_slice(&(fault.len() as u16).to_be_bytes());
+                    into.extend_from_slice(fault);
+                }
+            }
         }
         let length = u32::try_from(into.len() - at - HEAD).unwrap_or(u32::MAX);
         into[at + 1..at + HEAD].copy_from_slice(&length.to_be_bytes());
@@ -80,6 +113,8 @@ impl Frame {
             Self::Entries { .. } => 2,
             Self::Heartbeat { .. } => 3,
             Self::Goodbye => 4,
+            Self::Connections(_) => 5,
+            Self::Verdicts(_) => 6,
         }
     }
 
@@ -116,6 +151,22 @@ impl Frame {
                     },
                 },
                 4 => Self::Goodbye,
+                5 => {
+                    let mut connections = Vec::new();
+                    while !rest.0.is_empty() {
+                        let (tunnel, connector) = (rest.uuid()?, rest.uuid()?);
+                        let (index, id) = (rest.u8()?, rest.uuid()?);
+                        connections.push(RemoteConnection { tunnel, connector, index, id });
+                    }
+                    Self::Connections(connections)
+                }
+                6 => {
+                    let mut verdicts = Vec::new();
+                    while !rest.0.is_empty() {
+                        verdicts.push(verdict(&mut rest)?);
+                    }
+                    Self::Verdicts(verdicts)
+                }
                 _ => continue,
             };
             // A later format may say more behind what is known.
@@ -164,6 +215,18 @@ impl Entry {
     }
 }
 
+fn verdict(rest: &mut Reader<'_>) -> Result<SharedVerdict, FrameError> {
+    let (subject, connector, flags) = (rest.u64()?, rest.uuid()?, rest.u8()?);
+    let (status, took, length) = (rest.u16()?, rest.u32()?, rest.u16()?);
+    let fault = String::from_utf8_lossy(rest.bytes(length.into())?).into_owned();
+    let outcome = Outcome {
+        fault: (flags & 2 != 0).then_some(fault),
+        status: Some(status).filter(|status| *status > 0),
+        took: Duration::from_millis(took.into()),
+    };
+    Ok(SharedVerdict { subject, connector, is_up: flags & 1 != 0, outcome })
+}
+
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -175,6 +238,16 @@ impl Reader<'_> {
 
     fn u8(&mut self) -> Result<u8, FrameError> {
         self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn bytes(&mut self, count: usize) -> Result<&[u8], FrameError> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(FrameError::Length)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn u16(&mut self) -> Result<u16, FrameError> {
+        self.take().map(u16::from_be_bytes)
     }
 
     fn u32(&mut self) -> Result<u32, FrameError> {
@@ -190,10 +263,35 @@ impl Reader<'_> {
     }
 }
 
+/// What other nodes say, read however it comes, one byte after the other and all of it at once, and written again; `None`
+/// if they say what nobody does. For the search for bytes that break it.
+#[must_use]
+pub fn again(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (mut coming, mut written) = (bytes::BytesMut::new(), Vec::new());
+    for byte in bytes {
+        coming.extend_from_slice(&[*byte]);
+        while let Some(frame) = Frame::read(&mut coming).ok()? {
+            frame.write(&mut written);
+        }
+    }
+    let (mut whole, mut same) = (bytes::BytesMut::from(bytes), Vec::new());
+    while let Some(frame) = Frame::read(&mut whole).ok()? {
+        frame.write(&mut same);
+    }
+    assert_eq!(written, same, "however they come");
+    Some(written)
+}
+
 /// Kind and length.
 const HEAD: usize = 5;
 /// Bytes of the content of a frame.
 const LONGEST: usize = 64 << 10;
+/// Bytes of what a monitor has found wrong.
+const LONGEST_FAULT: usize = 1024;
+/// Verdicts in one frame.
+pub(super) const VERDICTS: usize = 32;
+/// Connections in one frame.
+pub(super) const CONNECTIONS: usize = 256;
 /// Bytes of entries in one frame.
 pub(super) const PAGE: usize = 16 << 10;
 
@@ -219,6 +317,22 @@ mod tests {
                 state: NodeState { is_leaving: true, revision: 0x55, store_silent: 3 },
             },
             Frame::Goodbye,
+            Frame::Connections(vec![RemoteConnection {
+                tunnel: Uuid::from_u128(0xad17),
+                connector,
+                index: 3,
+                id: Uuid::from_u128(0x1d),
+            }]),
+            Frame::Verdicts(vec![SharedVerdict {
+                subject: 0x5b,
+                connector,
+                is_up: true,
+                outcome: Outcome {
+                    fault: Some("late".to_owned()),
+                    status: Some(0x1f7),
+                    took: Duration::from_millis(9),
+                },
+            }]),
         ]
     }
 
@@ -226,7 +340,9 @@ mod tests {
     const RECORDED: &str = "0100000010000000000000000700000000000000000200000\
         03c00000000000000090000000000000000000000000000ad1701000000000000000000000000000000c0\
         040000000000000000000000000000000002000300\
-        00001d00000000000000090000000000001234010000000000000055000000030400000000";
+        00001d0000000000000009000000000000123401000000000000005500000003040000000005000000310000000000000000000\
+        000000000ad17000000000000000000000000000000c0030000000000000000000000000000001d\
+        0600000025000000000000005b000000000000000000000000000000c00301f70000000900046c617465";
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()

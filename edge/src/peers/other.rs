@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::frames::Frame;
 use super::presence::{Change, GONE, HEARTBEAT, Standing, View};
 use super::trust::ALPN;
-use super::{PeerView, Peers};
+use super::{PeerFigures, PeerView, Peers};
 use crate::registry::liveness::{self, Health, Liveness};
 use crate::registry::{Registry, RemoteNode};
 use crate::settings;
@@ -106,6 +106,37 @@ impl Other {
         }
     }
 
+    pub(super) fn figures(&self, now: Duration) -> PeerFigures {
+        let peer = self.remote.peer.clone();
+        PeerFigures {
+            name: self.name.clone(),
+            region: self.record.region.clone(),
+            is_connected: !peer.is_closed(),
+            silent: now.saturating_sub(self.followed().view.heard()),
+            peer,
+        }
+    }
+
+    /// Whether it has hosts of a tunnel.
+    pub(super) fn has(&self, tunnel: &Uuid) -> bool {
+        !self.followed().view.replicas(tunnel).is_empty()
+    }
+
+    /// Asks it something that has one answer, of so many bytes at most. May be dropped midway.
+    pub(super) async fn ask(&self, question: HeaderValue, most: u64) -> anyhow::Result<Vec<u8>> {
+        let link = self.remote.peer.any_link().context("there is no connection to it")?;
+        let mut request = self.request()?;
+        request.headers_mut().insert(FLEET, question);
+        let mut answer = Vec::new();
+        let stream = std::pin::pin!(link.listen(request)?);
+        stream.take(most).read_to_end(&mut answer).await?;
+        Ok(answer)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// It is followed no longer, and no way leads through it.
     pub(super) fn end(&self, registry: &Registry) {
         self.gone.cancel();
@@ -172,6 +203,23 @@ impl Other {
             ensure!(read > 0, "its words have ended");
             while let Some(frame) = Frame::read(&mut bytes)? {
                 let is_goodbye = frame == Frame::Goodbye;
+                match &frame {
+                    Frame::Connections(connections) => {
+                        for newer in connections {
+                            peers.registry.order.hear(newer.id);
+                            if let Some(tunnel) = peers.registry.tunnel(&newer.tunnel) {
+                                tunnel.make_way(newer);
+                            }
+                        }
+                    }
+                    Frame::Verdicts(verdicts) => {
+                        verdicts.iter().cloned().for_each(|verdict| peers.sharing.hear(verdict));
+                    }
+                    Frame::Hello { .. }
+                    | Frame::Entries { .. }
+                    | Frame::Heartbeat { .. }
+                    | Frame::Goodbye => {}
+                }
                 let (news, standing) = {
                     let mut followed = self.followed();
                     let before = followed.view.standing();
@@ -332,7 +380,8 @@ impl Other {
         ensure!(session.alpn_protocol() == Some(ALPN), "it does not speak as nodes do");
         let (name, record) = peers.trust.judge(session.peer_certificates())?;
         ensure!(name == self.name && self.is_still(&record), "it is `{name}` that is there");
-        let (link, driver) = http2::begin(io, address, peers.window).await?;
+        let (link, driver) =
+            http2::begin_counted(io, address, peers.window, Some(self.remote.peer.volume.clone())).await?;
         // Its settings say so, right behind the handshake.
         while !link.takes_websockets() {
             ensure!(!link.is_closed(), "it has hung up");

@@ -241,6 +241,8 @@ impl View {
                 self.sequence = sequence;
                 news(changes)
             }
+            // Of these nothing is kept.
+            Frame::Connections(_) | Frame::Verdicts(_) => News::default(),
             Frame::Goodbye => {
                 self.standing = Standing::Gone;
                 news(self.forget())

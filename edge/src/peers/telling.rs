@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, sleep};
 
 use super::Peers;
-use super::frames::{Frame, PAGE};
+use super::frames::{Frame, PAGE, VERDICTS};
 use super::presence::{Cursor, HEARTBEAT};
 use crate::transport::peer::FORMAT;
 
@@ -41,13 +41,17 @@ struct Telling {
     news: watch::Receiver<()>,
     listening: Listening,
     cursor: Option<Cursor>,
+    /// What monitors have found, and up to where it was said.
+    found: watch::Receiver<u64>,
+    said: u64,
     is_over: bool,
 }
 
 /// All that a listener is told, until this node ends.
 pub(super) fn tell(peers: Arc<Peers>, listening: Listening) -> UnsyncBoxBody<Bytes, Infallible> {
     let news = peers.news.subscribe();
-    let telling = Telling { peers, news, listening, cursor: None, is_over: false };
+    let found = peers.sharing.news();
+    let telling = Telling { peers, news, listening, cursor: None, found, said: 0, is_over: false };
     let words = stream::unfold(telling, |mut telling| async move {
         let words = telling.next().await?;
         Some((Ok(BodyFrame::data(Bytes::from(words))), telling))
@@ -70,6 +74,7 @@ impl Telling {
                     return Some(words);
                 }
                 _ = self.news.changed() => true,
+                _ = self.found.changed() => true,
                 () = sleep(HEARTBEAT) => false,
             };
             if is_new {
@@ -90,12 +95,21 @@ impl Telling {
         };
         while let Some(page) = own.page(cursor) {
             page.write(&mut words);
+            self.peers.connections_of(&page).for_each(|frame| frame.write(&mut words));
             if words.len() >= PAGE {
                 self.news.mark_changed();
                 return Some(words);
             }
         }
         own.heartbeat(state).write(&mut words);
+        drop(own);
+        // Behind what they are about.
+        self.found.borrow_and_update();
+        let (said, verdicts) = self.peers.sharing.since(self.said);
+        self.said = said;
+        for part in verdicts.chunks(VERDICTS) {
+            Frame::Verdicts(part.to_vec()).write(&mut words);
+        }
         Some(words)
     }
 }

@@ -138,3 +138,64 @@ impl ServerCertVerifier for OfAuthority {
 
 /// What nodes speak, and nobody else.
 pub(super) const ALPN: &[u8] = b"adit-edge/1";
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+    use rustls::CertificateError;
+    use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::nodes::authority::Authority;
+    use crate::nodes::said::PublicKey;
+    use crate::tls::since_epoch;
+
+    /// A node that was certified so many days ago, by one authority, and believes another.
+    fn node(days: u64, by: &Authority, believes: &Authority) -> Made {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let public = PublicKey::of(&key.subject_public_key_info()).unwrap();
+        let then = since_epoch() - std::time::Duration::from_secs(days * 24 * 60 * 60);
+        let chain = by.issue_at("west-1", &public, then).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let leaf = Arc::new(NodeLeaf { chain, key, not_after: 0 });
+        make(leaf, vec![believes.certificate().clone()]).unwrap()
+    }
+
+    /// What the dialled one and the one that dials make of each other.
+    async fn meet(server: &Made, client: &Made) -> [Option<Error>; 2] {
+        let (here, there) = tokio::io::duplex(64 << 10);
+        let refusal = |error: std::io::Error| error.get_ref()?.downcast_ref::<Error>().cloned();
+        let accept = async {
+            let accepted = TlsAcceptor::from(server.server.clone()).accept(here).await;
+            accepted.err().and_then(refusal)
+        };
+        let dial = async {
+            let name = ServerName::IpAddress(std::net::IpAddr::from([127, 0, 0, 1]).into());
+            TlsConnector::from(client.client.clone()).connect(name, there).await.err().and_then(refusal)
+        };
+        tokio::join!(accept, dial).into()
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_has_run_out_or_is_of_another_authority_opens_nothing_on_either_side() {
+        let [own, other] = [(); 2].map(|()| Authority::make(Uuid::new_v4()).unwrap().0);
+        let [one, two] = [(); 2].map(|()| node(1, &own, &own));
+        assert_eq!(meet(&one, &two).await, [None, None]);
+        let is_expired = |error: &Option<Error>| {
+            use CertificateError::{Expired, ExpiredContext};
+            matches!(error, Some(Error::InvalidCertificate(Expired | ExpiredContext { .. })))
+        };
+        let expired = node(31, &own, &own);
+        let [dialled, _] = meet(&one, &expired).await;
+        assert!(is_expired(&dialled), "{dialled:?}");
+        let [_, dialling] = meet(&expired, &one).await;
+        assert!(is_expired(&dialling), "{dialling:?}");
+        let stranger = node(1, &other, &own);
+        let [dialled, _] = meet(&one, &stranger).await;
+        assert!(matches!(dialled, Some(Error::InvalidCertificate(_))), "{dialled:?}");
+        let [_, dialling] = meet(&stranger, &one).await;
+        assert!(matches!(dialling, Some(Error::InvalidCertificate(_))), "{dialling:?}");
+    }
+}

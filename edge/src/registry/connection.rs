@@ -133,6 +133,7 @@ struct Leaving {
 
 /// What a connection says about itself when it registers.
 pub(crate) struct ConnectionInfo {
+    pub(crate) id: Uuid,
     pub(crate) link: Transport,
     pub(crate) connector: Uuid,
     pub(crate) index: u8,
@@ -145,10 +146,11 @@ pub(crate) struct ConnectionInfo {
 
 impl Connection {
     pub(crate) fn new(introduction: ConnectionInfo) -> Self {
-        let ConnectionInfo { link, connector, index, version, arch, features, server, shard } = introduction;
+        let ConnectionInfo { id, link, connector, index, version, arch, features, server, shard } =
+            introduction;
         let features = Features::of(features);
         let live = Self::of(link, (connector, index), features, server, Arc::new(Liveness::new()));
-        Self { version, arch, shard, ..live }
+        Self { id, version, arch, shard, ..live }
     }
 
     /// One of which no more is known.

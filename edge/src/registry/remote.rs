@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tracing::info;
 use uuid::Uuid;
 
 use super::connection::{Connection, Features};
@@ -30,6 +31,15 @@ pub(crate) struct RemoteReplica {
     pub(crate) connections: u8,
     /// Nothing is heard of it there: no new request is for it while there is another way.
     pub(crate) is_silent: bool,
+}
+
+/// A connection that a node has. Who has the same one of the same replica sees which of the two is the newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RemoteConnection {
+    pub(crate) tunnel: Uuid,
+    pub(crate) connector: Uuid,
+    pub(crate) index: u8,
+    pub(crate) id: Uuid,
 }
 
 /// What is kept of one of them.
@@ -89,6 +99,57 @@ impl Tunnel {
         self.apply(&mut book);
         drop(book);
         self.arrivals.send_replace(());
+    }
+
+    /// Another node has this connection. An older one here with the same replica and index makes way for it, as it would
+    /// for one that came here.
+    pub(crate) fn make_way(&self, newer: &RemoteConnection) {
+        let mut book = lock(&self.book);
+        let same = |known: &&Arc<Connection>| {
+            (known.connector, known.index) == (newer.connector, newer.index) && !known.is_leaving()
+        };
+        let Some(older) = book.connections.iter().find(same).filter(|known| known.id < newer.id).cloned()
+        else {
+            return;
+        };
+        older.leave();
+        self.apply(&mut book);
+        drop(book);
+        self.moves.note(self.id);
+        info!(
+            tunnel = %self.name(),
+            connector = %older.connector,
+            index = older.index,
+            "the host has this connection at another node now"
+        );
+    }
+
+    /// The connections that are registered here, as other nodes are told of them.
+    pub(crate) fn connections_here(&self) -> Vec<RemoteConnection> {
+        let book = lock(&self.book);
+        let staying = book.connections.iter().filter(|live| !live.is_leaving());
+        let told = staying.map(|live| RemoteConnection {
+            tunnel: self.id,
+            connector: live.connector,
+            index: live.index,
+            id: live.id,
+        });
+        told.collect()
+    }
+
+    /// The other nodes that have a replica and are heard.
+    pub(crate) fn nodes_with(&self, connector: Uuid) -> Vec<String> {
+        let book = lock(&self.book);
+        let having = book.remote.iter().filter(|known| {
+            known.connector == connector && !known.node.peer.is_suspect() && !known.node.peer.is_closed()
+        });
+        having.map(|known| known.node.peer.name.clone()).collect()
+    }
+
+    /// The connections that are registered here, and the ways through other nodes that there are.
+    pub(crate) fn connections_anywhere(&self) -> Vec<Arc<Connection>> {
+        let book = lock(&self.book);
+        book.connections.iter().chain(book.remote.iter().flat_map(Remote::ways)).cloned().collect()
     }
 
     /// The replicas that other nodes have, with the names of these.

@@ -79,6 +79,12 @@ impl StaticTunnels {
     }
 }
 
+impl From<ReplicaShare> for Weight {
+    fn from(share: ReplicaShare) -> Self {
+        Self { weight: share.weight.min(MOST_WEIGHT), is_draining: share.draining }
+    }
+}
+
 impl Publisher {
     /// Serves by this snapshot from now on.
     pub(crate) fn publish(&self, snapshot: &Snapshot, touched: &Changes) {
@@ -128,10 +134,8 @@ impl Publisher {
             snapshot.replicas.iter().map(|(id, kept)| (*id, kept.record)).collect();
         let mut known = self.weighed.0.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = now.iter().filter(|(id, share)| known.get(id) != Some(share));
-        let changed = changed.map(|((tunnel, connector), share)| {
-            let share = Weight { weight: share.weight.min(MOST_WEIGHT), is_draining: share.draining };
-            (*tunnel, (*connector, share))
-        });
+        let changed =
+            changed.map(|((tunnel, connector), share)| (*tunnel, (*connector, Weight::from(*share))));
         let gone = known.keys().filter(|id| !now.contains_key(id));
         let gone = gone.map(|(tunnel, connector)| (*tunnel, (*connector, Weight::default())));
         let mut by_tunnel: HashMap<Uuid, Vec<(Uuid, Weight)>> = HashMap::new();

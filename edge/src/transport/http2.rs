@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::transport::connection::{self, ControlStream, Lost};
-use crate::transport::peer::Errand;
-use crate::transport::signs::{POLL, STANDSTILL, Traffic};
+use crate::transport::peer::{Errand, Tally};
+use crate::transport::signs::{POLL, STANDSTILL, Traffic, Volume};
 use pulse::MeteredIo;
 
 pub(crate) use stream::{NoAnswer, Receiving, Sending};
@@ -44,7 +44,20 @@ pub(crate) async fn begin<T>(
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let io = MeteredIo::new(io);
+    begin_counted(io, address, window, None).await
+}
+
+/// The same where the bytes of several connections are counted together.
+pub(crate) async fn begin_counted<T>(
+    io: T,
+    address: SocketAddr,
+    window: u32,
+    volume: Option<Arc<Volume>>,
+) -> Result<(Link, AbortOnDropHandle<()>), h2::Error>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let io = MeteredIo::new(io, volume);
     let (beat, bodies) = (io.beat(), Bodies::default());
     let io = Gathering::new(io, bodies.clone(), false);
     let (requests, mut connection) = builder(window).handshake(io).await?;
@@ -128,8 +141,8 @@ struct Shared {
 /// A place under the host's limit of concurrent streams; given back when dropped.
 pub(crate) struct Channel {
     link: Link,
-    /// Of a connection to another node: what the request is about.
-    errand: Option<Errand>,
+    /// Of a connection to another node: what the request is about, and where its outcome is counted.
+    errand: Option<(Errand, Arc<Tally>)>,
 }
 
 impl Link {
@@ -265,7 +278,7 @@ impl Channel {
     pub(crate) fn send(self, connect: &Connect, is_whole: bool) -> Result<(Sending, Receiving), Lost> {
         let request = match &self.errand {
             None => head::request(connect),
-            Some(errand) => head::to_peer(connect, errand),
+            Some((errand, _)) => head::to_peer(connect, errand),
         };
         let is_websocket = matches!(connect, Connect::WebSocket(_));
         let (response, stream) = self.link.send(request, is_whole)?;
@@ -276,14 +289,14 @@ impl Channel {
 
 impl Channel {
     /// The same on a connection to another node.
-    pub(super) fn for_errand(mut self, errand: Errand) -> Self {
-        self.errand = Some(errand);
+    pub(super) fn for_errand(mut self, errand: Errand, tally: Arc<Tally>) -> Self {
+        self.errand = Some((errand, tally));
         self
     }
 
-    /// Whether it is on one.
-    fn is_to_peer(&self) -> bool {
-        self.errand.is_some()
+    /// Of one to another node.
+    fn tally(&self) -> Option<&Tally> {
+        self.errand.as_ref().map(|(_, tally)| &**tally)
     }
 
     /// Those of its connection.

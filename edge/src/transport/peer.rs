@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::connection::{Lost, StreamPermit};
 use super::http2::Link;
-use super::signs::Traffic;
+use super::signs::{Traffic, Volume};
 
 /// What a request to another node is about: which replica of which tunnel it is for, and how many nodes it may
 /// pass after that one.
@@ -95,6 +95,36 @@ impl Outcome {
     }
 }
 
+/// What became of the requests that were handed to one node.
+#[derive(Default)]
+pub(crate) struct Tally {
+    answered: AtomicU64,
+    told: [AtomicU64; Outcome::ALL.len()],
+    lost: AtomicU64,
+}
+
+impl Tally {
+    /// An answer has come, or word of why there is none.
+    pub(crate) fn told(&self, outcome: Option<Outcome>) {
+        let count = match outcome {
+            None => &self.answered,
+            Some(outcome) => &self.told[outcome as usize],
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Nothing has come, and nothing will.
+    pub(crate) fn lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let told = Outcome::ALL.iter().map(|outcome| (outcome.word(), &self.told[*outcome as usize]));
+        let all = [("answered", &self.answered)].into_iter().chain(told).chain([("lost", &self.lost)]);
+        all.map(|(word, count)| (word, count.load(Ordering::Relaxed)))
+    }
+}
+
 /// The connections to another node, one for each shard of this edge.
 pub(crate) struct Peer {
     /// Whom they are to.
@@ -102,8 +132,11 @@ pub(crate) struct Peer {
     links: Box<[ArcSwapOption<Link>]>,
     /// Over which its presence comes.
     presence: ArcSwapOption<Link>,
-    /// Requests that ever began.
+    /// Requests that ever began, and what became of them.
     begun: AtomicU64,
+    pub(crate) tally: Arc<Tally>,
+    /// Over all connections to it.
+    pub(crate) volume: Arc<Volume>,
     /// The node has not been heard for longer than it should take.
     is_suspect: AtomicBool,
     /// How far it is from here, 1 for the same region; a node that leaves is farther than any.
@@ -119,6 +152,8 @@ impl Peer {
             links: (0..shards).map(|_| ArcSwapOption::empty()).collect(),
             presence: ArcSwapOption::empty(),
             begun: AtomicU64::new(0),
+            tally: Arc::default(),
+            volume: Arc::default(),
             is_suspect: AtomicBool::new(false),
             distance: AtomicU8::new(distance),
             round_trip: AtomicU64::new(u64::MAX),
@@ -193,6 +228,12 @@ impl Peer {
         })
     }
 
+    /// A connection for a question of this node itself.
+    pub(crate) fn any_link(&self) -> Option<Arc<Link>> {
+        let links = self.links.iter().chain([&self.presence]);
+        links.filter_map(ArcSwapOption::load_full).find(|link| !link.is_closed())
+    }
+
     /// A connection for a request that came in on `shard`.
     fn link(&self, shard: usize) -> Option<Arc<Link>> {
         let own = self.links.get(shard).and_then(ArcSwapOption::load_full).filter(|link| !link.is_closed());
@@ -232,7 +273,7 @@ impl PeerWay {
         };
         let channel = link.channel().await?;
         self.peer.begun.fetch_add(1, Ordering::Relaxed);
-        Ok(StreamPermit::Http2(channel.for_errand(self.errand)))
+        Ok(StreamPermit::Http2(channel.for_errand(self.errand, self.peer.tally.clone())))
     }
 }
 

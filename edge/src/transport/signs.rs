@@ -2,6 +2,7 @@
 //! received. Knows no clock; who draws conclusions is `registry::liveness`, and `http2` for the silence that ends a
 //! connection.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What a connection has sent and received so far, in whatever its transport counts.
@@ -15,6 +16,28 @@ pub(crate) struct Traffic {
     /// A sign of life was asked for and has not come. For transports that lose nothing.
     pub(crate) is_asked: bool,
     pub(crate) round_trip: Duration,
+}
+
+/// Bytes that the connections to one place have carried so far.
+#[derive(Default)]
+pub(crate) struct Volume {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Volume {
+    pub(crate) fn sends(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn receives(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Those sent, and those received.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
+    }
 }
 
 /// Between two looks at a connection that has nothing to do.

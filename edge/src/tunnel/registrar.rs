@@ -90,6 +90,7 @@ impl Registrar {
             return self.refuse(Outcome::Draining, cause, Some(RETRY_ELSEWHERE));
         }
         let live = Arc::new(Connection::new(ConnectionInfo {
+            id: self.registry.order.next(),
             link: self.link.clone(),
             connector: options.client.client_id,
             index: conn_index,

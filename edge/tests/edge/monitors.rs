@@ -15,9 +15,11 @@ use uuid::Uuid;
 
 use crate::balancing::id;
 use crate::connector::{Connector, Habits, Opened};
+use crate::etcd::Server;
 use crate::harness::{LocalSet, empty, http1, read};
 use crate::http2;
 use crate::office::Office;
+use crate::peers::two;
 
 const NAME: &str = "app.example.com";
 const AGENT: &str = "Mozilla/5.0 (compatible; Cloudflare-Traffic-Manager/1.0;";
@@ -50,8 +52,19 @@ fn is_question(request: &Request<()>) -> bool {
 
 impl Host {
     async fn start(office: &mut Office, token: &str, name: &'static str, says: Says) -> Self {
+        Self::start_as(office, token, name, says, (Uuid::new_v4(), 0)).await
+    }
+
+    /// One connection of a host that may have others.
+    async fn start_as(
+        office: &mut Office,
+        token: &str,
+        name: &'static str,
+        says: Says,
+        (connector, index): (Uuid, u8),
+    ) -> Self {
         office.edge.credentials = Credentials::from_token(token).unwrap();
-        let connector = Rc::new(Connector::registered(&office.edge, 0, Uuid::new_v4(), 0).await);
+        let connector = Rc::new(Connector::registered(&office.edge, 0, connector, index).await);
         let (says, asked) = (Rc::new(Cell::new(says)), Rc::new(RefCell::new(Vec::new())));
         let (one, does, noted) = (connector.clone(), says.clone(), asked.clone());
         let serving = tokio::task::spawn_local(async move {
@@ -81,6 +94,12 @@ impl Host {
 }
 
 impl Office {
+    /// Whether another node of the same account knows a pool already.
+    async fn asks_pool(&self, other: &Self, pool: &str) -> bool {
+        let path = self.objects(&format!("pools/{pool}"));
+        other.ask_as(&self.token, Method::GET, &path, None).await.status.is_success()
+    }
+
     async fn monitor(&self, more: Value) -> String {
         let mut body = json!({ "interval": 1, "timeout": 1, "retries": 0, "expected_body": "FINE" });
         for (name, value) in more.as_object().unwrap() {
@@ -404,3 +423,65 @@ async fn a_host_is_asked_for_connections_to_a_port() {
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn in_a_fleet_one_node_asks_tells_the_others_and_another_one_asks_when_it_is_gone() {
+    let Some(server) = Server::start().await else { return };
+    LocalSet::new()
+        .run_until(async {
+            let (mut one, mut other, (tunnel, token)) = two(&server).await;
+            let host = Uuid::new_v4();
+            let here = Host::start_as(&mut one, &token, "here", Says::Fine, (host, 0)).await;
+            let there = Host::start_as(&mut other, &token, "there", Says::Fine, (host, 1)).await;
+            let pool = one.pool("p", &[&tunnel]).await;
+            let monitor = one.monitor(json!({})).await;
+            one.watch(&pool, &monitor).await;
+            one.until(&pool, &["up"]).await;
+            let mut turns = interval(Duration::from_millis(50));
+            let knows = timeout(PATIENCE, async {
+                while !one.asks_pool(&other, &pool).await {
+                    turns.tick().await;
+                }
+            });
+            knows.await.expect("the other node hears of the pool");
+            other.until(&pool, &["up"]).await;
+            // As soon as both know of each other only one of them asks.
+            let counts = || [here.asked.borrow().len(), there.asked.borrow().len()];
+            let mut turns = interval(Duration::from_millis(50));
+            let settled = timeout(PATIENCE, async {
+                loop {
+                    let before = counts();
+                    let more = || [0, 1].map(|at| counts()[at] - before[at]);
+                    while more().iter().sum::<usize>() < 4 {
+                        turns.tick().await;
+                    }
+                    match more() {
+                        [_, 0] => return true,
+                        [0, _] => return false,
+                        _ => {}
+                    }
+                }
+            });
+            let is_here = settled.await.expect("one of them asks");
+            let asked = if is_here { &here } else { &there };
+            asked.says.set(Says::Broken);
+            for node in [&one, &other] {
+                let seen = node.until(&pool, &["down"]).await;
+                assert_eq!(
+                    seen[0]["failure_reason"], "the status 503 is not expected",
+                    "as the one that asked says"
+                );
+            }
+            asked.says.set(Says::Fine);
+            for node in [&one, &other] {
+                node.until(&pool, &["up"]).await;
+            }
+            // The one that asks is gone, with its connection of the host.
+            asked.says.set(Says::Broken);
+            let (gone, stays) = if is_here { (one, other) } else { (other, one) };
+            stays.until(&pool, &["down"]).await;
+            gone.edge.running.abort();
+            stays.until(&pool, &["up"]).await;
+        })
+        .await;
+}

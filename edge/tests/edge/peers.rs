@@ -32,7 +32,7 @@ use crate::office::{API, Office};
 use crate::steering::{Does, Host, tries};
 
 /// A node of the fleet, in a folder of its own.
-async fn node(server: &Server, name: &str, region: &str) -> Office {
+pub(crate) async fn node(server: &Server, name: &str, region: &str) -> Office {
     let (folder, ledger, founding, more) = joined(server, name, region).await;
     let (_, token) = ledger.create_token(TokenRequest::default()).await.unwrap();
     Office {
@@ -94,7 +94,7 @@ async fn joined(
     (folder, ledger, founding, more)
 }
 
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(50);
     while !is_so().await {
         assert!(Instant::now() < end, "after a while: {what}");
@@ -102,10 +102,10 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
-const NAME: &str = "app.example.com";
+pub(crate) const NAME: &str = "app.example.com";
 
 /// Two nodes, and a tunnel with a name and no host yet: its id and its token.
-async fn two(server: &Server) -> (Office, Office, (String, String)) {
+pub(crate) async fn two(server: &Server) -> (Office, Office, (String, String)) {
     let (one, other) = (node(server, "one", "west").await, node(server, "other", "east").await);
     let (tunnel, token) = one.tunnel_named("app").await;
     one.route(&tunnel, NAME, false).await.result();
@@ -114,7 +114,7 @@ async fn two(server: &Server) -> (Office, Office, (String, String)) {
 }
 
 /// The visitors of a node find the host that another one has.
-async fn found(node: &Office) {
+pub(crate) async fn found(node: &Office) {
     until("the node knows of the host", async || node.visit(NAME).await == StatusCode::OK).await;
 }
 
@@ -332,7 +332,7 @@ fn both_asked(one: &Host, other: &Host) -> bool {
 }
 
 /// Whether a host may register at a node.
-async fn knows(edge: &Fixture, token: &str) -> bool {
+pub(crate) async fn knows(edge: &Fixture, token: &str) -> bool {
     let connector = Connector::connect(&edge.ca, edge.servers[0], Habits::default()).await;
     let credentials = Credentials::from_token(token).unwrap();
     let answer = connector.register(&registration(&credentials, uuid::Uuid::new_v4(), 0)).await;
@@ -464,7 +464,7 @@ impl ServerCertVerifier for Anyone {
 }
 
 /// Where a node listens to others, as its record says.
-async fn address(office: &Office, name: &str) -> SocketAddr {
+pub(crate) async fn address(office: &Office, name: &str) -> SocketAddr {
     let mut found = None;
     until("the record has an address", async || {
         let (_, page) = office.edge.admin("/nodes").await;
@@ -478,7 +478,12 @@ async fn address(office: &Office, name: &str) -> SocketAddr {
 }
 
 /// What a node answers to somebody who shows this certificate and says this; `None`: it hangs up.
-async fn said(at: SocketAddr, shown: Option<&Path>, alpn: &str, about: &str) -> Option<(u16, String)> {
+pub(crate) async fn said(
+    at: SocketAddr,
+    shown: Option<&Path>,
+    alpn: &str,
+    about: &str,
+) -> Option<(u16, String)> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

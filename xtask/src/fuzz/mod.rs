@@ -45,7 +45,7 @@ pub(crate) fn run(tree: &Tree, arguments: &[String]) -> Result<()> {
             command.args(["fuzz", "run", "--sanitizer", "none", "--codegen-units", "16"]);
             match *target {
                 "protocol" | "condition" => drop(command.arg("--no-default-features")),
-                "names" => drop(command.args(["--no-default-features", "--features", "edge"])),
+                "names" | "frames" => drop(command.args(["--no-default-features", "--features", "edge"])),
                 _ => {}
             }
             // The first folder is the one that is written to.
@@ -101,6 +101,6 @@ fn provide(tree: &Tree) -> Result<PathBuf> {
 }
 
 /// The cheapest to build first.
-const TARGETS: &[&str] = &["protocol", "condition", "names", "document", "decision", "component"];
+const TARGETS: &[&str] = &["protocol", "condition", "names", "frames", "document", "decision", "component"];
 const SECONDS: u64 = 120;
 const VERSION: &str = "0.13.2";

@@ -15,6 +15,7 @@ pub(super) fn sow(tree: &Tree, target: &str, folder: &Path) -> Result<usize> {
         "document" => documents(tree)?,
         "component" => components(tree)?,
         "condition" => CONDITIONS.iter().map(|seed| seed.as_bytes().to_vec()).collect(),
+        "frames" => frames(tree)?,
         "names" => QUESTIONS.iter().map(|seed| seed.to_vec()).collect(),
         "decision" => DECISIONS.iter().map(|seed| seed.to_vec()).collect(),
         _ => Vec::new(),
@@ -35,6 +36,23 @@ fn protocol(tree: &Tree) -> Result<Vec<Vec<u8>>> {
         seeds.extend([0, 2].map(|kind| [&[kind], &bytes[..]].concat()));
     }
     seeds.extend(FRAMES_AND_FILES.iter().map(|seed| seed.to_vec()));
+    Ok(seeds)
+}
+
+/// What nodes of format 1 say, as it was recorded in the test of it, whole and each frame by itself.
+fn frames(tree: &Tree) -> Result<Vec<Vec<u8>>> {
+    let text = String::from_utf8(read(&tree.root().join("edge/src/peers/frames.rs"))?)?;
+    let recorded = text.split_once("const RECORDED: &str = \"").and_then(|(_, rest)| rest.split_once('"'));
+    let (recorded, _) = recorded.context("no frames are recorded in edge/src/peers/frames.rs")?;
+    let digits: Vec<u32> = recorded.chars().filter_map(|letter| letter.to_digit(16)).collect();
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect();
+    let (mut seeds, mut rest) = (vec![bytes.clone()], &bytes[..]);
+    while let Some((head, _)) = rest.split_first_chunk::<5>() {
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let (frame, behind) = rest.split_at_checked(5 + length).context("a frame is recorded in part")?;
+        seeds.push(frame.to_vec());
+        rest = behind;
+    }
     Ok(seeds)
 }
 

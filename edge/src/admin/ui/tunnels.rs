@@ -170,13 +170,13 @@ pub(super) async fn change(visit: &Visit<'_>, tunnel: &str, connector: &str, for
     let mut content = Html::new();
     let outcome = match (form.get("what").as_deref(), weight) {
         (Some("drain"), _) => {
-            visit.admin.share(id, &tunnel, connector, |share| share.is_draining = true).await
+            visit.admin.share(id, &tunnel, connector, Box::new(|share| share.is_draining = true)).await
         }
         (Some("undrain"), _) => {
-            visit.admin.share(id, &tunnel, connector, |share| share.is_draining = false).await
+            visit.admin.share(id, &tunnel, connector, Box::new(|share| share.is_draining = false)).await
         }
         (Some("weight"), Some(weight)) => {
-            visit.admin.share(id, &tunnel, connector, move |share| share.weight = weight).await
+            visit.admin.share(id, &tunnel, connector, Box::new(move |share| share.weight = weight)).await
         }
         _ => {
             content.raw(

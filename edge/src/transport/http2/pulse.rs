@@ -11,11 +11,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::transport::signs::Traffic;
+use crate::transport::signs::{Traffic, Volume};
 
 pub(crate) struct MeteredIo<T> {
     io: T,
     beat: IoActivity,
+    /// Where its bytes are counted besides.
+    volume: Option<Arc<Volume>>,
 }
 
 /// When the other side was last heard.
@@ -37,12 +39,21 @@ struct Seen {
 }
 
 impl<T> MeteredIo<T> {
-    pub(crate) fn new(io: T) -> Self {
-        Self { io, beat: IoActivity { began: Instant::now(), seen: Arc::default() } }
+    pub(crate) fn new(io: T, volume: Option<Arc<Volume>>) -> Self {
+        Self { io, beat: IoActivity { began: Instant::now(), seen: Arc::default() }, volume }
     }
 
     pub(crate) fn beat(&self) -> IoActivity {
         self.beat.clone()
+    }
+
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        if written.is_ready() {
+            self.beat.speak();
+        }
+        if let (Some(volume), Poll::Ready(Ok(bytes))) = (&self.volume, written) {
+            volume.sends(*bytes);
+        }
     }
 }
 
@@ -98,6 +109,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
         let read = Pin::new(&mut self.io).poll_read(cx, into);
         if into.filled().len() > before {
             self.beat.hear();
+            if let Some(volume) = &self.volume {
+                volume.receives(into.filled().len() - before);
+            }
         }
         read
     }
@@ -106,9 +120,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for MeteredIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        if written.is_ready() {
-            self.beat.speak();
-        }
+        self.wrote(&written);
         written
     }
 
@@ -118,9 +130,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for MeteredIo<T> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
-        if written.is_ready() {
-            self.beat.speak();
-        }
+        self.wrote(&written);
         written
     }
 
@@ -146,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn only_what_arrives_is_a_sign_of_life() {
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let mut pulse = MeteredIo::new(ours);
+        let mut pulse = MeteredIo::new(ours, None);
         let long = Duration::from_secs(3600);
         pulse.beat.began = Instant::now() - long;
         let beat = pulse.beat();

@@ -118,10 +118,16 @@ impl Receiving {
         let Coming::Head(response) = &mut self.coming else {
             return Err(NoAnswer::Broken(Reason::INTERNAL_ERROR.into()));
         };
-        let (head, body) = response.await.map_err(no_answer)?.into_parts();
+        let answered = response.await;
+        if let Some(tally) = self.channel.tally().filter(|_| answered.is_err()) {
+            tally.lost();
+        }
+        let (head, body) = answered.map_err(no_answer)?.into_parts();
         self.coming = Coming::Body(self.channel.bodies().watch(body));
-        if self.channel.is_to_peer() {
-            return head::of_peer(head, self.is_websocket).map_err(NoAnswer::AtNode);
+        if let Some(tally) = self.channel.tally() {
+            let answer = head::of_peer(head, self.is_websocket);
+            tally.told(answer.as_ref().err().copied());
+            return answer.map_err(NoAnswer::AtNode);
         }
         Ok(head::answer(&head, self.is_websocket)?)
     }

@@ -22,7 +22,7 @@ use adit_engine::LARGEST_COMPONENT;
 use adit_rules::grants::Grants;
 use adit_rules::plan::{Limits, OnError, PluginPlan};
 use adit_rules::shelf;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Subcommand;
 
 use crate::table::Form;
@@ -83,6 +83,13 @@ async fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 
 /// The bytes of a component; of one that is too large enough for the engine to say so.
 pub(crate) fn component(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path.is_dir() {
+        let made = path.join("build").join(project::COMPONENT);
+        bail!("{} is a folder\n  way out: name the component, such as {}", path.display(), made.display());
+    }
+    if let Some(name) = shelf::name(path).filter(|name| !shelf::NAMES.contains(name)) {
+        bail!("{name:?} is not on the shelf\n  way out: one of {}", shelf::NAMES.join(", "));
+    }
     let wasm = adit_host::component::read(path, LARGEST_COMPONENT);
     wasm.with_context(|| format!("reading {}", path.display()))
 }
@@ -97,6 +104,14 @@ async fn patiently<T>(compiling: impl Future<Output = T>) -> T {
             compiling.await
         }
     }
+}
+
+/// A plugin's configuration on the command line.
+fn configuration(written: &str) -> Result<String, String> {
+    let object: Result<serde_json::Map<_, _>, _> = serde_json::from_str(written);
+    object
+        .map(|_| written.to_owned())
+        .map_err(|error| format!("not a JSON object, such as {{\"text\": \"hello\"}}: {error}"))
 }
 
 fn plan(path: &Path, config: &str) -> PluginPlan {

@@ -10,6 +10,10 @@ const LONGEST_TEXT: usize = 4096;
 /// Longest part of a guest's fault code that is kept, bytes.
 const LONGEST_CODE: usize = 256;
 
+/// How the runtime begins to say that more was copied than a call may have copied.
+const THEIR_TOO_MUCH: &str = "too much data is being copied";
+const TOO_MUCH: &str = "too much data for one call, which may hand over 1 MiB and 64 KiB, and for a whole body twice what it was shown besides";
+
 /// A call that failed where the plugin's policy is to deny.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("plugin {plugin}: {kind}")]
@@ -185,7 +189,14 @@ impl From<Stop> for CallError {
         }
         let reason = match error.downcast_ref::<Trap>() {
             Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
-            None => printable(&error.root_cause().to_string(), LONGEST_TEXT).into_owned(),
+            None => {
+                let reason = error.root_cause().to_string();
+                if reason.starts_with(THEIR_TOO_MUCH) {
+                    TOO_MUCH.to_owned()
+                } else {
+                    printable(&reason, LONGEST_TEXT).into_owned()
+                }
+            }
         };
         let backtrace = error.downcast_ref::<WasmBacktrace>().map(stack).unwrap_or_default();
         Self { kind: FailureKind::Trap { reason }, backtrace }

@@ -143,6 +143,38 @@ response = { body = "quiet", pieces = 2 }
 expect-response = { decision = "edit", body = "QUIET" }
 "#;
 
+const DEFAULT: &str = r#"
+buckets = ["seen"]
+
+[[case]]
+name = "the only bucket that is granted is the default one"
+key-value = { seen = { name = "this" } }
+request = { headers = { x-do = "open" } }
+expect = { decision = "respond", body = "this" }
+"#;
+
+/// It ended the tests, with those that came after it.
+const TORN: &str = r#"
+[[case]]
+name = "an answer that breaks off is a failure of the service"
+request = { path = "/torn" }
+expect = { decision = "break" }
+
+[[case]]
+name = "and the next case is asked"
+request = { path = "/about" }
+expect = { decision = "respond", status = 200 }
+"#;
+
+#[tokio::test]
+async fn a_test_has_a_default_bucket_and_goes_on_behind_an_answer_that_breaks_off() {
+    let folder = TempDir::new().unwrap();
+    let default = test(&folder, &component("test/toolbox"), DEFAULT).await;
+    assert!(default.output.ends_with("1 passed, 0 failed"), "{default:?}");
+    let torn = test(&folder, &component("test/service"), TORN).await;
+    assert!(torn.output.ends_with("2 passed, 0 failed"), "{torn:?}");
+}
+
 const EXCHANGE: &str = r#"
 secrets = { key = "s3cret" }
 buckets = ["b", "seen"]

@@ -49,7 +49,9 @@ async fn build() -> Stage {
 async fn build_at(site: Site) -> Stage {
     let origin = Origin::start();
     let streams = component("test/streams");
-    let told = ["read", "shout", "swell", "hold", "swallow", "break", "lie", "reply", "fail"];
+    let told = [
+        "read", "shout", "swell", "hold", "swallow", "break", "lie", "loop", "keep", "flood", "reply", "fail",
+    ];
     let mut host = HostDocument::new().over(super::PROTOCOL);
     for told in told {
         host = host.plugin(told, &streams, &format!("[plugin.config]\nresponse = \"{told}\""));
@@ -174,7 +176,7 @@ async fn a_guard_that_finds_something_at_the_end_leaves_the_origin_without_that_
             assert_eq!(refused.status, 500, "{speaks:?}: {}", refused.text());
         }
     }
-    for told in ["fail", "lie", "break"] {
+    for told in ["fail", "lie", "break", "loop", "keep", "flood"] {
         // More than one piece.
         let request = with_body(to("POST", "/echo/asks").header("x-do", told), Bulk::without_length(100_000));
         let connection = stage.product.visitor(Speaks::Http1).connect().await;
@@ -250,7 +252,7 @@ async fn trailers_are_shown_and_may_be_added() {
 async fn an_answer_that_breaks_midway_does_not_look_whole() {
     let stage = stage().await;
     for speaks in [Speaks::Http1, Speaks::Http2] {
-        for told in ["break", "lie"] {
+        for told in ["break", "lie", "loop", "keep", "flood"] {
             let connection = stage.product.visitor(speaks).connect().await;
             // Where nothing has gone ahead the edge may make a page of it.
             match connection.try_send(get(&format!("/{told}/chunks"))).await {

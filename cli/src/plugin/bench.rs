@@ -24,7 +24,7 @@ pub(crate) struct Bench {
     #[arg(value_name = "FILE", required = true)]
     components: Vec<PathBuf>,
     /// Their configuration, as JSON
-    #[arg(long, value_name = "JSON", default_value = "{}")]
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = super::configuration)]
     config: String,
     /// The path that is asked for
     #[arg(long, value_name = "PATH", default_value = "/account/orders?page=2")]

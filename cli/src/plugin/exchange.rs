@@ -69,7 +69,10 @@ pub(super) async fn pass(
         let request = Request::from_parts(head, Full::new(body));
         let answer = plugin.serve(0, facts.id, facts.scheme == "https", request).await;
         let request = match answer {
-            Ok(answer) => Onward::Answered(whole(answer).await?),
+            Ok(answer) => match whole(answer).await {
+                Ok(answer) => Onward::Answered(answer),
+                Err(kind) => Onward::Failed(kind),
+            },
             Err(failure) => Onward::Failed(failure.kind),
         };
         return Ok(Exchange { request, response: None });
@@ -224,9 +227,9 @@ async fn mediate(
     let (mediation, mut onwards) = link.middleware.mediate(0, facts.id, is_secure, request.map(Full::new));
     let answering = async {
         match mediation.await {
-            Ok(MiddlewareOutcome::Response(response)) => whole(response).await.map(|answer| Ok(Some(answer))),
-            Ok(MiddlewareOutcome::Unreachable) => Ok(Ok(None)),
-            Err(failure) => Ok(Err(failure.kind)),
+            Ok(MiddlewareOutcome::Response(response)) => whole(response).await.map(Some),
+            Ok(MiddlewareOutcome::Unreachable) => Ok(None),
+            Err(failure) => Err(failure.kind),
         }
     };
     let mut answering = pin!(answering);
@@ -234,7 +237,7 @@ async fn mediate(
     let answer = loop {
         let onward = tokio::select! {
             biased;
-            answer = &mut answering => break answer?,
+            answer = &mut answering => break answer,
             Some(onward) = onwards.recv() => onward,
         };
         let (handed_on, responder) = onward.split();
@@ -251,7 +254,7 @@ async fn mediate(
                 biased;
                 frame = body.frame() => frame,
                 ended = &mut answering, if answer.is_none() => {
-                    answer = Some(ended?);
+                    answer = Some(ended);
                     continue;
                 }
             };
@@ -268,10 +271,13 @@ async fn mediate(
     Ok((first, answer))
 }
 
-async fn whole(answer: Response<ServiceBody>) -> Result<Response<Bytes>> {
+/// An answer with its body; how the plugin failed if that breaks off.
+async fn whole(answer: Response<ServiceBody>) -> Result<Response<Bytes>, FailureKind> {
     let (head, body) = answer.into_parts();
-    let body = body.collect().await.map_err(|error| anyhow!("its answer broke off: {error}"))?;
-    Ok(Response::from_parts(head, body.to_bytes()))
+    match body.collect().await {
+        Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
+        Err(error) => Err(FailureKind::Invalid { what: format!("its answer broke off: {error}") }),
+    }
 }
 
 fn replied(reply: adit_engine::Reply) -> Result<Response<Bytes>> {

@@ -64,7 +64,10 @@ pub(super) const COMPONENT: &str = "plugin.wasm";
 
 fn language(folder: &Path) -> Result<Language> {
     if !folder.is_dir() {
-        bail!("{} is no folder", folder.display());
+        bail!(
+            "{} is no folder\n  way out: name the folder of a plugin, such as one that `adit plugin new` made",
+            folder.display()
+        );
     }
     for (file, language) in MARKS {
         if folder.join(file).is_file() {

@@ -190,7 +190,9 @@ impl Room<'_> {
         grants.secrets = secrets.map(|name| (name.to_owned(), source.clone())).collect();
         let buckets = self.cases.buckets.iter().map(String::as_str);
         grants.buckets = buckets.map(|name| (name.to_owned(), BUCKET)).collect();
-        grants.buckets.entry("nothing".to_owned()).or_insert(0);
+        if grants.buckets.is_empty() {
+            grants.buckets.insert("nothing".to_owned(), 0);
+        }
         Ok(grants)
     }
 }

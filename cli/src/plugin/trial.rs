@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use adit_engine::{CapturedLogs, Compiled, Engine, Facts, LARGEST_COMPONENT, Number, Plugin, TestHost};
+use adit_engine::{
+    CapturedLogs, Compiled, Engine, Facts, FailureKind, LARGEST_COMPONENT, Number, Plugin, TestHost,
+};
 use adit_rules::grants::Grants;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
@@ -23,7 +25,7 @@ pub(crate) struct Try {
     #[arg(value_name = "FILE")]
     component: PathBuf,
     /// Its configuration, as JSON
-    #[arg(long, value_name = "JSON", default_value = "{}")]
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = super::configuration)]
     config: String,
     #[arg(long, default_value = "GET")]
     method: String,
@@ -97,7 +99,7 @@ async fn decide(plugin: &Arc<Plugin>, request: Request<Bytes>) -> anyhow::Result
         print_body(answer.body());
     };
     match &passed.request {
-        Onward::Failed(kind) => bail!("it failed: {kind}"),
+        Onward::Failed(kind) => bail!("it failed: {kind}{}", way_out(kind)),
         Onward::Answered(answer) => show("request: answers itself", answer),
         Onward::HandedOn(head, body) => {
             let size = if body.is_empty() { String::new() } else { format!(", {} bytes", body.len()) };
@@ -107,12 +109,27 @@ async fn decide(plugin: &Arc<Plugin>, request: Request<Bytes>) -> anyhow::Result
     }
     match &passed.response {
         None => {}
-        Some(Answered::Failed(kind)) => bail!("it failed at the answer: {kind}"),
+        Some(Answered::Failed(kind)) => bail!("it failed at the answer: {kind}{}", way_out(kind)),
         Some(Answered::Replaced(answer)) => show("response: replaced", answer),
         Some(Answered::Passed(answer)) => show("response: goes on", answer),
     }
     table::print(&format!("took {took:?}"));
     Ok(())
+}
+
+/// What somebody who has just written it may do.
+fn way_out(kind: &FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Timeout => {
+            "\n  way out: less work in one call, or a longer `timeout` of this plugin in the host's document"
+        }
+        // An abort: the runtime of a language, or the plugin itself, gave up.
+        FailureKind::Trap { reason } if reason.contains("unreachable") => {
+            "\n  way out: look at what it said; one in JavaScript or Python says why if it is built by `adit plugin build \
+             --debug`"
+        }
+        _ => "",
+    }
 }
 
 /// One call of what a plugin does beside requests.
@@ -142,15 +159,24 @@ async fn work(plugin: &Plugin) -> anyhow::Result<()> {
 
 /// `[plugin.grants]` as a document has it.
 fn grants(written: &[String]) -> anyhow::Result<Grants> {
-    let text = format!(
-        "[[plugin]]\nname = \"run\"\ncomponent = \"run\"\n[plugin.grants]\n{}\n[[ingress]]\nservice = \
-         \"hello_world\"\n",
-        written.join("\n")
-    );
-    let mut plan = adit_rules::read("--grant", &text, &std::env::current_dir()?)?;
+    let text = format!("{BEFORE}{}\n[[ingress]]\nservice = \"hello_world\"\n", written.join("\n"));
+    let plan = adit_rules::read("--grant", &text, &std::env::current_dir()?);
+    let mut plan = plan.map_err(|mistakes| anyhow!("{}", in_their_flags(&mistakes.to_string(), written)))?;
     let plugin = plan.plugins.pop().context("--grant ends the table that it is in")?;
     Ok(plugin.grants.clone())
 }
+
+/// Mistakes with the flag that each is in, in place of a line of a text that nobody wrote.
+fn in_their_flags(mistakes: &str, written: &[String]) -> String {
+    let flags = written.iter().enumerate();
+    flags.fold(mistakes.to_owned(), |told, (number, grant)| {
+        let line = BEFORE.lines().count() + number + 1;
+        told.replace(&format!("--grant:{line}:"), &format!("--grant '{grant}', character "))
+    })
+}
+
+/// Of the text that flags are put into.
+const BEFORE: &str = "[[plugin]]\nname = \"run\"\ncomponent = \"run\"\n[plugin.grants]\n";
 
 fn print_body(body: &Bytes) {
     if let Ok(text) = std::str::from_utf8(body)
@@ -225,12 +251,18 @@ fn made<'a>(
     body: Bytes,
 ) -> anyhow::Result<Request<Bytes>> {
     let uri: Uri = url.parse().with_context(|| format!("{url:?} is not a URL"))?;
+    if uri.scheme().is_none() {
+        bail!(
+            "{url:?} is not a whole URL\n  way out: with a scheme and a host, such as https://app.example.com/hello"
+        );
+    }
     let host = uri.authority().with_context(|| format!("{url:?} has no host"))?.to_string();
     let mut request = Request::builder().method(method).uri(uri);
     let mut is_named = false;
     for header in headers {
-        let (name, value) =
-            header.split_once(':').with_context(|| format!("{header:?} is not \"name: value\""))?;
+        let (name, value) = header
+            .split_once(':')
+            .with_context(|| format!("the header {header:?} is not \"name: value\""))?;
         is_named |= name.trim().eq_ignore_ascii_case("host");
         request = request.header(name.trim(), value.trim());
     }
@@ -263,6 +295,22 @@ mod tests {
             (&request.headers()["host"], request.body().len()),
             (&"other.example.com".parse().unwrap(), 0)
         );
+    }
+
+    #[test]
+    fn a_mistake_in_a_flag_is_said_with_the_flag_and_the_way_out() {
+        let written = ["secrets = {}", "buckets = { a = 5 }"].map(str::to_owned);
+        let error = grants(&written).unwrap_err().to_string();
+        assert!(error.starts_with("--grant 'buckets = { a = 5 }', character 17: "), "{error}");
+        let error = made("GET", "app.example.com", [].into_iter(), Bytes::new()).unwrap_err().to_string();
+        assert!(error.contains("a whole URL") && error.contains("https://app.example.com"), "{error}");
+        let error = super::super::configuration("text = 5").unwrap_err();
+        assert!(error.contains("JSON object"), "{error}");
+        super::super::configuration("{\"text\": 5}").unwrap();
+        let error = super::super::component(Path::new("shelf:no-such")).unwrap_err().to_string();
+        assert!(error.contains("way out: one of basic-auth, "), "{error}");
+        let error = super::super::component(Path::new(".")).unwrap_err().to_string();
+        assert!(error.contains("build/plugin.wasm"), "{error}");
     }
 
     #[test]

@@ -28,7 +28,11 @@ pub(super) fn build(project: &Project, debug: bool) -> Result<()> {
 /// The module with the exports; made first if it is written in TypeScript.
 fn source(project: &Project) -> Result<PathBuf> {
     if !project.has("plugin.ts") {
-        ensure!(project.has("plugin.js"), "{} has no plugin.js and no plugin.ts", project.folder.display());
+        ensure!(
+            project.has("plugin.js"),
+            "{} has no plugin.js and no plugin.ts\n  way out: the module that exports the plugin has one of these names",
+            project.folder.display()
+        );
         return Ok(project.folder.join("plugin.js"));
     }
     let folder = project.build().join("js");

@@ -4,7 +4,8 @@
 //! `read` looks on and says at the end, in the trailer `x-read`, how many bytes in how many pieces there were;
 //! `shout` makes capitals; `swell` gives each piece eight times; `hold` gives all at the end; `swallow` gives nothing
 //! and `ends` at the end; `lie` reads and gives something; `refuse` fails at the end if `secret` was in the body;
-//! `break` fails at the second piece; `fail` at once; `reply` answers; all others let it go on unseen.
+//! `break` fails at the second piece; `loop` never comes back from the first, `keep` takes memory without end, `flood`
+//! gives two MiB for it; `fail` fails at once; `reply` answers; all others let it go on unseen.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -100,7 +101,7 @@ fn begin(told: &str) -> Result<Begun, Fault> {
     *body() = Body { told: told.to_owned(), pieces: 0, bytes: 0, held: Vec::new() };
     match told {
         "read" | "lie" | "refuse" => Ok(Begun::Read),
-        "shout" | "swell" | "hold" | "swallow" | "break" => Ok(Begun::Rewrite),
+        "shout" | "swell" | "hold" | "swallow" | "break" | "loop" | "keep" | "flood" => Ok(Begun::Rewrite),
         "reply" => Ok(Begun::Reply(Reply { status: 418, headers: Vec::new(), body: b"tea".to_vec() })),
         "fail" => Err(fault("told to fail")),
         _ => Ok(Begun::Next),
@@ -123,6 +124,13 @@ fn piece(piece: Vec<u8>) -> Result<Option<Vec<u8>>, Fault> {
             Ok(None)
         }
         "lie" => Ok(Some(piece)),
+        "loop" => loop {
+            std::hint::spin_loop();
+        },
+        "keep" => loop {
+            body.held.extend_from_slice(&[0; 1 << 16]);
+        },
+        "flood" => Ok(Some(vec![0; 2 << 20])),
         "break" if body.pieces == 2 => Err(fault("told to break")),
         _ => Ok(None),
     }

@@ -1,7 +1,7 @@
 //! One other node: what it says of itself, and the connections to it. It is dialled where its record says, and is who
 //! its certificate and its key say. Knows how it is followed; what follows from its words is `presence`.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ use super::presence::{Change, GONE, HEARTBEAT, Standing, View};
 use super::trust::ALPN;
 use super::{PeerFigures, PeerView, Peers};
 use crate::registry::liveness::{self, Health, Liveness};
-use crate::registry::{Registry, RemoteNode};
+use crate::registry::{Registry, RemoteNode, RemoteReplica};
 use crate::settings;
 use crate::store::records::nodes::{NodeRecord, Wanted};
 use crate::transport::http2::{self, Link};
@@ -43,8 +43,8 @@ pub(super) struct Other {
 
 struct Followed {
     view: View,
-    /// Tunnels that it has and this node does not know yet.
-    unplaced: HashSet<Uuid>,
+    /// What it has of tunnels that this node does not know yet.
+    unplaced: HashMap<Uuid, Vec<RemoteReplica>>,
     wanted: Wanted,
 }
 
@@ -62,7 +62,7 @@ impl Other {
             liveness: Arc::new(Liveness::new()),
             server: Arc::new(server),
         });
-        let followed = Followed { view: View::new(), unplaced: HashSet::new(), wanted: record.wanted };
+        let followed = Followed { view: View::new(), unplaced: HashMap::new(), wanted: record.wanted };
         Arc::new(Self {
             name,
             record,
@@ -119,7 +119,7 @@ impl Other {
 
     /// Whether it has hosts of a tunnel.
     pub(super) fn has(&self, tunnel: &Uuid) -> bool {
-        !self.followed().view.replicas(tunnel).is_empty()
+        self.followed().view.has(tunnel)
     }
 
     /// Asks it something that has one answer, of so many bytes at most. May be dropped midway.
@@ -290,25 +290,27 @@ impl Other {
             return;
         }
         let tunnels = registry.tunnels();
-        let mut unplaced = Vec::new();
+        // Held to the end, so that nobody places what was said before behind this.
+        let mut followed = self.followed();
         for Change { tunnel, replicas } in changes {
+            followed.unplaced.remove(&tunnel);
             match tunnels.get(&tunnel) {
                 Some(tunnel) => tunnel.set_remote(&self.remote, &replicas),
-                None => unplaced.push(tunnel),
+                None if replicas.is_empty() => {}
+                None => drop(followed.unplaced.insert(tunnel, replicas)),
             }
         }
-        self.followed().unplaced.extend(unplaced);
     }
 
     /// Places what it has said of tunnels that this node did not know then.
     pub(super) fn place_the_rest(&self, registry: &Registry) {
         let mut followed = self.followed();
         let Followed { view, unplaced, wanted: _ } = &mut *followed;
-        unplaced.retain(|id| {
-            let replicas = view.replicas(id);
-            let Some(tunnel) = registry.tunnel(id).filter(|_| !replicas.is_empty()) else {
-                return !replicas.is_empty();
-            };
+        unplaced.retain(|id, replicas| {
+            if !view.has(id) {
+                return false;
+            }
+            let Some(tunnel) = registry.tunnel(id) else { return true };
             tunnel.set_remote(&self.remote, replicas);
             false
         });

@@ -133,7 +133,8 @@ pub(super) struct View {
 
 struct Heard {
     turn: u32,
-    replicas: Vec<RemoteReplica>,
+    /// What the entry adds to the digest; the replicas themselves are with their tunnel.
+    digest: u64,
 }
 
 /// What is made of a node's silence, best first.
@@ -209,8 +210,9 @@ impl View {
         self.entries.keys()
     }
 
-    pub(super) fn replicas(&self, tunnel: &Uuid) -> &[RemoteReplica] {
-        self.entries.get(tunnel).map_or(&[], |heard| &heard.replicas)
+    /// Whether it has any of this one.
+    pub(super) fn has(&self, tunnel: &Uuid) -> bool {
+        self.entries.contains_key(tunnel)
     }
 
     /// Takes what the node says on its newest stream.
@@ -274,12 +276,13 @@ impl View {
 
     fn set(&mut self, entry: &Entry) {
         let Entry { tunnel, replicas } = entry;
-        if let Some(Heard { replicas, .. }) = self.entries.remove(tunnel) {
-            self.digest ^= Entry { tunnel: *tunnel, replicas }.digest();
+        if let Some(Heard { digest, .. }) = self.entries.remove(tunnel) {
+            self.digest ^= digest;
         }
         if !replicas.is_empty() {
-            self.digest ^= entry.digest();
-            self.entries.insert(*tunnel, Heard { turn: self.turn, replicas: replicas.clone() });
+            let digest = entry.digest();
+            self.digest ^= digest;
+            self.entries.insert(*tunnel, Heard { turn: self.turn, digest });
         }
     }
 

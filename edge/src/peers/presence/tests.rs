@@ -35,13 +35,15 @@ fn hear_all(view: &mut View, frames: Vec<Frame>, now: Duration) -> Vec<Change> {
         .collect()
 }
 
-fn knows(view: &View) -> BTreeMap<Uuid, Vec<RemoteReplica>> {
-    view.entries.iter().map(|(tunnel, heard)| (*tunnel, heard.replicas.clone())).collect()
+/// By their digests.
+fn knows(view: &View) -> BTreeMap<Uuid, u64> {
+    view.entries.iter().map(|(tunnel, heard)| (*tunnel, heard.digest)).collect()
 }
 
-fn has(own: &Own) -> BTreeMap<Uuid, Vec<RemoteReplica>> {
+fn has(own: &Own) -> BTreeMap<Uuid, u64> {
     let there = own.entries.iter().filter(|(_, kept)| !kept.replicas.is_empty());
-    there.map(|(tunnel, kept)| (*tunnel, kept.replicas.clone())).collect()
+    let digest = |tunnel: Uuid, kept: &Kept| Entry { tunnel, replicas: kept.replicas.clone() }.digest();
+    there.map(|(tunnel, kept)| (*tunnel, digest(*tunnel, kept))).collect()
 }
 
 #[test]

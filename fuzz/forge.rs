@@ -81,6 +81,7 @@ pub fn plan() -> PluginPlan {
         component: PathBuf::from("not read here"),
         config: "{}".to_owned(),
         on_error: OnError::Deny,
+        on_away: OnError::Deny,
         limits: Limits { memory: 16 << 20, timeout: Some(Duration::from_millis(50)), concurrency: 1 },
         grants: Grants::default(),
         reuse: None,

@@ -122,6 +122,7 @@ fn plan(path: &Path, config: &str) -> PluginPlan {
         component: path.to_owned(),
         config: config.to_owned(),
         on_error: OnError::Deny,
+        on_away: OnError::Deny,
         limits: Limits { memory: MEMORY, timeout: None, concurrency: 1 },
         grants: Grants::default(),
         reuse: None,

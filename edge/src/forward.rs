@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_balance::Key;
-use adit_protocol::extensions::{self, Instead};
+use adit_protocol::extensions::{self, Instead, VisitorFacts};
 use adit_protocol::stream::{Answer, Connect};
 use http::header::SET_COOKIE;
 use http::{Method, Response};
@@ -59,6 +59,8 @@ pub(crate) struct ForwardRequest {
     pub(crate) window: u64,
     /// What the visitor says about trailers, if anything.
     pub(crate) trailers: Option<Trailers>,
+    /// How the visitor came; with an attempt, if another node owns the attempts.
+    pub(crate) visitor: VisitorFacts,
     /// The visitor's connection, if it asks for a WebSocket.
     pub(crate) upgrade: Option<OnUpgrade>,
     pub(crate) busy: InFlight,
@@ -110,7 +112,7 @@ pub(crate) async fn forward(
     led: &mut Option<Arc<Tunnel>>,
     traced: &mut Option<Box<Traced>>,
 ) -> Result<Response<Body>, Failed> {
-    let ForwardRequest { request, body, window, trailers, upgrade, busy } = order;
+    let ForwardRequest { request, body, window, trailers, visitor, upgrade, busy } = order;
     let is_head = request.method() == Method::HEAD;
     let is_websocket = upgrade.is_some();
     let is_idempotent = IDEMPOTENT.contains(request.method()) && !is_websocket;
@@ -131,7 +133,7 @@ pub(crate) async fn forward(
     };
     let answered = tokio::select! {
         biased;
-        answered = ask(&mut attempts, &mut head, &mut source, traced) => answered,
+        answered = ask(&mut attempts, &mut head, &mut source, (visitor, traced)) => answered,
         _ = stalled => Err(Failure::Stalled),
     };
     if let Some(source) = source {
@@ -198,11 +200,15 @@ async fn ask(
     attempts: &mut Attempts<'_>,
     head: &mut Head,
     source: &mut Option<ReplayBody>,
-    traced: &mut Option<Box<Traced>>,
+    (visitor, traced): (VisitorFacts, &mut Option<Box<Traced>>),
 ) -> Result<Answered, Failure> {
     loop {
         let chosen = attempts.next().await?;
         let live = chosen.live.clone();
+        head.tell(live.features.visitor.then(|| {
+            let attempt = visitor.attempt.unwrap_or_else(|| attempts.tries());
+            VisitorFacts { attempt: Some(attempt), ..visitor }
+        }));
         if let Some(traced) = traced {
             head.change(|headers| traced.attempt(&live, headers));
         }

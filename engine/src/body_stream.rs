@@ -2,6 +2,7 @@
 //! Does not know chains, nor where pieces come from.
 
 use std::sync::{Arc, OnceLock};
+use std::task::Context;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -18,7 +19,7 @@ use crate::failure::{CallError, Failure, FailureKind};
 use crate::filter::{Plugin, RequestStep, ResponseStep};
 use crate::head::{self, Declared};
 use crate::member::LoadedPlugin;
-use crate::pool::OwnedPermit;
+use crate::pool::BodyPlace;
 use crate::store::{Instance, Side};
 
 /// An instance that sees one body, from its first piece to its end.
@@ -31,9 +32,9 @@ pub struct BodyFilter {
     coding: Option<Coding>,
     /// How long its message says that it is.
     length: Option<u64>,
-    instance: Instance,
+    /// Has the instance while no call runs.
+    place: BodyPlace,
     failure: BodyFailure,
-    _permit: OwnedPermit,
 }
 
 /// Why a body broke off, if a plugin is why.
@@ -79,11 +80,26 @@ impl BodyFilter {
         BodyRoom::of(self.member.engine.gathered())
     }
 
+    /// Whether another source was given the place, so that no call follows; the task of `context` is woken if that
+    /// changes.
+    pub(crate) fn is_lost(&self, context: &Context<'_>) -> bool {
+        self.place.is_lost(context)
+    }
+
+    /// Why nothing follows once the place is lost.
+    pub(crate) fn lost(&self) -> Failure {
+        self.failed(FailureKind::Busy.into())
+    }
+
     /// Shows it the next piece: what goes on in its place.
-    pub(crate) async fn piece(mut self, piece: Bytes) -> Result<(Self, Bytes), Failure> {
+    pub(crate) async fn piece(self, piece: Bytes) -> Result<(Self, Bytes), Failure> {
+        let Some(mut instance) = self.place.take() else { return Err(self.lost()) };
         let running = self.member.engine.clock().running(self.shard);
-        let answer = self.instance.on_piece(self.side, self.member.budget, &self.id, &piece).await;
+        let answer = instance.on_piece(self.side, self.member.budget, &self.id, &piece).await;
         drop(running);
+        if let Ok(Ok(_)) = &answer {
+            self.place.put(instance);
+        }
         match answer {
             Ok(Ok(None)) => Ok((self, piece)),
             Ok(Ok(Some(given))) if self.changes => Ok((self, given.into())),
@@ -94,12 +110,13 @@ impl BodyFilter {
     }
 
     /// Shows it the end, and lets the instance rest.
-    pub(crate) async fn end(mut self, trailers: HeaderMap) -> Result<BodyEnd, Failure> {
+    pub(crate) async fn end(self, trailers: HeaderMap) -> Result<BodyEnd, Failure> {
+        let Some(mut instance) = self.place.take() else { return Err(self.lost()) };
         let answer = {
             let mut repaired = Vec::new();
             let pairs = Declared::All.pairs(&trailers, &mut repaired);
             let _running = self.member.engine.clock().running(self.shard);
-            self.instance.on_end(self.side, self.member.budget, &self.id, &pairs).await
+            instance.on_end(self.side, self.member.budget, &self.id, &pairs).await
         };
         let end = match answer {
             Ok(Ok(end)) => end,
@@ -113,9 +130,8 @@ impl BodyFilter {
         if let Err(kind) = edit::trailers(&mut trailers, end.trailers) {
             return Err(self.failed(kind.into()));
         }
-        let Self { member, shard, instance, .. } = self;
-        member.returned();
-        member.rest(shard, instance);
+        self.member.returned();
+        self.member.rest(self.shard, instance);
         Ok(BodyEnd { rest: end.rest.into(), trailers })
     }
 
@@ -153,7 +169,7 @@ impl Plugin {
         source: &mut B,
     ) -> Result<RequestStep, Failure> {
         let report = |trouble| self.member.report(shard, facts.id, trouble);
-        let (permit, mut instance) = self.member.stay(shard, facts).await.map_err(report)?;
+        let (place, mut instance) = self.member.stay(shard, facts).await.map_err(report)?;
         let undone = if self.decodes_requests { body_filter::undone(&head.headers, true) } else { Ok(None) };
         let coding = undone.unwrap_or_default();
         let answer = {
@@ -193,7 +209,7 @@ impl Plugin {
         match begun {
             Begun::Untouched => self.member.rest(shard, instance),
             Begun::Shown { changes } => {
-                let filter = self.filter_of(shard, facts, Side::Request, changes, coding, instance, permit);
+                let filter = self.filter_of(shard, facts, Side::Request, changes, coding, (place, instance));
                 filter.show(&mut head.headers, source).await?;
             }
         }
@@ -211,7 +227,7 @@ impl Plugin {
         replaced: &mut Option<Bytes>,
     ) -> Result<ResponseStep, Failure> {
         let report = |trouble| self.member.report(shard, facts.id, trouble);
-        let (permit, mut instance) = self.member.stay(shard, facts).await.map_err(report)?;
+        let (place, mut instance) = self.member.stay(shard, facts).await.map_err(report)?;
         let undone = if self.decodes_responses { body_filter::undone(&head.headers, true) } else { Ok(None) };
         let coding = undone.unwrap_or_default();
         let answer = {
@@ -261,14 +277,13 @@ impl Plugin {
                     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
                     source.replace(body);
                 }
-                let filter = self.filter_of(shard, facts, Side::Response, changes, coding, instance, permit);
+                let filter = self.filter_of(shard, facts, Side::Response, changes, coding, (place, instance));
                 filter.show(&mut head.headers, source).await?;
             }
         }
         Ok(step)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is a part of it")]
     fn filter_of(
         &self,
         shard: usize,
@@ -276,9 +291,9 @@ impl Plugin {
         side: Side,
         changes: bool,
         coding: Option<Coding>,
-        instance: Instance,
-        permit: OwnedPermit,
+        (place, instance): (BodyPlace, Instance),
     ) -> BodyFilter {
+        place.put(instance);
         BodyFilter {
             member: self.member.clone(),
             shard,
@@ -287,9 +302,8 @@ impl Plugin {
             changes,
             coding,
             length: None,
-            instance,
+            place,
             failure: BodyFailure::default(),
-            _permit: permit,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The plugins of a rule in their order: in for the request, back out for the response. Middleware ends a
 //! chain, and what comes after it is a chain of its own.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use adit_net::network::source;
 use adit_rules::plan::OnError;
 use http::{HeaderMap, Method, StatusCode, request, response};
 
@@ -31,6 +33,11 @@ pub struct Facts<'a> {
 }
 
 impl Facts<'_> {
+    /// What counts as one visitor.
+    pub(crate) fn source(&self) -> IpAddr {
+        self.client_ip.parse().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), source)
+    }
+
     fn clock(&self) -> Option<(&Stopwatch, Instant)> {
         self.stopwatch.map(|stopwatch| (stopwatch, Instant::now()))
     }
@@ -252,7 +259,7 @@ impl Chain {
                             ChainProgress { entered: index, left, is_head },
                         );
                     }
-                    Err(failure) => match plugin.on_error() {
+                    Err(failure) => match plugin.on_failure(&failure.kind) {
                         OnError::Deny => return RequestOutcome::Failed(failure),
                         OnError::Skip => {
                             left.pop_if(|(of, _)| *of == index);
@@ -349,7 +356,7 @@ impl Chain {
                         // Its own body is of no interest to it.
                         break;
                     }
-                    Err(failure) => match plugin.on_error() {
+                    Err(failure) => match plugin.on_failure(&failure.kind) {
                         OnError::Deny => return ResponseOutcome::Failed(failure),
                         OnError::Skip => break,
                     },

@@ -21,6 +21,8 @@ pub struct Counters {
     pub invalid: u64,
     /// Calls that were not made since the plugin rests after it broke again and again.
     pub resting: u64,
+    /// Calls that wanted something of the server of shared buckets while that was away.
+    pub away: u64,
     /// Calls of the plugin into the host that were refused: not granted, or over a limit.
     pub denied: u64,
     /// Instances made, the one at load included.
@@ -38,6 +40,7 @@ pub(super) struct Tally {
     busy: AtomicU64,
     invalid: AtomicU64,
     resting: AtomicU64,
+    away: AtomicU64,
 }
 
 impl Tally {
@@ -49,6 +52,7 @@ impl Tally {
             FailureKind::Busy => &self.busy,
             FailureKind::Invalid { .. } => &self.invalid,
             FailureKind::Resting => &self.resting,
+            FailureKind::Away(_) => &self.away,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -62,6 +66,7 @@ impl Tally {
         sum.busy += read(&self.busy);
         sum.invalid += read(&self.invalid);
         sum.resting += read(&self.resting);
+        sum.away += read(&self.away);
         sum.instantiations += read(&self.instantiations);
     }
 }

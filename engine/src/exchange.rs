@@ -1,8 +1,9 @@
 //! What is known of one exchange besides its heads, for plugins that ask for it, and what plugins of a chain leave for
 //! each other. Knows no guests.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use http::{HeaderMap, Method, Uri, request};
 
@@ -17,18 +18,24 @@ pub struct VisitorFacts {
     pub attempt: Option<u32>,
     pub port: Option<u16>,
     /// "1.0", "1.1" or "2".
-    pub http_version: Option<String>,
+    pub http_version: Option<Cow<'static, str>>,
     /// "1.2" or "1.3"; nothing where it was not TLS, or that is not known.
-    pub tls_version: Option<String>,
+    pub tls_version: Option<Cow<'static, str>>,
     pub country: Option<String>,
+}
+
+/// Where an exchange goes: the rule that it is for, and what that leads to, as it stands in the document.
+#[derive(Debug, Clone)]
+pub struct RuleNames {
+    pub rule: Arc<str>,
+    pub service: Arc<str>,
 }
 
 /// One exchange, from its request to its answer. Made only for a chain that asks for it.
 #[derive(Debug)]
 pub struct Exchange {
-    rule: String,
-    service: String,
-    scheme: String,
+    names: RuleNames,
+    scheme: Cow<'static, str>,
     visitor: VisitorFacts,
     /// As it went on to the service.
     request: OnceLock<Sent>,
@@ -56,24 +63,16 @@ struct Shared {
 pub(crate) struct Full;
 
 impl Exchange {
-    /// `service` is what the rule leads to, as it stands in the document.
-    pub fn new(rule: &str, service: &str, scheme: &str, visitor: VisitorFacts) -> Self {
-        Self {
-            rule: rule.to_owned(),
-            service: service.to_owned(),
-            scheme: scheme.to_owned(),
-            visitor,
-            request: OnceLock::new(),
-            shared: Mutex::default(),
-        }
+    pub fn new(names: RuleNames, scheme: Cow<'static, str>, visitor: VisitorFacts) -> Self {
+        Self { names, scheme, visitor, request: OnceLock::new(), shared: Mutex::default() }
     }
 
     pub(crate) fn rule(&self) -> &str {
-        &self.rule
+        &self.names.rule
     }
 
     pub(crate) fn service(&self) -> &str {
-        &self.service
+        &self.names.service
     }
 
     pub(crate) fn scheme(&self) -> &str {
@@ -134,7 +133,8 @@ mod tests {
 
     #[test]
     fn what_plugins_leave_for_each_other_is_bounded() {
-        let exchange = Exchange::new("r", "s", "http", VisitorFacts::default());
+        let names = RuleNames { rule: "r".into(), service: "s".into() };
+        let exchange = Exchange::new(names, Cow::Borrowed("http"), VisitorFacts::default());
         assert_eq!(exchange.leave("a".into(), vec![0; MOST_BYTES - 1]), Ok(()));
         assert_eq!(exchange.leave("b".into(), vec![]), Err(Full));
         assert_eq!(exchange.leave("a".into(), b"less".to_vec()), Ok(()), "in place of what was there");

@@ -4,6 +4,7 @@ use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
 use super::meter::{LOADING, Stop, WORK};
 use super::text::printable;
+use crate::shared::Away;
 
 /// Longest part of a guest's text that is kept, bytes.
 const LONGEST_TEXT: usize = 4096;
@@ -41,6 +42,9 @@ pub enum FailureKind {
     /// The plugin broke again and again and is left in peace for a while.
     #[error("resting after repeated failures")]
     Resting,
+    /// The server of its shared buckets is away, and the plugin wanted something of it.
+    #[error("{0}")]
+    Away(Away),
     /// The plugin's answer asked for something that it may not do.
     #[error("{what}")]
     Invalid { what: String },
@@ -55,6 +59,7 @@ impl FailureKind {
             Self::Timeout => "timeout",
             Self::Busy => "busy",
             Self::Resting => "resting",
+            Self::Away(_) => "away",
             Self::Invalid { .. } => "invalid",
         }
     }
@@ -186,6 +191,9 @@ impl From<Stop> for CallError {
         };
         if error.is::<PoolConcurrencyLimitError>() {
             return FailureKind::Busy.into();
+        }
+        if let Some(away) = error.downcast_ref::<Away>() {
+            return FailureKind::Away(away.clone()).into();
         }
         let reason = match error.downcast_ref::<Trap>() {
             Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),

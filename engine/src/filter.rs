@@ -31,7 +31,7 @@ use crate::imports::handler::NextRequest;
 use crate::imports::metrics::Number;
 use crate::member::LoadedPlugin;
 use crate::meter::{CallBudget, LOADING};
-use crate::sandbox::{Sandbox, Secrets};
+use crate::sandbox::{Given, Sandbox};
 use crate::service::{self, MiddlewareOutcome, ServiceBody};
 use crate::store::Instance;
 use crate::test_host::TestHost;
@@ -44,7 +44,7 @@ const SERVICE_RUN: Duration = Duration::from_secs(10);
 /// never less than [`LEAST_WALL`].
 const WALL_FACTOR: u32 = 20;
 const LEAST_WALL: Duration = Duration::from_secs(1);
-/// The same for one that may send requests and wait for their answers.
+/// The same for one that may send requests, or ask for shared buckets, and wait for answers.
 const LEAST_WALL_OUTBOUND: Duration = Duration::from_secs(15);
 /// What a component may take from its first instance to the last, for all of its set-up together.
 const SETTING_UP: Duration = Duration::from_secs(120);
@@ -103,41 +103,48 @@ impl Plugin {
         engine: &Engine,
         plan: &Arc<PluginPlan>,
         wasm: &[u8],
-        secrets: &Secrets,
+        given: impl Into<Given>,
         shards: usize,
     ) -> Result<Self, LoadError> {
+        let given = given.into();
         let component = compiler::component(engine, &plan.name, wasm).await?;
         let linked_component = LinkedComponent::link(engine, &plan.name, component)?;
         linked_component.check(plan)?;
-        in_time(Self::ready(engine, plan, linked_component, secrets, shards, None)).await
+        in_time(Self::ready(engine, plan, linked_component, &given, shards, None)).await
     }
 
     /// The same component with another configuration, other limits or grants: nothing is compiled.
-    pub async fn load_again(&self, plan: &Arc<PluginPlan>, secrets: &Secrets) -> Result<Self, LoadError> {
+    pub async fn load_again(
+        &self,
+        plan: &Arc<PluginPlan>,
+        given: impl Into<Given>,
+    ) -> Result<Self, LoadError> {
+        let given = given.into();
         let LoadedPlugin { engine, linked_component, pool, .. } = &*self.member;
         linked_component.check(plan)?;
-        in_time(Self::ready(engine, plan, linked_component.clone(), secrets, pool.shards(), None)).await
+        in_time(Self::ready(engine, plan, linked_component.clone(), &given, pool.shards(), None)).await
     }
 
     pub(crate) async fn ready(
         engine: &Engine,
         plan: &Arc<PluginPlan>,
         linked_component: LinkedComponent,
-        secrets: &Secrets,
+        given: &Given,
         shards: usize,
         test_host: Option<&TestHost>,
     ) -> Result<Self, LoadError> {
         if !linked_component.takes_configuration() && plan.config != NO_CONFIGURATION {
             return Err(LoadError::NoConfiguration);
         }
-        let mut sandbox = Sandbox::new(plan, secrets, engine.persistent())?;
+        let mut sandbox = Sandbox::new(plan, given, engine.persistent())?;
         if let Some(test_host) = test_host {
             test_host.take_over(&mut sandbox);
         }
         let sandbox = Arc::new(sandbox);
         let default = if linked_component.handler.is_some() { SERVICE_RUN } else { FILTER_RUN };
         let run = plan.limits.timeout.unwrap_or(default);
-        let least = if sandbox.outbound.is_some() { LEAST_WALL_OUTBOUND } else { LEAST_WALL };
+        let waits = sandbox.outbound.is_some() || !plan.grants.shared.is_empty();
+        let least = if waits { LEAST_WALL_OUTBOUND } else { LEAST_WALL };
         let budget = CallBudget { run, wall: run.saturating_mul(WALL_FACTOR).max(least), gives_way: true };
         let member =
             LoadedPlugin::new(plan.clone(), engine.clone(), linked_component, sandbox, shards, budget);
@@ -312,8 +319,17 @@ impl Plugin {
         self.member.sees_exchanges
     }
 
-    pub(crate) fn on_error(&self) -> OnError {
-        self.member.plan.on_error
+    /// What becomes of a request whose call has failed like this.
+    pub(crate) fn on_failure(&self, kind: &FailureKind) -> OnError {
+        match kind {
+            FailureKind::Away(_) => self.member.plan.on_away,
+            FailureKind::Fault { .. }
+            | FailureKind::Trap { .. }
+            | FailureKind::Timeout
+            | FailureKind::Busy
+            | FailureKind::Resting
+            | FailureKind::Invalid { .. } => self.member.plan.on_error,
+        }
     }
 
     pub(crate) fn observe(&self, shard: usize, served: Served) {

@@ -207,7 +207,11 @@ where
                     }
                     Err(failure) => return Poll::Ready(Some(Err(this.fail(failure)))),
                 },
-                Stage::Between(_) => {
+                Stage::Between(filter) => {
+                    if filter.is_lost(context) {
+                        let lost = filter.lost();
+                        return Poll::Ready(Some(Err(this.fail(lost))));
+                    }
                     let next = match ready!(this.poll_next(context)) {
                         Ok(Next::Coded(bytes)) => {
                             this.give(bytes);

@@ -11,7 +11,7 @@ use super::component::LinkedComponent;
 use super::engine::Engine;
 use super::failure::{CallError, LoadError};
 use super::meter::LOADING;
-use super::sandbox::{Sandbox, Secrets};
+use super::sandbox::{Given, Sandbox};
 use super::store::Instance;
 use super::text::printable;
 use super::{compiler, imports};
@@ -64,7 +64,7 @@ pub async fn inspect(engine: &Engine, plan: &PluginPlan, wasm: &[u8]) -> Result<
         None => None,
         Some(phases) => {
             let nothing = PluginPlan { grants: Grants::default(), ..plan.clone() };
-            let sandbox = Arc::new(Sandbox::new(&nothing, &Secrets::default(), engine.persistent())?);
+            let sandbox = Arc::new(Sandbox::new(&nothing, &Given::default(), engine.persistent())?);
             let broken = |during| {
                 move |trouble: CallError| LoadError::Broken {
                     during,

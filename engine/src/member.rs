@@ -15,7 +15,7 @@ use super::engine::Engine;
 use super::failure::{CallError, Failure, FailureKind};
 use super::imports;
 use super::meter::{CallBudget, SETUP};
-use super::pool::{OwnedPermit, Permit, Pool};
+use super::pool::{BodyPlace, Permit, Pool};
 use super::sandbox::Sandbox;
 use super::store::Instance;
 
@@ -81,7 +81,7 @@ impl LoadedPlugin {
         facts: &Facts<'_>,
     ) -> Result<(Permit<'_>, Instance), CallError> {
         self.admit(shard)?;
-        let (place, at_rest) = self.pool.enter(shard).ok_or(FailureKind::Busy)?;
+        let (place, at_rest) = self.pool.enter(shard, || facts.source()).ok_or(FailureKind::Busy)?;
         let mut instance = match at_rest {
             Some(instance) => instance,
             None => self.instance(shard, SETUP).await?,
@@ -92,14 +92,14 @@ impl LoadedPlugin {
         Ok((place, instance))
     }
 
-    /// The same for calls that belong together, and outlive whoever made the first.
+    /// The same for the calls of a body that passes by.
     pub(super) async fn stay(
         self: &Arc<Self>,
         shard: usize,
         facts: &Facts<'_>,
-    ) -> Result<(OwnedPermit, Instance), CallError> {
+    ) -> Result<(BodyPlace, Instance), CallError> {
         self.admit(shard)?;
-        let permit = self.pool.sit(shard).ok_or(FailureKind::Busy)?;
+        let place = self.pool.stay(shard, facts.source()).ok_or(FailureKind::Busy)?;
         let mut instance = match self.pool.take(shard) {
             Some(instance) => instance,
             None => self.instance(shard, SETUP).await?,
@@ -107,7 +107,7 @@ impl LoadedPlugin {
         if self.sees_exchanges {
             instance.attach(facts.exchange);
         }
-        Ok((permit, instance))
+        Ok((place, instance))
     }
 
     /// Keeps an instance whose call has returned, unless it has served its time: another is then made for

@@ -51,6 +51,11 @@ impl PersistentState {
         let _ = self.folder.set(folder);
     }
 
+    /// Whether this process serves; else it looks at configurations.
+    pub(super) fn serves(&self) -> bool {
+        self.folder.get().is_some()
+    }
+
     /// One that is kept, with what it held when it was last written.
     pub(super) fn kept_bucket(&self, plugin: &str, bucket: &str) -> Result<Arc<Bucket>, String> {
         let folder = match self.folder.get() {

@@ -1,6 +1,13 @@
-//! The instances of one plugin at rest, in each shard its own, and how many calls run there.
+//! The instances of one plugin at rest, in each shard its own, and how many calls run there. Bodies that pass by hold
+//! places for as long as visitors like, so these are shared by source.
 
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
+
+use adit_net::places::{Lose, Places};
+use futures_util::task::AtomicWaker;
 
 use super::counters::{Counters, Tally};
 use super::service::Guest;
@@ -32,6 +39,8 @@ struct ShardPool {
     at_rest: Vec<Instance>,
     guests: Vec<Guest>,
     running: usize,
+    /// Bodies that pass by.
+    bodies: Places<Seat>,
 }
 
 /// The right to run one call in a shard. Gives the place back when dropped.
@@ -43,17 +52,39 @@ pub(super) struct OwnedPermit {
     shard: usize,
 }
 
+/// What a body that passes by has of a shard: a place, and in it the instance that sees it while no call runs.
+#[derive(Default)]
+struct Seat {
+    instance: Mutex<Option<Instance>>,
+    is_lost: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// The right to show a body to an instance, piece by piece, until another source is given the place. Gives it back
+/// when dropped.
+pub(super) struct BodyPlace {
+    pool: Arc<Pool>,
+    shard: usize,
+    source: IpAddr,
+    seat: Arc<Seat>,
+}
+
 impl Pool {
     pub(super) fn new(shards: usize, concurrency: usize) -> Self {
         let shards = (0..shards.max(1)).map(|_| Shard::default()).collect();
         Self { shards, concurrency: concurrency.max(1) }
     }
 
-    /// A place, and an instance if one is at rest; `None` if all places are taken.
-    pub(super) fn enter(&self, shard: usize) -> Option<(Permit<'_>, Option<Instance>)> {
+    /// A place, and an instance if one is at rest; `None` if all places are taken. A body of a source that has more
+    /// of them than the caller's gives way.
+    pub(super) fn enter(
+        &self,
+        shard: usize,
+        source: impl FnOnce() -> IpAddr,
+    ) -> Option<(Permit<'_>, Option<Instance>)> {
         let shard = self.shard(shard);
         let mut rooms = shard.rooms();
-        if rooms.running >= self.concurrency {
+        if rooms.taken() >= self.concurrency && !rooms.bodies.make_room(source()) {
             return None;
         }
         rooms.running += 1;
@@ -65,12 +96,21 @@ impl Pool {
     /// A place for a call with an instance of its own; `None` if all are taken.
     pub(super) fn sit(self: &Arc<Self>, shard: usize) -> Option<OwnedPermit> {
         let mut rooms = self.shard(shard).rooms();
-        if rooms.running >= self.concurrency {
+        if rooms.taken() >= self.concurrency {
             return None;
         }
         rooms.running += 1;
         drop(rooms);
         Some(OwnedPermit { pool: self.clone(), shard })
+    }
+
+    /// A place for a body of `source` that passes by; `None` if all are taken, and no source has more than this one.
+    pub(super) fn stay(self: &Arc<Self>, shard: usize, source: IpAddr) -> Option<BodyPlace> {
+        let mut rooms = self.shard(shard).rooms();
+        let most = self.concurrency.saturating_sub(rooms.running);
+        let seat = rooms.bodies.take(source, most)?;
+        drop(rooms);
+        Some(BodyPlace { pool: self.clone(), shard, source, seat })
     }
 
     /// An instance that is at rest.
@@ -118,7 +158,7 @@ impl Pool {
     /// Calls that run now, in all shards.
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {
-        self.shards.iter().map(|shard| shard.rooms().running).sum()
+        self.shards.iter().map(|shard| shard.rooms().taken()).sum()
     }
 
     /// Instances at rest, in all shards.
@@ -141,6 +181,55 @@ impl Drop for Permit<'_> {
 impl Drop for OwnedPermit {
     fn drop(&mut self) {
         self.pool.shard(self.shard).rooms().running -= 1;
+    }
+}
+
+impl ShardPool {
+    /// Places that are not free.
+    fn taken(&self) -> usize {
+        self.running + self.bodies.open()
+    }
+}
+
+impl Seat {
+    fn instance(&self) -> MutexGuard<'_, Option<Instance>> {
+        self.instance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lose for Seat {
+    /// Whoever is slow may not be heard of for long, so the instance goes at once.
+    fn lose(&self) {
+        self.is_lost.store(true, Ordering::Release);
+        drop(self.instance().take());
+        self.waker.wake();
+    }
+}
+
+impl BodyPlace {
+    /// The instance, for a call; `None` once the place is lost.
+    pub(super) fn take(&self) -> Option<Instance> {
+        self.seat.instance().take()
+    }
+
+    /// Keeps the instance until the next call, unless the place is lost.
+    pub(super) fn put(&self, instance: Instance) {
+        let mut place = self.seat.instance();
+        if !self.seat.is_lost.load(Ordering::Acquire) {
+            *place = Some(instance);
+        }
+    }
+
+    /// Whether another source has it; the task of `context` is woken if that changes.
+    pub(super) fn is_lost(&self, context: &Context<'_>) -> bool {
+        self.seat.waker.register(context.waker());
+        self.seat.is_lost.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for BodyPlace {
+    fn drop(&mut self) {
+        self.pool.shard(self.shard).rooms().bodies.free(self.source, &self.seat);
     }
 }
 

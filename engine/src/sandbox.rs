@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use adit_rules::plan::PluginPlan;
 
 use super::failure::LoadError;
-use super::imports::key_value::Bucket;
+use super::imports::key_value::Store;
 use super::imports::log::GuestLog;
 use super::imports::metrics::Metrics;
 use super::imports::standard;
@@ -16,6 +16,7 @@ use super::persistent::PersistentState;
 use super::test_host::Time;
 use super::text::printable;
 use crate::outbound::Outbound;
+use crate::shared::{BucketServer, SharedBucket};
 
 /// Names that are kept of those that a plugin asks for in vain while it is loaded, and bytes of one.
 const MOST_NAMES: usize = 16;
@@ -24,6 +25,38 @@ const LONGEST_NAME: usize = 64;
 /// Secrets by name, as they were read for a plugin.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secrets(pub BTreeMap<String, Vec<u8>>);
+
+/// What a document has for a plugin besides its plan.
+#[derive(Clone, Default)]
+pub struct Given {
+    pub secrets: Secrets,
+    /// Of the buckets that the plugin shares with those of other hosts.
+    pub bucket_server: Option<Arc<dyn BucketServer>>,
+}
+
+impl PartialEq for Given {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same = match (&self.bucket_server, &other.bucket_server) {
+            (Some(server), Some(other)) => Arc::ptr_eq(server, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        is_same && self.secrets == other.secrets
+    }
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let has_server = self.bucket_server.is_some();
+        f.debug_struct("Given").field("secrets", &self.secrets).field("bucket_server", &has_server).finish()
+    }
+}
+
+impl From<&Secrets> for Given {
+    fn from(secrets: &Secrets) -> Self {
+        Self { secrets: secrets.clone(), bucket_server: None }
+    }
+}
 
 /// One plugin's surroundings.
 pub(super) struct Sandbox {
@@ -34,8 +67,7 @@ pub(super) struct Sandbox {
     pub(super) secrets: Secrets,
     /// By key, for components that read it so.
     pub(super) config: BTreeMap<String, String>,
-    /// With the bytes that each may hold.
-    pub(super) buckets: BTreeMap<String, (Arc<Bucket>, usize)>,
+    pub(super) buckets: BTreeMap<String, Store>,
     pub(super) outbound: Option<Arc<Outbound>>,
     pub(super) time: Time,
     /// Calls into the host that were refused for lack of a grant.
@@ -47,25 +79,35 @@ pub(super) struct Sandbox {
 impl Sandbox {
     pub(super) fn new(
         plan: &PluginPlan,
-        secrets: &Secrets,
+        given: &Given,
         persistent: &PersistentState,
     ) -> Result<Self, LoadError> {
         let grants = &plan.grants;
         let buckets = grants.buckets.iter();
         let outbound = (!grants.http.is_empty()).then(|| Outbound::new(grants)).transpose();
         let outbound = outbound.map_err(|error| LoadError::Sandbox { reason: format!("{error:#}") })?;
-        let bucket = |name: &String| match grants.kept.contains(name) {
-            true => persistent.kept_bucket(&plan.name, name).map_err(|reason| LoadError::Sandbox { reason }),
-            false => Ok(persistent.bucket(&plan.name, name)),
+        // A tool that looks at a configuration asks no server, as it reads no file.
+        let server = given.bucket_server.as_ref().filter(|_| persistent.serves());
+        let store = |name: &String, quota| match (grants.shared.contains(name), server) {
+            (true, Some(server)) => {
+                let shared = SharedBucket::new(server.clone(), &plan.name, name);
+                Ok(Store::shared(shared, quota))
+            }
+            (true, None) | (false, _) if !grants.kept.contains(name) => {
+                Ok(Store::here(persistent.bucket(&plan.name, name), quota))
+            }
+            _ => {
+                let kept = persistent.kept_bucket(&plan.name, name);
+                Ok(Store::here(kept.map_err(|reason| LoadError::Sandbox { reason })?, quota))
+            }
         };
-        let buckets =
-            buckets.map(|(name, quota)| Ok::<_, LoadError>((name.clone(), (bucket(name)?, *quota))));
+        let buckets = buckets.map(|(name, quota)| Ok::<_, LoadError>((name.clone(), store(name, *quota)?)));
         let buckets = buckets.collect::<Result<_, LoadError>>()?;
         Ok(Self {
             log: Arc::new(GuestLog::new(&plan.name)),
             memory: plan.limits.memory,
             metrics: persistent.metrics(&plan.name),
-            secrets: secrets.clone(),
+            secrets: given.secrets.clone(),
             config: standard::configuration(&plan.config),
             buckets,
             outbound: outbound.map(Arc::new),

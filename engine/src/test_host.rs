@@ -12,6 +12,7 @@ use super::background::{Served, Work};
 use super::compiler;
 use super::engine::Engine;
 use super::failure::{Failure, LoadError};
+use super::imports::key_value::Store;
 use super::imports::log::{CapturedLogs, GuestLog};
 use super::sandbox::{Sandbox, Secrets};
 use crate::component::LinkedComponent;
@@ -126,7 +127,8 @@ impl Compiled {
         test_host: &TestHost,
     ) -> Result<Plugin, LoadError> {
         self.linked_component.check(plan)?;
-        Plugin::ready(&self.engine, plan, self.linked_component.clone(), secrets, 1, Some(test_host)).await
+        Plugin::ready(&self.engine, plan, self.linked_component.clone(), &secrets.into(), 1, Some(test_host))
+            .await
     }
 }
 
@@ -140,15 +142,17 @@ impl Plugin {
     pub fn store(&self, bucket: &str, key: &str, value: &[u8]) -> bool {
         let sandbox = &self.member.sandbox;
         let now = sandbox.time.instant();
-        sandbox.buckets.get(bucket).is_some_and(|(bucket, quota)| {
-            bucket.put(key.to_owned(), value.to_vec(), None, *quota, now).is_ok()
+        let found = sandbox.buckets.get(bucket).and_then(Store::of_this_process);
+        found.is_some_and(|(bucket, quota)| {
+            bucket.put(key.to_owned(), value.to_vec(), None, quota, now).is_ok()
         })
     }
 
     /// What lies in a granted bucket.
     pub fn stored(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
         let sandbox = &self.member.sandbox;
-        sandbox.buckets.get(bucket)?.0.value(key, sandbox.time.instant())
+        let (bucket, _) = sandbox.buckets.get(bucket)?.of_this_process()?;
+        bucket.value(key, sandbox.time.instant())
     }
 }
 

@@ -60,6 +60,7 @@ fn plan(config: &str) -> PluginPlan {
         component: "not read here".into(),
         config: config.to_owned(),
         on_error: OnError::Deny,
+        on_away: OnError::Deny,
         // Enough time for a guest that is about to trap, on a busy machine; little memory to eat.
         limits: Limits { memory: 4 << 20, timeout: Some(Duration::from_millis(200)), concurrency: 2 },
         grants: Grants::default(),

@@ -186,6 +186,7 @@ impl Admin {
                     "busy": counts.busy,
                     "invalid": counts.invalid,
                     "resting": counts.resting,
+                    "away": counts.away,
                     "denied": counts.denied,
                     "instantiations": counts.instantiations,
                     "metrics": plugin.metrics().into_iter().map(|(name, number)| match number {

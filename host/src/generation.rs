@@ -10,17 +10,19 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use adit_engine::{Chain, Engine, Plugin, Secrets};
+use adit_engine::{BucketServer, Chain, Engine, Given, Plugin, RuleNames, Secrets};
+use adit_rules::bucket_server::BucketServerPlan;
 use adit_rules::reference_json;
 use anyhow::{Context, bail, ensure};
 
+use crate::bucket_server::Server;
 use crate::config::grants::{LARGEST_SECRET, SecretSource};
 use crate::config::plan::{OnError, OriginPlan, PathHeaders, Plan, PluginPlan, Rule as RulePlan, Service};
 use crate::contents::Contents;
 use crate::generation::lifetime::{GenerationLifetime, RuleMetrics};
 use crate::generation::routes::{Routes, Unclear};
 use crate::generation::streams::{Carrier, NoStream, Streams};
-use crate::origin::Origin;
+use crate::origin::{Origin, client_config};
 
 /// Everything that one request needs, as one unit.
 #[derive(Debug)]
@@ -39,6 +41,17 @@ pub struct Generation {
     streams: Streams,
     rules: Vec<Rule>,
     plugins: Vec<Loaded>,
+    bucket_server: Option<SharedBuckets>,
+}
+
+/// The server of shared buckets with what it was made from, so that the next generation can tell whether it needs another.
+#[derive(Clone)]
+struct SharedBuckets {
+    plan: BucketServerPlan,
+    password: Option<Vec<u8>>,
+    /// Of the file that holds its certificate authorities.
+    ca: Option<[u8; 32]>,
+    server: Arc<dyn BucketServer>,
 }
 
 /// A plugin with what it was made from, so that the next generation can tell whether it needs another.
@@ -46,7 +59,7 @@ pub struct Generation {
 struct Loaded {
     plan: Arc<PluginPlan>,
     digest: [u8; 32],
-    secrets: Secrets,
+    given: Given,
     plugin: Arc<Plugin>,
 }
 
@@ -56,6 +69,8 @@ pub struct Rule {
     pub name: String,
     pub chain: Chain,
     pub backend: Backend,
+    /// As plugins are told that ask.
+    pub names: RuleNames,
     /// Whether headers in which a visitor names another path go on.
     pub passes_path_headers: bool,
     /// Circuits that there may be in this host, of all rules.
@@ -70,6 +85,16 @@ pub enum Backend {
     Origin(Arc<Origin>, Box<OriginSource>),
     /// A plugin that is a service.
     Component(Arc<Plugin>),
+}
+
+impl Backend {
+    /// As it stands in the document.
+    fn service(&self) -> String {
+        match self {
+            Self::Origin(origin, _) => origin.name().into_owned(),
+            Self::Component(plugin) => format!("wasm:{}", plugin.name()),
+        }
+    }
 }
 
 /// What an origin was made from, so that the next generation can tell whether it needs another.
@@ -105,9 +130,15 @@ impl Generation {
         contents: &mut Contents,
     ) -> Result<Self, BuildError> {
         let mut reasons = Vec::new();
+        let bucket_server = plan.bucket_server.as_ref().map(|plan| shared_buckets(plan, previous, contents));
+        let bucket_server = bucket_server.transpose().unwrap_or_else(|error| {
+            reasons.push(format!("[bucket-server]: {error:#}"));
+            None
+        });
+        let server = bucket_server.as_ref().map(|shared| &shared.server);
         let mut plugins = Vec::with_capacity(plan.plugins.len());
         for wanted in &plan.plugins {
-            match load(wanted, engine, shards, previous, &plugins, contents).await {
+            match load(wanted, engine, shards, previous, (&plugins, server), contents).await {
                 Ok(loaded) => plugins.push(loaded),
                 Err(error) => {
                     let (name, component) = (&wanted.name, wanted.component.display());
@@ -136,6 +167,7 @@ impl Generation {
             let passes_path_headers = rule.path_headers == PathHeaders::AsSent;
             rules.push(Rule {
                 name: rule.name.clone(),
+                names: RuleNames { rule: rule.name.as_str().into(), service: backend.service().into() },
                 chain,
                 backend,
                 passes_path_headers,
@@ -156,6 +188,7 @@ impl Generation {
             streams: Streams::new(&rules, &plan.tcp, previous.map(|previous| &previous.streams)),
             rules,
             plugins,
+            bucket_server,
         })
     }
 
@@ -197,21 +230,22 @@ async fn load(
     engine: &Engine,
     shards: usize,
     previous: Option<&Generation>,
-    before: &[Loaded],
+    (before, server): (&[Loaded], Option<&Arc<dyn BucketServer>>),
     contents: &mut Contents,
 ) -> anyhow::Result<Loaded> {
     let wasm = contents.read(&wanted.component).context("the component cannot be read")?;
     let digest = wasm.digest;
-    let secrets = read_secrets(wanted, contents)?;
+    let server = server.filter(|_| !wanted.grants.shared.is_empty());
+    let given = Given { secrets: read_secrets(wanted, contents)?, bucket_server: server.cloned() };
     let known = previous.into_iter().flat_map(|previous| &previous.plugins).chain(before);
     let compiled: Vec<&Loaded> = known.filter(|loaded| loaded.digest == digest).collect();
-    let same = |loaded: &&&Loaded| loaded.plan == *wanted && loaded.secrets == secrets;
+    let same = |loaded: &&&Loaded| loaded.plan == *wanted && loaded.given == given;
     let plugin = match (compiled.iter().find(same), compiled.first()) {
         (Some(same), _) => same.plugin.clone(),
-        (None, Some(other)) => Arc::new(other.plugin.load_again(wanted, &secrets).await?),
-        (None, None) => Arc::new(Plugin::load(engine, wanted, &wasm.bytes, &secrets, shards).await?),
+        (None, Some(other)) => Arc::new(other.plugin.load_again(wanted, given.clone()).await?),
+        (None, None) => Arc::new(Plugin::load(engine, wanted, &wasm.bytes, given.clone(), shards).await?),
     };
-    Ok(Loaded { plan: wanted.clone(), digest, secrets, plugin })
+    Ok(Loaded { plan: wanted.clone(), digest, given, plugin })
 }
 
 /// The plugins of a rule, and who answers it. `loaded` knows the plugin of an index; one that it does not
@@ -258,9 +292,10 @@ fn filter(loaded: &Loaded) -> anyhow::Result<Arc<Plugin>> {
         "plugin {name} is a service and cannot stand in a chain; write service = \"wasm:{name}\""
     );
     ensure!(
-        !loaded.plugin.mediates() || loaded.plan.on_error == OnError::Deny,
+        !loaded.plugin.mediates()
+            || (loaded.plan.on_error == OnError::Deny && loaded.plan.on_away == OnError::Deny),
         "plugin {name} is middleware, which holds the request as a whole when it fails: there is nothing left \
-         to go on with; leave on-error = \"skip\" out"
+         to go on with; leave on-error = \"skip\" and on-away = \"skip\" out"
     );
     Ok(loaded.plugin.clone())
 }
@@ -288,23 +323,61 @@ pub fn secrets(plan: &PluginPlan) -> anyhow::Result<Secrets> {
 fn read_secrets(plan: &PluginPlan, contents: &mut Contents) -> anyhow::Result<Secrets> {
     let mut secrets = BTreeMap::new();
     for (name, source) in &plan.grants.secrets {
-        let mut value = match source {
-            SecretSource::File(path) => {
-                let read = contents.read(path);
-                read.with_context(|| format!("secret {name} ({})", path.display()))?.bytes.clone()
-            }
-            SecretSource::Environment(variable) => match std::env::var_os(variable) {
-                Some(value) => value.into_encoded_bytes(),
-                None => bail!("secret {name}: the environment has no variable {variable}"),
-            },
-        };
-        ensure!(value.len() <= LARGEST_SECRET, "secret {name} is over {LARGEST_SECRET} bytes");
-        if value.ends_with(b"\n") {
-            value.truncate(value.len() - if value.ends_with(b"\r\n") { 2 } else { 1 });
-        }
-        secrets.insert(name.clone(), value);
+        secrets.insert(name.clone(), secret(&format!("secret {name}"), source, contents)?);
     }
     Ok(Secrets(secrets))
+}
+
+/// One secret, which people know as `name`.
+fn secret(name: &str, source: &SecretSource, contents: &mut Contents) -> anyhow::Result<Vec<u8>> {
+    let mut value = match source {
+        SecretSource::File(path) => {
+            let read = contents.read(path);
+            read.with_context(|| format!("{name} ({})", path.display()))?.bytes.clone()
+        }
+        SecretSource::Environment(variable) => match std::env::var_os(variable) {
+            Some(value) => value.into_encoded_bytes(),
+            None => bail!("{name}: the environment has no variable {variable}"),
+        },
+    };
+    ensure!(value.len() <= LARGEST_SECRET, "{name} is over {LARGEST_SECRET} bytes");
+    if value.ends_with(b"\n") {
+        value.truncate(value.len() - if value.ends_with(b"\r\n") { 2 } else { 1 });
+    }
+    Ok(value)
+}
+
+/// The server of shared buckets, which is that of `previous` if it is reached in the same way. Nothing is connected here.
+fn shared_buckets(
+    plan: &BucketServerPlan,
+    previous: Option<&Generation>,
+    contents: &mut Contents,
+) -> anyhow::Result<SharedBuckets> {
+    let password = plan.password.as_ref().map(|source| secret("password", source, contents)).transpose()?;
+    let ca = match &plan.ca {
+        Some(file) => {
+            let read = contents.read(file);
+            Some((file, read.with_context(|| format!("ca ({})", file.display()))?))
+        }
+        None => None,
+    };
+    let digest = ca.as_ref().map(|(_, content)| content.digest);
+    let known = previous.and_then(|previous| previous.bucket_server.as_ref());
+    let same = known.filter(|known| (&known.plan, &known.password, known.ca) == (plan, &password, digest));
+    if let Some(same) = same {
+        return Ok(same.clone());
+    }
+    let ca = ca.as_ref().map(|(file, content)| (file.as_path(), &*content.bytes));
+    let tls = plan.tls.then(|| client_config(ca, true)).transpose()?;
+    let server = Arc::new(Server::new(plan.clone(), password.clone(), tls));
+    Ok(SharedBuckets { plan: plan.clone(), password, ca: digest, server })
+}
+
+/// Its password is shown nowhere.
+impl std::fmt::Debug for SharedBuckets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedBuckets").field("plan", &self.plan).finish_non_exhaustive()
+    }
 }
 
 fn origin(

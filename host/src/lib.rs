@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod app;
+mod bucket_server;
 pub mod buckets;
 pub mod component;
 pub mod config;

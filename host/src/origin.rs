@@ -33,6 +33,7 @@ use http_body_util::{BodyExt, Empty, Full};
 pub use body::{Body, BoxError, Unread};
 pub use pool::{Pool, Reached};
 pub use tcp::{CircuitEnd, CircuitTotals, Circuits, Room, Trace};
+pub(crate) use tls::client_config;
 
 use crate::config::plan::{IpRule, OriginPlan, Service};
 

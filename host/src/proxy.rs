@@ -19,6 +19,7 @@ mod streams;
 mod tags;
 mod traced;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 use adit_engine::{BodyFailure, Chain, Exchange, Facts, RequestOutcome, ResponseOutcome, VisitorFacts};
 use adit_inspector::Keeper;
 use adit_net::network::source;
-use adit_protocol::extensions;
+use adit_protocol::extensions::{self, HttpVersion, TlsVersion};
 use adit_traces::Tracer;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request as heads};
@@ -320,16 +321,16 @@ fn client_ip(stated: Option<&HeaderValue>) -> &str {
 
 /// What plugins may ask of an exchange.
 fn exchange(rule: &Rule, head: &heads::Parts) -> Exchange {
-    let service = match &rule.backend {
-        Backend::Origin(origin, _) => origin.name().into_owned(),
-        Backend::Component(plugin) => format!("wasm:{}", plugin.name()),
-    };
     let country = head.headers.get(&COUNTRY).and_then(|country| country.to_str().ok());
+    let told = head.extensions.get::<extensions::VisitorFacts>().copied().unwrap_or_default();
     let visitor = VisitorFacts {
+        attempt: told.attempt,
+        port: told.port,
+        http_version: told.http.map(HttpVersion::as_str).map(Cow::Borrowed),
+        tls_version: told.tls.map(TlsVersion::as_str).map(Cow::Borrowed),
         country: country.map(str::to_owned),
-        ..head.extensions.get::<VisitorFacts>().cloned().unwrap_or_default()
     };
-    Exchange::new(&rule.name, &service, scheme(head), visitor)
+    Exchange::new(rule.names.clone(), Cow::Borrowed(scheme(head)), visitor)
 }
 
 /// How the visitor came.

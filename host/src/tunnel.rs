@@ -26,8 +26,12 @@ use uuid::Uuid;
 /// Features that this host offers at registration. Only what it can do is listed.
 pub const FEATURES: &[&str] = &["serialized_headers", "support_quic_eof"];
 /// The same, to an edge that may be one of ours.
-pub const OWN_FEATURES: &[&str] =
-    &[extensions::FEATURE_INSTEAD, extensions::FEATURE_NOTICES, extensions::FEATURE_TRAILERS];
+pub const OWN_FEATURES: &[&str] = &[
+    extensions::FEATURE_INSTEAD,
+    extensions::FEATURE_NOTICES,
+    extensions::FEATURE_TRAILERS,
+    extensions::FEATURE_VISITOR,
+];
 
 /// Of one that takes its rules from the edge.
 pub const PUSH_FEATURE: &str = "allow_remote_config";

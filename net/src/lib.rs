@@ -3,7 +3,7 @@
 //! document and nothing of what is answered.
 //!
 //! Read in this order: [`network`] (addresses and sources), [`admission`] (who stays), [`accept`] and
-//! [`clients`] (the loops), [`guard`] (who may ask), [`proxy_protocol`] (who really comes), [`log_limiter`],
+//! [`clients`] (the loops), [`places`] (what is held for long), [`guard`] (who may ask), [`proxy_protocol`] (who really comes), [`log_limiter`],
 //! [`judge`] and [`outbound`] (requests that others have us make), [`unread`] and [`unsent`] (what waits on a connection over HTTP/2 on its way in and out), [`crumbs`] (bodies
 //! in small pieces).
 
@@ -18,6 +18,7 @@ pub mod judge;
 pub mod log_limiter;
 pub mod network;
 pub mod outbound;
+pub mod places;
 pub mod proxy_protocol;
 pub mod unread;
 pub mod unsent;

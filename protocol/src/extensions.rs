@@ -1,5 +1,5 @@
 //! What only our own two ends say to each other, on top of the protocol of the reference: trailers, notices,
-//! refusals and who has answered. Negotiated by features of the host, so that no other peer ever meets any of it.
+//! refusals, how a visitor came and who has answered. Negotiated by features of the host, so that no other peer ever meets any of it.
 //!
 //! **Trailers.** Over HTTP/2 they are HTTP/2's own. A data stream of QUIC carries a raw body, which has no
 //! place for them; where both ends agreed to it ([`TRAILERS`] with the value [`FRAMED`]) the body is a row of
@@ -13,10 +13,14 @@
 //! Trailers are written as [`serialized`] headers. A stream that ends between two frames is a whole body
 //! without trailers; one that ends within a frame is broken.
 
+mod visitor;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::headers::serialized::{self, SerializedHeadersError};
+
+pub use visitor::{HttpVersion, TlsVersion, VisitorFacts};
 
 /// The host understands [`TRAILERS`].
 pub const FEATURE_TRAILERS: &str = "adit_trailers";
@@ -24,6 +28,9 @@ pub const FEATURE_TRAILERS: &str = "adit_trailers";
 pub const FEATURE_NOTICES: &str = "adit_notices";
 /// The host says [`INSTEAD`].
 pub const FEATURE_INSTEAD: &str = "adit_instead";
+
+/// The host takes [`VISITOR`].
+pub const FEATURE_VISITOR: &str = "adit_visitor";
 
 /// In a request: the edge takes trailers in the answer. In either direction with the value [`FRAMED`]: the
 /// body behind this head is framed, which happens over QUIC only.
@@ -46,6 +53,9 @@ pub const NOTICE_URI: &str = "http://adit.internal/";
 pub const NOT_HERE: HeaderName = HeaderName::from_static("adit-not-here");
 /// The same over QUIC: how the reason of a refusal begins.
 pub const NOT_HERE_REASON: &str = "not here: ";
+
+/// In a request: what the edge knows of how the visitor came, [`VisitorFacts`].
+pub const VISITOR: HeaderName = HeaderName::from_static("adit-visitor");
 
 /// In an answer: it is not of the service that the rule leads to, and says nothing, or nothing good, about that.
 pub const INSTEAD: HeaderName = HeaderName::from_static("adit-instead");
@@ -90,14 +100,16 @@ pub const MAX_TRAILERS: usize = 64 * 1024;
 const TRAILER_BIT: u32 = 1 << 31;
 const HEAD: usize = 4;
 
+const INTERNAL: [HeaderName; 5] = [TRAILERS, NOTICE, NOT_HERE, INSTEAD, VISITOR];
+
 /// Whether this header is a word between edge and host, which nobody else may say or hear.
 pub fn is_internal(name: &HeaderName) -> bool {
-    [TRAILERS, NOTICE, NOT_HERE, INSTEAD].contains(name)
+    INTERNAL.contains(name)
 }
 
 /// Takes the words between edge and host out of headers or trailers.
 pub fn strip(headers: &mut HeaderMap) {
-    for name in [TRAILERS, NOTICE, NOT_HERE, INSTEAD] {
+    for name in INTERNAL {
         headers.remove(name);
     }
 }

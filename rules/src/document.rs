@@ -28,6 +28,7 @@ pub struct Document {
     pub tcp: Tcp,
     pub traces: Option<Spanned<Traces>>,
     pub pushed: Pushed,
+    pub bucket_server: Option<Spanned<BucketServer>>,
     pub plugin: Vec<Spanned<Plugin>>,
     pub ingress: Vec<Spanned<Rule>>,
 }
@@ -152,6 +153,18 @@ pub enum OfThisMachine {
     Files,
 }
 
+/// `[bucket-server]`: where the buckets are that plugins of several hosts share.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct BucketServer {
+    pub url: Option<Spanned<String>>,
+    pub username: Option<Spanned<String>>,
+    pub password: Option<Spanned<Secret>>,
+    pub ca: Option<Spanned<PathBuf>>,
+    pub prefix: Option<Spanned<String>>,
+    pub timeout: Option<Spanned<Quantity>>,
+}
+
 /// `[[plugin]]`: a component, how it is configured and what it may use.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -159,6 +172,7 @@ pub struct Plugin {
     pub name: Option<Spanned<String>>,
     pub component: Option<Spanned<PathBuf>>,
     pub on_error: Option<Spanned<OnError>>,
+    pub on_away: Option<Spanned<OnError>>,
     pub timeout: Option<Spanned<Quantity>>,
     pub memory: Option<Spanned<Quantity>>,
     pub concurrency: Option<Spanned<i64>>,
@@ -180,6 +194,7 @@ pub struct Grants {
     pub secrets: Option<Spanned<BTreeMap<String, Spanned<Secret>>>>,
     pub buckets: Option<Spanned<BTreeMap<String, Spanned<Quantity>>>>,
     pub kept_buckets: Option<Spanned<Vec<Spanned<String>>>>,
+    pub shared_buckets: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 /// `[plugin.verify]`: who must have signed the component.

@@ -24,6 +24,8 @@ pub struct Grants {
     pub buckets: BTreeMap<String, usize>,
     /// Those of them that are on disk too.
     pub kept: BTreeSet<String>,
+    /// Those of them that are at the server that hosts share.
+    pub shared: BTreeSet<String>,
 }
 
 /// Where a plugin may send requests: written as `https://api.example.com`, `http://10.0.0.5:8080` or
@@ -151,7 +153,12 @@ impl std::fmt::Display for Network {
     }
 }
 
-pub(super) fn lower(written: Option<&Spanned<document::Grants>>, reading: &mut Reader<'_>) -> Grants {
+/// `has_server` says that the document names a server of shared buckets.
+pub(super) fn lower(
+    written: Option<&Spanned<document::Grants>>,
+    has_server: bool,
+    reading: &mut Reader<'_>,
+) -> Grants {
     let Some(written) = written.map(Spanned::get_ref) else { return Grants::default() };
     let mut grants = Grants::default();
     for destination in written.http.iter().flat_map(Spanned::get_ref) {
@@ -165,7 +172,7 @@ pub(super) fn lower(written: Option<&Spanned<document::Grants>>, reading: &mut R
     }
     if let Some(secrets) = &written.secrets {
         for (name, source) in secrets.get_ref() {
-            let outcome = check_name(name).and_then(|()| secret(source.get_ref(), reading));
+            let outcome = check_name(name, NAME).and_then(|()| secret(source.get_ref(), reading));
             if let Some(source) = reading.take(source, outcome) {
                 grants.secrets.insert(name.clone(), source);
             }
@@ -176,7 +183,7 @@ pub(super) fn lower(written: Option<&Spanned<document::Grants>>, reading: &mut R
     }
     if let Some(buckets) = &written.buckets {
         for (name, quota) in buckets.get_ref() {
-            reading.take(quota, check_name(name));
+            reading.take(quota, check_name(name, NAME));
             let quota = reading.size(Some(quota), DEFAULT_BUCKET, BUCKET);
             grants.buckets.insert(name.clone(), quota);
         }
@@ -186,10 +193,7 @@ pub(super) fn lower(written: Option<&Spanned<document::Grants>>, reading: &mut R
     }
     for name in written.kept_buckets.iter().flat_map(Spanned::get_ref) {
         let outcome = match grants.buckets.get(name.get_ref()) {
-            None => Err(Invalid::with_help(
-                format!("{:?} is not among `buckets`", name.get_ref()),
-                "name a bucket of this plugin, and its size in `buckets`",
-            )),
+            None => Err(no_bucket(name.get_ref())),
             Some(quota) if *quota > LARGEST_KEPT => Err(Invalid::with_help(
                 "this bucket is too large to be kept: all of it is written when something in it has changed",
                 format!("give it at most {} MiB in `buckets`", LARGEST_KEPT >> 20),
@@ -198,10 +202,30 @@ pub(super) fn lower(written: Option<&Spanned<document::Grants>>, reading: &mut R
         };
         grants.kept.extend(reading.take(name, outcome));
     }
+    for name in written.shared_buckets.iter().flat_map(Spanned::get_ref) {
+        let outcome = if !grants.buckets.contains_key(name.get_ref()) {
+            Err(no_bucket(name.get_ref()))
+        } else if grants.kept.contains(name.get_ref()) {
+            let help =
+                "name it in `kept-buckets` for a file of this host, or in `shared-buckets` for the server";
+            Err(Invalid::with_help("a bucket is in one place", help))
+        } else if !has_server {
+            let help = "write [bucket-server] with url = \"redis://10.0.0.5\"";
+            Err(Invalid::with_help("there is no server to share this bucket at", help))
+        } else {
+            Ok(name.get_ref().clone())
+        };
+        grants.shared.extend(reading.take(name, outcome));
+    }
     grants
 }
 
-fn secret(written: &document::Secret, reading: &Reader<'_>) -> Result<SecretSource, Invalid> {
+fn no_bucket(name: &str) -> Invalid {
+    let help = "name a bucket of this plugin, and its size in `buckets`";
+    Invalid::with_help(format!("{name:?} is not among `buckets`"), help)
+}
+
+pub(super) fn secret(written: &document::Secret, reading: &Reader<'_>) -> Result<SecretSource, Invalid> {
     match (&written.file, &written.env) {
         (Some(file), None) => Ok(SecretSource::File(reading.folder.join(file))),
         (None, Some(name)) if !name.is_empty() && !name.contains(['=', '\0']) => {
@@ -215,11 +239,12 @@ fn secret(written: &document::Secret, reading: &Reader<'_>) -> Result<SecretSour
     }
 }
 
-fn check_name(name: &str) -> Result<(), Invalid> {
+/// `what` it would be the name of.
+pub(super) fn check_name(name: &str, what: &str) -> Result<(), Invalid> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_plain) {
         let help = format!("use 1 to {LONGEST_NAME} letters, digits, `-`, `_` and `.`");
-        return Err(Invalid::with_help(format!("{name:?} cannot be the name of a secret or bucket"), help));
+        return Err(Invalid::with_help(format!("{name:?} cannot be {what}"), help));
     }
     Ok(())
 }
@@ -231,6 +256,7 @@ fn too_many(what: &str) -> Invalid {
 /// Largest secret, bytes.
 pub const LARGEST_SECRET: usize = 64 * 1024;
 
+const NAME: &str = "the name of a secret or bucket";
 const LONGEST_NAME: usize = 64;
 const MOST_GRANTS: usize = 64;
 const DEFAULT_BUCKET: usize = 1 << 20;

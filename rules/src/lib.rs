@@ -5,10 +5,11 @@
 //! serves by it, and the edge refuses by it what no host could serve.
 //!
 //! Read [`document`] (what may be written) and [`plan`] (what it means), then `ingress`, `origin`,
-//! `plugin`, [`grants`] and [`reach`] (how one becomes the other) with the values that they are made of: [`value`],
+//! `plugin`, [`grants`], [`bucket_server`] and [`reach`] (how one becomes the other) with the values that they are made of: [`value`],
 //! [`hostname`], `pattern`, `service` and [`mod@reference`]. [`remote`] reads the reference's JSON and
 //! [`reference_json`] writes it.
 
+pub mod bucket_server;
 pub mod digest;
 pub mod document;
 pub mod files;

@@ -12,12 +12,13 @@ use http::StatusCode;
 use http::uri::Authority;
 use regex::Regex;
 
+use crate::bucket_server::BucketServerPlan;
 use crate::document::{self, ConfigSource, Document, OfThisMachine};
 pub use crate::document::{HeaderCase, Http2, PathHeaders, Paths};
 use crate::grants::Grants;
 pub use crate::reach::{IpRule, Reach};
 use crate::value::Reader;
-use crate::{ingress, plugin, reach};
+use crate::{bucket_server, ingress, plugin, reach};
 
 /// What a host serves.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Plan {
     pub references: Vec<ReferencePlan>,
     /// Registries that are spoken to in clear besides those on this machine.
     pub insecure_registries: Vec<String>,
+    /// Where plugins share buckets with those of other hosts.
+    pub bucket_server: Option<BucketServerPlan>,
     /// What is allowed but hardly meant, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -78,6 +81,8 @@ pub struct PluginPlan {
     /// A JSON object with sorted keys and no white space; may hold secrets.
     pub config: String,
     pub on_error: OnError,
+    /// The same where the server of its shared buckets is away.
+    pub on_away: OnError,
     pub limits: Limits,
     pub grants: Grants,
     /// Whether an instance serves again after its first request; the plugin's role says so where
@@ -202,7 +207,8 @@ pub struct OriginPlan {
 /// Draws the plan of a document. What is wrong is added to the mistakes and left out of the plan.
 pub fn lower(document: &Document, reading: &mut Reader<'_>) -> Plan {
     let mut warnings = Vec::new();
-    let (plugins, references) = plugin::lower(&document.plugin, reading);
+    let has_server = document.bucket_server.is_some();
+    let (plugins, references) = plugin::lower(&document.plugin, has_server, reading);
     let is_remote = document
         .config_source
         .as_ref()
@@ -253,6 +259,7 @@ pub fn lower(document: &Document, reading: &mut Reader<'_>) -> Plan {
         pushed,
         references,
         insecure_registries,
+        bucket_server: bucket_server::lower(document.bucket_server.as_ref(), reading),
         warnings,
     }
 }
@@ -296,6 +303,7 @@ impl fmt::Debug for PluginPlan {
             .field("component", &self.component)
             .field("config", &format_args!("{} bytes", self.config.len()))
             .field("on_error", &self.on_error)
+            .field("on_away", &self.on_away)
             .field("limits", &self.limits)
             .field("grants", &self.grants)
             .field("reuse", &self.reuse)

@@ -20,6 +20,7 @@ use crate::value::{Invalid, Reader};
 /// components is still in registries.
 pub(super) fn lower(
     written: &[Spanned<Plugin>],
+    has_server: bool,
     reading: &mut Reader<'_>,
 ) -> (Vec<PluginPlan>, Vec<ReferencePlan>) {
     let mut taken = HashMap::new();
@@ -31,7 +32,7 @@ pub(super) fn lower(
             let outcome = check_name(name.get_ref(), index, first);
             reading.take(name, outcome)
         });
-        plans.push(plan(name.unwrap_or_default(), plugin, &mut references, reading));
+        plans.push(plan(name.unwrap_or_default(), plugin, has_server, &mut references, reading));
     }
     (plans, references)
 }
@@ -40,6 +41,7 @@ pub(super) fn lower(
 fn plan(
     name: String,
     written: &Spanned<Plugin>,
+    has_server: bool,
     references: &mut Vec<ReferencePlan>,
     reading: &mut Reader<'_>,
 ) -> PluginPlan {
@@ -53,14 +55,18 @@ fn plan(
     }
     let config = plugin.config.as_ref().map(|config| (config, canonical_json(config.get_ref())));
     let component = component(&name, plugin, references, reading).unwrap_or_default();
+    let grants = grants::lower(plugin.grants.as_ref(), has_server, reading);
+    if let Some(on_away) = plugin.on_away.as_ref().filter(|_| grants.shared.is_empty()) {
+        let help = "name them in [plugin.grants] shared-buckets, or leave on-away out";
+        reading.refuse(on_away, Invalid::with_help("this plugin has no shared buckets", help));
+    }
+    let on_error = policy(plugin.on_error.as_ref()).unwrap_or(OnError::Deny);
     PluginPlan {
         name,
         component,
         config: config.and_then(|(at, outcome)| reading.take(at, outcome)).unwrap_or_else(|| "{}".to_owned()),
-        on_error: match plugin.on_error.as_ref().map(Spanned::get_ref) {
-            None | Some(document::OnError::Deny) => OnError::Deny,
-            Some(document::OnError::Skip) => OnError::Skip,
-        },
+        on_error,
+        on_away: policy(plugin.on_away.as_ref()).unwrap_or(on_error),
         limits: Limits {
             memory: reading.size(plugin.memory.as_ref(), DEFAULT_MEMORY, MEMORY),
             timeout: plugin
@@ -69,7 +75,7 @@ fn plan(
                 .map(|timeout| reading.duration(Some(timeout), *TIMEOUT.end(), TIMEOUT)),
             concurrency: reading.count(plugin.concurrency.as_ref(), DEFAULT_CONCURRENCY, CONCURRENCY),
         },
-        grants: grants::lower(plugin.grants.as_ref(), reading),
+        grants,
         reuse: plugin.instances.as_ref().map(|written| match written.get_ref() {
             document::Instances::Reused => true,
             document::Instances::Fresh => false,
@@ -77,6 +83,13 @@ fn plan(
         experimental: plugin.experimental.as_ref().is_some_and(|written| *written.get_ref()),
         tick: reading.duration(plugin.tick.as_ref(), DEFAULT_TICK, TICK),
     }
+}
+
+fn policy(written: Option<&Spanned<document::OnError>>) -> Option<OnError> {
+    written.map(|written| match written.get_ref() {
+        document::OnError::Deny => OnError::Deny,
+        document::OnError::Skip => OnError::Skip,
+    })
 }
 
 /// Where the component is read. One in a registry has no place of its own: it is named by its reference, until

@@ -57,6 +57,7 @@ mod reload;
 mod revisions;
 mod seeing;
 mod services;
+mod shared_buckets;
 mod shelf;
 mod shelf_guards;
 mod shipping;

@@ -18,7 +18,7 @@ use http::Response;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 
 static STAGE: OnceCell<Stage> = OnceCell::const_new();
 
@@ -395,4 +395,78 @@ async fn a_visitor_that_does_not_read_stops_a_plugin_that_makes_much_of_little()
     assert!(watch.growth() < 32 * MIB, "the host grew by {} KiB", watch.growth() / 1024);
     drop((response, connection));
     watched.gone().await;
+}
+
+/// A body of a request that goes on and on, a piece whenever it is told.
+fn endless() -> (mpsc::UnboundedSender<Bytes>, e2e::visitor::Body) {
+    let (send, pieces) = mpsc::unbounded_channel();
+    let pieces = stream::unfold(pieces, |mut pieces: mpsc::UnboundedReceiver<Bytes>| async move {
+        let piece = pieces.recv().await?;
+        Some((Ok::<_, std::io::Error>(Frame::data(piece)), pieces))
+    });
+    (send, StreamBody::new(Box::pin(pieces)).map_err(Into::into).boxed_unsync())
+}
+
+#[tokio::test]
+async fn slow_bodies_of_one_visitor_leave_others_their_share_of_a_plugin() {
+    let origin = Origin::start();
+    let service = origin.service();
+    let streams = component("test/streams");
+    let host = HostDocument::new()
+        .over(super::PROTOCOL)
+        .plugin("asks", &streams, "concurrency = 4")
+        .plugin("answers", &streams, "concurrency = 4\n[plugin.config]\nresponse = \"read\"")
+        .rule(&format!("path = \"^/(echo|sink)\"\nservice = \"{service}\"\nplugins = [\"asks\"]"))
+        .rule(&format!("path = \"^/bytes/\"\nservice = \"{service}\"\nplugins = [\"answers\"]"))
+        .otherwise(&service);
+    let edge = EdgeDocument::new(&["west"], 1).for_visitors("trusted-proxies = [\"127.0.0.0/8\"]");
+    let product = Product::start(edge, host).await;
+    let from = |method: &str, path: &str, address: &str| {
+        to(method, path).header("x-do", "read").header("x-forwarded-for", address)
+    };
+    let (greedy, other) = ("198.51.100.1", "203.0.113.7");
+
+    // Uploads of which no byte comes any more.
+    let mut uploads = Vec::new();
+    let visitor = product.visitor(Speaks::Http1);
+    for number in 0..4 {
+        let (more, body) = endless();
+        more.send(Bytes::from_static(b"some")).unwrap();
+        let connection = visitor.connect().await;
+        let mut watched = origin.watch(&format!("/sink/{number}"));
+        let request = with_body(from("POST", &format!("/sink/{number}"), greedy), body);
+        let asking =
+            tokio::spawn(async move { connection.try_send(request).await.map(|answer| answer.status()) });
+        watched.arrived().await;
+        uploads.push((more, asking, watched));
+    }
+    let refused = visitor.send(with_text(from("POST", "/echo/x", greedy), "five")).await;
+    assert_eq!(refused.status, 503, "all that there are: {}", refused.text());
+    for _ in 0..2 {
+        let served = visitor.send(with_text(from("POST", "/echo/x", other), "fair")).await;
+        assert_eq!((served.status, &served.json()["body"]), (200, &"fair".into()));
+    }
+    let mut ended = 0;
+    for (_, asking, _) in &mut uploads {
+        if let Ok(status) = tokio::time::timeout(std::time::Duration::from_millis(500), asking).await {
+            ended += 1;
+            let status = status.unwrap();
+            assert!(status.as_ref().map_or(true, |status| *status == 503), "{status:?}");
+        }
+    }
+    assert_eq!(ended, 1, "one gave its place to the other visitor, and no more");
+    drop(uploads);
+
+    // Answers that nobody takes. What is under way is kept small by what is not read.
+    let mut downloads = Vec::new();
+    for _ in 0..4 {
+        let connection = visitor.connect().await;
+        let answer = connection.send(bare(from("GET", "/bytes/1000000000", greedy))).await;
+        assert_eq!(answer.status(), 200);
+        downloads.push((connection, answer));
+    }
+    for _ in 0..3 {
+        let served = visitor.send(bare(from("GET", "/bytes/100000", other))).await;
+        assert_eq!((served.status, served.body.len()), (200, 100_000), "{}", served.text());
+    }
 }

@@ -23,6 +23,8 @@ mod bodies;
 mod broken;
 #[path = "cancel.rs"]
 mod cancel;
+#[path = "exchange.rs"]
+mod exchange;
 #[path = "grpc.rs"]
 mod grpc;
 #[path = "headers.rs"]

@@ -59,7 +59,7 @@ pub(super) const ENGINE: &[Module] = &[
     ("edit", &["bindings", "failure"], &["hyper", "tokio", "wasmtime"]),
     ("engine", &["clock", "compiler", "failure", "imports", "persistent", "store"], &["hyper", "http"]),
     ("exchange", &["head"], &["hyper", "tokio", "wasmtime"]),
-    ("failure", &["meter", "text"], &["hyper", "http", "tokio"]),
+    ("failure", &["meter", "shared::Away", "text"], &["hyper", "http", "tokio"]),
     (
         "filter",
         &[
@@ -89,7 +89,7 @@ pub(super) const ENGINE: &[Module] = &[
     ("head", &["bindings", "chain::Facts"], &["hyper", "tokio", "wasmtime"]),
     (
         "imports",
-        &["bindings", "engine", "exchange", "outbound", "sandbox", "store", "text"],
+        &["bindings", "engine", "exchange", "outbound", "sandbox", "shared", "store", "text"],
         &["std::fs", "tokio::fs"],
     ),
     (
@@ -137,6 +137,7 @@ pub(super) const ENGINE: &[Module] = &[
             "engine",
             "failure",
             "filter",
+            "imports::key_value",
             "imports::log",
             "outbound",
             "sandbox",
@@ -145,7 +146,7 @@ pub(super) const ENGINE: &[Module] = &[
     ),
     (
         "sandbox",
-        &["failure", "imports", "persistent", "outbound", "test_host", "text"],
+        &["failure", "imports", "persistent", "outbound", "shared", "test_host", "text"],
         &["hyper", "wasmtime", "std::fs"],
     ),
     (
@@ -158,6 +159,7 @@ pub(super) const ENGINE: &[Module] = &[
         &["bindings", "component", "exchange", "failure", "imports", "meter", "sandbox"],
         &["hyper", "std::fs"],
     ),
+    ("shared", &[], &["hyper", "tokio", "wasmtime"]),
     ("stopwatch", &[], &["hyper", "tokio", "wasmtime"]),
     ("text", &[], &["tokio", "wasmtime", "http"]),
 ];

@@ -18,6 +18,7 @@ pub(super) const HOST: &[Module] = &[
         ],
         &["quinn", "capnp"],
     ),
+    ("bucket_server", &[], &["http", "hyper", "capnp", "quinn"]),
     ("buckets", &[], &["http", "hyper", "capnp", "quinn"]),
     ("component", &["config::source"], &["adit_engine", "adit_config_reader", "tokio", "tracing"]),
     ("config", &[], &["adit_engine", "hyper", "quinn", "tracing"]),
@@ -31,7 +32,7 @@ pub(super) const HOST: &[Module] = &[
     ("contents", &["component"], &["adit_config_reader", "tokio", "tracing", "hyper", "quinn"]),
     (
         "generation",
-        &["config::grants", "config::plan", "contents", "origin"],
+        &["bucket_server::Server", "config::grants", "config::plan", "contents", "origin"],
         &["tokio", "quinn", "hyper", "adit_config_reader"],
     ),
     ("generation::lifetime", &[], &["tokio", "quinn", "hyper", "http", "tracing", "adit_engine"]),

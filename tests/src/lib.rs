@@ -29,6 +29,7 @@ pub mod origin;
 pub mod process;
 pub mod product;
 pub mod promtool;
+pub mod redis;
 pub mod reference;
 pub mod registry;
 pub mod stalled;

@@ -27,15 +27,27 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     // One after the other: both ask the same machine for packages.
     let for_tools = tree.clone();
     let tools = beside(
-        "finding schemathesis, gRPC, SDKs, a registry, promtool, pebble, etcd, a browser, an OpenID provider and systemd-analyze",
+        "finding schemathesis, gRPC, SDKs, a registry, promtool, pebble, etcd, Redis, a browser, an OpenID provider and systemd-analyze",
         move || {
             let (schemathesis, grpc) = (schemathesis::provide(&for_tools)?, grpc::provide(&for_tools)?);
             let (sdks, registry) = (sdks::provide(&for_tools), debian_package::docker_registry(&for_tools)?);
             let promtool = debian_package::promtool(&for_tools)?;
             let (pebble, etcd) = (debian_package::pebble(&for_tools)?, debian_package::etcd(&for_tools)?);
+            let redis = debian_package::redis(&for_tools)?;
             let browser = debian_package::chromium(&for_tools)?;
             let (provider, analyze) = (oidc_provider::provide(&for_tools)?, systemd::provide(&for_tools)?);
-            Ok((schemathesis, grpc, sdks, registry, promtool, pebble, etcd, browser, provider, analyze))
+            Ok((
+                schemathesis,
+                grpc,
+                sdks,
+                registry,
+                promtool,
+                pebble,
+                (etcd, redis),
+                browser,
+                provider,
+                analyze,
+            ))
         },
     );
 
@@ -62,7 +74,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("checking the code", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
-    let (schemathesis, grpc, sdks, registry, promtool, pebble, etcd, browser, provider, analyze) =
+    let (schemathesis, grpc, sdks, registry, promtool, pebble, (etcd, redis), browser, provider, analyze) =
         progress.join(tools)?;
     progress.join(languages)?;
     progress.step("testing each crate by itself", || {
@@ -116,6 +128,9 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         }
         if let Some(program) = &etcd {
             cargo.env("ADIT_ETCD", program);
+        }
+        if let Some(folder) = &redis {
+            cargo.env("ADIT_REDIS", folder);
         }
         if let Some(folder) = &provider {
             cargo.env("ADIT_OIDC_PROVIDER", folder);

@@ -1,5 +1,5 @@
 //! Programs that Debian packages: downloaded and unpacked under target/tools. Nothing is installed, and no root is
-//! needed: each of these packages holds a program of its own, and a browser comes with its libraries.
+//! needed: each of these packages holds a program of its own; a browser and a Redis come with their libraries.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -57,6 +57,20 @@ pub(crate) fn chromium(tree: &Tree) -> Result<Option<PathBuf>> {
 /// edge takes unless it is told to.
 pub(crate) fn etcd(tree: &Tree) -> Result<Option<PathBuf>> {
     provide(tree, "etcd-server", "etcd", "there is no etcd here, so no fleet keeps its state there")
+}
+
+/// What keeps buckets that hosts share, for tests: the folder that it was unpacked to, with the libraries that it needs.
+/// The same where it cannot be had.
+pub(crate) fn redis(tree: &Tree) -> Result<Option<PathBuf>> {
+    let folder = tree.target("tools").join(REDIS);
+    if !folder.join("usr/bin").join(REDIS).is_file()
+        && let Err(error) = fetch_with_what_it_needs(&folder, REDIS)
+    {
+        note(format!("SKIPPED: there is no redis-server here, so no host shares buckets ({error:#})"));
+        return Ok(None);
+    }
+    note(format!("in {}", tree.short(&folder)));
+    Ok(Some(folder))
 }
 
 fn provide(tree: &Tree, package: &str, program: &str, without: &str) -> Result<Option<PathBuf>> {
@@ -127,5 +141,6 @@ fn by_fresh_lists(apt: &mut Command) -> Result<String> {
     })
 }
 
+const REDIS: &str = "redis-server";
 const CHROMIUM: &str = "chromium-headless-shell";
 const FETCH_LIMIT: Duration = Duration::from_secs(120);

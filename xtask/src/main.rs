@@ -71,6 +71,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
             progress.step("finding pebble", || debian_package::pebble(&tree))?;
             progress.step("finding a browser", || debian_package::chromium(&tree))?;
             progress.step("finding etcd", || debian_package::etcd(&tree))?;
+            progress.step("finding Redis", || debian_package::redis(&tree))?;
             progress.step("finding an OpenID provider", || oidc_provider::provide(&tree))?;
             progress.finish("everything is set up");
         }
@@ -109,7 +110,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-const SETUP_STEPS: usize = 8;
+const SETUP_STEPS: usize = 9;
 const PLUGIN_STEPS: usize = 2;
 const LANGUAGE_STEPS: usize = 2;
 

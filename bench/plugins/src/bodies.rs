@@ -82,6 +82,7 @@ async fn load(engine: &Engine, name: &str, config: &str) -> Result<Arc<Plugin>> 
         component: path,
         config: config.to_owned(),
         on_error: OnError::Deny,
+        on_away: OnError::Deny,
         limits: Limits { memory: 16 << 20, timeout: None, concurrency: 64 },
         grants: Grants::default(),
         reuse: None,

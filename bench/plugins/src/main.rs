@@ -1,10 +1,12 @@
 //! What a plugin costs, in CPU time of the calling thread: first every shape in which a head could
-//! cross into a guest, then the filter of the product, without bodies and with them. Prints three tables; judges nothing.
+//! cross into a guest, then the filter of the product, without bodies and with them, and services of
+//! both releases of WASI. Prints four tables; judges nothing.
 //!
 //! `cargo xtask bench-plugins` builds this optimised and runs it.
 
 mod bodies;
 mod product;
+mod services;
 mod shapes;
 mod timing;
 
@@ -39,5 +41,7 @@ fn main() -> Result<()> {
     println!();
     runtime.block_on(product::measure())?;
     println!();
-    runtime.block_on(bodies::measure())
+    runtime.block_on(bodies::measure())?;
+    println!();
+    runtime.block_on(services::measure())
 }

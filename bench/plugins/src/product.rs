@@ -106,6 +106,7 @@ async fn noop(engine: &Engine, declared: &[&str]) -> Result<Arc<Plugin>> {
         component: "forged".into(),
         config: "{}".to_owned(),
         on_error: OnError::Deny,
+        on_away: OnError::Deny,
         limits: Limits { memory: 16 << 20, timeout: None, concurrency: 64 },
         grants: Grants::default(),
         reuse: None,

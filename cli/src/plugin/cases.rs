@@ -254,11 +254,13 @@ impl Known {
         let visitor = adit_engine::VisitorFacts {
             attempt: self.attempt,
             port: self.client_port,
-            http_version: self.http_version.clone(),
-            tls_version: self.tls_version.clone(),
+            http_version: self.http_version.clone().map(Into::into),
+            tls_version: self.tls_version.clone().map(Into::into),
             country: self.country.clone(),
         };
-        adit_engine::Exchange::new(&self.rule, &self.service, scheme, visitor)
+        let (rule, service) = (self.rule.as_str().into(), self.service.as_str().into());
+        let names = adit_engine::RuleNames { rule, service };
+        adit_engine::Exchange::new(names, scheme.to_owned().into(), visitor)
     }
 }
 

@@ -51,6 +51,7 @@ impl Outcome {
             | FailureKind::Timeout
             | FailureKind::Busy
             | FailureKind::Resting
+            | FailureKind::Away(_)
             | FailureKind::Invalid { .. } => Self::of(Decision::Break, said),
         }
     }

@@ -1,7 +1,7 @@
 //! The head of a request, which is the same at every attempt but for what the host of the connection
 //! understands. Encoded once for all hosts that understand the same.
 
-use adit_protocol::extensions;
+use adit_protocol::extensions::{self, VisitorFacts};
 use adit_protocol::stream::Connect;
 use bytes::Bytes;
 use http::header::{HeaderValue, TE, TRAILER};
@@ -22,6 +22,8 @@ pub(super) struct Head {
     encoded: Option<Bytes>,
     /// As which host it asks, if not as which the visitor did; that one is kept beside it.
     host: Option<(Authority, Uri)>,
+    /// What it says of how the visitor came.
+    visitor: Option<VisitorFacts>,
 }
 
 /// What the head says about trailers.
@@ -37,7 +39,20 @@ enum Speech {
 
 impl Head {
     pub(super) fn new(connect: Connect, is_whole: bool, trailers: Option<Trailers>) -> Self {
-        Self { connect, is_whole, trailers, speech: Speech::Nothing, encoded: None, host: None }
+        let (speech, encoded) = (Speech::Nothing, None);
+        Self { connect, is_whole, trailers, speech, encoded, host: None, visitor: None }
+    }
+
+    /// Has it say how the visitor came, or nothing of it to a host that does not listen to that.
+    pub(super) fn tell(&mut self, visitor: Option<VisitorFacts>) {
+        if visitor == self.visitor {
+            return;
+        }
+        self.visitor = visitor;
+        self.change(|headers| match visitor {
+            Some(visitor) => drop(headers.insert(extensions::VISITOR, visitor.header())),
+            None => drop(headers.remove(extensions::VISITOR)),
+        });
     }
 
     /// What the next attempt says otherwise than the one before.

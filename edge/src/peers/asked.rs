@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use adit_protocol::extensions::{self, VisitorFacts};
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
@@ -56,6 +57,7 @@ pub(super) async fn carry(
     };
     let trailers = Trailers::of(&parts, upload);
     let (ray, visitor) = (Ray::of(parts.headers.get(headers::CF_RAY)), visitor(&parts.headers));
+    let came = parts.headers.get(extensions::VISITOR).map(VisitorFacts::of).unwrap_or_default();
     let request = for_origin(parts, upload);
     let share = visitor.map_or_else(|| share.clone(), |visitor| share.of(visitor));
     let context = ForwardContext {
@@ -71,6 +73,7 @@ pub(super) async fn carry(
         body,
         window: super::door::WINDOW.into(),
         trailers,
+        visitor: came,
         upgrade: is_websocket.then_some(upgrade),
         busy,
     };

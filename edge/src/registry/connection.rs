@@ -85,6 +85,8 @@ pub(crate) struct Features {
     pub(crate) instead: bool,
     /// [`extensions::FEATURE_NOTICES`]
     pub(crate) notices: bool,
+    /// [`extensions::FEATURE_VISITOR`]
+    pub(crate) visitor: bool,
 }
 
 /// What a host said about its own configuration: enough to see whether two hosts differ.
@@ -277,18 +279,18 @@ impl Connection {
 impl Features {
     /// What crosses between nodes; whether it reaches the host is for the one that the host is connected to.
     pub(super) fn of_nodes() -> Self {
-        Self { words: Vec::new(), trailers: true, instead: true, notices: false }
+        Self { words: Vec::new(), trailers: true, instead: true, notices: false, visitor: true }
     }
 
     fn of(mut words: Vec<String>) -> Self {
         let has = |word: &str| words.iter().any(|known| known == word);
         let (trailers, notices) = (has(extensions::FEATURE_TRAILERS), has(extensions::FEATURE_NOTICES));
-        let instead = has(extensions::FEATURE_INSTEAD);
+        let (instead, visitor) = (has(extensions::FEATURE_INSTEAD), has(extensions::FEATURE_VISITOR));
         words.truncate(MOST_FEATURES);
         for word in &mut words {
             *word = word.chars().take(LONGEST_FEATURE).collect();
         }
-        Self { words, trailers, instead, notices }
+        Self { words, trailers, instead, notices, visitor }
     }
 }
 

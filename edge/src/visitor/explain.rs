@@ -114,7 +114,7 @@ impl Explainer {
         let Question { head, from, is_secure } = question;
         let (authority, found) = self.guide.find(&head)?;
         told.name = self.guide.names.name_of(authority.as_str());
-        let (peer, ray) = (Peer { address: from, is_secure, certificate: &[] }, self.rays.next());
+        let (peer, ray) = (Peer::looked_at(from, is_secure), self.rays.next());
         let led = self.guide.lead(head, (authority, &found), peer, Upload::None, &ray)?;
         let Led { request, source, course } = led;
         told.visitor = Some(self.visitor(&source));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use adit_balance::Key;
 use adit_balance::steer::Place;
+use adit_protocol::extensions::{HttpVersion, TlsVersion, VisitorFacts};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Version};
@@ -36,6 +37,22 @@ pub(super) struct Peer<'c> {
     pub(super) is_secure: bool,
     /// What its certificate says.
     pub(super) certificate: &'c [(HeaderName, HeaderValue)],
+    pub(super) arrival: Arrival,
+}
+
+impl Peer<'_> {
+    /// One of whom only this is known.
+    pub(super) fn looked_at(address: IpAddr, is_secure: bool) -> Self {
+        Self { address, is_secure, certificate: &[], arrival: Arrival::default() }
+    }
+}
+
+/// How a connection was opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Arrival {
+    /// The visitor's.
+    pub(super) port: Option<u16>,
+    pub(super) tls: Option<TlsVersion>,
 }
 
 /// A request that is led somewhere.
@@ -52,6 +69,8 @@ pub(super) struct Source {
     pub(super) is_secure: bool,
     /// By which it came.
     version: Version,
+    /// How it came, where no proxy stands between.
+    pub(super) came: VisitorFacts,
     said: Said,
 }
 
@@ -90,7 +109,10 @@ impl Guide {
         let Caller { address: visitor, is_secure, chain } =
             self.proxies.caller(&parts.headers, peer.address, peer.is_secure);
         let said = self.geography.said(&parts.headers, self.proxies.trusts(peer.address));
-        let source = Source { visitor, is_secure, version: parts.version, said };
+        // What is known of a connection of a proxy's says nothing of its visitor.
+        let is_direct = chain.is_none() && is_secure == peer.is_secure;
+        let came = if is_direct { peer.arrival.facts(parts.version) } else { VisitorFacts::default() };
+        let source = Source { visitor, is_secure, version: parts.version, came, said };
         let certificate = peer.certificate;
         let country = self.place(&source).country;
         let facts = Facts { visitor, chain: chain.as_ref(), is_secure, certificate, country, ray };
@@ -125,7 +147,14 @@ impl Guide {
         request: &Request<()>,
         look: impl FnOnce(&Asked<'_>) -> T,
     ) -> T {
-        let Source { visitor, is_secure, version, said: _ } = *source;
+        let Source { visitor, is_secure, version, .. } = *source;
         look(&Asked { visitor, is_secure, version, request, place: &|| self.place(source) })
+    }
+}
+
+impl Arrival {
+    fn facts(self, version: Version) -> VisitorFacts {
+        let Self { port, tls } = self;
+        VisitorFacts { attempt: None, port, http: HttpVersion::of(version), tls }
     }
 }

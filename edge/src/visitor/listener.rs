@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use adit_net::admission::{Admission, Guest};
 use adit_net::{accept, proxy_protocol};
-use rustls::ServerConfig;
+use adit_protocol::extensions::TlsVersion;
 use rustls::server::{Acceptor, ClientHello};
+use rustls::{ProtocolVersion, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::connection;
+use super::guide::Arrival;
 use super::identified::Identified;
 use super::preface::{self, Protocol};
 use super::service::{Handler, Service};
@@ -98,7 +100,7 @@ impl Listener {
             connections.spawn(newcomer(place).announced(peer, sources));
         } else if let Some(source) = admit(&self.service, door(self.tls.as_ref()), &sources, peer) {
             let place = self.room.admit(peer);
-            connections.spawn(newcomer(place).serve(peer, source));
+            connections.spawn(newcomer(place).serve(SocketAddr::new(peer, address.port()), source));
         }
     }
 
@@ -132,17 +134,19 @@ impl Newcomer {
         let Some(Ok(said)) = self.place.unless_dismissed(reading).await else {
             return debug!(%proxy, "a trusted proxy did not say whose its connection is");
         };
-        let visitor = said.map_or(proxy, |visitor| visitor.ip().to_canonical());
+        // Of what a proxy asks for itself the port says nothing of a visitor.
+        let (visitor, port) =
+            said.map_or((proxy, 0), |visitor| (visitor.ip().to_canonical(), visitor.port()));
         if let Some(source) = self.admit(&sources, visitor) {
             self.place.speak_for(visitor);
-            self.serve(visitor, source).await;
+            self.serve(SocketAddr::new(visitor, port), source).await;
         }
     }
 
-    async fn serve(self, visitor: IpAddr, source: Source) {
+    async fn serve(self, address: SocketAddr, source: Source) {
         let _open = self.service.counters.open(self.service.shard, self.door());
         let Self { stream, place, tls, hosts, service, stop } = self;
-        let port = stream.peer_addr().map_or(0, |address| address.port());
+        let (visitor, port) = (address.ip(), address.port());
         if source.is_unlimited() {
             place.vouch();
         }
@@ -156,6 +160,7 @@ impl Newcomer {
             visitor,
             share,
             is_secure: tls.is_some(),
+            arrival: Arrival { port: Some(port).filter(|port| *port > 0), tls: None },
             identified: None,
         };
         let stream = Socket::new(stream, activity.clone());
@@ -175,9 +180,10 @@ impl Newcomer {
                         handler.identified = Some(Arc::new(Identified::new(host, chain)));
                     }
                     Role::Host(hosts) => {
-                        return hosts.take(stream, SocketAddr::new(visitor, port), activity.begin());
+                        return hosts.take(stream, address, activity.begin());
                     }
                 }
+                handler.arrival.tls = version(stream.get_ref().1.protocol_version());
                 let protocol = match stream.get_ref().1.alpn_protocol() {
                     Some(b"h2") => Protocol::Http2,
                     // It has seen what it came for.
@@ -193,6 +199,14 @@ impl Newcomer {
             }
         }
     }
+}
+
+fn version(version: Option<ProtocolVersion>) -> Option<TlsVersion> {
+    // These are all that it is ever agreed on.
+    let version = version?;
+    let known =
+        [(ProtocolVersion::TLSv1_2, TlsVersion::Tls12), (ProtocolVersion::TLSv1_3, TlsVersion::Tls13)];
+    known.into_iter().find(|(known, _)| *known == version).map(|(_, version)| version)
 }
 
 /// As what somebody has come.

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::connection::{HTTP1_BUFFER, HTTP2_WINDOW};
-use super::guide::{Course, Guide, Led, Peer};
+use super::guide::{Arrival, Course, Guide, Led, Peer};
 use super::identified::{self, Identified};
 use super::secure::Secure;
 use crate::balancer::retry_budget::Reason;
@@ -65,6 +65,7 @@ pub(super) struct Handler {
     pub(super) visitor: IpAddr,
     pub(super) share: Share,
     pub(super) is_secure: bool,
+    pub(super) arrival: Arrival,
     /// A certificate was asked for when the connection was made.
     pub(super) identified: Option<Arc<Identified>>,
 }
@@ -193,7 +194,8 @@ impl Handler {
         };
         let window = if parts.version < Version::HTTP_2 { HTTP1_BUFFER as u64 } else { HTTP2_WINDOW.into() };
         let trailers = Trailers::of(&parts, upload);
-        let peer = Peer { address: self.visitor, is_secure: self.is_secure, certificate };
+        let (address, is_secure, arrival) = (self.visitor, self.is_secure, self.arrival);
+        let peer = Peer { address, is_secure, certificate, arrival };
         let Led { request, source, course } =
             self.service.guide.lead(parts, (authority, &found), peer, upload, ray)?;
         let (target, key) = match &course {
@@ -209,7 +211,8 @@ impl Handler {
         let share = self.share.of(source.visitor);
         let place = ForwardContext { shard: *shard, key, ray, patience: *patience, tasks, share: &share };
         let Some(body) = dismissed.take() else { return Err(Problem::BrokenBody.into()) };
-        let order = ForwardRequest { request, body, window, trailers, upgrade, busy };
+        let visitor = source.came;
+        let order = ForwardRequest { request, body, window, trailers, visitor, upgrade, busy };
         forward::forward(target, order, &place, &mut count.tunnel, traced).await.map_err(
             |Failed { failure, tries }| {
                 debug!(ray = ray.as_str(), reason = %failure, tries, "request failed");

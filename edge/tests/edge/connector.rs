@@ -37,7 +37,8 @@ pub(crate) struct Habits {
 impl Habits {
     /// A connector of ours.
     pub(crate) fn own() -> Self {
-        Self { features: vec!["serialized_headers", extensions::FEATURE_TRAILERS], ..Self::default() }
+        let own = [extensions::FEATURE_TRAILERS, extensions::FEATURE_VISITOR];
+        Self { features: [&["serialized_headers"][..], &own].concat(), ..Self::default() }
     }
 }
 

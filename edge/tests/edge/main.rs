@@ -15,6 +15,7 @@ mod alerts;
 mod api;
 mod api_attacks;
 mod api_scale;
+mod arrivals;
 mod balancing;
 mod balancing_routes;
 mod bodies;

@@ -169,6 +169,7 @@ async fn heads_bodies_and_trailers_cross_a_second_node_as_they_cross_one() {
                         .header("x-uri", head.uri().to_string())
                         .header("x-visitor", said("cf-connecting-ip").unwrap_or_default())
                         .header("x-length", said("content-length").unwrap_or_default())
+                        .header("x-came", said("adit-visitor").unwrap_or_default())
                         .header("x-fleet", said("adit-fleet").is_some().to_string());
                     opened.answer(answer, &body).await;
                 }
@@ -182,6 +183,7 @@ async fn heads_bodies_and_trailers_cross_a_second_node_as_they_cross_one() {
                     let body: Vec<u8> = (0..length).map(|at| b'a' + (at % 26) as u8).collect();
                     let request =
                         Request::post("/a?b=c").header("host", NAME).header("adit-fleet", "1 request");
+                    let request = request.header("adit-visitor", "attempt=9;port=1;http=2;tls=1.3");
                     let page = one.edge.page(request.body(full(body.clone())).unwrap()).await;
                     assert_eq!(page.status, StatusCode::CREATED, "{length}");
                     assert!(page.text.as_bytes() == body, "{length}: {} bytes came back", page.text.len());
@@ -189,6 +191,11 @@ async fn heads_bodies_and_trailers_cross_a_second_node_as_they_cross_one() {
                     assert_eq!(header("x-method"), "POST");
                     assert_eq!(header("x-uri"), "http://app.example.com/a?b=c");
                     assert_eq!(header("x-visitor"), "127.0.0.1");
+                    let came = header("x-came");
+                    let port =
+                        came.strip_prefix("attempt=1;port=").and_then(|it| it.strip_suffix(";http=1.1"));
+                    let port = port.and_then(|port| port.parse::<u16>().ok());
+                    assert!(port.is_some_and(|port| port > 1), "what the first node knows: {came}");
                     let said = if length == 0 { String::new() } else { length.to_string() };
                     assert_eq!(header("x-length"), said);
                     assert_eq!(header("x-fleet"), "false", "what nodes say to each other stays between them");

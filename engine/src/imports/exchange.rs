@@ -31,11 +31,11 @@ impl bound::Host for State {
     }
 
     fn http_version(&mut self) -> Option<String> {
-        self.known()?.visitor().http_version.clone()
+        self.known()?.visitor().http_version.as_deref().map(str::to_owned)
     }
 
     fn tls_version(&mut self) -> Option<String> {
-        self.known()?.visitor().tls_version.clone()
+        self.known()?.visitor().tls_version.as_deref().map(str::to_owned)
     }
 
     fn attempt(&mut self) -> Option<u32> {

@@ -1,6 +1,8 @@
-//! The `key-value` interface: buckets in memory with a quota, shared by the instances of a plugin.
+//! The `key-value` interface: buckets with a quota, shared by the instances of a plugin; those of this process are in
+//! memory.
 
 mod kept;
+mod store;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 use super::super::bindings::adit::plugin::key_value as bound;
 use super::super::store::State;
 use bound::Error;
+
+pub(crate) use store::{Listed, Store};
 
 const LONGEST_KEY: usize = 1024;
 /// A whole answer of `http-client` fits.
@@ -25,7 +29,7 @@ pub(crate) struct Bucket(Mutex<Entries>);
 
 /// What lies under a key, or that nothing does.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Current(pub(super) Option<Vec<u8>>);
+pub(crate) struct Current(pub(crate) Option<Vec<u8>>);
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -193,9 +197,8 @@ fn expiry(now: Instant, ttl_ms: Option<u64>) -> Option<Instant> {
 }
 
 impl State {
-    pub(super) fn bucket(&self, name: &str) -> Result<(&Bucket, usize), Error> {
-        let granted = self.sandbox.buckets.get(name).map(|(bucket, quota)| (&**bucket, *quota));
-        granted.ok_or_else(|| {
+    pub(super) fn bucket(&self, name: &str) -> Result<Store, Error> {
+        self.sandbox.buckets.get(name).cloned().ok_or_else(|| {
             self.sandbox.deny_name("bucket", name);
             Error::NoSuchBucket
         })
@@ -203,23 +206,47 @@ impl State {
 }
 
 impl bound::Host for State {
-    fn get(&mut self, bucket: String, key: String) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.bucket(&bucket)?.0.value(&key, self.sandbox.time.instant()))
+    async fn get(&mut self, bucket: String, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, Error>> {
+        let now = self.sandbox.time.instant();
+        match self.bucket(&bucket) {
+            Ok(store) => Ok(store.value(key, now).await?),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
-    fn set(&mut self, bucket: String, key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> Result<(), Error> {
-        let ((bucket, quota), now) = (self.bucket(&bucket)?, self.sandbox.time.instant());
-        bucket.put(key, value, expiry(now, ttl_ms), quota, now)
+    async fn set(
+        &mut self,
+        bucket: String,
+        key: String,
+        value: Vec<u8>,
+        ttl_ms: Option<u64>,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        let now = self.sandbox.time.instant();
+        match self.bucket(&bucket) {
+            Ok(store) => Ok(store.put(key, value, ttl_ms, now).await?),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
-    fn delete(&mut self, bucket: String, key: String) -> Result<(), Error> {
-        self.bucket(&bucket)?.0.remove(&key);
-        Ok(())
+    async fn delete(&mut self, bucket: String, key: String) -> wasmtime::Result<Result<(), Error>> {
+        match self.bucket(&bucket) {
+            Ok(store) => Ok(store.remove(key).await?),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
-    fn increment(&mut self, bucket: String, key: String, by: i64, ttl_ms: Option<u64>) -> Result<i64, Error> {
-        let ((bucket, quota), now) = (self.bucket(&bucket)?, self.sandbox.time.instant());
-        bucket.increase(key, by, expiry(now, ttl_ms), quota, now)
+    async fn increment(
+        &mut self,
+        bucket: String,
+        key: String,
+        by: i64,
+        ttl_ms: Option<u64>,
+    ) -> wasmtime::Result<Result<i64, Error>> {
+        let now = self.sandbox.time.instant();
+        match self.bucket(&bucket) {
+            Ok(store) => Ok(store.increase(key, by, ttl_ms, now).await?),
+            Err(error) => Ok(Err(error)),
+        }
     }
 }
 

@@ -4,13 +4,14 @@
 mod bindings;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use tracing::Level;
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::super::bindings::adit::plugin::key_value::Error;
 use super::super::store::State;
-use super::key_value::Bucket;
+use super::key_value::{Listed, Store};
 use bindings::{config, config_draft, draft, draft2, logging};
 
 /// The interfaces that are linked.
@@ -29,8 +30,6 @@ const INTERFACES: [&str; 10] = [
 const CONFIGURATION: &str = "wasi:config/store";
 /// The bucket that a guest gets that names none, where several are granted.
 const DEFAULT_BUCKET: &str = "default";
-/// Keys of a bucket that are listed at once.
-const LISTED: usize = 1000;
 /// Bytes of values, with their keys, that are read at once.
 const READ_AT_ONCE: usize = 16 * 1024 * 1024;
 const TOO_MUCH: &str = "query result exceeds limit of 16 MiB";
@@ -104,10 +103,9 @@ impl logging::wasi::logging::logging::Host for State {
 
 /// What is common to the versions: an operation on a granted bucket.
 impl State {
-    fn opened(&mut self, name: &str) -> Result<(&Bucket, usize, std::time::Instant), Error> {
-        let now = self.sandbox.time.instant();
-        let (bucket, quota) = self.bucket(name)?;
-        Ok((bucket, quota, now))
+    fn opened(&self, bucket: &Resource<Opened>) -> wasmtime::Result<Result<(Store, Instant), Error>> {
+        let store = self.bucket(&self.resources.get(bucket)?.0);
+        Ok(store.map(|store| (store, self.sandbox.time.instant())))
     }
 
     /// The bucket that a guest means: where it names none, the only one that is granted, or else `default`.
@@ -118,10 +116,6 @@ impl State {
         }
         let only = buckets.keys().next().filter(|_| buckets.len() == 1);
         only.cloned().unwrap_or_else(|| DEFAULT_BUCKET.to_owned())
-    }
-
-    fn name_of(&self, bucket: &Resource<Opened>) -> wasmtime::Result<String> {
-        Ok(self.resources.get(bucket)?.0.clone())
     }
 }
 
@@ -149,12 +143,12 @@ macro_rules! store {
             use $draft::wasi::keyvalue::store as theirs;
 
             impl theirs::Host for State {
-                fn open(
+                async fn open(
                     &mut self,
                     identifier: String,
                 ) -> wasmtime::Result<Result<Resource<Opened>, theirs::Error>> {
                     let identifier = self.meant(identifier);
-                    if self.opened(&identifier).is_err() {
+                    if self.bucket(&identifier).is_err() {
                         return Ok(Err(theirs::Error::AccessDenied));
                     }
                     Ok(Ok(self.resources.push(Opened(identifier))?))
@@ -162,69 +156,72 @@ macro_rules! store {
             }
 
             impl theirs::HostBucket for State {
-                fn get(
+                async fn get(
                     &mut self,
                     bucket: Resource<Opened>,
                     key: String,
                 ) -> wasmtime::Result<Result<Option<Vec<u8>>, theirs::Error>> {
-                    let name = self.name_of(&bucket)?;
-                    let value = self.opened(&name).map(|(bucket, _, now)| bucket.value(&key, now));
-                    Ok(value.map_err(theirs::Error::from))
+                    match self.opened(&bucket)? {
+                        Ok((store, now)) => Ok(store.value(key, now).await?.map_err(Into::into)),
+                        Err(error) => Ok(Err(error.into())),
+                    }
                 }
 
-                fn set(
+                async fn set(
                     &mut self,
                     bucket: Resource<Opened>,
                     key: String,
                     value: Vec<u8>,
                 ) -> wasmtime::Result<Result<(), theirs::Error>> {
-                    let name = self.name_of(&bucket)?;
-                    let opened = self.opened(&name);
-                    let done =
-                        opened.and_then(|(bucket, quota, now)| bucket.put(key, value, None, quota, now));
-                    Ok(done.map_err(theirs::Error::from))
+                    match self.opened(&bucket)? {
+                        Ok((store, now)) => Ok(store.put(key, value, None, now).await?.map_err(Into::into)),
+                        Err(error) => Ok(Err(error.into())),
+                    }
                 }
 
-                fn delete(
+                async fn delete(
                     &mut self,
                     bucket: Resource<Opened>,
                     key: String,
                 ) -> wasmtime::Result<Result<(), theirs::Error>> {
-                    let name = self.name_of(&bucket)?;
-                    let done = self.opened(&name).map(|(bucket, ..)| bucket.remove(&key));
-                    Ok(done.map_err(theirs::Error::from))
+                    match self.opened(&bucket)? {
+                        Ok((store, _)) => Ok(store.remove(key).await?.map_err(Into::into)),
+                        Err(error) => Ok(Err(error.into())),
+                    }
                 }
 
-                fn exists(
+                async fn exists(
                     &mut self,
                     bucket: Resource<Opened>,
                     key: String,
                 ) -> wasmtime::Result<Result<bool, theirs::Error>> {
-                    let name = self.name_of(&bucket)?;
-                    let there = self.opened(&name).map(|(bucket, _, now)| bucket.value(&key, now).is_some());
-                    Ok(there.map_err(theirs::Error::from))
+                    match self.opened(&bucket)? {
+                        Ok((store, now)) => {
+                            let value = store.value(key, now).await?;
+                            Ok(value.map(|value| value.is_some()).map_err(Into::into))
+                        }
+                        Err(error) => Ok(Err(error.into())),
+                    }
                 }
 
-                fn list_keys(
+                async fn list_keys(
                     &mut self,
                     bucket: Resource<Opened>,
                     cursor: Option<$cursor>,
                 ) -> wasmtime::Result<Result<theirs::KeyResponse, theirs::Error>> {
-                    let name = self.name_of(&bucket)?;
-                    let begin: usize = cursor.and_then(|cursor| cursor.to_string().parse().ok()).unwrap_or(0);
-                    let listed = self.opened(&name).map(|(bucket, _, now)| {
-                        let all = bucket.keys(now);
-                        let end = begin.saturating_add(LISTED);
-                        let cursor = (end < all.len()).then(|| end.to_string().parse().ok()).flatten();
-                        theirs::KeyResponse {
-                            keys: all.into_iter().skip(begin).take(LISTED).collect(),
-                            cursor,
-                        }
-                    });
-                    Ok(listed.map_err(theirs::Error::from))
+                    let begin = cursor.and_then(|cursor| cursor.to_string().parse().ok()).unwrap_or(0);
+                    let listed = match self.opened(&bucket)? {
+                        Ok((store, now)) => store.keys(begin, now).await?,
+                        Err(error) => Err(error),
+                    };
+                    let response = |Listed { keys, next }| {
+                        let cursor = next.and_then(|next: u64| next.to_string().parse().ok());
+                        theirs::KeyResponse { keys, cursor }
+                    };
+                    Ok(listed.map(response).map_err(Into::into))
                 }
 
-                fn drop(&mut self, bucket: Resource<Opened>) -> wasmtime::Result<()> {
+                async fn drop(&mut self, bucket: Resource<Opened>) -> wasmtime::Result<()> {
                     self.resources.delete(bucket)?;
                     Ok(())
                 }
@@ -254,16 +251,19 @@ macro_rules! batch {
             use $draft::wasi::keyvalue::{batch, store::Error as Theirs};
 
             impl batch::Host for State {
-                fn get_many(
+                async fn get_many(
                     &mut self,
                     bucket: Resource<Opened>,
                     keys: Vec<String>,
                 ) -> wasmtime::Result<Result<Vec<$told>, Theirs>> {
-                    let name = self.name_of(&bucket)?;
+                    let (store, now) = match self.opened(&bucket)? {
+                        Ok(opened) => opened,
+                        Err(error) => return Ok(Err(error.into())),
+                    };
                     let (mut told, mut left) = (Vec::with_capacity(keys.len()), READ_AT_ONCE);
                     for key in keys {
-                        let value = match self.opened(&name) {
-                            Ok((bucket, _, now)) => bucket.value(&key, now),
+                        let value = match store.value(key.clone(), now).await? {
+                            Ok(value) => value,
                             Err(error) => return Ok(Err(error.into())),
                         };
                         let length = key.len() + value.as_ref().map_or(0, Vec::len);
@@ -276,32 +276,38 @@ macro_rules! batch {
                     Ok(Ok(told))
                 }
 
-                fn set_many(
+                async fn set_many(
                     &mut self,
                     bucket: Resource<Opened>,
                     pairs: Vec<(String, Vec<u8>)>,
                 ) -> wasmtime::Result<Result<(), Theirs>> {
-                    let name = self.name_of(&bucket)?;
+                    let (store, now) = match self.opened(&bucket)? {
+                        Ok(opened) => opened,
+                        Err(error) => return Ok(Err(error.into())),
+                    };
                     for (key, value) in pairs {
-                        let opened = self.opened(&name);
-                        let done =
-                            opened.and_then(|(bucket, quota, now)| bucket.put(key, value, None, quota, now));
-                        if let Err(error) = done {
+                        if let Err(error) = store.put(key, value, None, now).await? {
                             return Ok(Err(error.into()));
                         }
                     }
                     Ok(Ok(()))
                 }
 
-                fn delete_many(
+                async fn delete_many(
                     &mut self,
                     bucket: Resource<Opened>,
                     keys: Vec<String>,
                 ) -> wasmtime::Result<Result<(), Theirs>> {
-                    let name = self.name_of(&bucket)?;
-                    let done =
-                        self.opened(&name).map(|(bucket, ..)| keys.iter().for_each(|key| bucket.remove(key)));
-                    Ok(done.map_err(Into::into))
+                    let store = match self.opened(&bucket)? {
+                        Ok((store, _)) => store,
+                        Err(error) => return Ok(Err(error.into())),
+                    };
+                    for key in keys {
+                        if let Err(error) = store.remove(key).await? {
+                            return Ok(Err(error.into()));
+                        }
+                    }
+                    Ok(Ok(()))
                 }
             }
         };
@@ -312,37 +318,41 @@ batch!(draft, Option<(String, Vec<u8>)>, |key, value: Option<Vec<u8>>| value.map
 batch!(draft2, (String, Option<Vec<u8>>), |key, value| (key, value));
 
 impl draft::wasi::keyvalue::atomics::Host for State {
-    fn increment(
+    async fn increment(
         &mut self,
         bucket: Resource<Opened>,
         key: String,
         delta: u64,
     ) -> wasmtime::Result<Result<u64, draft::wasi::keyvalue::store::Error>> {
         let by = i64::try_from(delta).unwrap_or(i64::MAX);
-        let sum = self.increased(&bucket, key, by)?;
+        let sum = self.increased(&bucket, key, by).await?;
         Ok(sum.map(|sum| u64::try_from(sum).unwrap_or(0)).map_err(Into::into))
     }
 }
 
 impl draft2::wasi::keyvalue::atomics::Host for State {
-    fn increment(
+    async fn increment(
         &mut self,
         bucket: Resource<Opened>,
         key: String,
         delta: i64,
     ) -> wasmtime::Result<Result<i64, draft2::wasi::keyvalue::store::Error>> {
-        Ok(self.increased(&bucket, key, delta)?.map_err(Into::into))
+        Ok(self.increased(&bucket, key, delta).await?.map_err(Into::into))
     }
 
-    fn swap(
+    async fn swap(
         &mut self,
         cas: Resource<Seen>,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), draft2::wasi::keyvalue::atomics::CasError>> {
         use draft2::wasi::keyvalue::atomics::CasError;
         let Seen { bucket, key, value: seen } = self.resources.delete(cas)?;
-        let opened = self.opened(&bucket);
-        match opened.and_then(|(bucket, quota, now)| bucket.swap(&key, seen.as_deref(), value, quota, now)) {
+        let now = self.sandbox.time.instant();
+        let swapped = match self.bucket(&bucket) {
+            Ok(store) => store.swap(key.clone(), seen, value, now).await?,
+            Err(error) => Err(error),
+        };
+        match swapped {
             Ok(None) => Ok(Ok(())),
             Ok(Some(current)) => {
                 let seen = self.resources.push(Seen { bucket, key, value: current.0 })?;
@@ -354,40 +364,45 @@ impl draft2::wasi::keyvalue::atomics::Host for State {
 }
 
 impl draft2::wasi::keyvalue::atomics::HostCas for State {
-    fn new(
+    async fn new(
         &mut self,
         bucket: Resource<Opened>,
         key: String,
     ) -> wasmtime::Result<Result<Resource<Seen>, draft2::wasi::keyvalue::store::Error>> {
-        let bucket = self.name_of(&bucket)?;
-        match self.opened(&bucket).map(|(bucket, _, now)| bucket.value(&key, now)) {
+        let looked = match self.opened(&bucket)? {
+            Ok((store, now)) => store.value(key.clone(), now).await?,
+            Err(error) => Err(error),
+        };
+        let bucket = self.resources.get(&bucket)?.0.clone();
+        match looked {
             Ok(value) => Ok(Ok(self.resources.push(Seen { bucket, key, value })?)),
             Err(error) => Ok(Err(error.into())),
         }
     }
 
-    fn current(
+    async fn current(
         &mut self,
         cas: Resource<Seen>,
     ) -> wasmtime::Result<Result<Option<Vec<u8>>, draft2::wasi::keyvalue::store::Error>> {
         Ok(Ok(self.resources.get(&cas)?.value.clone()))
     }
 
-    fn drop(&mut self, cas: Resource<Seen>) -> wasmtime::Result<()> {
+    async fn drop(&mut self, cas: Resource<Seen>) -> wasmtime::Result<()> {
         self.resources.delete(cas)?;
         Ok(())
     }
 }
 
 impl State {
-    fn increased(
+    async fn increased(
         &mut self,
         bucket: &Resource<Opened>,
         key: String,
         by: i64,
     ) -> wasmtime::Result<Result<i64, Error>> {
-        let name = self.name_of(bucket)?;
-        let opened = self.opened(&name);
-        Ok(opened.and_then(|(bucket, quota, now)| bucket.increase(key, by, None, quota, now)))
+        match self.opened(bucket)? {
+            Ok((store, now)) => Ok(store.increase(key, by, None, now).await?),
+            Err(error) => Ok(Err(error)),
+        }
     }
 }

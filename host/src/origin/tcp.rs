@@ -7,7 +7,6 @@ mod destination;
 mod frames;
 mod incoming;
 mod negotiation;
-mod places;
 mod shared;
 mod socks;
 

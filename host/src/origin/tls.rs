@@ -7,7 +7,7 @@ use anyhow::Context;
 use rustls::ClientConfig;
 
 /// Settings for one origin: the system's roots and those of a PEM file, or no check at all.
-pub(super) fn client_config(ca: Option<(&Path, &[u8])>, verify: bool) -> anyhow::Result<Arc<ClientConfig>> {
+pub(crate) fn client_config(ca: Option<(&Path, &[u8])>, verify: bool) -> anyhow::Result<Arc<ClientConfig>> {
     let provider = Arc::new(adit_trust::provider());
     let verifier = if verify {
         let mut roots = adit_trust::of_system();

@@ -122,7 +122,10 @@ impl RequestContext {
                 StatusCode::GATEWAY_TIMEOUT
             }
             ProxyError::Plugin(failure) | ProxyError::Service(failure)
-                if matches!(failure.kind, FailureKind::Busy | FailureKind::Resting) =>
+                if matches!(
+                    failure.kind,
+                    FailureKind::Busy | FailureKind::Resting | FailureKind::Away(_)
+                ) =>
             {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_protocol::extensions::{self, Instead};
+use adit_protocol::extensions::{self, Instead, VisitorFacts};
 use http::header::HeaderMap;
 use http::{Response, request};
 
@@ -104,6 +104,11 @@ impl Handler {
             && let Some(notice) = Notice::of(&head)
         {
             return Answer::Response(self.notices.answer(notice).await);
+        }
+        if self.speaks_own
+            && let Some(facts) = head.headers.get(extensions::VISITOR).map(VisitorFacts::of)
+        {
+            head.extensions.insert(facts);
         }
         extensions::strip(&mut head.headers);
         let takes_trailers = trailers != Trailers::Unwelcome;

@@ -49,6 +49,8 @@ fn a_visitor_cannot_forge_what_the_edge_says() {
         "cf-trace-id",
         "cf-access-authenticated-user-email",
         "proxy",
+        "adit-visitor",
+        "adit_visitor",
     ];
     let request =
         forged.iter().fold(get(), |request, name| request.header(*name, "forged").header(*name, "again"));

@@ -59,7 +59,7 @@ pub(super) mod draft {
             world imports { import store; import atomics; import batch; }
         ",
         world: "imports",
-        imports: { default: trappable },
+        imports: { default: async | trappable },
         with: { "wasi:keyvalue/store.bucket": super::super::Opened },
     });
 }
@@ -99,7 +99,7 @@ pub(super) mod draft2 {
             world imports { import store; import atomics; import batch; }
         ",
         world: "imports",
-        imports: { default: trappable },
+        imports: { default: async | trappable },
         with: { "wasi:keyvalue/store.bucket": super::super::Opened, "wasi:keyvalue/atomics.cas": super::super::Seen },
     });
 }

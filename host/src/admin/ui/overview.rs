@@ -72,7 +72,7 @@ pub(super) fn plugins(visit: &Visit<'_>) -> Answer {
         content.raw("<p>No rule has a plugin.</p>");
         return visit.page(StatusCode::OK, "Plugins", &content);
     }
-    content.raw("<div class=\"wide\"><table><thead><tr><th>plugin</th><th class=\"number\">calls</th><th class=\"number\">faults</th><th class=\"number\">traps</th><th class=\"number\">timeouts</th><th class=\"number\">busy</th><th class=\"number\">invalid</th><th class=\"number\">resting</th><th class=\"number\">denied</th><th class=\"number\">instances made</th></tr></thead><tbody>");
+    content.raw("<div class=\"wide\"><table><thead><tr><th>plugin</th><th class=\"number\">calls</th><th class=\"number\">faults</th><th class=\"number\">traps</th><th class=\"number\">timeouts</th><th class=\"number\">busy</th><th class=\"number\">invalid</th><th class=\"number\">resting</th><th class=\"number\">away</th><th class=\"number\">denied</th><th class=\"number\">instances made</th></tr></thead><tbody>");
     for plugin in generation.plugins().take(MOST_ROWS) {
         let counts = plugin.counters();
         content.raw("<tr><th scope=\"row\">").text(plugin.name()).raw("</th>");
@@ -84,6 +84,7 @@ pub(super) fn plugins(visit: &Visit<'_>) -> Answer {
             counts.busy,
             counts.invalid,
             counts.resting,
+            counts.away,
             counts.denied,
             counts.instantiations,
         ] {

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use adit_net::places::{Place, Places};
+
 use super::Room;
-use super::places::{Place, Places};
 
 /// The circuits of a process.
 #[derive(Debug, Clone)]

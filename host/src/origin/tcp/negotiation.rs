@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use adit_net::places::Place;
 use adit_protocol::websocket::{NORMAL, PROTOCOL_ERROR};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
@@ -20,7 +21,6 @@ use super::counts::{CircuitEnd, Seat};
 use super::destination::Outlet;
 use super::frames::Framing;
 use super::incoming::Incoming;
-use super::places::Place;
 use super::socks::{self, Reply, Talk, Wrong};
 use crate::origin::BoxError;
 

@@ -41,9 +41,11 @@ mod bindings {
             package wasi:keyvalue@0.2.0-draft2 {
                 interface store {
                     variant error { no-such-store, access-denied, other(string) }
+                    record key-response { keys: list<string>, cursor: option<string> }
                     open: func(identifier: string) -> result<bucket, error>;
                     resource bucket {
                         get: func(key: string) -> result<option<list<u8>>, error>;
+                        list-keys: func(cursor: option<string>) -> result<key-response, error>;
                     }
                 }
                 interface atomics {
@@ -154,6 +156,15 @@ fn obey(words: &[&str]) -> Option<String> {
             Err(error) => error.name().to_owned(),
         },
         ["set", bucket, key, value] => outcome(key_value::set(bucket, key, value.as_bytes(), None)),
+        ["set", bucket, key, value, ttl] => {
+            outcome(key_value::set(bucket, key, value.as_bytes(), Some(ttl.parse().ok()?)))
+        }
+        ["keys", bucket] => {
+            let listed = store::open(bucket).and_then(|opened| opened.list_keys(None));
+            let mut keys = listed.map(|listed| listed.keys).unwrap_or_default();
+            keys.sort();
+            keys.join(" ")
+        }
         ["fill", bucket, bytes] => {
             outcome(key_value::set(bucket, "filled", &vec![0; bytes.parse().ok()?], None))
         }
@@ -162,6 +173,12 @@ fn obey(words: &[&str]) -> Option<String> {
             Ok(sum) => sum.to_string(),
             Err(error) => error.name().to_owned(),
         },
+        ["add", bucket, key, by, ttl] => {
+            match key_value::increment(bucket, key, by.parse().ok()?, Some(ttl.parse().ok()?)) {
+                Ok(sum) => sum.to_string(),
+                Err(error) => error.name().to_owned(),
+            }
+        }
         ["swap", bucket, key, between, value] => swap(bucket, key, between, value.as_bytes()),
         ["open", ref bucket @ ..] => match store::open(bucket.first().unwrap_or(&"")) {
             Ok(opened) => opened.get("name").ok().flatten().map_or_else(|| "none".to_owned(), |name| text(&name)),

@@ -12,6 +12,11 @@ use adit_release::{Parts, checksums, deb, image, sbom};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+// It is written for a library.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../rules/src/shelf.rs"]
+mod shelf;
+
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,7 +58,12 @@ fn run(arguments: Vec<String>) -> Result<()> {
     let [ours, plugins] = metadata;
     let shelf: Vec<&str> =
         facts["shelf"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    ensure!(shelf.len() == SHELF, "the program does not hold the whole shelf, but {shelf:?}");
+    let missing: Vec<&str> = shelf::NAMES.into_iter().filter(|name| !shelf.contains(name)).collect();
+    ensure!(
+        missing.is_empty(),
+        "the program does not hold the whole shelf: {} are missing",
+        missing.join(", ")
+    );
     let inside: Vec<&str> = std::iter::once("adit").chain(shelf).collect();
     let sbom = sbom::write(&version, &commit, &inside, &[&locks[0], &locks[1]], &[ours?, plugins?])?;
     let units = ["adit-edge", "adit-tunnel"]
@@ -174,8 +184,6 @@ fn architecture(target: &str) -> Result<&'static str> {
 }
 
 const NAMES: [&str; 7] = ["program", "tree", "output", "roots", "time", "commit", "key"];
-/// Plugins that come with Adit.
-const SHELF: usize = 10;
 
 const USAGE: &str = "\
 Usage: adit-release --program FILE --tree FOLDER --output FOLDER --roots FILE [--time SECONDS] [--commit ID] [--key FILE]";

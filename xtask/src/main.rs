@@ -3,6 +3,7 @@
 //! Read [`checks`] for what is checked and in which order, [`check`] for the minutes between, [`wasm`] for how a machine comes by a
 //! compiler for plugins, [`child`] and [`progress`] for how commands are run and shown.
 
+mod axe_core;
 mod bench;
 mod bench_plugins;
 mod cargo_deny;
@@ -73,6 +74,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
             progress.step("finding etcd", || debian_package::etcd(&tree))?;
             progress.step("finding Redis", || debian_package::redis(&tree))?;
             progress.step("finding an OpenID provider", || oidc_provider::provide(&tree))?;
+            progress.step("finding axe-core", || axe_core::provide(&tree))?;
             progress.finish("everything is set up");
         }
         "plugins" => {
@@ -110,7 +112,7 @@ fn run(command: &str, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-const SETUP_STEPS: usize = 9;
+const SETUP_STEPS: usize = 10;
 const PLUGIN_STEPS: usize = 2;
 const LANGUAGE_STEPS: usize = 2;
 

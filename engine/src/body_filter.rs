@@ -45,7 +45,8 @@ impl Plugin {
             None => source.gather(limits.most, self.room()).await,
         };
         let coding = coding.unwrap_or_default();
-        let gathered = self.undo(coding, gathered, limits).await;
+        let mut room = self.room();
+        let gathered = self.undo(coding, gathered, limits, &mut room).await;
         let body = match gathered {
             Gathered::Whole(body) => body,
             Gathered::Beyond if limits.passes => return Ok(RequestStep::Next),
@@ -123,7 +124,8 @@ impl Plugin {
             None => Gathered::Beyond,
         };
         let coding = coding.unwrap_or_default();
-        let gathered = self.undo(coding, gathered, limits).await;
+        let mut room = self.room();
+        let gathered = self.undo(coding, gathered, limits, &mut room).await;
         let body = match gathered {
             Gathered::Whole(body) => body,
             Gathered::Beyond if limits.passes => return Ok(ResponseStep::Next),
@@ -180,9 +182,16 @@ impl Plugin {
         }
     }
 
-    async fn undo(&self, coding: Option<Coding>, gathered: Gathered, limits: BodyLimits) -> Gathered {
+    /// What it becomes takes `room`, as long as the plugin has it.
+    async fn undo(
+        &self,
+        coding: Option<Coding>,
+        gathered: Gathered,
+        limits: BodyLimits,
+        room: &mut BodyRoom,
+    ) -> Gathered {
         match (coding, gathered) {
-            (Some(coding), Gathered::Whole(body)) => decoded(coding, body, limits.most, self.room()).await,
+            (Some(coding), Gathered::Whole(body)) => decoded(coding, body, limits.most, room).await,
             (_, gathered) => gathered,
         }
     }
@@ -193,7 +202,7 @@ impl Plugin {
 }
 
 /// Undoes a body that has come whole, if it has at most `most` bytes then. Others have their turns meanwhile.
-async fn decoded(coding: Coding, body: Bytes, most: usize, mut room: BodyRoom) -> Gathered {
+async fn decoded(coding: Coding, body: Bytes, most: usize, room: &mut BodyRoom) -> Gathered {
     let mut decoder = Decoder::new(coding);
     let mut whole = BytesMut::new();
     let mut steps = 0_u32;
@@ -212,7 +221,8 @@ async fn decoded(coding: Coding, body: Bytes, most: usize, mut room: BodyRoom) -
         }
         whole.extend_from_slice(&step);
         steps += 1;
-        if steps.is_multiple_of(STEPS) {
+        // What becomes nothing is work all the same.
+        if step.is_empty() || steps.is_multiple_of(STEPS) {
             tokio::task::yield_now().await;
         }
     }

@@ -11,7 +11,8 @@ use http::header::CONTENT_ENCODING;
 
 /// Most bytes of a compressed body that are undone in one step: as gzip they become a MiB at most.
 const STEP: usize = 1024;
-/// Most bytes that deflate makes in one.
+/// The same of deflate, and most bytes that it makes in one.
+const DEFLATED: usize = 16 * 1024;
 const OUTPUT: usize = 64 * 1024;
 
 /// What the bytes of a body are.
@@ -82,51 +83,48 @@ impl Decoder {
         self.input = input;
     }
 
-    /// What comes next of it; nothing if there has to be more of it first.
+    /// What comes next of it, which may be empty although more follows; `None` if there has to be more of it first.
     pub(crate) fn step(&mut self) -> io::Result<Option<Bytes>> {
-        loop {
-            let output = match &mut self.inner {
-                Inner::Gzip(decoder) => {
-                    if self.input.is_empty() {
-                        return Ok(None);
-                    }
-                    let step = self.input.split_to(self.input.len().min(STEP));
-                    decoder.write_all(&step)?;
-                    decoder.flush()?;
-                    std::mem::take(decoder.get_mut())
+        let output = match &mut self.inner {
+            Inner::Gzip(decoder) => {
+                if self.input.is_empty() {
+                    return Ok(None);
                 }
-                Inner::Deflate(decoder) => {
-                    let Some(first) = self.input.first() else {
-                        // It may still hold something back.
-                        let Some(decoder) = decoder else { return Ok(None) };
-                        let mut output = Vec::with_capacity(OUTPUT);
-                        let status = decoder.decompress_vec(&[], &mut output, FlushDecompress::None)?;
-                        if status == Status::StreamEnd {
-                            self.inner = Inner::Ended;
-                        }
-                        return Ok((!output.is_empty()).then(|| output.into()));
-                    };
-                    let is_zlib = first & 0x0f == 8;
-                    let decoder = decoder.get_or_insert_with(|| Box::new(Decompress::new(is_zlib)));
+                let step = self.input.split_to(self.input.len().min(STEP));
+                decoder.write_all(&step)?;
+                decoder.flush()?;
+                std::mem::take(decoder.get_mut())
+            }
+            Inner::Deflate(decoder) => {
+                let Some(first) = self.input.first() else {
+                    // It may still hold something back.
+                    let Some(decoder) = decoder else { return Ok(None) };
                     let mut output = Vec::with_capacity(OUTPUT);
-                    let before = decoder.total_in();
-                    let status = decoder.decompress_vec(&self.input, &mut output, FlushDecompress::None)?;
-                    let taken = usize::try_from(decoder.total_in() - before).unwrap_or(usize::MAX);
-                    let _ = self.input.split_to(taken.min(self.input.len()));
+                    let status = decoder.decompress_vec(&[], &mut output, FlushDecompress::None)?;
                     if status == Status::StreamEnd {
                         self.inner = Inner::Ended;
-                    } else if taken == 0 && output.is_empty() {
-                        return Err(broken());
                     }
-                    output
+                    return Ok((!output.is_empty()).then(|| output.into()));
+                };
+                let is_zlib = first & 0x0f == 8;
+                let decoder = decoder.get_or_insert_with(|| Box::new(Decompress::new(is_zlib)));
+                let mut output = Vec::with_capacity(OUTPUT);
+                let before = decoder.total_in();
+                let input = &self.input[..self.input.len().min(DEFLATED)];
+                let status = decoder.decompress_vec(input, &mut output, FlushDecompress::None)?;
+                let taken = usize::try_from(decoder.total_in() - before).unwrap_or(usize::MAX);
+                let _ = self.input.split_to(taken.min(self.input.len()));
+                if status == Status::StreamEnd {
+                    self.inner = Inner::Ended;
+                } else if taken == 0 && output.is_empty() {
+                    return Err(broken());
                 }
-                Inner::Ended if self.input.is_empty() => return Ok(None),
-                Inner::Ended => return Err(broken()),
-            };
-            if !output.is_empty() {
-                return Ok(Some(output.into()));
+                output
             }
-        }
+            Inner::Ended if self.input.is_empty() => return Ok(None),
+            Inner::Ended => return Err(broken()),
+        };
+        Ok(Some(output.into()))
     }
 
     /// Whether it is there to its end; what is left of it.
@@ -236,6 +234,20 @@ mod tests {
             let (all, longest) = undone(coding, &coded, 1 << 20).unwrap();
             assert!(all.len() == bomb.len() && longest <= 2 << 20, "{coding:?}: {longest}");
         }
+    }
+
+    #[test]
+    fn what_becomes_nothing_is_undone_in_small_steps_too() {
+        let nothing = gzip(b"").repeat(10_000);
+        let mut decoder = Decoder::new(Coding::Gzip);
+        let length = nothing.len();
+        decoder.push(nothing.into());
+        let mut steps = 0;
+        while let Some(step) = decoder.step().unwrap() {
+            assert!(step.is_empty());
+            steps += 1;
+        }
+        assert!(steps >= length / STEP, "{steps} steps of {length} bytes");
     }
 
     #[test]

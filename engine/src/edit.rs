@@ -93,6 +93,7 @@ pub(super) fn request(
     }
     let ops = check(&head.headers, edits.headers)?;
 
+    cut_other_spellings(&mut head.headers, &ops);
     apply(&mut head.headers, ops);
     if let Some(host) = host {
         head.headers.insert(HOST, host);
@@ -198,6 +199,29 @@ fn apply(headers: &mut HeaderMap, ops: Vec<Op>) {
                 headers.remove(name);
             }
         }
+    }
+}
+
+/// Takes out of a request what a service may take for a header that is set or removed: CGI and what came after it map
+/// whatever is no letter or digit to `_`, so that a visitor's `X_User` would stand for `x-user`.
+fn cut_other_spellings(headers: &mut HeaderMap, ops: &[Op]) {
+    let is_odd =
+        |name: &HeaderName| name.as_str().bytes().any(|byte| byte != b'-' && !byte.is_ascii_alphanumeric());
+    let decided = ops.iter().filter_map(|op| match op {
+        Op::Set(name, _) | Op::Remove(name) => Some(name),
+        Op::Append(..) => None,
+    });
+    if !headers.keys().any(is_odd) && !decided.clone().any(is_odd) {
+        return;
+    }
+    let plain = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
+    let is_other = |one: &HeaderName, other: &HeaderName| {
+        one != other && one.as_str().bytes().map(plain).eq(other.as_str().bytes().map(plain))
+    };
+    let is_meant = |name: &HeaderName| decided.clone().any(|decided| is_other(name, decided));
+    let meant: Vec<HeaderName> = headers.keys().filter(|name| is_meant(name)).cloned().collect();
+    for name in meant {
+        headers.remove(name);
     }
 }
 
@@ -311,6 +335,33 @@ mod tests {
             .expect("a good response")
             .into_parts()
             .0
+    }
+
+    #[test]
+    fn what_a_service_may_take_for_a_header_that_a_plugin_decides_is_cut() {
+        let mut head = request_head();
+        for name in ["x_user", "x.user", "X-USER", "x_other", "x-user-id", "x-secret"] {
+            head.headers
+                .append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static("forged"));
+        }
+        let ops = vec![
+            set("X-User", "alice"),
+            wit::HeaderOp::Remove("x_secret".to_owned()),
+            append("x-other", "1"),
+        ];
+        request(&mut head, wit::RequestEdits { headers: ops, ..edits() }, "http").unwrap();
+        let mut left: Vec<_> =
+            head.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        left.sort_unstable();
+        let wanted = [
+            ("host", "a.example"),
+            ("x-old", "1"),
+            ("x-other", "1"),
+            ("x-user", "alice"),
+            ("x-user-id", "forged"),
+            ("x_other", "forged"),
+        ];
+        assert_eq!(left, wanted);
     }
 
     fn edits() -> wit::RequestEdits {

@@ -16,6 +16,8 @@ use crate::failure::{Failure, FailureKind};
 
 /// Longest piece that a plugin is shown, bytes. Longer ones are cut.
 const PIECE: usize = 64 * 1024;
+/// Steps of a compressed body that become nothing, one behind the other.
+const IDLE_STEPS: u32 = 4;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -117,12 +119,19 @@ where
 
     /// What is to be done next; what is to be shown lies in `unseen` then.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Next, BoxError>> {
+        let mut idle = 0;
         loop {
             if !self.unseen.is_empty() {
                 return Poll::Ready(Ok(Next::Piece));
             }
             if let Some(decoder) = &mut self.decoder {
                 if let Some(bytes) = decoder.step()? {
+                    // What becomes nothing is work all the same: others have their turns meanwhile.
+                    idle += u32::from(bytes.is_empty());
+                    if idle > IDLE_STEPS {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     self.unseen = bytes;
                     continue;
                 }

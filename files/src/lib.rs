@@ -76,6 +76,21 @@ pub fn mark(path: &Path) -> Option<Mark> {
 /// # Errors
 /// It cannot be written; then the old one is as it was, unless the disk failed at the very last step.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    put(path, bytes, mode, |temporary| fs::rename(temporary, path))
+}
+
+/// Makes a file that is not there yet, whole or not at all, as [`replace`] does.
+///
+/// # Errors
+/// It cannot be written, or it is there already: then [`io::ErrorKind::AlreadyExists`], and it is as it was.
+pub fn make(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    put(path, bytes, mode, |temporary| {
+        fs::hard_link(temporary, path)?;
+        fs::remove_file(temporary)
+    })
+}
+
+fn put(path: &Path, bytes: &[u8], mode: u32, place: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -89,11 +104,11 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         file.write_all(bytes)?;
         file.sync_all()
     });
-    let replaced = written.and_then(|()| fs::rename(&temporary, path));
-    if replaced.is_err() {
+    let placed = written.and_then(|()| place(&temporary));
+    if placed.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    replaced?;
+    placed?;
     match held.sync_all() {
         // A file system that knows no such thing.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
@@ -101,7 +116,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     }
 }
 
-/// Removes what processes that are gone have left of a [`replace`] of this file.
+/// Removes what processes that are gone have left of a [`replace`] or a [`make`] of this file.
 pub fn sweep(path: &Path) {
     let prefix = prefix(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -184,6 +199,16 @@ mod tests {
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, [".host.toml.1", ".host.toml.swp", "host.toml"]);
+    }
+
+    #[test]
+    fn a_file_is_made_once_and_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seal.key");
+        make(&path, b"one", 0o600).unwrap();
+        assert_eq!(make(&path, b"two", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]

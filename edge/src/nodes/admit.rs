@@ -71,7 +71,8 @@ impl Admitting {
         }
         let (known, count, fleet, authority) = self.state.read(|snapshot| {
             let kept = snapshot.node_authority.as_ref().map(|kept| kept.record.clone());
-            (snapshot.nodes.get(&name).cloned(), snapshot.nodes.len(), self.state.fleet(), kept)
+            let count = snapshot.nodes.values().filter(|node| node.record.wanted != Wanted::Left).count();
+            (snapshot.nodes.get(&name).cloned(), count, self.state.fleet(), kept)
         });
         let (Some(fleet), Some(authority)) = (fleet, authority) else {
             return Err(AuthorityError::None.into());

@@ -208,6 +208,11 @@ impl FleetNodes {
             "node `{}` of the fleet is another machine, or this one never joined",
             node.name
         );
+        if snapshot.nodes.get(&node.name).is_some_and(|kept| kept.record.wanted == Wanted::Left) {
+            // An earlier attempt came so far.
+            folder.forget()?;
+            return Ok(node.name.clone());
+        }
         self.drain(&node.name, false).await?;
         let end = Instant::now() + LEAVING;
         while self.snapshot().await?.alive.contains_key(&node.name) {

@@ -2,12 +2,11 @@
 //! its certificate and its key say. Knows how it is followed; what follows from its words is `presence`.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use bytes::BytesMut;
 use http::{HeaderValue, Request, Uri};
 use rustls_pki_types::ServerName;
@@ -361,20 +360,27 @@ impl Other {
 
     /// A connection to it, and to nobody else.
     async fn dial(&self, peers: &Peers) -> anyhow::Result<(Link, AbortOnDropHandle<()>)> {
-        timeout(DIAL, self.dial_one(peers)).await.context("it took too long")?
-    }
-
-    async fn dial_one(&self, peers: &Peers) -> anyhow::Result<(Link, AbortOnDropHandle<()>)> {
-        let mut reached = Err(io::Error::new(io::ErrorKind::NotFound, "its record has no address"));
+        let mut reached = Err(anyhow!("its record has no address"));
         for address in &self.record.addresses {
-            let begun = Instant::now();
-            reached = TcpStream::connect(address).await.map(|tcp| (tcp, *address));
+            // One that is silent, or where somebody else is, says nothing of the others.
+            let dialled = timeout(DIAL, self.dial_at(peers, *address)).await;
+            let dialled = dialled.context("it took too long").flatten();
+            reached = dialled.with_context(|| format!("at {address}"));
             if reached.is_ok() {
-                self.remote.peer.measured(begun.elapsed());
                 break;
             }
         }
-        let (tcp, address) = reached?;
+        reached
+    }
+
+    async fn dial_at(
+        &self,
+        peers: &Peers,
+        address: SocketAddr,
+    ) -> anyhow::Result<(Link, AbortOnDropHandle<()>)> {
+        let begun = Instant::now();
+        let tcp = TcpStream::connect(address).await?;
+        self.remote.peer.measured(begun.elapsed());
         tcp.set_nodelay(true)?;
         let tls = TlsConnector::from(peers.trust.client()?);
         let io = tls.connect(ServerName::IpAddress(address.ip().into()), tcp).await?;
@@ -410,7 +416,7 @@ const LEAVING: u8 = 255;
 const STEP: Duration = Duration::from_millis(16);
 const TICK: Duration = Duration::from_millis(250);
 const SETTINGS: Duration = Duration::from_millis(2);
-/// For a connection to another node, with all its handshakes.
+/// For a connection to one address of another node, with all its handshakes.
 const DIAL: Duration = Duration::from_secs(5);
 /// Between two attempts to reach it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -3,8 +3,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,9 +71,7 @@ impl SealKeys {
                 if let Some(folder) = path.parent() {
                     fs::create_dir_all(folder)?;
                 }
-                let mut made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-                writeln!(made, "{}", STANDARD.encode(key))?;
-                made.sync_all()
+                adit_files::make(path, format!("{}\n", STANDARD.encode(key)).as_bytes(), 0o600)
             };
             match make() {
                 // Another edge of the same folder was first.

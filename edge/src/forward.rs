@@ -17,7 +17,7 @@ mod websocket;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_balance::Key;
 use adit_protocol::extensions::{self, Instead, VisitorFacts};
@@ -78,6 +78,8 @@ pub(crate) enum Target<'a> {
 /// Where a request is served.
 pub(crate) struct ForwardContext<'a> {
     pub(crate) shard: usize,
+    /// When the request came, to the first edge of those that it passes.
+    pub(crate) came: Instant,
     /// What keeps the visitor to its replica.
     pub(crate) key: Option<Key>,
     pub(crate) ray: &'a Ray,
@@ -148,7 +150,9 @@ pub(crate) async fn forward(
             headers::for_visitor(response.headers_mut(), place.ray, false);
             websocket::announce(response.headers_mut());
             busy.switch();
-            let flows = websocket::Flows::new(place);
+            // Of a visitor, what is not read waits in its socket.
+            let beyond = if matches!(target, Target::Replica(..)) { window } else { 0 };
+            let flows = websocket::Flows::new(place, beyond);
             place.tasks.spawn(websocket::carry(upgrade, up, down, slot, busy, flows));
             Ok(response)
         }
@@ -212,6 +216,7 @@ async fn ask(
         if let Some(traced) = traced {
             head.change(|headers| traced.attempt(&live, headers));
         }
+        head.waited(live.features.waited.then(|| attempts.came().elapsed()));
         let outcome = attempt(attempts, chosen, head, source).await;
         if let Some(traced) = traced {
             traced.attempted(outcome.as_ref().map(|answered| &answered.answer));

@@ -1,7 +1,9 @@
 //! A visitor's body, and the memory of its beginning: as long as no answer has begun and all of it was
 //! kept, it can be sent once more from the start. Knows bodies; does not know where they go.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use adit_net::crumbs::Gathered;
@@ -10,7 +12,7 @@ use adit_protocol::extensions::Piece;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
 use crate::limits::in_flight::{Activity, Upload};
@@ -18,9 +20,8 @@ use crate::limits::per_address::Lingering;
 
 /// See [`ReplayBody::next`].
 pub(crate) struct ReplayBody {
-    body: Gathered<Incoming>,
+    body: Gathered<Counted>,
     activity: Arc<Activity>,
-    upload: Upload,
     /// What waits for the host.
     flow: Arc<Flow>,
     /// The most that waits.
@@ -31,6 +32,12 @@ pub(crate) struct ReplayBody {
     /// What of the kept pieces was given out since the last rewind.
     given: usize,
     is_end_given: bool,
+}
+
+/// A body as it comes, each of whose frames is counted as taken.
+struct Counted {
+    body: Incoming,
+    upload: Upload,
 }
 
 /// Pieces of a body that were given out before, without a copy of their bytes.
@@ -49,12 +56,11 @@ impl ReplayBody {
         flow: impl FnOnce(u64) -> Flow,
         window: u64,
     ) -> Self {
-        let body = Gathered::new(body);
+        let body = Gathered::new(Counted { body, upload: activity.upload() });
         let is_over = body.is_end_stream();
         let flow = Arc::new(flow(holds(&body, window)));
         Self {
             body,
-            upload: activity.upload(),
             activity,
             flow,
             window,
@@ -94,7 +100,6 @@ impl ReplayBody {
             match frame.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => {
-                    self.upload.took(data.len());
                     self.kept.keep(&data);
                     self.given = self.kept.pieces.len();
                     self.flow.hold(holds(&self.body, self.window));
@@ -151,7 +156,6 @@ impl ReplayBody {
         let mut beyond = 0.0;
         while let Some(Ok(frame)) = self.body.frame().await {
             let bytes = frame.data_ref().map_or(0, Bytes::len);
-            self.upload.took(bytes);
             beyond += bytes as f64;
             let due = begun + Duration::from_secs_f64((beyond - AT_ONCE).max(0.0) / EACH_SECOND);
             if due > Instant::now() {
@@ -162,8 +166,46 @@ impl ReplayBody {
 }
 
 /// What this edge holds of a body at most while its host takes nothing.
-fn holds(body: &Gathered<Incoming>, window: u64) -> u64 {
+fn holds(body: &Gathered<Counted>, window: u64) -> u64 {
     MOST_KEPT as u64 + body.size_hint().exact().unwrap_or(u64::MAX).min(window)
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.upload.took(data.len());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Counted {
+    /// What has come and nobody wants does not count any more.
+    fn drop(&mut self) {
+        if !self.upload.has_crumbs() {
+            return;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut body = Pin::new(self);
+        while let Poll::Ready(Some(Ok(_))) = body.as_mut().poll_frame(&mut cx) {}
+    }
 }
 
 impl Kept {

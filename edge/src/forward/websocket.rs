@@ -39,9 +39,10 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    pub(super) fn new(place: &ForwardContext<'_>) -> Self {
+    /// `window` is what of the visitor's bytes may wait here besides those that are read.
+    pub(super) fn new(place: &ForwardContext<'_>, window: u64) -> Self {
         let idle = |held| place.share.idle(held, None);
-        Self { up: idle(READ_SIZE as u64), down: idle(STREAM_WINDOW.into()) }
+        Self { up: idle(READ_SIZE as u64 + window), down: idle(STREAM_WINDOW.into()) }
     }
 }
 

@@ -219,6 +219,11 @@ impl Activity {
 }
 
 impl Upload {
+    /// Whether frames of little data may wait on its connection.
+    pub(crate) fn has_crumbs(&self) -> bool {
+        self.0.crumbs.load(Ordering::Relaxed) > 0
+    }
+
     /// So many bytes of it were taken, which came in one frame.
     pub(crate) fn took(&self, bytes: usize) {
         if (1..SMALL).contains(&bytes) {

@@ -5,12 +5,13 @@
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use adit_protocol::extensions::{self, VisitorFacts};
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -20,10 +21,10 @@ use tracing::debug;
 use super::door::Door;
 use crate::forward::headers::{self, Trailers, Upload};
 use crate::forward::ray::Ray;
-use crate::forward::{self, Body, Failed, Failure, ForwardContext, ForwardRequest, Target};
+use crate::forward::{self, Body, Failed, Failure, ForwardContext, ForwardRequest, Target, Traced};
 use crate::limits::in_flight::InFlight;
 use crate::limits::pace::Share;
-use crate::transport::peer::{Errand, OUTCOME, Outcome};
+use crate::transport::peer::{Errand, NOT_SWITCHED, OUTCOME, Outcome};
 
 /// The answer to another node. Counts as a visitor's until it is over.
 pub(super) struct Answer {
@@ -56,12 +57,17 @@ pub(super) async fn carry(
         None => Upload::Chunked,
     };
     let trailers = Trailers::of(&parts, upload);
+    let mut traced = door.tracer.as_ref().map(|tracer| Traced::hand_on(tracer, &parts, &errand.tunnel));
     let (ray, visitor) = (Ray::of(parts.headers.get(headers::CF_RAY)), visitor(&parts.headers));
-    let came = parts.headers.get(extensions::VISITOR).map(VisitorFacts::of).unwrap_or_default();
+    let facts = parts.headers.get(extensions::VISITOR).map(VisitorFacts::of).unwrap_or_default();
+    let now = Instant::now();
+    // The way from there to here is nowhere in it: the clocks of two nodes are two.
+    let came = extensions::has_waited(&parts.headers).and_then(|waited| now.checked_sub(waited));
     let request = for_origin(parts, upload);
     let share = visitor.map_or_else(|| share.clone(), |visitor| share.of(visitor));
     let context = ForwardContext {
         shard: door.shard,
+        came: came.unwrap_or(now),
         key: None,
         ray: &ray,
         patience: door.patience,
@@ -73,22 +79,33 @@ pub(super) async fn carry(
         body,
         window: super::door::WINDOW.into(),
         trailers,
-        visitor: came,
+        visitor: facts,
         upgrade: is_websocket.then_some(upgrade),
         busy,
     };
     let target = Target::Replica(&tunnel, errand.connector);
-    match forward::forward(target, order, &context, &mut None, &mut None).await {
+    match forward::forward(target, order, &context, &mut None, &mut traced).await {
         Ok(mut response) => {
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let status = response.status();
+            if let Some(traced) = &mut traced {
+                traced.answered(status, Some(errand.tunnel));
+            }
+            if status == StatusCode::SWITCHING_PROTOCOLS {
                 *response.status_mut() = StatusCode::OK;
                 response.headers_mut().remove(CONNECTION);
                 response.headers_mut().remove(UPGRADE);
+            } else if is_websocket && status.is_success() {
+                response.headers_mut().insert(NOT_SWITCHED, HeaderValue::from(status.as_u16()));
+                *response.status_mut() = StatusCode::MULTIPLE_CHOICES;
             }
-            response.map(|body| Answer { body, _counted: Some(counted) })
+            response.map(|body| Answer { body: body.traced(traced), _counted: Some(counted) })
         }
         Err(Failed { failure, .. }) => {
             debug!(ray = ray.as_str(), reason = %failure, "the attempt for another node failed");
+            if let Some(traced) = &mut traced {
+                traced.page(outcome(&failure).word());
+                traced.answered(StatusCode::BAD_GATEWAY, Some(errand.tunnel));
+            }
             told(outcome(&failure))
         }
     }
@@ -98,7 +115,7 @@ pub(super) async fn carry(
 pub(super) fn told(outcome: Outcome) -> Response<Answer> {
     let mut response = Response::new(Answer { body: Body::empty(), _counted: None });
     *response.status_mut() = StatusCode::BAD_GATEWAY;
-    let word = http::HeaderValue::from_static(outcome.word());
+    let word = HeaderValue::from_static(outcome.word());
     response.headers_mut().insert(OUTCOME, word);
     response
 }

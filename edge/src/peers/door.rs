@@ -10,8 +10,8 @@ use std::time::Duration;
 use adit_net::accept;
 use adit_net::admission::{Admission, Guest};
 use adit_net::log_limiter::LogLimiter;
-use adit_net::unread::Counting;
 use adit_pace::Account;
+use adit_traces::Tracer;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -48,6 +48,8 @@ pub(crate) struct Door {
     /// Owns what outlives the head of an answer; counts what is under way for other nodes with what is for visitors.
     pub(crate) tasks: TaskTracker,
     pub(crate) account: Arc<Account>,
+    /// Where traces are on.
+    pub(crate) tracer: Option<Tracer>,
 }
 
 impl Door {
@@ -115,8 +117,7 @@ impl Door {
         let share = share.within(activity.group());
         // It is no guest who may have to go for another one: it is a node.
         let _stays = activity.begin();
-        let (crumbs, counting) = (activity.clone(), activity.clone());
-        let io = Counting::new(io, move |came| crumbs.crumbs_came(came));
+        let counting = activity.clone();
         let door = self.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (door, share, busy) = (door.clone(), share.clone(), counting.begin());
@@ -195,7 +196,8 @@ fn builder() -> http2::Builder<TokioExecutor> {
         .enable_connect_protocol()
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(WINDOW)
-        // One upload that no host takes must not stop the others.
+        // One upload that no host takes must not stop the others. What small frames cost that are not read yet is limited
+        // by half of it.
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(LONGEST_HEAD)
         .max_pending_accept_reset_streams(PENDING_RESETS)
@@ -216,7 +218,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const STREAMS: u32 = 1024;
 /// Bytes of one upload that may wait here unread.
 pub(super) const WINDOW: u32 = 1 << 20;
-/// The same of all of one connection; what more waits, waits at the other node.
+/// The same of all of one connection; what more waits, waits at the other node. Two million frames of one byte are half
+/// of it, and the other node paces those that it sends.
 const CONNECTION_WINDOW: u32 = 1 << 30;
 /// What visitors may send, and what their edge adds.
 const LONGEST_HEAD: u32 = 128 << 10;

@@ -27,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::transport::connection::{self, ControlStream, Lost};
-use crate::transport::peer::{Errand, Tally};
+use crate::transport::peer::room::Place;
+use crate::transport::peer::{Tally, ToPeer};
 use crate::transport::signs::{POLL, STANDSTILL, Traffic, Volume};
 use pulse::MeteredIo;
 
@@ -141,8 +142,8 @@ struct Shared {
 /// A place under the host's limit of concurrent streams; given back when dropped.
 pub(crate) struct Channel {
     link: Link,
-    /// Of a connection to another node: what the request is about, and where its outcome is counted.
-    errand: Option<(Errand, Arc<Tally>)>,
+    /// Of a connection to another node.
+    to_peer: Option<ToPeer>,
 }
 
 impl Link {
@@ -215,14 +216,15 @@ impl Link {
         }
     }
 
-    fn try_channel(&self) -> Result<Option<Channel>, Lost> {
+    /// The same, if there is room now.
+    pub(super) fn try_channel(&self) -> Result<Option<Channel>, Lost> {
         let limit = match &*self.requests() {
             Some(requests) if !self.is_closed() => requests.current_max_send_streams(),
             Some(_) | None => return Err(self.lost()),
         };
         let more = |open| (open < limit).then_some(open + 1);
         let is_free = self.0.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        Ok(is_free.then(|| Channel { link: self.clone(), errand: None }))
+        Ok(is_free.then(|| Channel { link: self.clone(), to_peer: None }))
     }
 
     /// The stream that everything begins with (wire.md 3.1).
@@ -276,9 +278,9 @@ impl Link {
 impl Channel {
     /// Sends the head of a request. `is_whole` says that no body follows.
     pub(crate) fn send(self, connect: &Connect, is_whole: bool) -> Result<(Sending, Receiving), Lost> {
-        let request = match &self.errand {
+        let request = match &self.to_peer {
             None => head::request(connect),
-            Some((errand, _)) => head::to_peer(connect, errand),
+            Some(to) => head::to_peer(connect, &to.errand),
         };
         let is_websocket = matches!(connect, Connect::WebSocket(_));
         let (response, stream) = self.link.send(request, is_whole)?;
@@ -289,14 +291,19 @@ impl Channel {
 
 impl Channel {
     /// The same on a connection to another node.
-    pub(super) fn for_errand(mut self, errand: Errand, tally: Arc<Tally>) -> Self {
-        self.errand = Some((errand, tally));
+    pub(super) fn for_peer(mut self, to_peer: ToPeer) -> Self {
+        self.to_peer = Some(to_peer);
         self
     }
 
     /// Of one to another node.
     fn tally(&self) -> Option<&Tally> {
-        self.errand.as_ref().map(|(_, tally)| &**tally)
+        self.to_peer.as_ref().map(|to| &*to.tally)
+    }
+
+    /// Its place among the requests of its tunnel there.
+    fn place(&self) -> Option<&Place> {
+        self.to_peer.as_ref().map(|to| &to.place)
     }
 
     /// Those of its connection.

@@ -1,6 +1,8 @@
 //! What nodes of a fleet say to each other with a request, and the connections to one of them. Knows headers and
 //! links; does not know who the nodes are, nor what is forwarded.
 
+pub(super) mod room;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,8 +12,9 @@ use http::{HeaderName, HeaderValue};
 use uuid::Uuid;
 
 use super::connection::{Lost, StreamPermit};
-use super::http2::Link;
+use super::http2::{Channel, Link};
 use super::signs::{Traffic, Volume};
+use room::{Place, Room, Rooms};
 
 /// What a request to another node is about: which replica of which tunnel it is for, and how many nodes it may
 /// pass after that one.
@@ -130,6 +133,7 @@ pub(crate) struct Peer {
     /// Whom they are to.
     pub(crate) name: String,
     links: Box<[ArcSwapOption<Link>]>,
+    rooms: Rooms,
     /// Over which its presence comes.
     presence: ArcSwapOption<Link>,
     /// Requests that ever began, and what became of them.
@@ -150,6 +154,7 @@ impl Peer {
         Self {
             name,
             links: (0..shards).map(|_| ArcSwapOption::empty()).collect(),
+            rooms: Rooms::new(shards),
             presence: ArcSwapOption::empty(),
             begun: AtomicU64::new(0),
             tally: Arc::default(),
@@ -228,33 +233,52 @@ impl Peer {
         })
     }
 
+    /// Those that take requests, that of `shard` first.
+    fn open_links(&self, shard: usize) -> impl Iterator<Item = Arc<Link>> {
+        let others =
+            self.links.iter().enumerate().filter(move |(other, _)| *other != shard).map(|(_, link)| link);
+        let all = self.links.get(shard).into_iter().chain(others);
+        all.filter_map(ArcSwapOption::load_full).filter(|link| !link.is_closed())
+    }
+
+    /// A place for a request that came in on `shard`, on whichever connection has one.
+    async fn channel(&self, shard: usize) -> Result<Channel, Lost> {
+        if let Some(channel) = self.open_links(shard).find_map(|link| link.try_channel().ok().flatten()) {
+            return Ok(channel);
+        }
+        let Some(link) = self.open_links(shard).next() else {
+            return Err(Lost { reason: format!("there is no connection to {}", self.name) });
+        };
+        link.channel().await
+    }
+
     /// A connection for a question of this node itself.
     pub(crate) fn any_link(&self) -> Option<Arc<Link>> {
         let links = self.links.iter().chain([&self.presence]);
         links.filter_map(ArcSwapOption::load_full).find(|link| !link.is_closed())
     }
+}
 
-    /// A connection for a request that came in on `shard`.
-    fn link(&self, shard: usize) -> Option<Arc<Link>> {
-        let own = self.links.get(shard).and_then(ArcSwapOption::load_full).filter(|link| !link.is_closed());
-        own.or_else(|| {
-            let mut others = self.links.iter().filter_map(ArcSwapOption::load_full);
-            others.find(|link| !link.is_closed())
-        })
-    }
+/// What a stream to another node is for, and what is counted of it.
+pub(super) struct ToPeer {
+    pub(super) errand: Errand,
+    pub(super) place: Place,
+    pub(super) tally: Arc<Tally>,
 }
 
 /// The way to one replica of a tunnel through another node.
 pub(crate) struct PeerWay {
     pub(crate) peer: Arc<Peer>,
     errand: Errand,
+    room: Arc<Room>,
     /// The node hears nothing of the replica.
     is_silent: AtomicBool,
 }
 
 impl PeerWay {
     pub(crate) fn new(peer: Arc<Peer>, errand: Errand) -> Self {
-        Self { peer, errand, is_silent: AtomicBool::new(false) }
+        let room = peer.rooms.of(errand.tunnel);
+        Self { peer, errand, room, is_silent: AtomicBool::new(false) }
     }
 
     pub(crate) fn set_silent(&self, is_silent: bool) {
@@ -268,12 +292,11 @@ impl PeerWay {
 
     /// See [`super::connection::Transport::channel`].
     pub(super) async fn channel(&self, shard: usize) -> Result<StreamPermit, Lost> {
-        let Some(link) = self.peer.link(shard) else {
-            return Err(Lost { reason: format!("there is no connection to {}", self.peer.name) });
-        };
-        let channel = link.channel().await?;
+        let place = self.room.place().await;
+        let channel = self.peer.channel(shard).await?;
         self.peer.begun.fetch_add(1, Ordering::Relaxed);
-        Ok(StreamPermit::Http2(channel.for_errand(self.errand, self.peer.tally.clone())))
+        let (errand, tally) = (self.errand, self.peer.tally.clone());
+        Ok(StreamPermit::Http2(channel.for_peer(ToPeer { errand, place, tally })))
     }
 }
 
@@ -281,6 +304,9 @@ impl PeerWay {
 pub(crate) const FLEET: HeaderName = HeaderName::from_static("adit-fleet");
 /// In an answer: there is none of an origin, and this is why.
 pub(crate) const OUTCOME: HeaderName = HeaderName::from_static("adit-outcome");
+/// In an answer to what wanted to become a WebSocket: it has not, and this is the status of the answer. Any that says well
+/// would be the other protocol there (RFC 8441 5.1).
+pub(crate) const NOT_SWITCHED: HeaderName = HeaderName::from_static("adit-not-switched");
 /// Of what nodes say to each other. One that says more than another understands has a higher number.
 pub(crate) const FORMAT: u16 = 1;
 

@@ -39,6 +39,7 @@ mod names;
 mod nodes;
 mod notices;
 mod peers;
+mod peers_shares;
 mod proxies;
 mod records;
 mod reference;

@@ -30,7 +30,7 @@ const AT_MOST: Duration = Duration::from_secs(1);
 const MANY: usize = 5_000;
 
 /// Both ends are this process, and many systems let one have 1024 files by itself.
-fn allow_files() {
+pub(crate) fn allow_files() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }

@@ -12,7 +12,7 @@ use http::header::{self, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, T
 use http::{Method, Request, Response, StatusCode, response};
 use thiserror::Error;
 
-use crate::transport::peer::{Errand, FLEET, OUTCOME, Outcome};
+use crate::transport::peer::{Errand, FLEET, NOT_SWITCHED, OUTCOME, Outcome};
 
 /// An answer that a host must not give.
 #[derive(Debug, Error)]
@@ -72,9 +72,14 @@ pub(crate) fn of_peer(mut head: response::Parts, is_websocket: bool) -> Result<A
         return Err(Outcome::of(outcome));
     }
     let mut response = Response::new(());
-    let has_switched = is_websocket && head.status == StatusCode::OK;
-    *response.status_mut() = if has_switched { StatusCode::SWITCHING_PROTOCOLS } else { head.status };
-    *response.headers_mut() = std::mem::take(&mut head.headers);
+    let mut headers = std::mem::take(&mut head.headers);
+    let not_switched = headers.remove(NOT_SWITCHED).filter(|_| is_websocket);
+    *response.status_mut() = match not_switched {
+        Some(status) => StatusCode::from_bytes(status.as_bytes()).map_err(|_| Outcome::Failed)?,
+        None if is_websocket && head.status == StatusCode::OK => StatusCode::SWITCHING_PROTOCOLS,
+        None => head.status,
+    };
+    *response.headers_mut() = headers;
     Ok(Answer::Http(response))
 }
 
@@ -89,7 +94,11 @@ pub(crate) fn answer(head: &response::Parts, is_websocket: bool) -> Result<Answe
         let reason = format!("{here}the host answered {} itself", head.status);
         return Ok(Answer::Refused { reason, flow_rate_limited: meta.flow_rate_limited });
     }
-    let headers = deserialize(value(RESPONSE_HEADERS)?.as_bytes())?;
+    let mut headers = deserialize(value(RESPONSE_HEADERS)?.as_bytes())?;
+    // Connectors of the reference say their spans beside the wrapped ones, over QUIC among them.
+    if let Some(spans) = head.headers.get(SPANS) {
+        headers.insert(SPANS, spans.clone());
+    }
     let mut response = Response::new(());
     // HTTP/2 has no 101: it crosses as 200, and the origin's headers show what it was. Nobody else than a
     // WebSocket's server accepts one, so that one that was not asked for is seen here too.
@@ -103,6 +112,9 @@ pub(crate) fn answer(head: &response::Parts, is_websocket: bool) -> Result<Answe
 fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
+
+/// What a connector of the reference tells of a trace.
+const SPANS: HeaderName = HeaderName::from_static("cf-int-cloudflared-tracing");
 
 #[cfg(test)]
 mod tests {
@@ -147,6 +159,14 @@ mod tests {
             panic!("not an answer of the origin");
         };
         assert_eq!((response.status(), response.headers()), (StatusCode::NOT_FOUND, &wrapped));
+    }
+
+    #[test]
+    fn spans_of_a_connector_are_beside_what_its_origin_says() {
+        let mut head = head(200, r#"{"src":"origin"}"#, &HeaderMap::new());
+        head.headers.insert(SPANS, HeaderValue::from_static("spans"));
+        let Answer::Http(response) = answer(&head, false).unwrap() else { panic!("it is one of the origin") };
+        assert_eq!(response.headers()[SPANS], "spans");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use adit_net::unread::{Bodies, Body};
+use adit_net::unread::{Bodies, Body, SMALL};
 use adit_net::unsent::OfStream;
 use adit_protocol::stream::Answer;
 use bytes::{Buf, Bytes};
@@ -28,7 +28,7 @@ pub(crate) struct Sending {
     pending: Bytes,
     unsent: OfStream,
     is_finished: bool,
-    _channel: Arc<Channel>,
+    channel: Arc<Channel>,
 }
 
 /// From the host. When both halves are dropped before the end was seen, the request is cancelled.
@@ -63,7 +63,7 @@ pub(crate) enum NoAnswer {
 impl Sending {
     pub(crate) fn new(stream: SendStream<Bytes>, is_finished: bool, channel: Arc<Channel>) -> Self {
         let unsent = channel.bodies().unsent().of(stream.stream_id().as_u32());
-        Self { stream, pending: Bytes::new(), unsent, is_finished, _channel: channel }
+        Self { stream, pending: Bytes::new(), unsent, is_finished, channel }
     }
 
     /// Takes bytes to be sent by [`Sending::flush`], when everything before them was.
@@ -74,6 +74,11 @@ impl Sending {
     /// Hands over what was loaded without copying it; waits for the host's flow control. May be dropped
     /// midway and called again.
     pub(crate) async fn flush(&mut self) -> Result<(), WriteError> {
+        if let Some(place) = self.channel.place()
+            && (1..SMALL).contains(&self.pending.len())
+        {
+            place.small_frame().await;
+        }
         while self.pending.has_remaining() {
             let wanted = self.pending.len();
             let room = std::future::poll_fn(|cx| {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_engine::Engine;
+use adit_host::buckets::BucketFiles;
 use adit_host::config::reader::Reader;
 use adit_host::config::settings;
 use adit_host::contents::Contents;
@@ -16,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use crate::table::print;
-use crate::{Failure, signals, systemd};
+use crate::{Failure, signals, systemd, telemetry};
 
 /// What a process does besides serving.
 #[derive(Clone, Default)]
@@ -51,6 +52,7 @@ pub(crate) async fn run(
     let with_stdin = extras.stdin == Stdin::Stops;
     let _signals = signals::watch(stop.clone(), with_stdin).map_err(anyhow::Error::from)?;
     let mut host = adit_host::Host::start(reader, state_dir, flags).await.map_err(Failure::Configuration)?;
+    host.watch_log(telemetry::tail());
     if let Some(hostname) = extras.quick_tunnel {
         host.set_quick_tunnel(hostname);
         // Its requests are somebody's who tries something out, at a terminal.
@@ -85,11 +87,14 @@ async fn write_pid(path: PathBuf, health: Health) {
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Reads a configuration and builds what it asks for, without serving it.
+/// Reads a configuration and builds what it asks for, without serving it. What is kept in buckets is read and stays as
+/// it is. `state_dir` goes before what the document says.
 #[tokio::main(flavor = "current_thread")]
-pub(crate) async fn check(path: &Path) -> Result<(), Failure> {
-    let (settings, plan) = resolve::load(path, None, Mode::Check).await.map_err(Failure::Configuration)?;
+pub(crate) async fn check(path: &Path, state_dir: Option<&Path>) -> Result<(), Failure> {
+    let (settings, plan) =
+        resolve::load(path, state_dir, Mode::Check).await.map_err(Failure::Configuration)?;
     let engine = Engine::of_this_program()?;
+    engine.keep_buckets(state_dir.or(settings.state_dir.as_deref()).map(BucketFiles::below));
     Generation::build(1, &plan, &engine, settings.shards, None, &mut Contents::default())
         .await
         .map_err(|error| Failure::Configuration(error.into()))?;

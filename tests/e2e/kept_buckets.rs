@@ -85,4 +85,7 @@ async fn assert_refused(site: &Site, edge: &Edge, document: &HostDocument, why: 
     let status = refused.exit().await;
     assert!(!status.success());
     assert!(refused.log().contains(why), "{}", refused.log());
+    let checked = Process::run(&["config", "check", "refused.toml"], site.folder(), "").await;
+    assert_eq!(checked.code, Some(2), "{checked:?}");
+    assert!(checked.log.contains(why), "{checked:?}");
 }

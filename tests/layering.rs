@@ -222,6 +222,7 @@ const STATUSES: &[(&str, &[&str])] = &[
             "host/src/admin/ui.rs",
             "host/src/admin/ui/replay.rs",
             "host/src/tunnel/notice.rs",
+            "host/src/management.rs",
         ],
     ),
     (
@@ -234,6 +235,7 @@ const STATUSES: &[(&str, &[&str])] = &[
             "edge/src/admin/ui.rs",
             "edge/src/admin/ui/nodes.rs",
             "edge/src/peers/asked.rs",
+            "edge/src/api/management.rs",
             "edge/src/api/envelope.rs",
         ],
     ),

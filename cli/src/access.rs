@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::{Failure, signals};
 use dial::Way;
+pub(crate) use dial::key as websocket_key;
 
 #[derive(Subcommand)]
 pub(crate) enum Access {

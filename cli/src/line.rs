@@ -114,8 +114,6 @@ pub(crate) fn absent(error: &clap::Error) -> Option<String> {
 const ABSENT_OF_ACCESS: [&str; 5] = ["login", "curl", "token", "ssh-config", "ssh-gen"];
 const ACCESS: &str = "of `access` there is tcp, also called ssh, rdp and smb";
 const ABSENT: &[(&str, &str)] = &[
-    ("tail", "it is not here yet; a host logs to standard error, more of it with --loglevel debug"),
-    ("management", "a host is managed at its own admin address"),
     ("diag", "it is not here yet; `cloudflared tunnel diag` collects from hosts of Adit"),
     ("ip", "private networks are not carried yet"),
     ("vnet", "private networks are not carried yet"),

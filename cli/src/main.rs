@@ -76,6 +76,11 @@ enum Command {
     Pool(tunnel::balancing::Pool),
     /// Monitors: how the health of a pool's endpoints is asked for
     Monitor(tunnel::balancing::Monitor),
+    /// Watch the log of a host through its edge, requests included; Ctrl-C ends it
+    Tail(tunnel::tail::Tail),
+    /// Tokens by which the hosts of a tunnel can be asked about themselves
+    #[command(subcommand, arg_required_else_help = true)]
+    Management(tunnel::tail::Management),
     /// Reach what is behind a tunnel without a browser
     #[command(subcommand, arg_required_else_help = true)]
     Access(access::Access),
@@ -210,6 +215,9 @@ enum Config {
         /// The host's configuration (TOML)
         #[arg(value_name = "FILE")]
         config: PathBuf,
+        /// Where that host keeps its state; goes before `state-dir`
+        #[arg(long, value_name = "FOLDER", env = "ADIT_STATE_DIR")]
+        state_dir: Option<PathBuf>,
     },
     /// Print what a running host serves, or what it served as a generation
     Show {
@@ -319,11 +327,13 @@ fn main() -> ExitCode {
         Command::Lb(lb) => tunnel::balancing::lb(lb),
         Command::Pool(pool) => tunnel::balancing::pool(pool),
         Command::Monitor(monitor) => tunnel::balancing::monitor(monitor),
+        Command::Tail(tail) => tunnel::tail::tail(tail),
+        Command::Management(asked) => tunnel::tail::management(asked),
         Command::Access(access) => access::run(access, with_stdin),
         Command::Reload { admin } => admin::reload(&admin),
         Command::Explain(question) => admin::explain(&question),
         Command::Dashboard(asked) => dashboard::run(&asked),
-        Command::Config(Config::Check { config }) => host::check(&config),
+        Command::Config(Config::Check { config, state_dir }) => host::check(&config, state_dir.as_deref()),
         Command::Config(Config::Show { generation, admin }) => admin::show(&admin, generation),
         Command::Config(Config::History { json, admin }) => admin::history(&admin, json),
         Command::Config(Config::Diff { from, to, file, admin }) => {

@@ -88,7 +88,7 @@ pub(crate) fn component(path: &Path) -> anyhow::Result<Vec<u8>> {
         bail!("{} is a folder\n  way out: name the component, such as {}", path.display(), made.display());
     }
     if let Some(name) = shelf::name(path).filter(|name| !shelf::NAMES.contains(name)) {
-        bail!("{name:?} is not on the shelf\n  way out: one of {}", shelf::NAMES.join(", "));
+        bail!("`{}` is not on the shelf\n  way out: one of {}", name.escape_debug(), shelf::NAMES.join(", "));
     }
     let wasm = adit_host::component::read(path, LARGEST_COMPONENT);
     wasm.with_context(|| format!("reading {}", path.display()))

@@ -4,6 +4,7 @@ mod backlog;
 mod flat;
 mod json;
 mod rolling;
+mod tail;
 
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use json::Json;
 use rolling::Rolling;
 
 pub(crate) use backlog::{GATHER, Writer};
+pub(crate) use tail::tail;
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum LogFormat {
@@ -56,28 +58,27 @@ pub(crate) fn start(logging: Logging) -> anyhow::Result<Vec<Writer>> {
     let backlog = Backlog::default();
     let mut writers = vec![backlog.write(stderr()).context("starting the thread that writes the log")?];
     let format = logging.format.unwrap_or(LogFormat::Text);
-    let Some(file) = logging.file else {
-        let builder = fmt().with_env_filter(filter).with_writer(backlog).log_internal_errors(false);
-        match format {
-            LogFormat::Text => builder.with_ansi(stderr().is_terminal()).with_target(false).init(),
-            LogFormat::Json => builder.json().event_format(Json::new()).init(),
-            LogFormat::Flat => builder.json().event_format(Flat).init(),
-        }
-        return Ok(writers);
-    };
     let lines = fmt::layer().with_writer(backlog).log_internal_errors(false);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(stderr().is_terminal()).with_target(false).boxed(),
         LogFormat::Json => lines.json().event_format(Json::new()).boxed(),
         LogFormat::Flat => lines.json().event_format(Flat).boxed(),
     };
-    let kept = Backlog::default();
-    let file = match file {
-        File::One(path) => Rolling::one(path),
-        File::Rolling(folder) => Rolling::below(folder),
+    let in_file = match logging.file {
+        None => None,
+        Some(file) => {
+            let kept = Backlog::default();
+            let file = match file {
+                File::One(path) => Rolling::one(path),
+                File::Rolling(folder) => Rolling::below(folder),
+            };
+            writers.push(kept.write(file?).context("starting the thread that writes the log file")?);
+            Some(fmt::layer().with_writer(kept).log_internal_errors(false).json().event_format(Flat))
+        }
     };
-    writers.push(kept.write(file?).context("starting the thread that writes the log file")?);
-    let in_file = fmt::layer().with_writer(kept).log_internal_errors(false).json().event_format(Flat);
-    tracing_subscriber::registry().with(filter).with(lines).with(in_file).init();
+    let (watched, wanted) = tail::watched();
+    // What is watched has nothing to do with what is written.
+    let written = lines.and_then(in_file).with_filter(filter);
+    tracing_subscriber::registry().with(written).with(watched.with_filter(wanted)).init();
     Ok(writers)
 }

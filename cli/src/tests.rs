@@ -150,8 +150,6 @@ fn every_flag_of_the_reference_is_taken_wherever_it_stands() {
 fn a_command_of_the_reference_that_is_none_here_is_said_to_be_none_in_one_line() {
     for line in [
         "access login",
-        "tail",
-        "management token",
         "tunnel diag",
         "tunnel route ip show",
         "tunnel vnet list",

@@ -14,9 +14,12 @@ mod quick;
 pub(crate) mod reference;
 mod route;
 mod run;
+pub(crate) mod tail;
 #[cfg(test)]
 mod tests;
 mod tunnels;
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use uuid::Uuid;
@@ -96,6 +99,27 @@ pub(crate) struct Output {
     /// In which form
     #[arg(long = "output", short = 'o', value_name = "FORM", value_enum, default_value_t)]
     form: Form,
+}
+
+/// Where the control API is, and what it lets us do.
+#[derive(Args)]
+pub(crate) struct At {
+    /// cert.pem: the right to what an account has
+    #[arg(long = "origincert", global = true, value_name = "FILE", env = "TUNNEL_ORIGIN_CERT")]
+    origin_cert: Option<PathBuf>,
+    /// The edge's control API, such as http://127.0.0.1:20250
+    #[arg(long, global = true, value_name = "URL", env = "TUNNEL_API_URL")]
+    api_url: Option<String>,
+    /// PEM file with the authority that signed the API's certificate; by default the system's are believed
+    #[arg(long, global = true, value_name = "FILE", env = "ADIT_API_CA")]
+    api_ca: Option<PathBuf>,
+}
+
+impl At {
+    fn options(self) -> Options {
+        let Self { origin_cert, api_url, api_ca } = self;
+        Options { origin_cert, api_url, api_ca, ..Options::default() }
+    }
 }
 
 impl Arguments {

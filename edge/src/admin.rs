@@ -311,9 +311,12 @@ impl Admin {
             match state.change(transaction).await {
                 // Read anew: somebody may have changed it again, and the last word counts.
                 Ok(()) => {
-                    return Ok(
-                        state.read(|snapshot| tunnel.set_share(connector, |now| *now = kept(snapshot).1))
-                    );
+                    return Ok(Ok(state.read(|snapshot| {
+                        let share = kept(snapshot).1;
+                        // One that is away and as usual again is known no longer by now.
+                        let _ = tunnel.set_share(connector, |now| *now = share);
+                        share
+                    })));
                 }
                 // It is taken over when it is heard of.
                 Err(ChangeError::Behind) => return Ok(Ok(share)),

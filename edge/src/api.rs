@@ -15,6 +15,7 @@ mod envelope;
 pub(crate) mod housekeeping;
 pub(crate) mod identity;
 mod limits;
+mod management;
 mod nodes;
 mod paging;
 mod query;
@@ -40,6 +41,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -83,6 +85,8 @@ pub(crate) struct Api {
     counters: Arc<Counters>,
     admitting: Option<Admitting>,
     peers: Option<Arc<Peers>>,
+    /// Places of those who watch hosts.
+    watchers: Arc<Semaphore>,
 }
 
 /// What an API is told about its accounts and their names.
@@ -128,6 +132,7 @@ impl Api {
             counters,
             admitting,
             peers,
+            watchers: Arc::new(Semaphore::new(management::MOST_WATCHERS)),
         }
     }
 
@@ -160,7 +165,16 @@ impl Api {
         guest: Guest,
         stop: CancellationToken,
     ) {
-        let answer = |request: Request<Incoming>| self.answer(request, peer, &guest);
+        let answer = |request: Request<Incoming>| {
+            let (api, guest, stop) = (&self, &guest, &stop);
+            async move {
+                // Boxed, because hardly any call waits for a host.
+                if management::is_path(request.uri().path()) {
+                    return Box::pin(api.ask_host(request, peer, guest, stop)).await;
+                }
+                api.answer(request, peer, guest).await
+            }
+        };
         let Some(tls) = tls else {
             return clients::converse(stream, &guest, &stop, answer).await;
         };

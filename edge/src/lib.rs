@@ -12,7 +12,7 @@
 //! `transport` (streams over QUIC and HTTP/2), `tunnel` (how a connection becomes live). What changes while it runs
 //! comes from `store` (records on disk) through `state` (all of them in memory, and what requests see of them), and
 //! is changed by `api`; `alerts` tells accounts what has become of what they have. `forward/headers` and `visitor/error_page` are the only places that decide what a visitor
-//! may say about itself and what an error looks like. `certificates` is what is shown over TLS, and `issuance` has an authority make some of it. `dns` tells resolvers where names lead. `metrics` is what all of them count, and `admin` shows it.
+//! may say about itself and what an error looks like. `certificates` is what is shown over TLS, and `issuance` has an authority make some of it. `dns` tells resolvers where names lead. `management` is the way to ask a host about itself. `metrics` is what all of them count, and `admin` shows it.
 
 mod admin;
 mod alerts;
@@ -25,6 +25,7 @@ mod forward;
 mod issuance;
 mod limits;
 mod listen;
+mod management;
 mod metrics;
 mod monitors;
 mod nodes;

@@ -30,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
+use crate::management::Tail;
 use crate::origin::Circuits;
 use crate::proxy::{Current, Replays, Tags};
 use crate::revision::Reload;
@@ -54,6 +55,7 @@ pub struct Admin {
     pub door: Arc<Door>,
     /// Where traces are on.
     pub tracer: Option<Tracer>,
+    pub tail: Arc<Tail>,
     pub replays: Replays,
     /// Where it listens.
     pub port: u16,

@@ -31,6 +31,7 @@ use crate::config::document::ConfigSource;
 use crate::config::reader::Reader;
 use crate::config::settings::Flags;
 use crate::health::{Health, Heartbeat, Heartbeats};
+use crate::management::{Management, Tail};
 use crate::origin::{Circuits, Pool};
 use crate::proxy::probe::{Inspector, Prober};
 use crate::proxy::{Current, Proxy, PushVerdict, Pushes, Replayed, Replays, Streams, Tags};
@@ -77,6 +78,8 @@ pub struct Host {
     traces: Option<Exporter>,
     /// What people call this host.
     label: Option<String>,
+    /// Who watches its log through the edge.
+    tail: Arc<Tail>,
     /// How long nothing may serve; `None` for ever.
     patience: Option<Duration>,
 }
@@ -162,6 +165,7 @@ impl Host {
             tracer,
             traces,
             label,
+            tail: Arc::default(),
             patience: settings.exit_after_unconnected,
         })
     }
@@ -169,6 +173,11 @@ impl Host {
     /// Asks for a reload.
     pub fn reload(&self) -> Reload {
         self.reload.clone()
+    }
+
+    /// Hands what is logged to who watches it through the edge: what `tail` wants of events is said to it.
+    pub fn watch_log(&mut self, tail: Arc<Tail>) {
+        self.tail = tail;
     }
 
     /// Says under which host name the edge serves its quick tunnel, for `/quicktunnel` and the metrics.
@@ -252,6 +261,7 @@ impl Host {
             inspector: self.inspector_of_requests.clone(),
             door: self.door,
             tracer: self.tracer.clone(),
+            tail: self.tail.clone(),
             replays,
             port: address.port(),
         });
@@ -292,6 +302,9 @@ impl Host {
         let room = admin.rooms.admin.clone();
         let _admin = AbortOnDropHandle::new(tokio::spawn(admin.serve(self.admin, room, self.guard)));
 
+        let (tunnel, connector) = (identity.credentials.tunnel_id, identity.connector);
+        let management = Management::new(tunnel, connector, self.label.clone(), self.tail, stop.clone());
+        let management = Arc::new(management.context("random numbers")?);
         let (report, mut ended) = mpsc::channel(self.shards);
         for (index, heart) in self.hearts.into_iter().enumerate() {
             let shard = Shard {
@@ -306,6 +319,7 @@ impl Host {
                 tags: self.tags.clone(),
                 inspector: self.inspector_of_requests.clone(),
                 tracer: self.tracer.clone(),
+                management: management.clone(),
                 // The first does it beside its own.
                 replayed: replayed.take(),
                 stop: stop.clone(),
@@ -369,6 +383,7 @@ struct Shard {
     tags: Tags,
     inspector: Arc<Keeper>,
     tracer: Option<Tracer>,
+    management: Arc<Management>,
     replayed: Option<Replayed>,
     stop: CancellationToken,
 }
@@ -397,6 +412,7 @@ impl Shard {
                 tags: self.tags,
                 inspector: self.inspector,
                 tracer: self.tracer,
+                management: self.management,
             });
             let _replayed = self.replayed.map(|replayed| {
                 AbortOnDropHandle::new(tokio::task::spawn_local(replayed.serve(proxy.clone())))

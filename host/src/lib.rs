@@ -2,7 +2,8 @@
 //! through the plugin chain of its rule to an origin.
 //!
 //! Read in this order: [`config`] (what people write), [`generation`] (what runs), [`revision`] (how it changes),
-//! [`proxy`] (one request), [`tunnel`] (how requests arrive), [`app`] (how it is put together).
+//! [`proxy`] (one request), [`management`] (what a host says of itself), [`tunnel`] (how requests arrive), [`app`] (how it
+//! is put together).
 
 pub mod admin;
 pub mod app;
@@ -13,6 +14,7 @@ pub mod config;
 pub mod contents;
 pub mod generation;
 pub mod health;
+pub mod management;
 pub mod origin;
 pub mod proxy;
 pub mod revision;

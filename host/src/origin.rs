@@ -25,7 +25,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{Response, StatusCode, request};
+use ::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use ::http::{HeaderValue, Response, StatusCode, request};
 use adit_protocol::extensions::Instead;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
@@ -322,6 +323,18 @@ pub fn empty() -> Body {
 /// A body that is all there.
 pub fn full(bytes: Bytes) -> Body {
     Box::pin(Full::new(bytes).map_err(impossible))
+}
+
+/// Takes a WebSocket whose head has this key: `body` is what is said behind it.
+pub fn switched(key: &HeaderValue, body: Body) -> Option<Response<Body>> {
+    let accept = tcp::accepting(key)?;
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    Some(response)
 }
 
 fn impossible(never: Infallible) -> BoxError {

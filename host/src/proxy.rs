@@ -37,12 +37,13 @@ pub use again::{NotReplayed, Outcome, Replayed, Replays};
 pub use carry::Refused;
 pub use explain::explain;
 pub use push::{Push, PushVerdict, Pushes};
-pub use request::{Kind, Request};
+pub use request::{Before, Kind, Request};
 pub use respond::{Answer, ProxyError, RequestContext};
 pub use streams::Streams;
 pub use tags::Tags;
 
 use crate::generation::{Backend, Generation, Rule};
+use crate::management::Management;
 use crate::origin::{Circuits, Pool, Reached, Room, Trace};
 use capture::Capture;
 use held::{Gathering, Held};
@@ -78,6 +79,8 @@ pub struct Proxy {
     pub inspector: Arc<Keeper>,
     /// Where traces are on.
     pub tracer: Option<Tracer>,
+    /// What this host answers about itself.
+    pub management: Arc<Management>,
 }
 
 impl Proxy {
@@ -91,6 +94,10 @@ impl Proxy {
     pub async fn handle(self: Rc<Self>, mut request: Request) -> Answer {
         let generation = self.current.load_full();
         request::settle(&mut request.head);
+        if Management::is_for(&request.head) {
+            let Request { kind, head, body, .. } = request;
+            return Answer::Response(self.management.answer(&head, body, kind == Kind::WebSocket));
+        }
         let asked = RequestContext::of(&request.head);
         let visitor = client_ip(request.head.headers.get(&CONNECTING_IP));
         let capture = Capture::begin(&self.inspector, &request.head, visitor);

@@ -20,17 +20,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_protocol::credentials::Credentials;
-use adit_protocol::extensions;
+use adit_protocol::{extensions, management};
 use uuid::Uuid;
 
 /// Features that this host offers at registration. Only what it can do is listed.
-pub const FEATURES: &[&str] = &["serialized_headers", "support_quic_eof"];
+pub const FEATURES: &[&str] = &[management::FEATURE, "serialized_headers", "support_quic_eof"];
 /// The same, to an edge that may be one of ours.
 pub const OWN_FEATURES: &[&str] = &[
     extensions::FEATURE_INSTEAD,
     extensions::FEATURE_NOTICES,
     extensions::FEATURE_TRAILERS,
     extensions::FEATURE_VISITOR,
+    extensions::FEATURE_WAITED,
 ];
 
 /// Of one that takes its rules from the edge.

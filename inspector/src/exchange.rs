@@ -38,7 +38,7 @@ pub struct Exchange {
 /// Where time went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stage {
-    /// `edge`, `plugin NAME`, `origin`, `body`.
+    /// `edge`, `tunnel`, `plugin NAME`, `origin`, `body`.
     pub name: String,
     /// Since the exchange began, microseconds; before it for what was before.
     pub at: i64,

@@ -78,6 +78,12 @@ impl Keeper {
         })
     }
 
+    /// Whether anything may be kept.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Relaxed)
+    }
+
     /// What is to be kept of an exchange that begins now; `None` if nothing is.
     #[inline]
     pub fn begin(&self) -> Option<Arc<Setting>> {

@@ -69,9 +69,9 @@ impl Clients {
 }
 
 /// Answers the requests on one connection until either side ends it, `guest` has to go or `stop` comes.
-/// `answer` says with [`Guest::busy`] when a request is one.
+/// `answer` says with [`Guest::busy`] when a request is one. What has switched to another protocol is a client no more.
 pub async fn converse<F>(
-    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     guest: &Guest,
     stop: &CancellationToken,
     answer: impl Fn(Request<Incoming>) -> F,
@@ -88,7 +88,8 @@ pub async fn converse<F>(
         .header_read_timeout(HEAD)
         .max_headers(MOST_HEADERS)
         .max_buf_size(LONGEST_HEAD);
-    let mut connection = std::pin::pin!(http1.serve_connection(TokioIo::new(stream), service));
+    let mut connection =
+        std::pin::pin!(http1.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = guest.dismissed() => return,

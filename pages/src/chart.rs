@@ -2,11 +2,11 @@
 
 use crate::html::Html;
 
-/// Something that took a while, from `at` on; both in microseconds.
+/// Something that took a while, from `at` on, which may be before the whole began; both in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bar {
     pub name: String,
-    pub at: u64,
+    pub at: i64,
     pub took: u64,
 }
 
@@ -15,14 +15,18 @@ pub struct Bar {
 pub fn waterfall(bars: &[Bar], total: u64) -> Html {
     let mut page = Html::new();
     page.raw("<table class=\"waterfall\"><thead><tr><th>stage</th><th>from</th><th>took</th><th><span class=\"unseen\">picture</span></th></tr></thead><tbody>");
-    let scale = bars.iter().map(|bar| bar.at + bar.took).chain([total, 1]).max().unwrap_or(1);
+    let first = bars.iter().map(|bar| bar.at).chain([0]).min().unwrap_or(0);
+    let ends = bars.iter().map(|bar| bar.at.saturating_add_unsigned(bar.took));
+    let total = i64::try_from(total).unwrap_or(i64::MAX);
+    let scale = ends.chain([total, 1]).max().unwrap_or(1).abs_diff(first).max(1);
     for bar in bars {
         let place = |time: u64| time as f64 * WIDTH / scale as f64;
-        let (x, width) = (place(bar.at), place(bar.took).max(LEAST));
+        let (x, width) = (place(bar.at.abs_diff(first)), place(bar.took).max(LEAST));
         page.raw("<tr><th scope=\"row\">")
             .text(&bar.name)
             .raw("</th><td class=\"number\">")
-            .text(time(bar.at));
+            .text(if bar.at < 0 { "−" } else { "" })
+            .text(time(bar.at.unsigned_abs()));
         page.raw("</td><td class=\"number\">").text(time(bar.took)).raw("</td><td class=\"picture\">");
         page.raw("<svg viewBox=\"0 0 1000 14\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><rect class=\"track\" width=\"1000\" height=\"14\"/><rect class=\"");
         page.raw(kind(&bar.name))
@@ -69,6 +73,9 @@ mod tests {
         ];
         let page = waterfall(&bars, 5).into_string();
         assert!(page.contains("plugin &lt;b&gt;") && page.contains("class=\"plugin\""), "{page}");
+        let before = Bar { name: "edge".to_owned(), at: -1_500, took: 1_500 };
+        let page = waterfall(&[vec![before], bars.to_vec()].concat(), 5).into_string();
+        assert!(page.contains(">−1.50 ms<") && page.contains("x=\"0.0\""), "{page}");
         let widths = page
             .split("width=\"")
             .skip(1)

@@ -1,5 +1,6 @@
 //! What only our own two ends say to each other, on top of the protocol of the reference: trailers, notices,
-//! refusals, how a visitor came and who has answered. Negotiated by features of the host, so that no other peer ever meets any of it.
+//! refusals, how a visitor came, who has answered and how long a request has waited. Negotiated by features of the host, so that no other
+//! peer ever meets any of it.
 //!
 //! **Trailers.** Over HTTP/2 they are HTTP/2's own. A data stream of QUIC carries a raw body, which has no
 //! place for them; where both ends agreed to it ([`TRAILERS`] with the value [`FRAMED`]) the body is a row of
@@ -15,6 +16,8 @@
 
 mod visitor;
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -28,6 +31,8 @@ pub const FEATURE_TRAILERS: &str = "adit_trailers";
 pub const FEATURE_NOTICES: &str = "adit_notices";
 /// The host says [`INSTEAD`].
 pub const FEATURE_INSTEAD: &str = "adit_instead";
+/// The host understands [`WAITED`].
+pub const FEATURE_WAITED: &str = "adit_waited";
 
 /// The host takes [`VISITOR`].
 pub const FEATURE_VISITOR: &str = "adit_visitor";
@@ -59,6 +64,9 @@ pub const VISITOR: HeaderName = HeaderName::from_static("adit-visitor");
 
 /// In an answer: it is not of the service that the rule leads to, and says nothing, or nothing good, about that.
 pub const INSTEAD: HeaderName = HeaderName::from_static("adit-instead");
+
+/// In a request: microseconds that it was at the edge before this head was sent, attempts before this one included.
+pub const WAITED: HeaderName = HeaderName::from_static("adit-waited");
 
 /// Who has answered in the place of a service, and so what [`INSTEAD`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,11 +104,25 @@ pub const BROKEN_OFF: u32 = 0x102;
 /// Longest trailers, bytes on the wire.
 pub const MAX_TRAILERS: usize = 64 * 1024;
 
+/// No request waits longer at an edge; what says so says nothing.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+const INTERNAL: [HeaderName; 6] = [TRAILERS, NOTICE, NOT_HERE, INSTEAD, VISITOR, WAITED];
+
 /// Marks a frame of trailers.
 const TRAILER_BIT: u32 = 1 << 31;
 const HEAD: usize = 4;
 
-const INTERNAL: [HeaderName; 5] = [TRAILERS, NOTICE, NOT_HERE, INSTEAD, VISITOR];
+/// What [`WAITED`] says of a time.
+pub fn waited(time: Duration) -> HeaderValue {
+    HeaderValue::from(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The time that [`WAITED`] says, if it says one that can be.
+pub fn has_waited(headers: &HeaderMap) -> Option<Duration> {
+    let micros = headers.get(WAITED)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_micros(micros)).filter(|time| *time <= LONGEST_WAIT)
+}
 
 /// Whether this header is a word between edge and host, which nobody else may say or hear.
 pub fn is_internal(name: &HeaderName) -> bool {
@@ -323,6 +345,20 @@ mod tests {
         bytes.push(0);
         assert_eq!(read([bytes.as_slice()]), Err(FrameError::Behind));
         assert_eq!(read(bytes.chunks(1)), Err(FrameError::Behind));
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_is_none() {
+        let said = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(WAITED, HeaderValue::from_static(text));
+            has_waited(&headers)
+        };
+        assert_eq!(said("1500"), Some(Duration::from_micros(1500)));
+        for text in ["", "-1", "1.5", "99999999999999999999", "3600000001"] {
+            assert_eq!(said(text), None, "{text}");
+        }
+        assert_eq!(waited(Duration::from_millis(2)), "2000");
     }
 
     #[test]

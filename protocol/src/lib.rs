@@ -5,12 +5,14 @@
 //!
 //! Reading order: [`stream`] (the head of every data stream), with [`headers`] (how HTTP headers cross) and
 //! [`framing`] (limits of one message) below it; then [`rpc`] (the control stream) and [`credentials`]
-//! (who a tunnel is). [`extensions`] is what only our two ends say. [`schema`] is generated.
+//! (who a tunnel is). [`extensions`] is what only our two ends say, [`management`] what
+//! those say who watch a host through its edge, over a [`websocket`]. [`schema`] is generated.
 
 pub mod credentials;
 pub mod extensions;
 pub mod framing;
 pub mod headers;
+pub mod management;
 pub mod rpc;
 pub mod stream;
 pub mod websocket;

@@ -1,7 +1,11 @@
 //! Frames of WebSockets (RFC 6455) that carry a stream of bytes: what is in them comes out as it arrives, so
-//! that no frame is too long and none is gathered. Knows bytes; does not know who sends them, nor what for.
+//! that no frame is too long and none is gathered. Those to whom messages mean something gather them themselves. Knows bytes; does not know who sends them, nor what for.
+
+mod messages;
 
 use bytes::{Buf, Bytes, BytesMut};
+
+pub use messages::{MessageError, Messages, Said};
 
 /// Word of [`PROTOCOL`]: either side may end its own direction with a Close frame of the code
 /// [`END_OF_DIRECTION`] and still hears the other.
@@ -163,6 +167,12 @@ impl Reader {
         }
     }
 
+    /// Whether what was read last ends a message, for those to whom messages mean something.
+    #[must_use]
+    pub fn is_between_messages(&self) -> bool {
+        !self.within_message && !matches!(self.state, Reading::Data { left: 1.., .. })
+    }
+
     /// What follows a head.
     fn begin(&mut self, head: &[u8; LONGEST_HEAD]) -> Result<Reading, FrameError> {
         let (first, second) = (head[0], head[1]);
@@ -279,6 +289,12 @@ fn head(first: u8, length: usize, key: Option<[u8; 4]>) -> ([u8; LONGEST_HEAD], 
     (head, begin)
 }
 
+/// A message of text that is one frame.
+#[must_use]
+pub fn text(message: &[u8], key: Option<[u8; 4]>) -> Bytes {
+    whole(TEXT, message, key)
+}
+
 /// A frame that asks whether the other side is there.
 #[must_use]
 pub fn ping(key: Option<[u8; 4]>) -> Bytes {
@@ -291,6 +307,13 @@ pub fn pong(payload: &[u8], key: Option<[u8; 4]>) -> Bytes {
     control(PONG, &payload[..payload.len().min(LONGEST_CONTROL)], key)
 }
 
+/// The last frame of a side, which says why.
+#[must_use]
+pub fn close_saying(code: u16, reason: &str, key: Option<[u8; 4]>) -> Bytes {
+    let reason = &reason[..reason.floor_char_boundary(LONGEST_CONTROL - size_of_val(&code))];
+    control(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat(), key)
+}
+
 /// The last frame of a side.
 #[must_use]
 pub fn close(code: u16, key: Option<[u8; 4]>) -> Bytes {
@@ -298,6 +321,10 @@ pub fn close(code: u16, key: Option<[u8; 4]>) -> Bytes {
 }
 
 fn control(kind: u8, payload: &[u8], key: Option<[u8; 4]>) -> Bytes {
+    whole(kind, payload, key)
+}
+
+fn whole(kind: u8, payload: &[u8], key: Option<[u8; 4]>) -> Bytes {
     let (head, begin) = head(FINAL | kind, payload.len(), key);
     let mut frame = BytesMut::from(&head[begin..]);
     let length = frame.len();

@@ -59,6 +59,10 @@ async fn every_page_works_by_keyboard_on_a_small_screen_in_the_dark_and_keeps_te
     assert_eq!(browser.open(&address).await, None);
     // The script of the page has read the code, and has taken it out of the address.
     browser.until("location.pathname === '/ui/requests' && location.hash === ''").await;
+    browser.until("!!performance.getEntriesByName('first-contentful-paint')[0]").await;
+    let paint = browser.value("performance.getEntriesByName('first-contentful-paint')[0].startTime").await;
+    // Told, not judged: a busy machine is late.
+    println!("first paint after {paint} ms");
 
     // A row comes by itself.
     visit(&product, "/echo?page=2", HOSTILE).await;
@@ -117,10 +121,26 @@ async fn pictures(browser: &mut Chromium, name: &str) -> Vec<(String, Vec<u8>)> 
         browser.look(1100, is_dark).await;
         let ground = browser.value("getComputedStyle(document.body).backgroundColor").await;
         assert_eq!(ground == "rgb(20, 23, 26)", is_dark, "{name}: {ground}");
+        let found = barriers(browser).await;
+        assert_eq!(found, "", "{name}, dark: {is_dark}");
         let scheme = if is_dark { "dark" } else { "light" };
         taken.push((format!("{name}-{scheme}.png"), browser.picture().await));
     }
     taken
+}
+
+/// What of this page keeps people out who see or move less, as axe-core has it: what it calls serious or critical.
+async fn barriers(browser: &mut Chromium) -> String {
+    let folder = std::env::var_os("ADIT_AXE").map_or_else(|| target().join("tools/axe-core"), PathBuf::from);
+    let script = folder.join("node_modules/axe-core/axe.min.js");
+    let Ok(script) = std::fs::read_to_string(&script) else {
+        e2e::skip(&format!("there is no {}; `cargo xtask setup` fetches it", script.display()));
+        return String::new();
+    };
+    browser.value(&format!("{script}; 1")).await;
+    let run = "axe.run(document, { resultTypes: ['violations'] }).then(found => found.violations.filter(one => ['serious', 'critical'].includes(one.impact)).map(one => one.id + ': ' + one.nodes.map(node => node.html).join(' ')).join('; '), error => String(error))";
+    let found = browser.value(run).await;
+    found.as_str().unwrap_or("it was not run").to_owned()
 }
 
 /// The pictures of docs/ are of the pages as they are: what they were made of is beside them, and is compared.

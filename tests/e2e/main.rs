@@ -67,6 +67,7 @@ mod sources;
 mod stop;
 mod streamed_bodies;
 mod swaps;
+mod tail;
 mod tcp;
 mod tokens;
 mod traces;

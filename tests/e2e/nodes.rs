@@ -7,9 +7,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use e2e::DEADLINE;
+use e2e::collector::{Collector, Span};
 use e2e::etcd::{self, Etcd};
+use e2e::origin::Origin;
 use e2e::process::{Outcome, Process, adit};
+use e2e::visitor::{Speaks, Visitor, get};
+use e2e::{DEADLINE, within};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -23,13 +26,18 @@ struct Machine {
 
 impl Machine {
     fn new(etcd: &Etcd, name: &str, region: &str) -> Self {
+        Self::with(etcd, name, region, "")
+    }
+
+    /// With these sections besides.
+    fn with(etcd: &Etcd, name: &str, region: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = etcd.address("main");
         let document = format!(
             "[visitors]\nhttp = \"127.0.0.1:0\"\n[api]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
              [[server]]\nregion = \"{region}\"\nlisten = \"127.0.0.1:0\"\n\
              [store]\nurl = \"{store}\"\nallow-old = true\n\
-             [node]\nname = \"{name}\"\nregion = \"{region}\"\nlisten = \"127.0.0.1:0\"\n"
+             [node]\nname = \"{name}\"\nregion = \"{region}\"\nlisten = \"127.0.0.1:0\"\n{more}"
         );
         fs::write(folder.path().join("edge.toml"), document).unwrap();
         Self { folder, edge: None, admin: String::new(), api: String::new() }
@@ -189,4 +197,98 @@ async fn the_example_of_a_fleet_does_what_it_says() {
     for words in ["node east-1 of the fleet", "the second node drains", "done: "] {
         assert!(said.contains(words), "{words}: {said}");
     }
+}
+
+/// seeing.md, row 3: visitor, edge, another edge, host, service. The log of that host is watched the same way.
+#[tokio::test]
+async fn a_trace_and_a_watched_log_cross_from_one_edge_to_another() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (collector, origin) = (Collector::start(), Origin::start());
+    let section = collector.section("");
+    let (mut one, mut two) =
+        (Machine::with(&etcd, "a", "west", &section), Machine::with(&etcd, "b", "east", &section));
+    one.done(&["init", "--zone", "example.test"], "").await;
+    one.start().await;
+    let api = format!("http://{}", one.api);
+    let token = one.done(&["invite", "--api-url", &api], "").await;
+    two.done(&["join", "--token-file", "-"], &token).await;
+    two.start().await;
+    one.until("b", |node| !node["alive"].is_null()).await;
+
+    let tunnel = async |words: &[&str]| {
+        let begin = ["tunnel", "--api-url", &api, "--origincert", "cert.pem"];
+        let outcome = Process::run(&[&begin[..], words].concat(), one.folder.path(), "").await;
+        assert_eq!(outcome.code, Some(0), "{words:?}: {outcome:?}");
+        outcome.output
+    };
+    tunnel(&["create", "demo"]).await;
+    tunnel(&["route", "dns", "demo", "app.example.test"]).await;
+    let token = tunnel(&["token", "demo"]).await;
+    let listens = async |machine: &Machine, kind: &str| {
+        let edge = machine.edge.as_ref().unwrap();
+        let fields = edge.event("listening", |fields| fields["kind"] == kind).await;
+        fields["address"].as_str().unwrap().to_owned()
+    };
+    let mut command = Command::new(adit());
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", collector.address()));
+    command.env("TUNNEL_TOKEN", token.trim());
+    let server = listens(&two, "server").await;
+    let words = [
+        "tunnel",
+        "--edge",
+        &server,
+        "--cacert",
+        "edge-data/ca.pem",
+        "--ha-connections",
+        "1",
+        "--metrics",
+        "127.0.0.1:0",
+        "--url",
+        &origin.service(),
+        "run",
+    ];
+    let host = Process::adit_by(command, "host", &words, two.folder.path());
+    host.event("registered", |_| true).await;
+
+    let visitors = listens(&one, "visitors-http").await.parse().unwrap();
+    let visit = async || {
+        let mut request = get("/echo");
+        request.headers_mut().insert("host", "app.example.test".parse().unwrap());
+        Visitor::new(visitors, Speaks::Http1, None).send(request).await.status
+    };
+    within("the other edge's host answers", async {
+        while visit().await != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let way = |spans: &[Span]| -> Option<Vec<Span>> {
+        let service = spans.iter().find(|span| span.name == "origin")?;
+        let mut way = vec![service.clone()];
+        while let Some(parent) = spans.iter().find(|span| span.id == way[0].parent) {
+            way.insert(0, parent.clone());
+        }
+        (way.len() == 6).then_some(way)
+    };
+    let spans = collector.until("all three have told", |spans| way(spans).is_some()).await;
+    let way = way(&spans).unwrap();
+    let names: Vec<_> = way.iter().map(|span| (span.service.as_str(), span.kind)).collect();
+    let (edge, host_is) = ("adit-edge", "adit-host");
+    assert_eq!(names, [(edge, 2), (edge, 3), (edge, 2), (edge, 3), (host_is, 2), (host_is, 3)], "{way:#?}");
+    assert!(way.iter().all(|span| span.trace == way[0].trace), "{way:#?}");
+    assert_eq!((way[0].parent.as_str(), way[1].attributes["network.transport"].as_str()), ("", "peer"));
+    assert_eq!(way[0].attributes["adit.ray"], way[2].attributes["adit.ray"]);
+
+    let mut command = Command::new(adit());
+    command.current_dir(one.folder.path());
+    command.args(["tail", "--api-url", &api, "--origincert", "cert.pem", "--event", "http", "demo"]);
+    let watched = Process::start("tail", command);
+    within("the log is watched", async {
+        while !watched.output().contains("GET app.example.test/echo 200") {
+            assert_eq!(visit().await, 200);
+            assert!(watched.is_running(), "{}", watched.log());
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }

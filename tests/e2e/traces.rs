@@ -277,8 +277,13 @@ async fn a_request_that_is_tried_again_stays_one_trace_with_a_span_for_each_atte
 
 #[tokio::test]
 #[ignore = "needs the reference's own program: cargo xtask reference PROGRAM"]
-async fn a_connector_of_the_reference_is_in_the_same_trace_over_quic() {
-    let protocol = "quic";
+async fn a_connector_of_the_reference_is_in_the_same_trace() {
+    for protocol in ["quic", "http2"] {
+        reference_is_traced(protocol).await;
+    }
+}
+
+async fn reference_is_traced(protocol: &'static str) {
     let (origin, collector) = (Origin::start(), Collector::start());
     let site = e2e::product::Site::new();
     let mut document = EdgeDocument::new(&["west"], 1);
@@ -296,4 +301,68 @@ async fn a_connector_of_the_reference_is_in_the_same_trace_over_quic() {
     let theirs: Vec<&Span> = spans.iter().filter(|span| span.service == "cloudflared").collect();
     assert!(theirs.iter().all(|span| span.trace == attempt.trace), "{spans:#?}");
     assert!(theirs.iter().any(|span| span.parent == attempt.id), "{protocol}: {spans:#?}");
+}
+
+/// As the specification of OpenTelemetry has it, with no section of a document; and compressed, unless the collector
+/// does not read that.
+#[tokio::test]
+async fn the_environment_names_a_collector_and_what_it_is_told() {
+    let (origin, collector) = (Origin::start(), Collector::start());
+    let site = e2e::product::Site::new();
+    let edge = site.edge(&EdgeDocument::new(&["west"], 1)).await;
+    site.write("host.toml", HostDocument::new().otherwise(&origin.service()).to_toml(&edge.servers));
+    let start = |more: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(e2e::process::adit());
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", collector.address()));
+        command.envs(more.iter().copied());
+        e2e::process::Process::adit_by(
+            command,
+            "host",
+            &["tunnel", "run", "--config", "host.toml"],
+            site.folder(),
+        )
+    };
+    let host = start(&[
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=a%20b"),
+        ("OTEL_SERVICE_NAME", "by-name"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+    ]);
+    host.event("OTEL_TRACES_SAMPLER: `jaeger_remote` is not known", |_| true).await;
+    host.event("registered", |_| true).await;
+    let visitor = e2e::visitor::Visitor::new(edge.http, Speaks::Http1, None);
+    collector.refuse(&[415]);
+    // Enough of them to be worth less room.
+    let ask = async || {
+        for _ in 0..10 {
+            assert_eq!(visitor.send(get("/echo")).await.status, 200);
+        }
+    };
+    ask().await;
+    collector.until("it is told", |spans| spans.iter().any(|span| span.service == "by-name")).await;
+    let heads = collector.heads();
+    assert!(heads[0].contains("content-encoding: gzip") && heads[0].contains("x-team: a b"), "{heads:#?}");
+    assert!(!heads[1].contains("content-encoding"), "it said that it reads no gzip: {heads:#?}");
+    host.terminate();
+    host.exit().await;
+
+    let host = start(&[("OTEL_SERVICE_NAME", "compressed")]);
+    host.event("registered", |_| true).await;
+    ask().await;
+    let told = |spans: &[Span]| spans.iter().filter(|span| span.service == "compressed").count() >= 20;
+    collector.until("it is told in less room", told).await;
+    assert!(collector.heads().last().unwrap().contains("content-encoding: gzip"));
+    host.terminate();
+    host.exit().await;
+    // Turned off, and a share of none.
+    for (name, value) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_SAMPLER", "always_off")] {
+        let before = collector.heads().len();
+        let host = start(&[(name, value), ("OTEL_SERVICE_NAME", "silent")]);
+        host.event("registered", |_| true).await;
+        ask().await;
+        host.terminate();
+        // What waits is told before it ends.
+        assert!(host.exit().await.success());
+        assert_eq!(collector.heads().len(), before, "{name}");
+    }
 }

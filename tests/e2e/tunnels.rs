@@ -4,32 +4,48 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use adit_protocol::credentials::OriginCert;
+use adit_protocol::credentials::{ApiToken, OriginCert};
 use e2e::DEADLINE;
+use e2e::certificate::Certificate;
 use e2e::process::{Outcome, Process, adit};
 use e2e::visitor::{Speaks, Visitor, bare, to};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// An edge with a state, and the commands that work on it.
-struct Office {
-    folder: TempDir,
-    edge: Process,
-    api: String,
-    visitors: String,
-    servers: Vec<String>,
+pub(super) struct Office {
+    pub(super) folder: TempDir,
+    pub(super) edge: Process,
+    pub(super) api: String,
+    pub(super) visitors: String,
+    pub(super) servers: Vec<String>,
+    is_secure: bool,
 }
 
 impl Office {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         Self::open_with(&["example.test".to_owned()]).await
     }
 
     async fn open_with(zones: &[String]) -> Self {
+        Self::open_by(zones, "").await
+    }
+
+    /// With an API over TLS, as `localhost`.
+    pub(super) async fn open_secure() -> Self {
+        let keys = "certificate = \"api.pem\"\nprivate-key = \"api.key\"\n";
+        Self::open_by(&["example.test".to_owned()], keys).await
+    }
+
+    async fn open_by(zones: &[String], keys: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut document = "[visitors]\nhttp = \"127.0.0.1:0\"\n[api]\nlisten = \"127.0.0.1:0\"\n\
-                            tunnel-domain = \"tunnels.test\"\nquick-domain = \"try.test\"\n"
-            .to_owned();
+        let [certificate, key] = Certificate::own(&["localhost"]).pem();
+        std::fs::write(folder.path().join("api.pem"), certificate).expect("a file");
+        std::fs::write(folder.path().join("api.key"), key).expect("a file");
+        let mut document = format!(
+            "[visitors]\nhttp = \"127.0.0.1:0\"\n[api]\nlisten = \"127.0.0.1:0\"\n{keys}\
+             tunnel-domain = \"tunnels.test\"\nquick-domain = \"try.test\"\n"
+        );
         for region in ["west", "east"] {
             document.push_str(&format!("[[server]]\nregion = \"{region}\"\nlisten = \"127.0.0.1:0\"\n"));
         }
@@ -49,34 +65,60 @@ impl Office {
             let fields = edge.event("listening", |fields| fields["region"] == region).await;
             servers.push(fields["address"].as_str().expect("an address").to_owned());
         }
-        Self { api, visitors, servers, folder, edge }
+        let is_secure = !keys.is_empty();
+        Self { api, visitors, servers, folder, edge, is_secure }
+    }
+
+    /// Where our own commands ask.
+    pub(super) fn url(&self) -> String {
+        match self.api.rsplit_once(':').filter(|_| self.is_secure) {
+            Some((_, port)) => format!("https://localhost:{port}"),
+            None => format!("http://{}", self.api),
+        }
+    }
+
+    fn cert(&self) -> OriginCert {
+        let pem = std::fs::read_to_string(self.folder.path().join("cert.pem")).expect("a certificate");
+        OriginCert::from_pem(&pem).expect("a good one")
+    }
+
+    pub(super) fn account(&self) -> String {
+        self.cert().account_id
+    }
+
+    /// The same with another token.
+    pub(super) fn write_cert(&self, name: &str, token: &str) {
+        let pem = OriginCert { api_token: ApiToken::new(token), ..self.cert() }.to_pem();
+        std::fs::write(self.folder.path().join(name), pem).expect("a file");
     }
 
     async fn tunnel(&self, arguments: &[&str]) -> Outcome {
-        let api = format!("http://{}", self.api);
-        let flags = ["tunnel", "--api-url", &api, "--origincert", "cert.pem"];
+        let api = self.url();
+        let flags = ["tunnel", "--api-url", &api, "--api-ca", "api.pem", "--origincert", "cert.pem"];
         Process::run(&[&flags[..], arguments].concat(), self.folder.path(), "").await
     }
 
-    async fn done(&self, arguments: &[&str]) -> String {
+    pub(super) async fn done(&self, arguments: &[&str]) -> String {
         let outcome = self.tunnel(arguments).await;
         assert_eq!(outcome.code, Some(0), "{arguments:?}: {outcome:?}");
         outcome.output
     }
 
     /// A host in a window of its own.
-    fn window(&self, name: &str, arguments: &[&str]) -> Process {
+    pub(super) fn window(&self, name: &str, arguments: &[&str]) -> Process {
         self.window_by(Command::new(adit()), name, arguments)
     }
 
     /// The same by a command with an environment of its own.
     fn window_by(&self, mut command: Command, name: &str, arguments: &[&str]) -> Process {
-        let api = format!("http://{}", self.api);
+        let api = self.url();
         command.current_dir(self.folder.path()).args(["--log-format", "json", "--stop-with-stdin"]);
         command.args([
             "tunnel",
             "--api-url",
             &api,
+            "--api-ca",
+            "api.pem",
             "--origincert",
             "cert.pem",
             "--cacert",
@@ -91,7 +133,7 @@ impl Office {
     }
 
     /// Waits until as many connectors have as many connections each.
-    async fn connectors(&self, wanted: &[usize]) -> Value {
+    pub(super) async fn connectors(&self, wanted: &[usize]) -> Value {
         let end = Instant::now() + DEADLINE;
         loop {
             let info: Value =
@@ -121,10 +163,9 @@ impl Office {
     }
 
     /// Asks the control API for what no command does, with what cert.pem allows.
-    async fn api(&self, method: &str, path: &str, body: &Value) -> Value {
+    pub(super) async fn api(&self, method: &str, path: &str, body: &Value) -> Value {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let pem = std::fs::read_to_string(self.folder.path().join("cert.pem")).expect("a certificate");
-        let cert = OriginCert::from_pem(&pem).expect("a good one");
+        let cert = self.cert();
         let (body, account) = (body.to_string(), cert.account_id);
         let head = format!(
             "{method} /accounts/{account}{path} HTTP/1.1\r\nhost: api\r\nauthorization: Bearer {}\r\n\
@@ -143,9 +184,13 @@ impl Office {
     }
 
     async fn visit(&self, host: &str) -> u16 {
+        self.visit_at(host, "/").await
+    }
+
+    pub(super) async fn visit_at(&self, host: &str, path: &str) -> u16 {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(&self.visitors).await.expect("the edge listens");
-        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("it answers");

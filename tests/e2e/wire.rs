@@ -78,6 +78,7 @@ async fn the_registration_is_what_the_description_says_byte_for_byte() {
         adit_protocol::extensions::FEATURE_NOTICES,
         adit_protocol::extensions::FEATURE_TRAILERS,
         adit_protocol::extensions::FEATURE_VISITOR,
+        adit_protocol::extensions::FEATURE_WAITED,
     ];
     for feature in &call.features {
         assert!(known.contains(&feature.as_str()), "{feature} is not a word of this wire");

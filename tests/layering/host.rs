@@ -11,6 +11,7 @@ pub(super) const HOST: &[Module] = &[
             "config::source",
             "generation",
             "health",
+            "management::Tail",
             "origin::Circuits",
             "proxy",
             "revision",
@@ -44,7 +45,9 @@ pub(super) const HOST: &[Module] = &[
     ),
     ("health::readiness", &["proxy::probe", "tunnel::status"], &["tokio", "http", "tracing"]),
     ("origin", &["config::plan"], &["adit_engine", "quinn", "capnp"]),
-    ("proxy", &["generation", "origin"], &["quinn", "hyper", "capnp", "std::fs"]),
+    ("management", &["origin"], &["quinn", "h2", "hyper", "capnp", "tracing"]),
+    ("management::tail", &[], &["quinn", "h2", "hyper", "http", "capnp", "tracing"]),
+    ("proxy", &["generation", "management::Management", "origin"], &["quinn", "hyper", "capnp", "std::fs"]),
     ("proxy::respond", &["origin"], &["tokio", "quinn", "hyper"]),
     (
         "revision",

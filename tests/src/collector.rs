@@ -64,6 +64,10 @@ impl Collector {
         format!("[traces]\ncollector = \"http://{}\"\n{keys}\n", self.address)
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The next requests are answered with these.
     pub fn refuse(&self, statuses: &[u16]) {
         self.heard().refusals.extend(statuses.iter().rev());
@@ -122,6 +126,13 @@ fn serve(mut stream: TcpStream, heard: &Mutex<Heard>) {
         if status == 200 {
             assert!(head.starts_with("post /v1/traces "), "{head}");
             assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+            let body = if head.contains("content-encoding: gzip") {
+                let mut whole = Vec::new();
+                flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut whole).expect("it is compressed");
+                whole
+            } else {
+                body
+            };
             heard.spans.extend(spans(&body));
             heard.bytes.extend_from_slice(&body);
         }

@@ -7,7 +7,7 @@
 //! Read in this order: [`process`] (one running program and its log), [`document`] (the
 //! configurations that tests write), [`product`] (an edge and a host together), [`fleet`] (many of
 //! both), [`origin`] and [`visitor`] (the two ends), [`load`] (many visitors), [`stalled`] (those who take nothing), [`dns`] (a name server),
-//! [`gate`] and [`network`] (between a host and an edge), [`nodes`] (edges that know of each other) and [`line`] (between them), [`stand_in`] (an edge made only from the description of the wire),
+//! [`gate`] and [`network`] (between a host and an edge), [`nodes`] (edges that know of each other) and [`mod@line`] (between them), [`stand_in`] (an edge made only from the description of the wire),
 //! [`registry`], [`metrics`] and [`promtool`], [`tcp`] (services of bytes).
 
 pub mod bulk;

@@ -1,6 +1,7 @@
 //! The thread that tells a collector. It has a runtime of its own, so that whatever becomes of the collector is
 //! nothing to those that serve: what they hand in waits in a queue with an end.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use adit_net::outbound::{Client, OutboundError, Target};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use tokio::sync::{mpsc, oneshot};
@@ -33,15 +36,25 @@ impl Exporter {
         let tracer = Tracer::new(&terms, queue, counts.clone());
         let client = Client::new(1).map_err(std::io::Error::other)?;
         let target = Target::of(&terms.endpoint).map_err(std::io::Error::other)?;
-        let service = vec![
+        for warning in &terms.warnings {
+            warn!("{warning}");
+        }
+        let own = [
             ("service.name", terms.service.clone()),
             ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
             ("service.instance.id", instance),
             ("telemetry.sdk.name", "adit".to_owned()),
         ];
+        let mut service: Vec<_> = own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        // What this program knows of itself goes first.
+        let others =
+            terms.attributes.iter().filter(|(name, _)| !service.iter().any(|(known, _)| known == name));
+        let others: Vec<_> = others.cloned().collect();
+        service.extend(others);
+        let is_plain = terms.is_plain;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
-        let work = Work { terms, client, target, service, counts, is_silent: false };
+        let work = Work { terms, client, target, service, counts, is_silent: false, is_plain };
         let thread = std::thread::Builder::new()
             .name("traces".to_owned())
             .spawn(move || runtime.block_on(work.run(waiting, stopped)))?;
@@ -62,10 +75,12 @@ struct Work {
     terms: Terms,
     client: Client,
     target: Target,
-    service: Vec<(&'static str, String)>,
+    service: Vec<(String, String)>,
     counts: Arc<Counts>,
     /// That nobody takes them was said.
     is_silent: bool,
+    /// Nothing is compressed: as it was said, or because the collector does not read it.
+    is_plain: bool,
 }
 
 impl Work {
@@ -121,6 +136,12 @@ impl Work {
                     }
                     return;
                 }
+                // RFC 9110 15.5.16: it may be the coding that it does not take.
+                Err(Refusal::Coding) if !self.is_plain => {
+                    self.is_plain = true;
+                    continue;
+                }
+                Err(Refusal::Coding) => (format!("it answers {}", StatusCode::UNSUPPORTED_MEDIA_TYPE), true),
                 Err(Refusal::Never(why)) => (why, true),
                 Err(Refusal::NotNow(why)) => (why, false),
             };
@@ -138,13 +159,19 @@ impl Work {
 
     /// How many spans were refused of those that it took.
     async fn attempt(&self, body: Bytes) -> Result<u64, Refusal> {
+        let small = (!self.is_plain).then(|| compressed(&body)).flatten();
+        let is_small = small.is_some();
         let mut request = Request::post(self.terms.endpoint.clone())
-            .body(Full::new(body))
+            .body(Full::new(small.unwrap_or(body)))
             .map_err(|error| Refusal::Never(error.to_string()))?;
+        if is_small {
+            request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         request.headers_mut().extend(self.terms.headers.iter().cloned());
         // The operator has named it, wherever it is.
-        let exchange = self.client.exchange(&self.target, request, |_| true, ANSWER).await;
+        let patience = self.terms.answer.unwrap_or(ANSWER);
+        let exchange = self.client.exchange(&self.target, request, |_| true, patience).await;
         let exchange = exchange.map_err(|error| match error {
             OutboundError::Denied(_) | OutboundError::Invalid(_) => Refusal::Never(error.to_string()),
             OutboundError::Timeout | OutboundError::TooLarge | OutboundError::Failed(_) => {
@@ -153,7 +180,7 @@ impl Work {
         })?;
         let status = exchange.response.status();
         let body =
-            timeout(ANSWER, Limited::new(exchange.response.into_body(), LARGEST_ANSWER).collect()).await;
+            timeout(patience, Limited::new(exchange.response.into_body(), LARGEST_ANSWER).collect()).await;
         match status {
             StatusCode::OK => {
                 let answer = body.ok().and_then(Result::ok).map(|body| body.to_bytes());
@@ -164,12 +191,25 @@ impl Work {
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => Err(Refusal::NotNow(format!("it answers {status}"))),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Err(Refusal::Coding),
             status => Err(Refusal::Never(format!("it answers {status}"))),
         }
     }
 }
 
+/// In less room; what has no use of it stays as it is.
+fn compressed(body: &[u8]) -> Option<Bytes> {
+    if body.len() < WORTH_IT {
+        return None;
+    }
+    let mut gzip = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    gzip.write_all(body).ok()?;
+    gzip.finish().ok().map(Bytes::from)
+}
+
 enum Refusal {
+    /// It does not read what it was sent.
+    Coding,
     Never(String),
     NotNow(String),
 }
@@ -178,6 +218,8 @@ enum Refusal {
 const MOST_WAITING: usize = 2048;
 /// Traces of one request to the collector.
 const MOST_AT_ONCE: usize = 512;
+/// Bytes of a body, below which it is not compressed.
+const WORTH_IT: usize = 1024;
 /// How long the first waits for others.
 const GATHER: Duration = Duration::from_millis(500);
 /// How long the collector may take to answer.

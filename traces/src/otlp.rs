@@ -9,7 +9,7 @@ use crate::span::{Epoch, Span, Value};
 use crate::tracer::Finished;
 
 /// One request with all of these, from a program that is called so.
-pub(crate) fn request(service: &[(&'static str, String)], traces: &[Finished]) -> Vec<u8> {
+pub(crate) fn request(service: &[(String, String)], traces: &[Finished]) -> Vec<u8> {
     let epoch = Epoch::now();
     let mut spans = Vec::new();
     for Finished { trace, state, spans: all, theirs: _ } in traces {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use tokio::sync::mpsc;
 
@@ -21,6 +21,8 @@ pub struct Terms {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// What this program is called there.
     pub service: String,
+    /// What else is said of it.
+    pub attributes: Vec<(String, String)>,
     /// Of those that begin here, how many are kept.
     pub share: f64,
     pub trust: Trust,
@@ -28,6 +30,12 @@ pub struct Terms {
     pub slow: Option<Duration>,
     /// Kept in any case, if it fails.
     pub errors: bool,
+    /// Bodies are sent as they are, and not compressed.
+    pub is_plain: bool,
+    /// How long the collector may take to answer, if not as long as usual.
+    pub answer: Option<Duration>,
+    /// To be said when it begins.
+    pub warnings: Vec<String>,
 }
 
 // A share that is no number is refused where it is read.
@@ -79,15 +87,18 @@ impl Terms {
             .map(|(number, line)| {
                 let wrong = || TermsError::Header(format!("line {}", number + 1));
                 let (name, value) = line.split_once(':').ok_or_else(wrong)?;
-                let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;
-                let mut value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
-                value.set_sensitive(true);
-                if [HOST, CONTENT_LENGTH, CONTENT_TYPE].contains(&name) {
-                    return Err(wrong());
-                }
-                Ok((name, value))
+                Self::header(name, value).ok_or_else(wrong)
             })
             .collect()
+    }
+
+    /// One header, whose value is never printed; `None` of what is none, or one that the client writes itself.
+    pub(crate) fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+        let name: HeaderName = name.trim().parse().ok()?;
+        let mut value = HeaderValue::from_str(value.trim()).ok()?;
+        value.set_sensitive(true);
+        let is_own = [HOST, CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING].contains(&name);
+        (!is_own).then_some((name, value))
     }
 }
 
@@ -252,8 +263,8 @@ pub(crate) mod tests {
 
     pub(crate) fn terms(share: f64, trust: Trust) -> Terms {
         let endpoint = Terms::endpoint("http://127.0.0.1:4318").unwrap();
-        let (headers, service) = (Vec::new(), "test".to_owned());
-        Terms { endpoint, headers, service, share, trust, slow: None, errors: false }
+        let said = crate::Environment { endpoint: Some(endpoint), ..Default::default() };
+        Terms { share, trust, errors: false, ..said.terms("test").unwrap() }
     }
 
     fn tracer(share: f64, trust: Trust) -> (Tracer, mpsc::Receiver<Finished>) {

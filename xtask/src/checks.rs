@@ -7,8 +7,8 @@ use anyhow::Result;
 use crate::progress::{Progress, beside, note};
 use crate::tree::Tree;
 use crate::{
-    cargo_deny, child, debian_package, grpc, languages, oidc_provider, plugins, schemathesis, sdks, systemd,
-    wasm,
+    axe_core, cargo_deny, child, debian_package, grpc, languages, oidc_provider, plugins, schemathesis, sdks,
+    systemd, wasm,
 };
 
 /// Runs every check and stops at the first that fails. What is fetched is fetched while something is compiled.
@@ -27,7 +27,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     // One after the other: both ask the same machine for packages.
     let for_tools = tree.clone();
     let tools = beside(
-        "finding schemathesis, gRPC, SDKs, a registry, promtool, pebble, etcd, Redis, a browser, an OpenID provider and systemd-analyze",
+        "finding schemathesis, gRPC, SDKs, a registry, promtool, pebble, etcd, Redis, a browser, an OpenID provider, axe-core and systemd-analyze",
         move || {
             let (schemathesis, grpc) = (schemathesis::provide(&for_tools)?, grpc::provide(&for_tools)?);
             let (sdks, registry) = (sdks::provide(&for_tools), debian_package::docker_registry(&for_tools)?);
@@ -35,7 +35,8 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
             let (pebble, etcd) = (debian_package::pebble(&for_tools)?, debian_package::etcd(&for_tools)?);
             let redis = debian_package::redis(&for_tools)?;
             let browser = debian_package::chromium(&for_tools)?;
-            let (provider, analyze) = (oidc_provider::provide(&for_tools)?, systemd::provide(&for_tools)?);
+            let (provider, axe) = (oidc_provider::provide(&for_tools)?, axe_core::provide(&for_tools)?);
+            let analyze = systemd::provide(&for_tools)?;
             Ok((
                 schemathesis,
                 grpc,
@@ -45,7 +46,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
                 pebble,
                 (etcd, redis),
                 browser,
-                provider,
+                (provider, axe),
                 analyze,
             ))
         },
@@ -74,8 +75,18 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
     progress.step("checking the code", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
     })?;
-    let (schemathesis, grpc, sdks, registry, promtool, pebble, (etcd, redis), browser, provider, analyze) =
-        progress.join(tools)?;
+    let (
+        schemathesis,
+        grpc,
+        sdks,
+        registry,
+        promtool,
+        pebble,
+        (etcd, redis),
+        browser,
+        (provider, axe),
+        analyze,
+    ) = progress.join(tools)?;
     progress.join(languages)?;
     progress.step("testing each crate by itself", || {
         // They wait more than they work: with four threads in half the time on two cores.
@@ -134,6 +145,9 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         }
         if let Some(folder) = &provider {
             cargo.env("ADIT_OIDC_PROVIDER", folder);
+        }
+        if let Some(folder) = &axe {
+            cargo.env("ADIT_AXE", folder);
         }
         child::stream(&mut cargo, "")
     })?;

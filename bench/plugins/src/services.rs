@@ -8,7 +8,7 @@ use std::time::Duration;
 use adit_engine::{Engine, EngineSettings, Plugin, Secrets};
 use adit_rules::grants::Grants;
 use adit_rules::plan::{Limits, OnError, PluginPlan};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -40,7 +40,12 @@ async fn row(name: &str, plugin: &Plugin, path: &str, body: Bytes) -> Result<()>
             let request = request.body(Full::new(body.clone()))?;
             let response = plugin.serve(0, "8d2f1c7e9a0b1c2d-TST", true, request).await?;
             ensure!(response.status() == 200, "it answers {}", response.status());
-            let answered = response.into_body().collect().await.context("a whole answer")?.to_bytes();
+            let answered = response
+                .into_body()
+                .collect()
+                .await
+                .map_err(|error| anyhow!("a whole answer: {error}"))?
+                .to_bytes();
             ensure!(body.is_empty() || answered == body, "{} bytes came back", answered.len());
         }
         Ok(())

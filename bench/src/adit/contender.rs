@@ -20,6 +20,7 @@ use crate::balanced::{self, By};
 use crate::circuits::{self, Ends};
 use crate::cpu::Cpu;
 use crate::options::Options;
+use crate::seen::{self, Seen};
 use crate::visitor::Door;
 use crate::{scenario, visitor};
 
@@ -39,6 +40,8 @@ pub(crate) enum Kind {
     Adit { protocol: &'static str, plugins: usize, is_fresh: bool },
     /// Our edge and our host, behind a name of the edge's state.
     Named { protocol: &'static str, by: By },
+    /// Our edge and our host, looked at.
+    Seen { protocol: &'static str, seen: Seen },
     /// A client at the visitor's side, our edge and a host: ours, or the reference's at both ends.
     Circuit { protocol: &'static str, program: Option<PathBuf> },
     /// Our edge and another connector.
@@ -95,11 +98,15 @@ pub(crate) fn all(options: &Options) -> Vec<Kind> {
         kinds.extend([0, 1, 3, 10].map(|plugins| adit(plugins, false)));
         kinds.extend([1, 3, 10].map(|plugins| adit(plugins, true)));
         kinds.extend([By::Route, By::Balancer].map(|by| Kind::Named { protocol, by }));
+        kinds.extend(Seen::ALL.map(|seen| Kind::Seen { protocol, seen }));
         let programs = options.reference.iter();
         kinds.extend(programs.map(|program| Kind::Reference { protocol, program: program.clone() }));
         let programs = std::iter::once(None).chain(options.reference.clone().map(Some));
         kinds.extend(programs.map(|program| Kind::Circuit { protocol, program }));
     }
+    // Only for who asks for it: it takes long, and says nothing of peers.
+    let is_seen = options.only.iter().any(|word| word.starts_with("seeing"));
+    kinds.retain(|kind| is_seen || !matches!(kind, Kind::Seen { .. }));
     let names: Vec<String> = kinds.iter().map(Kind::to_string).collect();
     kinds.into_iter().filter(|kind| options.wants(&kind.to_string(), &names)).collect()
 }
@@ -133,6 +140,12 @@ impl Contender {
             }
             Kind::Named { protocol, .. } => {
                 let (site, edge, host) = balanced::start(&document(protocol, 0, false, origins)).await?;
+                host.process.forget();
+                edge.process.forget();
+                (edge.http, Running::Tunnel { host: host.into(), edge: edge.into(), _site: site })
+            }
+            Kind::Seen { protocol, seen } => {
+                let (site, edge, host) = seen::start(*seen, document(protocol, 0, false, origins)).await?;
                 host.process.forget();
                 edge.process.forget();
                 (edge.http, Running::Tunnel { host: host.into(), edge: edge.into(), _site: site })
@@ -218,6 +231,7 @@ impl fmt::Display for Kind {
                 write!(f, "adit {protocol} + {plugins} {fresh}plugin{s}")
             }
             Self::Named { protocol, by } => write!(f, "adit {protocol} behind {by}"),
+            Self::Seen { protocol, seen } => write!(f, "seeing {protocol}: {seen}"),
             Self::Circuit { protocol, program: None } => write!(f, "adit {protocol} at both ends"),
             Self::Circuit { protocol, program: Some(_) } => {
                 write!(f, "the reference {protocol} at both ends")

@@ -1,7 +1,7 @@
 //! Adit and its peers on one machine: the same origin, the same load, in alternated rounds.
 //!
 //! `cargo xtask bench` builds and runs it; `cargo xtask bench --help` lists the options. Read in this order:
-//! [`options`], [`contender`] (who carries the requests; [`balanced`] behind a load balancer, [`circuits`] for bytes), [`scenario`] (what the visitors do), [`visitor`] (how),
+//! [`options`], [`contender`] (who carries the requests; [`balanced`] behind a load balancer, [`circuits`] for bytes, [`seen`] while somebody looks), [`scenario`] (what the visitors do), [`visitor`] (how),
 //! [`cpu`] and [`wire`] (what it cost), [`report`] (medians, the table, the JSON and the chart).
 //!
 //! On a machine that does other work too, only processor time per request and ratios within one run mean
@@ -14,6 +14,7 @@ mod cpu;
 mod options;
 mod report;
 mod scenario;
+mod seen;
 mod visitor;
 mod wire;
 

@@ -37,7 +37,8 @@ greatest values. Needs about contenders x scenarios x rounds x seconds; leave th
   --rate N          requests in a second of the open loop (default 2000)
   --bulk MIB        size of a bulk transfer (default 1024)
   --only WORD       only contenders and scenarios whose name contains the word; can be repeated, as in
-                    `--only quic --only get`
+                    `--only quic --only get`; `--only seeing` measures what traces and the inspector cost,
+                    which is left out otherwise
   --reference PATH  also measure this connector of the same protocol, on our edge
   --rathole PATH    also measure this tunnel, both of its ends
   --frp FOLDER      also measure the tunnel whose frps and frpc are there

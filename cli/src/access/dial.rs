@@ -147,7 +147,7 @@ fn refused(authority: &Authority, status: StatusCode, headers: &HeaderMap) -> St
 }
 
 /// 16 bytes that nobody has guessed (RFC 6455, 4.1), in base64.
-fn key() -> anyhow::Result<String> {
+pub(crate) fn key() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).context("random numbers")?;
     // A header of ours knows the alphabet already.

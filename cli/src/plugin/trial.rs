@@ -128,7 +128,12 @@ fn way_out(kind: &FailureKind) -> &'static str {
             "\n  way out: look at what it said; one in JavaScript or Python says why if it is built by `adit plugin build \
              --debug`"
         }
-        _ => "",
+        FailureKind::Fault { .. }
+        | FailureKind::Trap { .. }
+        | FailureKind::Busy
+        | FailureKind::Resting
+        | FailureKind::Away(_)
+        | FailureKind::Invalid { .. } => "",
     }
 }
 

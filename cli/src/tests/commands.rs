@@ -40,7 +40,17 @@ const OF_OTHERS: &[(&str, &[&str])] = &[
     ),
     (
         "cargo xtask",
-        &["--check", "--frp", "--only", "--rathole", "--reference", "--roots", "--rounds", "--write"],
+        &[
+            "--check",
+            "--frp",
+            "--long",
+            "--only",
+            "--rathole",
+            "--reference",
+            "--roots",
+            "--rounds",
+            "--write",
+        ],
     ),
     ("adit-release", &["--commit", "--program", "--time", "--tree"]),
     ("containers and clusters", &["--cap-drop", "--from-file", "--security-opt", "--set", "--values"]),

@@ -6,14 +6,13 @@ mod monitor;
 mod pool;
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, ensure};
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::Options;
+use super::At;
 use super::client::Client;
 use crate::Failure;
 
@@ -21,28 +20,12 @@ pub(crate) use lb::{Lb, lb};
 pub(crate) use monitor::{Monitor, monitor};
 pub(crate) use pool::{Pool, pool};
 
-/// Where the control API is, and what it lets us do.
-#[derive(Args)]
-struct At {
-    /// cert.pem: the right to change load balancers of an account
-    #[arg(long = "origincert", global = true, value_name = "FILE", env = "TUNNEL_ORIGIN_CERT")]
-    origin_cert: Option<PathBuf>,
-    /// The edge's control API, such as http://127.0.0.1:20250
-    #[arg(long, global = true, value_name = "URL", env = "TUNNEL_API_URL")]
-    api_url: Option<String>,
-    /// PEM file with the authority that signed the API's certificate; by default the system's are believed
-    #[arg(long, global = true, value_name = "FILE", env = "ADIT_API_CA")]
-    api_ca: Option<PathBuf>,
-}
-
 /// A client that says what the API says.
 struct Caller(Client);
 
 impl Caller {
     fn new(at: At) -> Result<Self, Failure> {
-        let At { origin_cert, api_url, api_ca } = at;
-        let options = Options { origin_cert, api_url, api_ca, ..Options::default() };
-        Client::new(&options).map(Self).map_err(Failure::Configuration)
+        Client::new(&at.options()).map(Self).map_err(Failure::Configuration)
     }
 
     async fn call(

@@ -7,9 +7,13 @@ use std::time::Duration;
 use adit_protocol::credentials::{MAX_CREDENTIALS, OriginCert};
 use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
+};
 use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Empty, Full, Limited};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
@@ -20,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use uuid::Uuid;
 
 use super::{Options, as_id, places};
+use crate::access::websocket_key;
 
 /// Who asks, and where.
 pub(super) struct Client {
@@ -34,6 +39,9 @@ pub(crate) struct Api {
     tls: Option<TlsConnector>,
     token: Option<HeaderValue>,
 }
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// What the API said no with.
 #[derive(Debug, thiserror::Error)]
@@ -248,17 +256,65 @@ impl Api {
         Err(Refusal { what, status, reason }.into())
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Exchanged> {
+    /// Has the API become a WebSocket at this path of its address.
+    pub(crate) async fn watch(&self, path: &str) -> anyhow::Result<TokioIo<Upgraded>> {
+        let authority = self.base.authority().context("the URL has no host")?.clone();
+        let request = Request::get(path)
+            .header(HOST, authority.as_str())
+            .header(USER_AGENT, AGENT)
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "websocket")
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_KEY, websocket_key()?)
+            .body(Empty::<Bytes>::new())?;
+        let opening = async {
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(self.connect().await?)).await?;
+            tokio::spawn(async move {
+                // Whoever waits for the answer is told.
+                let _ = connection.with_upgrades().await;
+            });
+            let response = sender.send_request(request).await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(TokioIo::new(hyper::upgrade::on(response).await?));
+            }
+            let status = response.status();
+            let body = Limited::new(response.into_body(), LONGEST_REFUSAL).collect().await;
+            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+            let envelope: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let errors = envelope["errors"].as_array().into_iter().flatten();
+            let reasons: Vec<_> = errors.filter_map(|error| error["message"].as_str()).collect();
+            let reason = if reasons.is_empty() { "it gave no reason".to_owned() } else { reasons.join("; ") };
+            Err(Refusal { what: "watching the log", status, reason }.into())
+        };
+        let opened: anyhow::Result<_> =
+            timeout(LIMIT, opening).await.map_err(|_| anyhow!("no answer within {} s", LIMIT.as_secs()))?;
+        opened.with_context(|| format!("asking {authority}"))
+    }
+
+    async fn connect(&self) -> anyhow::Result<Box<dyn Stream>> {
         let authority = self.base.authority().context("the URL has no host")?;
         let port = authority.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, port)).await?;
+        Ok(match &self.tls {
+            None => Box::new(stream),
+            Some(tls) => {
+                let name =
+                    ServerName::try_from(host.to_owned()).context("the URL's host is no name for TLS")?;
+                Box::new(tls.connect(name, stream).await?)
+            }
+        })
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Exchanged> {
+        let authority = self.base.authority().context("the URL has no host")?;
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base.path().trim_end_matches('/')))
             .header(HOST, authority.as_str())
             .header(ACCEPT, "application/json;version=1")
-            .header(USER_AGENT, concat!("adit/", env!("CARGO_PKG_VERSION")));
+            .header(USER_AGENT, AGENT);
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token);
         }
@@ -267,14 +323,7 @@ impl Api {
         }
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = request.body(Full::new(Bytes::from(body)))?;
-        match &self.tls {
-            None => send(stream, request).await,
-            Some(tls) => {
-                let name =
-                    ServerName::try_from(host.to_owned()).context("the URL's host is no name for TLS")?;
-                send(tls.connect(name, stream).await?, request).await
-            }
-        }
+        send(self.connect().await?, request).await
     }
 }
 
@@ -324,8 +373,10 @@ fn encode(text: &str) -> String {
     encoded
 }
 
+const AGENT: &str = concat!("adit/", env!("CARGO_PKG_VERSION"));
 /// Asked only with a token that is not one of our edges'.
 const PUBLIC: &str = "https://api.cloudflare.com/client/v4";
 const LIMIT: Duration = Duration::from_secs(15);
 const LONGEST_ANSWER: usize = 64 << 20;
+const LONGEST_REFUSAL: usize = 64 << 10;
 const MOST_PAGES: usize = 100_000;

@@ -165,7 +165,8 @@ pub(crate) const WORDS: &[Word] = &[
 
 const TIMES: &str = "how long the edge is waited for is fixed here";
 const QUIC: &str = "QUIC finds its packet size and its windows by itself";
-const MANAGEMENT: &str = "a host is managed at its own admin address";
+const MANAGEMENT: &str =
+    "a host is managed at its own admin address, and tells its edge about itself by the usual name";
 const PRIVATE: &str = "private networks are not carried yet";
 const DEPRECATED: &str = "it has none in cloudflared either";
 const NO_PROXY: &str = "a SOCKS proxy is reached through its tunnel, and listens nowhere";

@@ -1,6 +1,7 @@
 //! What a request asks for, parsed once: everything after this, permission included, works on these values
 //! and never on the path again. Knows paths and methods; does not know who asks.
 
+use adit_protocol::management::Resource;
 use http::Method;
 use uuid::Uuid;
 
@@ -92,7 +93,8 @@ pub(super) enum Ask {
     Disconnect,
     Configuration,
     PutConfiguration,
-    ManagementToken,
+    /// Good for what the path names, or for what the body does.
+    ManagementToken(Option<Resource>),
 }
 
 /// Why a path and a method are no call.
@@ -224,8 +226,11 @@ fn tunnels(method: &Method, account: String, rest: &[&str]) -> Result<Call, NoCa
             "GET, PUT",
             [(Method::GET, Ask::Configuration), (Method::PUT, Ask::PutConfiguration)],
         ),
-        ["management"] | ["management", "logs" | "admin" | "host_details"] => {
-            by_method(method, "POST", [(Method::POST, Ask::ManagementToken)])
+        ["management"] => by_method(method, "POST", [(Method::POST, Ask::ManagementToken(None))]),
+        ["management", word] => {
+            let resource = Resource::ALL.into_iter().find(|resource| resource.word() == *word);
+            let ask = Ask::ManagementToken(Some(resource.ok_or(NoCall::Path)?));
+            by_method(method, "POST", [(Method::POST, ask)])
         }
         _ => Err(NoCall::Path),
     }?;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::call::Ask;
 use super::envelope::{self, Answer, Problem};
 use super::identity::Identity;
+use super::management::Wanted;
 use super::paging::{LONGEST_PAGE, Paging};
 use super::query::Query;
 use super::{Api, note, parse, share};
@@ -194,7 +195,13 @@ impl Api {
             }
             Ask::Configuration => Ok(self.configuration(id, &kept.record)),
             Ask::PutConfiguration => self.put_configuration(who, id, kept, parse(body)?).await,
-            Ask::ManagementToken => Err(Problem::Later("management tokens")),
+            Ask::ManagementToken(resource) => {
+                let resources = match resource {
+                    Some(resource) => vec![resource],
+                    None => parse::<Wanted>(body)?.resources,
+                };
+                self.management_token(who, id, resources).await
+            }
         }
     }
 

@@ -160,6 +160,7 @@ impl Shard {
                 patience: shared.patience,
                 tasks: visitors.clone(),
                 account: shared.account.clone(),
+                tracer: shared.tracer.clone(),
             };
             acceptors.spawn(door.run(listener));
             acceptors.spawn(peers.clone().connect(self.index));

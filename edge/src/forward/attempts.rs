@@ -148,6 +148,10 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    pub(crate) fn came(&self) -> Instant {
+        self.place.came
+    }
+
     /// Attempts that began.
     pub(crate) fn tries(&self) -> u32 {
         self.tries

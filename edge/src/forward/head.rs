@@ -1,7 +1,10 @@
 //! The head of a request, which is the same at every attempt but for what the host of the connection
 //! understands. Encoded once for all hosts that understand the same.
 
+use std::time::Duration;
+
 use adit_protocol::extensions::{self, VisitorFacts};
+use adit_protocol::management::is_host;
 use adit_protocol::stream::Connect;
 use bytes::Bytes;
 use http::header::{HeaderValue, TE, TRAILER};
@@ -62,8 +65,23 @@ impl Head {
         change(request.headers_mut());
     }
 
+    /// What it says of how long the request was here before; nothing to who would not understand it.
+    pub(super) fn waited(&mut self, time: Option<Duration>) {
+        let (Connect::Http(request) | Connect::WebSocket(request)) = &mut self.connect else { return };
+        let headers = request.headers_mut();
+        let before = match time {
+            Some(time) => headers.insert(extensions::WAITED, extensions::waited(time)),
+            None => headers.remove(extensions::WAITED),
+        };
+        if time.is_some() || before.is_some() {
+            self.encoded = None;
+        }
+    }
+
     /// Has it ask as another host, or as the visitor did.
     pub(super) fn ask_as(&mut self, host: Option<Authority>) {
+        // Hosts believe who asks as that one about themselves.
+        let host = host.filter(|host| !is_host(host.as_str()));
         if host.as_ref() == self.host.as_ref().map(|(host, _)| host) {
             return;
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use adit_protocol::stream::Answer;
 use adit_traces::{Kind, Span, SpanId, Tracer, Trail};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use uuid::Uuid;
 
@@ -60,6 +61,28 @@ impl Traced {
             path: short(request.uri().path()),
             ray: ray.to_owned(),
             tunnel: None,
+            status: None,
+            page: None,
+            attempts: Vec::new(),
+            theirs: None,
+        })
+    }
+
+    /// Of a request that another node hands on, whose word for the trace counts.
+    pub(crate) fn hand_on(tracer: &Tracer, parts: &Parts, tunnel: &Uuid) -> Box<Self> {
+        let said =
+            |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Box::new(Self {
+            trail: tracer.enter(&parts.headers),
+            tracer: tracer.clone(),
+            begun: Instant::now(),
+            method: parts.method.clone(),
+            version: parts.version,
+            is_secure: parts.uri.scheme_str() == Some("https"),
+            host: short(parts.uri.host().unwrap_or_default()),
+            path: short(parts.uri.path()),
+            ray: said("cf-ray").to_owned(),
+            tunnel: Some(*tunnel),
             status: None,
             page: None,
             attempts: Vec::new(),

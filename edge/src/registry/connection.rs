@@ -87,6 +87,8 @@ pub(crate) struct Features {
     pub(crate) notices: bool,
     /// [`extensions::FEATURE_VISITOR`]
     pub(crate) visitor: bool,
+    /// [`extensions::FEATURE_WAITED`]
+    pub(crate) waited: bool,
 }
 
 /// What a host said about its own configuration: enough to see whether two hosts differ.
@@ -279,18 +281,19 @@ impl Connection {
 impl Features {
     /// What crosses between nodes; whether it reaches the host is for the one that the host is connected to.
     pub(super) fn of_nodes() -> Self {
-        Self { words: Vec::new(), trailers: true, instead: true, notices: false, visitor: true }
+        Self { words: Vec::new(), trailers: true, instead: true, notices: false, visitor: true, waited: true }
     }
 
     fn of(mut words: Vec<String>) -> Self {
         let has = |word: &str| words.iter().any(|known| known == word);
         let (trailers, notices) = (has(extensions::FEATURE_TRAILERS), has(extensions::FEATURE_NOTICES));
         let (instead, visitor) = (has(extensions::FEATURE_INSTEAD), has(extensions::FEATURE_VISITOR));
+        let waited = has(extensions::FEATURE_WAITED);
         words.truncate(MOST_FEATURES);
         for word in &mut words {
             *word = word.chars().take(LONGEST_FEATURE).collect();
         }
-        Self { words, trailers, instead, notices, visitor }
+        Self { words, trailers, instead, notices, visitor, waited }
     }
 }
 

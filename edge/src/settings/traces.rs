@@ -4,22 +4,28 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use adit_config_reader::Spanned;
-use adit_traces::{Terms, Trust};
+use adit_traces::{Environment, Terms, Trust};
 
 use super::Rules;
 use super::document::Traces;
 
 impl Rules<'_> {
     pub(super) fn traces(&mut self, section: Option<Spanned<Traces>>) -> Option<Terms> {
-        let section = section?;
+        let mut said = Environment::of_process();
+        let Some(section) = section else { return said.terms("adit-edge") };
         let span = section.span();
         let Traces { collector, headers_file, service, share, context, slow, errors } = section.into_inner();
-        let collector = self.required(&span, "collector", collector, "like \"http://127.0.0.1:4318\"")?;
-        let endpoint = Terms::endpoint(collector.get_ref());
-        let endpoint = endpoint.map_err(|error| {
-            let help = "write where it takes OTLP over HTTP: \"http://127.0.0.1:4318\"";
-            self.mistakes.add_with_help(collector.span(), error.to_string(), help);
-        });
+        let endpoint = match (collector, said.endpoint.take()) {
+            (None, Some(endpoint)) => Ok(endpoint),
+            (collector, _) => {
+                let like = "like \"http://127.0.0.1:4318\"";
+                let collector = self.required(&span, "collector", collector, like)?;
+                Terms::endpoint(collector.get_ref()).map_err(|error| {
+                    let help = "write where it takes OTLP over HTTP: \"http://127.0.0.1:4318\"";
+                    self.mistakes.add_with_help(collector.span(), error.to_string(), help);
+                })
+            }
+        };
         let headers = headers_file.map_or_else(
             || Ok(Vec::new()),
             |file| {
@@ -33,7 +39,7 @@ impl Rules<'_> {
                 })
             },
         );
-        let share = share.map_or(1.0, |share| {
+        let share = share.map_or(said.share.unwrap_or(1.0), |share| {
             if !(0.0..=1.0).contains(share.get_ref()) {
                 let message = format!("{} is out of range, expected 0 to 1", share.get_ref());
                 self.mistakes.add_with_help(share.span(), message, "0.01 is every hundredth");
@@ -51,17 +57,14 @@ impl Rules<'_> {
                 Trust::Link
             }
         };
-        let service = service.map_or_else(|| Some("adit-edge".to_owned()), |service| self.word(service));
+        let usual = said.service.take().unwrap_or_else(|| "adit-edge".to_owned());
+        let service = service.map_or(Some(usual), |service| self.word(service));
         let slow = slow.map(|slow| self.duration(Some(slow), Duration::ZERO, SLOW));
-        Some(Terms {
-            endpoint: endpoint.ok()?,
-            headers: headers.ok()?,
-            service: service?,
-            share,
-            trust,
-            slow,
-            errors: errors.is_none_or(|errors| *errors.get_ref()),
-        })
+        let terms =
+            Environment { endpoint: Some(endpoint.ok()?), ..Environment::default() }.terms(&service?)?;
+        let errors = errors.is_none_or(|errors| *errors.get_ref());
+        let terms = Terms { headers: headers.ok()?, share, trust, slow, errors, ..terms };
+        Some(terms.otherwise(said, false))
     }
 }
 

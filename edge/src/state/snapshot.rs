@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::state::holdings::Holdings;
 use crate::store::records::alerts::{self, Fares, Message, Said, Sent};
 use crate::store::records::certificates::{self, AuthorityAccount, Certificate, Challenge, Ledger, Order};
+use crate::store::records::management::{self, IssuerKey};
 use crate::store::records::nodes::{self, Alive, Invitation, NodeAuthority, NodeRecord};
 use crate::store::records::objects::{Kind, Object, TURN};
 use crate::store::records::sessions::SessionKeys;
@@ -49,6 +50,8 @@ pub(crate) struct Snapshot {
     pub(crate) replicas: HashMap<(Uuid, Uuid), Kept<ReplicaShare>>,
     pub(crate) objects: Objects,
     pub(crate) session_keys: Option<Kept<SessionKeys>>,
+    /// What management tokens are signed with.
+    pub(crate) issuer: Option<IssuerKey>,
     pub(crate) alerts: Alerts,
     /// What authorities have issued, by host name, and the same for what leads to it.
     pub(crate) certificates: HashMap<String, Kept<Certificate>>,
@@ -308,6 +311,15 @@ impl Snapshot {
                     Some(Err(error)) => unreadable(whole, &error),
                     None => self.session_keys = None,
                 }
+            }
+            management::MANAGEMENT => {
+                self.issuer = value.and_then(|value| match records::from_json(value) {
+                    Ok(record) => Some(record),
+                    Err(error) => {
+                        unreadable(whole, &error);
+                        self.issuer.take()
+                    }
+                });
             }
             certificates::CERTIFICATE => {
                 touched.certificates = true;

@@ -1,9 +1,11 @@
 //! The records of an edge: their keys and their JSON. Knows what is kept; does not know who may see it. Those of load
 //! balancing are in `objects` and `sessions`, what is noted about alerts is in `alerts`, what
-//! authorities have issued in `certificates`, the nodes of a fleet in `nodes`.
+//! authorities have issued in `certificates`, the nodes of a fleet in `nodes`, what management tokens are signed with in
+//! `management`.
 
 pub(crate) mod alerts;
 pub(crate) mod certificates;
+pub(crate) mod management;
 pub(crate) mod nodes;
 pub(crate) mod objects;
 pub(crate) mod sessions;

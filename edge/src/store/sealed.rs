@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::records::certificates::{AUTHORITY, CERTIFICATE};
 use super::records::key;
+use super::records::management::MANAGEMENT;
 use super::records::nodes::{INVITATION, NODE_AUTHORITY};
 use super::seal::SealKeys;
 use super::{
@@ -182,6 +183,7 @@ fn fields(key: &str) -> Option<Fields> {
         key::TUNNEL => Fields::Open(&["secret", "previous"]),
         key::SESSIONS => Fields::Open(&["current", "other"]),
         WEBHOOK => Fields::Open(&["secrets"]),
+        MANAGEMENT => Fields::Open(&["key"]),
         NODE_AUTHORITY => Fields::Open(&["key", "next_key"]),
         INVITATION => Fields::Open(&["secret"]),
         CERTIFICATE => Fields::Sealed("key"),
@@ -274,6 +276,7 @@ mod tests {
             ("tunnel/gone", r#"{"account":"x"}"#),
             ("sessions/keys", r#"{"current":"CCCC","made_at":"now"}"#),
             ("webhook/w", r#"{"said":{},"secrets":[{"text":"DDDD"}]}"#),
+            ("management/issuer", r#"{"key":"EEEE","made_at":"now"}"#),
             ("route/r", r#"{"secret":"of nobody"}"#),
         ];
         let mut watch = store.watch("", StoreRevision(0)).await.unwrap();
@@ -295,7 +298,7 @@ mod tests {
             same(batch.changes.iter().find(|change| change.key == key).unwrap().value.as_ref().unwrap());
         }
         let whole: String = kept.entries.iter().map(|entry| String::from_utf8_lossy(&entry.value)).collect();
-        for secret in ["AAAA", "BBBB", "CCCC", "DDDD"] {
+        for secret in ["AAAA", "BBBB", "CCCC", "DDDD", "EEEE"] {
             assert!(!whole.contains(secret), "{whole}");
         }
         assert!(whole.contains("of nobody"));

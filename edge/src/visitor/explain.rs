@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use adit_pace::Account;
 use http::request::Parts;
@@ -138,7 +139,8 @@ impl Explainer {
         };
         let (share, tasks) = (Share::new(&self.account, 0, source.visitor), TaskTracker::new());
         let patience = self.patience;
-        let place = ForwardContext { shard: 0, key, ray: &ray, patience, tasks: &tasks, share: &share };
+        let came = Instant::now();
+        let place = ForwardContext { shard: 0, came, key, ray: &ray, patience, tasks: &tasks, share: &share };
         let outlook = forward::outlook(target, request.method(), &place);
         let is_lost = outlook.offers.is_empty();
         told.outlook = Some(outlook);

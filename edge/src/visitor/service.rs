@@ -209,7 +209,8 @@ impl Handler {
         };
         let Service { shard, patience, tasks, .. } = &*self.service;
         let share = self.share.of(source.visitor);
-        let place = ForwardContext { shard: *shard, key, ray, patience: *patience, tasks, share: &share };
+        let (came, patience) = (count.began, *patience);
+        let place = ForwardContext { shard: *shard, came, key, ray, patience, tasks, share: &share };
         let Some(body) = dismissed.take() else { return Err(Problem::BrokenBody.into()) };
         let visitor = source.came;
         let order = ForwardRequest { request, body, window, trailers, visitor, upgrade, busy };

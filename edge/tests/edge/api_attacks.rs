@@ -34,6 +34,7 @@ async fn operations(office: &Office, tunnel: &str) -> Vec<(Method, String, Value
             .replace("{webhook}", &first(office.alerting("destinations/webhooks")).await)
             .replace("{policy}", &first(office.alerting("policies")).await)
             .replace("{region}", "WEU")
+            .replace("{resource}", "logs")
             .replace("{group}", "none")
             .replace("{preview}", "none")
             .replace("{hostname}", "none.example.com");

@@ -95,6 +95,7 @@ pub(super) fn page(admin: &Admin) -> String {
     calls(&mut page, admin);
     held(&mut page, admin);
     traces(&mut page, admin);
+    tail(&mut page, admin);
     turned_away(&mut page, admin);
     process::write(&mut page);
     page.finish()
@@ -314,6 +315,15 @@ fn traces(page: &mut Page, admin: &Admin) {
     );
     page.sample(name, &[("outcome", "sent")], float(told.sent));
     page.sample(name, &[("outcome", "dropped")], float(told.dropped));
+}
+
+fn tail(page: &mut Page, admin: &Admin) {
+    page.single(
+        "adit_log_tail_dropped_total",
+        Kind::Counter,
+        "Lines of the log that who watches it through the edge was not told, because there were too many",
+        float(admin.tail.dropped()),
+    );
 }
 
 fn turned_away(page: &mut Page, admin: &Admin) {

@@ -13,6 +13,7 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::{request, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::request::Before;
 use crate::origin::{Body, BoxError};
 
 /// What is known so far.
@@ -96,7 +97,7 @@ impl Capture {
             request_body: None,
             answer_body: None,
             stopwatch: Arc::default(),
-            stages: Vec::new(),
+            stages: head.extensions.get::<Before>().map(before).unwrap_or_default(),
             answered: None,
             begun: Instant::now(),
             started: SystemTime::now(),
@@ -263,9 +264,39 @@ impl HttpBody for Tapped {
     }
 }
 
+/// The stages of a request that were over when it came here.
+fn before(before: &Before) -> Vec<Stage> {
+    let (mut at, mut stages) = (0_i64, Vec::new());
+    for (name, took) in [("tunnel", before.tunnel), ("edge", before.edge)] {
+        let Some(took) = took.map(micros) else { continue };
+        at = at.saturating_sub_unsigned(took);
+        stages.push(Stage { name: name.to_owned(), at, took });
+    }
+    stages
+}
+
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Of one exchange: middleware may ask for the same again and again.
 const MOST_STAGES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_before_is_there_only_as_far_as_it_is_known() {
+        let time = |micros| Some(Duration::from_micros(micros));
+        let stages = |edge, tunnel| {
+            let stages = before(&Before { edge, tunnel }).into_iter();
+            stages.map(|stage| (stage.name, stage.at, stage.took)).collect::<Vec<_>>()
+        };
+        let (edge, tunnel) = (|at| ("edge".to_owned(), at, 700), ("tunnel".to_owned(), -200, 200));
+        assert_eq!(stages(time(700), time(200)), [tunnel.clone(), edge(-900)]);
+        assert_eq!(stages(None, time(200)), [tunnel], "an edge of others says nothing");
+        assert_eq!(stages(time(700), None), [edge(-700)]);
+        assert_eq!(stages(None, None), []);
+    }
+}

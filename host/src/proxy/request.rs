@@ -1,6 +1,7 @@
 //! A visitor's request as every transport hands it over, and the rule that it is for.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use adit_address::OddHost;
 use http::header::HOST;
@@ -18,6 +19,16 @@ pub struct Request {
     pub body: Body,
     /// Whether the edge takes trailers behind the body of the answer.
     pub takes_trailers: bool,
+}
+
+/// How long a request was on its way before it came here, among the extensions of a head while somebody looks at
+/// requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Before {
+    /// At the edge, as it says itself; `None` of an edge that does not say.
+    pub edge: Option<Duration>,
+    /// Between edge and host: half of the connection's last round trip.
+    pub tunnel: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

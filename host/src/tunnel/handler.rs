@@ -15,7 +15,7 @@ use super::notice::{Notice, Notices};
 use super::pace::Flows;
 use super::slot::Shared;
 use crate::origin::Body;
-use crate::proxy::{Answer, Kind, Proxy, Refused, Request};
+use crate::proxy::{Answer, Before, Kind, Proxy, Refused, Request};
 
 /// Handles the requests of one connection.
 pub struct Handler {
@@ -28,7 +28,11 @@ pub struct Handler {
     open: Cell<u64>,
     slot: usize,
     shared: Arc<Shared>,
+    round_trip: RoundTrip,
 }
+
+/// How long the connection took last, there and back; `None` once it is gone.
+pub type RoundTrip = Box<dyn Fn() -> Option<Duration>>;
 
 /// A stream from its beginning to its end.
 pub struct UnderWay<'h>(&'h Handler);
@@ -49,9 +53,16 @@ pub enum Trailers {
 
 impl Handler {
     /// For a connection of `slot`.
-    pub fn new(proxy: Rc<Proxy>, notices: Notices, slot: usize, shared: Arc<Shared>) -> Self {
+    pub fn new(
+        proxy: Rc<Proxy>,
+        notices: Notices,
+        slot: usize,
+        shared: Arc<Shared>,
+        round_trip: RoundTrip,
+    ) -> Self {
         let speaks_own = shared.identity.speaks_own;
-        Self { proxy, notices, speaks_own, is_refusing: Cell::new(false), open: Cell::new(0), slot, shared }
+        let (is_refusing, open) = (Cell::new(false), Cell::new(0));
+        Self { proxy, notices, speaks_own, is_refusing, open, slot, shared, round_trip }
     }
 
     /// A stream begins.
@@ -110,6 +121,9 @@ impl Handler {
         {
             head.extensions.insert(facts);
         }
+        if self.proxy.inspector.is_on() {
+            head.extensions.insert(self.before(&head.headers));
+        }
         extensions::strip(&mut head.headers);
         let takes_trailers = trailers != Trailers::Unwelcome;
         let mut answer = self.proxy.clone().handle(Request { kind, head, body, takes_trailers }).await;
@@ -117,6 +131,14 @@ impl Handler {
             self.say_instead(response);
         }
         answer
+    }
+
+    /// Where the request was before it came here. What an edge of others would pass on may be anybody's word.
+    fn before(&self, headers: &HeaderMap) -> Before {
+        Before {
+            edge: extensions::has_waited(headers).filter(|_| self.speaks_own),
+            tunnel: (self.round_trip)().map(|both_ways| both_ways / 2).filter(|time| !time.is_zero()),
+        }
     }
 
     /// Tells the edge where it was not the service that has answered. Nobody else may say so: a plugin could have an

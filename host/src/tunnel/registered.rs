@@ -68,8 +68,10 @@ impl RegisteredConnection {
     ) -> Self {
         let (leave, retired) = (CancellationToken::new(), CancellationToken::new());
         let notices = Notices::new(shared.clone(), proxy.clone(), slot, leave.clone(), retired.clone());
-        let handler = Rc::new(Handler::new(proxy.clone(), notices, slot, shared.clone()));
         let (connection, session) = (Rc::new(connection), Rc::new(session));
+        let whose = Rc::downgrade(&connection);
+        let round_trip = Box::new(move || Some(whose.upgrade()?.traffic().round_trip));
+        let handler = Rc::new(Handler::new(proxy.clone(), notices, slot, shared.clone(), round_trip));
         let requests = TaskTracker::new();
         let report = report(slot, shared.clone(), session.clone());
         let task = {

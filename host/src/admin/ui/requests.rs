@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use adit_inspector::{Body, Exchange, Filter, Message, Setting, Standing, curl, plugin_case};
+use adit_inspector::{Body, Exchange, Filter, Message, Setting, Stage, Standing, curl, plugin_case};
 use adit_pages::{Answer, Bar, Form, Html, download, forbidden, redirect, time, waterfall};
 use http::StatusCode;
 use serde_json::json;
@@ -137,14 +137,15 @@ fn detail(visit: &Visit<'_>, exchange: &Exchange) -> Answer {
     content.raw("</dd><dt>id</dt><dd class=\"code\">").text(&exchange.id).raw("</dd></dl>");
 
     content.raw("<h2>Where the time went</h2>");
-    let mut bars: Vec<Bar> = Vec::new();
-    for stage in &exchange.stages {
-        let at = u64::try_from(stage.at).unwrap_or_default();
-        bars.push(Bar { name: stage.name.clone(), at, took: stage.took });
-    }
+    let bar = |stage: &Stage| Bar { name: stage.name.clone(), at: stage.at, took: stage.took };
+    let bars: Vec<Bar> = exchange.stages.iter().map(bar).collect();
     content.add(&waterfall(&bars, exchange.total));
     content.raw("<p class=\"quiet\">").text(time(exchange.rest())).raw(" of ").text(time(exchange.total));
-    content.raw(" are of none of these.</p>");
+    content.raw(" are of none of these.");
+    if exchange.stages.iter().any(|stage| stage.at < 0) {
+        content.raw(" What was before this host had the request is not in them: the edge says itself how long it was there, and the tunnel is half of the connection’s last round trip.");
+    }
+    content.raw("</p>");
 
     content
         .raw("<p class=\"row\">")

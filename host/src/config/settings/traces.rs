@@ -5,25 +5,29 @@ use std::time::Duration;
 
 use adit_config_reader::Spanned;
 use adit_rules::value::{Invalid, Reader};
-use adit_traces::{Terms, Trust};
+use adit_traces::{Environment, Terms, Trust};
 
 use crate::config::document::{TraceContext, Traces};
 
 pub(super) fn lower(section: Option<&Spanned<Traces>>, reading: &mut Reader<'_>) -> Option<Terms> {
-    let section = section?;
+    let mut said = Environment::of_process();
+    let Some(section) = section else { return said.terms("adit-host") };
     let Traces { collector, headers_file, service, share, context, slow, errors } = section.get_ref();
-    let Some(collector) = collector else {
-        let help = "write where it takes OTLP over HTTP: collector = \"http://127.0.0.1:4318\"";
-        reading.mistakes.add_missing(section.span(), "collector", help);
-        return None;
+    let endpoint = match (collector, said.endpoint.take()) {
+        (None, None) => {
+            let help = "write where it takes OTLP over HTTP: collector = \"http://127.0.0.1:4318\"";
+            reading.mistakes.add_missing(section.span(), "collector", help);
+            return None;
+        }
+        (None, Some(endpoint)) => Some(endpoint),
+        (Some(collector), _) => {
+            let endpoint = Terms::endpoint(collector.get_ref()).map_err(|error| {
+                let help = "write where it takes OTLP over HTTP: \"http://127.0.0.1:4318\"";
+                Invalid::with_help(error.to_string(), help)
+            });
+            reading.take(collector, endpoint)
+        }
     };
-    let endpoint = Terms::endpoint(collector.get_ref()).map_err(|error| {
-        Invalid::with_help(
-            error.to_string(),
-            "write where it takes OTLP over HTTP: \"http://127.0.0.1:4318\"",
-        )
-    });
-    let endpoint = reading.take(collector, endpoint);
     let headers = headers_file.as_ref().map_or(Some(Vec::new()), |file| {
         let path = reading.file(file.get_ref());
         let read = adit_files::read_text(&path, LARGEST_HEADERS).map_err(|error| error.to_string());
@@ -43,11 +47,12 @@ pub(super) fn lower(section: Option<&Spanned<Traces>>, reading: &mut Reader<'_>)
         let help = format!("use 1 to {LONGEST_NAME} letters, digits, `-`, `_` and `.`");
         reading.refuse(service, Invalid::with_help(message, help));
     }
-    Some(Terms {
-        endpoint: endpoint?,
+    let usual = said.service.take().unwrap_or_else(|| "adit-host".to_owned());
+    let service = service.as_ref().map_or(usual, |service| service.get_ref().clone());
+    let terms = Environment { endpoint: Some(endpoint?), ..Environment::default() }.terms(&service)?;
+    let terms = Terms {
         headers: headers?,
-        service: service.as_ref().map_or_else(|| "adit-host".to_owned(), |service| service.get_ref().clone()),
-        share: share.as_ref().map_or(1.0, |share| *share.get_ref()),
+        share: share.as_ref().map_or(said.share.unwrap_or(1.0), |share| *share.get_ref()),
         trust: match context.as_ref().map(Spanned::get_ref) {
             None | Some(TraceContext::Link) => Trust::Link,
             Some(TraceContext::Accept) => Trust::Accept,
@@ -55,7 +60,9 @@ pub(super) fn lower(section: Option<&Spanned<Traces>>, reading: &mut Reader<'_>)
         },
         slow: slow.as_ref().map(|slow| reading.duration(Some(slow), Duration::ZERO, SLOW)),
         errors: errors.as_ref().is_none_or(|errors| *errors.get_ref()),
-    })
+        ..terms
+    };
+    Some(terms.otherwise(said, false))
 }
 
 fn is_word(text: &str) -> bool {

@@ -4,26 +4,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
-use http::{HeaderValue, Response, StatusCode, request};
+use http::header::SEC_WEBSOCKET_KEY;
+use http::{Response, StatusCode, request};
 use http_body::{Body as HttpBody, Frame};
 
-use super::super::tcp::accepting;
-use super::super::{Body, BoxError, status_only};
+use super::super::{Body, BoxError, status_only, switched};
 
 /// Accepts an upgrade; `body` is what the visitor sends.
 pub(in crate::origin) fn echo(head: &request::Parts, body: Body) -> Response<Body> {
-    let Some(accept) = head.headers.get(SEC_WEBSOCKET_KEY).and_then(accepting) else {
-        return status_only(StatusCode::BAD_REQUEST);
-    };
     let echo = Echo { body, pending: BytesMut::new(), is_over: false };
-    let mut response = Response::new(Box::pin(echo) as Body);
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    response
+    let key = head.headers.get(SEC_WEBSOCKET_KEY);
+    let response = key.and_then(|key| switched(key, Box::pin(echo)));
+    response.unwrap_or_else(|| status_only(StatusCode::BAD_REQUEST))
 }
 
 struct Echo {

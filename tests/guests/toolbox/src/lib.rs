@@ -181,13 +181,17 @@ fn obey(words: &[&str]) -> Option<String> {
         }
         ["swap", bucket, key, between, value] => swap(bucket, key, between, value.as_bytes()),
         ["open", ref bucket @ ..] => match store::open(bucket.first().unwrap_or(&"")) {
-            Ok(opened) => opened.get("name").ok().flatten().map_or_else(|| "none".to_owned(), |name| text(&name)),
+            Ok(opened) => {
+                opened.get("name").ok().flatten().map_or_else(|| "none".to_owned(), |name| text(&name))
+            }
             Err(error) => format!("{error:?}"),
         },
-        ["batch", bucket, value, ref keys @ ..] => many(bucket, value, keys).unwrap_or_else(|error| format!("{error:?}")),
-        ["read", bucket, key, times] => match store::open(bucket).and_then(|opened| {
-            batch::get_many(&opened, &vec![key.to_owned(); times.parse().unwrap_or(0)])
-        }) {
+        ["batch", bucket, value, ref keys @ ..] => {
+            many(bucket, value, keys).unwrap_or_else(|error| format!("{error:?}"))
+        }
+        ["read", bucket, key, times] => match store::open(bucket)
+            .and_then(|opened| batch::get_many(&opened, &vec![key.to_owned(); times.parse().unwrap_or(0)]))
+        {
             Ok(read) => read.len().to_string(),
             Err(error) => format!("{error:?}"),
         },
